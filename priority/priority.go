@@ -1,0 +1,106 @@
+// Package priority turns entry names into (priority, sequence) and back. It is
+// pure: no I/O, no clock.
+//
+// The layout is kazoo's. An entry's name is "entry-", the priority in three
+// digits, a dash, and a sequence that the coordinator appended:
+//
+//	entry-100-0000000042                                                  ZooKeeper
+//	entry-100-0000000000000000042-1763683200000-9f86d081-000000           etcd
+//
+// Lower priorities come first, and within a priority earlier puts. Both forms
+// are built so that the byte order of names is that order: what sorts names
+// sorts entries.
+package priority
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The priorities that a name can carry, most urgent first, and the one that
+// kazoo gives a put which does not say.
+const (
+	Min     = 0
+	Max     = 999
+	Default = 100
+)
+
+// EntryPrefix begins the name of every entry and of nothing else.
+const EntryPrefix = "entry-"
+
+// ErrRange is what [Check] reports.
+var ErrRange = errors.New("priority out of range")
+
+// Name is an entry's name, taken apart.
+type Name struct {
+	Priority int
+	Sequence int64     // grows with each put that began after another ended
+	Put      time.Time // when, by the putter's clock; zero where the name does not say
+}
+
+// Check reports a priority that no name can carry, as [ErrRange].
+func Check(p int) error {
+	if p < Min || p > Max {
+		return fmt.Errorf("priority %d: allowed are %d (most urgent) to %d: %w", p, Min, Max, ErrRange)
+	}
+	return nil
+}
+
+// Prefix returns what stands before the sequence in the names of a priority that
+// passed [Check].
+func Prefix(p int) string {
+	return fmt.Sprintf("%s%03d-", EntryPrefix, p)
+}
+
+// Parse takes a name apart. It accepts exactly what the coordinators write and
+// reports false for all else, a negative sequence included: such nodes are
+// somebody else's, and are left alone.
+func Parse(name string) (Name, bool) {
+	rest, ok := strings.CutPrefix(name, EntryPrefix)
+	if !ok || len(rest) < 4 || rest[3] != '-' || !digits(rest[:3]) {
+		return Name{}, false
+	}
+	var n Name
+	n.Priority, _ = strconv.Atoi(rest[:3])
+	parts := strings.Split(rest[4:], "-")
+	var err error
+	switch {
+	case len(parts) == 1 && len(parts[0]) == 10 && digits(parts[0]):
+		n.Sequence, err = strconv.ParseInt(parts[0], 10, 64)
+	case len(parts) == 4 && etcdForm(parts):
+		n.Sequence, err = strconv.ParseInt(parts[0], 10, 64)
+		ms, _ := strconv.ParseInt(parts[1], 10, 64)
+		n.Put = time.UnixMilli(ms)
+	default:
+		return Name{}, false
+	}
+	return n, err == nil
+}
+
+func etcdForm(parts []string) bool {
+	return len(parts[0]) == 19 && digits(parts[0]) &&
+		len(parts[1]) == 13 && digits(parts[1]) &&
+		len(parts[2]) == 8 && lowerHex(parts[2]) &&
+		len(parts[3]) >= 6 && len(parts[3]) <= 12 && digits(parts[3])
+}
+
+func digits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerHex(s string) bool {
+	for i := range len(s) {
+		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
+			return false
+		}
+	}
+	return true
+}
