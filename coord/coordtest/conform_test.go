@@ -1,0 +1,24 @@
+package coordtest_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// memory is a Store as the suite sees a service.
+type memory struct{ *coordtest.Store }
+
+func (m memory) Open(t *testing.T) coord.Coordinator {
+	return m.Store.Open(coordtest.Options{Timeout: 6 * time.Second})
+}
+
+func TestMemoryConforms(t *testing.T) {
+	coordtest.Run(t, coordtest.Factory{
+		New:     func(t *testing.T) coordtest.Service { return memory{coordtest.NewStore()} },
+		Timeout: 6 * time.Second,
+		Virtual: true,
+	})
+}

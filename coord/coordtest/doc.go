@@ -1,0 +1,52 @@
+// Package coordtest is a coordination service in memory, with every fault that a
+// real one has, and the suite that all of zkq's services pass.
+//
+// # Testing code that uses queues
+//
+// A [Store] is the service, a [Coordinator] one client process of it: give each
+// worker of a test its own. It needs no network and no goroutine, and keeps time
+// with package time alone. Inside a bubble of testing/synctest nothing really
+// sleeps, so that a test waits for a session to time out in no time:
+//
+//	func TestAnotherWorkerTakesOver(t *testing.T) {
+//		synctest.Test(t, func(t *testing.T) {
+//			store := coordtest.NewStore()
+//			first, second := store.Open(coordtest.Options{}), store.Open(coordtest.Options{})
+//			defer first.Close()
+//			defer second.Close()
+//			// ... first takes an entry ...
+//			first.Cut()
+//			time.Sleep(10 * time.Second) // the session timeout
+//			// ... second takes it ...
+//			first.Heal()
+//			// ... and first is told that it lost the lock.
+//		})
+//	}
+//
+// What may happen to a client:
+//
+//	Cut, Heal                 the connection goes, and comes back
+//	HoldRequests, HoldReplies it stands and carries nothing, one way
+//	Expire                    the service ends the session
+//	DropReply, DropRequest    the next commit: its outcome is unknown
+//	Refuse                    the next commit: it is not applied
+//	Lag, CatchUp              listings and signals fall behind
+//	Crash                     the process dies
+//
+// and to the service: Stop, Start, Restart, Expire. Commits, sessions, watches
+// and the order of names behave as package coord says; where it leaves a choice
+// the store takes the less convenient one, mostly ZooKeeper's, and it refuses
+// what the services might let pass: a Touch that hands over another value than
+// the standing one, a Replace of a persistent node, a child of a node that holds
+// a value.
+//
+// # Testing a driver
+//
+// [Run] holds an implementation of package coord to the contract; [Factory] says
+// how to reach it.
+//
+// # Simulation
+//
+// [Sim] is the same store for tests that look for rare interleavings: each order
+// of events and each fault is drawn from a seed, and the seed brings it back.
+package coordtest

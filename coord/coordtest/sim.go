@@ -1,0 +1,235 @@
+package coordtest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// Sim is a [Store] whose every step is drawn from a seed. Whatever a client sends
+// is kept until the simulator picks it, and it picks one thing at a time: serve a
+// request, deliver a reply or a signal, lose one, cut a client off, end a
+// session. Between two steps every goroutine has come to rest, so ordinary code
+// runs the same way for the same seed, provided that it draws nothing from
+// elsewhere (map order, random numbers, select among several that are ready).
+//
+// It works inside testing/synctest only: make it, open its clients and call
+// [Sim.Run] in one bubble.
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		sim := coordtest.NewSim(seed, coordtest.Swarm(seed))
+//		a, b := sim.Open("a"), sim.Open("b")
+//		sim.Run(func() {
+//			// ... goroutines that use a and b; then
+//			sim.Calm()
+//			// ... everybody must get on; close a and b
+//		})
+//		if wrong {
+//			t.Errorf("seed %d\n%s", seed, sim.Trace())
+//		}
+//	})
+//
+// What one client sends arrives in the order of sending, but for a commit whose
+// answer was lost: with [Rates.Late] it may be applied after that, while its
+// session stands. What clients send arrives in any order.
+type Sim struct {
+	// Timeout is that of sessions opened from now on; 0: 10s.
+	Timeout time.Duration
+
+	// Aim picks commits for [Rates.Aimed]. nil picks none.
+	Aim func(ops []coord.Op) bool
+
+	store   *Store
+	rng     *rand.Rand
+	rates   Rates
+	clients []*simClient
+	late    []*request
+	downTo  time.Time // the service is stopped until then
+	start   time.Time
+	pick    []choice // of this step; kept for its memory
+	trace   trace
+}
+
+// simClient is what the simulator knows of a client.
+type simClient struct {
+	*Coordinator
+	cutTo time.Time
+}
+
+// Rates are the chances of faults. The zero value has none: only the order of
+// things is drawn.
+type Rates struct {
+	// Of each commit that arrives: lost on its way, applied and its answer lost,
+	// its answer lost and it applied later, refused for now ([coord.ErrBusy]).
+	DropRequest, DropReply, Late, Busy float64
+
+	// Of each request: it waits a while on its way, or its answer does.
+	Delay, SlowReply float64
+
+	// Of each step: a client loses its connection, a session ends at the service,
+	// the service stops for a while.
+	Cut, Expire, Stop float64
+
+	// Of each commit that [Sim.Aim] picks: its client is cut off as it arrives.
+	Aimed float64
+
+	// The longest cut, delay and stop; 0: a session timeout and a half.
+	Longest time.Duration
+}
+
+// Swarm draws rates from a seed, so that no two seeds look for the same. A fault
+// that is rare in one is frequent or absent in another.
+func Swarm(seed uint64) Rates {
+	rng := rand.New(rand.NewPCG(seed, 0x5eed))
+	draw := func(most float64) float64 {
+		switch rng.IntN(3) {
+		case 0:
+			return 0
+		case 1:
+			return most * rng.Float64() / 10
+		}
+		return most * rng.Float64()
+	}
+	return Rates{
+		DropRequest: draw(.1), DropReply: draw(.15), Late: draw(.1), Busy: draw(.1),
+		Delay: draw(.3), SlowReply: draw(.4),
+		Cut: draw(.03), Expire: draw(.01), Stop: draw(.002),
+		Aimed:   draw(.2),
+		Longest: []time.Duration{0, time.Second, 30 * time.Second}[rng.IntN(3)],
+	}
+}
+
+// NewSim returns a simulator with an empty service.
+func NewSim(seed uint64, rates Rates) *Sim {
+	s := NewStore()
+	s.simulated, s.wake = true, make(chan struct{}, 1)
+	return &Sim{
+		store: s, rates: rates, start: time.Now(), trace: newTrace(),
+		rng: rand.New(rand.NewPCG(seed, 0)),
+	}
+}
+
+// Store returns the service, for [Store.Observe] and [Store.SetCounter].
+func (s *Sim) Store() *Store { return s.store }
+
+// Open returns a new client: another process. A name may be opened again when its
+// last client has crashed or was closed. Clients that are opened by several
+// goroutines at once need an order of their own.
+func (s *Sim) Open(name string) coord.Coordinator {
+	c := s.store.Open(Options{Name: name, Timeout: s.Timeout})
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.clients = append(s.clients, &simClient{Coordinator: c})
+	return c
+}
+
+// Crash kills the process of the client that was opened by that name: see
+// [Coordinator.Crash].
+func (s *Sim) Crash(name string) {
+	s.store.mu.Lock()
+	var c *Coordinator
+	for _, o := range s.clients {
+		if o.name == name && !o.closed {
+			c = o.Coordinator
+		}
+	}
+	s.note(step{client: name, act: "crash"})
+	s.store.mu.Unlock()
+	if c != nil {
+		c.Crash()
+	}
+}
+
+// Calm ends all faults and all that is left of them, but for commits that are
+// still to be applied late: from now on everybody must get on.
+func (s *Sim) Calm() {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	s.rates = Rates{}
+	s.note(step{act: "calm"})
+	if s.store.down {
+		s.downTo = time.Now()
+	}
+	for _, c := range s.clients {
+		if c.cut && !c.closed {
+			c.cutTo = time.Now()
+		}
+		for _, q := range c.queue {
+			q.until = time.Time{}
+		}
+	}
+	s.store.nudge()
+}
+
+// stalled is how long nothing may be due before Run calls it a deadlock.
+const stalled = 24 * time.Hour
+
+// Run calls f and moves the service on until f returns. A panic of f's is f's
+// own; Run panics when nothing happens for a day of virtual time.
+func (s *Sim) Run(f func()) {
+	done := make(chan struct{})
+	var returned atomic.Bool
+	go func() {
+		defer close(done)
+		defer returned.Store(true)
+		f()
+	}()
+	for {
+		synctest.Wait()
+		if returned.Load() {
+			return
+		}
+		idle, until := s.step()
+		if !idle {
+			// Each step has an instant of its own, so that timers which are set in
+			// answer to different steps do not fire together.
+			time.Sleep(time.Duration(1 + s.rng.IntN(100_000)))
+			continue
+		}
+		wait := stalled
+		if !until.IsZero() {
+			wait = time.Until(until)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-done:
+		case <-s.store.wake:
+		case <-timer.C:
+			if until.IsZero() {
+				panic(fmt.Sprintf("coordtest: nothing happened for a day\n%s", s.Trace()))
+			}
+		}
+		timer.Stop()
+	}
+}
+
+// Hash identifies all steps so far: the same seed and the same code give the
+// same.
+func (s *Sim) Hash() uint64 {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return s.trace.hash
+}
+
+// Steps is the number of steps so far.
+func (s *Sim) Steps() int {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return s.trace.steps
+}
+
+// Trace tells the last steps, one to a line, for a failure's report.
+func (s *Sim) Trace() string {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return s.trace.String()
+}
+
+func (s *Sim) note(st step) {
+	st.at = time.Since(s.start)
+	s.trace.add(st)
+}

@@ -1,0 +1,308 @@
+package coordtest
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// choice is one thing that could happen next.
+type choice struct {
+	act  string
+	c    *simClient
+	q    *request
+	then func(s *Sim, c *simClient, q *request) string // what came of it
+}
+
+// step does one thing that is due. When there is none it says until when.
+func (s *Sim) step() (idle bool, until time.Time) {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	now := time.Now()
+	s.place()
+	if s.store.expireNext() {
+		s.note(step{act: "session ends"})
+		return false, until
+	}
+	until, _, _ = s.store.due()
+	s.choose(now, &until)
+	if s.fault() {
+		return false, until
+	}
+	if len(s.pick) == 0 {
+		return true, until
+	}
+	p := s.pick[s.rng.IntN(len(s.pick))]
+	st := step{act: p.act, q: p.q}
+	if p.c != nil {
+		st.client = p.c.name
+	}
+	st.outcome = p.then(s, p.c, p.q)
+	s.note(st)
+	s.clients = slices.DeleteFunc(s.clients, func(c *simClient) bool {
+		return c.closed && len(c.replies)+len(c.signals) == 0 && (len(c.queue) == 0 || c.cut && !slices.ContainsFunc(c.queue, waited))
+	})
+	return false, until
+}
+
+// waited says whether somebody waits for q.
+func waited(q *request) bool { return !q.answered && !q.abandoned }
+
+// place puts in order what a client's goroutines sent at once.
+func (s *Sim) place() {
+	for _, c := range s.clients {
+		i := len(c.queue)
+		for i > 0 && c.queue[i-1].new {
+			i--
+			c.queue[i].new = false
+		}
+		if len(c.queue)-i > 1 {
+			slices.SortStableFunc(c.queue[i:], compareRequests)
+		}
+	}
+}
+
+func compareRequests(a, b *request) int {
+	if n := cmp.Compare(a.actor, b.actor); n != 0 {
+		return n
+	}
+	return cmp.Or(
+		cmp.Compare(a.kind, b.kind),
+		slices.Compare(a.where, b.where),
+		slices.CompareFunc(a.ops, b.ops, func(a, b coord.Op) int {
+			return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Fence, b.Fence), cmp.Compare(string(a.Value), string(b.Value)))
+		}),
+	)
+}
+
+// choose gathers what could happen now, and moves until to when more could.
+func (s *Sim) choose(now time.Time, until *time.Time) {
+	s.pick = s.pick[:0]
+	wait := func(t time.Time) {
+		if until.IsZero() || t.Before(*until) {
+			*until = t
+		}
+	}
+	ready := func(t time.Time) bool {
+		if t.After(now) {
+			wait(t)
+			return false
+		}
+		return true
+	}
+	if s.store.down && ready(s.downTo) {
+		s.pick = append(s.pick, choice{act: "service starts", then: (*Sim).startService})
+	}
+	for i, q := range s.late {
+		if !s.store.down && ready(q.until) {
+			s.pick = append(s.pick, choice{act: "late", q: q, then: func(s *Sim, _ *simClient, q *request) string {
+				s.late = slices.Delete(s.late, i, i+1)
+				return said(s.store.serve(q))
+			}})
+		}
+	}
+	for _, c := range s.clients {
+		if c.cut && !c.closed && ready(c.cutTo) {
+			s.pick = append(s.pick, choice{act: "heal", c: c, then: (*Sim).heal})
+		}
+		if len(c.signals) > 0 && (c.connected() || c.signals[0].last) {
+			s.pick = append(s.pick, choice{act: "signal", c: c, then: (*Sim).signal})
+		}
+		if l := c.session; l != nil && !l.over && c.connected() && s.store.remote(l.id) == nil {
+			s.pick = append(s.pick, choice{act: "told of its end", c: c, then: (*Sim).tell})
+		}
+		for _, q := range c.replies {
+			if q.local || c.repliesReach() {
+				s.pick = append(s.pick, choice{act: "reply", c: c, q: q, then: (*Sim).reply})
+				break
+			}
+		}
+		s.chooseRequest(c, ready)
+	}
+}
+
+func (s *Sim) chooseRequest(c *simClient, ready func(time.Time) bool) {
+	for _, q := range c.queue {
+		if waited(q) && (c.closed || q.session != nil && q.session.over) {
+			s.pick = append(s.pick, choice{act: "give up", c: c, q: q, then: (*Sim).giveUp})
+			break
+		}
+	}
+	if len(c.queue) > 0 && c.requestsReach() && ready(c.queue[0].until) {
+		s.pick = append(s.pick, choice{act: "serve", c: c, q: c.queue[0], then: (*Sim).serve})
+	}
+}
+
+// serve lets the first request of a client arrive, or makes something else of it.
+func (s *Sim) serve(c *simClient, q *request) string {
+	commit := q.ops != nil && waited(q)
+	switch {
+	case q.until.IsZero() && s.chance(s.rates.Delay):
+		q.until = time.Now().Add(s.while() / 8)
+		return "delayed"
+	case commit && s.Aim != nil && s.rates.Aimed > 0 && s.Aim(q.ops) && s.chance(s.rates.Aimed):
+		return s.cutOff(c)
+	}
+	c.queue = slices.Delete(c.queue, 0, 1)
+	switch {
+	case commit && s.chance(s.rates.DropRequest):
+		c.answer(q, coord.ErrUnknown)
+		return "dropped"
+	case commit && s.chance(s.rates.Late):
+		q.until = time.Now().Add(s.while())
+		s.late = append(s.late, q)
+		c.answer(q, coord.ErrUnknown)
+		return "unknown, to be applied late"
+	case commit && s.chance(s.rates.Busy):
+		c.finish(q, coord.ErrBusy)
+		return "busy"
+	}
+	err := c.store.serve(q)
+	switch {
+	case !waited(q):
+	case commit && s.chance(s.rates.DropReply):
+		c.answer(q, coord.ErrUnknown)
+		return said(err) + ", reply dropped"
+	case s.chance(s.rates.SlowReply):
+		q.err = err
+		c.replies = append(c.replies, q)
+		return said(err) + ", reply slow"
+	default:
+		c.finish(q, err)
+	}
+	return said(err)
+}
+
+func (s *Sim) reply(c *simClient, q *request) string {
+	c.replies = slices.DeleteFunc(c.replies, func(o *request) bool { return o == q })
+	c.finish(q, q.err)
+	return said(q.err)
+}
+
+func (s *Sim) signal(c *simClient, _ *request) string {
+	c.deliver()
+	c.store.trim()
+	return ""
+}
+
+func (s *Sim) tell(c *simClient, _ *request) string {
+	c.session.lose()
+	return ""
+}
+
+// giveUp ends a call whose session is over. What it sent stays on its way.
+func (s *Sim) giveUp(c *simClient, q *request) string {
+	err := coord.ErrUnknown
+	if q.ops == nil || !q.sent {
+		c.queue = slices.DeleteFunc(c.queue, func(o *request) bool { return o == q })
+		if err = coord.ErrSessionLost; c.closed {
+			err = coord.ErrClosed
+		}
+	}
+	c.finish(q, err)
+	return said(err)
+}
+
+func (s *Sim) heal(c *simClient, _ *request) string {
+	c.cut = false
+	c.reconnect()
+	return ""
+}
+
+func (s *Sim) startService(*simClient, *request) string {
+	s.store.start()
+	return ""
+}
+
+// fault may do what no client asked for.
+func (s *Sim) fault() bool {
+	switch {
+	case s.rates.Cut == 0 && s.rates.Expire == 0 && s.rates.Stop == 0 || len(s.pick) == 0:
+	case s.chance(s.rates.Stop) && !s.store.down:
+		s.downTo = time.Now().Add(s.while())
+		s.store.stop()
+		s.note(step{act: "service stops"})
+		return true
+	case s.chance(s.rates.Cut):
+		if c := s.any(func(c *simClient) bool { return !c.cut }); c != nil {
+			s.note(step{client: c.name, act: "cut", outcome: s.cutOff(c)})
+			return true
+		}
+	case s.chance(s.rates.Expire) && !s.store.down:
+		if c := s.any(func(c *simClient) bool { return c.session != nil && s.store.remote(c.session.id) != nil }); c != nil {
+			s.note(step{client: c.name, act: "expire"})
+			s.store.end(s.store.remote(c.session.id))
+			return true
+		}
+	}
+	return false
+}
+
+// cutOff cuts a client off. Of what it has sent the first may have arrived, and
+// of the rest some may yet.
+func (s *Sim) cutOff(c *simClient) string {
+	arrived := 0
+	if c.requestsReach() {
+		for range s.rng.IntN(min(len(c.queue), 4) + 1) {
+			q := c.queue[0]
+			c.queue = slices.Delete(c.queue, 0, 1)
+			q.err = c.store.serve(q)
+			if waited(q) {
+				c.replies = append(c.replies, q)
+			}
+			arrived++
+		}
+	}
+	for _, q := range c.queue {
+		if q.ops != nil && q.sent && s.chance(s.rates.Late) {
+			q.until = time.Now().Add(s.while())
+			s.late = append(s.late, q)
+		}
+	}
+	c.cut, c.cutTo = true, time.Now().Add(s.while())
+	c.disconnect()
+	return [...]string{"none arrived", "1 arrived", "2 arrived", "3 arrived", "4 arrived"}[arrived]
+}
+
+// any draws one of the clients that are up.
+func (s *Sim) any(ok func(*simClient) bool) *simClient {
+	var up []*simClient
+	for _, c := range s.clients {
+		if !c.closed && ok(c) {
+			up = append(up, c)
+		}
+	}
+	if len(up) == 0 {
+		return nil
+	}
+	return up[s.rng.IntN(len(up))]
+}
+
+func (s *Sim) chance(p float64) bool { return p > 0 && s.rng.Float64() < p }
+
+// while draws how long a fault lasts: mostly short, sometimes longer than a
+// session does without its client.
+func (s *Sim) while() time.Duration {
+	most := s.rates.Longest
+	if most == 0 {
+		most = cmp.Or(s.Timeout, 10*time.Second) * 3 / 2
+	}
+	if s.rng.IntN(2) == 0 {
+		most /= 20
+	}
+	return time.Duration(1 + s.rng.Int64N(int64(most)))
+}
+
+// said names an outcome without making it up anew.
+func said(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	if r := (*coord.Refusal)(nil); errors.As(err, &r) {
+		return r.Err.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,89 @@
+package coordtest
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// step is what happened at one instant.
+type step struct {
+	at      time.Duration
+	client  string
+	act     string
+	outcome string
+	q       *request
+}
+
+// trace is a hash of all steps, and the last of them.
+type trace struct {
+	hash  uint64
+	steps int
+	last  [200]step
+}
+
+// FNV-1a, 64 bits.
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+func newTrace() trace { return trace{hash: fnvOffset} }
+
+func (t *trace) add(st step) {
+	t.last[t.steps%len(t.last)] = st
+	t.steps++
+	t.number(uint64(st.at))
+	t.text(st.client)
+	t.text(st.act)
+	t.text(st.outcome)
+	if st.q == nil {
+		return
+	}
+	t.text(st.q.kind)
+	for _, path := range st.q.where {
+		t.text(path)
+	}
+	for _, op := range st.q.ops {
+		t.number(uint64(op.Kind))
+		t.text(op.Path)
+		t.number(uint64(op.Fence))
+		t.text(string(op.Value))
+	}
+}
+
+func (t *trace) text(s string) {
+	for i := range len(s) {
+		t.hash = (t.hash ^ uint64(s[i])) * fnvPrime
+	}
+	t.number(uint64(len(s)))
+}
+
+func (t *trace) number(n uint64) {
+	for range 8 {
+		t.hash = (t.hash ^ n&0xff) * fnvPrime
+		n >>= 8
+	}
+}
+
+func (t *trace) String() string {
+	var b strings.Builder
+	for i := max(0, t.steps-len(t.last)); i < t.steps; i++ {
+		st := t.last[i%len(t.last)]
+		fmt.Fprintf(&b, "%6d %12v %-10s %s", i+1, st.at, st.client, st.act)
+		if q := st.q; q != nil {
+			fmt.Fprintf(&b, " %s", q.kind)
+			for _, path := range q.where {
+				fmt.Fprintf(&b, " %s", path)
+			}
+			for _, op := range q.ops {
+				fmt.Fprintf(&b, " {%v %s %d %.40q}", op.Kind, op.Path, op.Fence, op.Value)
+			}
+		}
+		if st.outcome != "" {
+			fmt.Fprintf(&b, ": %s", st.outcome)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}

@@ -1,0 +1,373 @@
+package coordtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// state is what the service keeps: a state machine without clock, lock or
+// sessions of its own. It counts as ZooKeeper does, which promises the least:
+// fences are versions and meet again in a name's next life, a sequence number is
+// the count of creates under the parent, an emptied directory stays.
+type state struct {
+	revision int64
+	nodes    map[string]*node
+	dirs     map[string]*dir
+	stamps   uint64
+
+	// log holds the membership changes that some lagging client has yet to see.
+	log     []change
+	keepLog bool
+}
+
+type node struct {
+	value             []byte
+	fence             coord.Fence
+	changes           int64
+	revision          int64 // of the commit that last wrote it
+	owner             string
+	created, modified time.Time
+}
+
+type dir struct {
+	names   []string // sorted: nodes and directories
+	creates int64    // so far, of any kind
+	stamp   uint64   // of the last membership change
+}
+
+type change struct {
+	revision int64
+	dir      string
+	name     string
+	added    bool
+	before   uint64 // the directory's stamp
+}
+
+func newState() state {
+	return state{nodes: map[string]*node{}, dirs: map[string]*dir{"/": {}}}
+}
+
+func split(path string) (parent, name string) {
+	i := strings.LastIndexByte(path, '/')
+	if i == 0 {
+		return "/", path[1:]
+	}
+	return path[:i], path[i+1:]
+}
+
+func join(parent, name string) string {
+	if parent == "/" {
+		return "/" + name
+	}
+	return parent + "/" + name
+}
+
+// commit applies ops for the session or refuses them all.
+func (st *state) commit(session string, now time.Time, ops []coord.Op) ([]coord.Result, []change, error) {
+	paths, err := st.plan(ops)
+	if err != nil {
+		return nil, nil, err
+	}
+	st.revision++
+	results := make([]coord.Result, len(ops))
+	var changes []change
+	for i, op := range ops {
+		path := paths[i]
+		results[i] = coord.Result{Path: path, Fence: op.Fence}
+		switch op.Kind {
+		case coord.KindCreate, coord.KindSequential:
+			changes = st.add(changes, path, &node{value: clone(op.Value), revision: st.revision, created: now, modified: now})
+			results[i].Fence = 0
+		case coord.KindEphemeral:
+			// A plain client's ephemeral node stands at 0: ours was written once.
+			changes = st.add(changes, path, &node{value: clone(op.Value), fence: 1, revision: st.revision, owner: session, created: now, modified: now})
+			results[i].Fence, results[i].Revision = 1, st.revision
+		case coord.KindSet, coord.KindTouch:
+			n := st.nodes[path]
+			n.value, n.revision, n.modified = clone(op.Value), st.revision, now
+			n.fence++
+			n.changes++
+			results[i].Fence, results[i].Revision = n.fence, st.revision
+		case coord.KindDelete:
+			changes = st.remove(changes, path)
+			results[i].Fence = 0
+		case coord.KindReplace:
+			*st.nodes[path] = node{value: clone(op.Value), revision: st.revision, created: now, modified: now}
+			results[i].Fence = 0
+		}
+	}
+	return results, changes, nil
+}
+
+// plan names the node of each op, or refuses the first op that cannot be.
+func (st *state) plan(ops []coord.Op) ([]string, error) {
+	p := planner{st: st}
+	paths := make([]string, len(ops))
+	for i, op := range ops {
+		path, err := op.Path, error(nil)
+		switch op.Kind {
+		case coord.KindCreate, coord.KindEphemeral, coord.KindSequential:
+			path, err = p.create(op)
+		default:
+			err = st.check(op)
+		}
+		if errors.Is(err, coord.ErrInvalid) {
+			return nil, err
+		} else if err != nil {
+			return nil, &coord.Refusal{Index: i, Op: op, Err: err}
+		}
+		paths[i] = path
+	}
+	return paths, nil
+}
+
+func (st *state) check(op coord.Op) error {
+	n := st.nodes[op.Path]
+	switch {
+	case n == nil:
+		return coord.ErrNotExist
+	case n.fence != op.Fence:
+		return coord.ErrVersion
+	case op.Kind == coord.KindTouch && !bytes.Equal(n.value, op.Value):
+		return fmt.Errorf("touch %s with another value than it has: %w", op.Path, coord.ErrInvalid)
+	case op.Kind == coord.KindReplace && n.owner == "":
+		return fmt.Errorf("replace %s, which is persistent: %w", op.Path, coord.ErrInvalid)
+	}
+	return nil
+}
+
+// planner follows the creates of one commit without doing them.
+type planner struct {
+	st      *state
+	creates map[string]int64
+	nodes   map[string]bool
+	dirs    map[string]bool
+}
+
+func (p *planner) create(op coord.Op) (string, error) {
+	parent, name := split(op.Path)
+	if err := p.directory(parent); err != nil {
+		return "", err
+	}
+	n := p.next(parent)
+	if op.Kind == coord.KindSequential {
+		name = fmt.Sprintf("%s%010d", name, n)
+	}
+	path := join(parent, name)
+	if p.st.nodes[path] != nil || p.st.dirs[path] != nil || p.nodes[path] || p.dirs[path] {
+		return "", coord.ErrExist
+	}
+	if p.nodes == nil {
+		p.nodes = map[string]bool{}
+	}
+	p.nodes[path] = true
+	return path, nil
+}
+
+func (p *planner) directory(path string) error {
+	if p.st.dirs[path] != nil || p.dirs[path] {
+		return nil
+	}
+	if p.st.nodes[path] != nil || p.nodes[path] {
+		return fmt.Errorf("create a child of %s, which holds a value: %w", path, coord.ErrInvalid)
+	}
+	parent, _ := split(path)
+	if err := p.directory(parent); err != nil {
+		return err
+	}
+	p.next(parent)
+	if p.dirs == nil {
+		p.dirs = map[string]bool{}
+	}
+	p.dirs[path] = true
+	return nil
+}
+
+// next is the number of the next create in dir, which is thereby counted.
+func (p *planner) next(dir string) int64 {
+	n, ok := p.creates[dir]
+	if !ok {
+		if d := p.st.dirs[dir]; d != nil {
+			n = d.creates
+		}
+	}
+	if p.creates == nil {
+		p.creates = map[string]int64{}
+	}
+	p.creates[dir] = afterCreate(n)
+	return n
+}
+
+// afterCreate is what a directory has counted after one more create. ZooKeeper's
+// counter stops at its last number.
+func afterCreate(n int64) int64 {
+	return min(n+1, math.MaxInt32)
+}
+
+// directory returns the directory at path, made with all above it.
+func (st *state) directory(changes []change, path string) (*dir, []change) {
+	if d := st.dirs[path]; d != nil {
+		return d, changes
+	}
+	parent, name := split(path)
+	up, changes := st.directory(changes, parent)
+	changes = st.insert(changes, up, parent, name)
+	d := &dir{}
+	st.dirs[path] = d
+	return d, changes
+}
+
+func (st *state) add(changes []change, path string, n *node) []change {
+	parent, name := split(path)
+	d, changes := st.directory(changes, parent)
+	st.nodes[path] = n
+	return st.insert(changes, d, parent, name)
+}
+
+func (st *state) insert(changes []change, d *dir, path, name string) []change {
+	d.creates = afterCreate(d.creates)
+	d.names = insert(d.names, name)
+	return st.record(changes, d, path, name, true)
+}
+
+func (st *state) remove(changes []change, path string) []change {
+	parent, name := split(path)
+	d := st.dirs[parent]
+	delete(st.nodes, path)
+	d.names = remove(d.names, name)
+	return st.record(changes, d, parent, name, false)
+}
+
+func (st *state) record(changes []change, d *dir, path, name string, added bool) []change {
+	c := change{revision: st.revision, dir: path, name: name, added: added, before: d.stamp}
+	st.stamps++
+	d.stamp = st.stamps
+	if st.keepLog {
+		st.log = append(st.log, c)
+	}
+	return append(changes, c)
+}
+
+// end removes what a session left behind and says what it was.
+func (st *state) end(paths []string) ([]coord.Op, []change) {
+	st.revision++
+	var ops []coord.Op
+	var changes []change
+	for _, path := range paths {
+		ops = append(ops, coord.Delete(path, st.nodes[path].fence))
+		changes = st.remove(changes, path)
+	}
+	return ops, changes
+}
+
+// names returns the children of path as they were at the revision, and the stamp
+// of that. The caller does not write to them.
+func (st *state) names(path string, view int64) ([]string, uint64) {
+	d := st.dirs[path]
+	if d == nil {
+		return nil, 0
+	}
+	names, stamp := d.names, d.stamp
+	copied := false
+	for i := len(st.log) - 1; i >= 0 && st.log[i].revision > view; i-- {
+		c := st.log[i]
+		if c.dir != path {
+			continue
+		}
+		if !copied {
+			names, copied = slices.Clone(names), true
+		}
+		if c.added {
+			names = remove(names, c.name)
+		} else {
+			names = insert(names, c.name)
+		}
+		stamp = c.before
+	}
+	return names, stamp
+}
+
+// forget drops the log up to the revision.
+func (st *state) forget(view int64) {
+	i := 0
+	for i < len(st.log) && st.log[i].revision <= view {
+		i++
+	}
+	st.log = slices.Delete(st.log, 0, i)
+}
+
+func (st *state) node(path string) (coord.Node, bool) {
+	n := st.nodes[path]
+	if n == nil {
+		return coord.Node{}, false
+	}
+	return coord.Node{
+		Path: path, Value: clone(n.value), Fence: n.fence, Changes: n.changes,
+		Revision: n.revision, Owner: n.owner, Created: n.created, Modified: n.modified,
+	}, true
+}
+
+func (st *state) list(path string, o coord.ListOptions, view int64) coord.List {
+	names, stamp := st.names(path, view)
+	var l coord.List
+	if o.After != "" {
+		i, found := slices.BinarySearch(names, o.After)
+		if found {
+			i++
+		}
+		names = names[i:]
+	}
+	for _, name := range names {
+		if o.Limit > 0 && len(l.Nodes) == o.Limit {
+			l.More = true
+			break
+		}
+		n := coord.Node{Path: join(path, name)}
+		if o.Values {
+			var ok bool
+			if n, ok = st.node(n.Path); !ok {
+				continue
+			}
+		}
+		l.Nodes = append(l.Nodes, n)
+	}
+	if !l.More && o.After == "" {
+		l.Stamp = stamp
+	}
+	return l
+}
+
+func insert(names []string, name string) []string {
+	if len(names) == 0 || names[len(names)-1] < name {
+		return append(names, name)
+	}
+	i, found := slices.BinarySearch(names, name)
+	if found {
+		return names
+	}
+	return slices.Insert(names, i, name)
+}
+
+func remove(names []string, name string) []string {
+	if len(names) > 0 && names[0] == name {
+		names[0] = ""
+		return names[1:]
+	}
+	i, found := slices.BinarySearch(names, name)
+	if !found {
+		return names
+	}
+	return slices.Delete(names, i, i+1)
+}
+
+// clone is bytes.Clone, but never nil.
+func clone(b []byte) []byte {
+	return append([]byte{}, b...)
+}

@@ -1,0 +1,328 @@
+package coordtest
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// Store is a coordination service in memory. Each [Coordinator] that it opens is
+// one client process. Its methods may be called from several goroutines.
+type Store struct {
+	mu       sync.Mutex
+	st       state
+	remotes  []*remote // in the order of their opening
+	clients  []*Coordinator
+	watchers map[string][]*subscription
+	opened   int // clients so far
+	sessions int // so far
+	down     bool
+	timer    *time.Timer
+	observe  func(Applied)
+
+	// simulated: a driver moves time and requests on, one step at a time, and is
+	// told through wake that there is work.
+	simulated bool
+	wake      chan struct{}
+}
+
+// Applied is a commit that the service has applied, or the end of a session.
+type Applied struct {
+	Revision int64
+	At       time.Time
+	Session  string
+
+	// Expired says that the session ended and that Ops are the deletes of the
+	// ephemeral nodes it left.
+	Expired bool
+
+	Ops     []coord.Op
+	Results []coord.Result // nil when Expired
+}
+
+// remote is a session as the service keeps it.
+type remote struct {
+	id         string
+	local      *session
+	expires    time.Time // zero while its client is heard
+	ephemerals map[string]bool
+}
+
+// NewStore returns an empty service.
+func NewStore() *Store {
+	return &Store{st: newState(), watchers: map[string][]*subscription{}}
+}
+
+// Options are what a client asks for. The zero value does.
+type Options struct {
+	Name    string        // for reports; "": client-N
+	Timeout time.Duration // of its sessions; 0: 10s
+	Limits  coord.Limits  // zero: ZooKeeper's
+}
+
+// ZooKeeper's limits: a frame of a megabyte. A claim sends an entry's value again
+// beside a lock, so a value stays some kilobytes below.
+var defaultLimits = coord.Limits{ValueBytes: 1044480, CommitBytes: 1047552, CommitOps: 128, Creates: 4096}
+
+// Open returns a new client. It contacts nothing: the first
+// [coord.Coordinator.Session] does.
+func (s *Store) Open(o Options) *Coordinator {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened++
+	if o.Name == "" {
+		o.Name = fmt.Sprintf("client-%d", s.opened)
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 10 * time.Second
+	}
+	if o.Limits == (coord.Limits{}) {
+		o.Limits = defaultLimits
+	}
+	c := &Coordinator{
+		store: s, name: o.Name, timeout: o.Timeout, limits: o.Limits,
+		opening: make(chan struct{}, 1), gone: make(chan struct{}),
+		lagging: s.simulated, view: s.st.revision,
+	}
+	s.st.keepLog = s.st.keepLog || c.lagging
+	s.clients = append(s.clients, c)
+	return c
+}
+
+// Observe has f called with every change, in order, while the service stands
+// still: f calls nothing of this package and does not write to what it is given.
+func (s *Store) Observe(f func(Applied)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observe = f
+}
+
+// Expire ends the session now, as an administrator would, and reports whether
+// there was one. Its client hears of it at once, or when it is connected again.
+func (s *Store) Expire(session string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.remote(session)
+	if r == nil {
+		return false
+	}
+	s.end(r)
+	s.arm()
+	return true
+}
+
+// SetCounter sets the number that the next sequential node under dir gets. Those
+// are ZooKeeper's: after 2147483647 every create is refused with
+// [coord.ErrExist] while that node stands.
+func (s *Store) SetCounter(dir string, n int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, changes := s.st.directory(nil, dir)
+	d.creates = int64(n)
+	s.signal(changes)
+}
+
+// Stop stops the service: every client loses its connection and no session ends
+// at the service before [Store.Start], though clients give theirs up.
+func (s *Store) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop()
+}
+
+func (s *Store) stop() {
+	if s.down {
+		return
+	}
+	s.down = true
+	for _, c := range s.clients {
+		c.disconnect()
+	}
+	s.arm()
+}
+
+// Start starts a stopped service with all that it knew. Timeouts of sessions
+// begin anew.
+func (s *Store) Start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.start()
+}
+
+func (s *Store) start() {
+	if !s.down {
+		return
+	}
+	s.down = false
+	for _, r := range s.remotes {
+		r.expires = time.Now().Add(r.local.timeout)
+	}
+	for _, c := range s.clients {
+		c.reconnect()
+	}
+	s.arm()
+}
+
+// Restart stops the service and starts it.
+func (s *Store) Restart() {
+	s.Stop()
+	s.Start()
+}
+
+func (s *Store) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) remote(id string) *remote {
+	for _, r := range s.remotes {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// open begins a session for c, which ends again unless c is heard.
+func (s *Store) open(c *Coordinator) *session {
+	s.sessions++
+	l := &session{c: c, id: fmt.Sprintf("%016x", s.sessions), timeout: c.timeout, done: make(chan struct{})}
+	s.remotes = append(s.remotes, &remote{
+		id: l.id, local: l, expires: time.Now().Add(l.timeout), ephemerals: map[string]bool{},
+	})
+	c.view = s.st.revision
+	return l
+}
+
+// commit applies ops on behalf of a session that the service still keeps.
+func (s *Store) commit(r *remote, ops []coord.Op) ([]coord.Result, error) {
+	now := time.Now()
+	results, changes, err := s.st.commit(r.id, now, ops)
+	if err != nil {
+		return nil, err
+	}
+	for i, op := range ops {
+		switch op.Kind {
+		case coord.KindEphemeral:
+			r.ephemerals[results[i].Path] = true
+		case coord.KindDelete, coord.KindReplace:
+			for _, other := range s.remotes {
+				delete(other.ephemerals, op.Path)
+			}
+		}
+	}
+	if s.observe != nil {
+		s.observe(Applied{Revision: s.st.revision, At: now, Session: r.id, Ops: ops, Results: results})
+	}
+	s.signal(changes)
+	r.local.c.catchUp()
+	return results, nil
+}
+
+// end ends a session at the service.
+func (s *Store) end(r *remote) {
+	s.remotes = slices.DeleteFunc(s.remotes, func(o *remote) bool { return o == r })
+	paths := make([]string, 0, len(r.ephemerals))
+	for path := range r.ephemerals {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	ops, changes := s.st.end(paths)
+	if s.observe != nil {
+		s.observe(Applied{Revision: s.st.revision, At: time.Now(), Session: r.id, Expired: true, Ops: ops})
+	}
+	s.signal(changes)
+	if c := r.local.c; c.connected() && !s.simulated {
+		r.local.end()
+	}
+}
+
+// signal tells the subscribers of the directories that changed, in the order of
+// their subscriptions.
+func (s *Store) signal(changes []change) {
+	for _, ch := range changes {
+		for _, sub := range s.watchers[ch.dir] {
+			c := sub.session.c
+			c.signals = append(c.signals, signal{revision: ch.revision, sub: sub})
+		}
+	}
+	for _, c := range s.clients {
+		if !c.lagging {
+			c.catchUp()
+		}
+	}
+}
+
+// trim drops the membership changes that every lagging client has seen.
+func (s *Store) trim() {
+	s.st.keepLog = false
+	view := int64(math.MaxInt64)
+	for _, c := range s.clients {
+		if c.lagging {
+			s.st.keepLog = true
+			view = min(view, c.view)
+		}
+	}
+	s.st.forget(view)
+}
+
+// due returns the next end of a session by time: at its client, who gives it up
+// early, or at the service.
+func (s *Store) due() (at time.Time, l *session, r *remote) {
+	for _, c := range s.clients {
+		if o := c.session; o != nil && !o.over && !o.deadline.IsZero() && (at.IsZero() || o.deadline.Before(at)) {
+			at, l = o.deadline, o
+		}
+	}
+	if s.down {
+		return at, l, nil
+	}
+	for _, o := range s.remotes {
+		if !o.expires.IsZero() && (at.IsZero() || o.expires.Before(at)) {
+			at, l, r = o.expires, nil, o
+		}
+	}
+	return at, l, r
+}
+
+// tick ends the sessions whose time is over.
+func (s *Store) tick() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.expireNext() {
+	}
+	s.arm()
+}
+
+func (s *Store) expireNext() bool {
+	at, l, r := s.due()
+	switch {
+	case at.IsZero() || time.Now().Before(at):
+		return false
+	case l != nil:
+		l.end()
+	default:
+		s.end(r)
+	}
+	return true
+}
+
+// arm sets the timer for the next end. A simulator watches the clock itself.
+func (s *Store) arm() {
+	if s.simulated {
+		return
+	}
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	if at, _, _ := s.due(); !at.IsZero() {
+		s.timer = time.AfterFunc(time.Until(at), s.tick)
+	}
+}

@@ -1,0 +1,77 @@
+package coordtest
+
+import "slices"
+
+// subscription is one Watch.
+type subscription struct {
+	session *session
+	dirs    []string
+	ch      chan struct{}
+	stop    func() bool
+}
+
+// signal is a subscription's news of a change.
+type signal struct {
+	revision int64
+	sub      *subscription
+	last     bool // the session is over
+}
+
+func (sub *subscription) signal() {
+	select {
+	case sub.ch <- struct{}{}:
+	default:
+	}
+}
+
+// subscribe is done again when the first answer was lost.
+func (s *Store) subscribe(sub *subscription) {
+	if slices.Contains(sub.session.subs, sub) {
+		return
+	}
+	sub.session.subs = append(sub.session.subs, sub)
+	for _, dir := range sub.dirs {
+		s.watchers[dir] = append(s.watchers[dir], sub)
+	}
+}
+
+func (s *Store) unsubscribe(sub *subscription) {
+	is := func(o *subscription) bool { return o == sub }
+	l := sub.session
+	l.subs = slices.DeleteFunc(l.subs, is)
+	l.c.signals = slices.DeleteFunc(l.c.signals, func(o signal) bool { return o.sub == sub })
+	for _, dir := range sub.dirs {
+		if left := slices.DeleteFunc(s.watchers[dir], is); len(left) > 0 {
+			s.watchers[dir] = left
+		} else {
+			delete(s.watchers, dir)
+		}
+	}
+	if sub.stop != nil {
+		sub.stop()
+	}
+}
+
+// catchUp shows the client all there is, and delivers the signals of it when they
+// get through. (A simulator delivers them later, one by one.)
+func (c *Coordinator) catchUp() {
+	for len(c.signals) > 0 && c.repliesReach() && !c.store.simulated {
+		c.deliver()
+	}
+	c.view = c.store.st.revision
+	if c.lagging {
+		c.store.trim()
+	}
+}
+
+// deliver delivers the first signal that waits. A listing that is begun after it
+// was received shows what it announced.
+func (c *Coordinator) deliver() {
+	sig := c.signals[0]
+	c.signals = c.signals[1:]
+	c.view = max(c.view, sig.revision)
+	sig.sub.signal()
+	if sig.last {
+		c.store.unsubscribe(sig.sub)
+	}
+}

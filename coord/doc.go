@@ -1,0 +1,39 @@
+// Package coord is the contract a coordination service must meet to carry zkq's
+// queues. zkqueue meets it with ZooKeeper, etcdqueue with etcd, and coordtest in
+// memory; package coordtest also holds the suite that all of them pass. People
+// who use queues need only pass a [Coordinator] from a driver to package zkq.
+//
+// # Nodes
+//
+// A service keeps nodes: a path, a value of bytes, and a few numbers ([Node]).
+// Paths are absolute, segments joined by single slashes ([CheckPath]); a driver
+// puts its own prefix before them. Directories need not be made: a directory is
+// there as soon as something was created in it, and one that is not there lists
+// as empty. Whether an emptied directory still appears in its parent's listing
+// is left to the service. A node that holds a value has no children.
+//
+// # Sessions
+//
+// Everything happens in a [Session]. Ephemeral nodes live as long as the session
+// that created them. When it is over, by the service's word or because the local
+// clock says that the service may have ended it, Done is closed and nothing more
+// is sent on it.
+//
+// # Commits
+//
+// Every change is one [Session.Commit], all or nothing. It ends in exactly one of
+// three ways, and a driver never guesses between them:
+//
+//   - applied: the error is nil;
+//   - unknown: errors.Is(err, [ErrUnknown]). It was sent and no answer came. It
+//     may have been applied, or may still be, as long as the service keeps the
+//     session;
+//   - not applied: every other error. Nothing was changed and nothing of it will
+//     be. When the service refused it, the error is a [*Refusal] around
+//     [ErrExist], [ErrNotExist] or [ErrVersion].
+//
+// # Waiting
+//
+// A watch is an empty signal, "look again". Subscribe, then read, then wait: in
+// that order nothing is missed.
+package coord
