@@ -1,0 +1,266 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/lock"
+	"github.com/zkq/zkq/priority"
+)
+
+// Remove removes an entry that nobody works on; [ErrHeld] for one that is held,
+// unless force is set: then its holder's finish will say [ErrLockLost].
+// [ErrNoEntry] if there is none of that name.
+func (p *place) Remove(ctx context.Context, name string, force bool) error {
+	err := checkEntryName(name)
+	if err == nil {
+		err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
+			return p.removeWhere(ctx, s, name, func(st State) bool { return force || st != StateHeld })
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s from %s: %w", name, p.root, err)
+	}
+	return nil
+}
+
+// removeWhere deletes an entry, and its lock if it has one, in a state that is
+// allowed: the state it was read in, and no other. One that nobody holds is held
+// first, so that it is not taken from a kazoo worker whose lock came in between.
+func (p *place) removeWhere(ctx context.Context, s coord.Session, name string, allowed func(State) bool) error {
+	unknown := false
+	for pause := newPause(); ; {
+		n, err := s.Get(ctx, path.Join(p.entries, name))
+		if errors.Is(err, coord.ErrNotExist) {
+			if unknown {
+				return nil
+			}
+			return ErrNoEntry
+		}
+		if err != nil {
+			return err
+		}
+		ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
+		state := StateReady
+		if p.taken != "" {
+			lk, err := s.Get(ctx, path.Join(p.taken, name))
+			switch {
+			case err == nil:
+				state = Entry{}.locked(lk).State
+				ops = append(ops, coord.Delete(lk.Path, lk.Fence))
+			case !errors.Is(err, coord.ErrNotExist):
+				return err
+			}
+		}
+		if !allowed(state) {
+			return ErrHeld
+		}
+		if state == StateHeld {
+			ops = append(ops, p.leaveTrace(name))
+		}
+		if state == StateReady && p.seizeReady != nil {
+			var h *Held
+			if h, err = p.seizeReady(ctx, s, name); err == nil {
+				err = h.Consume(ctx)
+			}
+		} else {
+			_, err = s.Commit(ctx, ops...)
+		}
+		switch {
+		case err == nil:
+			if state == StateHeld {
+				p.sweepTraces(ctx, s)
+			}
+			return nil
+		case errors.Is(err, coord.ErrUnknown):
+			unknown = true
+		case !refused(err) && !errors.Is(err, errGone) && !errors.Is(err, ErrLockLost):
+			return err
+		}
+		// It changed, or nobody knows: look again.
+		if werr := pause.wait(ctx, s.Done()); werr != nil {
+			return err
+		}
+	}
+}
+
+// Purge removes the entries that are in the state when it comes by, and returns
+// how many it removed. Entries put meanwhile may stay. Holders of entries removed
+// as [StateHeld] get [ErrLockLost]. The queue itself stays.
+func (p *place) Purge(ctx context.Context, state State) (int, error) {
+	removed := 0
+	var err error
+	if state == StateDead {
+		removed, err = p.purgeDead(ctx)
+	} else {
+		err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
+			locks, err := p.locks(ctx, s)
+			if err != nil {
+				return err
+			}
+			var names []string
+			err = p.eachName(ctx, s, func(name string) error {
+				e := Entry{State: StateReady}
+				if lk, ok := locks[name]; ok {
+					e = e.locked(lk)
+				}
+				if e.State == state {
+					names = append(names, name)
+				}
+				return nil
+			})
+			for _, name := range names {
+				if err != nil {
+					break
+				}
+				err = p.removeWhere(ctx, s, name, func(now State) bool { return now == state })
+				switch {
+				case err == nil:
+					removed++
+				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld):
+					err = nil
+				}
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return removed, fmt.Errorf("purge %s: %w", p.root, err)
+	}
+	return removed, nil
+}
+
+func (p *place) purgeDead(ctx context.Context) (int, error) {
+	removed := 0
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for {
+			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{Limit: nodesPage, Values: true, Fresh: true})
+			if err != nil {
+				return err
+			}
+			for _, n := range l.Nodes {
+				_, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence))
+				if err == nil {
+					removed++
+				} else if !refused(err) {
+					return err
+				}
+			}
+			if !l.More {
+				return nil
+			}
+		}
+	})
+	return removed, err
+}
+
+// BreakLock takes the entry from whoever holds it, at once: others can take it,
+// and the holder's finish will say [ErrLockLost]. The holder hears of it within a
+// second or so, but may be working still. [ErrNotHeld] if nobody holds it.
+func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
+	err := checkEntryName(name)
+	if err == nil {
+		err = q.do(ctx, func(ctx context.Context, s coord.Session) error { return q.breakLock(ctx, s, name) })
+	}
+	if err != nil {
+		return fmt.Errorf("release %s of %s: %w", name, q.root, err)
+	}
+	return nil
+}
+
+func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string) error {
+	unknown := false
+	for pause := newPause(); ; {
+		e, err := s.Get(ctx, path.Join(q.entries, name))
+		if errors.Is(err, coord.ErrNotExist) {
+			return ErrNoEntry
+		}
+		if err != nil {
+			return err
+		}
+		l, err := s.Get(ctx, path.Join(q.taken, name))
+		if errors.Is(err, coord.ErrNotExist) {
+			if unknown {
+				return nil
+			}
+			return ErrNotHeld
+		}
+		if err != nil {
+			return err
+		}
+		if lock.Read(l).Kind == lock.Aside {
+			return fmt.Errorf("it is delayed: %w", ErrNotHeld)
+		}
+		// The entry's fence tells this holder from the next, whose lock may
+		// look the same.
+		_, err = s.Commit(ctx, coord.Check(e.Path, e.Fence), coord.Delete(l.Path, l.Fence), q.leaveTrace(name))
+		switch {
+		case err == nil:
+			q.sweepTraces(ctx, s)
+			return nil
+		case errors.Is(err, coord.ErrUnknown):
+			unknown = true
+		case !refused(err):
+			return err
+		}
+		if werr := pause.wait(ctx, s.Done()); werr != nil {
+			return err
+		}
+	}
+}
+
+// Queues returns the names of all queues below the coordinator's prefix, in
+// order: of both layouts, those that hold entries; an emptied one may be named or
+// not. It looks at every directory there is.
+func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
+	s, err := c.Session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var queues []string
+	if err := findQueues(ctx, s, "/", &queues); err != nil {
+		return nil, fmt.Errorf("find queues: %w", err)
+	}
+	return queues, nil
+}
+
+func findQueues(ctx context.Context, s coord.Session, dir string, queues *[]string) error {
+	found := false
+	var below []string
+	for after := ""; ; {
+		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: namesPage})
+		if err != nil {
+			return err
+		}
+		for _, n := range l.Nodes {
+			name := path.Base(n.Path)
+			_, entry := priority.Parse(name)
+			switch {
+			case entry, name == dirEntries:
+				found = found || dir != "/"
+			case strings.HasPrefix(name, priority.EntryPrefix), slices.Contains(reserved, name):
+			case dir == "/" && slices.Contains(reservedRoots, name):
+			default:
+				below = append(below, n.Path)
+			}
+		}
+		if !l.More {
+			break
+		}
+		after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
+	}
+	if found {
+		*queues = append(*queues, dir)
+	}
+	for _, d := range below {
+		if err := findQueues(ctx, s, d, queues); err != nil {
+			return err
+		}
+	}
+	return nil
+}

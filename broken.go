@@ -1,0 +1,58 @@
+package zkq
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// dirBroken holds a trace of each entry that was taken from its holder by hand:
+// <unix ms, 13 digits>-<entry name>. A holder whose finish was not answered, and
+// who finds the entry gone, would otherwise take another's finish for its own.
+const dirBroken = "broken"
+
+// keepBroken is how long traces are kept: longer than any finish is in doubt.
+const keepBroken = 24 * time.Hour
+
+// leaveTrace is the op to commit together with taking an entry from its holder.
+func (p *place) leaveTrace(name string) coord.Op {
+	return coord.Create(path.Join(p.root, dirBroken, fmt.Sprintf("%013d-%s", time.Now().UnixMilli(), name)), []byte{})
+}
+
+// wasBroken says whether an entry was taken from a holder by hand.
+func (p *place) wasBroken(ctx context.Context, s coord.Session, name string) (bool, error) {
+	l, err := s.List(ctx, path.Join(p.root, dirBroken), coord.ListOptions{Fresh: true})
+	if err != nil {
+		return false, err
+	}
+	for _, n := range l.Nodes {
+		if _, of, ok := strings.Cut(path.Base(n.Path), "-"); ok && of == name {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// sweepTraces removes the traces that nobody can need any more. Whoever leaves one
+// sweeps; what goes wrong is left for the next.
+func (p *place) sweepTraces(ctx context.Context, s coord.Session) {
+	l, err := s.List(ctx, path.Join(p.root, dirBroken), coord.ListOptions{Values: true, Limit: namesPage})
+	if err != nil {
+		return
+	}
+	for _, n := range l.Nodes {
+		at, _, _ := strings.Cut(path.Base(n.Path), "-")
+		ms, err := strconv.ParseInt(at, 10, 64)
+		if err != nil || time.Since(time.UnixMilli(ms)) < keepBroken {
+			continue
+		}
+		if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !refused(err) {
+			return
+		}
+	}
+}

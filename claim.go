@@ -1,0 +1,274 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/lock"
+	"github.com/zkq/zkq/priority"
+)
+
+// claims are the entries that goroutines of this handle are claiming right now.
+// Two of them never try for the same one at once: a lock that was found after a
+// lost answer could be either's. The second waits rather than pass on to a later
+// entry, whose first claim might then come before this one's.
+type claims struct {
+	mu    sync.Mutex
+	names map[string]*turns
+}
+
+// turns is a queue of goroutines at one entry.
+type turns struct {
+	turn     chan struct{} // holds one while somebody claims
+	users    int
+	undoing  chan struct{} // closed when whoever has the turn gave it to undoClaim
+	detached bool
+}
+
+func (c *claims) begin(ctx context.Context, name string) error {
+	c.mu.Lock()
+	t := c.names[name]
+	if t == nil {
+		t = &turns{turn: make(chan struct{}, 1), undoing: make(chan struct{})}
+		c.names[name] = t
+	}
+	t.users++
+	detached := t.detached
+	c.mu.Unlock()
+	if !detached {
+		select {
+		case t.turn <- struct{}{}:
+			return nil
+		case <-t.undoing:
+		case <-ctx.Done():
+			c.leave(name, t)
+			return ctx.Err()
+		}
+	}
+	c.leave(name, t)
+	return errGone // what becomes of it may take long, and is told by a signal
+}
+
+// detach says that the turn at the name will be held by undoClaim.
+func (c *claims) detach(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.names[name]
+	t.detached = true
+	close(t.undoing)
+}
+
+func (c *claims) end(name string) {
+	c.mu.Lock()
+	t := c.names[name]
+	c.mu.Unlock()
+	<-t.turn
+	c.leave(name, t)
+}
+
+func (c *claims) leave(name string, t *turns) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.users--; t.users == 0 {
+		delete(c.names, name)
+	}
+}
+
+// attempt is one claim of one entry: the entry as it was read, and the commit
+// that takes it in that state and no other.
+type attempt struct {
+	session coord.Session
+	name    string
+	node    coord.Node
+	ops     []coord.Op
+	bumps   int64 // changes that the claim adds to the entry
+}
+
+// claim takes an entry, if it is still there and nobody has it: errGone
+// otherwise. The one commit moves the entry's fence on and creates the lock, so
+// that whoever held the entry before can do nothing to it any more.
+func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string) (*Held, error) {
+	if err := q.claims.begin(ctx, name); err != nil {
+		return nil, err
+	}
+	unresolved := false
+	defer func() {
+		if !unresolved {
+			q.claims.end(name)
+		}
+	}()
+	n, err := s.Get(ctx, path.Join(q.entries, name))
+	if errors.Is(err, coord.ErrNotExist) {
+		return nil, errGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	a := attempt{session: s, name: name, node: n, bumps: 1}
+	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(q.taken, name, q.holder)}
+	if coord.CheckOps(s.Limits(), a.ops) != nil {
+		// Somebody with higher limits put it. Its fence cannot be moved without
+		// sending the value, so it is fenced by the session alone.
+		a.ops[0], a.bumps = coord.Check(n.Path, n.Fence), 0
+	}
+	rs, err := s.Commit(ctx, a.ops...)
+	switch {
+	case err == nil:
+		return q.held(a, rs[0].Fence, lock.Taken(s, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision)), nil
+	case refused(err):
+		return nil, errGone
+	case !errors.Is(err, coord.ErrUnknown):
+		return nil, fmt.Errorf("claim %s: %w", name, err)
+	}
+	h, err := q.resolveClaim(ctx, a)
+	if err == nil || errors.Is(err, errGone) || over(s) {
+		return h, err // with the session went whatever lock it may have left
+	}
+	// The caller will not wait, and the claim may still succeed: nobody would
+	// know that the entry is held.
+	unresolved = true
+	q.claims.detach(name)
+	q.spawn(func() {
+		q.undoClaim(a)
+		q.claims.end(name)
+		q.skip.signal() // takes passed over the entry meanwhile
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, errBlocked):
+		return nil, errGone
+	}
+	return nil, err
+}
+
+// errBlocked says that a claim whose answer was lost met somebody's lock: it is
+// not applied now, but may be when that lock is given back, which moves no fence.
+var errBlocked = errors.New("somebody holds it")
+
+// resolveClaim finds out what became of a claim without an answer, by making it
+// again: both have the same conditions, so at most one of them can ever apply.
+func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, error) {
+	for pause := newPause(); ; {
+		rs, err := a.session.Commit(ctx, a.ops...)
+		switch {
+		case err == nil:
+			return q.held(a, rs[0].Fence, lock.Taken(a.session, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision)), nil
+		case refusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
+			return q.adopt(ctx, a)
+		case refused(err):
+			return nil, errBlocked
+		case !errors.Is(err, coord.ErrUnknown):
+			return nil, fmt.Errorf("claim %s: %w", a.name, err)
+		}
+		if err := pause.wait(ctx, a.session.Done()); err != nil {
+			return nil, fmt.Errorf("claim %s: %w", a.name, err)
+		}
+	}
+}
+
+// adopt takes up a claim that was applied without an answer. The lock is read
+// before the entry: if the lock is ours, and the entry has since changed by
+// nothing but the claim, then the entry's fence is the claim's.
+func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
+	for pause := newPause(); ; {
+		l, err := lock.Adopt(ctx, a.session, q.taken, a.name, q.holder)
+		if err == nil && l == nil {
+			return nil, errGone
+		}
+		var n coord.Node
+		if err == nil {
+			n, err = a.session.Get(ctx, a.node.Path)
+		}
+		switch {
+		case err == nil && n.Changes == a.node.Changes+a.bumps:
+			return q.held(a, n.Fence, l, n.Revision), nil
+		case err == nil, errors.Is(err, coord.ErrNotExist):
+			return nil, errGone
+		}
+		if err := pause.wait(ctx, a.session.Done()); err != nil {
+			return nil, fmt.Errorf("claim %s: %w", a.name, err)
+		}
+	}
+}
+
+// undoClaim resolves a claim that nobody waits for any more, and gives back what
+// it got. It gives up with the session, whose end does the same, and with nothing
+// else: a handle that is closed may leave it behind.
+func (q *LockingQueue) undoClaim(a attempt) {
+	var h *Held
+	for pause := newPause(); ; {
+		var err error
+		if h == nil {
+			h, err = q.resolveClaim(context.Background(), a)
+		}
+		if h != nil {
+			err = h.Release(context.Background())
+		}
+		if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrLockLost) {
+			return
+		}
+		if pause.wait(context.Background(), a.session.Done()) != nil {
+			return
+		}
+	}
+}
+
+// held makes the handle of a claim that was applied.
+func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token int64) *Held {
+	n, _ := priority.Parse(a.name)
+	e := newEntry(a.name, n, a.node)
+	h := &Held{
+		Name:       e.Name,
+		Value:      e.Value,
+		Priority:   e.Priority,
+		Deliveries: e.Deliveries + 1,
+		Token:      token,
+		Created:    e.Created,
+		queue:      q,
+		lock:       l,
+		entry:      a.node.Path,
+		fence:      fence,
+		turn:       make(chan struct{}, 1),
+	}
+	if old := q.holding.add(h); old != nil {
+		// Its lock was taken from it, and this handle has the next: to the
+		// service the two locks may look the same.
+		if old.state.CompareAndSwap(stateHolding, stateLost) {
+			q.keeper.Lose(old.lock)
+		}
+	}
+	return h
+}
+
+// pause spaces attempts to learn an outcome: soon at first, then every second.
+type pause struct{ d time.Duration }
+
+func newPause() *pause { return &pause{d: 5 * time.Millisecond} }
+
+// wait reports why there is no point in another attempt: ctx ended, or the
+// session did.
+func (p *pause) wait(ctx context.Context, done <-chan struct{}) error {
+	t := time.NewTimer(p.d)
+	defer t.Stop()
+	p.d = min(2*p.d, time.Second)
+	select {
+	case <-ctx.Done():
+	case <-done:
+	case <-t.C:
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return coord.ErrSessionLost
+	default:
+		return nil
+	}
+}

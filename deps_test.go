@@ -1,0 +1,50 @@
+package zkq_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// deps lists the packages that a package links, itself included.
+func deps(t *testing.T, packages ...string) []string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}"}, packages...)...).Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	return strings.Fields(string(out))
+}
+
+func TestQueueNeedsNothingButTheStandardLibrary(t *testing.T) {
+	allowed := map[string]bool{}
+	for _, p := range []string{"", "/coord", "/lock", "/priority"} {
+		allowed["github.com/zkq/zkq"+p] = true
+	}
+	list := deps(t, ".", "./coord", "./lock", "./priority")
+	if len(list) < len(allowed) {
+		t.Fatalf("go list names only %q", list)
+	}
+	for _, p := range list {
+		if !allowed[p] {
+			t.Errorf("links %s", p)
+		}
+	}
+}
+
+func TestOnlyTheEmbeddedStoreLinksTheEtcdServer(t *testing.T) {
+	links := func(packages ...string) bool {
+		for _, p := range deps(t, packages...) {
+			if strings.HasPrefix(p, "go.etcd.io/etcd/server/") {
+				return true
+			}
+		}
+		return false
+	}
+	if links(".", "./etcdqueue", "./zkqueue", "./coord/coordtest") {
+		t.Error("a program of zkq and its drivers links the etcd server")
+	}
+	if !links("./etcdqueue/embedded") {
+		t.Error("the embedded store links no etcd server: this test looks in the wrong place")
+	}
+}

@@ -1,0 +1,46 @@
+package zkq
+
+import (
+	"errors"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/lock"
+	"github.com/zkq/zkq/priority"
+)
+
+// What a queue refuses before anything is sent.
+var (
+	// ErrInvalidName: a queue or entry name that cannot be one.
+	ErrInvalidName = errors.New("zkq: invalid name")
+	// ErrInvalidPriority: outside 0 to 999.
+	ErrInvalidPriority = priority.ErrRange
+	// ErrTooLarge: a value, or a batch, beyond what the coordinator takes. The
+	// error is a [*coord.LimitError], which names size and limit.
+	ErrTooLarge = coord.ErrTooLarge
+	// ErrInvalid: an argument that makes no sense, a count below 1 for instance.
+	ErrInvalid = coord.ErrInvalid
+)
+
+// What a queue answers.
+var (
+	// ErrEmpty: nothing is there to be taken now.
+	ErrEmpty = errors.New("zkq: queue is empty")
+	// ErrNoEntry: no entry of that name.
+	ErrNoEntry = errors.New("zkq: no such entry")
+	// ErrHeld: somebody works on the entry.
+	ErrHeld = errors.New("zkq: entry is held")
+	// ErrNotHeld: nobody holds the entry, or the caller never held one.
+	ErrNotHeld = errors.New("zkq: entry is not held")
+	// ErrLockLost: the caller does not hold the entry any more. It was not
+	// removed by this call, and never will be.
+	ErrLockLost = lock.ErrLost
+	// ErrAlreadyDone: this handle was consumed or released before.
+	ErrAlreadyDone = errors.New("zkq: already consumed or released")
+	// ErrLayout: the path holds the other of kazoo's two queues.
+	ErrLayout = errors.New("zkq: queue has the other layout")
+	// ErrClosed: the queue handle was closed.
+	ErrClosed = errors.New("zkq: closed")
+	// ErrUnknown: the coordinator did not answer, and the change may have been
+	// made, or may still be.
+	ErrUnknown = coord.ErrUnknown
+)

@@ -1,0 +1,277 @@
+package zkq_test
+
+// What a hostile reader found, each a test that failed on the code he read.
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+func TestBrokenLockIsNoticedThoughAnotherTookTheEntry(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		holder, _ := b.queue()
+		other, _ := b.queue()
+		b.put(other, "a")
+		b.put(other, "b")
+		h := b.take(holder)
+		working, done := h.Context(b.ctx)
+		defer done()
+		time.Sleep(3 * time.Second)
+		b.take(other) // a change: the keeper looks, and pauses
+		time.Sleep(500 * time.Millisecond)
+		if err := other.BreakLock(b.ctx, h.Name); err != nil {
+			t.Fatal(err)
+		}
+		if again := b.take(other); again.Name != h.Name {
+			t.Fatalf("took %s", again.Name)
+		}
+		start := time.Now()
+		<-working.Done()
+		if d := time.Since(start); d > 1500*time.Millisecond {
+			t.Fatalf("noticed after %v", d)
+		}
+	})
+}
+
+func TestHandleTakenOverInItsOwnProcessHoldsNothing(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "a")
+		first := b.take(q)
+		working, done := first.Context(b.ctx)
+		defer done()
+		if err := q.BreakLock(b.ctx, first.Name); err != nil {
+			t.Fatal(err)
+		}
+		second := b.take(q)
+		if holds, err := first.HoldsLock(b.ctx); holds || err != nil {
+			t.Errorf("the first HoldsLock = %v, %v", holds, err)
+		}
+		if holds, err := second.HoldsLock(b.ctx); !holds || err != nil {
+			t.Errorf("the second HoldsLock = %v, %v", holds, err)
+		}
+		if !errors.Is(context.Cause(working), zkq.ErrLockLost) {
+			t.Errorf("the first one's context: %v", context.Cause(working))
+		}
+		b.want(first.Consume(b.ctx), zkq.ErrLockLost)
+		b.consume(second)
+	})
+}
+
+// A finish without an answer must not take another's for its own.
+func TestUnansweredConsumeOfABrokenEntryIsUnknown(t *testing.T) {
+	for name, takeAway := range map[string]func(b *bench, q *zkq.LockingQueue, name string){
+		"release --force, and another consumed it": func(b *bench, q *zkq.LockingQueue, name string) {
+			if err := q.BreakLock(b.ctx, name); err != nil {
+				b.Fatal(err)
+			}
+			b.consume(b.take(q))
+		},
+		"rm --force": func(b *bench, q *zkq.LockingQueue, name string) {
+			if err := q.Remove(b.ctx, name, true); err != nil {
+				b.Fatal(err)
+			}
+		},
+		"purge": func(b *bench, q *zkq.LockingQueue, _ string) {
+			if n, err := q.Purge(b.ctx, zkq.StateHeld); n != 1 || err != nil {
+				b.Fatal(n, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				other, _ := b.queue()
+				b.put(q, "a")
+				h := b.take(q)
+				c.DropRequest()
+				got := make(chan error, 1)
+				go func() { got <- h.Consume(b.ctx) }()
+				time.Sleep(time.Millisecond) // the first attempt is lost; the second comes after 10
+				takeAway(b, other, h.Name)
+				if err := <-got; err == nil {
+					t.Fatal("a consume that removed nothing was ok")
+				}
+			})
+		})
+	}
+}
+
+func TestTracesOfBrokenLocksGoAfterADay(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		name := b.put(q, "a")
+		for range 3 {
+			b.take(q)
+			if err := q.BreakLock(b.ctx, name); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Hour)
+		}
+		if left := b.children(b.session(c), "/jobs/broken"); len(left) != 2 {
+			t.Fatalf("traces left: %q", left)
+		}
+	})
+}
+
+func TestClosedHandleLeavesNoHiddenClaim(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		other, _ := b.queue()
+		b.put(other, "a")
+		s := b.session(c)
+		ctx, cancel := context.WithCancel(b.ctx)
+		c.DropReply() // the claim is applied, its answer lost, and that of the second attempt
+		c.DropReply()
+		took := make(chan error, 1)
+		go func() {
+			_, err := q.TryTake(ctx)
+			took <- err
+		}()
+		time.Sleep(2 * time.Millisecond)
+		c.Cut()
+		cancel()
+		b.want(<-took, context.Canceled)
+		time.Sleep(10 * time.Millisecond)
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		c.Heal()
+		b.take(other)
+		if s.ID() != b.session(c).ID() {
+			t.Fatal("the session was lost, and with it the lock: this shows nothing")
+		}
+	})
+}
+
+func TestCloseDoesNotWaitForTheService(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := q.Take(b.ctx)
+			ended <- err
+		}()
+		time.Sleep(time.Second)
+		c.Cut()
+		time.Sleep(30 * time.Second) // the take waits for a new session
+		start := time.Now()
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("Close took %v", d)
+		}
+		b.want(<-ended, zkq.ErrClosed)
+
+		other, oc := b.queue()
+		b.put(other, "a")
+		oc.HoldReplies()
+		go func() {
+			_, err := other.Get(b.ctx)
+			ended <- err
+		}()
+		time.Sleep(100 * time.Millisecond)
+		start = time.Now()
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("Close took %v", d)
+		}
+		b.want(<-ended, zkq.ErrClosed)
+	})
+}
+
+func TestEmptyIsNotSaidForWhatBecameLeftAloneMeanwhile(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		for _, v := range []string{"x", "y", "z"} {
+			b.put(q, v)
+		}
+		h := b.take(q)
+		released := false
+		c.before = func(_ coord.Session, act, path string) {
+			if act == "list" && path == "/jobs/taken" && !released {
+				released = true
+				if err := h.Release(b.ctx, zkq.LeaveAlone(time.Minute)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if h, err := q.TryTake(b.ctx); err != nil || string(h.Value) != "y" {
+			t.Fatalf("TryTake = %v, %v", h, err)
+		}
+	})
+}
+
+// kazoo's claim is the lock alone, and may come between two reads of a removal.
+func TestRemoveDoesNotTakeAnEntryFromAKazooWorker(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		name := b.put(q, "x")
+		kazoo := b.session(b.client())
+		claimed := false
+		c.before = func(_ coord.Session, act, path string) {
+			if act == "commit" && !claimed && !strings.HasPrefix(path, "create sequential") {
+				claimed = true
+				b.commit(kazoo, coord.CreateEphemeral("/jobs/taken/"+name, []byte("00000000000000000000000000000000")))
+			}
+		}
+		b.want(q.Remove(b.ctx, name, false), zkq.ErrHeld)
+		if !claimed {
+			t.Fatal("the claim did not come in between")
+		}
+		if n, err := q.Len(b.ctx); n != 1 || err != nil {
+			t.Fatalf("Len = %d, %v", n, err)
+		}
+	})
+}
+
+func TestBusyServiceIsWaitedOut(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "a")
+		for range 3 {
+			c.Refuse(coord.ErrBusy)
+		}
+		h := b.take(q)
+		for range 3 {
+			c.Refuse(coord.ErrBusy)
+		}
+		b.consume(h)
+	})
+}
+
+// The handle of a claim whose answer was lost while an earlier hold of the same
+// process stood: giving that back moves no fence, and the claim may still apply.
+func TestClaimAppliedAfterAnEarlierReleaseIsUndone(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		second, c := b.queue()
+		b.put(q, "a")
+		h := b.take(q)
+		// The second process claims by an old listing; the request hangs on its way.
+		c.Lag()
+		c.HoldRequests()
+		ctx, cancel := context.WithTimeout(b.ctx, 100*time.Millisecond)
+		defer cancel()
+		_, err := second.Take(ctx)
+		b.want(err, context.DeadlineExceeded)
+		if err := h.Release(b.ctx); err != nil {
+			t.Fatal(err)
+		}
+		c.CatchUp()
+		c.Heal()
+		b.consume(b.take(q))
+	})
+}

@@ -1,0 +1,323 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/lock"
+	"github.com/zkq/zkq/priority"
+)
+
+// Pages of listings: of names, and of whole nodes, which may be large.
+const (
+	namesPage = 4096
+	nodesPage = 32
+)
+
+// eachName calls f with the names of the entries, in take order.
+func (p *place) eachName(ctx context.Context, s coord.Session, f func(string) error) error {
+	for after := ""; ; {
+		l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		if err != nil {
+			return err
+		}
+		for _, name := range p.entryNames(l.Nodes) {
+			if err := f(name); err != nil {
+				return err
+			}
+		}
+		if !l.More {
+			return nil
+		}
+		after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
+	}
+}
+
+// locks reads what stands in taken, and warns of what is no lock and will not go by itself.
+func (p *place) locks(ctx context.Context, s coord.Session) (map[string]coord.Node, error) {
+	if p.taken == "" {
+		return nil, nil
+	}
+	l, err := s.List(ctx, p.taken, coord.ListOptions{Values: true, Fresh: true})
+	if err != nil {
+		return nil, err
+	}
+	locks := make(map[string]coord.Node, len(l.Nodes))
+	for _, n := range l.Nodes {
+		locks[path.Base(n.Path)] = n
+		if lock.Read(n).Kind == lock.Foreign {
+			p.warnOnce(n.Path, "is not a lock of zkq or kazoo: an entry of its name is left alone")
+		}
+	}
+	return locks, nil
+}
+
+// locked describes an entry whose lock is n.
+func (e Entry) locked(n coord.Node) Entry {
+	switch st := lock.Read(n); st.Kind {
+	case lock.Aside:
+		e.State = StateDelayed
+	default:
+		e.State, e.Holder = StateHeld, st.Holder
+	}
+	return e
+}
+
+// Entries looks at the entries in take order, those of the given states or all,
+// and takes nothing. Values are not filled in, though they are read for their
+// size. It reads page by page: what changes meanwhile may be seen or not, but
+// what stays is seen exactly once. An error is yielded with a zero Entry and
+// ends the loop. Dead entries come last.
+func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
+	want := func(s State) bool { return len(states) == 0 || slices.Contains(states, s) }
+	return func(yield func(Entry, error) bool) {
+		err := p.entriesPaged(ctx, func(e Entry) bool {
+			e.Value = nil
+			return !want(e.State) || yield(e, nil)
+		})
+		if err == nil && want(StateDead) && p.taken != "" {
+			err = p.deadPaged(ctx, func(e Entry) bool {
+				e.Value = nil
+				return yield(e, nil)
+			})
+		}
+		if err != nil && !errors.Is(err, errStop) {
+			yield(Entry{}, fmt.Errorf("list %s: %w", p.root, err))
+		}
+	}
+}
+
+// errStop ends a walk that somebody has seen enough of.
+var errStop = errors.New("stop")
+
+func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
+	after, limit := "", nodesPage
+	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for {
+			l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
+			if err != nil {
+				return err
+			}
+			locks, err := p.locks(ctx, s)
+			if err != nil {
+				return err
+			}
+			p.entryNames(l.Nodes) // warns
+			for _, n := range l.Nodes {
+				name := path.Base(n.Path)
+				after = name
+				parsed, ok := priority.Parse(name)
+				if !ok {
+					continue
+				}
+				e := newEntry(name, parsed, n)
+				if lk, held := locks[name]; held {
+					e = e.locked(lk)
+				}
+				if !f(e) {
+					return errStop
+				}
+			}
+			if !l.More {
+				return nil
+			}
+		}
+	})
+}
+
+// deadPaged walks the dead entries, oldest first.
+func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
+	after := ""
+	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for {
+			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			if err != nil {
+				return err
+			}
+			for _, n := range l.Nodes {
+				after = path.Base(n.Path)
+				if len(after) < 14 {
+					continue
+				}
+				parsed, ok := priority.Parse(after[14:]) // "<ms, 13 digits>-<entry name>"
+				if !ok {
+					continue
+				}
+				e := newEntry(after, parsed, n)
+				e.State, e.Deliveries = StateDead, 0
+				if !f(e) {
+					return errStop
+				}
+			}
+			if !l.More {
+				return nil
+			}
+		}
+	})
+}
+
+// Peek returns an entry with its value and takes nothing: the one of that name,
+// [ErrNoEntry] if there is none, or for "" the next that would be taken,
+// [ErrEmpty] if there is none.
+func (p *place) Peek(ctx context.Context, name string) (Entry, error) {
+	e, err := p.peek(ctx, name)
+	if err != nil {
+		return Entry{}, fmt.Errorf("peek at %s: %w", p.root, err)
+	}
+	return e, nil
+}
+
+func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
+	if name == "" {
+		err = p.seize(ctx, newSkipped(), 1, func(ctx context.Context, s coord.Session, name string) error {
+			n, err := s.Get(ctx, path.Join(p.entries, name))
+			if errors.Is(err, coord.ErrNotExist) {
+				return errGone
+			}
+			parsed, _ := priority.Parse(name)
+			e = newEntry(name, parsed, n)
+			return err
+		})
+		return e, err
+	}
+	if err := checkEntryName(name); err != nil {
+		return Entry{}, err
+	}
+	err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		var lk *coord.Node
+		if p.taken != "" {
+			n, err := s.Get(ctx, path.Join(p.taken, name))
+			if err == nil {
+				lk = &n
+			} else if !errors.Is(err, coord.ErrNotExist) {
+				return err
+			}
+		}
+		n, err := s.Get(ctx, path.Join(p.entries, name))
+		if errors.Is(err, coord.ErrNotExist) {
+			return fmt.Errorf("%s: %w", name, ErrNoEntry)
+		}
+		if err != nil {
+			return err
+		}
+		parsed, _ := priority.Parse(name)
+		e = newEntry(name, parsed, n)
+		if lk != nil {
+			e = e.locked(*lk)
+		}
+		return nil
+	})
+	return e, err
+}
+
+// Stat counts the entries by state, from the names alone: it costs a listing of
+// the whole queue. At rest the numbers are exact; while the queue is in use each
+// is right for some instant of the call.
+func (p *place) Stat(ctx context.Context) (Stat, error) {
+	var st Stat
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		st, err = p.stat(ctx, s)
+		return err
+	})
+	if err != nil {
+		return Stat{}, fmt.Errorf("count %s: %w", p.root, err)
+	}
+	return st, nil
+}
+
+func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
+	var st Stat
+	locks, err := p.locks(ctx, s)
+	if err != nil {
+		return st, err
+	}
+	var firsts []string // of each priority: the oldest entry is among them
+	last := -1
+	err = p.eachName(ctx, s, func(name string) error {
+		if n, _ := priority.Parse(name); n.Priority != last {
+			last = n.Priority
+			firsts = append(firsts, name)
+		}
+		lk, ok := locks[name]
+		switch {
+		case !ok:
+			st.Ready++
+		case lock.Read(lk).Kind == lock.Aside:
+			st.Delayed++
+		default:
+			st.Held++
+		}
+		return nil
+	})
+	if err != nil {
+		return st, err
+	}
+	for _, name := range firsts {
+		created, err := p.created(ctx, s, name)
+		if err != nil {
+			return st, err
+		}
+		if !created.IsZero() && (st.Oldest.IsZero() || created.Before(st.Oldest)) {
+			st.Oldest = created
+		}
+	}
+	if p.taken != "" {
+		if st.Dead, err = s.Count(ctx, path.Join(p.root, dirDead)); err != nil {
+			return st, err
+		}
+	}
+	return st, nil
+}
+
+// created is when an entry was put, zero if it is gone or nobody knows.
+func (p *place) created(ctx context.Context, s coord.Session, name string) (created time.Time, err error) {
+	parsed, _ := priority.Parse(name)
+	if !parsed.Put.IsZero() {
+		return parsed.Put, nil
+	}
+	n, err := s.Get(ctx, path.Join(p.entries, name))
+	if errors.Is(err, coord.ErrNotExist) {
+		return created, nil
+	}
+	return n.Created, err
+}
+
+// WaitEmpty returns when there is no entry that is ready, held or delayed: when
+// there was such an instant during the call. It ends with ctx's error.
+func (p *place) WaitEmpty(ctx context.Context) error {
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		watching, cancel := context.WithCancel(ctx)
+		defer cancel()
+		changed, err := s.Watch(watching, p.entries)
+		if err != nil {
+			return err
+		}
+		for {
+			left := false
+			err := p.eachName(ctx, s, func(string) error { left = true; return errStop })
+			if err != nil && !errors.Is(err, errStop) {
+				return err
+			}
+			if !left {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-s.Done():
+				return coord.ErrSessionLost
+			case <-changed:
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %s: %w", p.root, err)
+	}
+	return nil
+}

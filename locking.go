@@ -1,0 +1,316 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/lock"
+)
+
+// LockingQueue is kazoo's LockingQueue: an entry is locked while somebody works
+// on it, removed when the work is done, and back in its place when the worker
+// gives it back or dies. Every entry is handed out at least once, and removed by
+// exactly one finish: a worker that lost its lock can never remove an entry,
+// even if it has not heard of the loss. Workers in Python and Go may share one.
+//
+// Put, Len, Take and what looks at a queue may be called from several
+// goroutines. Get, Consume, Release and HoldsLock are kazoo's, for one caller at
+// a time.
+type LockingQueue struct {
+	*place
+	skip   *skipped
+	keeper *lock.Keeper
+	view   view
+	turn   chan struct{} // holds one while somebody searches with the view
+
+	claims  claims
+	holding holding
+
+	coat    chan struct{} // holds one while one of kazoo's methods runs
+	current *Held         // what Get handed out
+}
+
+// NewLockingQueue returns a handle to the locking queue of that name. Nothing is
+// contacted or created; a name that [CheckName] refuses is reported by every
+// method. A queue nobody wrote to is an empty queue.
+func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQueue {
+	q := &LockingQueue{
+		place: newPlace(c, name, false, opts),
+		skip:  newSkipped(),
+		turn:  make(chan struct{}, 1),
+		coat:  make(chan struct{}, 1),
+	}
+	if q.holder == "" {
+		q.holder = lock.NewHolder()
+	}
+	q.seizeReady = q.claim
+	q.keeper = lock.NewKeeper(q.taken)
+	q.view = view{place: q.place, skip: q.skip}
+	q.claims.names = make(map[string]*turns)
+	q.holding.byName = make(map[string]*Held)
+	return q
+}
+
+// Put puts a value and returns the name of its entry. When it returns without an
+// error the entry is stored durably, and every put that begins later, anywhere,
+// comes after it within its priority. An [ErrUnknown] means that the coordinator
+// did not answer: the entry may be there, once, or may still appear.
+func (q *LockingQueue) Put(ctx context.Context, value []byte, opts ...PutOption) (string, error) {
+	return q.put(ctx, value, opts)
+}
+
+// PutAll puts the values, all or none: nobody ever sees a part of them. They
+// stand next to each other in the order given. More than one commit can take is
+// refused with [ErrTooLarge] before anything is sent; no values are no error.
+func (q *LockingQueue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
+	return q.putAll(ctx, values, opts)
+}
+
+// Take waits for an entry and holds it: the most urgent one, the longest-waiting
+// first among those of one priority. It ends with ctx's error when ctx ends, and
+// then holds nothing; a claim whose answer is still under way is given back when
+// it comes. Lost connections and sessions are waited out. The caller consumes or
+// releases what it got; if its process dies the coordinator gives it back.
+func (q *LockingQueue) Take(ctx context.Context) (*Held, error) {
+	return one(q.TakeN(ctx, 1))
+}
+
+// TryTake is Take without the waiting: [ErrEmpty] when there was an instant
+// during the call at which nothing was available.
+func (q *LockingQueue) TryTake(ctx context.Context) (*Held, error) {
+	return one(q.TryTakeN(ctx, 1))
+}
+
+// TakeN waits for an entry as Take does, and takes with it those that are there,
+// up to n in all.
+func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
+	if err := checkCount(n); err != nil {
+		return nil, err
+	}
+	first, err := q.wait(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take from %s: %w", q.root, err)
+	}
+	held := []*Held{first}
+	if n == 1 {
+		return held, nil
+	}
+	more, err := q.TryTakeN(ctx, n-1)
+	if err != nil && !errors.Is(err, ErrEmpty) && ctx.Err() == nil {
+		// What is held is worth more than the news, which will show again.
+		return held, nil
+	}
+	return append(held, more...), nil
+}
+
+// TryTakeN takes up to n entries that are there; [ErrEmpty] as for TryTake.
+func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
+	if err := checkCount(n); err != nil {
+		return nil, err
+	}
+	var held []*Held
+	err := q.seize(ctx, q.skip, n, func(ctx context.Context, s coord.Session, name string) error {
+		h, err := q.claim(ctx, s, name)
+		if err == nil {
+			held = append(held, h)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take from %s: %w", q.root, err)
+	}
+	return held, nil
+}
+
+// wait takes one entry by the view. Those who wait take turns, first come first
+// served, so that one process never races with itself.
+func (q *LockingQueue) wait(ctx context.Context) (*Held, error) {
+	if q.invalid != nil {
+		return nil, q.invalid
+	}
+	if ctx == nil {
+		return nil, fmt.Errorf("nil context: %w", ErrInvalid)
+	}
+	bound, cancel := q.bound(ctx)
+	defer cancel()
+	select {
+	case q.turn <- struct{}{}:
+	case <-bound.Done():
+		return nil, q.ended(ctx, bound.Err())
+	}
+	defer func() { <-q.turn }()
+	var held *Held
+	err := q.view.find(bound, func(ctx context.Context, s coord.Session, name string) (err error) {
+		held, err = q.claim(ctx, s, name)
+		return err
+	})
+	return held, q.ended(ctx, err)
+}
+
+// All yields entries as Take does until ctx ends. The loop's body consumes or
+// releases each; leaving the loop leaves the last one held. An error other than
+// ctx's is yielded with a nil Held and ends the loop.
+//
+//	for held, err := range q.All(ctx) {
+//		if err != nil {
+//			return err
+//		}
+//		...
+//	}
+func (q *LockingQueue) All(ctx context.Context) iter.Seq2[*Held, error] {
+	return func(yield func(*Held, error) bool) {
+		for {
+			h, err := q.Take(ctx)
+			if err != nil {
+				if ctx == nil || ctx.Err() == nil {
+					yield(nil, err)
+				}
+				return
+			}
+			if !yield(h, nil) {
+				return
+			}
+		}
+	}
+}
+
+// LeftAlone returns how many entries this handle gave back with [LeaveAlone] and
+// will not take yet.
+func (q *LockingQueue) LeftAlone() int { return q.skip.len() }
+
+// Len returns the number of entries, held ones included, as kazoo counts them:
+// right for some instant during the call.
+func (q *LockingQueue) Len(ctx context.Context) (n int, err error) {
+	err = q.do(ctx, func(ctx context.Context, s coord.Session) error {
+		n, err = s.Count(ctx, q.entries)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", q.root, err)
+	}
+	return n, nil
+}
+
+// Get waits for an entry, holds it and returns its value; once it holds one it
+// returns the same value at once, until Consume or Release. An entry whose lock
+// was lost is forgotten, and Get takes another.
+func (q *LockingQueue) Get(ctx context.Context) (value []byte, err error) {
+	err = q.alone(ctx, func(ctx context.Context) error {
+		if q.current != nil {
+			holds, err := q.current.HoldsLock(ctx)
+			if err != nil {
+				return err
+			}
+			if holds {
+				value = q.current.Value
+				return nil
+			}
+		}
+		q.current = nil
+		h, err := q.Take(ctx)
+		if err != nil {
+			return err
+		}
+		q.current, value = h, h.Value
+		return nil
+	})
+	return value, err
+}
+
+// Consume removes the entry that Get returned; see [Held.Consume]. Without one
+// it is [ErrNotHeld].
+func (q *LockingQueue) Consume(ctx context.Context) error {
+	return q.alone(ctx, func(ctx context.Context) error {
+		return q.settle(func(h *Held) error { return h.Consume(ctx) })
+	})
+}
+
+// Release gives back the entry that Get returned; see [Held.Release]. Without
+// one it is [ErrNotHeld].
+func (q *LockingQueue) Release(ctx context.Context) error {
+	return q.alone(ctx, func(ctx context.Context) error {
+		return q.settle(func(h *Held) error { return h.Release(ctx) })
+	})
+}
+
+// HoldsLock asks the coordinator whether the entry that Get returned is still
+// held; false without one.
+func (q *LockingQueue) HoldsLock(ctx context.Context) (holds bool, err error) {
+	err = q.alone(ctx, func(ctx context.Context) error {
+		if q.current != nil {
+			holds, err = q.current.HoldsLock(ctx)
+		}
+		return err
+	})
+	return holds, err
+}
+
+// alone runs one of kazoo's methods at a time, no longer than the handle is open.
+func (q *LockingQueue) alone(ctx context.Context, f func(context.Context) error) error {
+	if ctx == nil {
+		return fmt.Errorf("nil context: %w", ErrInvalid)
+	}
+	bound, cancel := q.bound(ctx)
+	defer cancel()
+	select {
+	case q.coat <- struct{}{}:
+		defer func() { <-q.coat }()
+		return q.ended(ctx, f(bound))
+	case <-bound.Done():
+		return q.ended(ctx, bound.Err())
+	}
+}
+
+// settle finishes the current entry and forgets it when that is over.
+func (q *LockingQueue) settle(do func(*Held) error) error {
+	if q.current == nil {
+		return ErrNotHeld
+	}
+	err := do(q.current)
+	if err == nil || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
+		q.current = nil
+	}
+	return err
+}
+
+// Close ends waiting takes with [ErrClosed], gives back what Get holds, and
+// returns within two seconds or so, whatever the service does. Its goroutines
+// have ended then, but for one that undoes a claim still in doubt: that ends with
+// the session at the latest. Entries that Take handed out stay held, and can be
+// finished, as long as the coordinator is open; their contexts end. A second
+// Close does nothing.
+func (q *LockingQueue) Close() error {
+	q.end()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	q.coat <- struct{}{} // whoever has it is on the way out, and so with the turn
+	err := q.settle(func(h *Held) error { return h.Release(ctx) })
+	<-q.coat
+	if errors.Is(err, ErrNotHeld) || errors.Is(err, ErrLockLost) || errors.Is(err, coord.ErrClosed) {
+		err = nil
+	}
+	q.turn <- struct{}{}
+	q.view.close()
+	<-q.turn
+	q.keeper.Close()
+	q.endClose()
+	return err
+}
+
+func one(held []*Held, err error) (*Held, error) {
+	if err != nil {
+		return nil, err
+	}
+	return held[0], nil
+}
+
+func checkCount(n int) error {
+	if n < 1 {
+		return fmt.Errorf("take %d entries: allowed are 1 and more: %w", n, ErrInvalid)
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package zkq
+
+import (
+	"fmt"
+
+	"github.com/zkq/zkq/lock"
+	"github.com/zkq/zkq/priority"
+)
+
+// Option changes how a queue handle works.
+type Option func(*options)
+
+type options struct {
+	strict bool
+	warn   func(string)
+	holder lock.Holder
+}
+
+// Strict makes every take look at the whole queue afresh before it claims, so
+// that order holds to the letter between processes too: the claimed entry was
+// the most urgent of all whose puts had returned before the take began. It costs
+// two listings for each entry, and on ZooKeeper those grow with the backlog.
+func Strict() Option { return func(o *options) { o.strict = true } }
+
+// Warn has f told, once for each, about nodes among the entries that are not
+// entries; they are skipped. Stat, Entries and Purge also tell about persistent nodes
+// among the locks that are none: an entry of that name is never taken, until
+// somebody removes the node. f is called from the goroutine that met the node
+// and must not use the queue.
+func Warn(f func(message string)) Option { return func(o *options) { o.warn = f } }
+
+// Holder sets the 32 lowercase hexadecimal digits by which others see who holds
+// an entry. Without it each handle makes up its own, which is what you want
+// outside tests: no two handles may share one.
+func Holder(id string) Option { return func(o *options) { o.holder = lock.Holder(id) } }
+
+// PutOption changes a put.
+type PutOption func(*putOptions)
+
+type putOptions struct {
+	priority int
+}
+
+// WithPriority puts with a priority from 0, the most urgent, to 999; without it
+// the priority is 100. Others are refused with [ErrInvalidPriority].
+func WithPriority(p int) PutOption { return func(o *putOptions) { o.priority = p } }
+
+func newPut(opts []PutOption) (putOptions, error) {
+	o := putOptions{priority: priority.Default}
+	for _, set := range opts {
+		set(&o)
+	}
+	if err := priority.Check(o.priority); err != nil {
+		return o, fmt.Errorf("put: %w", err)
+	}
+	return o, nil
+}

@@ -1,0 +1,251 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
+)
+
+// place is where a queue's nodes lie, and the way there. Both queues are built
+// on one.
+type place struct {
+	coordinator coord.Coordinator
+	root        string // "/jobs"
+	entries     string // "/jobs/entries", or the root in the plain layout
+	taken       string // "/jobs/taken", or "" in the plain layout
+	invalid     error  // what was wrong with the name
+
+	// seizeReady takes an entry that nobody holds; nil in the plain layout, where
+	// there is nothing to hold.
+	seizeReady func(context.Context, coord.Session, string) (*Held, error)
+	options
+
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	running sync.WaitGroup // undoings of claims
+
+	mu      sync.Mutex
+	sealed  bool // no goroutine may be started any more
+	checked bool // the layout was
+	warned  map[string]bool
+}
+
+func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *place {
+	if c == nil {
+		panic("zkq: a queue needs a coordinator")
+	}
+	p := &place{coordinator: c, warned: make(map[string]bool)}
+	for _, set := range opts {
+		set(&p.options)
+	}
+	p.life, p.end = context.WithCancel(context.Background())
+	p.root, p.invalid = CheckName(name)
+	if plain {
+		p.entries = p.root
+	} else {
+		p.entries, p.taken = path.Join(p.root, dirEntries), path.Join(p.root, dirTaken)
+	}
+	return p
+}
+
+// Name is the queue's name with its leading slash.
+func (p *place) Name() string { return p.root }
+
+// session returns the live session once the name, the handle and the layout are
+// known to be good.
+func (p *place) session(ctx context.Context) (coord.Session, error) {
+	if p.invalid != nil {
+		return nil, p.invalid
+	}
+	if p.closed() {
+		return nil, ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	for {
+		s, err := p.coordinator.Session(ctx)
+		if err != nil {
+			return nil, err
+		}
+		err = p.checkLayout(ctx, s)
+		if !lostBefore(err) {
+			return s, err
+		}
+	}
+}
+
+// do runs f in a live session, and again in the next one if the session was over
+// before f could send anything.
+func (p *place) do(ctx context.Context, f func(context.Context, coord.Session) error) error {
+	if ctx == nil {
+		return fmt.Errorf("nil context: %w", ErrInvalid)
+	}
+	bound, cancel := p.bound(ctx)
+	defer cancel()
+	for {
+		s, err := p.session(bound)
+		if err == nil {
+			err = f(bound, s)
+		}
+		if !lostBefore(err) {
+			return p.ended(ctx, err)
+		}
+	}
+}
+
+// lostBefore says that a session was over before anything was sent.
+func lostBefore(err error) bool {
+	return errors.Is(err, coord.ErrSessionLost) && !errors.Is(err, coord.ErrUnknown)
+}
+
+// refused says that the service refused a commit for what a node is or is not.
+func refused(err error) bool {
+	var r *coord.Refusal
+	return errors.As(err, &r)
+}
+
+// refusedOp is the index of the op that was refused, or -1.
+func refusedOp(err error) int {
+	var r *coord.Refusal
+	if errors.As(err, &r) {
+		return r.Index
+	}
+	return -1
+}
+
+func over(s coord.Session) bool {
+	select {
+	case <-s.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *place) closed() bool { return p.life.Err() != nil }
+
+// bound ends ctx also with the handle, so that Close waits for no call. The error
+// of a call that ended so is made ErrClosed by ended.
+func (p *place) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(p.life, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// ended says ErrClosed where a call was ended by Close and not by its caller.
+func (p *place) ended(ctx context.Context, err error) error {
+	if err != nil && p.closed() && ctx.Err() == nil && errors.Is(err, context.Canceled) {
+		if errors.Is(err, ErrUnknown) {
+			return fmt.Errorf("%w: %w", ErrClosed, err)
+		}
+		return ErrClosed
+	}
+	return err
+}
+
+// endClose returns when the handle's goroutines have ended, or after a second:
+// what is then left ends with its session.
+func (p *place) endClose() {
+	p.mu.Lock()
+	p.sealed = true
+	p.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		p.running.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
+}
+
+// spawn runs f in a goroutine that endClose waits for. f must end with the session
+// it works in.
+func (p *place) spawn(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sealed {
+		go f() // whoever closed the handle has stopped waiting
+		return
+	}
+	p.running.Go(f)
+}
+
+// checkLayout refuses to work on the other of kazoo's two queues: they would not
+// see each other's entries. Once it has seen none of the other's nodes it does
+// not look again.
+func (p *place) checkLayout(ctx context.Context, s coord.Session) error {
+	p.mu.Lock()
+	checked := p.checked
+	p.mu.Unlock()
+	if checked {
+		return nil
+	}
+	// Just before the name looked for, so that a listing of one shows it.
+	after, plain := priority.EntryPrefix, p.taken == ""
+	if plain {
+		after = dirEntries[:len(dirEntries)-1] + "r~"
+	}
+	l, err := s.List(ctx, p.root, coord.ListOptions{After: after, Limit: 1})
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", p.root, err)
+	}
+	if len(l.Nodes) > 0 {
+		name := path.Base(l.Nodes[0].Path)
+		if _, entry := priority.Parse(name); plain && name == dirEntries || !plain && entry {
+			have, other := "locking", "plain"
+			if plain {
+				have, other = other, have
+			}
+			return fmt.Errorf("%s is a %s queue (it holds %s), not a %s one: %w", p.root, other, name, have, ErrLayout)
+		}
+	}
+	p.mu.Lock()
+	p.checked = true
+	p.mu.Unlock()
+	return nil
+}
+
+// entryNames returns the names of a listing that are entries' names, and warns
+// of the others.
+func (p *place) entryNames(nodes []coord.Node) []string {
+	names := make([]string, 0, len(nodes))
+	for _, n := range nodes {
+		name := path.Base(n.Path)
+		if _, ok := priority.Parse(name); ok {
+			names = append(names, name)
+			continue
+		}
+		// Beside the entries of a plain queue other queues may lie.
+		if p.taken != "" || strings.HasPrefix(name, priority.EntryPrefix) {
+			p.warnOnce(n.Path, "is not an entry of zkq or kazoo: skipped")
+		}
+	}
+	return names
+}
+
+// maxWarned bounds what is remembered of foreign nodes.
+const maxWarned = 1000
+
+func (p *place) warnOnce(node, what string) {
+	p.mu.Lock()
+	first := p.warn != nil && !p.warned[node] && len(p.warned) < maxWarned
+	if first {
+		p.warned[node] = true
+	}
+	p.mu.Unlock()
+	if first {
+		p.warn(node + " " + what)
+	}
+}

@@ -1,0 +1,148 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
+)
+
+// Queue is kazoo's Queue: taking an entry removes it. Every entry is handed out
+// at most once; an entry whose taker dies with it in hand is gone. When that is
+// not what you want, use [LockingQueue]. Workers in Python and Go may share one.
+//
+// Its methods may be called from several goroutines.
+type Queue struct {
+	*place
+	skip *skipped
+	view view
+	turn chan struct{} // holds one while somebody searches with the view
+}
+
+// NewQueue returns a handle to the simple queue of that name. Nothing is
+// contacted or created; a name that [CheckName] refuses is reported by every
+// method. A queue nobody wrote to is an empty queue.
+func NewQueue(c coord.Coordinator, name string, opts ...Option) *Queue {
+	q := &Queue{place: newPlace(c, name, true, opts), skip: newSkipped(), turn: make(chan struct{}, 1)}
+	q.view = view{place: q.place, skip: q.skip}
+	return q
+}
+
+// Put puts a value and returns the name of its entry; the promises are those of
+// [LockingQueue.Put].
+func (q *Queue) Put(ctx context.Context, value []byte, opts ...PutOption) (string, error) {
+	return q.put(ctx, value, opts)
+}
+
+// PutAll puts the values, all or none; the promises are those of
+// [LockingQueue.PutAll].
+func (q *Queue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
+	return q.putAll(ctx, values, opts)
+}
+
+// Get waits for an entry, removes it and returns it with its value; it ends with
+// ctx's error when ctx ends. When an error is [ErrUnknown] it may have removed
+// the entry that it returns beside the error, or somebody else may have: the
+// value is not lost, but another may work on it too.
+func (q *Queue) Get(ctx context.Context) (Entry, error) {
+	if q.invalid != nil {
+		return Entry{}, q.invalid
+	}
+	if ctx == nil {
+		return Entry{}, fmt.Errorf("nil context: %w", ErrInvalid)
+	}
+	bound, cancel := q.bound(ctx)
+	defer cancel()
+	var e Entry
+	var err error
+	select {
+	case q.turn <- struct{}{}:
+		err = q.view.find(bound, func(ctx context.Context, s coord.Session, name string) (err error) {
+			e, err = q.remove(ctx, s, name)
+			return err
+		})
+		<-q.turn
+	case <-bound.Done():
+		err = bound.Err()
+	}
+	if err != nil {
+		err = fmt.Errorf("get from %s: %w", q.root, q.ended(ctx, err))
+	}
+	return e, err
+}
+
+// TryGet is Get without the waiting, as kazoo's get: [ErrEmpty] when there was an
+// instant during the call at which nothing was there.
+func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
+	var e Entry
+	err := q.seize(ctx, q.skip, 1, func(ctx context.Context, s coord.Session, name string) (err error) {
+		e, err = q.remove(ctx, s, name)
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("get from %s: %w", q.root, err)
+	}
+	return e, err
+}
+
+// remove takes an entry away, as it was read and in no other state.
+func (q *Queue) remove(ctx context.Context, s coord.Session, name string) (Entry, error) {
+	n, err := s.Get(ctx, path.Join(q.entries, name))
+	if errors.Is(err, coord.ErrNotExist) {
+		return Entry{}, errGone
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	parsed, _ := priority.Parse(name)
+	e := newEntry(name, parsed, n)
+	unknown := false
+	for pause := newPause(); ; {
+		_, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence))
+		switch {
+		case err == nil:
+			return e, nil
+		case refused(err) && unknown && errors.Is(err, coord.ErrNotExist):
+			// An attempt whose answer was lost removed it, or another taker did.
+			return e, fmt.Errorf("remove %s: %w", name, ErrUnknown)
+		case refused(err):
+			return Entry{}, errGone
+		case errors.Is(err, coord.ErrUnknown):
+			unknown = true
+		case !unknown:
+			return Entry{}, fmt.Errorf("remove %s: %w", name, err)
+		}
+		if pause.wait(ctx, s.Done()) != nil || errors.Is(err, coord.ErrClosed) {
+			if !errors.Is(err, ErrUnknown) {
+				err = fmt.Errorf("%w: %w", ErrUnknown, err)
+			}
+			return e, fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+}
+
+// Len returns the number of entries, right for some instant during the call.
+func (q *Queue) Len(ctx context.Context) (n int, err error) {
+	err = q.do(ctx, func(ctx context.Context, s coord.Session) error {
+		n = 0
+		return q.eachName(ctx, s, func(string) error { n++; return nil })
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", q.root, err)
+	}
+	return n, nil
+}
+
+// Close ends waiting gets with [ErrClosed] and returns when the handle's
+// goroutines have ended. A second Close does nothing.
+func (q *Queue) Close() error {
+	q.end()
+	q.turn <- struct{}{} // whoever has it is on the way out
+	q.view.close()
+	<-q.turn
+	q.endClose()
+	return nil
+}

@@ -1,0 +1,286 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+func TestQueueHandsOutEachEntryOnceInOrder(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q := zkq.NewQueue(b.client(), "simple")
+		defer q.Close()
+		if _, err := q.PutAll(b.ctx, [][]byte{[]byte("b"), []byte("c")}); err != nil {
+			t.Fatal(err)
+		}
+		b.put(q, "a", zkq.WithPriority(1))
+		if n, err := q.Len(b.ctx); n != 3 || err != nil {
+			t.Fatalf("Len = %d, %v", n, err)
+		}
+		for _, want := range []string{"a", "b", "c"} {
+			if e, err := q.TryGet(b.ctx); string(e.Value) != want || err != nil {
+				t.Fatalf("TryGet = %q, %v; want %q", e.Value, err, want)
+			}
+		}
+		_, err := q.TryGet(b.ctx)
+		b.want(err, zkq.ErrEmpty)
+	})
+}
+
+func TestQueueGetWaits(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q := zkq.NewQueue(b.client(), "simple")
+		other := zkq.NewQueue(b.client(), "simple")
+		defer other.Close()
+		got := make(chan zkq.Entry, 1)
+		go func() {
+			e, err := q.Get(b.ctx)
+			if err != nil {
+				t.Errorf("Get: %v", err)
+			}
+			got <- e
+		}()
+		synctest.Wait()
+		b.put(other, "a")
+		if e := <-got; string(e.Value) != "a" {
+			t.Fatalf("got %q", e.Value)
+		}
+		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		defer cancel()
+		_, err := q.Get(ctx)
+		b.want(err, context.DeadlineExceeded)
+		if err := errors.Join(q.Close(), q.Close()); err != nil {
+			t.Fatal(err)
+		}
+		_, err = q.Get(b.ctx)
+		b.want(err, zkq.ErrClosed)
+	})
+}
+
+func TestQueueInsideAQueuesPathIsNotItsEntry(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := b.client()
+		outer, inner := zkq.NewQueue(c, "a"), zkq.NewQueue(c, "a/b")
+		defer outer.Close()
+		defer inner.Close()
+		b.put(outer, "outer")
+		b.put(inner, "inner")
+		if n, err := outer.Len(b.ctx); n != 1 || err != nil {
+			t.Fatalf("Len = %d, %v", n, err)
+		}
+		if e, err := outer.TryGet(b.ctx); string(e.Value) != "outer" || err != nil {
+			t.Fatalf("TryGet = %q, %v", e.Value, err)
+		}
+		_, err := outer.TryGet(b.ctx)
+		b.want(err, zkq.ErrEmpty)
+	})
+}
+
+func TestEntriesStatAndPeekSeeEveryState(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue(zkq.Holder("0123456789abcdef0123456789abcdef"))
+		if st, err := q.Stat(b.ctx); st != (zkq.Stat{}) || err != nil {
+			t.Fatalf("Stat of nothing = %+v, %v", st, err)
+		}
+		_, err := q.Peek(b.ctx, "")
+		b.want(err, zkq.ErrEmpty)
+		start := time.Now()
+		held := b.put(q, "held", zkq.WithPriority(1))
+		time.Sleep(time.Minute)
+		ready := b.put(q, "ready!", zkq.WithPriority(2))
+		delayed := b.put(q, "delayed", zkq.WithPriority(3))
+		s := b.session(c)
+		b.commit(s, coord.Create("/jobs/taken/"+delayed, []byte(`{"zkq":1,"due_ms":1900000000000}`)))
+		h := b.take(q)
+
+		es := b.entries(q)
+		var got []string
+		for _, e := range es {
+			got = append(got, fmt.Sprint(e.Name, e.Priority, e.State, e.Deliveries, e.Size, e.Value == nil))
+		}
+		want := []string{
+			fmt.Sprint(held, 1, zkq.StateHeld, 1, 4, true),
+			fmt.Sprint(ready, 2, zkq.StateReady, 0, 6, true),
+			fmt.Sprint(delayed, 3, zkq.StateDelayed, 0, 7, true),
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("Entries = %q, want %q", got, want)
+		}
+		if es[0].Holder != "0123456789abcdef0123456789abcdef" || es[0].Token != h.Token {
+			t.Errorf("held entry: %+v, token %d", es[0], h.Token)
+		}
+		n := 0
+		for e, err := range q.Entries(b.ctx, zkq.StateReady) {
+			if err != nil || e.Name != ready {
+				t.Errorf("Entries(ready) yields %v, %v", e, err)
+			}
+			n++
+		}
+		if n != 1 {
+			t.Errorf("Entries(ready) yields %d", n)
+		}
+		st, err := q.Stat(b.ctx)
+		if err != nil || st.Ready != 1 || st.Held != 1 || st.Delayed != 1 || st.Dead != 0 || st.Total() != 3 {
+			t.Errorf("Stat = %+v, %v", st, err)
+		}
+		if st.Oldest.Sub(start).Abs() > time.Second {
+			t.Errorf("oldest %v, put at %v", st.Oldest, start)
+		}
+		if e, err := q.Peek(b.ctx, ""); e.Name != ready || string(e.Value) != "ready!" || err != nil {
+			t.Errorf("Peek = %+v, %v", e, err)
+		}
+		if e, err := q.Peek(b.ctx, held); e.State != zkq.StateHeld || string(e.Value) != "held" || err != nil {
+			t.Errorf("Peek(%s) = %+v, %v", held, e, err)
+		}
+		_, err = q.Peek(b.ctx, "entry-100-0000000099")
+		b.want(err, zkq.ErrNoEntry)
+	})
+}
+
+func TestEntriesPagesThroughALongQueue(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		names, err := q.PutAll(b.ctx, make([][]byte, 100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range b.entries(q) {
+			got = append(got, e.Name)
+		}
+		if !slices.Equal(got, names) {
+			t.Fatalf("%d entries, want %d in put order", len(got), len(names))
+		}
+		n := 0
+		for range q.Entries(b.ctx) {
+			if n++; n == 40 {
+				break
+			}
+		}
+	})
+}
+
+func TestRemoveAndPurgeRespectHolders(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		held, ready := b.put(q, "a"), b.put(q, "b")
+		h := b.take(q)
+		b.want(q.Remove(b.ctx, held, false), zkq.ErrHeld)
+		if err := q.Remove(b.ctx, ready, false); err != nil {
+			t.Fatal(err)
+		}
+		b.want(q.Remove(b.ctx, ready, false), zkq.ErrNoEntry)
+		for range 3 {
+			b.put(q, "c")
+		}
+		if n, err := q.Purge(b.ctx, zkq.StateReady); n != 3 || err != nil {
+			t.Fatalf("Purge(ready) = %d, %v", n, err)
+		}
+		if n, err := q.Len(b.ctx); n != 1 || err != nil {
+			t.Fatalf("Len = %d, %v: the held one stays", n, err)
+		}
+		if err := q.Remove(b.ctx, held, true); err != nil {
+			t.Fatal(err)
+		}
+		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
+		b.put(q, "d")
+		h = b.take(q)
+		if n, err := q.Purge(b.ctx, zkq.StateHeld); n != 1 || err != nil {
+			t.Fatalf("Purge(held) = %d, %v", n, err)
+		}
+		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
+		b.want(q.BreakLock(b.ctx, held), zkq.ErrNoEntry)
+		name := b.put(q, "e")
+		b.want(q.BreakLock(b.ctx, name), zkq.ErrNotHeld)
+	})
+}
+
+func TestWaitEmptyReturnsWithTheLastEntry(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		if err := q.WaitEmpty(b.ctx); err != nil {
+			t.Fatalf("of a queue nobody wrote to: %v", err)
+		}
+		b.put(q, "a")
+		h := b.take(q)
+		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		defer cancel()
+		b.want(q.WaitEmpty(ctx), context.DeadlineExceeded)
+		done := make(chan error, 1)
+		go func() { done <- q.WaitEmpty(b.ctx) }()
+		synctest.Wait()
+		b.consume(h)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestQueuesFindsBothLayouts(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := b.client()
+		for _, name := range []string{"jobs", "a/b/c"} {
+			q := zkq.NewLockingQueue(c, name)
+			defer q.Close()
+			b.put(q, "x")
+		}
+		for _, name := range []string{"simple", "jobs/sub"} {
+			q := zkq.NewQueue(c, name)
+			defer q.Close()
+			b.put(q, "x")
+		}
+		got, err := zkq.Queues(b.ctx, c)
+		slices.Sort(got)
+		if want := []string{"/a/b/c", "/jobs", "/jobs/sub", "/simple"}; !slices.Equal(got, want) || err != nil {
+			t.Fatalf("Queues = %q, %v; want %q", got, err, want)
+		}
+	})
+}
+
+func TestCheckNameSaysWhatIsWrongAndWhere(t *testing.T) {
+	for name, want := range map[string]string{
+		"jobs": "/jobs", "/jobs": "/jobs", "a/b": "/a/b", "/a/b": "/a/b", "zkqs": "/zkqs", "a/zkq": "/a/zkq",
+		strings.Repeat("x", 255): "/" + strings.Repeat("x", 255), "Größe": "/Größe", "a b": "/a b", "-": "/-",
+	} {
+		if got, err := zkq.CheckName(name); got != want || err != nil {
+			t.Errorf("CheckName(%q) = %q, %v", name, got, err)
+		}
+	}
+	for name, says := range map[string]string{
+		"": "empty", "/": "empty", "//a": "byte 1", "a/": "byte 2", "a//b": "byte 2", ".": `"."`, "..": `".."`, "a/../b": "byte 2",
+		"a\x00": "byte 1", "a\nb": "byte 1", "a\x7f": "byte 1", "\xff": "UTF-8", "\ue000": "byte 0", "entries": "reserved", "a/taken": "byte 2", "dead/x": "byte 0",
+		"entry-1": "entry-", "x/entry-100-0000000001": "byte 2", "zkq": "reserved", "zookeeper/x": "reserved", "config": "reserved",
+		strings.Repeat("x", 256): "255", strings.Repeat("x/", 600) + "x": "1024",
+	} {
+		_, err := zkq.CheckName(name)
+		if !errors.Is(err, zkq.ErrInvalidName) || !strings.Contains(err.Error(), says) {
+			t.Errorf("CheckName(%.20q) = %v; want it to say %q", name, err, says)
+		}
+	}
+}
+
+func FuzzCheckName(f *testing.F) {
+	for _, s := range []string{"jobs", "/a/b", "a/../b", "entry-1", "\xff", "a\x00b", "//"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		path, err := zkq.CheckName(name)
+		if err != nil {
+			return
+		}
+		if err := coord.CheckPath(path); err != nil {
+			t.Fatalf("CheckName(%q) = %q: %v", name, path, err)
+		}
+		if again, err := zkq.CheckName(path); again != path || err != nil {
+			t.Fatalf("CheckName(%q) = %q, and of that %q, %v", name, path, again, err)
+		}
+	})
+}

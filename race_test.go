@@ -1,0 +1,5 @@
+//go:build race
+
+package zkq_test
+
+const raceDetector = true
