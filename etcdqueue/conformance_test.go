@@ -1,0 +1,94 @@
+package etcdqueue_test
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/etcdqueue"
+	"github.com/zkq/zkq/internal/testetcd"
+)
+
+func TestConformanceOfOneMember(t *testing.T) { conform(t, single.get(t), 2*time.Second) }
+
+// Three members on a busy machine take their time.
+func TestConformanceOfThreeMembers(t *testing.T) { conform(t, three.get(t), 3*time.Second) }
+
+func conform(t *testing.T, cluster *testetcd.Cluster, timeout time.Duration) {
+	admin := cluster.Client(t)
+	coordtest.Run(t, coordtest.Factory{
+		New:     func(t *testing.T) coordtest.Service { return &service{cluster, admin, prefix(), timeout} },
+		Timeout: timeout,
+	})
+}
+
+// service is a prefix of a cluster.
+type service struct {
+	cluster *testetcd.Cluster
+	admin   *clientv3.Client
+	prefix  string
+	timeout time.Duration
+}
+
+// Open returns a client whose connections go through a link of its own.
+func (s *service) Open(t *testing.T) coord.Coordinator {
+	t.Helper()
+	link := testetcd.NewLink(t, s.cluster.Endpoints()...)
+	c := &client{Link: link, admin: s.admin, Coordinator: open(t, etcdqueue.Config{
+		Endpoints: link.Addresses(), Prefix: s.prefix, SessionTimeout: s.timeout,
+	})}
+	if _, err := c.Session(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Restart kills one member after the other, each once the one before serves again.
+func (s *service) Restart() {
+	for _, m := range s.cluster.Members {
+		m.Kill()
+		if err := s.cluster.Restart(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// client is a coordinator with the hooks of the suite.
+type client struct {
+	*etcdqueue.Coordinator
+	*testetcd.Link
+	admin *clientv3.Client
+
+	mu sync.Mutex
+	id string // of the session it was last given
+}
+
+func (c *client) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	if err == nil {
+		c.mu.Lock()
+		c.id = s.ID()
+		c.mu.Unlock()
+	}
+	return s, err
+}
+
+// Expire revokes the lease.
+func (c *client) Expire() bool {
+	c.mu.Lock()
+	id, err := strconv.ParseInt(c.id, 16, 64)
+	c.mu.Unlock()
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err = c.admin.Revoke(ctx, clientv3.LeaseID(id))
+	return err == nil
+}

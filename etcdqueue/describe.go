@@ -1,0 +1,105 @@
+package etcdqueue
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// describeTimeout is how long a member may take to tell of itself.
+const describeTimeout = 2 * time.Second
+
+// Describe implements [coord.Describer].
+func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
+	if err := checkContext(ctx); err != nil {
+		return coord.Service{}, err
+	}
+	ctx, cancel := within(ctx, c.ctx)
+	defer cancel()
+	servers := make([]coord.Server, len(c.link.endpoints))
+	var asked sync.WaitGroup
+	for i, e := range c.link.endpoints {
+		asked.Go(func() { servers[i] = c.describe(ctx, e) })
+	}
+	asked.Wait()
+	if ctx.Err() != nil {
+		return coord.Service{}, context.Cause(ctx)
+	}
+	if now := c.link.live(); now != nil {
+		servers[now.index].InUse = true
+	}
+	return coord.Service{Name: "etcd", Servers: servers}, nil
+}
+
+// describe asks one member, by a connection of its own.
+func (c *Coordinator) describe(ctx context.Context, e endpoint) coord.Server {
+	server := coord.Server{Address: e.name}
+	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var dialed error // says more than what gRPC makes of it
+	status, err := c.status(ctx, e, func(ctx context.Context, _ string) (net.Conn, error) {
+		nc, err := e.connect(ctx, c.cfg.Dial)
+		mu.Lock()
+		defer mu.Unlock()
+		dialed = err
+		return nc, err
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	switch {
+	case err == nil:
+		server.Version, server.Mode = status.Version, mode(status)
+		if len(status.Errors) > 0 {
+			server.Err = errors.New(strings.Join(status.Errors, "; "))
+		}
+	case dialed != nil:
+		server.Err = dialed
+	case ctx.Err() != nil:
+		server.Err = errNoAnswer
+	default:
+		server.Err = err
+	}
+	return server
+}
+
+func (c *Coordinator) status(ctx context.Context, e endpoint, dial dialFunc) (*pb.StatusResponse, error) {
+	client, err := clientv3.New(clientv3.Config{
+		Context:   ctx,
+		Endpoints: []string{"http://zkq"},
+		Username:  c.cfg.Username,
+		Password:  c.cfg.Password,
+		Logger:    zap.NewNop(),
+		DialOptions: []grpc.DialOption{
+			grpc.WithContextDialer(dial),
+			grpc.WithAuthority(e.authority()),
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	return pb.NewMaintenanceClient(client.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
+}
+
+func mode(s *pb.StatusResponse) string {
+	switch {
+	case s.IsLearner:
+		return "learner"
+	case s.Leader == 0:
+		return "without a leader"
+	case s.Header != nil && s.Leader == s.Header.MemberId:
+		return "leader"
+	}
+	return "follower"
+}

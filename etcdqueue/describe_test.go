@@ -1,0 +1,80 @@
+package etcdqueue_test
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/etcdqueue"
+	"github.com/zkq/zkq/internal/testetcd"
+)
+
+var _ coord.Describer = (*etcdqueue.Coordinator)(nil)
+
+func TestDescribeAsksEveryMember(t *testing.T) {
+	c := open(t, etcdqueue.Config{Endpoints: append(three.get(t).Endpoints(), "127.0.0.1:1"), Prefix: prefix()})
+	session(t, c)
+	service, err := c.Describe(within(t, 10*time.Second))
+	if err != nil || service.Name != "etcd" || len(service.Servers) != 4 {
+		t.Fatalf("%+v, %v", service, err)
+	}
+	modes, used := map[string]int{}, 0
+	for _, s := range service.Servers[:3] {
+		modes[s.Mode]++
+		if s.InUse {
+			used++
+		}
+		if s.Err != nil || !strings.HasPrefix(s.Version, "3.") {
+			t.Errorf("%+v", s)
+		}
+	}
+	if modes["leader"] != 1 || modes["follower"] != 2 || used != 1 {
+		t.Errorf("one leads and one is in use: %+v", service.Servers)
+	}
+	if s := service.Servers[3]; s.Address != "127.0.0.1:1" || s.InUse || s.Err == nil || !strings.Contains(s.Err.Error(), "refused") {
+		t.Errorf("nobody listens there: %+v", s)
+	}
+}
+
+func TestDescribeDoesNotWaitForFrozenMember(t *testing.T) {
+	cluster := three.get(t)
+	c := open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()})
+	frozen := cluster.Members[1]
+	frozen.Pause()
+	t.Cleanup(frozen.Resume)
+	service, err := c.Describe(within(t, 5*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := service.Servers[1]; s.Err == nil || !strings.Contains(s.Err.Error(), "no answer") {
+		t.Errorf("the frozen member: %+v", s)
+	}
+}
+
+func TestDescribeAfterCloseIsErrClosed(t *testing.T) {
+	c := open(t, etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: prefix()})
+	c.Close()
+	if _, err := c.Describe(within(t, 5*time.Second)); !errors.Is(err, coord.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDescribeLogsInAndEncrypts(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	ca.leaf(t, "server", net.IPv4(127, 0, 0, 1))
+	ca.leaf(t, "client")
+	encrypted := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.file("server", "crt"), Key: ca.file("server", "key"), CA: ca.file("ca", "crt")})
+	for _, cfg := range []etcdqueue.Config{
+		{Endpoints: guardedServer(t).Endpoints(), Username: "worker", Password: password, Prefix: "/ours"},
+		{Endpoints: encrypted.Endpoints(), TLS: ca.trust(t, "client"), Prefix: prefix()},
+	} {
+		c := open(t, cfg)
+		service, err := c.Describe(within(t, 10*time.Second))
+		if err != nil || service.Servers[0].Err != nil || service.Servers[0].Mode != "leader" {
+			t.Errorf("%v: %+v, %v", cfg, service, err)
+		}
+	}
+}

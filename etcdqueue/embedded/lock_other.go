@@ -1,0 +1,23 @@
+//go:build !(linux || darwin || freebsd || netbsd || openbsd || dragonfly)
+
+package embedded
+
+import (
+	"errors"
+	"runtime"
+)
+
+type fileLock struct{}
+
+var errHeld = errors.New("locked by another process")
+
+func supported() error {
+	return errors.New("the embedded store does not run on " + runtime.GOOS + ": name an etcd or ZooKeeper service instead")
+}
+
+func lockFile(string) (*fileLock, error)     { return nil, supported() }
+func lockExisting(string) (*fileLock, error) { return nil, supported() }
+func (*fileLock) free()                      {}
+func (*fileLock) writePID(int) error         { return supported() }
+func readPID(string) int                     { return 0 }
+func alive(int) bool                         { return false }

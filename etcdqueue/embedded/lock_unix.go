@@ -1,0 +1,95 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileLock is a flock. It keeps a bare descriptor, not an *os.File: the collector
+// closes those when nothing refers to them, and the lock would be gone. Children
+// do not inherit it.
+type fileLock struct{ fd int }
+
+// errHeld: somebody else has the lock.
+var errHeld = errors.New("locked by another process")
+
+func supported() error { return nil }
+
+// lockFile locks the file at path, which it creates if need be, or returns
+// errHeld at once.
+func lockFile(path string) (*fileLock, error) { return flock(path, unix.O_CREAT) }
+
+// lockExisting is lockFile for a file that must be there.
+func lockExisting(path string) (*fileLock, error) { return flock(path, 0) }
+
+func flock(path string, flags int) (*fileLock, error) {
+	fd, err := again(func() (int, error) {
+		return unix.Open(path, flags|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	l := &fileLock{fd}
+	if _, err := again(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+		unix.Close(fd)
+		if err == unix.EWOULDBLOCK {
+			return nil, errHeld
+		}
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	// The path may name another file by now, which others lock.
+	var have, named unix.Stat_t
+	if unix.Fstat(fd, &have) != nil || unix.Stat(path, &named) != nil || have.Ino != named.Ino || have.Dev != named.Dev {
+		l.free()
+		return nil, errHeld
+	}
+	return l, nil
+}
+
+// free unlocks explicitly: a child that was forked and is yet to exec shares the
+// descriptor.
+func (l *fileLock) free() {
+	unix.Flock(l.fd, unix.LOCK_UN)
+	unix.Close(l.fd)
+}
+
+// writePID has a fixed width, so that a reader never sees a part of it.
+func (l *fileLock) writePID(pid int) error {
+	_, err := unix.Pwrite(l.fd, fmt.Appendf(nil, "%10d\n", pid), 0)
+	return err
+}
+
+// readPID returns 0 if there is none.
+func readPID(path string) int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// alive may say yes for a process that has ended, if its number was given again.
+func alive(pid int) bool {
+	err := unix.Kill(pid, 0)
+	return err == nil || err == unix.EPERM
+}
+
+func again(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+)
+
+// Serve keeps the store up until ctx ends, and returns nil then: it runs the
+// store itself or, while another process does, waits to take over. An error means
+// that this process cannot run it, or that it found the one that does stopped
+// within cfg.ConnectTimeout: then it is a [*StoppedOwnerError].
+func Serve(ctx context.Context, cfg Config) error {
+	cfg.setDefaults()
+	dir, err := openDirectory(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	k := newKeeper(dir, cfg.Warn)
+	defer k.leave()
+	first, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
+	defer cancel()
+	err = k.guard(first, k.awaitOwning)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	for served := false; ; {
+		changed, err := k.failure()
+		if err != nil {
+			return err
+		}
+		_, self := k.owner()
+		if self && !served {
+			cfg.Serving()
+		}
+		served = self
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// awaitOwning returns when this process runs the store or cannot.
+func (k *keeper) awaitOwning(ctx context.Context) error {
+	for {
+		changed, err := k.failure()
+		if _, self := k.owner(); self || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,107 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// sessions is the directory with a file for each session, locked by the process
+// that holds the session. The kernel frees the lock when that process ends, which
+// is how the owner knows: a lease alone does not tell, since it stands still while
+// nobody runs the store, and starts anew with it.
+type sessions struct{ path string }
+
+// claim locks the file of a session that is about to be used. The file comes into
+// being under its name when it is locked already.
+func (s sessions) claim(id string) (end func(), err error) {
+	fail := func(err error) (func(), error) {
+		return nil, fmt.Errorf("lock session %s: %w", id, err)
+	}
+	if _, err := parseSession(id); err != nil {
+		return fail(err)
+	}
+	name, fresh := filepath.Join(s.path, id), filepath.Join(s.path, freshPrefix+id)
+	lock, err := lockFile(fresh)
+	if err != nil {
+		return fail(err)
+	}
+	if err := os.Rename(fresh, name); err != nil {
+		lock.free()
+		return fail(err)
+	}
+	return func() {
+		os.Remove(name)
+		lock.free()
+	}, nil
+}
+
+const freshPrefix = "new-"
+
+// dead returns the sessions whose process has ended, each with its locked file,
+// and the IDs of all others that have a file.
+func (s sessions) dead() (dead []deadSession, alive map[int64]bool, err error) {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	alive = make(map[int64]bool)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), freshPrefix) {
+			s.removeAbandoned(e)
+			continue
+		}
+		id, err := parseSession(e.Name())
+		if err != nil {
+			continue
+		}
+		path := filepath.Join(s.path, e.Name())
+		lock, err := lockExisting(path)
+		switch {
+		case err == nil:
+			dead = append(dead, deadSession{id: id, path: path, lock: lock})
+		case errors.Is(err, fs.ErrNotExist): // ended meanwhile, in order
+		default:
+			alive[id] = true
+		}
+	}
+	return dead, alive, nil
+}
+
+// removeAbandoned removes what a process left that died in the middle of claim.
+func (s sessions) removeAbandoned(e fs.DirEntry) {
+	info, err := e.Info()
+	if err != nil || time.Since(info.ModTime()) < time.Minute {
+		return
+	}
+	path := filepath.Join(s.path, e.Name())
+	if lock, err := lockExisting(path); err == nil {
+		os.Remove(path)
+		lock.free()
+	}
+}
+
+type deadSession struct {
+	id   int64
+	path string
+	lock *fileLock
+}
+
+// bury removes the file, once the lease is gone.
+func (d deadSession) bury() {
+	os.Remove(d.path)
+	d.lock.free()
+}
+
+func parseSession(id string) (int64, error) {
+	n, err := strconv.ParseUint(id, 16, 64)
+	if err != nil {
+		return 0, err
+	}
+	return int64(n), nil
+}

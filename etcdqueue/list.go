@@ -1,0 +1,224 @@
+package etcdqueue
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// The sizes of a listing's pages, in keys. With values a page also aims at a size
+// in bytes.
+const (
+	firstPage  = 512
+	largePage  = 8192
+	valuesPage = 64
+	pageBytes  = 4 << 20
+)
+
+// List implements [coord.Session]. It is always as fresh as can be.
+func (s *session) List(user context.Context, dir string, o coord.ListOptions) (coord.List, error) {
+	if err := coord.CheckDir(dir); err != nil {
+		return coord.List{}, fmt.Errorf("list: %w", err)
+	}
+	ctx, cancel, err := s.call(user)
+	if err != nil {
+		return coord.List{}, fmt.Errorf("list %s: %w", dir, err)
+	}
+	defer cancel()
+	for {
+		l := &listing{s: s, user: user, ctx: ctx, base: s.c.base(dir), o: o, page: firstPage, dirs: make(map[string]bool)}
+		if o.Values {
+			l.page = valuesPage
+		}
+		err := l.read()
+		switch {
+		case err == nil:
+			return l.list(dir), nil
+		case text(err) != text(rpctypes.ErrGRPCCompacted):
+			return coord.List{}, fmt.Errorf("list %s: %w", dir, err)
+		}
+		// It took so long that its revision is gone: begin again.
+	}
+}
+
+// listing reads the direct children of a directory, page by page at one revision.
+// Keys come in byte order of whole keys, in which the keys below "a" come behind
+// "a-b"; names come in byte order of names.
+type listing struct {
+	s         *session
+	user, ctx context.Context
+	base      string
+	o         coord.ListOptions
+	rev       int64 // of the first page, and so of all
+	page      int
+
+	found []child
+	dirs  map[string]bool // the names of directories found
+	last  string          // the last key read, less base
+	more  bool            // keys were left unread
+}
+
+// child is a node, or a directory by the first key in it.
+type child struct {
+	name string
+	kv   *mvccpb.KeyValue
+	dir  bool
+}
+
+func (l *listing) read() error {
+	from := l.base
+	if l.o.After != "" {
+		from = l.base + l.o.After + "\x00"
+	}
+	for {
+		size := l.page
+		if l.o.Limit > 0 {
+			// One beyond the limit tells whether there are more.
+			size = min(size, l.o.Limit+1-len(l.found))
+		}
+		r, err := l.s.read(l.user, l.ctx, &pb.RangeRequest{Key: []byte(from), RangeEnd: after(l.base), Limit: int64(size), KeysOnly: !l.o.Values, Revision: l.rev})
+		if err != nil {
+			return err
+		}
+		if l.rev == 0 {
+			l.rev = r.Header.Revision
+		}
+		from = l.take(r.Kvs, from)
+		switch {
+		case !r.More:
+			return nil
+		case l.o.Limit > 0 && len(l.found) > l.o.Limit:
+			l.more = true
+			return l.behind()
+		}
+		l.grow(r)
+	}
+}
+
+// take adds a page's children, and returns where the next page begins.
+func (l *listing) take(kvs []*mvccpb.KeyValue, from string) string {
+	for _, kv := range kvs {
+		rest := string(kv.Key[len(l.base):])
+		l.last = rest
+		name, _, deeper := strings.Cut(rest, "/")
+		if !deeper {
+			l.found = append(l.found, child{name: name, kv: kv})
+			from = l.base + rest + "\x00"
+			continue
+		}
+		l.directory(name, kv)
+		from = string(after(l.base + name + "/"))
+	}
+	return from
+}
+
+// directory adds a child that is only there because of what is in it.
+func (l *listing) directory(name string, first *mvccpb.KeyValue) {
+	if !l.o.Values && !l.dirs[name] && name > l.o.After {
+		l.dirs[name] = true
+		l.found = append(l.found, child{name: name, kv: first, dir: true})
+	}
+}
+
+// grow chooses the size of the next page.
+func (l *listing) grow(r *pb.RangeResponse) {
+	if strings.Contains(l.last, "/") {
+		l.page = firstPage // most of the page was for nothing
+		return
+	}
+	l.page = min(4*l.page, largePage)
+	if l.o.Values {
+		l.page = max(1, min(l.page, pageBytes*len(r.Kvs)/max(1, proto.Size(r))))
+	}
+}
+
+// behind looks for the directories whose names sort before the last key read and
+// whose keys sort behind it: those whose name begins that key, with a byte less
+// than a slash to follow.
+func (l *listing) behind() error {
+	if l.o.Values {
+		return nil // they are left out
+	}
+	var names []string
+	t := &pb.TxnRequest{}
+	name, _, _ := strings.Cut(l.last, "/")
+	for i := 1; i < len(name); i++ {
+		if name[i] >= '/' || l.dirs[name[:i]] {
+			continue
+		}
+		base := l.base + name[:i] + "/"
+		names = append(names, name[:i])
+		t.Success = append(t.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{
+			Key: []byte(base), RangeEnd: after(base), Limit: 1, KeysOnly: true, Revision: l.rev,
+		}}})
+	}
+	for len(names) > 0 {
+		n := min(len(names), maxOps)
+		var r *pb.TxnResponse
+		err := l.s.c.ask(l.user, l.ctx, func(ctx context.Context) (err error) {
+			r, err = l.s.c.kv.Txn(ctx, &pb.TxnRequest{Success: t.Success[:n]}, waiting...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for i, answer := range r.Responses {
+			if kvs := answer.GetResponseRange().Kvs; len(kvs) > 0 {
+				l.directory(names[i], kvs[0])
+			}
+		}
+		names, t.Success = names[n:], t.Success[n:]
+	}
+	return nil
+}
+
+// list sorts what was found, and cuts it.
+func (l *listing) list(dir string) coord.List {
+	slices.SortFunc(l.found, func(a, b child) int { return cmp.Compare(a.name, b.name) })
+	l.found = slices.CompactFunc(l.found, func(a, b child) bool { return a.name == b.name })
+	more := l.more
+	if l.o.Limit > 0 && len(l.found) > l.o.Limit {
+		l.found, more = l.found[:l.o.Limit], true
+	}
+	result := coord.List{Nodes: make([]coord.Node, len(l.found)), More: more}
+	if dir == "/" {
+		dir = ""
+	}
+	for i, f := range l.found {
+		path := dir + "/" + f.name
+		if f.dir {
+			result.Nodes[i] = coord.Node{Path: path}
+		} else {
+			result.Nodes[i] = node(path, f.kv)
+		}
+	}
+	if !more && l.o.After == "" {
+		result.Stamp = stamp(l.found)
+	}
+	return result
+}
+
+// stamp is a hash over the names and the revisions at which they were created, a
+// directory's being that of the first key in it. It is not 0.
+func stamp(found []child) uint64 {
+	h := fnv.New64a()
+	var rev [8]byte
+	for _, f := range found {
+		h.Write([]byte(f.name))
+		binary.BigEndian.PutUint64(rev[:], uint64(f.kv.CreateRevision))
+		h.Write([]byte{'/'})
+		h.Write(rev[:])
+	}
+	return max(1, h.Sum64())
+}

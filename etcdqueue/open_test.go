@@ -1,0 +1,324 @@
+package etcdqueue_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/etcdqueue"
+	"github.com/zkq/zkq/internal/testetcd"
+)
+
+// authority signs certificates for 127.0.0.1.
+type authority struct {
+	dir  string
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func newAuthority(t testing.TB, name string) *authority {
+	t.Helper()
+	a := &authority{dir: t.TempDir()}
+	a.key, a.cert = a.issue(t, name, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return a
+}
+
+// issue writes name.crt and name.key.
+func (a *authority) issue(t testing.TB, name string, c *x509.Certificate) (*ecdsa.PrivateKey, *x509.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SerialNumber = big.NewInt(time.Now().UnixNano())
+	c.Subject = pkix.Name{CommonName: name}
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for suffix, block := range map[string]*pem.Block{"crt": {Type: "CERTIFICATE", Bytes: der}, "key": {Type: "PRIVATE KEY", Bytes: pkcs}} {
+		if err := os.WriteFile(a.file(name, suffix), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return key, cert
+}
+
+func (a *authority) file(name, suffix string) string { return filepath.Join(a.dir, name+"."+suffix) }
+
+func (a *authority) leaf(t testing.TB, name string, hosts ...net.IP) {
+	a.issue(t, name, &x509.Certificate{
+		IPAddresses: hosts, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	})
+}
+
+// trust is a client's configuration that trusts a and shows the certificates.
+func (a *authority) trust(t testing.TB, show ...string) *tls.Config {
+	t.Helper()
+	c := &tls.Config{RootCAs: x509.NewCertPool()}
+	c.RootCAs.AddCert(a.cert)
+	for _, name := range show {
+		cert, err := tls.LoadX509KeyPair(a.file(name, "crt"), a.file(name, "key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Certificates = append(c.Certificates, cert)
+	}
+	return c
+}
+
+// silent accepts connections and says nothing.
+func silent(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// dead is an address where nobody listens.
+func dead(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	return l.Addr().String()
+}
+
+const password = "correct-horse"
+
+func TestBadConnectionsAreToldApart(t *testing.T) {
+	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
+	ca.leaf(t, "server", net.IPv4(127, 0, 0, 1))
+	ca.leaf(t, "client")
+	ca.leaf(t, "elsewhere", net.IPv4(127, 9, 9, 9))
+	serverTLS := testetcd.Options{Cert: ca.file("server", "crt"), Key: ca.file("server", "key")}
+	plain := single.get(t).Endpoints()[0]
+	encrypted := testetcd.StartFor(t, 1, serverTLS).Endpoints()[0]
+	mutual := serverTLS
+	mutual.CA = ca.file("ca", "crt")
+	strict := testetcd.StartFor(t, 1, mutual).Endpoints()[0]
+	misnamed := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.file("elsewhere", "crt"), Key: ca.file("elsewhere", "key")}).Endpoints()[0]
+	guarded := guardedServer(t)
+
+	none := dead(t)
+	mute := silent(t)
+	for _, c := range []struct {
+		name  string
+		cfg   etcdqueue.Config
+		is    error
+		says  []string
+		quick bool // it cannot get better, so nobody waits
+	}{
+		{"dead", etcdqueue.Config{Endpoints: []string{none}}, coord.ErrUnreachable, []string{none, "refused"}, false},
+		{"all dead", etcdqueue.Config{Endpoints: []string{none, "unix:///nowhere/sock"}}, coord.ErrUnreachable, []string{none, "refused", "unix:///nowhere/sock", "no such file"}, false},
+		{"mute", etcdqueue.Config{Endpoints: []string{mute}}, coord.ErrUnreachable, []string{mute, "no answer"}, false},
+		{"mute with TLS", etcdqueue.Config{Endpoints: []string{mute}, TLS: ca.trust(t)}, coord.ErrUnreachable, []string{mute, "no answer"}, false},
+		{"wrong CA", etcdqueue.Config{Endpoints: []string{encrypted}, TLS: other.trust(t)}, coord.ErrTLS, []string{encrypted, "unknown authority"}, true},
+		{"wrong name", etcdqueue.Config{Endpoints: []string{misnamed}, TLS: ca.trust(t)}, coord.ErrTLS, []string{misnamed, "127.9.9.9"}, true},
+		{"no client certificate", etcdqueue.Config{Endpoints: []string{strict}, TLS: ca.trust(t)}, coord.ErrTLS, []string{strict, "certificate"}, true},
+		{"plain text to TLS", etcdqueue.Config{Endpoints: []string{"http://" + encrypted}}, coord.ErrTLS, []string{encrypted, "speaks TLS"}, true},
+		{"plain text to mutual TLS", etcdqueue.Config{Endpoints: []string{strict}}, coord.ErrTLS, []string{strict, "speaks TLS"}, true},
+		{"TLS to plain text", etcdqueue.Config{Endpoints: []string{"https://" + plain}}, coord.ErrTLS, []string{plain, "speak TLS"}, true},
+		{"wrong password", etcdqueue.Config{Endpoints: guarded.Endpoints(), Username: "worker", Password: password + "!"}, coord.ErrAuth, []string{guarded.Endpoints()[0], "authentication failed"}, true},
+		{"unknown user", etcdqueue.Config{Endpoints: guarded.Endpoints(), Username: "nobody", Password: password}, coord.ErrAuth, nil, true},
+		{"no password", etcdqueue.Config{Endpoints: guarded.Endpoints()}, coord.ErrAuth, []string{guarded.Endpoints()[0]}, true},
+		{"outside the role", etcdqueue.Config{Endpoints: guarded.Endpoints(), Username: "worker", Password: password, Prefix: "/theirs"}, coord.ErrForbidden, nil, true},
+		{"a bad prefix", etcdqueue.Config{Endpoints: []string{plain}, Prefix: "a/"}, coord.ErrInvalid, []string{"prefix"}, true},
+		{"a bad scheme", etcdqueue.Config{Endpoints: []string{"ftp://h"}}, coord.ErrInvalid, []string{"ftp"}, true},
+		{"no endpoint", etcdqueue.Config{}, coord.ErrInvalid, nil, true},
+		{"half a login", etcdqueue.Config{Endpoints: []string{plain}, Username: "u"}, coord.ErrInvalid, nil, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.cfg.ConnectTimeout = 4 * time.Second
+			start := time.Now()
+			client, err := etcdqueue.Open(t.Context(), c.cfg)
+			took := time.Since(start)
+			if err == nil {
+				client.Close()
+				t.Fatal("opened")
+			}
+			t.Logf("%v: %v", took, err)
+			for _, kind := range []error{coord.ErrUnreachable, coord.ErrTLS, coord.ErrAuth, coord.ErrForbidden, coord.ErrInvalid} {
+				if errors.Is(err, kind) != (kind == c.is) {
+					t.Errorf("%v: errors.Is %v: %t", err, kind, kind != c.is)
+				}
+			}
+			for _, word := range c.says {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("%v does not say %q", err, word)
+				}
+			}
+			if strings.Contains(err.Error(), password) || strings.Contains(fmt.Sprintf("%v %+v %#v", c.cfg, c.cfg, c.cfg), password) {
+				t.Error("the password shows")
+			}
+			if limit := c.cfg.ConnectTimeout + time.Second; took > limit || c.quick && took > 3*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+func TestEncryptedConnectionsWork(t *testing.T) {
+	ca := newAuthority(t, "ca")
+	ca.leaf(t, "server", net.IPv4(127, 0, 0, 1))
+	ca.leaf(t, "client")
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.file("server", "crt"), Key: ca.file("server", "key"), CA: ca.file("ca", "crt")})
+	for _, scheme := range []string{"", "https://"} {
+		s := session(t, open(t, etcdqueue.Config{Endpoints: []string{scheme + cluster.Endpoints()[0]}, TLS: ca.trust(t, "client"), Prefix: prefix()}))
+		commit(t, s, coord.CreateEphemeral("/q/a", nil))
+		if _, err := s.Watch(within(t, 5*time.Second), "/q"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestADeadAddressBesideALivingOneIsNoObstacle(t *testing.T) {
+	living := single.get(t).Endpoints()[0]
+	for range 4 { // the first address is a random one
+		start := time.Now()
+		c := open(t, etcdqueue.Config{Endpoints: []string{dead(t), living, silent(t)}, Prefix: prefix()})
+		commit(t, session(t, c), coord.Create("/q/a", nil))
+		if took := time.Since(start); took > 6*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	}
+}
+
+func TestOpenEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err := etcdqueue.Open(ctx, etcdqueue.Config{Endpoints: []string{silent(t)}, ConnectTimeout: time.Minute})
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, coord.ErrUnreachable) || time.Since(start) > 2*time.Second {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}
+
+// guardedServer knows a user worker whose role is the prefix /ours.
+func guardedServer(t testing.TB) *testetcd.Cluster {
+	t.Helper()
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
+	admin := cluster.Client(t)
+	ctx := within(t, 20*time.Second)
+	for _, do := range []func() error{
+		func() error { _, err := admin.RoleAdd(ctx, "root"); return err },
+		func() error { _, err := admin.UserAdd(ctx, "root", "root"); return err },
+		func() error { _, err := admin.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := admin.RoleAdd(ctx, "ours"); return err },
+		func() error {
+			_, err := admin.RoleGrantPermission(ctx, "ours", "/ours/", "/ours0", clientv3.PermissionType(clientv3.PermReadWrite))
+			return err
+		},
+		func() error { _, err := admin.UserAdd(ctx, "worker", password); return err },
+		func() error { _, err := admin.UserGrantRole(ctx, "worker", "ours"); return err },
+		func() error { _, err := admin.AuthEnable(ctx); return err },
+	} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cluster
+}
+
+// TestARoleForThePrefixIsEnough does everything with rights on the prefix alone,
+// and again after the server forgot all logins.
+func TestARoleForThePrefixIsEnough(t *testing.T) {
+	cluster := guardedServer(t)
+	var warned []string
+	c := open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Username: "worker", Password: password, Prefix: "/ours", SessionTimeout: 30 * time.Second, // logging in is slow work
+		Warn: func(s string) { warned = append(warned, s) }})
+	s := session(t, c)
+	signal, err := s.Watch(within(t, 30*time.Second), "/q", "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	everything := func() {
+		t.Helper()
+		r := commit(t, s, coord.CreateSequential("/q/entries/e-", []byte("v")), coord.CreateEphemeral("/q/lock", nil))
+		r = commit(t, s, coord.Touch(r[0].Path, []byte("v"), r[0].Fence), coord.Replace(r[1].Path, nil, r[1].Fence))
+		for _, dir := range []string{"/", "/q", "/q/entries"} {
+			for _, o := range []coord.ListOptions{{}, {Limit: 1}, {Values: true}} {
+				if _, err := s.List(t.Context(), dir, o); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := s.Count(t.Context(), dir); err != nil {
+				t.Error(err)
+			}
+		}
+		var many []coord.Op
+		for i := range 200 {
+			many = append(many, coord.Create(fmt.Sprintf("/many/%d-%d", r[0].Fence, i), nil))
+		}
+		commit(t, s, many...)
+		select {
+		case <-signal:
+		case <-time.After(5 * time.Second):
+			t.Error("no signal")
+		}
+		commit(t, s, coord.Delete(r[0].Path, r[0].Fence), coord.Delete(r[1].Path, r[1].Fence))
+	}
+	everything()
+	cluster.Members[0].Kill()
+	if err := cluster.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	everything()
+	if _, err := s.Watch(within(t, 5*time.Second), "/elsewhere"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	root, err := clientv3.New(clientv3.Config{Endpoints: cluster.Endpoints(), Username: "root", Password: "root", Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	leases, err := root.Leases(within(t, 5*time.Second))
+	if err != nil || len(leases.Leases) != 0 {
+		t.Errorf("leases after the close: %+v, %v", leases, err)
+	}
+	if slices.ContainsFunc(warned, func(s string) bool { return strings.Contains(s, password) }) {
+		t.Error("the password shows")
+	}
+}

@@ -1,0 +1,212 @@
+package etcdqueue
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// Watch implements [coord.Session]. However many subscribe to a directory, a
+// coordinator has one watch on it.
+func (s *session) Watch(user context.Context, dirs ...string) (<-chan struct{}, error) {
+	for _, dir := range dirs {
+		if err := coord.CheckDir(dir); err != nil {
+			return nil, fmt.Errorf("watch: %w", err)
+		}
+	}
+	ctx, cancel, err := s.call(user)
+	if err != nil {
+		return nil, fmt.Errorf("watch: %w", err)
+	}
+	defer cancel()
+	sub := &subscriber{ch: make(chan struct{}, 1)}
+	var watches []*dirWatch
+	leave := func() {
+		for _, w := range watches {
+			w.leave(sub)
+		}
+	}
+	for _, dir := range dirs {
+		w := s.c.hub.join(dir, sub)
+		if w == nil {
+			leave()
+			return nil, fmt.Errorf("watch %s: %w", dir, coord.ErrClosed)
+		}
+		watches = append(watches, w)
+	}
+	for _, w := range watches {
+		select {
+		case <-w.ready:
+			err = w.err
+		case <-ctx.Done():
+			err = stopped(user, ctx)
+		}
+		if err != nil {
+			leave()
+			return nil, fmt.Errorf("watch %s: %w", w.dir, err)
+		}
+	}
+	over := context.AfterFunc(s.ctx, sub.signal)
+	context.AfterFunc(user, func() {
+		over()
+		leave()
+	})
+	return sub.ch, nil
+}
+
+// subscriber is one call of Watch.
+type subscriber struct{ ch chan struct{} }
+
+func (s *subscriber) signal() {
+	select {
+	case s.ch <- struct{}{}:
+	default: // there is one that was not received yet
+	}
+}
+
+// hub holds a coordinator's watches.
+type hub struct {
+	c  *Coordinator
+	mu sync.Mutex
+	by map[string]*dirWatch
+}
+
+func newHub(c *Coordinator) *hub { return &hub{c: c, by: make(map[string]*dirWatch)} }
+
+// join subscribes to a directory; nil when the coordinator is closed.
+func (h *hub) join(dir string, s *subscriber) *dirWatch {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.by[dir]
+	if w == nil {
+		w = &dirWatch{hub: h, dir: dir, base: h.c.base(dir), ready: make(chan struct{}), subs: make(map[*subscriber]bool), dirs: make(map[string]bool)}
+		w.ctx, w.cancel = context.WithCancel(h.c.ctx)
+		if !h.c.spawn(w.run) {
+			w.cancel()
+			return nil
+		}
+		h.by[dir] = w
+	}
+	w.subs[s] = true
+	return w
+}
+
+// signal tells every subscriber to look again: on a new connection.
+func (h *hub) signal() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, w := range h.by {
+		for s := range w.subs {
+			s.signal()
+		}
+	}
+}
+
+// dirWatch is the watch on one directory. It ends with its last subscriber.
+type dirWatch struct {
+	hub    *hub
+	dir    string
+	base   string
+	ctx    context.Context
+	cancel context.CancelFunc
+	ready  chan struct{} // closed when the service watches, or err says why it does not
+	err    error
+
+	subs map[*subscriber]bool // under hub.mu
+	dirs map[string]bool      // directories below that are known to stand
+}
+
+func (w *dirWatch) leave(s *subscriber) {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	delete(w.subs, s)
+	if len(w.subs) == 0 {
+		w.end()
+	}
+}
+
+// end is called under hub.mu: whoever comes later begins another watch.
+func (w *dirWatch) end() {
+	w.cancel()
+	if w.hub.by[w.dir] == w {
+		delete(w.hub.by, w.dir)
+	}
+}
+
+func (w *dirWatch) signal() {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	for s := range w.subs {
+		s.signal()
+	}
+}
+
+// run watches. The client takes a watch up again where a connection broke; where
+// it cannot (the revision was compacted, the member lost its leader), run begins
+// another and signals, since something may lie between.
+func (w *dirWatch) run() {
+	established := false
+	var r retries
+	for w.ctx.Err() == nil {
+		// The channel is always drained: what is not received piles up in the client.
+		watch, cancel := context.WithCancel(clientv3.WithRequireLeader(w.ctx))
+		for resp := range w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(after(w.base))), clientv3.WithCreatedNotify()) {
+			if resp.Created && !resp.Canceled {
+				if !established {
+					established = true
+					close(w.ready)
+				}
+				clear(w.dirs)
+				w.signal()
+			}
+			if err := resp.Err(); err != nil && !established {
+				if v := w.hub.c.judge(err); !r.again(w.ctx, v) {
+					w.fail(v.wrap(err))
+				}
+			}
+			if w.news(resp.Events) {
+				w.signal()
+			}
+		}
+		cancel()
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-w.ctx.Done():
+		}
+	}
+}
+
+// fail ends a watch that the service will not take.
+func (w *dirWatch) fail(err error) {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	w.err = err
+	close(w.ready)
+	w.end()
+}
+
+// news says whether direct children came or went. A directory comes with its first
+// key and goes with its last; since others' keys are not counted, the first to come
+// after any went is taken for one that brings it back.
+func (w *dirWatch) news(events []*clientv3.Event) bool {
+	news := false
+	for _, e := range events {
+		name, _, deeper := strings.Cut(string(e.Kv.Key[len(w.base):]), "/")
+		switch gone := e.Type == clientv3.EventTypeDelete; {
+		case !deeper:
+			news = news || gone || e.IsCreate()
+		case gone:
+			delete(w.dirs, name)
+		case !w.dirs[name]:
+			w.dirs[name] = true
+			news = true
+		}
+	}
+	return news
+}

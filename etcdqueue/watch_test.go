@@ -1,0 +1,174 @@
+package etcdqueue_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"regexp"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/etcdqueue"
+	"github.com/zkq/zkq/internal/testetcd"
+)
+
+func signalled(ch <-chan struct{}, most time.Duration) bool {
+	select {
+	case <-ch:
+		return true
+	case <-time.After(most):
+		return false
+	}
+}
+
+// quiet waits until no more signals come.
+func quiet(ch <-chan struct{}) {
+	for signalled(ch, 100*time.Millisecond) {
+	}
+}
+
+// watchers asks the server how many watches it keeps.
+func watchers(t testing.TB, cluster *testetcd.Cluster) int {
+	t.Helper()
+	r, err := http.Get("http://" + cluster.Endpoints()[0] + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^etcd_debugging_mvcc_watcher_total (\S+)$`).FindSubmatch(b)
+	if m == nil {
+		t.Fatal("the server does not count its watches")
+	}
+	n, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(n)
+}
+
+func TestCancelledWatchesLeaveNothing(t *testing.T) {
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
+	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
+	standing, err := s.Watch(within(t, time.Minute), "/standing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	goroutines, kept := runtime.NumGoroutine(), watchers(t, cluster)
+	if kept != 1 {
+		t.Fatalf("the server keeps %d watches for one directory", kept)
+	}
+	for i := range 1000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if i%5 == 0 {
+			cancel() // some are too late to begin
+		}
+		if _, err := s.Watch(ctx, "/q/a", "/q/b", "/standing"); err != nil && !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	eventually(t, 10*time.Second, "goroutines and watches are as before", func() bool {
+		return runtime.NumGoroutine() <= goroutines+2 && watchers(t, cluster) == kept
+	})
+	quiet(standing)
+	commit(t, s, coord.Create("/standing/a", nil))
+	if !signalled(standing, 5*time.Second) {
+		t.Error("the standing watch went with the others")
+	}
+}
+
+func TestManyWatchersAreOneWatch(t *testing.T) {
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
+	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
+	var all []<-chan struct{}
+	for range 50 {
+		ch, err := s.Watch(within(t, time.Minute), "/q/entries", "/q/taken")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, ch)
+	}
+	if n := watchers(t, cluster); n != 2 {
+		t.Errorf("the server keeps %d watches for two directories", n)
+	}
+	for _, ch := range all {
+		quiet(ch)
+		break
+	}
+	commit(t, s, coord.Create("/q/taken/a", nil))
+	for i, ch := range all {
+		if !signalled(ch, 5*time.Second) {
+			t.Fatalf("watcher %d was not told", i)
+		}
+	}
+}
+
+func TestOnlyComingAndGoingSignals(t *testing.T) {
+	s := alone(t)
+	ch, err := s.Watch(within(t, time.Minute), "/q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(want bool, what string, ops ...coord.Op) []coord.Result {
+		t.Helper()
+		quiet(ch)
+		r := commit(t, s, ops...)
+		if want != signalled(ch, map[bool]time.Duration{true: 5 * time.Second, false: 150 * time.Millisecond}[want]) {
+			t.Errorf("%s: signal: %t", what, !want)
+		}
+		return r
+	}
+	f := told(true, "create", coord.Create("/q/a", nil))[0].Fence
+	f = told(false, "set", coord.Set("/q/a", nil, f))[0].Fence
+	f = told(false, "touch", coord.Touch("/q/a", nil, f))[0].Fence
+	told(false, "a neighbour", coord.Create("/q0", nil), coord.Create("/qq/a", nil))
+	told(true, "delete", coord.Delete("/q/a", f))
+	f = told(true, "the first node below", coord.Create("/q/dir/a", nil))[0].Fence
+	told(false, "the second node below", coord.Create("/q/dir/b", nil))
+	told(false, "a change below", coord.Set("/q/dir/a", nil, f))
+}
+
+// TestWatchSurvivesCompaction cuts a client off while changes are made and then
+// forgotten by the service: the signal comes though no event can tell of them.
+func TestWatchSurvivesCompaction(t *testing.T) {
+	cluster, at := single.get(t), prefix()
+	link := testetcd.NewLink(t, cluster.Endpoints()...)
+	s := session(t, open(t, etcdqueue.Config{Endpoints: link.Addresses(), Prefix: at}))
+	other := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: at}))
+	ch, err := s.Watch(within(t, time.Minute), "/q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, other, coord.Create("/q/before", nil))
+	if !signalled(ch, 5*time.Second) {
+		t.Fatal("no signal")
+	}
+	link.Cut()
+	r := commit(t, other, coord.Create("/q/during", nil), coord.Create("/q/x", nil))
+	commit(t, other, coord.Delete("/q/x", r[1].Fence))
+	admin := cluster.Client(t)
+	if _, err := admin.Compact(within(t, 10*time.Second), int64(r[0].Fence)+1, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	quiet(ch)
+	link.Heal()
+	if !signalled(ch, 5*time.Second) {
+		t.Error("no signal after the compaction")
+	}
+	eventually(t, 5*time.Second, "the watch stands again", func() bool {
+		quiet(ch)
+		commit(t, other, coord.CreateSequential("/q/after-", nil))
+		return signalled(ch, time.Second)
+	})
+}

@@ -1,0 +1,190 @@
+// Package testetcd runs etcd for tests: real processes, which are the test binary
+// once more, and proxies between them and their clients.
+package testetcd
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// memberVariable holds the Member that a process is to be.
+const memberVariable = "ZKQ_TEST_ETCD_MEMBER"
+
+// Main is the first call of a TestMain: in a process that [Cluster] started it is
+// etcd, and does not return.
+func Main() {
+	config := os.Getenv(memberVariable)
+	if config == "" {
+		return
+	}
+	if err := serve(config); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// Member is one process of a cluster.
+type Member struct {
+	Name     string
+	Dir      string
+	Client   string // URLs
+	Peer     string
+	Cluster  string // of all members, as etcd's --initial-cluster
+	Existing bool   // it was started before
+	Tick     time.Duration
+	Options
+
+	process *exec.Cmd
+	stdin   io.Closer
+	exited  chan struct{}
+}
+
+// serve runs a member until its parent, which holds the other end of its standard
+// input, is gone.
+func serve(config string) error {
+	var m Member
+	if err := json.Unmarshal([]byte(config), &m); err != nil {
+		return err
+	}
+	cfg := embed.NewConfig()
+	cfg.Name, cfg.Dir = m.Name, m.Dir
+	cfg.TickMs, cfg.ElectionMs = uint(m.Tick.Milliseconds()), uint(10*m.Tick.Milliseconds())
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	cfg.EnableGRPCGateway = false
+	cfg.QuotaBackendBytes = m.Quota
+	if m.MaxTxnOps > 0 {
+		cfg.MaxTxnOps = m.MaxTxnOps
+	}
+	cfg.ClientTLSInfo = transport.TLSInfo{CertFile: m.Cert, KeyFile: m.Key, TrustedCAFile: m.CA, ClientCertAuth: m.CA != ""}
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = urls(m.Client), urls(m.Client)
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = urls(m.Peer), urls(m.Peer)
+	cfg.InitialCluster = m.Cluster
+	if m.Existing {
+		cfg.ClusterState = embed.ClusterStateFlagExisting
+	}
+	e, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-e.Server.ReadyNotify():
+	case err := <-e.Err():
+		return err
+	}
+	fmt.Println("ready")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func urls(s string) []url.URL {
+	u, err := url.Parse(s)
+	if err != nil {
+		panic(err) // we wrote it
+	}
+	return []url.URL{*u}
+}
+
+// launch starts the process. Ready is closed when it serves; what it said before
+// is the error when it does not.
+func (m *Member) launch() (ready chan error, err error) {
+	config, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), memberVariable+"="+string(config))
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	m.process, m.stdin, m.exited = cmd, stdin, make(chan struct{})
+	ready = make(chan error, 1)
+	go func() {
+		defer close(m.exited)
+		var said strings.Builder
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			if lines.Text() == "ready" {
+				ready <- nil
+			}
+			said.WriteString(lines.Text() + "\n")
+		}
+		cmd.Wait()
+		select {
+		case ready <- errors.New(m.Name + ": " + said.String()):
+		default:
+		}
+	}()
+	return ready, nil
+}
+
+// Kill ends the process without a word.
+func (m *Member) Kill() {
+	if m.process == nil {
+		return
+	}
+	m.process.Process.Kill()
+	<-m.exited
+	m.stdin.Close()
+	m.process = nil
+}
+
+// Pause stops the process, until Resume.
+func (m *Member) Pause() { m.process.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on, and does nothing to one that was killed.
+func (m *Member) Resume() {
+	if m.process != nil {
+		m.process.Process.Signal(syscall.SIGCONT)
+	}
+}
+
+// place chooses addresses and an empty directory.
+func (m *Member) place(dir string) error {
+	m.Dir, m.Existing = filepath.Join(dir, m.Name), false
+	if err := os.RemoveAll(m.Dir); err != nil {
+		return err
+	}
+	var ports [2]int
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close() // once both are chosen
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	scheme := "http"
+	if m.Cert != "" {
+		scheme = "https"
+	}
+	m.Client = fmt.Sprintf("%s://127.0.0.1:%d", scheme, ports[0])
+	m.Peer = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	return nil
+}

@@ -1,0 +1,168 @@
+// Package testzk runs ZooKeeper for tests: real server processes on ports of the
+// kernel's choice, and proxies between them and a client.
+package testzk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Member is one server process of a [Cluster].
+type Member struct {
+	Address string // host:port for clients
+
+	dir       string
+	classpath string
+	cmd       *exec.Cmd
+	exited    chan struct{}
+}
+
+// start runs the server. It does not wait until it serves.
+func (m *Member) start() error {
+	log, err := os.OpenFile(filepath.Join(m.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command("java", "-Xms32m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+		"-Dzookeeper.preAllocSize=4096", "-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+		"-cp", m.classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(m.dir, "zoo.cfg"))
+	cmd.Dir = m.dir
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = diesWithParent()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+	m.cmd, m.exited = cmd, exited
+	return nil
+}
+
+func (m *Member) runs() bool {
+	if m.cmd == nil {
+		return false
+	}
+	select {
+	case <-m.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends the process at once.
+func (m *Member) Kill() {
+	if m.cmd != nil {
+		m.cmd.Process.Kill()
+		<-m.exited
+	}
+}
+
+// Pause stops the process; its connections stay, in silence.
+func (m *Member) Pause() error { return m.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (m *Member) Resume() error { return m.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Ask sends a four letter word and returns the answer.
+func (m *Member) Ask(word string) (string, error) { return Ask(m.Address, word) }
+
+// Ask sends a four letter word to the server at an address.
+func Ask(address, word string) (string, error) {
+	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.WriteString(c, word); err != nil {
+		return "", err
+	}
+	answer, err := io.ReadAll(c)
+	return string(answer), err
+}
+
+// Watches is how many watches the server at an address has, of all kinds and sessions. (Its
+// wchs and wchp know nothing of child watches.)
+func Watches(address string) (int, error) {
+	answer, err := Ask(address, "mntr")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(answer) {
+		if count, ok := strings.CutPrefix(line, "zk_watch_count\t"); ok {
+			return strconv.Atoi(strings.TrimSpace(count))
+		}
+	}
+	return 0, fmt.Errorf("mntr says nothing of watches: %.100q", answer)
+}
+
+// Leads reports whether the member is the leader.
+func (m *Member) Leads() bool {
+	answer, err := m.Ask("srvr")
+	return err == nil && strings.Contains(answer, "Mode: leader")
+}
+
+func (m *Member) wait(most time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	for {
+		// ruok answers before the server serves.
+		if answer, err := m.Ask("srvr"); err == nil && strings.Contains(answer, "Mode:") {
+			return nil
+		}
+		select {
+		case <-time.After(25 * time.Millisecond):
+		case <-m.exited:
+			return fmt.Errorf("ZooKeeper at %s ended: %s", m.Address, m.log())
+		case <-ctx.Done():
+			return fmt.Errorf("ZooKeeper at %s does not serve: %s", m.Address, m.log())
+		}
+	}
+}
+
+func (m *Member) log() string {
+	b, _ := os.ReadFile(filepath.Join(m.dir, "log"))
+	if len(b) > 4096 {
+		b = b[len(b)-4096:]
+	}
+	return string(b)
+}
+
+// errNoZooKeeper says that the machine lacks the server.
+var errNoZooKeeper = errors.New("no ZooKeeper jars in $ZOOKEEPER_HOME or /usr/share/java, or no java")
+
+func findClasspath() (string, error) {
+	if _, err := exec.LookPath("java"); err != nil {
+		return "", errNoZooKeeper
+	}
+	if home := os.Getenv("ZOOKEEPER_HOME"); home != "" {
+		if jars, _ := filepath.Glob(filepath.Join(home, "lib", "zookeeper-*.jar")); len(jars) > 0 {
+			return filepath.Join(home, "lib", "*"), nil
+		}
+		return "", errNoZooKeeper
+	}
+	var jars []string
+	for _, name := range []string{"zookeeper.jar", "zookeeper-jute.jar", "slf4j-simple.jar"} {
+		jar := filepath.Join("/usr/share/java", name) // the manifests name the rest
+		if _, err := os.Stat(jar); err != nil {
+			return "", errNoZooKeeper
+		}
+		jars = append(jars, jar)
+	}
+	return strings.Join(jars, ":"), nil
+}
