@@ -1,0 +1,76 @@
+package zkqueue_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testzk"
+	"github.com/zkq/zkq/zkqueue"
+)
+
+func TestConformanceOfOneServer(t *testing.T) {
+	c := servers.Single(t)
+	f := coordtest.Factory{New: func(t *testing.T) coordtest.Service { return restartable{service{c, chroot(t)}} }, Timeout: 4 * time.Second}
+	if os.Getenv("ZKQ_TEST_ZOOKEEPER") != "" {
+		f.New = func(t *testing.T) coordtest.Service { return service{c, chroot(t)} }
+		f.Without = []string{"Restart"}
+	}
+	coordtest.Run(t, f)
+}
+
+func TestConformanceOfThreeServers(t *testing.T) {
+	c := servers.Ensemble(t)
+	coordtest.Run(t, coordtest.Factory{
+		New:     func(t *testing.T) coordtest.Service { return restartable{service{c, chroot(t)}} },
+		Timeout: 4 * time.Second,
+	})
+}
+
+// service is a chroot of a cluster.
+type service struct {
+	cluster *testzk.Cluster
+	root    string
+}
+
+func (s service) Open(t *testing.T) coord.Coordinator {
+	t.Helper()
+	addresses := s.cluster.Addresses()
+	for len(addresses) < 3 { // see threeWays
+		addresses = append(addresses, addresses[0])
+	}
+	link := testzk.NewLink(t, addresses...)
+	return client{open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: s.root, SessionTimeout: 4 * time.Second}), link, t}
+}
+
+// restartable is a service whose servers are ours.
+type restartable struct{ service }
+
+// Restart kills one server after the other, each once the one before serves again.
+func (s restartable) Restart() {
+	for _, m := range s.cluster.Members {
+		m.Kill()
+		if err := s.cluster.Start(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// client is a coordinator and its link, whose methods are the suite's hooks.
+type client struct {
+	*zkqueue.Coordinator
+	*testzk.Link
+	t *testing.T
+}
+
+func (c client) Close() error { return c.Coordinator.Close() }
+
+func (c client) Expire() bool {
+	had, err := c.Link.Expire()
+	if err != nil {
+		c.t.Errorf("expire: %v", err)
+	}
+	return had
+}
