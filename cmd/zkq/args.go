@@ -1,0 +1,234 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// arguments are what follows a verb's flags.
+type arguments struct {
+	words   []string // the arguments proper
+	cmd     []string // what follows --, where the verb runs a command
+	hasCmd  bool     // there was such a --
+	literal bool     // a -- stood before the first of them
+}
+
+// splitArguments sorts out what urfave leaves behind the flags. raw is all that
+// follows the verb, rest what the parser did not take. A flag behind the first
+// argument would be taken for a value by the parser without a word, so it is
+// refused here, unless a -- says that it is one.
+func (p *program) splitArguments(v verb, c *cli.Command, raw, rest []string) (arguments, error) {
+	taken := raw[:len(raw)-len(rest)]
+	a := arguments{literal: endsInDashes(c.Flags, taken)}
+	words := rest
+	if !a.literal || v.cmd {
+		if i := slices.Index(rest, "--"); i >= 0 {
+			words = rest[:i]
+			if v.cmd {
+				a.hasCmd, a.cmd = true, rest[i+1:]
+			}
+		}
+	}
+	if !a.literal {
+		for _, w := range words {
+			if flagLike(w) {
+				return a, usageError(p.flagsFirst(c, raw, taken, words, rest[len(words):]),
+					"%s stands after an argument: flags stand before arguments", quoteWord(w))
+			}
+		}
+	}
+	a.words = words
+	if len(words) < len(rest) && !v.cmd {
+		a.words = slices.Concat(words, rest[len(words)+1:])
+	}
+	if v.cmd && !a.hasCmd && len(words) > 1 {
+		line := slices.Concat(p.head(raw), taken, words[:1], []string{"--"}, words[1:])
+		return a, usageError("zkq "+quoteLine(line), "the command to run stands after --")
+	}
+	return a, nil
+}
+
+func flagLike(word string) bool { return len(word) > 1 && word[0] == '-' && word != "--" }
+
+// head is the command line up to the verb, the verb included.
+func (p *program) head(raw []string) []string { return p.args[:len(p.args)-len(raw)] }
+
+// flagsFirst is the command line with the flags moved to where they belong, for
+// people to paste. What no flag is called becomes an argument behind --.
+func (p *program) flagsFirst(c *cli.Command, raw, taken, words, tail []string) string {
+	head := slices.Clone(p.head(raw))
+	name := head[len(head)-1]
+	global, flags, args := head[:len(head)-1:len(head)-1], slices.Clone(taken), []string{}
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		if !flagLike(w) {
+			args = append(args, w)
+			continue
+		}
+		key, _, inline := strings.Cut(strings.TrimLeft(w, "-"), "=")
+		to, f := &flags, lookup(c.Flags, key)
+		if f == nil {
+			to, f = &global, lookup(p.app.Flags, key)
+		}
+		switch {
+		case f == nil, !inline && takesValue(f) && i+1 == len(words):
+			args = append(args, w)
+		case !inline && takesValue(f):
+			*to = append(*to, w, words[i+1])
+			i++
+		default:
+			*to = append(*to, w)
+		}
+	}
+	line := slices.Concat(global, []string{name}, flags)
+	if slices.ContainsFunc(args, flagLike) {
+		line = append(line, "--")
+		if len(tail) > 0 && c.Name != "consume" {
+			tail = tail[1:]
+		}
+	}
+	return "zkq " + quoteLine(slices.Concat(line, args, tail))
+}
+
+// globalFirst is the command line with one flag of zkq itself moved before the
+// verb.
+func (p *program) globalFirst(c *cli.Context, name string) string {
+	raw := rawArguments(c)
+	head := slices.Clone(p.head(raw))
+	verb := head[len(head)-1]
+	head = head[:len(head)-1]
+	var rest []string
+	for i := 0; i < len(raw); i++ {
+		key, _, inline := strings.Cut(strings.TrimLeft(raw[i], "-"), "=")
+		if !flagLike(raw[i]) || key != name {
+			rest = append(rest, raw[i])
+			continue
+		}
+		head = append(head, raw[i])
+		if !inline && takesValue(lookup(p.app.Flags, name)) && i+1 < len(raw) {
+			i++
+			head = append(head, raw[i])
+		}
+		rest = append(rest, raw[i+1:]...)
+		break
+	}
+	return "zkq " + quoteLine(slices.Concat(head, []string{verb}, rest))
+}
+
+// rawArguments is all that follows the verb.
+func rawArguments(c *cli.Context) []string {
+	return c.Lineage()[1].Args().Tail()
+}
+
+// endsInDashes says whether the words that the parser took end in the -- that
+// ends flags, rather than in a flag's value of that look.
+func endsInDashes(flags []cli.Flag, taken []string) bool {
+	for i := 0; i < len(taken); i++ {
+		if taken[i] == "--" {
+			return true
+		}
+		name, _, inline := strings.Cut(strings.TrimLeft(taken[i], "-"), "=")
+		if f := lookup(flags, name); f != nil && !inline && takesValue(f) {
+			i++
+		}
+	}
+	return false
+}
+
+func lookup(flags []cli.Flag, name string) cli.Flag {
+	for _, f := range flags {
+		if slices.Contains(f.Names(), name) {
+			return f
+		}
+	}
+	return nil
+}
+
+func takesValue(f cli.Flag) bool {
+	d, ok := f.(cli.DocGenerationFlag)
+	return ok && d.TakesValue()
+}
+
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+// unknownFlagHint guesses what was meant: a value glued to a short flag, several
+// short flags in one word, or a misspelling.
+func unknownFlagHint(c *cli.Command, name string) string {
+	if f := lookup(c.Flags, name[:1]); f != nil && len(name) > 1 {
+		switch value := name[1:]; {
+		case takesValue(f):
+			return fmt.Sprintf("write -%s %s", name[:1], quoteWord(value))
+		case strings.Trim(name, strings.Join(shortFlags(c.Flags), "")) == "":
+			return "write -" + strings.Join(strings.Split(name, ""), " -")
+		}
+	}
+	var names []string
+	for _, f := range c.Flags {
+		names = append(names, f.Names()[0])
+	}
+	if near := nearest(name, names); near != "" {
+		return "did you mean --" + near + "? zkq help " + c.Name + " lists the flags"
+	}
+	return "zkq help " + c.Name + " lists the flags"
+}
+
+func shortFlags(flags []cli.Flag) (names []string) {
+	for _, f := range flags {
+		for _, n := range f.Names() {
+			if len(n) == 1 && !takesValue(f) {
+				names = append(names, n)
+			}
+		}
+	}
+	return names
+}
+
+// nearest is the word that a slip of the fingers turns into name, "" if there is
+// none: within two edits.
+func nearest(name string, words []string) (near string) {
+	best := min(2, len(name)/2) + 1
+	for _, w := range words {
+		d := edits(w, name)
+		if sortedLetters(w) == sortedLetters(name) {
+			d = 1 // in the wrong order
+		}
+		if d < best {
+			best, near = d, w
+		}
+	}
+	return near
+}
+
+func sortedLetters(s string) string {
+	b := []byte(s)
+	slices.Sort(b)
+	return string(b)
+}
+
+// edits is how many letters must be changed, added or removed to make b of a.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}

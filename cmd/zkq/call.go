@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+// call is one verb with what it was given, checked.
+type call struct {
+	*program
+	verb  verb
+	flags *cli.Context
+	arguments
+	settings settings
+	queue    string            // without its leading slash; "" if the verb has none
+	holder   string            // by which others see what this process holds
+	second   chan *signalError // the second signal, where the verb wants it
+	warn     func(string)      // hears what the driver warns of; nil: the log
+}
+
+// queue is what both layouts have.
+type queue interface {
+	Put(ctx context.Context, value []byte, opts ...zkq.PutOption) (string, error)
+	PutAll(ctx context.Context, values [][]byte, opts ...zkq.PutOption) ([]string, error)
+	Entries(ctx context.Context, states ...zkq.State) iter.Seq2[zkq.Entry, error]
+	Peek(ctx context.Context, name string) (zkq.Entry, error)
+	Stat(ctx context.Context) (zkq.Stat, error)
+	Remove(ctx context.Context, name string, force bool) error
+	Purge(ctx context.Context, s zkq.State) (int, error)
+	WaitEmpty(ctx context.Context) error
+	Close() error
+}
+
+// newCall reads the verb's arguments and checks their number.
+func (p *program) newCall(c *cli.Context, v verb) (*call, error) {
+	k := &call{program: p, verb: v, flags: c}
+	rest := c.Args().Slice()
+	if v.hidden {
+		k.words = rest
+		return k, nil
+	}
+	var err error
+	k.arguments, err = p.splitArguments(v, c.Command, rawArguments(c), rest)
+	return k, err
+}
+
+// prepare checks everything that can be checked before anything is contacted.
+func (k *call) prepare() error {
+	if k.verb.hidden {
+		return nil
+	}
+	var err error
+	if k.settings, err = readSettings(k.flags, k.env); err != nil && !k.verb.offline {
+		return err
+	}
+	k.out.json = k.settings.json
+	k.log = newLogger(k.stderr, k.settings)
+	switch n := len(k.words); {
+	case n == 0 && k.verb.min > 0 && k.verb.queue:
+		return usageError("", "QUEUE is missing")
+	case n < k.verb.min:
+		return usageError("", "%d arguments, %s takes %s", n, k.verb.name, k.verb.args)
+	case k.verb.max >= 0 && n > k.verb.max:
+		return usageError("", "argument %s is one too many", quoteWord(k.words[k.verb.max]))
+	}
+	if k.verb.queue && len(k.words) > 0 {
+		if k.queue, err = queueName(k.words[0]); err != nil {
+			return err
+		}
+	}
+	if k.verb.locking && k.settings.layout == layoutPlain {
+		return usageError("", "%s needs the locking layout: a plain queue has no locks", k.verb.name)
+	}
+	return nil
+}
+
+// queueName checks a queue's name and returns it as zkq shows it.
+func queueName(name string) (string, error) {
+	canonical, err := zkq.CheckName(name)
+	if err != nil {
+		return "", &failure{code: exitUsage, err: err}
+	}
+	return strings.TrimPrefix(canonical, "/"), nil
+}
+
+// connect opens the coordinator. What the context of the returned session's
+// calls should be, see patient.
+func (k *call) connect(ctx context.Context) (coord.Coordinator, error) {
+	warn := k.warn
+	if warn == nil {
+		warn = func(message string) { k.log.Warn(printable(message)) }
+	}
+	c, err := k.open(ctx, k.settings.target, openOptions{
+		sessionTimeout: k.settings.sessionTimeout,
+		connectTimeout: k.settings.connectTimeout,
+		credentials:    k.settings.credentials,
+		warn:           warn,
+	})
+	if err != nil {
+		return nil, k.about(err)
+	}
+	return c, nil
+}
+
+// with opens the coordinator, runs do, and closes the coordinator. Closing
+// cannot undo what was done, so that it failed is only worth a warning.
+func (k *call) with(ctx context.Context, do func(coord.Coordinator) error) error {
+	c, err := k.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			k.log.Warn("close " + k.settings.target.String() + ": " + printable(err.Error()))
+		}
+	}()
+	return do(c)
+}
+
+// withQueue is with for the queue that the verb names, in the layout asked for.
+func (k *call) withQueue(ctx context.Context, do func(queue) error) error {
+	return k.with(ctx, func(c coord.Coordinator) error {
+		q := k.newQueue(c, k.queue, k.settings.layout)
+		defer q.Close()
+		return do(q)
+	})
+}
+
+func (k *call) newQueue(c coord.Coordinator, name string, l layout) queue {
+	if l == layoutPlain {
+		return zkq.NewQueue(c, name, zkq.Warn(k.warnNode))
+	}
+	return k.newLocking(c, name)
+}
+
+func (k *call) newLocking(c coord.Coordinator, name string) *zkq.LockingQueue {
+	if k.holder == "" {
+		var id [16]byte
+		rand.Read(id[:])
+		k.holder = hex.EncodeToString(id[:])
+	}
+	return zkq.NewLockingQueue(c, name, zkq.Warn(k.warnNode), zkq.Holder(k.holder))
+}
+
+func (k *call) warnNode(message string) { k.log.Warn(printable(message)) }
+
+// about says in an error what was being done, to which queue and where.
+func (k *call) about(err error) error {
+	var f *failure
+	if err == nil || errors.As(err, &f) && f.what != "" {
+		return err
+	}
+	if f == nil {
+		f = classify(err)
+	} else {
+		named := *f
+		f = &named
+	}
+	f.what = k.verb.name
+	if k.queue != "" {
+		f.what += " " + k.queue
+	}
+	f.what += " at " + k.settings.target.String()
+	return f
+}
+
+// interrupted turns the error of a verb that a signal ended into that signal's
+// exit code.
+func (k *call) interrupted(ctx context.Context, err error) error {
+	var sig *signalError
+	if err == nil || !errors.As(context.Cause(ctx), &sig) {
+		return err
+	}
+	var f *failure
+	if errors.As(err, &f) && (f.settled || f.code == exitUsage) {
+		return err
+	}
+	said := error(sig)
+	if f != nil && errors.As(f.err, &sig) {
+		said = f.err // with how far it had come
+	}
+	if errors.Is(err, coord.ErrUnknown) {
+		said = fmt.Errorf("%w, and the outcome of the last change is unknown", said)
+	}
+	return k.about(&failure{code: sig.code(), err: said})
+}
+
+// patient returns a context for one change: it lasts a little longer than ctx,
+// so that a change on its way when ctx ends still ends in something certain, and
+// no longer than a session and a connection may take to be given up.
+func (k *call) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return linger(ctx, k.settings.sessionTimeout+k.settings.connectTimeout, 2*time.Second)
+}
+
+// linger returns a context that ends after most, and leash after ctx ended.
+func linger(ctx context.Context, most, leash time.Duration) (context.Context, context.CancelFunc) {
+	long, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
+	stop := context.AfterFunc(ctx, func() {
+		t := time.NewTimer(leash)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-long.Done():
+		}
+	})
+	return long, func() {
+		stop()
+		cancel()
+	}
+}

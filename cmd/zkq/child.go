@@ -1,0 +1,53 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"time"
+)
+
+// child is a running CMD, in a process group of its own.
+type child struct {
+	cmd   *exec.Cmd
+	done  chan struct{}    // closed when it has ended
+	state *os.ProcessState // how, once done is closed
+	err   error            // of its input or output, once done is closed
+}
+
+// outputAfter is how long output is waited for that others may still write, to
+// whom a CMD that has ended left its standard output.
+const outputAfter = time.Second
+
+// startChild starts cmd with a value on its standard input. The thread that
+// starts it lives as long as the child does: Linux sends the signal that a
+// parent's death sends when the parent's *thread* ends.
+func startChild(cmd *exec.Cmd, value []byte) (*child, error) {
+	ownGroup(cmd)
+	cmd.Stdin = bytes.NewReader(value)
+	cmd.WaitDelay = outputAfter
+	c := &child{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		defer close(c.done)
+		err = cmd.Wait()
+		c.state = cmd.ProcessState
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+			c.err = err
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return c, nil
+}

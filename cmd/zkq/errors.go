@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+// The exit codes; docs/cli.md says what they promise.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNothing     = 3
+	exitLockLost    = 4
+	exitUnreachable = 5
+	exitSome        = 6
+	exitUnknown     = 8
+)
+
+// failure is an error with its exit code.
+type failure struct {
+	code    int
+	what    string // verb, queue and coordinator, once they are known
+	err     error
+	hint    string // what can be done; "" if nothing
+	usage   string // shown with wrong usage
+	settled bool   // the code stands, even if a signal came
+	said    bool   // it was reported already
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func usageError(hint, format string, args ...any) *failure {
+	return &failure{code: exitUsage, err: fmt.Errorf(format, args...), hint: hint}
+}
+
+// nothing is the error for what is not there.
+func nothing(format string, args ...any) *failure {
+	return &failure{code: exitNothing, err: fmt.Errorf(format, args...)}
+}
+
+// classify gives an error of the library its exit code and hint. Where several
+// apply, what is certain about the queue comes first.
+func classify(err error) *failure {
+	is := func(targets ...error) bool {
+		for _, t := range targets {
+			if errors.Is(err, t) {
+				return true
+			}
+		}
+		return false
+	}
+	f := &failure{code: exitFailed, err: err}
+	switch {
+	case is(coord.ErrUnknown):
+		f.code, f.hint = exitUnknown, "no answer came: the change may have been made, or may still be; look with zkq ls before you repeat it"
+	case is(zkq.ErrLockLost):
+		f.code = exitLockLost
+	case is(zkq.ErrEmpty, zkq.ErrNoEntry, zkq.ErrNotHeld):
+		f.code = exitNothing
+	case is(zkq.ErrHeld):
+		f.hint = "somebody works on it; --force removes it all the same"
+	case is(zkq.ErrLayout):
+		f.code, f.hint = exitUsage, "choose the other one with --layout, or another name"
+	case is(zkq.ErrTooLarge, zkq.ErrInvalidName, zkq.ErrInvalidPriority, zkq.ErrInvalid):
+		f.code = exitUsage
+	case is(coord.ErrTLS):
+		f.code, f.hint = exitUnreachable, "see ZKQ_CA_FILE, ZKQ_CERT_FILE and ZKQ_KEY_FILE, and whether the URL should begin with etcds: or zks:"
+	case is(coord.ErrAuth):
+		f.code, f.hint = exitUnreachable, "see ZKQ_USER and ZKQ_PASSWORD_FILE"
+	case is(coord.ErrUnreachable):
+		f.code, f.hint = exitUnreachable, "is it running, and is the address right? -c or ZKQ_COORDINATOR names it"
+	case is(coord.ErrSessionLost, context.DeadlineExceeded):
+		f.code = exitUnreachable
+	case is(coord.ErrForbidden):
+		f.hint = "the credentials do not allow it: see ZKQ_USER and ZKQ_PASSWORD_FILE"
+	case is(syscall.EPIPE):
+		f.err = errors.New("the reader of the output went away")
+	}
+	return f
+}
+
+// report prints an error and returns the exit code.
+func (p *program) report(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	var f *failure
+	if !errors.As(err, &f) {
+		f = classify(err)
+	}
+	if !f.said {
+		p.say(f)
+	}
+	return f.code
+}
+
+// say prints a failure: one line for the error, one for the hint, one for the
+// usage; or one JSON object.
+func (p *program) say(f *failure) {
+	text := errorText(f.err)
+	if f.what != "" {
+		text = f.what + ": " + text
+	}
+	if p.out.json {
+		line, err := marshal(struct {
+			Error string `json:"error"`
+			Code  int    `json:"code"`
+			Hint  string `json:"hint"`
+		}{text, f.code, f.hint})
+		if err == nil {
+			p.stderr.Write(line)
+		}
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "zkq: %s\n", printable(text))
+	if f.hint != "" {
+		fmt.Fprintf(&b, "zkq: hint: %s\n", printable(f.hint))
+	}
+	if f.code == exitUsage && f.usage != "" {
+		fmt.Fprintf(&b, "usage: %s\n", f.usage)
+	}
+	io.WriteString(p.stderr, b.String())
+}
+
+// packages are the names before the sentinels, where an error of the chain begins:
+// a path may end like one.
+var packages = regexp.MustCompile(`(^|: |\n)(?:(?:zkq|coord|lock|priority): )+`)
+
+// errorText is the error without the packages' names before the sentinels.
+func errorText(err error) string {
+	return packages.ReplaceAllString(err.Error(), "$1")
+}
+
+// hint prints a hint that goes with no error.
+func (p *program) hint(text string) {
+	fmt.Fprintf(p.stderr, "zkq: hint: %s\n", printable(text))
+}
+
+// marshal is one JSON object and a newline. Control characters beyond those that
+// JSON must escape are escaped too: the line may go to a terminal.
+func marshal(v any) ([]byte, error) {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	line := b.String()
+	if !strings.ContainsFunc(line, upperControl) {
+		return []byte(line), nil
+	}
+	var c strings.Builder
+	for _, r := range line {
+		if upperControl(r) {
+			fmt.Fprintf(&c, `\u%04x`, r)
+		} else {
+			c.WriteRune(r)
+		}
+	}
+	return []byte(c.String()), nil
+}
+
+func upperControl(r rune) bool { return r >= 0x7f && r <= 0x9f }

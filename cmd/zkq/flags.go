@@ -1,0 +1,120 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// The flags' values are read here and not by urfave, whose numbers take 0x5 and
+// 010 and whose durations take -1s. Each parser names the value and what is
+// allowed.
+
+// decimal reads a number written in decimal digits alone.
+func decimal(s string, least, most int) (int, error) {
+	n, err := strconv.Atoi(s)
+	digits := s != "" && strings.Trim(s, "0123456789") == "" && (s == "0" || s[0] != '0')
+	if err != nil || !digits || n < least || n > most {
+		allowed := fmt.Sprintf("%d to %d", least, most)
+		if most == math.MaxInt32 {
+			allowed = fmt.Sprintf("%d and more", least)
+		}
+		return 0, fmt.Errorf("%q: allowed are %s, in decimal digits alone", s, allowed)
+	}
+	return n, nil
+}
+
+// duration reads a duration in Go's syntax that is not negative.
+func duration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || strings.HasPrefix(s, "-") {
+		return 0, fmt.Errorf("%q: allowed are durations like 0, 1.5s, 2m or 1h30m, not negative", s)
+	}
+	return d, nil
+}
+
+// above0 reads a duration that is not 0 either.
+func above0(s string) (time.Duration, error) {
+	d, err := duration(s)
+	if err == nil && d == 0 {
+		err = fmt.Errorf("%q: must be more than 0", s)
+	}
+	return d, err
+}
+
+// oneOf reads a word of a few.
+func oneOf(words ...string) func(string) (string, error) {
+	return func(s string) (string, error) {
+		for _, w := range words {
+			if s == w {
+				return s, nil
+			}
+		}
+		return "", fmt.Errorf("%q: allowed are %s", s, strings.Join(words, ", "))
+	}
+}
+
+func boolean(s string) (bool, error) {
+	switch s {
+	case "1", "true":
+		return true, nil
+	case "0", "false":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q: allowed are true, 1, false, 0", s)
+}
+
+// flagValue reads a verb's flag; what it returns without one is absent.
+func flagValue[T any](c *cli.Context, name string, absent T, parse func(string) (T, error)) (T, error) {
+	if !c.IsSet(name) {
+		return absent, nil
+	}
+	v, err := parse(c.String(name))
+	if err != nil {
+		return absent, usageError("", "--%s %w", name, err)
+	}
+	return v, nil
+}
+
+// countFlag reads a flag that counts from 1; 0 means that it was not given.
+func countFlag(c *cli.Context, name string, most int) (int, error) {
+	return flagValue(c, name, 0, func(s string) (int, error) { return decimal(s, 1, most) })
+}
+
+const forever = time.Duration(math.MaxInt64)
+
+// waiting reads a duration that may also be "forever".
+func waiting(s string) (time.Duration, error) {
+	if s == "forever" {
+		return forever, nil
+	}
+	d, err := duration(s)
+	if err != nil {
+		err = errors.New(err.Error() + ", or forever")
+	}
+	return d, err
+}
+
+// stringFlag is a flag with a value; help shows value as its placeholder.
+func stringFlag(name, alias, value, usage string) cli.Flag {
+	f := &cli.StringFlag{Name: name, Usage: "`" + value + "` " + usage}
+	if alias != "" {
+		f.Aliases = []string{alias}
+	}
+	return f
+}
+
+func boolFlag(name, alias, usage string) cli.Flag {
+	f := &cli.BoolFlag{Name: name, Usage: usage}
+	if alias != "" {
+		f.Aliases = []string{alias}
+	}
+	return f
+}
+
+func helpFlag() cli.Flag { return boolFlag("help", "h", "show this help") }

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+func getVerb() verb {
+	return verb{
+		name:  "get",
+		args:  "QUEUE",
+		usage: "take an entry, print it and remove it",
+		more: `The entry is held while it is written and removed when that has succeeded. In
+the plain layout it is removed first, as kazoo's Queue does. Exit 3: nothing there.`,
+		example: []string{"zkq get -w 10s jobs", "zkq get -n 100 jobs > batch.txt"},
+		flags: []cli.Flag{
+			boolFlag("raw", "", "exactly the value's bytes, without a newline after them"),
+			stringFlag("max", "n", "N", "up to so many, those that are there (default 1)"),
+			stringFlag("wait", "w", "D", "wait so long for the first, or forever (default 0: one attempt)"),
+		},
+		min: 1, max: 1, queue: true,
+		run: get,
+	}
+}
+
+func get(ctx context.Context, k *call) error {
+	n, err := countFlag(k.flags, "max", math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	wait, err := flagValue(k.flags, "wait", 0, waiting)
+	if err != nil {
+		return err
+	}
+	if err := k.out.forValues(); err != nil {
+		return k.about(err)
+	}
+	began := time.Now()
+	return k.with(ctx, func(c coord.Coordinator) error {
+		waiting := ctx
+		if wait != forever {
+			// Reaching the coordinator is part of the wait.
+			var cancel context.CancelFunc
+			waiting, cancel = context.WithDeadline(ctx, began.Add(wait))
+			defer cancel()
+		}
+		if k.settings.layout == layoutPlain {
+			q := zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode))
+			defer q.Close()
+			return k.about(k.getPlain(ctx, waiting, q, max(n, 1), wait > 0))
+		}
+		q := k.newLocking(c, k.queue)
+		defer q.Close()
+		return k.about(k.getLocking(ctx, waiting, q, max(n, 1), wait > 0))
+	})
+}
+
+// chunk is how many entries get holds at a time.
+const chunk = 32
+
+func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n int, wait bool) error {
+	for got := 0; got < n; {
+		most := min(n-got, chunk)
+		var held []*zkq.Held
+		var err error
+		if wait && got == 0 {
+			held, err = q.TakeN(waiting, most)
+		}
+		if !wait || got > 0 || ranOut(err, ctx) {
+			// One attempt is made even if the wait was over before it began.
+			tctx, cancel := k.patient(ctx)
+			held, err = q.TryTakeN(tctx, most)
+			cancel()
+		}
+		if errors.Is(err, zkq.ErrEmpty) {
+			return emptyUnless(got, wait)
+		}
+		if err != nil {
+			return err
+		}
+		if err := k.handOver(ctx, held); err != nil {
+			return err
+		}
+		got += len(held)
+	}
+	return nil
+}
+
+// ranOut says that a wait ended by its own deadline.
+func ranOut(err error, ctx context.Context) bool {
+	return errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && !errors.Is(err, coord.ErrUnknown)
+}
+
+func emptyUnless(got int, waited bool) error {
+	switch {
+	case got > 0:
+		return nil
+	case waited:
+		return nothing("nothing came in time")
+	}
+	return nothing("nothing there")
+}
+
+// handOver writes the entries, and removes those that were written; what was not
+// is given back.
+func (k *call) handOver(ctx context.Context, held []*zkq.Held) error {
+	written := 0
+	var failed error
+	for _, h := range held {
+		if failed = ctx.Err(); failed != nil {
+			break
+		}
+		if failed = k.out.value(newHeldRecord(k.queue, k.holder, h), h.Value, k.flags.Bool("raw")); failed != nil {
+			break
+		}
+		written++
+	}
+	long, cancel := k.patient(ctx)
+	defer cancel()
+	errs := make([]error, len(held))
+	var running sync.WaitGroup
+	for i, h := range held {
+		running.Go(func() {
+			if i < written {
+				errs[i] = h.Consume(long)
+			} else if err := h.Release(long); err != nil {
+				k.log.Warn("not given back, and back when the session ends: " + printable(h.Name+": "+err.Error()))
+			}
+		})
+	}
+	running.Wait()
+	if failed != nil {
+		return failed
+	}
+	return worst(errs)
+}
+
+// worst is the error that says most: a lost lock, then an unknown outcome.
+func worst(errs []error) error {
+	var first error
+	for _, err := range errs {
+		switch {
+		case errors.Is(err, zkq.ErrLockLost):
+			return err
+		case errors.Is(err, coord.ErrUnknown), first == nil:
+			first = err
+		}
+	}
+	return first
+}
+
+func (k *call) getPlain(ctx, waiting context.Context, q *zkq.Queue, n int, wait bool) error {
+	for got := 0; got < n; got++ {
+		var e zkq.Entry
+		var err error
+		if wait && got == 0 {
+			e, err = q.Get(waiting)
+		}
+		if !wait || got > 0 || ranOut(err, ctx) {
+			tctx, cancel := k.patient(ctx)
+			e, err = q.TryGet(tctx)
+			cancel()
+		}
+		switch {
+		case errors.Is(err, zkq.ErrEmpty):
+			return emptyUnless(got, wait)
+		case errors.Is(err, coord.ErrUnknown) && e.Name != "":
+			err = fmt.Errorf("%s was printed and may still be in the queue: %w", e.Name, err)
+		case err != nil:
+			return err
+		}
+		if werr := k.out.value(newEntryRecord(k.queue, e), e.Value, k.flags.Bool("raw")); werr != nil {
+			return fmt.Errorf("%s was removed, and could not be written: %w", e.Name, werr)
+		}
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"github.com/zkq/zkq"
+)
+
+// output is standard output, which carries values and records and nothing else.
+// Each of them is one write, so that a broken pipe tells which were shown.
+type output struct {
+	json     bool
+	terminal bool
+	file     *os.File // nil if it is not one
+
+	mu     sync.Mutex
+	w      io.Writer
+	before func() // clears what a progress bar drew
+}
+
+func newOutput(w io.Writer) *output {
+	o := &output{w: w}
+	o.file, _ = w.(*os.File)
+	o.terminal = isTerminal(w)
+	return o
+}
+
+// forValues says why values must not be taken: nobody would see them.
+func (o *output) forValues() error {
+	if o.file == nil || !wasClosed(o.file) {
+		return nil
+	}
+	return &failure{
+		code: exitFailed,
+		err:  errors.New("standard output is closed"),
+		hint: "if nobody wants the values: >/dev/null",
+	}
+}
+
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func (o *output) write(b []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.before != nil {
+		o.before()
+	}
+	_, err := o.w.Write(b)
+	return err
+}
+
+// copy writes all of r at once, as no other write's neighbour within.
+func (o *output) copy(r io.Reader) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.before != nil {
+		o.before()
+	}
+	_, err := io.Copy(o.w, r)
+	return err
+}
+
+// text writes text of our own.
+func (o *output) text(s string) error { return o.write([]byte(s)) }
+
+// record writes a JSON object, or the words of a text line.
+func (o *output) record(v any, words ...string) error {
+	if !o.json {
+		return o.text(strings.Join(words, "\t") + "\n")
+	}
+	line, err := marshal(v)
+	if err != nil {
+		return err
+	}
+	return o.write(line)
+}
+
+// value writes an entry's value: as a record, as it is with raw, or with a
+// newline after it. On a terminal control characters are escaped, but for line
+// feeds and tabs.
+func (o *output) value(e entryRecord, value []byte, raw bool) error {
+	if o.json {
+		return o.record(e.with(value))
+	}
+	if o.terminal {
+		value = []byte(escape(string(value), "\n\t"))
+	}
+	if raw {
+		return o.write(value)
+	}
+	return o.write(append(value[:len(value):len(value)], '\n'))
+}
+
+// entryRecord is an entry in JSON.
+type entryRecord struct {
+	Queue      string     `json:"queue"`
+	Name       string     `json:"name"`
+	Priority   int        `json:"priority"`
+	State      zkq.State  `json:"state"`
+	Holder     string     `json:"holder"`
+	Deliveries int        `json:"deliveries"`
+	Failures   int        `json:"failures"`
+	Token      int64      `json:"token"`
+	Size       int        `json:"size"`
+	Created    *time.Time `json:"created,omitempty"`
+	Value      *string    `json:"value,omitempty"`
+	Base64     *[]byte    `json:"value_base64,omitempty"`
+}
+
+func newEntryRecord(queue string, e zkq.Entry) entryRecord {
+	return entryRecord{
+		Queue: queue, Name: e.Name, Priority: e.Priority, State: e.State, Holder: e.Holder,
+		Deliveries: e.Deliveries, Failures: e.Failures, Token: e.Token, Size: e.Size,
+		Created: known(e.Created),
+	}
+}
+
+func newHeldRecord(queue, holder string, h *zkq.Held) entryRecord {
+	return entryRecord{
+		Queue: queue, Name: h.Name, Priority: h.Priority, State: zkq.StateHeld, Holder: holder,
+		Deliveries: h.Deliveries, Failures: h.Failures, Token: h.Token, Size: len(h.Value),
+		Created: known(h.Created),
+	}
+}
+
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// with adds the value: as text if it is UTF-8, in base 64 otherwise.
+func (e entryRecord) with(value []byte) entryRecord {
+	if utf8.Valid(value) {
+		s := string(value)
+		e.Value = &s
+	} else {
+		e.Base64 = &value
+	}
+	return e
+}
+
+// table writes records: on a terminal as columns under a header, otherwise
+// separated by tabs without one, or as JSON.
+type table struct {
+	out    *output
+	header []string
+	rows   int
+	tabs   *tabwriter.Writer
+}
+
+func (o *output) table(header ...string) *table {
+	t := &table{out: o, header: header}
+	if o.terminal && !o.json {
+		t.tabs = tabwriter.NewWriter(writerFunc(o.write), 0, 8, 2, ' ', 0)
+	}
+	return t
+}
+
+type writerFunc func([]byte) error
+
+func (f writerFunc) Write(b []byte) (int, error) {
+	if err := f(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// columnsOver is how many rows share their columns' widths; what is shown of a
+// long table need not wait for its end.
+const columnsOver = 200
+
+func (t *table) row(v any, cells ...string) error {
+	for i, c := range cells {
+		if cells[i] = printable(c); cells[i] == "" {
+			cells[i] = "-"
+		}
+	}
+	if t.tabs == nil {
+		return t.out.record(v, cells...)
+	}
+	if t.rows == 0 {
+		fmt.Fprintln(t.tabs, strings.ToUpper(strings.Join(t.header, "\t")))
+	}
+	t.rows++
+	if _, err := fmt.Fprintln(t.tabs, strings.Join(cells, "\t")); err != nil {
+		return err
+	}
+	if t.rows%columnsOver == 0 {
+		return t.tabs.Flush()
+	}
+	return nil
+}
+
+func (t *table) end() error {
+	if t.tabs == nil {
+		return nil
+	}
+	return t.tabs.Flush()
+}
+
+// age is how long ago t was, as people and the duration flags write it.
+func age(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	d := max(time.Since(t), 0)
+	switch {
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	default:
+		return d.Round(time.Second).String()
+	}
+}

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// program is one run of the command: what it was given, and where it prints.
+type program struct {
+	args   []string // without the program's name
+	env    environment
+	stdin  io.Reader
+	stderr io.Writer
+	out    *output
+	open   func(context.Context, target, openOptions) (coord.Coordinator, error)
+	app    *cli.App
+	log    hclog.Logger
+}
+
+// environment is the process's, by name.
+type environment map[string]string
+
+func newEnvironment(environ []string) environment {
+	env := make(environment, len(environ))
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// run runs the command and returns its exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	return newProgram(args, stdin, stdout, stderr, environ).run(ctx)
+}
+
+func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) *program {
+	if _, ok := stderr.(*os.File); !ok {
+		stderr = &shared{w: stderr} // the logger, the hints and every CMD write to it
+	}
+	return &program{
+		args:   args,
+		env:    newEnvironment(environ),
+		stdin:  stdin,
+		stderr: stderr,
+		open:   openCoordinator,
+		log:    hclog.NewNullLogger(),
+		out:    newOutput(stdout),
+	}
+}
+
+// shared is a writer for several goroutines.
+type shared struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *shared) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
+}
+
+func (p *program) run(ctx context.Context) int {
+	p.out.json = wantsJSON(p.args, p.env)
+	p.newApp()
+	err := p.app.RunContext(ctx, append([]string{"zkq"}, p.args...))
+	return p.report(err)
+}
+
+// verb is one of the command's verbs.
+type verb struct {
+	name    string
+	args    string // as help shows them
+	usage   string // one line
+	more    string // what help says besides
+	example []string
+	flags   []cli.Flag
+	min     int  // of arguments
+	max     int  // of arguments; -1 for any number
+	queue   bool // the first argument names a queue
+	cmd     bool // a command may follow after --
+	locking bool // the plain layout has no such verb
+	offline bool // needs no settings
+	hidden  bool
+	// twoSignals: the verb deals with the second signal itself.
+	twoSignals bool
+	run        func(context.Context, *call) error
+}
+
+func verbs() []verb {
+	return []verb{
+		putVerb(), getVerb(), consumeVerb(),
+		lsVerb(), peekVerb(), statVerb(), waitVerb(),
+		rmVerb(), purgeVerb(), releaseVerb(),
+		serveVerb(), doctorVerb(), completionVerb(), versionVerb(), helpVerb(), completeVerb(),
+	}
+}
+
+// newApp makes the urfave application. What that library does by itself and a
+// queue cannot use is switched off: help as a subcommand of each verb (a queue
+// may be called "help"), commas that split values of --file, os.Exit inside of
+// it, and usage on stdout.
+func (p *program) newApp() {
+	cli.HelpFlag = nil
+	p.app = &cli.App{
+		Name:                      "zkq",
+		HelpName:                  "zkq",
+		Usage:                     "a work queue on ZooKeeper, etcd, or no server at all",
+		HideHelp:                  true,
+		HideVersion:               true,
+		DisableSliceFlagSeparator: true,
+		Flags:                     globalFlags(),
+		Writer:                    io.Discard,
+		ErrWriter:                 io.Discard,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              p.flagError,
+		Action:                    p.noVerb,
+	}
+	for _, v := range verbs() {
+		p.app.Commands = append(p.app.Commands, p.command(v))
+	}
+}
+
+func (p *program) command(v verb) *cli.Command {
+	c := &cli.Command{
+		Name:            v.name,
+		ArgsUsage:       v.args,
+		Usage:           v.usage,
+		Description:     v.more,
+		UsageText:       strings.Join(v.example, "\n"),
+		Flags:           append(v.flags, helpFlag()),
+		HideHelp:        true,
+		HideHelpCommand: true,
+		Hidden:          v.hidden,
+		SkipFlagParsing: v.hidden,
+		OnUsageError:    p.flagError,
+		Action: func(c *cli.Context) error {
+			switch root := c.Lineage()[1]; {
+			case root.Bool("help"):
+				return p.out.text(p.appHelp())
+			case root.Bool("version"):
+				return p.out.version()
+			}
+			call, err := p.newCall(c, v)
+			if err != nil {
+				return p.explain(c.Command, err)
+			}
+			if c.Bool("help") && !v.hidden {
+				return p.out.text(p.verbHelp(c.Command))
+			}
+			if err := call.prepare(); err != nil {
+				return p.explain(c.Command, err)
+			}
+			ctx, stop := call.catchSignals(c.Context)
+			defer stop()
+			return p.explain(c.Command, call.interrupted(ctx, v.run(ctx, call)))
+		},
+	}
+	return c
+}
+
+// noVerb runs when no known verb was given.
+func (p *program) noVerb(c *cli.Context) error {
+	switch {
+	case c.Bool("version"):
+		return p.out.version()
+	case c.Bool("help") || !c.Args().Present():
+		return p.out.text(p.appHelp())
+	}
+	name := c.Args().First()
+	hint := "zkq help lists the commands"
+	if near := nearest(name, p.verbNames()); near != "" {
+		hint = "did you mean " + near + "? " + hint
+	}
+	return p.explain(nil, usageError(hint, "unknown command %q", name))
+}
+
+// flagError is what urfave calls for a command line it cannot parse.
+func (p *program) flagError(c *cli.Context, err error, sub bool) error {
+	cmd := c.Command
+	if !sub {
+		cmd = nil
+	}
+	const undefined = "flag provided but not defined: -"
+	name, unknown := strings.CutPrefix(err.Error(), undefined)
+	if !unknown {
+		return p.explain(cmd, usageError("", "%s", err))
+	}
+	shown := dashed(name)
+	switch {
+	case cmd != nil && lookup(p.app.Flags, name) != nil:
+		return p.explain(cmd, usageError("flags of zkq itself stand before the command: "+p.globalFirst(c, name), "%s is not a flag of %s", shown, cmd.Name))
+	case cmd != nil:
+		return p.explain(cmd, usageError(unknownFlagHint(cmd, name), "unknown flag %s of %s", shown, cmd.Name))
+	}
+	hint := "zkq help lists the flags"
+	for _, v := range p.app.Commands {
+		if !v.Hidden && lookup(v.Flags, name) != nil && name != "help" && name != "h" {
+			hint = "it is a flag of " + v.Name + ", and stands after it: zkq " + v.Name + " " + shown + " …"
+			break
+		}
+	}
+	return p.explain(nil, usageError(hint, "unknown flag %s", shown))
+}
+
+// explain adds the verb's usage to an error of usage.
+func (p *program) explain(cmd *cli.Command, err error) error {
+	var f *failure
+	if errors.As(err, &f) && f.code == exitUsage && f.usage == "" {
+		f.usage = "zkq [global flags] COMMAND [flags] QUEUE [args]"
+		if cmd != nil {
+			f.usage = usageLine(cmd)
+		}
+	}
+	return err
+}

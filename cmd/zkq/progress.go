@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+// progress shows on stderr how far long work has come. A nil progress shows
+// nothing.
+type progress struct {
+	mu    sync.Mutex
+	bar   *progressbar.ProgressBar
+	out   *output
+	w     io.Writer
+	bytes bool // the total is in bytes of input, not in entries
+	label string
+	done  int
+	bad   int
+	total int64
+	shown time.Time
+}
+
+// newProgress starts a bar for total things, 0 if nobody knows how many; a
+// negative total is not worth one. direct says that somebody else writes to
+// standard output past us: on a terminal the two would scribble over each other.
+func (k *call) newProgress(label string, total int64, bytes, direct bool) *progress {
+	show := k.settings.progress == "always" ||
+		k.settings.progress == "auto" && isTerminal(k.stderr) && k.env["TERM"] != "dumb" && !(k.out.terminal && direct)
+	if !show || total < 0 {
+		return nil
+	}
+	most := total
+	if most == 0 {
+		most = -1
+	}
+	p := &progress{out: k.out, w: k.stderr, bytes: bytes, label: label, total: total}
+	p.bar = progressbar.NewOptions64(most,
+		progressbar.OptionSetWriter(k.stderr),
+		progressbar.OptionSetDescription(label),
+		progressbar.OptionSetWidth(24),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetSpinnerChangeInterval(0), // its goroutine has no end that can be waited for
+		progressbar.OptionShowBytes(bytes && total > 0),
+		progressbar.OptionSetPredictTime(total > 0),
+		progressbar.OptionSetElapsedTime(false),
+		progressbar.OptionSetRenderBlankState(true),
+	)
+	if k.out.terminal {
+		k.out.before = p.clear
+	}
+	return p
+}
+
+// add counts entries, and the bytes of input they were read from.
+func (p *progress) add(entries int, bytes int64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done += entries
+	p.step(entries, bytes)
+}
+
+// failed counts an entry that was not done.
+func (p *progress) failed() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bad++
+	p.step(0, 0)
+}
+
+func (p *progress) step(entries int, bytes int64) {
+	if time.Since(p.shown) >= 100*time.Millisecond {
+		p.shown = time.Now()
+		p.bar.Describe(p.text())
+	}
+	switch {
+	case p.total == 0:
+		p.bar.Add(0)
+	case p.bytes:
+		p.bar.Add64(bytes)
+	default:
+		if int64(p.done) > p.total { // more came while we worked
+			p.total = int64(p.done)
+			p.bar.ChangeMax64(p.total)
+		}
+		p.bar.Add(entries)
+	}
+}
+
+func (p *progress) text() string {
+	s := fmt.Sprintf("%s %d", p.label, p.done)
+	if p.bad > 0 {
+		s += fmt.Sprintf(", %d failed", p.bad)
+	}
+	return s
+}
+
+func (p *progress) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bar.Clear()
+}
+
+// end leaves the last count on a line of its own.
+func (p *progress) end() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bar.Describe(p.text())
+	p.bar.Exit()
+	fmt.Fprintln(p.w)
+	if p.out.terminal {
+		p.out.before = nil
+	}
+}

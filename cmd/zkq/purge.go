@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zkq/zkq"
+)
+
+func purgeVerb() verb {
+	return verb{
+		name:    "purge",
+		args:    "QUEUE",
+		usage:   "remove all entries in a state, and print how many",
+		more:    `Refused without --yes.`,
+		example: []string{"zkq purge --yes jobs"},
+		flags: []cli.Flag{
+			boolFlag("yes", "", "really"),
+			stringFlag("state", "", "STATE", "ready (default), held, delayed or dead"),
+		},
+		min: 1, max: 1, queue: true,
+		run: purge,
+	}
+}
+
+// purgeRecord is what purge did in JSON.
+type purgeRecord struct {
+	Queue   string    `json:"queue"`
+	State   zkq.State `json:"state"`
+	Removed int       `json:"removed"`
+}
+
+func purge(ctx context.Context, k *call) error {
+	st, err := flagValue(k.flags, "state", zkq.StateReady, state)
+	if err != nil {
+		return err
+	}
+	if !k.flags.Bool("yes") {
+		return usageError("zkq purge --yes removes them", "purge of %s entries of %s is refused without --yes", st, k.queue)
+	}
+	return k.withQueue(ctx, func(q queue) error {
+		n, err := q.Purge(ctx, st)
+		if n > 0 || err == nil {
+			if werr := k.out.record(purgeRecord{k.queue, st, n}, strconv.Itoa(n)); err == nil {
+				err = werr
+			}
+		}
+		return k.about(err)
+	})
+}

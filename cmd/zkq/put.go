@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
+)
+
+func putVerb() verb {
+	return verb{
+		name:  "put",
+		args:  "QUEUE [VALUE…]",
+		usage: "put entries, and print their names",
+		more: `One entry for each VALUE. Without VALUE, -l, -0 or --file all of standard
+input, byte for byte, is one entry. A newline (-l) or NUL (-0) ends an entry: the
+last may lack it, and an empty one is an empty entry.`,
+		example: []string{
+			"zkq put jobs 'hello world'",
+			"find . -name '*.wav' -print0 | zkq put -0 jobs",
+			"zkq put -- jobs -v",
+		},
+		flags: []cli.Flag{
+			stringFlag("priority", "p", "N", "0 to 999, the lowest is taken first (default 100)"),
+			boolFlag("lines", "l", "each line of standard input is an entry"),
+			boolFlag("null", "0", "the same, but NUL ends an entry"),
+			&cli.StringSliceFlag{Name: "file", Usage: "`PATH` put what is in a file as one entry; may be repeated"},
+			boolFlag("atomic", "", "put all entries in one transaction, or none"),
+		},
+		min: 1, max: -1, queue: true,
+		run: put,
+	}
+}
+
+func put(ctx context.Context, k *call) error {
+	p, err := flagValue(k.flags, "priority", priority.Default, func(s string) (int, error) { return decimal(s, 0, 999) })
+	if err != nil {
+		return err
+	}
+	in, err := k.input()
+	if err != nil {
+		return k.about(err)
+	}
+	return k.withQueue(ctx, func(q queue) error {
+		w := &putter{call: k, queue: q, priority: p, atomic: k.flags.Bool("atomic")}
+		w.progress = k.newProgress("put", inputSize(k.stdin, in), true, false)
+		defer w.progress.end()
+		return k.about(w.run(ctx, in))
+	})
+}
+
+// input is the one source of values that the command line names.
+func (k *call) input() (input, error) {
+	values, paths := k.words[1:], k.flags.StringSlice("file")
+	sources := 0
+	for _, given := range []bool{len(values) > 0, k.flags.Bool("lines"), k.flags.Bool("null"), len(paths) > 0} {
+		if given {
+			sources++
+		}
+	}
+	if sources > 1 {
+		return nil, usageError("", "values come from one source: VALUE, --lines, --null or --file")
+	}
+	switch {
+	case len(values) > 0:
+		return newWords(values)
+	case len(paths) > 0:
+		return newFiles(paths)
+	case isTerminal(k.stdin):
+		k.hint("reading from the terminal; end with Ctrl-D")
+	}
+	switch {
+	case k.flags.Bool("lines"):
+		return newPieces(k.stdin, '\n'), nil
+	case k.flags.Bool("null"):
+		return newPieces(k.stdin, 0), nil
+	}
+	return &whole{r: k.stdin}, nil
+}
+
+// inputSize is how many bytes a progress bar has ahead of it; 0 if nobody knows,
+// -1 if it is not worth one.
+func inputSize(stdin io.Reader, in input) int64 {
+	if _, ok := in.(*pieces); !ok {
+		return -1
+	}
+	if f, ok := stdin.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			return info.Size()
+		}
+	}
+	return 0
+}
+
+// The largest part of the input that is put at once. It is well below what one
+// commit takes anywhere; the more entries share a commit the faster they go.
+const (
+	batchEntries = 500
+	batchBytes   = 512 << 10
+	entryBytes   = 256 // that a commit counts for an entry besides queue name and value
+	atomicBytes  = 16 << 20
+)
+
+// putter puts an input's values, in their order: one commit at a time.
+type putter struct {
+	*call
+	queue    queue
+	priority int
+	atomic   bool
+	progress *progress
+	put      int // entries
+}
+
+// batch is a part of the input that goes into one commit.
+type batch struct {
+	values [][]byte
+	bytes  int64 // of the input
+	err    error // that ended the input
+}
+
+func (w *putter) run(ctx context.Context, in input) error {
+	// The input is read in a goroutine of its own, since a read cannot be
+	// interrupted: when ctx ends it is left behind, until the process exits.
+	batches := make(chan batch)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		defer close(batches)
+		for more := true; more; {
+			b := w.read(in)
+			more = b.err == nil
+			select {
+			case batches <- b:
+			case <-done:
+				return
+			}
+		}
+	}()
+	for {
+		var b batch
+		select {
+		case b = <-batches:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return w.so(context.Cause(ctx))
+		}
+		if err := w.commit(ctx, b); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(b.err, io.EOF):
+			return nil
+		case b.err != nil:
+			return w.so(b.err)
+		}
+	}
+}
+
+// read collects what can be had without waiting, and at least one value. With
+// --atomic it is everything or nothing.
+func (w *putter) read(in input) (b batch) {
+	size, most := 0, batchBytes
+	if w.atomic {
+		most = atomicBytes
+	}
+	before := consumed(in)
+	for {
+		v, err := in.next()
+		if err != nil {
+			b.err = err
+			break
+		}
+		b.values = append(b.values, v)
+		size += len(v) + entryBytes + len(w.call.queue)
+		if w.atomic {
+			if size > most {
+				b.err = &coord.LimitError{What: "--atomic", Unit: "bytes", Size: size, Limit: most}
+				break
+			}
+			continue
+		}
+		if len(b.values) == batchEntries || size > most || !in.ready() {
+			break
+		}
+	}
+	b.bytes = consumed(in) - before
+	if w.atomic && b.err != io.EOF {
+		b.values = nil
+	}
+	return b
+}
+
+func consumed(in input) int64 {
+	if p, ok := in.(*pieces); ok {
+		return p.read
+	}
+	return 0
+}
+
+// commit puts a batch, in as many commits as its sizes ask for, and prints the
+// names.
+func (w *putter) commit(ctx context.Context, b batch) error {
+	for rest := b.values; len(rest) > 0; {
+		n := len(rest)
+		if !w.atomic {
+			n = w.fits(rest)
+		}
+		long, cancel := w.patient(ctx)
+		names, err := w.queue.PutAll(long, rest[:n], zkq.WithPriority(w.priority))
+		cancel()
+		if err != nil {
+			return w.so(err)
+		}
+		w.put += n
+		for i, name := range names {
+			e := zkq.Entry{Name: name, Priority: w.priority, State: zkq.StateReady, Size: len(rest[i])}
+			if err := w.out.record(newEntryRecord(w.call.queue, e), name); err != nil {
+				return w.so(err)
+			}
+		}
+		rest = rest[n:]
+	}
+	w.progress.add(len(b.values), b.bytes)
+	return nil
+}
+
+// fits is how many of the values, at least one, go into one commit.
+func (w *putter) fits(values [][]byte) int {
+	size := 0
+	for i, v := range values {
+		size += len(v) + entryBytes + len(w.call.queue)
+		if size > batchBytes && i > 0 {
+			return i
+		}
+	}
+	return len(values)
+}
+
+// so adds to an error how far the put had come. Then the exit codes that say
+// that nothing was put are not true any more.
+func (w *putter) so(err error) error {
+	if w.put == 0 {
+		return err
+	}
+	f := *classify(err)
+	if f.code == exitUnreachable || f.code == exitUsage {
+		f.code = exitFailed
+	}
+	f.err = fmt.Errorf("%w (the first %d entries were put)", f.err, w.put)
+	return &f
+}

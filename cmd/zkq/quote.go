@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// quoteWord is the word as a shell reads it back.
+func quoteWord(w string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=,@%+", r)
+	}
+	switch {
+	case w == "":
+		return "''"
+	case strings.IndexFunc(w, func(r rune) bool { return !plain(r) }) < 0:
+		return w
+	case utf8.ValidString(w) && strings.IndexFunc(w, unicode.IsControl) < 0:
+		return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+	}
+	var b strings.Builder
+	b.WriteString("$'")
+	for i := range len(w) {
+		switch c := w[i]; {
+		case c == '\'' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c < 0x20 || c >= 0x7f:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	b.WriteByte('\'')
+	return b.String()
+}
+
+func quoteLine(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quoteWord(w)
+	}
+	return strings.Join(quoted, " ")
+}
+
+// printable is s with everything escaped that a terminal would act on or that
+// would break a line or a column.
+func printable(s string) string { return escape(s, "") }
+
+// escape writes control characters, and bytes that are no UTF-8, as \x1b; those
+// in keep stay.
+func escape(s, keep string) string {
+	clean := func(r rune, size int) bool {
+		if r == utf8.RuneError && size <= 1 {
+			return false
+		}
+		return !unicode.IsControl(r) || strings.ContainsRune(keep, r)
+	}
+	i := 0
+	for i < len(s) {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if !clean(r, size) {
+			break
+		}
+		i += size
+	}
+	if i == len(s) {
+		return s
+	}
+	var b strings.Builder
+	b.WriteString(s[:i])
+	for i < len(s) {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if clean(r, size) {
+			b.WriteString(s[i : i+size])
+		} else {
+			for _, c := range []byte(s[i : i+size]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		}
+		i += size
+	}
+	return b.String()
+}

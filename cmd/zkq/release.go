@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+func releaseVerb() verb {
+	return verb{
+		name:  "release",
+		args:  "QUEUE NAME",
+		usage: "break the lock of a held entry",
+		more: `The entry is ready again at once; who held it cannot remove it any more. Exit 3: it
+is not there, or not held.`,
+		example: []string{"zkq release --force jobs entry-100-0000000042"},
+		flags:   []cli.Flag{boolFlag("force", "", "really")},
+		min:     2, max: 2, queue: true, locking: true,
+		run: release,
+	}
+}
+
+func release(ctx context.Context, k *call) error {
+	name := k.words[1]
+	if err := checkEntry(name); err != nil {
+		return err
+	}
+	if !k.flags.Bool("force") {
+		return usageError("zkq release --force breaks it", "breaking the lock of %s is refused without --force: somebody may be at work on it", name)
+	}
+	return k.with(ctx, func(c coord.Coordinator) error {
+		q := k.newLocking(c, k.queue)
+		defer q.Close()
+		rctx, cancel := k.patient(ctx)
+		defer cancel()
+		err := q.BreakLock(rctx, name)
+		switch {
+		case errors.Is(err, zkq.ErrNoEntry):
+			err = nothing("no entry %s", name)
+		case errors.Is(err, zkq.ErrNotHeld):
+			err = nothing("%s is not held", name)
+		}
+		return k.about(err)
+	})
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What became of an attempt, as the job log has it.
+const (
+	outcomeDone     = "done"
+	outcomeFailed   = "failed"
+	outcomePutBack  = "put_back"
+	outcomeReleased = "released"
+	outcomeLost     = "lost"
+	outcomeUnknown  = "unknown"
+)
+
+// tally counts what became of the entries.
+type tally struct{ done, failed, putBack, released, lost, unknown int }
+
+// result is the error, and so the exit code, of the whole: unreachable, unless an
+// outcome is unknown, before lost, before what else ended it, before what became
+// of single entries.
+func (c *consumer) result() error {
+	t := c.tally
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		what string
+	}{{t.lost, "lost their lock"}, {t.unknown, "may or may not be removed"}, {t.failed, "failed"}, {t.putBack, "put back"}, {t.released, "released"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	parts = append(parts, fmt.Sprintf("%d done", t.done))
+	f := &failure{err: errors.New(strings.Join(parts, ", ")), settled: true}
+	switch {
+	case c.signal != nil:
+		f.code = c.signal.code()
+		f.err = fmt.Errorf("%w: %w", c.signal, f.err)
+	case c.fatal != nil:
+		g := classify(c.fatal)
+		f.code, f.hint = g.code, g.hint
+		f.err = fmt.Errorf("%w (%w)", g.err, f.err)
+		if f.code == exitUnreachable && t.unknown > 0 {
+			f.code = exitUnknown // unreachable promises that nothing was changed
+		}
+		if t.lost > 0 && f.code != exitUnreachable {
+			f.code = exitLockLost
+		}
+	case t.lost > 0:
+		f.code = exitLockLost
+	case t.unknown > 0:
+		f.code = exitUnknown
+	case t.failed+t.putBack+t.released > 0:
+		f.code = exitSome
+	default:
+		return nil
+	}
+	return c.about(f)
+}

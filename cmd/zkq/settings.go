@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+)
+
+// layout is which of kazoo's two queues.
+type layout string
+
+const (
+	layoutLocking layout = "locking"
+	layoutPlain   layout = "plain"
+)
+
+// settings are the global flags and what stands in for them in the environment.
+type settings struct {
+	target         target
+	layout         layout
+	json           bool
+	logLevel       hclog.Level
+	logJSON        bool
+	sessionTimeout time.Duration
+	connectTimeout time.Duration
+	progress       string
+	credentials    credentials
+}
+
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		stringFlag("coordinator", "c", "URL", "where the queues live: local:DIR, etcd://HOST:PORT,…/PREFIX, zk://HOST:PORT,…/CHROOT, etcds:// and zks:// with TLS (default: local: in your data directory)"),
+		stringFlag("layout", "", "LAYOUT", "locking (kazoo's LockingQueue, the default) or plain (kazoo's Queue)"),
+		stringFlag("output", "o", "FORMAT", "text (default) or json, one object per line"),
+		stringFlag("log-level", "", "LEVEL", "trace, debug, info, warn (default), error or off"),
+		boolFlag("log-json", "", "log in JSON"),
+		stringFlag("session-timeout", "", "D", "how long what a dead process held stays held (default 10s)"),
+		stringFlag("connect-timeout", "", "D", "how long to try to reach the coordinator (default 5s)"),
+		stringFlag("progress", "", "WHEN", "auto (default: when stderr is a terminal), always or never"),
+		boolFlag("version", "", "show the version"),
+		helpFlag(),
+	}
+}
+
+// readSettings reads the flags, and where one is not given its variable: ZKQ_ and
+// the flag's name in upper case. An empty variable counts as not there.
+func readSettings(c *cli.Context, env environment) (settings, error) {
+	g := c.Lineage()[len(c.Lineage())-2] // of zkq itself; the last one is urfave's own
+	r := settingsReader{flags: g, env: env}
+	var s settings
+	s.json = read(&r, "output", "text", oneOf("text", "json")) == "json"
+	s.layout = layout(read(&r, "layout", string(layoutLocking), oneOf(string(layoutLocking), string(layoutPlain))))
+	s.logLevel = hclog.LevelFromString(read(&r, "log-level", "warn", oneOf("trace", "debug", "info", "warn", "error", "off")))
+	s.logJSON = read(&r, "log-json", false, boolean)
+	s.sessionTimeout = read(&r, "session-timeout", 10*time.Second, above0)
+	s.connectTimeout = read(&r, "connect-timeout", 5*time.Second, above0)
+	s.progress = read(&r, "progress", "auto", oneOf("auto", "always", "never"))
+	url, name := r.value("coordinator")
+	if r.err != nil {
+		return s, r.err
+	}
+	var err error
+	if s.target, err = parseTarget(url, env); err != nil {
+		return s, usageError("", "%s %w", name, err)
+	}
+	s.credentials, err = readCredentials(s.target, env)
+	return s, err
+}
+
+// settingsReader reads one setting after the other up to the first error.
+type settingsReader struct {
+	flags *cli.Context
+	env   environment
+	err   error
+}
+
+// value returns what a setting was given as, "" for not at all, and by which
+// name.
+func (r *settingsReader) value(flag string) (value, name string) {
+	if r.flags.IsSet(flag) {
+		return fmt.Sprint(r.flags.Value(flag)), "--" + flag
+	}
+	name = "ZKQ_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+	return r.env[name], name
+}
+
+func read[T any](r *settingsReader, flag string, absent T, parse func(string) (T, error)) T {
+	value, name := r.value(flag)
+	if r.err != nil || value == "" && !r.flags.IsSet(flag) {
+		return absent
+	}
+	v, err := parse(value)
+	if err != nil {
+		r.err = usageError("", "%s %w", name, err)
+		return absent
+	}
+	return v
+}
+
+// wantsJSON guesses, before the command line was parsed, how its errors should
+// look.
+func wantsJSON(args []string, env environment) bool {
+	format := env["ZKQ_OUTPUT"]
+	for i, a := range args {
+		if !flagLike(a) {
+			if i == 0 || !flagLike(args[i-1]) || strings.Contains(args[i-1], "=") {
+				break
+			}
+			continue
+		}
+		name, value, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if name != "o" && name != "output" {
+			continue
+		}
+		if !inline && i+1 < len(args) {
+			value = args[i+1]
+		}
+		format = value
+	}
+	return format == "json"
+}
+
+func newLogger(w io.Writer, s settings) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Name:       "zkq",
+		Level:      s.logLevel,
+		Output:     w,
+		JSONFormat: s.logJSON,
+		TimeFn:     func() time.Time { return time.Now().UTC() },
+	})
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// signalError is the signal that ended a verb early.
+type signalError struct{ sig os.Signal }
+
+func (e *signalError) Error() string {
+	if e.sig == syscall.SIGTERM {
+		return "terminated"
+	}
+	return "interrupted"
+}
+
+// code is what a shell reports for a process that the signal ended.
+func (e *signalError) code() int {
+	if s, ok := e.sig.(syscall.Signal); ok {
+		return 128 + int(s)
+	}
+	return exitFailed
+}
+
+// catchSignals returns a context that ends with the first SIGINT or SIGTERM,
+// which is its cause, and a function that ends the catching. The second one
+// reaches k.second if the verb wants it, and ends the process otherwise. SIGPIPE
+// is caught and dropped, so that the write that met the broken pipe returns an
+// error and what it would have shown can be given back. A signal that was
+// ignored when zkq started, as SIGINT is in a shell's background, stays ignored.
+func (k *call) catchSignals(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	k.second = make(chan *signalError, 1)
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	caught := make(chan os.Signal, 2)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		if !signal.Ignored(s) {
+			signal.Notify(caught, s)
+		}
+	}
+	quit := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for first := true; ; first = false {
+			select {
+			case <-quit:
+				return
+			case s := <-caught:
+				switch {
+				case !first:
+					select {
+					case k.second <- &signalError{s}:
+					default:
+					}
+				case !k.verb.twoSignals:
+					signal.Stop(caught)
+					fallthrough
+				default:
+					cancel(&signalError{s})
+				}
+			}
+		}
+	})
+	var once sync.Once
+	return ctx, func() {
+		once.Do(func() {
+			signal.Stop(caught)
+			signal.Stop(pipe)
+			close(quit)
+			running.Wait()
+			cancel(nil)
+		})
+	}
+}

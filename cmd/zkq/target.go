@@ -1,0 +1,187 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// target is where the queues live.
+type target struct {
+	scheme string   // local, etcd, etcds, zk, zks
+	dir    string   // of the embedded store, absolute
+	hosts  []string // host:port
+	prefix string   // "" or "/a/b"
+}
+
+// String is the URL that leads to the same place from anywhere on this machine.
+func (t target) String() string {
+	if t.scheme == "local" {
+		return "local:" + t.dir
+	}
+	return t.scheme + "://" + strings.Join(t.hosts, ",") + t.prefix
+}
+
+func (t target) encrypted() bool { return t.scheme == "etcds" || t.scheme == "zks" }
+
+// parseTarget reads a coordinator's URL; "" is the embedded store in the user's
+// data directory. Its errors never repeat user information.
+func parseTarget(url string, env environment) (target, error) {
+	if url == "" {
+		url = "local:"
+	}
+	scheme, rest, ok := strings.Cut(url, ":")
+	if !ok {
+		return target{}, fmt.Errorf("%q: has no scheme; allowed are local:, etcd://, etcds://, zk:// and zks://", url)
+	}
+	port := "2379"
+	switch scheme {
+	case "local":
+		dir, err := localDir(rest, env)
+		return target{scheme: scheme, dir: dir}, err
+	case "zk", "zks":
+		port = "2181"
+	case "etcd", "etcds":
+	default:
+		return target{}, fmt.Errorf("scheme %q: allowed are local:, etcd://, etcds://, zk:// and zks://", scheme)
+	}
+	rest, ok = strings.CutPrefix(rest, "//")
+	if !ok {
+		return target{}, fmt.Errorf("%s: must be followed by //HOST:PORT", scheme)
+	}
+	hosts, prefix, _ := strings.Cut(rest, "/")
+	if strings.Contains(hosts, "@") {
+		return target{}, fmt.Errorf("%s URL: user information is not taken from URLs, which others can see; set ZKQ_USER and ZKQ_PASSWORD_FILE", scheme)
+	}
+	t := target{scheme: scheme}
+	if prefix = strings.TrimSuffix(prefix, "/"); prefix != "" {
+		t.prefix = "/" + prefix
+		if strings.ContainsAny(prefix, "?#") {
+			return target{}, fmt.Errorf("prefix %q: must not contain ? or #", t.prefix)
+		}
+		if err := coord.CheckPath(t.prefix); err != nil {
+			return target{}, fmt.Errorf("prefix: %w", err)
+		}
+	}
+	for _, h := range strings.Split(hosts, ",") {
+		host, err := hostPort(h, port)
+		if err != nil {
+			return target{}, err
+		}
+		t.hosts = append(t.hosts, host)
+	}
+	return t, nil
+}
+
+// hostPort checks an address and adds the port where it has none.
+func hostPort(address, port string) (string, error) {
+	bad := func(why string) (string, error) {
+		return "", fmt.Errorf("address %q: %s", address, why)
+	}
+	host := address
+	if strings.Contains(address, ":") && !strings.HasSuffix(address, "]") {
+		var err error
+		if host, port, err = net.SplitHostPort(address); err != nil {
+			return bad("allowed are HOST, HOST:PORT and [IPv6]:PORT")
+		}
+	} else {
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || port[0] == '+' {
+		return bad("ports are 1 to 65535")
+	}
+	if host == "" {
+		return bad("the host is missing")
+	}
+	if strings.ContainsAny(host, "/?#[] ") || printable(host) != host {
+		return bad("is not a host's name")
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// localDir is the directory of the embedded store, made absolute.
+func localDir(dir string, env environment) (string, error) {
+	switch {
+	case dir == "~" || strings.HasPrefix(dir, "~/"):
+		return "", fmt.Errorf("local:%s: the shell does not expand ~ there; write local:\"$HOME\"%s", dir, dir[1:])
+	case strings.ContainsRune(dir, 0):
+		return "", fmt.Errorf("local:%q: is not a path", dir)
+	case dir != "":
+		return filepath.Abs(dir)
+	case filepath.IsAbs(env["XDG_DATA_HOME"]):
+		return filepath.Join(env["XDG_DATA_HOME"], "zkq"), nil
+	case filepath.IsAbs(env["HOME"]):
+		return filepath.Join(env["HOME"], ".local", "share", "zkq"), nil
+	}
+	return "", fmt.Errorf("local: neither XDG_DATA_HOME nor HOME says where your data directory is; name one with local:DIR")
+}
+
+// credentials are how to log in, and whom to trust.
+type credentials struct {
+	user, password string
+	tls            *tls.Config
+}
+
+// readCredentials reads what the environment says about them. What the target
+// has no use for is an error rather than passed over, since somebody believes to
+// be protected by it; only the embedded store, which no one else can reach,
+// ignores it.
+func readCredentials(t target, env environment) (credentials, error) {
+	var c credentials
+	if t.scheme == "local" {
+		return c, nil
+	}
+	c.user = env["ZKQ_USER"]
+	file := env["ZKQ_PASSWORD_FILE"]
+	if (c.user == "") != (file == "") {
+		return c, usageError("", "ZKQ_USER and ZKQ_PASSWORD_FILE go together: one of them is not set")
+	}
+	if file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return c, usageError("", "ZKQ_PASSWORD_FILE: %w", err)
+		}
+		c.password = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+		if c.password == "" {
+			return c, usageError("", "ZKQ_PASSWORD_FILE: %s is empty", file)
+		}
+	}
+	if !t.encrypted() {
+		for _, name := range []string{"ZKQ_CA_FILE", "ZKQ_CERT_FILE", "ZKQ_KEY_FILE"} {
+			if env[name] != "" {
+				return c, usageError("write "+t.scheme+"s:// for TLS, or unset "+name, "%s is set, and %s:// does not use TLS", name, t.scheme)
+			}
+		}
+		return c, nil
+	}
+	c.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	if file := env["ZKQ_CA_FILE"]; file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return c, usageError("", "ZKQ_CA_FILE: %w", err)
+		}
+		c.tls.RootCAs = x509.NewCertPool()
+		if !c.tls.RootCAs.AppendCertsFromPEM(pem) {
+			return c, usageError("", "ZKQ_CA_FILE: %s holds no certificate in PEM form", file)
+		}
+	}
+	cert, key := env["ZKQ_CERT_FILE"], env["ZKQ_KEY_FILE"]
+	if (cert == "") != (key == "") {
+		return c, usageError("", "ZKQ_CERT_FILE and ZKQ_KEY_FILE go together: one of them is not set")
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return c, usageError("", "ZKQ_CERT_FILE, ZKQ_KEY_FILE: %w", err)
+		}
+		c.tls.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
