@@ -1,0 +1,138 @@
+//go:build cluster
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testetcd"
+	"github.com/zkq/zkq/internal/testzk"
+)
+
+func TestConformanceOfZooKeeper(t *testing.T) {
+	s := zooKeeper(t)
+	coordtest.Run(t, coordtest.Factory{
+		New: func(*testing.T) coordtest.Service {
+			return &space{service: s, root: newRoot(), wrap: func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
+				return zooKeeperClient{c, l.(*testzk.Link), t}
+			}}
+		},
+		Timeout: s.session,
+	})
+}
+
+func TestConformanceOfEtcd(t *testing.T) {
+	s := etcd(t)
+	s.session = 3 * time.Second
+	admin := etcdClient(t, s)
+	coordtest.Run(t, coordtest.Factory{
+		New: func(*testing.T) coordtest.Service {
+			return &space{service: s, root: newRoot(), wrap: func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
+				return &etcdSuiteClient{Coordinator: c, Link: l.(*testetcd.Link), admin: admin}
+			}}
+		},
+		Timeout: s.session,
+	})
+}
+
+var roots atomic.Int64
+
+// newRoot is a place that no other test has used, in this run or another.
+func newRoot() string {
+	return fmt.Sprintf("/cluster/%d-%d-%d", time.Now().UnixMilli(), os.Getpid(), roots.Add(1))
+}
+
+// space is a part of a cluster for one case of the suite.
+type space struct {
+	*service
+	root string
+	wrap func(*testing.T, coord.Coordinator, link) coord.Coordinator
+	t    *testing.T
+}
+
+func (s *space) Open(t *testing.T) coord.Coordinator {
+	t.Helper()
+	s.t = t
+	l := s.link(t, s.addresses()...)
+	c, err := open(within(t, 20*time.Second), s.name, l.Addresses(), s.root, s.session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	wrapped := s.wrap(t, c, l)
+	if _, err := wrapped.Session(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return wrapped
+}
+
+// Restart kills one member after the other, each once the one before serves again.
+func (s *space) Restart() {
+	for _, m := range s.members {
+		m.kill(s.t)
+		m.start(s.t)
+		s.leader(s.t)
+	}
+}
+
+// zooKeeperClient has the hooks of the suite.
+type zooKeeperClient struct {
+	coord.Coordinator
+	*testzk.Link
+	t *testing.T
+}
+
+func (c zooKeeperClient) Close() error { return c.Coordinator.Close() }
+
+func (c zooKeeperClient) Expire() bool {
+	had, err := c.Link.Expire()
+	if err != nil {
+		c.t.Errorf("expire: %v", err)
+	}
+	return had
+}
+
+// etcdSuiteClient has the hooks of the suite.
+type etcdSuiteClient struct {
+	coord.Coordinator
+	*testetcd.Link
+	admin *clientv3.Client
+
+	mu sync.Mutex
+	id string // of the session it was last given
+}
+
+func (c *etcdSuiteClient) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	if err == nil {
+		c.mu.Lock()
+		c.id = s.ID()
+		c.mu.Unlock()
+	}
+	return s, err
+}
+
+// Expire revokes the lease.
+func (c *etcdSuiteClient) Expire() bool {
+	c.mu.Lock()
+	id, err := strconv.ParseInt(c.id, 16, 64)
+	c.mu.Unlock()
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err = c.admin.Revoke(ctx, clientv3.LeaseID(id))
+	return err == nil
+}
