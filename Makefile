@@ -1,0 +1,37 @@
+# Plain `make` prints the targets: the text after ## is their documentation.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo deps test check images up integration down build clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: build ## hash Go's own source tree with four workers, and kill one half way (no server needed)
+	@scripts/demo.sh
+
+deps: ## install what the tests use and this machine lacks, from the distribution's packages
+	@scripts/deps.sh
+
+test: ## run every test this machine can run, and say which parts it could not
+	@scripts/test.sh
+
+check: ## formatting, go vet, staticcheck, and the tests under the race detector
+	@scripts/check.sh
+
+images: ## build stand-ins for the images of docker-compose.yml, for machines that cannot pull them
+	@scripts/images.sh
+
+up: ## start three ZooKeeper and three etcd members in containers, and wait until they serve
+	@scripts/up.sh
+
+integration: ## test against the clusters of `make up`: the contract, then faults on both while workers run
+	@scripts/integration.sh
+
+down: ## remove the clusters of `make up` and all that they kept
+	@scripts/down.sh
+
+build: ## bin/zkq
+	@scripts/build.sh
+
+clean: ## remove what the other targets made in this tree
+	rm -rf bin

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# make check: formatting, go vet, staticcheck, and the tests under the race detector. Stops at the first that fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The tools have a module of their own, so that none of what they need is in the library's go.mod.
+tool() { go tool -modfile=tools/go.mod "$@"; }
+step() { printf '== %s\n' "$*"; }
+
+step gofumpt
+unformatted=$(tool gofumpt -l .)
+if [ -n "$unformatted" ]; then
+  printf '%s\n' "$unformatted"
+  echo "not formatted as gofumpt does: go tool -modfile=tools/go.mod gofumpt -w ."
+  exit 1
+fi
+
+step go vet
+go vet ./...
+go vet -tags cluster ./integration/...
+
+step staticcheck
+tool staticcheck ./...
+tool staticcheck -tags cluster ./integration/...
+
+step go test -race
+if ! printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | "${CC:-gcc}" -x c -o /dev/null - 2>/dev/null; then
+  echo "the race detector needs a C compiler, and ${CC:-gcc} does not compile here: make deps"
+  exit 1
+fi
+CGO_ENABLED=1 go test -race -shuffle=on ./...
