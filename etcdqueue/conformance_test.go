@@ -22,10 +22,10 @@ func TestConformanceOfThreeMembers(t *testing.T) { conform(t, three.get(t), 3*ti
 
 func conform(t *testing.T, cluster *testetcd.Cluster, timeout time.Duration) {
 	admin := cluster.Client(t)
-	coordtest.Run(t, coordtest.Factory{
-		New:     func(t *testing.T) coordtest.Service { return &service{cluster, admin, prefix(), timeout} },
-		Timeout: timeout,
-	})
+	with := func(timeout time.Duration) func(*testing.T) coordtest.Service {
+		return func(*testing.T) coordtest.Service { return &service{cluster, admin, prefix(), timeout} }
+	}
+	coordtest.Run(t, coordtest.Factory{New: with(timeout), Restarting: with(20 * time.Second), Timeout: timeout})
 }
 
 // service is a prefix of a cluster.

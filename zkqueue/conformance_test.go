@@ -13,26 +13,32 @@ import (
 
 func TestConformanceOfOneServer(t *testing.T) {
 	c := servers.Single(t)
-	f := coordtest.Factory{New: func(t *testing.T) coordtest.Service { return restartable{service{c, chroot(t)}} }, Timeout: 4 * time.Second}
+	f := conformance(c)
 	if os.Getenv("ZKQ_TEST_ZOOKEEPER") != "" {
-		f.New = func(t *testing.T) coordtest.Service { return service{c, chroot(t)} }
+		f.New = func(t *testing.T) coordtest.Service { return service{c, chroot(t), timeout} }
 		f.Without = []string{"Restart"}
 	}
 	coordtest.Run(t, f)
 }
 
 func TestConformanceOfThreeServers(t *testing.T) {
-	c := servers.Ensemble(t)
-	coordtest.Run(t, coordtest.Factory{
-		New:     func(t *testing.T) coordtest.Service { return restartable{service{c, chroot(t)}} },
-		Timeout: 4 * time.Second,
-	})
+	coordtest.Run(t, conformance(servers.Ensemble(t)))
+}
+
+const timeout = 4 * time.Second
+
+func conformance(c *testzk.Cluster) coordtest.Factory {
+	with := func(timeout time.Duration) func(*testing.T) coordtest.Service {
+		return func(t *testing.T) coordtest.Service { return restartable{service{c, chroot(t), timeout}} }
+	}
+	return coordtest.Factory{New: with(timeout), Restarting: with(20 * time.Second), Timeout: timeout}
 }
 
 // service is a chroot of a cluster.
 type service struct {
 	cluster *testzk.Cluster
 	root    string
+	timeout time.Duration
 }
 
 func (s service) Open(t *testing.T) coord.Coordinator {
@@ -42,7 +48,7 @@ func (s service) Open(t *testing.T) coord.Coordinator {
 		addresses = append(addresses, addresses[0])
 	}
 	link := testzk.NewLink(t, addresses...)
-	return client{open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: s.root, SessionTimeout: 4 * time.Second}), link, t}
+	return client{open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: s.root, SessionTimeout: s.timeout}), link, t}
 }
 
 // restartable is a service whose servers are ours.

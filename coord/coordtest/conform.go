@@ -29,6 +29,10 @@ type Factory struct {
 	// hook that is missing without being named here fails the test, and so does
 	// one that is named and there.
 	Without []string
+
+	// Restarting is New for the cases that restart the service: sessions of its
+	// clients last longer than a restart does on a busy machine. nil: New.
+	Restarting func(t *testing.T) Service
 }
 
 // Service is one coordination service, empty for all that its clients see.
@@ -139,6 +143,9 @@ func runCase(t *testing.T, f Factory, e example) {
 			if slices.Contains(f.Without, name) {
 				t.Skipf("the service has no hook %s", name)
 			}
+		}
+		if f.Restarting != nil && slices.Contains(e.needs, "Restart") {
+			f.New = f.Restarting
 		}
 		if f.Virtual {
 			synctest.Test(t, func(t *testing.T) { e.run(newEnv(t, f)) })

@@ -22,13 +22,8 @@ import (
 
 func TestConformanceOfZooKeeper(t *testing.T) {
 	s := zooKeeper(t)
-	coordtest.Run(t, coordtest.Factory{
-		New: func(*testing.T) coordtest.Service {
-			return &space{service: s, root: newRoot(), wrap: func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
-				return zooKeeperClient{c, l.(*testzk.Link), t}
-			}}
-		},
-		Timeout: s.session,
+	conform(t, s, func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
+		return zooKeeperClient{c, l.(*testzk.Link), t}
 	})
 }
 
@@ -36,14 +31,18 @@ func TestConformanceOfEtcd(t *testing.T) {
 	s := etcd(t)
 	s.session = 3 * time.Second
 	admin := etcdClient(t, s)
-	coordtest.Run(t, coordtest.Factory{
-		New: func(*testing.T) coordtest.Service {
-			return &space{service: s, root: newRoot(), wrap: func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
-				return &etcdSuiteClient{Coordinator: c, Link: l.(*testetcd.Link), admin: admin}
-			}}
-		},
-		Timeout: s.session,
+	conform(t, s, func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
+		return &etcdSuiteClient{Coordinator: c, Link: l.(*testetcd.Link), admin: admin}
 	})
+}
+
+func conform(t *testing.T, s *service, wrap func(*testing.T, coord.Coordinator, link) coord.Coordinator) {
+	with := func(s service) func(*testing.T) coordtest.Service {
+		return func(*testing.T) coordtest.Service { return &space{service: &s, root: newRoot(), wrap: wrap} }
+	}
+	patient := *s
+	patient.session = 20 * time.Second
+	coordtest.Run(t, coordtest.Factory{New: with(*s), Restarting: with(patient), Timeout: s.session})
 }
 
 var roots atomic.Int64
