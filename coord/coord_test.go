@@ -15,14 +15,27 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var limits = coord.Limits{ValueBytes: 100, CommitBytes: 1000, CommitOps: 3, Creates: 5}
+var limits = coord.Limits{ValueBytes: 100, CommitBytes: 1500, CommitOps: 6, Creates: 8}
+
+func creates(n int) []coord.Op {
+	return slices.Repeat([]coord.Op{coord.CreateSequential("/q/e-", nil)}, n)
+}
+
+func checks(n int) (ops []coord.Op) {
+	for i := range n {
+		ops = append(ops, coord.Check(fmt.Sprint("/c", i), 1))
+	}
+	return ops
+}
 
 func TestCheckOpsTakesWhatIsWithinTheLimits(t *testing.T) {
 	for _, ops := range [][]coord.Op{
 		nil,
 		{coord.Create("/a", make([]byte, 100))},
 		{coord.Touch("/a", nil, 1), coord.CreateEphemeral("/b", nil), coord.Delete("/c", 0)},
-		slices.Repeat([]coord.Op{coord.CreateSequential("/q/e-", nil)}, 5),
+		creates(8),
+		append(checks(coord.MaxBeside), creates(4)...),
+		append([]coord.Op{coord.Set("/a", nil, 1), coord.Touch("/b", nil, 1), coord.Delete("/c", 1)}, creates(5)...),
 	} {
 		if err := coord.CheckOps(limits, ops); err != nil {
 			t.Errorf("CheckOps(%v) = %v", ops, err)
@@ -38,9 +51,13 @@ func TestCheckOpsRefusesTheRestAndSaysWhy(t *testing.T) {
 	}{
 		{[]coord.Op{coord.Create("/a", make([]byte, 101))}, coord.ErrTooLarge, "101 bytes, the limit is 100"},
 		{[]coord.Op{coord.Set("/a", nil, 1), coord.Delete("/a", 1)}, coord.ErrInvalid, "both name /a"},
-		{[]coord.Op{coord.Check("/a", 1), coord.Check("/b", 1), coord.Check("/c", 1), coord.Check("/d", 1)}, coord.ErrTooLarge, "4 ops, the limit is 3"},
-		{slices.Repeat([]coord.Op{coord.CreateSequential("/q/e-", nil)}, 6), coord.ErrTooLarge, "6 ops, the limit is 5"},
-		{slices.Repeat([]coord.Op{coord.CreateSequential("/q/e-", make([]byte, 100))}, 5), coord.ErrTooLarge, "the limit is 1000"},
+		{checks(7), coord.ErrTooLarge, "7 ops, the limit is 6"},
+		{append(creates(2), checks(coord.MaxBeside+1)...), coord.ErrTooLarge, "7 ops, the limit is 6"},
+		{append(creates(6), coord.CreateEphemeral("/a", nil)), coord.ErrTooLarge, "7 ops, the limit is 6"},
+		{append(creates(6), coord.Replace("/a", nil, 1)), coord.ErrTooLarge, "7 ops, the limit is 6"},
+		{creates(9), coord.ErrTooLarge, "9 ops, the limit is 8"},
+		{append(checks(1), creates(8)...), coord.ErrTooLarge, "9 ops, the limit is 8"},
+		{slices.Repeat([]coord.Op{coord.CreateSequential("/q/e-", make([]byte, 100))}, 8), coord.ErrTooLarge, "the limit is 1500"},
 		{[]coord.Op{{Path: "/a"}}, coord.ErrInvalid, "kind"},
 		{[]coord.Op{{Kind: 99, Path: "/a"}}, coord.ErrInvalid, "kind 99"},
 		{[]coord.Op{coord.Create("a", nil)}, coord.ErrInvalid, `"a"`},

@@ -128,6 +128,13 @@ type ListOptions struct {
 	// the call began. Without it a listing holds this session's own changes and
 	// all that a received signal announced, but may lag behind others.
 	Fresh bool
+	// Born, when not 0, leaves only what [CreateSequential] made in the commit of
+	// this revision and is still there, however often it was written since; other
+	// nodes of that commit may be listed or not. It tells a putter whose answer
+	// was lost what its entries are called, by the [Node.Revision] of a node that
+	// the same commit wrote last. It is always Fresh, and goes with neither After
+	// nor Limit: what one commit creates is one listing.
+	Born int64
 }
 
 // List is a listing.
@@ -150,5 +157,5 @@ type Limits struct {
 	ValueBytes  int // the largest value of one node
 	CommitBytes int // all paths and values of a commit, framing included
 	CommitOps   int // ops in a commit
-	Creates     int // ops in a commit of nothing but persistent creates: at least CommitOps
+	Creates     int // ops in a commit of persistent creates and no more than [MaxBeside] others: at least CommitOps
 }

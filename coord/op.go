@@ -105,8 +105,7 @@ type Result struct {
 // CheckOps is what every driver asks before it sends a commit: each path is
 // valid, no two ops name the same one, and the whole is within the limits.
 func CheckOps(l Limits, ops []Op) error {
-	onlyCreates := true
-	size := 0
+	size, beside := 0, 0
 	seen := make(map[string]int, len(ops))
 	for i, op := range ops {
 		if err := checkOp(op); err != nil {
@@ -116,8 +115,12 @@ func CheckOps(l Limits, ops []Op) error {
 			return &LimitError{What: "value of " + op.Path, Unit: "bytes", Size: len(op.Value), Limit: l.ValueBytes}
 		}
 		size += OpOverhead + len(op.Path) + len(op.Value)
-		if op.Kind != KindCreate && op.Kind != KindSequential {
-			onlyCreates = false
+		switch op.Kind {
+		case KindCreate, KindSequential:
+		case KindEphemeral, KindReplace:
+			beside += MaxBeside + 1
+		default:
+			beside++
 		}
 		if op.Kind == KindSequential {
 			continue
@@ -128,7 +131,7 @@ func CheckOps(l Limits, ops []Op) error {
 		seen[op.Path] = i
 	}
 	most := l.CommitOps
-	if onlyCreates {
+	if beside <= MaxBeside {
 		most = l.Creates
 	}
 	if len(ops) > most {
@@ -139,6 +142,11 @@ func CheckOps(l Limits, ops []Op) error {
 	}
 	return nil
 }
+
+// MaxBeside is how many sets, touches, deletes and checks may stand in a commit of
+// more than CommitOps persistent creates: enough for a marker that tells whether
+// it was applied. Ephemeral creates and replaces may not.
+const MaxBeside = 4
 
 // OpOverhead is what [CheckOps] counts for each op besides its path and value.
 // It is more than either service's framing, a sequential suffix included.
@@ -180,6 +188,22 @@ func CheckDir(dir string) error {
 		return nil
 	}
 	return CheckPath(dir)
+}
+
+// CheckList is what every driver asks before it lists.
+func CheckList(dir string, o ListOptions) error {
+	if err := CheckDir(dir); err != nil {
+		return err
+	}
+	switch {
+	case o.Limit < 0:
+		return fmt.Errorf("limit %d: %w", o.Limit, ErrInvalid)
+	case o.Born < 0:
+		return fmt.Errorf("revision %d: %w", o.Born, ErrInvalid)
+	case o.Born != 0 && (o.After != "" || o.Limit != 0):
+		return fmt.Errorf("a commit's nodes are not listed in pages: %w", ErrInvalid)
+	}
+	return nil
 }
 
 // BadByte returns where the first character of s begins that no path may hold,

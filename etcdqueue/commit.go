@@ -19,12 +19,13 @@ import (
 
 // etcd's limits, as a server without options has them. Of the ops of a transaction
 // one comparison goes to the session. The ops of a nested transaction count on top
-// of the outer ones, so 64 times 64 creates are what fits.
+// of the outer ones, the comparisons there included, so 64 times 64 writes are what
+// fits.
 const (
 	maxOps     = 128
 	commitOps  = maxOps - 1
 	nest       = maxOps / 2
-	creates    = nest * nest
+	mostOps    = nest * nest
 	maxRequest = 1536<<10 - 1<<10 // the server adds a header
 
 	valueBytes  = 1 << 20
@@ -35,7 +36,7 @@ const (
 // by refusing a commit; from then on CommitOps is lower.
 func (s *session) Limits() coord.Limits {
 	ops := int(s.c.most.Load())
-	l := coord.Limits{ValueBytes: valueBytes, CommitBytes: commitBytes, CommitOps: ops, Creates: creates}
+	l := coord.Limits{ValueBytes: valueBytes, CommitBytes: commitBytes, CommitOps: ops, Creates: mostOps}
 	if ops < commitOps {
 		l.Creates = ops
 	}
@@ -146,49 +147,71 @@ func (c *commit) small() (*pb.TxnRequest, error) {
 	for i, op := range c.ops {
 		key := c.s.c.key(c.paths[i])
 		t.Failure = append(t.Failure, look(key))
-		switch op.Kind {
-		case coord.KindCreate, coord.KindEphemeral, coord.KindSequential:
+		if creates(op) {
 			t.Compare = append(t.Compare, absent(key))
-		default:
+		} else {
 			t.Compare = append(t.Compare, at(key, op.Fence))
 		}
-		switch op.Kind {
-		case coord.KindCreate, coord.KindSequential, coord.KindReplace:
-			t.Success = append(t.Success, put(&pb.PutRequest{Key: key, Value: op.Value}))
-		case coord.KindEphemeral:
-			t.Success = append(t.Success, put(&pb.PutRequest{Key: key, Value: op.Value, Lease: c.s.lease}))
-		case coord.KindSet:
-			t.Success = append(t.Success, put(&pb.PutRequest{Key: key, Value: op.Value, IgnoreLease: true}))
-		case coord.KindTouch:
-			t.Success = append(t.Success, put(&pb.PutRequest{Key: key, IgnoreValue: true, IgnoreLease: true}))
-		case coord.KindDelete:
-			t.Success = append(t.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: key}}})
-		}
+		t.Success = c.write(t.Success, i)
 	}
 	return t, nil
+}
+
+// creates says whether the op wants its path free.
+func creates(op coord.Op) bool {
+	switch op.Kind {
+	case coord.KindCreate, coord.KindEphemeral, coord.KindSequential:
+		return true
+	}
+	return false
+}
+
+// write adds what an op writes, if it does.
+func (c *commit) write(to []*pb.RequestOp, i int) []*pb.RequestOp {
+	op, key := c.ops[i], c.s.c.key(c.paths[i])
+	switch op.Kind {
+	case coord.KindCreate, coord.KindSequential, coord.KindReplace:
+		return append(to, put(&pb.PutRequest{Key: key, Value: op.Value}))
+	case coord.KindEphemeral:
+		return append(to, put(&pb.PutRequest{Key: key, Value: op.Value, Lease: c.s.lease}))
+	case coord.KindSet:
+		return append(to, put(&pb.PutRequest{Key: key, Value: op.Value, IgnoreLease: true}))
+	case coord.KindTouch:
+		return append(to, put(&pb.PutRequest{Key: key, IgnoreValue: true, IgnoreLease: true}))
+	case coord.KindDelete:
+		return append(to, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: key}}})
+	}
+	return to
 }
 
 // large is a transaction of persistent creates that are too many to be compared
 // one by one. Fixed paths are read first; then, for each directory, the range
 // from the first to the last of them must hold nothing newer than that reading.
 // Sequential names of one prefix are a range of their own, which must be empty.
+// The few ops of other kinds are compared each by itself.
 func (c *commit) large() (*pb.TxnRequest, error) {
+	const guards = (nest - 1 - coord.MaxBeside) / 2 // for fixed names, and for sequential ones
 	fixed, sequential := make(map[string][]int), make(map[string][]int)
+	t := &pb.TxnRequest{Compare: []*pb.Compare{c.s.stands()}, Failure: []*pb.RequestOp{look(c.s.key)}}
 	for i, op := range c.ops {
-		if op.Kind == coord.KindSequential {
+		switch {
+		case op.Kind == coord.KindSequential:
 			sequential[op.Path] = append(sequential[op.Path], i)
-		} else {
+		case creates(op):
 			dir := op.Path[:strings.LastIndexByte(op.Path, '/')]
 			fixed[dir] = append(fixed[dir], i)
+		default:
+			key := c.s.c.key(op.Path)
+			t.Compare = append(t.Compare, at(key, op.Fence))
+			t.Failure = append(t.Failure, look(key))
 		}
 	}
-	t := &pb.TxnRequest{Compare: []*pb.Compare{c.s.stands()}, Failure: []*pb.RequestOp{look(c.s.key)}}
 	if len(fixed) > 0 {
 		rev, err := c.vacant()
 		if err != nil {
 			return nil, err
 		}
-		if len(fixed) > nest/2 {
+		if len(fixed) > guards {
 			var all []int
 			for _, group := range fixed {
 				all = append(all, group...)
@@ -203,19 +226,21 @@ func (c *commit) large() (*pb.TxnRequest, error) {
 		}
 	}
 	// A name holds its producer and a number that it never gives twice. Where so
-	// many prefixes meet that they cannot be compared, that must do.
-	if len(sequential) < nest/2 {
-		for _, group := range sequential {
-			guard := c.span(group)
-			guard.Target, guard.Result = pb.Compare_CREATE, pb.Compare_EQUAL
-			guard.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: 0}
-			t.Compare = append(t.Compare, guard)
+	// many prefixes meet that not all can be compared, that must do for the others.
+	compared := 0
+	for _, group := range sequential {
+		if compared++; compared > guards {
+			break
 		}
+		guard := c.span(group)
+		guard.Target, guard.Result = pb.Compare_CREATE, pb.Compare_EQUAL
+		guard.TargetUnion = &pb.Compare_CreateRevision{CreateRevision: 0}
+		t.Compare = append(t.Compare, guard)
 	}
 	for chunk := range slices.Chunk(c.order(), nest) {
 		inner := &pb.TxnRequest{}
 		for _, i := range chunk {
-			inner.Success = append(inner.Success, put(&pb.PutRequest{Key: c.s.c.key(c.paths[i]), Value: c.ops[i].Value}))
+			inner.Success = c.write(inner.Success, i)
 		}
 		t.Success = append(t.Success, nested(inner))
 	}
@@ -239,6 +264,8 @@ func (c *commit) span(group []int) *pb.Compare {
 }
 
 // vacant reads whether the fixed paths are free, and at which revision they are.
+// What else stands in the commit's way it finds too, so that a refusal names the
+// first.
 func (c *commit) vacant() (int64, error) {
 	t := &pb.TxnRequest{}
 	for chunk := range slices.Chunk(c.order(), nest) {
@@ -262,17 +289,40 @@ func (c *commit) vacant() (int64, error) {
 	for _, chunk := range r.Responses {
 		answers = append(answers, chunk.GetResponseTxn().Responses...)
 	}
-	k := 0
-	for i, op := range c.ops {
-		if op.Kind == coord.KindSequential {
-			continue
-		}
-		if len(answers[k].GetResponseRange().Kvs) > 0 {
-			return 0, &coord.Refusal{Index: i, Op: op, Err: coord.ErrExist}
-		}
-		k++
+	if err := c.firstRefused(answers, func(op coord.Op) bool { return op.Kind != coord.KindSequential }); err != nil {
+		return 0, err
 	}
 	return r.Header.Revision, nil
+}
+
+// firstRefused judges the ops that were looked at, by the answers in their order.
+func (c *commit) firstRefused(answers []*pb.ResponseOp, looked func(coord.Op) bool) error {
+	k := 0
+	for i, op := range c.ops {
+		if !looked(op) {
+			continue
+		}
+		var fence coord.Fence // of the key; 0: there is none
+		if kvs := answers[k].GetResponseRange().Kvs; len(kvs) > 0 {
+			fence = coord.Fence(kvs[0].ModRevision)
+		}
+		k++
+		var err error
+		switch {
+		case op.Kind == coord.KindSequential: // another name will do
+		case creates(op) && fence != 0:
+			err = coord.ErrExist
+		case creates(op):
+		case fence == 0:
+			err = coord.ErrNotExist
+		case fence != op.Fence:
+			err = coord.ErrVersion
+		}
+		if err != nil {
+			return &coord.Refusal{Index: i, Op: op, Err: err}
+		}
+	}
+	return nil
 }
 
 // send makes sure that the transaction is sent at most once.
@@ -351,42 +401,18 @@ func (c *Coordinator) learn(ops int) error {
 
 // refusal finds what stood in the way; nil if it was nothing of the caller's.
 func (c *commit) refusal(r *pb.TxnResponse) error {
-	at := func(i int) int64 { // the fence of the key that was looked at
-		if kvs := r.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
-			return kvs[0].ModRevision
-		}
-		return 0
-	}
 	if kvs := r.Responses[0].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != c.s.created {
 		c.s.end(coord.ErrSessionLost)
 		return coord.ErrSessionLost
 	}
-	if len(r.Responses) == 1 {
-		return nil // a large one: vacant looks again
-	}
-	for i, op := range c.ops {
-		fence := at(i + 1)
-		var err error
-		switch op.Kind {
-		case coord.KindSequential:
-			continue
-		case coord.KindCreate, coord.KindEphemeral:
-			if fence != 0 {
-				err = coord.ErrExist
-			}
-		default:
-			switch {
-			case fence == 0:
-				err = coord.ErrNotExist
-			case fence != int64(op.Fence):
-				err = coord.ErrVersion
-			}
+	looked := func(coord.Op) bool { return true }
+	if len(c.ops) > commitOps {
+		if slices.ContainsFunc(c.ops, func(op coord.Op) bool { return op.Kind == coord.KindCreate }) {
+			return nil // vacant looks again, at all
 		}
-		if err != nil {
-			return &coord.Refusal{Index: i, Op: op, Err: err}
-		}
+		looked = func(op coord.Op) bool { return !creates(op) }
 	}
-	return nil
+	return c.firstRefused(r.Responses[1:], looked)
 }
 
 // results are those of a commit applied at a revision.

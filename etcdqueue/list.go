@@ -28,7 +28,7 @@ const (
 
 // List implements [coord.Session]. It is always as fresh as can be.
 func (s *session) List(user context.Context, dir string, o coord.ListOptions) (coord.List, error) {
-	if err := coord.CheckDir(dir); err != nil {
+	if err := coord.CheckList(dir, o); err != nil {
 		return coord.List{}, fmt.Errorf("list: %w", err)
 	}
 	ctx, cancel, err := s.call(user)
@@ -41,7 +41,12 @@ func (s *session) List(user context.Context, dir string, o coord.ListOptions) (c
 		if o.Values {
 			l.page = valuesPage
 		}
-		err := l.read()
+		var err error
+		if o.Born != 0 {
+			err = l.born()
+		} else {
+			err = l.read()
+		}
 		switch {
 		case err == nil:
 			return l.list(dir), nil
@@ -104,6 +109,23 @@ func (l *listing) read() error {
 		}
 		l.grow(r)
 	}
+}
+
+// born reads what one commit created. It is a page, since it was a request.
+func (l *listing) born() error {
+	r, err := l.s.read(l.user, l.ctx, &pb.RangeRequest{
+		Key: []byte(l.base), RangeEnd: after(l.base), KeysOnly: !l.o.Values,
+		MinCreateRevision: l.o.Born, MaxCreateRevision: l.o.Born,
+	})
+	if err != nil {
+		return err
+	}
+	for _, kv := range r.Kvs {
+		if name := string(kv.Key[len(l.base):]); !strings.Contains(name, "/") {
+			l.found = append(l.found, child{name: name, kv: kv})
+		}
+	}
+	return nil
 }
 
 // take adds a page's children, and returns where the next page begins.
@@ -203,7 +225,7 @@ func (l *listing) list(dir string) coord.List {
 			result.Nodes[i] = node(path, f.kv)
 		}
 	}
-	if !more && l.o.After == "" {
+	if !more && l.o.After == "" && l.o.Born == 0 {
 		result.Stamp = stamp(l.found)
 	}
 	return result

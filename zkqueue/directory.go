@@ -244,19 +244,23 @@ func (ds *directories) end() {
 
 // List returns the direct children of dir; see [coord.Session].
 func (s *session) List(ctx context.Context, dir string, o coord.ListOptions) (coord.List, error) {
-	if err := coord.CheckDir(dir); err != nil {
+	if err := coord.CheckList(dir, o); err != nil {
 		return coord.List{}, fmt.Errorf("list: %w", err)
 	}
-	if ctx == nil || o.Limit < 0 {
-		return coord.List{}, fmt.Errorf("list %s: %w", dir, coord.ErrInvalid)
+	if ctx == nil {
+		return coord.List{}, fmt.Errorf("list %s: no context: %w", dir, coord.ErrInvalid)
 	}
 	err := ctx.Err()
 	var all *listing
 	if err == nil {
-		all, err = s.dirs.list(ctx, dir, o.Fresh)
+		all, err = s.dirs.list(ctx, dir, o.Fresh || o.Born != 0)
 	}
 	var l coord.List
-	if err == nil {
+	switch {
+	case err != nil:
+	case o.Born != 0:
+		l, err = s.born(ctx, all, o)
+	default:
 		l, err = s.part(ctx, dir, all, o)
 	}
 	if err != nil {
@@ -313,23 +317,38 @@ const readers = 64
 // values reads the nodes at paths, in their order, without those that are gone and
 // those that are bare directories.
 func (s *session) values(ctx context.Context, paths []string) ([]coord.Node, error) {
+	found, err := each(ctx, paths, func(ctx context.Context, path string) (data, error) {
+		return s.data(ctx, s.whole(path))
+	})
+	if err != nil {
+		return nil, err
+	}
+	nodes := make([]coord.Node, 0, len(paths))
+	for i, d := range found {
+		if d == nil || len(d.value) == 0 && d.stat.NumChildren > 0 {
+			continue
+		}
+		nodes = append(nodes, d.node(paths[i]))
+	}
+	return nodes, nil
+}
+
+// each asks for every path, several at a time; nil stands for what is gone.
+func each[T any](ctx context.Context, paths []string, ask func(context.Context, string) (T, error)) ([]*T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	found := make([]data, len(paths))
-	gone := make([]bool, len(paths))
+	found := make([]*T, len(paths))
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range min(readers, len(paths)) {
 		wg.Go(func() {
 			for i := range next {
-				d, err := s.data(ctx, s.whole(paths[i]))
+				v, err := ask(ctx, paths[i])
 				switch {
-				case errors.Is(err, coord.ErrNotExist):
-					gone[i] = true
-				case err != nil:
+				case err == nil:
+					found[i] = &v
+				case !errors.Is(err, coord.ErrNotExist):
 					cancel(err)
-				default:
-					found[i] = d
 				}
 			}
 		})
@@ -342,12 +361,5 @@ func (s *session) values(ctx context.Context, paths []string) ([]coord.Node, err
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	nodes := make([]coord.Node, 0, len(paths))
-	for i, path := range paths {
-		if gone[i] || len(found[i].value) == 0 && found[i].stat.NumChildren > 0 {
-			continue
-		}
-		nodes = append(nodes, found[i].node(path))
-	}
-	return nodes, nil
+	return found, nil
 }

@@ -41,7 +41,7 @@ var limitCases = []example{
 		p := e.open()
 		p.do(coord.Create("/q/a", nil))
 		n := p.Limits().CommitOps + 1
-		ops := []coord.Op{coord.Check("/q/a", p.get("/q/a").Fence)}
+		ops := []coord.Op{coord.CreateEphemeral("/q/lock", nil)}
 		for i := range n - 1 {
 			ops = append(ops, coord.Create(fmt.Sprintf("/q/n%d", i), nil))
 		}

@@ -57,13 +57,14 @@ func (l *session) Get(ctx context.Context, path string) (n coord.Node, err error
 func (l *session) List(ctx context.Context, dir string, o coord.ListOptions) (list coord.List, err error) {
 	q := &request{session: l, kind: "list", where: []string{dir}}
 	q.apply = func(*remote) error {
-		if o.Fresh {
+		if o.Fresh || o.Born != 0 {
 			l.c.catchUp()
 		}
 		list = l.c.store.st.list(dir, o, l.c.view)
 		return nil
 	}
-	if err := l.read(ctx, q, coord.CheckDir); err != nil {
+	check := func(dir string) error { return coord.CheckList(dir, o) }
+	if err := l.read(ctx, q, check); err != nil {
 		return coord.List{}, err
 	}
 	return list, nil

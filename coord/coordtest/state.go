@@ -32,6 +32,7 @@ type node struct {
 	fence             coord.Fence
 	changes           int64
 	revision          int64 // of the commit that last wrote it
+	born              int64 // of the commit that created it, if that named it
 	owner             string
 	created, modified time.Time
 }
@@ -83,7 +84,11 @@ func (st *state) commit(session string, now time.Time, ops []coord.Op) ([]coord.
 		results[i] = coord.Result{Path: path, Fence: op.Fence}
 		switch op.Kind {
 		case coord.KindCreate, coord.KindSequential:
-			changes = st.add(changes, path, &node{value: clone(op.Value), revision: st.revision, created: now, modified: now})
+			n := &node{value: clone(op.Value), revision: st.revision, created: now, modified: now}
+			if op.Kind == coord.KindSequential {
+				n.born = st.revision
+			}
+			changes = st.add(changes, path, n)
 			results[i].Fence = 0
 		case coord.KindEphemeral:
 			// A plain client's ephemeral node stands at 0: ours was written once.
@@ -330,6 +335,9 @@ func (st *state) list(path string, o coord.ListOptions, view int64) coord.List {
 			break
 		}
 		n := coord.Node{Path: join(path, name)}
+		if o.Born != 0 && (st.nodes[n.Path] == nil || st.nodes[n.Path].born != o.Born) {
+			continue
+		}
 		if o.Values {
 			var ok bool
 			if n, ok = st.node(n.Path); !ok {
@@ -338,7 +346,7 @@ func (st *state) list(path string, o coord.ListOptions, view int64) coord.List {
 		}
 		l.Nodes = append(l.Nodes, n)
 	}
-	if !l.More && o.After == "" {
+	if !l.More && o.After == "" && o.Born == 0 {
 		l.Stamp = stamp
 	}
 	return l

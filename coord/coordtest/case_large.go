@@ -1,0 +1,203 @@
+package coordtest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// Commits of more creates than CommitOps, with a few ops of other kinds among them.
+var largeCases = []example{
+	{name: "MostCreatesBesideASet", run: func(e *env) {
+		p := e.open()
+		f := p.do(coord.Create("/m", nil)).Fence
+		ops := append([]coord.Op{coord.Set("/m", []byte("put"), f)}, sequentials(p.Limits().Creates-1)...)
+		r := p.commit(ops...)
+		n := p.get("/m")
+		e.equal(string(n.Value), "put", "value")
+		e.equal(n.Fence, r[0].Fence, "fence")
+		e.equal(n.Revision, r[0].Revision, "revision")
+		e.equal(p.count("/q"), len(ops)-1, "count")
+		var paths []string
+		for _, r := range r[1:] {
+			paths = append(paths, r.Path)
+		}
+		ascending(e, paths)
+	}},
+	{name: "MostCreatesBesideAllKinds", run: func(e *env) {
+		p := e.open()
+		f := p.commit(coord.Create("/m/set", nil), coord.Create("/m/touch", []byte("v")), coord.Create("/m/delete", nil), coord.Create("/m/check", nil))
+		ops := sequentials(p.Limits().Creates - coord.MaxBeside - 1)
+		ops = slices.Insert(ops, 3, coord.Touch("/m/touch", []byte("v"), f[1].Fence))
+		ops = slices.Insert(ops, 70, coord.Check("/m/check", f[3].Fence))
+		ops = slices.Insert(ops, 71, coord.Delete("/m/delete", f[2].Fence))
+		ops = append(ops, coord.Set("/m/set", []byte("new"), f[0].Fence), coord.Create("/q/fixed", []byte("v")))
+		r := p.commit(ops...)
+		for _, i := range []int{3, 70, len(ops) - 2, len(ops) - 1} {
+			e.equal(p.get(ops[i].Path).Fence, r[i].Fence, ops[i].Path)
+		}
+		e.equal(p.there("/m/delete"), false, "deleted node there")
+		e.equal(string(p.get("/m/set").Value), "new", "value set")
+		n := p.get("/m/touch")
+		e.equal(string(n.Value), "v", "value touched")
+		e.equal(n.Changes, int64(1), "changes of it")
+		e.equal(p.get("/m/check").Changes, int64(0), "changes of the one checked")
+		e.equal(p.count("/q"), len(ops)-coord.MaxBeside, "count")
+	}},
+	{name: "MostCreatesUnderManyPrefixes", run: func(e *env) {
+		p := e.open()
+		f := p.do(coord.Create("/m", nil)).Fence
+		ops := []coord.Op{coord.Set("/m", []byte("put"), f)}
+		for i := range p.Limits().Creates - 1 {
+			path := fmt.Sprintf("/d%02d/n%04d-", i%40, i)
+			if i%2 == 0 {
+				ops = append(ops, coord.CreateSequential(path, nil))
+			} else {
+				ops = append(ops, coord.Create(path+"fixed", nil))
+			}
+		}
+		p.commit(ops...)
+		n := 0
+		for i := range 40 {
+			n += p.count(fmt.Sprintf("/d%02d", i))
+		}
+		e.equal(n, len(ops)-1, "nodes")
+		_, err := p.Commit(e.ctx, ops...)
+		refused(e, err, 0, coord.ErrVersion)
+	}},
+	{name: "LargeCommitIsRefusedByWhatIsBeside", run: func(e *env) {
+		p := e.open()
+		f := p.do(coord.Create("/m", []byte("v"))).Fence
+		now := p.do(coord.Set("/m", []byte("v"), f)).Fence
+		creates := sequentials(p.Limits().Creates - 1)
+		for _, c := range []struct {
+			op  coord.Op
+			err error
+		}{
+			{coord.Set("/m", nil, f), coord.ErrVersion},
+			{coord.Touch("/m", []byte("v"), f), coord.ErrVersion},
+			{coord.Delete("/m", f), coord.ErrVersion},
+			{coord.Check("/m", f), coord.ErrVersion},
+			{coord.Set("/gone", nil, f), coord.ErrNotExist},
+			{coord.Delete("/gone", now), coord.ErrNotExist},
+			{coord.Check("/gone", 0), coord.ErrNotExist},
+		} {
+			for _, at := range []int{0, len(creates) / 2} {
+				_, err := p.Commit(e.ctx, slices.Insert(slices.Clone(creates), at, c.op)...)
+				refused(e, err, at, c.err)
+			}
+		}
+		e.equal(p.get("/m").Fence, now, "fence")
+		unharmed(p, "")
+	}},
+	{name: "LargeRefusalNamesTheFirst", run: func(e *env) {
+		p := e.open()
+		f := p.do(coord.Create("/m", nil)).Fence
+		now := p.do(coord.Set("/m", nil, f)).Fence
+		p.do(coord.Create("/q/taken", nil))
+		creates := sequentials(p.Limits().Creates - 2)
+		taken := coord.Create("/q/taken", nil)
+		_, err := p.Commit(e.ctx, append(slices.Clone(creates), coord.Set("/m", nil, f), taken)...)
+		refused(e, err, len(creates), coord.ErrVersion)
+		_, err = p.Commit(e.ctx, append(slices.Clone(creates), taken, coord.Set("/m", nil, f))...)
+		refused(e, err, len(creates), coord.ErrExist)
+		_, err = p.Commit(e.ctx, append([]coord.Op{coord.Set("/m", []byte("x"), now), taken}, creates...)...)
+		refused(e, err, 1, coord.ErrExist)
+		e.equal(p.get("/m").Fence, now, "fence")
+		unharmed(p, "taken")
+	}},
+	{name: "TooManyOpsBesideCreates", run: func(e *env) {
+		p := e.open()
+		n := p.Limits().Creates
+		f := p.do(coord.Create("/m", nil)).Fence
+		ops := append([]coord.Op{coord.Set("/m", nil, f)}, sequentials(n)...)
+		_, err := p.Commit(e.ctx, ops...)
+		tooLarge(e, err, n+1, n)
+
+		var beside []coord.Op
+		for i := range coord.MaxBeside + 1 {
+			beside = append(beside, coord.Check(fmt.Sprintf("/m%d", i), 1))
+		}
+		most := p.Limits().CommitOps
+		for _, beside := range [][]coord.Op{beside, {coord.CreateEphemeral("/q/e", nil)}, {coord.Replace("/q/e", nil, 1)}} {
+			ops := append(slices.Clone(beside), sequentials(most)...)
+			_, err := p.Commit(e.ctx, ops...)
+			tooLarge(e, err, len(ops), most)
+		}
+		e.equal(p.get("/m").Fence, f, "fence")
+		unharmed(p, "")
+	}},
+	{name: "LargeCommitWithoutAnswerIsToldByItsMarker", needs: []string{"HoldReplies", "Cut"}, run: func(e *env) {
+		// The putter's way out of ErrUnknown: close the marker, whatever comes of
+		// that; then what stands there says if the commit was applied, and what it made.
+		a, b := e.open(), e.open()
+		b.made("/q")
+		m := b.do(coord.Create("/m", nil))
+		size := a.Limits().CommitOps + 50
+		start := time.Now()
+		m.Fence = a.commit(append([]coord.Op{coord.Set("/m", []byte("first"), m.Fence)}, sequentials(size)...)...)[0].Fence
+		usual := time.Since(start)
+		applied, rounds := 0, 0
+		for end := time.Now().Add(patience / 2); applied < 3; rounds++ {
+			if time.Now().After(end) {
+				e.Fatalf("%d of %d commits were applied without an answer", applied, rounds)
+			}
+			value := fmt.Sprint("put ", rounds)
+			ops := append([]coord.Op{coord.Set("/m", []byte(value), m.Fence)}, sequentials(size)...)
+			if rounds%8 == 0 {
+				a.holdReplies()
+			}
+			commit := async(func() error { _, err := a.Commit(e.ctx, ops...); return err })
+			if rounds%8 != 0 {
+				time.Sleep(usual * time.Duration(rounds%8) / 8)
+				a.holdReplies()
+			}
+			time.Sleep(10*time.Millisecond + usual)
+			a.cut()
+			time.Sleep(10 * time.Millisecond)
+			a.heal()
+			err := e.within(a.overdue(), commit, "commit")
+			n := b.get("/m")
+			if errors.Is(err, coord.ErrUnknown) && n.Fence == m.Fence {
+				_, verr := b.Commit(e.ctx, coord.Set("/m", []byte("void"), m.Fence))
+				if verr != nil {
+					e.is(verr, coord.ErrVersion, "void")
+				}
+				n = b.get("/m")
+			}
+			born := len(b.list("/q", coord.ListOptions{Born: n.Revision}).Nodes)
+			switch {
+			case string(n.Value) == value:
+				e.equal(born, size, "nodes of an applied commit")
+				if err != nil {
+					e.is(err, coord.ErrUnknown, "applied commit")
+					applied++
+				}
+			case err == nil:
+				e.Errorf("answered as applied, and the marker says %q", n.Value)
+			case string(n.Value) == "void":
+				e.equal(born, 0, "nodes of a voided commit")
+			}
+			m.Fence = n.Fence
+		}
+	}},
+}
+
+func sequentials(n int) []coord.Op {
+	ops := make([]coord.Op, n)
+	for i := range ops {
+		ops[i] = coord.CreateSequential("/q/n-", fmt.Append(nil, i))
+	}
+	return ops
+}
+
+func refused(e *env, err error, index int, why error) {
+	e.Helper()
+	var r *coord.Refusal
+	if !errors.As(err, &r) || r.Index != index || !errors.Is(r, why) {
+		e.Errorf("%v, want op %d refused with %v", err, index, why)
+	}
+}
