@@ -1,167 +1,149 @@
 package testetcd
 
 import (
-	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/zkq/zkq/internal/testproxy"
 )
 
-// Link is one client's way to a cluster: a proxy for each member.
-type Link struct {
-	addresses []string
-	listeners []net.Listener
-	running   sync.WaitGroup
-
-	mu     sync.Mutex
-	change *sync.Cond // of what follows
-	pairs  map[*pair]bool
-	dials  int
-	state  state
-}
-
-// state is what a link does with its connections. The zero value lets all pass.
-type state struct {
-	cut, closed       bool
-	requests, replies bool // held
-	then              int  // bytes of requests after which replies are held; 0: never
-}
-
-// pair is a client's connection and the one that continues it.
-type pair struct{ client, server net.Conn }
-
-func (p *pair) close() {
-	p.client.Close()
-	p.server.Close()
-}
+// Link is one client's way to a cluster: a proxy for each member, which knows transactions, unless they are encrypted.
+type Link struct{ *testproxy.Link }
 
 // NewLink returns a link that listens until the test ends.
 func NewLink(t testing.TB, members ...string) *Link {
 	t.Helper()
-	l := &Link{pairs: make(map[*pair]bool)}
-	l.change = sync.NewCond(&l.mu)
-	t.Cleanup(l.close)
-	for _, member := range members {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	return &Link{testproxy.NewFor(t, newTalk, members...)}
+}
+
+// talk is gRPC on one connection: HTTP/2's frames, in which every request is a stream.
+type talk struct {
+	requests, replies testproxy.Frames
+
+	mu      sync.Mutex
+	headers *hpack.Decoder // of requests: each stands on those before it
+	path    string         // in the headers that are being decoded
+	txns    map[uint32][]byte
+	doomed  map[uint32]struct{} // transactions whose answers are to be lost
+}
+
+const txnPath = "/etcdserverpb.KV/Txn"
+
+func newTalk() testproxy.Protocol {
+	t := &talk{txns: make(map[uint32][]byte), doomed: make(map[uint32]struct{})}
+	greeted := false
+	t.requests.Length = func(b []byte) int {
+		switch {
+		case greeted:
+			return frameLength(b)
+		case !strings.HasPrefix(http2.ClientPreface, string(b[:min(len(b), len(http2.ClientPreface))])):
+			return -1
+		case len(b) >= len(http2.ClientPreface):
+			greeted = true
+			return len(http2.ClientPreface)
 		}
-		l.listeners = append(l.listeners, listener)
-		l.addresses = append(l.addresses, listener.Addr().String())
-		l.running.Go(func() {
-			for {
-				client, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				l.running.Go(func() { l.carry(client, member) })
+		return 0
+	}
+	t.replies.Length = frameLength
+	t.headers = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
+		if f.Name == ":path" {
+			t.path = f.Value
+		}
+	})
+	return t
+}
+
+func frameLength(b []byte) int {
+	if len(b) < 9 {
+		return 0
+	}
+	return 9 + int(b[0])<<16 + int(b[1])<<8 + int(b[2])
+}
+
+// frame is one of HTTP/2's.
+type frame []byte
+
+func (f frame) kind() http2.FrameType     { return http2.FrameType(f[3]) }
+func (f frame) has(flag http2.Flags) bool { return http2.Flags(f[4]).Has(flag) }
+func (f frame) stream() uint32 {
+	return (uint32(f[5])<<24 | uint32(f[6])<<16 | uint32(f[7])<<8 | uint32(f[8])) & (1<<31 - 1)
+}
+
+// payload is what the frame carries, without what pads it and, in headers, without a priority.
+func (f frame) payload() []byte {
+	b := f[9:]
+	if f.kind() != http2.FrameContinuation && f.has(http2.FlagDataPadded) {
+		b = b[1 : len(b)-int(b[0])]
+	}
+	if f.kind() == http2.FrameHeaders && f.has(http2.FlagHeadersPriority) {
+		b = b[5:]
+	}
+	return b
+}
+
+func (t *talk) Dialer() string { return "" }
+
+func (t *talk) Requests(b []byte, lose func([]byte) bool) []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	frames, raw := t.requests.Add(b)
+	for _, f := range frames {
+		if string(f) != http2.ClientPreface {
+			t.request(f, lose)
+		}
+	}
+	return slices.Concat(append(frames, raw)...)
+}
+
+func (t *talk) request(f frame, lose func([]byte) bool) {
+	id := f.stream()
+	switch f.kind() {
+	case http2.FrameHeaders, http2.FrameContinuation:
+		t.headers.Write(f.payload())
+		if !f.has(http2.FlagHeadersEndHeaders) {
+			return
+		}
+		t.headers.Close()
+		if t.path == txnPath {
+			t.txns[id] = []byte{}
+		}
+		t.path = ""
+	case http2.FrameData:
+		body, txn := t.txns[id]
+		if !txn {
+			return
+		}
+		t.txns[id] = append(body, f.payload()...)
+		if f.has(http2.FlagDataEndStream) {
+			if lose(t.txns[id]) {
+				t.doomed[id] = struct{}{}
 			}
-		})
-	}
-	return l
-}
-
-// Addresses are the proxies', in the order of the members.
-func (l *Link) Addresses() []string { return l.addresses }
-
-// Dials is the number of connections that the client has made.
-func (l *Link) Dials() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.dials
-}
-
-// Cut ends every connection, and each new one at once, until Heal.
-func (l *Link) Cut() { l.set(func(s *state) { s.cut = true }) }
-
-// HoldRequests keeps what the client sends until Heal.
-func (l *Link) HoldRequests() { l.set(func(s *state) { s.requests = true }) }
-
-// HoldReplies keeps what the members send until Heal.
-func (l *Link) HoldReplies() { l.set(func(s *state) { s.replies = true }) }
-
-// HoldRepliesAfter keeps what the members send once the client has sent n bytes
-// from now on: the answer to a request that large is lost, and to none before it.
-func (l *Link) HoldRepliesAfter(n int) { l.set(func(s *state) { s.then = n }) }
-
-// Heal lets everything pass, first what was held.
-func (l *Link) Heal() { l.set(func(s *state) { *s = state{closed: s.closed} }) }
-
-func (l *Link) close() {
-	l.set(func(s *state) { s.closed = true })
-	for _, listener := range l.listeners {
-		listener.Close()
-	}
-	l.running.Wait()
-}
-
-func (l *Link) set(f func(*state)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	f(&l.state)
-	if l.state.cut || l.state.closed {
-		for p := range l.pairs {
-			p.close()
-			delete(l.pairs, p)
+			delete(t.txns, id)
 		}
+	case http2.FrameRSTStream:
+		delete(t.txns, id)
+		delete(t.doomed, id)
 	}
-	l.change.Broadcast()
 }
 
-// carry is the life of one connection.
-func (l *Link) carry(client net.Conn, member string) {
-	server, err := net.Dial("tcp", member)
-	if err != nil {
-		client.Close()
-		return
+func (t *talk) Replies(b []byte) (may []byte, lose bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.requests.Raw() {
+		return b, false
 	}
-	p := &pair{client, server}
-	l.mu.Lock()
-	l.dials++
-	refused := l.state.cut || l.state.closed
-	if !refused {
-		l.pairs[p] = true
-	}
-	l.mu.Unlock()
-	if refused {
-		p.close()
-		return
-	}
-	l.running.Go(func() { l.pump(p, client, server, &l.state.replies) })
-	l.pump(p, server, client, &l.state.requests)
-}
-
-// pump carries one direction, and ends both when it ends.
-func (l *Link) pump(p *pair, to, from net.Conn, held *bool) {
-	defer func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.pairs, p)
-		p.close()
-		l.change.Broadcast()
-	}()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if err != nil || !l.free(p, held, n) {
-			return
+	frames, raw := t.replies.Add(b)
+	for _, f := range frames {
+		answer := frame(f).kind() == http2.FrameHeaders || frame(f).kind() == http2.FrameData
+		if _, doomed := t.doomed[frame(f).stream()]; doomed && answer {
+			return may, true
 		}
-		if _, err := to.Write(buf[:n]); err != nil {
-			return
-		}
+		may = append(may, f...)
 	}
-}
-
-// free waits until a direction is not held, for n bytes to pass. False: the
-// connection is over.
-func (l *Link) free(p *pair, held *bool, n int) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := &l.state; held == &s.requests && s.then > 0 {
-		s.then = max(s.then-n, 0)
-		s.replies = s.replies || s.then == 0
-	}
-	for *held && l.pairs[p] {
-		l.change.Wait()
-	}
-	return l.pairs[p]
+	return append(may, raw...), false
 }
