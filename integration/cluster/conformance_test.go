@@ -4,11 +4,8 @@ package cluster
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,13 +14,14 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/internal/testetcd"
+	"github.com/zkq/zkq/internal/testfleet"
 	"github.com/zkq/zkq/internal/testzk"
 )
 
 func TestConformanceOfZooKeeper(t *testing.T) {
-	s := zooKeeper(t)
-	conform(t, s, func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
-		return zooKeeperClient{c, l.(*testzk.Link), t}
+	conform(t, zooKeeper(t), func(t *testing.T, p testfleet.Place) coord.Coordinator {
+		l := testzk.NewLink(t, p.Addresses...)
+		return zooKeeperClient{open(t, p, l), l, t}
 	})
 }
 
@@ -31,49 +29,49 @@ func TestConformanceOfEtcd(t *testing.T) {
 	s := etcd(t)
 	s.session = 3 * time.Second
 	admin := etcdClient(t, s)
-	conform(t, s, func(t *testing.T, c coord.Coordinator, l link) coord.Coordinator {
-		return &etcdSuiteClient{Coordinator: c, Link: l.(*testetcd.Link), admin: admin}
+	conform(t, s, func(t *testing.T, p testfleet.Place) coord.Coordinator {
+		l := testetcd.NewLink(t, p.Addresses...)
+		return &etcdSuiteClient{Coordinator: open(t, p, l), Link: l, admin: admin}
 	})
 }
 
-func conform(t *testing.T, s *service, wrap func(*testing.T, coord.Coordinator, link) coord.Coordinator) {
+// open returns a client of a place by a link.
+func open(t *testing.T, p testfleet.Place, l link) coord.Coordinator {
+	t.Helper()
+	p.Addresses = l.Addresses()
+	c, err := testfleet.Open(within(t, 20*time.Second), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func conform(t *testing.T, s *service, open func(*testing.T, testfleet.Place) coord.Coordinator) {
 	with := func(s service) func(*testing.T) coordtest.Service {
-		return func(*testing.T) coordtest.Service { return &space{service: &s, root: newRoot(), wrap: wrap} }
+		return func(*testing.T) coordtest.Service { return &space{service: &s, place: s.place(), open: open} }
 	}
 	patient := *s
 	patient.session = 20 * time.Second
 	coordtest.Run(t, coordtest.Factory{New: with(*s), Restarting: with(patient), Timeout: s.session})
 }
 
-var roots atomic.Int64
-
-// newRoot is a place that no other test has used, in this run or another.
-func newRoot() string {
-	return fmt.Sprintf("/cluster/%d-%d-%d", time.Now().UnixMilli(), os.Getpid(), roots.Add(1))
-}
-
 // space is a part of a cluster for one case of the suite.
 type space struct {
 	*service
-	root string
-	wrap func(*testing.T, coord.Coordinator, link) coord.Coordinator
-	t    *testing.T
+	place testfleet.Place
+	open  func(*testing.T, testfleet.Place) coord.Coordinator
+	t     *testing.T
 }
 
 func (s *space) Open(t *testing.T) coord.Coordinator {
 	t.Helper()
 	s.t = t
-	l := s.link(t, s.addresses()...)
-	c, err := open(within(t, 20*time.Second), s.name, l.Addresses(), s.root, s.session)
-	if err != nil {
+	c := s.open(t, s.place)
+	if _, err := c.Session(within(t, 20*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	wrapped := s.wrap(t, c, l)
-	if _, err := wrapped.Session(within(t, 20*time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	return wrapped
+	return c
 }
 
 // Restart kills one member after the other, each once the one before serves again.

@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/zkq/zkq/internal/testfleet"
 )
 
 func TestMain(m *testing.M) {
-	if config := os.Getenv(clientVariable); config != "" {
-		os.Exit(clientMain(config))
-	}
+	testfleet.Main()
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {

@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,11 +11,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/etcdqueue"
 	"github.com/zkq/zkq/internal/testetcd"
+	"github.com/zkq/zkq/internal/testfleet"
+	"github.com/zkq/zkq/internal/testproxy"
 	"github.com/zkq/zkq/internal/testzk"
-	"github.com/zkq/zkq/zkqueue"
 )
 
 // service is one of the two, with what the tests must know of it.
@@ -26,34 +24,36 @@ type service struct {
 	session time.Duration // that clients ask for
 	bound   time.Duration // until every client writes again
 
-	link  func(t testing.TB, servers ...string) link
-	leads func(*member) (leads, serves bool)
+	clientLink func(t testing.TB) *testproxy.Link
+	leads      func(*member) (leads, serves bool)
 }
 
-// link is a client's way to the members.
+// link is a client's way to the members, as the conformance suite uses it.
 type link interface {
 	Addresses() []string
 	Cut()
 	HoldReplies()
+	HoldRequests()
 	Heal()
 }
 
 func zooKeeper(t testing.TB) *service {
-	return &service{
-		name: "zookeeper", members: members(t, "zookeeper", "2181"), session: 4 * time.Second, bound: 8 * time.Second,
-		link: func(t testing.TB, servers ...string) link { return testzk.NewLink(t, servers...) },
+	s := &service{
+		name: testfleet.ZooKeeper, members: members(t, "zookeeper", "2181"), session: 4 * time.Second, bound: 8 * time.Second,
 		leads: func(m *member) (bool, bool) {
 			answer, err := testzk.Ask(m.address, "srvr")
 			return strings.Contains(answer, "Mode: leader"), err == nil && strings.Contains(answer, "Mode: ")
 		},
 	}
+	s.clientLink = func(t testing.TB) *testproxy.Link { return testzk.NewLink(t, s.addresses()...).Link }
+	return s
 }
 
 func etcd(t testing.TB) *service {
 	s := &service{
-		name: "etcd", members: members(t, "etcd", "2379"), session: 5 * time.Second, bound: 5 * time.Second,
-		link: func(t testing.TB, servers ...string) link { return testetcd.NewLink(t, servers...) },
+		name: testfleet.Etcd, members: members(t, "etcd", "2379"), session: 5 * time.Second, bound: 5 * time.Second,
 	}
+	s.clientLink = func(t testing.TB) *testproxy.Link { return testetcd.NewLink(t, s.addresses()...).Link }
 	admin := etcdClient(t, s)
 	s.leads = func(m *member) (bool, bool) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -116,13 +116,7 @@ func (s *service) follower(t testing.TB) *member {
 	panic("there are three members")
 }
 
-// open returns a client of a service.
-func open(ctx context.Context, service string, addresses []string, root string, session time.Duration) (coord.Coordinator, error) {
-	switch service {
-	case "zookeeper":
-		return zkqueue.Open(ctx, zkqueue.Config{Servers: addresses, Chroot: root, SessionTimeout: session, ConnectTimeout: 20 * time.Second})
-	case "etcd":
-		return etcdqueue.Open(ctx, etcdqueue.Config{Endpoints: addresses, Prefix: root, SessionTimeout: session, ConnectTimeout: 20 * time.Second})
-	}
-	return nil, fmt.Errorf("no service %q", service)
+// place is where a test works whose clients ask for a session like the service's.
+func (s *service) place() testfleet.Place {
+	return testfleet.Place{Service: s.name, Addresses: s.addresses(), Root: testfleet.NewRoot(), Session: s.session}
 }

@@ -1,6 +1,4 @@
-//go:build cluster
-
-package cluster
+package testfleet
 
 import (
 	"bufio"
@@ -18,27 +16,30 @@ import (
 )
 
 // clientVariable holds the client that a process is to be.
-const clientVariable = "ZKQ_CLUSTER_CLIENT"
+const clientVariable = "ZKQ_TEST_FLEET_CLIENT"
 
 // client is a process that puts into some queues and works on all. What it does stands in its journal before it does it and
 // again when it knows the outcome, so that the journal of a client that was killed is true as well.
 type client struct {
-	Name      string
-	Service   string
-	Addresses []string
-	Root      string
-	Session   time.Duration
-	Journal   string
-	Queues    []string
-	Puts      []int // into the queues of these numbers, once for each mention
+	Name string
+	Place
+	Journal string
+	Queues  []string
+	Puts    []int // into the queues of these numbers, once for each mention
 
 	out  *os.File
 	gate gate
 	busy atomic.Int64 // workers that have an entry in hand, or in the journal but without its end
 }
 
-// clientMain is the whole life of such a process. Its parent writes "hold", "quiet" and "go" to its standard input and reads
-// an answer to each; it ends when that is closed.
+// Main is the first call of a TestMain: in a process that a [Fleet] started it is a client, and does not return. Its parent
+// writes "hold", "quiet" and "go" to its standard input and reads an answer to each; it ends when that is closed.
+func Main() {
+	if config := os.Getenv(clientVariable); config != "" {
+		os.Exit(clientMain(config))
+	}
+}
+
 func clientMain(config string) int {
 	var c client
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
@@ -60,7 +61,7 @@ func (c *client) run() error {
 	defer out.Close()
 	c.out = out
 	ctx, cancel := context.WithCancel(context.Background())
-	coordinator, err := open(ctx, c.Service, c.Addresses, c.Root, c.Session)
+	coordinator, err := Open(ctx, c.Place)
 	if err != nil {
 		cancel()
 		return err
