@@ -68,7 +68,8 @@ type Session interface {
 	// change after the receipt of a signal brings another.
 	//
 	// A change that a signal announced is seen by every read that begins after
-	// the signal was received. What a Watch costs ends with its ctx.
+	// the signal was received, and a change that came before Watch returned by
+	// every read that begins after that. What a Watch costs ends with its ctx.
 	Watch(ctx context.Context, dirs ...string) (<-chan struct{}, error)
 
 	// Commit applies the ops, all or nothing; see the package comment for how it

@@ -25,6 +25,7 @@ type Coordinator struct {
 	session *session // the last one
 
 	cut, holdRequests, holdReplies bool
+	paused                         bool // by a simulator: the process stands still
 
 	queue   []*request // not yet arrived
 	replies []*request // arrived, not yet answered
@@ -177,7 +178,7 @@ func (c *Coordinator) hear() {
 		return
 	}
 	now := time.Now()
-	if c.connected() {
+	if c.connected() && !c.paused {
 		l.deadline = time.Time{}
 	} else if l.deadline.IsZero() {
 		l.deadline = now.Add(l.timeout - l.timeout/6)
@@ -186,7 +187,7 @@ func (c *Coordinator) hear() {
 	if r == nil {
 		return
 	}
-	if c.requestsReach() && !l.over {
+	if c.requestsReach() && !c.paused && !l.over {
 		r.expires = time.Time{}
 	} else if r.expires.IsZero() {
 		r.expires = now.Add(l.timeout)

@@ -89,6 +89,7 @@ func (l *session) Watch(ctx context.Context, dirs ...string) (<-chan struct{}, e
 	q := &request{session: l, kind: "watch", where: sub.dirs}
 	q.apply = func(*remote) error {
 		l.c.store.subscribe(sub)
+		l.c.catchUp() // what is too late to be signalled is seen by listings from now on
 		return nil
 	}
 	err := l.read(ctx, q, coord.CheckDir)

@@ -43,9 +43,14 @@ type Sim struct {
 	// Aim picks commits for [Rates.Aimed]. nil picks none.
 	Aim func(ops []coord.Op) bool
 
+	// Spare picks faults that do not happen though they were drawn; they are
+	// counted from 0. nil picks none. It makes a long story shorter.
+	Spare func(fault int) bool
+
 	store   *Store
 	rng     *rand.Rand
 	rates   Rates
+	faults  int // drawn so far
 	clients []*simClient
 	late    []*request
 	downTo  time.Time // the service is stopped until then
@@ -57,7 +62,8 @@ type Sim struct {
 // simClient is what the simulator knows of a client.
 type simClient struct {
 	*Coordinator
-	cutTo time.Time
+	cutTo    time.Time
+	pausedTo time.Time
 }
 
 // Rates are the chances of faults. The zero value has none: only the order of
@@ -71,13 +77,15 @@ type Rates struct {
 	Delay, SlowReply float64
 
 	// Of each step: a client loses its connection, a session ends at the service,
-	// the service stops for a while.
-	Cut, Expire, Stop float64
+	// the service stops for a while, a client's process stands still for a while:
+	// nothing reaches it, it says nothing new, and its clock has jumped when it
+	// goes on.
+	Cut, Expire, Stop, Pause float64
 
 	// Of each commit that [Sim.Aim] picks: its client is cut off as it arrives.
 	Aimed float64
 
-	// The longest cut, delay and stop; 0: a session timeout and a half.
+	// The longest cut, delay, stop and pause; 0: a session timeout and a half.
 	Longest time.Duration
 }
 
@@ -100,6 +108,7 @@ func Swarm(seed uint64) Rates {
 		Cut: draw(.03), Expire: draw(.01), Stop: draw(.002),
 		Aimed:   draw(.2),
 		Longest: []time.Duration{0, time.Second, 30 * time.Second}[rng.IntN(3)],
+		Pause:   draw(.02),
 	}
 }
 
@@ -158,6 +167,9 @@ func (s *Sim) Calm() {
 		if c.cut && !c.closed {
 			c.cutTo = time.Now()
 		}
+		if c.paused {
+			c.pausedTo = time.Now()
+		}
 		for _, q := range c.queue {
 			q.until = time.Time{}
 		}
@@ -213,6 +225,13 @@ func (s *Sim) Hash() uint64 {
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	return s.trace.hash
+}
+
+// Faults is the number of faults drawn so far.
+func (s *Sim) Faults() int {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return s.faults
 }
 
 // Steps is the number of steps so far.

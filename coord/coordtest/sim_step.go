@@ -58,6 +58,9 @@ func (s *Sim) place() {
 		for i > 0 && c.queue[i-1].new {
 			i--
 			c.queue[i].new = false
+			if c.paused {
+				c.queue[i].until = c.pausedTo
+			}
 		}
 		if len(c.queue)-i > 1 {
 			slices.SortStableFunc(c.queue[i:], compareRequests)
@@ -107,6 +110,13 @@ func (s *Sim) choose(now time.Time, until *time.Time) {
 	for _, c := range s.clients {
 		if c.cut && !c.closed && ready(c.cutTo) {
 			s.pick = append(s.pick, choice{act: "heal", c: c, then: (*Sim).heal})
+		}
+		if c.paused {
+			if ready(c.pausedTo) {
+				s.pick = append(s.pick, choice{act: "goes on", c: c, then: (*Sim).resume})
+			}
+			s.chooseRequest(c, ready)
+			continue
 		}
 		if len(c.signals) > 0 && (c.connected() || c.signals[0].last) {
 			s.pick = append(s.pick, choice{act: "signal", c: c, then: (*Sim).signal})
@@ -212,6 +222,12 @@ func (s *Sim) heal(c *simClient, _ *request) string {
 	return ""
 }
 
+func (s *Sim) resume(c *simClient, _ *request) string {
+	c.paused = false
+	c.reconnect()
+	return ""
+}
+
 func (s *Sim) startService(*simClient, *request) string {
 	s.store.start()
 	return ""
@@ -220,7 +236,7 @@ func (s *Sim) startService(*simClient, *request) string {
 // fault may do what no client asked for.
 func (s *Sim) fault() bool {
 	switch {
-	case s.rates.Cut == 0 && s.rates.Expire == 0 && s.rates.Stop == 0 || len(s.pick) == 0:
+	case s.rates.Cut == 0 && s.rates.Expire == 0 && s.rates.Stop == 0 && s.rates.Pause == 0 || len(s.pick) == 0:
 	case s.chance(s.rates.Stop) && !s.store.down:
 		s.downTo = time.Now().Add(s.while())
 		s.store.stop()
@@ -229,6 +245,13 @@ func (s *Sim) fault() bool {
 	case s.chance(s.rates.Cut):
 		if c := s.any(func(c *simClient) bool { return !c.cut }); c != nil {
 			s.note(step{client: c.name, act: "cut", outcome: s.cutOff(c)})
+			return true
+		}
+	case s.chance(s.rates.Pause):
+		if c := s.any(func(c *simClient) bool { return !c.paused }); c != nil {
+			c.paused, c.pausedTo = true, time.Now().Add(s.while())
+			c.hear()
+			s.note(step{client: c.name, act: "stands still"})
 			return true
 		}
 	case s.chance(s.rates.Expire) && !s.store.down:
@@ -281,7 +304,14 @@ func (s *Sim) any(ok func(*simClient) bool) *simClient {
 	return up[s.rng.IntN(len(up))]
 }
 
-func (s *Sim) chance(p float64) bool { return p > 0 && s.rng.Float64() < p }
+// chance draws whether a fault happens.
+func (s *Sim) chance(p float64) bool {
+	if p <= 0 || s.rng.Float64() >= p {
+		return false
+	}
+	s.faults++
+	return s.Spare == nil || !s.Spare(s.faults-1)
+}
 
 // while draws how long a fault lasts: mostly short, sometimes longer than a
 // session does without its client.

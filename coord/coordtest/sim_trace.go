@@ -1,7 +1,9 @@
 package coordtest
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"strings"
 	"time"
 )
@@ -22,13 +24,7 @@ type trace struct {
 	last  [200]step
 }
 
-// FNV-1a, 64 bits.
-const (
-	fnvOffset = 14695981039346656037
-	fnvPrime  = 1099511628211
-)
-
-func newTrace() trace { return trace{hash: fnvOffset} }
+func newTrace() trace { return trace{hash: 1} }
 
 func (t *trace) add(st step) {
 	t.last[t.steps%len(t.last)] = st
@@ -53,17 +49,20 @@ func (t *trace) add(st step) {
 }
 
 func (t *trace) text(s string) {
-	for i := range len(s) {
-		t.hash = (t.hash ^ uint64(s[i])) * fnvPrime
-	}
 	t.number(uint64(len(s)))
+	for ; len(s) >= 8; s = s[8:] {
+		t.number(binary.LittleEndian.Uint64([]byte(s[:8])))
+	}
+	for i := range len(s) {
+		t.number(uint64(s[i]))
+	}
 }
 
+// number mixes n in. Both halves of the product count, or the high bits of what
+// went before would be lost.
 func (t *trace) number(n uint64) {
-	for range 8 {
-		t.hash = (t.hash ^ n&0xff) * fnvPrime
-		n >>= 8
-	}
+	high, low := bits.Mul64(t.hash^n, 0x9e3779b97f4a7c15)
+	t.hash = high ^ low + 0x632be59bd9b4e019
 }
 
 func (t *trace) String() string {

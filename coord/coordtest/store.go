@@ -276,7 +276,7 @@ func (s *Store) trim() {
 // early, or at the service.
 func (s *Store) due() (at time.Time, l *session, r *remote) {
 	for _, c := range s.clients {
-		if o := c.session; o != nil && !o.over && !o.deadline.IsZero() && (at.IsZero() || o.deadline.Before(at)) {
+		if o := c.session; o != nil && !o.over && !c.paused && !o.deadline.IsZero() && (at.IsZero() || o.deadline.Before(at)) {
 			at, l = o.deadline, o
 		}
 	}

@@ -1,0 +1,160 @@
+package zkq_test
+
+import (
+	"slices"
+
+	"github.com/zkq/zkq/priority"
+)
+
+// check looks at the whole history.
+func (s *simulation) check() {
+	s.checkPuts()
+	if s.plan.plain {
+		s.checkGets()
+		return
+	}
+	s.checkHolds()
+	s.checkOrder()
+	if s.plan.rates.Expire == 0 && s.plan.rates.Pause == 0 {
+		s.checkExclusion()
+	}
+}
+
+// checkPuts: what was put is there, or was removed; what was not put is not.
+func (s *simulation) checkPuts() {
+	s.counts["entries"] += len(s.world.removed)
+	byName := make(map[string]string)
+	for _, p := range s.puts {
+		for i, value := range p.values {
+			name := s.world.names[value]
+			switch p.outcome {
+			case "ok":
+				if name != p.names[i] {
+					s.violation("%q was put as %s and is %q", value, p.names[i], name)
+				}
+				if other, ok := byName[name]; ok {
+					s.violation("%q and %q got the name %s", value, other, name)
+				}
+				byName[name] = value
+				if _, removed := s.world.removed[name]; !s.world.present[name] && !removed {
+					s.violation("%s (%s) was put and is neither there nor was it removed", name, value)
+				}
+			case "failed":
+				if name != "" {
+					s.violation("the put of %q failed, and it is %s", value, name)
+				}
+			}
+		}
+		if p.names != nil && !slices.IsSorted(p.names) {
+			s.violation("a batch has another order than its values: %v", p.names)
+		}
+	}
+}
+
+// checkGets: what a simple queue handed out was handed out once, and nothing was
+// lost without a doubt.
+func (s *simulation) checkGets() {
+	sure, doubtful := make(map[string]int), make(map[string]int)
+	for _, g := range s.gets {
+		if g.unknown {
+			doubtful[g.name]++
+			continue
+		}
+		sure[g.name]++
+		if _, removed := s.world.removed[g.name]; !removed {
+			s.violation("%s was handed out and is still there", g.name)
+		}
+	}
+	for name := range s.world.removed {
+		switch {
+		case sure[name] > 1:
+			s.violation("%s was handed out %d times without a doubt", name, sure[name])
+		case sure[name]+doubtful[name] == 0:
+			s.violation("%s was removed and handed to nobody", name)
+		}
+	}
+}
+
+// checkHolds: tokens grow, and an entry is removed by one consume, its holder's.
+func (s *simulation) checkHolds() {
+	oks := make(map[string]int)
+	lastToken := make(map[string]map[int]int64)
+	for _, h := range s.holds {
+		r, gone := s.world.removed[h.name]
+		mine := gone && r.claim == h.deliveries && !r.byHand
+		switch h.act + " " + h.outcome {
+		case "consume ok":
+			if oks[h.name]++; oks[h.name] > 1 {
+				s.violation("%s was consumed twice", h.name)
+			}
+			if !mine {
+				s.violation("consume of %s (delivery %d) was ok and did not remove it (%v, %v)", h.name, h.deliveries, r, gone)
+			}
+		case "consume lost", "consume failed", "release ok", "release lost", "release unknown", "release failed":
+			if mine {
+				s.violation("%s %s of %s (delivery %d) removed it", h.act, h.outcome, h.name, h.deliveries)
+			}
+		}
+		if lastToken[h.name] == nil {
+			lastToken[h.name] = make(map[int]int64)
+		}
+		if old := lastToken[h.name][h.deliveries]; old != 0 {
+			s.violation("%s has two deliveries number %d", h.name, h.deliveries)
+		}
+		lastToken[h.name][h.deliveries] = h.token
+	}
+	for name, tokens := range lastToken {
+		var last int64
+		for d := 1; d <= s.world.claims[name]; d++ {
+			if token, ok := tokens[d]; ok {
+				if token <= last {
+					s.violation("%s: delivery %d has token %d after %d", name, d, token, last)
+				}
+				last = token
+			}
+		}
+	}
+}
+
+// checkOrder: a put that returned before another of its priority began has the
+// smaller name, and its first claim comes first.
+func (s *simulation) checkOrder() {
+	first := make(map[string]int)
+	for i, name := range s.world.claimed {
+		first[name] = i + 1
+	}
+	for _, pa := range s.puts {
+		for _, pb := range s.puts {
+			if pa.names == nil || pb.names == nil || pa.priority != pb.priority || pa.ret >= pb.call {
+				continue
+			}
+			a, b := pa.names[len(pa.names)-1], pb.names[0]
+			if na, _ := priority.Parse(a); a > b || na.Priority != pa.priority {
+				s.violation("%s was put before %s", a, b)
+			}
+			if first[b] != 0 && (first[a] == 0 || first[a] > first[b]) {
+				s.violation("%s was put before %s and claimed after it", a, b)
+			}
+		}
+	}
+}
+
+// checkExclusion: nobody thinks that he holds an entry while another does.
+func (s *simulation) checkExclusion() {
+	byName := make(map[string][]*simHold)
+	for _, h := range s.holds {
+		byName[h.name] = append(byName[h.name], h)
+	}
+	for name, holds := range byName {
+		if s.world.broken[name] {
+			continue
+		}
+		slices.SortFunc(holds, func(a, b *simHold) int { return a.deliveries - b.deliveries })
+		for i := 1; i < len(holds); i++ {
+			if before := holds[i-1]; holds[i].from < before.until {
+				s.violation("%s: delivery %d from %v, while delivery %d worked until %v", name,
+					holds[i].deliveries, holds[i].from, before.deliveries, before.until)
+			}
+		}
+	}
+}

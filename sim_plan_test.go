@@ -1,0 +1,238 @@
+package zkq_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// simPlan is what a seed draws, less what was left out of it.
+type simPlan struct {
+	seed  uint64
+	twist uint64 // another order of the same things
+
+	plain  bool // Queue, and not LockingQueue
+	strict bool
+	admin  bool // somebody takes entries from their holders by hand
+
+	rates   coordtest.Rates
+	aim     simAim
+	spared  map[int]bool // faults that do not happen
+	last    int          // faults from this one on do not happen either
+	timeout time.Duration
+	faulty  time.Duration // until everything is calm
+
+	processes []simMember
+}
+
+// simMember is a process: what it does, through a crash perhaps.
+type simMember struct {
+	index        int
+	takers, puts int
+	crash        time.Duration // 0: none
+}
+
+// simAim is the commits that faults are aimed at.
+type simAim struct{ finishes, releases, claims, puts bool }
+
+func (a simAim) hits(ops []coord.Op) bool {
+	for _, op := range ops {
+		switch op.Kind {
+		case coord.KindDelete:
+			return a.finishes
+		case coord.KindCheck:
+			return a.releases
+		case coord.KindTouch:
+			return a.claims
+		case coord.KindSequential, coord.KindCreate, coord.KindSet:
+			return a.puts
+		}
+	}
+	return false
+}
+
+func newSimPlan(seed uint64) *simPlan {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	one := func(of int) bool { return rng.IntN(of) == 0 }
+	p := &simPlan{seed: seed, rates: coordtest.Swarm(seed), last: 1 << 30, spared: make(map[int]bool)}
+	p.plain = one(6)
+	p.strict = one(8)
+	p.admin = one(3) && !p.plain
+	p.aim = simAim{finishes: true, releases: one(2), claims: one(3), puts: one(3)}
+	p.timeout = time.Duration(2+rng.IntN(5)) * time.Second
+	p.faulty = time.Duration(10+rng.IntN(20)) * time.Second
+	for i := range 1 + rng.IntN(4) {
+		m := simMember{index: i, takers: 1 + rng.IntN(3), puts: 1 + rng.IntN(8)}
+		if one(4) {
+			m.crash = time.Duration(1+rng.IntN(10)) * time.Second
+		}
+		p.processes = append(p.processes, m)
+	}
+	return p
+}
+
+// simulator returns the service of the plan.
+func (p *simPlan) simulator() *coordtest.Sim {
+	sim := coordtest.NewSim(p.seed^p.twist*0x9e3779b97f4a7c15, p.rates)
+	sim.Timeout, sim.Aim = p.timeout, p.aim.hits
+	sim.Spare = func(n int) bool { return n >= p.last || p.spared[n] }
+	return sim
+}
+
+// without returns the plan of a seed, less the parts: see leftOut. A failing seed
+// prints the parts that it does not need.
+func (p *simPlan) without(parts []string) (*simPlan, error) {
+	for _, part := range parts {
+		if err := p.leaveOut(part); err != nil {
+			return nil, fmt.Errorf("leave %q out: %w", part, err)
+		}
+	}
+	return p, nil
+}
+
+func (p *simPlan) leaveOut(part string) error {
+	what, arg, _ := strings.Cut(part, "=")
+	if what == "rate" {
+		f := reflect.ValueOf(&p.rates).Elem().FieldByName(arg)
+		if !f.IsValid() {
+			return fmt.Errorf("there is no such rate")
+		}
+		f.SetZero()
+		return nil
+	}
+	if what == "admin" {
+		p.admin = false
+		return nil
+	}
+	n, err := strconv.ParseUint(arg, 10, 32)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(p.processes, func(m simMember) bool { return m.index == int(n) })
+	switch {
+	case what == "twist":
+		p.twist = n
+	case what == "fault":
+		p.spared[int(n)] = true
+	case what == "faults":
+		p.last = int(n)
+	case i < 0:
+		return fmt.Errorf("there is no process %d", n)
+	case what == "process":
+		p.processes = slices.Delete(p.processes, i, i+1)
+	case what == "taker":
+		p.processes[i].takers--
+	case what == "put":
+		p.processes[i].puts--
+	case what == "crash":
+		p.processes[i].crash = 0
+	default:
+		return fmt.Errorf("nothing is called so")
+	}
+	return nil
+}
+
+// parts are what could be left out of the plan, the largest first; faults is how
+// many it drew.
+func (p *simPlan) parts(faults int) (parts []string) {
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	for _, m := range p.processes {
+		if len(p.processes) > 1 {
+			add("process=%d", m.index)
+		}
+	}
+	if p.admin {
+		add("admin")
+	}
+	rates := reflect.ValueOf(p.rates)
+	for i := range rates.NumField() {
+		if !rates.Field(i).IsZero() {
+			add("rate=%s", rates.Type().Field(i).Name)
+		}
+	}
+	faults = min(faults, p.last)
+	for cut := faults / 2; cut > 0; cut /= 2 {
+		add("faults=%d", faults-cut)
+	}
+	if faults > 0 && faults <= 40 {
+		for n := range faults {
+			if !p.spared[n] {
+				add("fault=%d", n)
+			}
+		}
+	}
+	for _, m := range p.processes {
+		if m.crash > 0 {
+			add("crash=%d", m.index)
+		}
+		if m.takers > 0 {
+			add("taker=%d", m.index)
+		}
+		if m.puts > 0 {
+			add("put=%d", m.index)
+		}
+	}
+	return parts
+}
+
+// shrink leaves out of a failing schedule whatever it can while it fails in the
+// same way, perhaps in another order of things.
+func shrink(t *testing.T, seed uint64, failed *simResult) (parts []string, smallest *simResult) {
+	smallest = failed
+	runs := 0
+	try := func(more ...string) bool {
+		now := append(slices.Clone(parts), more...)
+		plan, err := newSimPlan(seed).without(now)
+		if runs++; err != nil {
+			return false
+		}
+		r := simulate(t, plan)
+		if len(r.violations) == 0 || r.violations[0].kind != failed.violations[0].kind {
+			return false
+		}
+		parts, smallest = now, r
+		return true
+	}
+	for more := true; more && runs < 2000; {
+		more = false
+		plan, err := newSimPlan(seed).without(parts)
+		if err != nil {
+			return parts, smallest
+		}
+		for _, part := range plan.parts(smallest.faults) {
+			for twist := range 6 {
+				if twist == 0 && try(part) || twist > 0 && try(part, fmt.Sprint("twist=", twist)) {
+					more = true
+					break
+				}
+			}
+			if more {
+				break
+			}
+		}
+	}
+	return tidy(parts), smallest
+}
+
+// tidy drops parts that later ones of the same sort replace.
+func tidy(parts []string) []string {
+	var left []string
+	for i, part := range parts {
+		what, _, _ := strings.Cut(part, "=")
+		replaced := slices.ContainsFunc(parts[i+1:], func(o string) bool {
+			return (what == "twist" || what == "faults") && strings.HasPrefix(o, what+"=")
+		})
+		if !replaced {
+			left = append(left, part)
+		}
+	}
+	return left
+}

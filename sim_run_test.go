@@ -1,0 +1,493 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// simulation is one schedule and what was seen of it, on both sides.
+type simulation struct {
+	plan  *simPlan
+	sim   *coordtest.Sim
+	rng   *rand.Rand // of the workload; the service has its own
+	world simWorld   // what the service applied
+	start time.Time
+
+	mu     sync.Mutex
+	counts map[string]int
+	bad    []violation
+	puts   []*simPut
+	holds  []*simHold
+	gets   []*simGet
+}
+
+// violation is something that must not be. Two of one kind fail in the same way.
+type violation struct{ kind, what string }
+
+// simPut is a put of one value or several, as its caller saw it.
+type simPut struct {
+	client    string
+	values    []string
+	priority  int
+	call, ret time.Duration
+	names     []string // nil unless ok
+	outcome   string
+}
+
+// simHold is an entry that was handed out, as its holder saw it.
+type simHold struct {
+	client     string
+	name       string
+	deliveries int
+	token      int64
+	fresh      bool          // the claim followed a fresh look
+	call, from time.Duration // of the take
+	until      time.Duration // the holder was told, or asked to finish
+	ret        time.Duration // of the last finish
+	act        string
+	outcome    string // of act; "" while it is under way
+}
+
+// simGet is what a get of the simple queue handed out.
+type simGet struct {
+	name    string
+	unknown bool
+}
+
+type simResult struct {
+	violations []violation
+	counts     map[string]int
+	hash       uint64
+	faults     int
+	trace      func() string
+}
+
+func (r *simResult) report(trace bool) string {
+	var b strings.Builder
+	for i, v := range r.violations {
+		if i == 10 {
+			fmt.Fprintf(&b, "and %d more", len(r.violations)-i)
+			break
+		}
+		b.WriteString(v.what)
+		b.WriteByte('\n')
+	}
+	if trace {
+		b.WriteString(r.trace())
+	}
+	return b.String()
+}
+
+// simulate runs a plan. What panics is a violation, too.
+func simulate(t *testing.T, plan *simPlan) (r *simResult) {
+	s := &simulation{plan: plan, counts: make(map[string]int), rng: rand.New(rand.NewPCG(plan.seed, 8))}
+	s.world = newSimWorld(s)
+	r = &simResult{counts: s.counts, trace: func() string { return "" }}
+	defer func() {
+		if p := recover(); p != nil { // the bubble's, about goroutines that are left
+			s.violation("the simulation broke: %.2000v", p)
+		}
+		r.violations = s.bad
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		defer s.recovered() // a schedule in which nothing happens any more
+		s.sim, s.start = plan.simulator(), time.Now()
+		r.trace = s.sim.Trace
+		s.sim.Store().Observe(s.world.applied)
+		s.sim.Run(func() { s.run(t.Context()) })
+		r.hash, r.faults = s.sim.Hash(), s.sim.Faults()
+	})
+	s.check()
+	return r
+}
+
+func (s *simulation) now() time.Duration { return time.Since(s.start) }
+
+func (s *simulation) violation(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bad = append(s.bad, violation{format, fmt.Sprintf(format, args...)})
+}
+
+func (s *simulation) recovered() {
+	if p := recover(); p != nil {
+		s.violation("panic: %.500v", p)
+	}
+}
+
+func (s *simulation) count(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts[what]++
+}
+
+// spawn runs f, and a panic of the queue's in it is a violation.
+func (s *simulation) spawn(wg *sync.WaitGroup, f func()) {
+	wg.Go(func() {
+		defer s.recovered()
+		f()
+	})
+}
+
+// run is the workload: processes with producers and workers, for a while with
+// faults, then without until everything is done.
+func (s *simulation) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	faulty, calm := context.WithCancel(ctx)
+	drained, stop := context.WithCancel(ctx)
+	defer stop()
+	left := make(chan struct{}, 64) // producers that are not done
+	for _, m := range s.plan.processes {
+		p := &simProcess{s: s, simMember: m, name: fmt.Sprint("p", m.index), rng: rand.New(rand.NewPCG(s.plan.seed, 100+uint64(m.index)))}
+		left <- struct{}{}
+		s.spawn(&wg, func() {
+			p.live(faulty, drained, func() { <-left })
+		})
+		time.Sleep(time.Millisecond) // an order of their own
+	}
+	if s.plan.admin {
+		s.spawn(&wg, func() { s.administer(faulty, rand.New(rand.NewPCG(s.plan.seed, 5))) })
+	}
+	time.Sleep(s.plan.faulty)
+	calm()
+	s.sim.Calm()
+	deadline := time.Now().Add(90 * time.Second)
+	for time.Now().Before(deadline) {
+		time.Sleep(time.Second)
+		if len(left) == 0 && s.world.empty() {
+			break
+		}
+	}
+	if len(left) > 0 {
+		s.violation("after 90 calm seconds %d producers are not done", len(left))
+	}
+	if there, locks := s.world.left(); len(there)+len(locks) > 0 {
+		s.violation("after 90 calm seconds these entries are left: %v, locks: %v", there, locks)
+	}
+	time.Sleep(time.Second)
+	stop()
+	wg.Wait()
+}
+
+// administer takes entries from their holders by hand.
+func (s *simulation) administer(ctx context.Context, rng *rand.Rand) {
+	c := s.sim.Open("admin")
+	defer c.Close()
+	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 1)))
+	defer q.Close()
+	ctx = coordtest.As(ctx, "admin")
+	for ctx.Err() == nil {
+		simSleep(ctx, time.Duration(1+rng.IntN(2500))*time.Millisecond)
+		_, held := s.world.left()
+		if len(held) == 0 {
+			continue
+		}
+		name, act := held[rng.IntN(len(held))], "broken"
+		var err error
+		if rng.IntN(3) == 0 {
+			act, err = "removed by hand", q.Remove(ctx, name, true)
+		} else {
+			err = q.BreakLock(ctx, name)
+		}
+		if err == nil {
+			s.count(act)
+		}
+	}
+}
+
+// simProcess is a process with one queue handle, several takers and a producer.
+type simProcess struct {
+	simMember
+	s     *simulation
+	name  string
+	rng   *rand.Rand
+	lives int
+	batch int // puts so far
+}
+
+// putter is what both queues have.
+type putter interface {
+	Put(context.Context, []byte, ...zkq.PutOption) (string, error)
+	PutAll(context.Context, [][]byte, ...zkq.PutOption) ([]string, error)
+	Len(context.Context) (int, error)
+	Close() error
+}
+
+// live runs the process until everything is drained, through a crash perhaps.
+func (p *simProcess) live(faulty, drained context.Context, produced func()) {
+	once := sync.OnceFunc(produced)
+	for drained.Err() == nil {
+		p.lives++
+		c := p.s.sim.Open(p.name)
+		opts := []zkq.Option{zkq.Holder(fmt.Sprintf("%032x", uint64(p.lives)<<32|uint64(p.name[1])))}
+		if p.s.plan.strict {
+			opts = append(opts, zkq.Strict())
+		}
+		var q putter
+		var work func(context.Context, context.Context, int, *rand.Rand)
+		if p.s.plan.plain {
+			simple := zkq.NewQueue(c, "jobs", opts...)
+			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, simple, n, rng) }
+		} else {
+			locking := zkq.NewLockingQueue(c, "jobs", opts...)
+			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) { p.take(ctx, faulty, locking, n, rng) }
+		}
+		life, die := context.WithCancel(drained)
+		var wg sync.WaitGroup
+		for i := range p.takers {
+			rng := rand.New(rand.NewPCG(p.rng.Uint64(), uint64(i)))
+			p.s.spawn(&wg, func() { work(life, faulty, i, rng) })
+			p.order()
+		}
+		rng := rand.New(rand.NewPCG(p.rng.Uint64(), 99))
+		p.s.spawn(&wg, func() {
+			if p.produce(life, q, rng) {
+				once()
+			}
+		})
+		if p.crash > 0 && p.lives == 1 {
+			simSleep(faulty, p.crash)
+			p.s.count("crash")
+			p.s.sim.Crash(p.name)
+			die()
+		}
+		wg.Wait()
+		die()
+		q.Close()
+		c.Close()
+	}
+}
+
+// order spaces the starts of goroutines, so that their order is the seed's.
+func (p *simProcess) order() { time.Sleep(time.Duration(1+p.index) * time.Microsecond) }
+
+// produce puts what the process has to put, each value once, and says whether it
+// got through.
+func (p *simProcess) produce(ctx context.Context, q putter, rng *rand.Rand) bool {
+	ctx = coordtest.As(ctx, "producer")
+	client := p.name + " producer"
+	for p.puts > 0 && ctx.Err() == nil {
+		p.batch++
+		put := &simPut{client: client, priority: 100 + rng.IntN(3), call: p.s.now()}
+		n := 1
+		if rng.IntN(5) == 0 {
+			n = 1 + rng.IntN(3)
+		}
+		var data [][]byte
+		for i := range n {
+			put.values = append(put.values, fmt.Sprintf("%s#%d:%d of %d", p.name, p.batch, i, n))
+			data = append(data, []byte(put.values[i]))
+		}
+		var err error
+		if n == 1 {
+			var name string
+			if name, err = q.Put(ctx, data[0], zkq.WithPriority(put.priority)); err == nil {
+				put.names = []string{name}
+			}
+		} else {
+			put.names, err = q.PutAll(ctx, data, zkq.WithPriority(put.priority))
+		}
+		put.ret = p.s.now()
+		switch {
+		case err == nil:
+			put.outcome = "ok"
+			if n > 1 {
+				p.s.count("batch ok")
+			}
+		case errors.Is(err, zkq.ErrUnknown):
+			put.outcome = "unknown"
+		default:
+			put.outcome = "failed"
+		}
+		p.s.count("put " + put.outcome)
+		p.s.mu.Lock()
+		p.s.puts = append(p.s.puts, put)
+		p.s.mu.Unlock()
+		if put.outcome != "failed" {
+			p.puts--
+		}
+		if errors.Is(err, coord.ErrClosed) {
+			return p.puts == 0
+		}
+		if rng.IntN(8) == 0 {
+			p.s.len(ctx, q)
+		}
+		simSleep(ctx, time.Duration(rng.IntN(1500))*time.Millisecond)
+	}
+	return p.puts == 0
+}
+
+// len compares Len with what there was while it was asked.
+func (s *simulation) len(ctx context.Context, q putter) {
+	call := s.now()
+	n, err := q.Len(ctx)
+	if err != nil {
+		return
+	}
+	s.count("len")
+	if least, most := s.world.entriesBetween(call, s.now()); n < least || n > most {
+		s.violation("Len said %d when there were %d to %d entries", n, least, most)
+	}
+}
+
+// empty compares ErrEmpty with what there was while it was asked.
+func (s *simulation) empty(call time.Duration) {
+	s.count("empty")
+	if n := s.world.availableBetween(call, s.now()); n > 0 {
+		s.violation("empty was said from %v, and %d entries or more were available all the time", call, n)
+	}
+}
+
+// get empties a simple queue.
+func (p *simProcess) get(ctx context.Context, q *zkq.Queue, n int, rng *rand.Rand) {
+	actor := coordtest.As(ctx, fmt.Sprint("getter", n))
+	for ctx.Err() == nil {
+		var e zkq.Entry
+		var err error
+		waiting, cancel := actor, context.CancelFunc(func() {})
+		if rng.IntN(6) == 0 {
+			waiting, cancel = context.WithTimeout(actor, time.Duration(rng.IntN(3000))*time.Millisecond)
+		}
+		call := p.s.now()
+		if rng.IntN(4) == 0 {
+			e, err = q.TryGet(waiting)
+		} else {
+			e, err = q.Get(waiting)
+		}
+		cancel()
+		p.s.mu.Lock()
+		switch {
+		case err == nil:
+			p.s.gets = append(p.s.gets, &simGet{name: e.Name})
+			p.s.counts["got"]++
+		case errors.Is(err, zkq.ErrUnknown):
+			p.s.gets = append(p.s.gets, &simGet{name: e.Name, unknown: true})
+			p.s.counts["get unknown"]++
+		default:
+			p.s.counts["get failed"]++
+		}
+		p.s.mu.Unlock()
+		if errors.Is(err, zkq.ErrEmpty) {
+			p.s.empty(call)
+		}
+		if errors.Is(err, coord.ErrClosed) || errors.Is(err, zkq.ErrClosed) {
+			return
+		}
+		simSleep(ctx, time.Duration(1+rng.IntN(400))*time.Millisecond)
+	}
+}
+
+// take works through entries, as workers of all kinds do.
+func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
+	actor := fmt.Sprint("taker", n)
+	ctx = coordtest.As(ctx, actor)
+	for ctx.Err() == nil {
+		waiting, cancel := ctx, context.CancelFunc(func() {})
+		if rng.IntN(3) == 0 {
+			waiting, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
+		}
+		hold := &simHold{client: p.name + " " + actor, call: p.s.now(), fresh: p.s.plan.strict}
+		var h *zkq.Held
+		var err error
+		if rng.IntN(4) == 0 {
+			hold.fresh = true
+			h, err = q.TryTake(waiting)
+		} else {
+			h, err = q.Take(waiting)
+		}
+		ended := waiting.Err() != nil
+		cancel()
+		if err != nil {
+			if errors.Is(err, zkq.ErrEmpty) {
+				p.s.empty(hold.call)
+			}
+			if errors.Is(err, coord.ErrClosed) || errors.Is(err, zkq.ErrClosed) {
+				return
+			}
+			if ended {
+				p.s.count("take cancelled")
+			}
+			simSleep(ctx, time.Duration(1+rng.IntN(500))*time.Millisecond)
+			continue
+		}
+		hold.name, hold.deliveries, hold.token, hold.from = h.Name, h.Deliveries, h.Token, p.s.now()
+		p.work(ctx, faulty, h, hold, rng)
+	}
+}
+
+func (p *simProcess) work(ctx, faulty context.Context, h *zkq.Held, hold *simHold, rng *rand.Rand) {
+	p.s.mu.Lock()
+	p.s.holds = append(p.s.holds, hold)
+	p.s.mu.Unlock()
+	if h.Deliveries > 1 {
+		p.s.count("redelivered")
+	}
+	working, cancel := h.Context(ctx)
+	defer cancel()
+	d := time.Duration(rng.IntN(300)) * time.Millisecond
+	if faulty.Err() == nil && rng.IntN(5) == 0 {
+		d = time.Duration(rng.IntN(9000)) * time.Millisecond
+	}
+	simSleep(working, d)
+	hold.until = p.s.now()
+	act, finish := "consume", h.Consume
+	if faulty.Err() == nil && rng.IntN(5) == 0 {
+		act, finish = "release", func(ctx context.Context) error { return h.Release(ctx) }
+	}
+	hold.act = act
+	finishing, cancelFinish := ctx, context.CancelFunc(func() {})
+	if faulty.Err() == nil && rng.IntN(6) == 0 {
+		finishing, cancelFinish = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
+	}
+	defer cancelFinish()
+	var err error
+	for {
+		err = finish(finishing)
+		if err == nil || errors.Is(err, zkq.ErrLockLost) || errors.Is(err, zkq.ErrUnknown) || errors.Is(err, coord.ErrClosed) || ctx.Err() != nil {
+			break
+		}
+		// Nothing was changed: a worker that forgets about the entry now would
+		// keep it locked for as long as it lives.
+		finishing = ctx
+		simSleep(ctx, 100*time.Millisecond)
+	}
+	hold.outcome = "failed"
+	switch {
+	case err == nil:
+		hold.outcome = "ok"
+	case errors.Is(err, zkq.ErrUnknown):
+		hold.outcome = "unknown"
+	case errors.Is(err, zkq.ErrLockLost):
+		hold.outcome = "lost"
+	}
+	p.s.count(act + " " + hold.outcome)
+	// Asking again settles it as long as the session lives, unless the entry was
+	// taken away by hand.
+	for tries := 0; tries < 20 && errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && ctx.Err() == nil && working.Err() == nil; tries++ {
+		simSleep(ctx, 100*time.Millisecond)
+		if err = finish(ctx); err == nil {
+			hold.outcome = "ok"
+		}
+	}
+	hold.ret = p.s.now()
+}
+
+func simSleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,232 @@
+package zkq_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// simWorld is what the service applied, in its order. Each transition is checked
+// as it comes.
+type simWorld struct {
+	s     *simulation
+	plain bool
+
+	mu      sync.Mutex
+	names   map[string]string // value: the entry that was created with it
+	present map[string]bool   // entries
+	locks   map[string]string // entry: session
+	removed map[string]removal
+	claimed []string        // names in the order of first claims
+	claims  map[string]int  // entry: claims so far
+	broken  map[string]bool // entries that were taken from a holder by hand
+	log     []simEvent
+	sizes   []simSize
+}
+
+// simEvent is a step in the life of an entry.
+type simEvent struct {
+	at    time.Duration
+	name  string
+	kind  string // claim, unlock, remove
+	k     int    // claims of the entry until then
+	other bool   // not by its holder: its session ended, or by hand
+}
+
+// simSize is how many entries there are from an instant on.
+type simSize struct {
+	at                 time.Duration
+	entries, available int
+}
+
+type removal struct {
+	claim   int // the number of the claim that it ended
+	session string
+	byHand  bool
+}
+
+const simEntries, simTaken = "/jobs/entries/", "/jobs/taken/"
+
+func newSimWorld(s *simulation) simWorld {
+	return simWorld{
+		s: s, plain: s.plan.plain, names: make(map[string]string), present: make(map[string]bool), locks: make(map[string]string),
+		removed: make(map[string]removal), claims: make(map[string]int), broken: make(map[string]bool), sizes: []simSize{{}},
+	}
+}
+
+// applied follows the service's state.
+func (w *simWorld) applied(a coordtest.Applied) {
+	if a.Expired {
+		w.s.count("expired")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.plain {
+		w.appliedPlain(a)
+	} else {
+		w.appliedLocking(a)
+	}
+	w.created(a)
+	now := w.s.now()
+	if last := w.sizes[len(w.sizes)-1]; last.entries != len(w.present) || last.available != len(w.present)-len(w.locks) {
+		w.sizes = append(w.sizes, simSize{now, len(w.present), len(w.present) - len(w.locks)})
+	}
+}
+
+// created follows what was put: each value once, and all of a put or none.
+func (w *simWorld) created(a coordtest.Applied) {
+	prefix := simEntries
+	if w.plain {
+		prefix = "/jobs/"
+	}
+	batch, n := "", 0
+	for i, op := range a.Ops {
+		if op.Kind != coord.KindSequential {
+			continue
+		}
+		name, value := strings.TrimPrefix(a.Results[i].Path, prefix), string(op.Value)
+		if w.names[value] != "" {
+			w.s.violation("%q was put once and is there twice", value)
+		}
+		w.names[value], w.present[name] = name, true
+		batch, _, _ = strings.Cut(value, ":")
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	for _, op := range a.Ops {
+		if op.Kind == coord.KindSequential {
+			if of, rest, _ := strings.Cut(string(op.Value), ":"); of != batch || !strings.HasSuffix(rest, " of "+string(rune('0'+n))) {
+				w.s.violation("%q was put in a commit with %d others", op.Value, n-1)
+			}
+		}
+	}
+}
+
+func (w *simWorld) appliedPlain(a coordtest.Applied) {
+	for _, op := range a.Ops {
+		name, ok := strings.CutPrefix(op.Path, "/jobs/")
+		if !ok || op.Kind != coord.KindDelete {
+			continue
+		}
+		if !w.present[name] {
+			w.s.violation("%s was removed twice", name)
+		}
+		delete(w.present, name)
+		w.removed[name] = removal{session: a.Session}
+	}
+}
+
+func (w *simWorld) appliedLocking(a coordtest.Applied) {
+	touched := make(map[string]bool)
+	unlocked := make(map[string]bool)
+	byHand := false
+	for _, op := range a.Ops {
+		byHand = byHand || op.Kind == coord.KindCreate && strings.HasPrefix(op.Path, "/jobs/broken/")
+		if name, ok := strings.CutPrefix(op.Path, simEntries); ok && op.Kind == coord.KindTouch {
+			touched[name] = true
+		}
+		if name, ok := strings.CutPrefix(op.Path, simTaken); ok && op.Kind == coord.KindDelete {
+			unlocked[name] = true
+		}
+	}
+	note := func(name, kind string) {
+		w.log = append(w.log, simEvent{w.s.now(), name, kind, w.claims[name], byHand || a.Expired})
+	}
+	for _, op := range a.Ops {
+		if name, ok := strings.CutPrefix(op.Path, simEntries); ok {
+			switch op.Kind {
+			case coord.KindTouch:
+				if w.claims[name]++; w.claims[name] == 1 {
+					w.claimed = append(w.claimed, name)
+				}
+				note(name, "claim")
+			case coord.KindDelete:
+				w.broken[name] = w.broken[name] || byHand
+				if w.locks[name] != a.Session && !byHand || !unlocked[name] {
+					w.s.violation("%s was removed by %s while %q held it", name, a.Session, w.locks[name])
+				}
+				delete(w.present, name)
+				w.removed[name] = removal{w.claims[name], a.Session, byHand}
+				note(name, "remove")
+			}
+		}
+		if name, ok := strings.CutPrefix(op.Path, simTaken); ok {
+			switch op.Kind {
+			case coord.KindEphemeral:
+				if !touched[name] {
+					w.s.violation("%s was locked without moving its fence", name)
+				}
+				w.locks[name] = a.Session
+			case coord.KindDelete:
+				w.broken[name] = w.broken[name] || byHand
+				if w.locks[name] != a.Session && !byHand {
+					w.s.violation("%s removed the lock of %s on %s", a.Session, w.locks[name], name)
+				}
+				delete(w.locks, name)
+				if w.present[name] {
+					note(name, "unlock")
+				}
+			}
+		}
+	}
+	for name := range w.locks {
+		if !w.present[name] {
+			w.s.violation("a lock without an entry: %s", name)
+		}
+	}
+}
+
+func (w *simWorld) empty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.present) == 0 && len(w.locks) == 0
+}
+
+// left are the entries and the locks that are there.
+func (w *simWorld) left() (entries, locks []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.present)), slices.Sorted(maps.Keys(w.locks))
+}
+
+// during yields the sizes that there were at some instant of an interval.
+func (w *simWorld) during(from, to time.Duration) []simSize {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first := len(w.sizes) - 1
+	for first > 0 && w.sizes[first].at >= from {
+		first--
+	}
+	sizes := w.sizes[first:]
+	for len(sizes) > 1 && sizes[len(sizes)-1].at > to {
+		sizes = sizes[:len(sizes)-1]
+	}
+	return slices.Clone(sizes)
+}
+
+// entriesBetween is the least and the largest number of entries in an interval.
+func (w *simWorld) entriesBetween(from, to time.Duration) (least, most int) {
+	sizes := w.during(from, to)
+	least = sizes[0].entries
+	for _, z := range sizes {
+		least, most = min(least, z.entries), max(most, z.entries)
+	}
+	return least, most
+}
+
+// availableBetween is the least number of entries in an interval that nobody held.
+func (w *simWorld) availableBetween(from, to time.Duration) int {
+	sizes := w.during(from, to)
+	least := sizes[0].available
+	for _, z := range sizes {
+		least = min(least, z.available)
+	}
+	return least
+}
