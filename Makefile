@@ -1,7 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate images up integration down build clean
+.PHONY: help demo deps test check simulate soak images up integration down build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ check: ## formatting, go vet, staticcheck, and the tests under the race detector
 
 simulate: ## SEEDS=N FIRST=M: that many schedules with faults, on a service in memory and in virtual time
 	@SEEDS=$(SEEDS) FIRST=$(FIRST) scripts/simulate.sh
+
+soak: ## put, take and finish CYCLES=50000 entries on each service, and cut clients off, until nothing may have grown
+	@scripts/soak.sh
 
 images: ## build stand-ins for the images of docker-compose.yml, for machines that cannot pull them
 	@scripts/images.sh

@@ -3,11 +3,7 @@ package etcdqueue_test
 import (
 	"context"
 	"errors"
-	"io"
-	"net/http"
-	"regexp"
 	"runtime"
-	"strconv"
 	"testing"
 	"time"
 
@@ -36,25 +32,11 @@ func quiet(ch <-chan struct{}) {
 // watchers asks the server how many watches it keeps.
 func watchers(t testing.TB, cluster *testetcd.Cluster) int {
 	t.Helper()
-	r, err := http.Get("http://" + cluster.Endpoints()[0] + "/metrics")
+	n, err := testetcd.Watches(cluster.Endpoints()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Body.Close()
-	defer http.DefaultClient.CloseIdleConnections()
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile(`(?m)^etcd_debugging_mvcc_watcher_total (\S+)$`).FindSubmatch(b)
-	if m == nil {
-		t.Fatal("the server does not count its watches")
-	}
-	n, err := strconv.ParseFloat(string(m[1]), 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return int(n)
+	return n
 }
 
 func TestCancelledWatchesLeaveNothing(t *testing.T) {

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -163,6 +165,23 @@ func (m *Member) Resume() {
 	if m.process != nil {
 		m.process.Process.Signal(syscall.SIGCONT)
 	}
+}
+
+// Watches is how many watches the member at an endpoint keeps, for all clients.
+func Watches(endpoint string) (int, error) {
+	transport := &http.Transport{DisableKeepAlives: true}
+	r, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get("http://" + endpoint + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer r.Body.Close()
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		if count, ok := strings.CutPrefix(lines.Text(), "etcd_debugging_mvcc_watcher_total "); ok {
+			n, err := strconv.ParseFloat(count, 64)
+			return int(n), err
+		}
+	}
+	return 0, fmt.Errorf("%s does not count its watches", endpoint)
 }
 
 // place chooses addresses and an empty directory.
