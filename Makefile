@@ -1,7 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate soak images up integration down build clean
+.PHONY: help demo deps test check simulate soak images up integration down headtohead build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ integration: ## test against the clusters of `make up`: the contract, then fault
 
 down: ## remove the clusters of `make up` and all that they kept
 	@scripts/down.sh
+
+headtohead: ## 50 faults to kazoo's queue and the same to zkq's, and what each lost: ten minutes, and nothing else beside it
+	@scripts/headtohead.sh
 
 build: ## bin/zkq
 	@scripts/build.sh
