@@ -99,7 +99,7 @@ func (f *fleet) launch(p *process) {
 	p.starts++
 	c := client{
 		Name: fmt.Sprintf("c%d.%d", p.number, p.starts), Servers: p.link.Addresses(), Root: root, Session: session.Seconds(),
-		Wait: 2, Hung: 15, Patient: 20, Pause: [2]float64{0.6, 1}, Work: [2]float64{0, 0.4}, Queues: f.queues,
+		Wait: 2, Hung: 15, Patient: 20, Pause: [2]float64{0.3, 0.6}, Work: [2]float64{0, 0.4}, Queues: f.queues,
 	}
 	c.Journal = filepath.Join(f.dir, c.Name+".journal")
 	for n := range 2 * queueCount { // two clients put into each queue

@@ -20,23 +20,29 @@ type commit struct {
 	changes []change
 }
 
-// change is a node that a commit made or removed; there are no others here.
+// change is what a commit did to a node.
 type change struct {
-	path      string
-	removed   bool
-	ephemeral bool
-	value     []byte
+	act   string
+	path  string
+	value []byte
 }
+
+// What can be done to a node.
+const (
+	made    = "made"
+	written = "written"
+	removed = "removed"
+)
 
 // The kinds of transactions that matter here, by ZooKeeper's numbers.
 const (
-	kindCreate    = 1
-	kindDelete    = 2
-	kindMulti     = 14
-	kindCreate2   = 15
-	kindContainer = 19
-	kindClose     = -11
-	kindError     = -1
+	kindCreate  = 1
+	kindDelete  = 2
+	kindSet     = 5
+	kindMulti   = 14
+	kindCreate2 = 15
+	kindClose   = -11
+	kindError   = -1
 )
 
 // readHistory reads what a cluster has committed from the logs in its members' data directories.
@@ -139,26 +145,18 @@ func readCommit(b []byte) (commit, error) {
 
 func (c *commit) add(kind int32, f *frame) {
 	switch kind {
-	case kindCreate, kindCreate2, kindContainer:
-		n := change{path: string(f.buffer()), value: bytes.Clone(f.buffer())}
-		for range f.int() { // rights
-			f.int()
-			f.buffer()
-			f.buffer()
-		}
-		if kind != kindContainer {
-			n.ephemeral = len(f.bytes(1)) == 1 && f.last[0] != 0
-		}
-		c.changes = append(c.changes, n)
+	case kindCreate, kindCreate2:
+		c.changes = append(c.changes, change{made, string(f.buffer()), bytes.Clone(f.buffer())})
+	case kindSet:
+		c.changes = append(c.changes, change{written, string(f.buffer()), bytes.Clone(f.buffer())})
 	case kindDelete:
-		c.changes = append(c.changes, change{path: string(f.buffer()), removed: true})
+		c.changes = append(c.changes, change{act: removed, path: string(f.buffer())})
 	}
 }
 
 // frame reads ZooKeeper's encoding.
 type frame struct {
 	b     []byte
-	last  []byte
 	short bool // it ended too early
 }
 
@@ -167,8 +165,9 @@ func (f *frame) bytes(n int) []byte {
 		f.short, f.b = true, nil
 		return nil
 	}
-	f.last, f.b = f.b[:n:n], f.b[n:]
-	return f.last
+	taken := f.b[:n:n]
+	f.b = f.b[n:]
+	return taken
 }
 
 func (f *frame) int() int32 {

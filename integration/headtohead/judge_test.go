@@ -157,7 +157,7 @@ func replay(root string, history []commit, add func(kind string, at time.Time, f
 		}
 		before := make(map[string]standing)
 		for _, ch := range c.changes {
-			if name, isLock := entryOf(root, ch.path); name != "" && !isLock && ch.removed {
+			if name, isLock := entryOf(root, ch.path); name != "" && !isLock && ch.act == removed {
 				if l := locks[name]; l != nil {
 					before[name] = *l
 				}
@@ -167,7 +167,11 @@ func replay(root string, history []commit, add func(kind string, at time.Time, f
 			name, isLock := entryOf(root, ch.path)
 			switch {
 			case name == "":
-			case !isLock && !ch.removed:
+			case ch.act == written:
+				if l := locks[name]; isLock && l != nil {
+					l.holder = string(ch.value)
+				}
+			case !isLock && ch.act == made:
 				entries[name] = &entry{value: string(ch.value), created: c.time}
 			case !isLock:
 				e := entries[name]
@@ -180,7 +184,7 @@ func replay(root string, history []commit, add func(kind string, at time.Time, f
 					e.wrong = true
 					add(wronglyEnded, c.time, "%s was removed by session %x, and %x held it", name, c.session, l.session)
 				}
-			case !ch.removed:
+			case ch.act == made:
 				locks[name] = &standing{session: c.session, holder: string(ch.value)}
 			default:
 				l, e := locks[name], entries[name]
@@ -243,9 +247,9 @@ func TestJudgeNoticesEachBreach(t *testing.T) {
 		return record{Time: at(s).UnixNano(), Act: act, Value: value, Name: name, Holder: holder, Outcome: outcome}
 	}
 	node := func(kind, name, value string) change {
-		return change{path: "/r/q/" + kind + "/" + name, value: []byte(value), ephemeral: kind == "taken"}
+		return change{made, "/r/q/" + kind + "/" + name, []byte(value)}
 	}
-	gone := func(kind, name string) change { return change{path: "/r/q/" + kind + "/" + name, removed: true} }
+	gone := func(kind, name string) change { return change{act: removed, path: "/r/q/" + kind + "/" + name} }
 	did := func(s int, session int64, changes ...change) commit {
 		return commit{zxid: int64(s), time: at(s), session: session, changes: changes}
 	}
@@ -273,6 +277,7 @@ func TestJudgeNoticesEachBreach(t *testing.T) {
 		{"taken over, old holder refused", append(isPut, aTook, rec(3, finished, "", "1", "A", lost), bTook, bDone), []commit{create, aLock, ends(3, a), bLock, bEnd}, nil},
 		{"acknowledged and never there", isPut, nil, []string{putLost}},
 		{"gone without having been given", isPut, []commit{create, aLock, aEnd}, []string{putLost}},
+		{"a lock that is made and then written", append(isPut, aTook, aDone), []commit{create, did(2, a, node("taken", "1", ""), change{written, "/r/q/taken/1", []byte("A")}), aEnd}, nil},
 		{"left", isPut, []commit{create}, nil},
 		{"there twice", append(isPut, aTook, aDone), []commit{create, aLock, aEnd, did(5, a, node("entries", "2", "x"))}, []string{putTwice}},
 		{"an old holder removes another's", append(isPut, aTook, aDone, bTook), []commit{create, aLock, ends(3, a), bLock, aEnd}, []string{wronglyEnded}},

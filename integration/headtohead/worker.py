@@ -48,7 +48,8 @@ def produce(number, n):
     queue = client.LockingQueue(config["root"] + config["queues"][n])
     for i in range(1 << 60):
         time.sleep(random.uniform(*config["pause"]))
-        is_open.wait()
+        if not is_open.is_set():
+            continue
         value = "%s/%d/%d" % (config["name"], number, i)
         write("putting", n, v=value)
         count(1, 0)
