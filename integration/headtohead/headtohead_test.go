@@ -90,7 +90,15 @@ var faults = []fault{
 		time.Sleep(beyond)
 		p.link.Heal()
 	}},
-	{"half a second's replies are lost", 7, func(_ *fleet, p *process) {
+	{"the answers to six writes are lost, one by one", 4, func(_ *fleet, p *process) {
+		before := p.link.Lost()
+		p.link.Lose(6, nil)
+		for end := time.Now().Add(10 * time.Second); p.link.Lost() < before+6 && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+		p.link.Lose(0, nil)
+	}},
+	{"half a second's answers are lost", 3, func(_ *fleet, p *process) {
 		p.link.HoldReplies()
 		time.Sleep(500 * time.Millisecond)
 		p.link.Kill()

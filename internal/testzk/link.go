@@ -95,10 +95,11 @@ type talk struct {
 
 	mu              sync.Mutex
 	asked, answered bool                 // for the session
-	doomed          map[[4]byte]struct{} // xids of the transactions whose answers are to be lost
+	doomed          map[[4]byte]struct{} // xids of the writes whose answers are to be lost
 }
 
-const opMulti = 14
+// writes are the operations that change something: create, delete, setData, multi, create2.
+var writes = map[uint32]bool{1: true, 2: true, 5: true, 14: true, 15: true}
 
 func newTalk(granted func([]byte)) *talk {
 	t := &talk{granted: granted, doomed: make(map[[4]byte]struct{})}
@@ -124,7 +125,7 @@ func (t *talk) Requests(b []byte, lose func([]byte) bool) []byte {
 	defer t.mu.Unlock()
 	frames, raw := t.requests.Add(b)
 	for _, f := range frames {
-		if t.asked && len(f) >= 12 && binary.BigEndian.Uint32(f[8:]) == opMulti && lose(f[12:]) {
+		if t.asked && len(f) >= 12 && writes[binary.BigEndian.Uint32(f[8:])] && lose(f[12:]) {
 			t.doomed[[4]byte(f[4:8])] = struct{}{}
 		}
 		t.asked = true

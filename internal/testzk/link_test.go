@@ -28,14 +28,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func TestAnswerOfTheMultiMeantIsLostAfterItWasApplied(t *testing.T) {
+func TestAnswerOfTheWriteMeantIsLostAfterItWasApplied(t *testing.T) {
 	c := servers.Single(t)
 	name := func(s string) string { return fmt.Sprintf("/zkqtest-%d-%s", os.Getpid(), s) }
 	direct, by := connect(t, c.Addresses()), testzk.NewLink(t, c.Addresses()...)
 	there := connect(t, by.Addresses())
 	by.Lose(1, func(request []byte) bool { return bytes.Contains(request, []byte(name("lost"))) })
 	if _, err := there.Create(name("single"), nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
-		t.Fatalf("no transaction: %v", err)
+		t.Fatalf("another write: %v", err)
 	}
 	if _, err := there.Multi(create(name("kept"))); err != nil {
 		t.Fatalf("another transaction: %v", err)
@@ -49,8 +49,15 @@ func TestAnswerOfTheMultiMeantIsLostAfterItWasApplied(t *testing.T) {
 	if _, err := there.Multi(create(name("later"))); err != nil {
 		t.Errorf("the transaction after it: %v", err)
 	}
-	if n := by.Lost(); n != 1 {
-		t.Errorf("%d answers were lost, want 1", n)
+	by.Lose(1, nil)
+	if _, _, err := there.Exists(name("later")); err != nil {
+		t.Errorf("a read: %v", err)
+	}
+	if err := there.Delete(name("later"), -1); !errors.Is(err, zk.ErrConnectionClosed) {
+		t.Errorf("any write: %v", err)
+	}
+	if n := by.Lost(); n != 2 {
+		t.Errorf("%d answers were lost, want 2", n)
 	}
 }
 
