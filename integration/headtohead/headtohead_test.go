@@ -196,6 +196,19 @@ func (f *fleet) endure(rounds int) []trial {
 	return trials
 }
 
+var kinds = []string{putLost, putTwice, finishedTwice, wronglyEnded, orphanLock, stuck, hung}
+
+// count is how many breaches of a kind happened from one time to another.
+func (v verdict) count(kind string, from, to time.Time) int {
+	n := 0
+	for _, b := range v.breaches {
+		if b.kind == kind && !b.at.Before(from) && b.at.Before(to) {
+			n++
+		}
+	}
+	return n
+}
+
 // sum is what one run comes to.
 type sum struct {
 	side    side

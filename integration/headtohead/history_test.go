@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"testing"
 	"time"
 )
 
@@ -191,4 +192,70 @@ func (f *frame) buffer() []byte {
 		return nil
 	}
 	return f.bytes(int(n))
+}
+
+// logOf is a member's log of transactions, each of its own content.
+func logOf(t *testing.T, transactions ...[]byte) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	b := slices.Concat(be32(0x5a4b4c47), be32(2), be64(0))
+	for _, txn := range transactions {
+		b = slices.Concat(b, be64(0), be32(uint32(len(txn))), txn, []byte("B"))
+	}
+	b = append(b, make([]byte, 4096)...) // as ZooKeeper allocates it
+	if err := os.MkdirAll(filepath.Join(dir, "version-2"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "version-2", "log.1"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
+func be64(n int64) []byte  { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+func text32(s string) []byte {
+	return append(be32(uint32(len(s))), s...)
+}
+
+func txnOf(zxid int64, kind int32, body ...[]byte) []byte {
+	return slices.Concat(be64(7), be32(1), be64(zxid), be64(1000*zxid), be32(uint32(kind)), slices.Concat(body...))
+}
+
+func TestHistoryIsWhatTwoMembersHaveAndWhatComesBefore(t *testing.T) {
+	path := func(h []commit) (paths []string) {
+		for _, c := range h {
+			for _, ch := range c.changes {
+				paths = append(paths, ch.act+" "+ch.path)
+			}
+		}
+		return paths
+	}
+	del := func(zxid int64) []byte { return txnOf(zxid, kindDelete, text32(fmt.Sprint("/", zxid))) }
+	const epoch = int64(1) << 32
+	a := logOf(t, del(1), del(2), del(3), del(4)) // 4 was never committed
+	b := logOf(t, del(1), del(3), del(epoch+1))   // and this one fell behind
+	c := logOf(t, del(epoch+1))
+	history, err := readHistory([]string{a, b, c})
+	if want := []string{"removed /1", "removed /2", "removed /3", fmt.Sprint("removed /", epoch+1)}; err != nil || !slices.Equal(path(history), want) {
+		t.Errorf("%q, %v; want %q", path(history), err, want)
+	}
+}
+
+func TestHistoryLeavesOutRefusedMultis(t *testing.T) {
+	sub := func(kind int32, body []byte) []byte { return slices.Concat(be32(uint32(kind)), text32(string(body))) }
+	good := txnOf(1, kindMulti, be32(2), sub(kindDelete, text32("/a")), sub(kindSet, slices.Concat(text32("/b"), text32("v"), be32(1))))
+	bad := txnOf(2, kindMulti, be32(2), sub(kindDelete, text32("/a")), sub(kindError, be32(0)))
+	end := txnOf(3, kindClose)
+	dirs := []string{logOf(t, good, bad, end), logOf(t, good, bad, end)}
+	history, err := readHistory(dirs)
+	if err != nil || len(history) != 3 || len(history[1].changes) != 0 || !history[2].closes {
+		t.Fatalf("%+v, %v", history, err)
+	}
+	if ch := history[0].changes; len(ch) != 2 || ch[0].act != removed || ch[0].path != "/a" || ch[1].act != written || string(ch[1].value) != "v" {
+		t.Errorf("%+v", ch)
+	}
+	if history[0].session != 7 || history[0].time.UnixMilli() != 1000 {
+		t.Errorf("%+v", history[0])
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 )
 
@@ -63,4 +64,15 @@ func readJournals(dir string) ([]record, error) {
 		}
 	}
 	return all, nil
+}
+
+func TestJournalOfAKilledClientIsReadToItsLastWholeLine(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "c0.journal"), []byte(`{"t":1,"a":"putting","v":"x"}`+"\n"+`{"t":2,"a":"pu`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readJournals(dir)
+	if want := (record{Time: 1, Act: putting, Value: "x", client: "c0"}); err != nil || len(got) != 1 || got[0] != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
 }

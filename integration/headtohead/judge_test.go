@@ -27,8 +27,6 @@ const (
 	hung          = "hung"             // a worker did not come back from its call
 )
 
-var kinds = []string{putLost, putTwice, finishedTwice, wronglyEnded, orphanLock, stuck, hung}
-
 // verdict is what the witnesses say of one run.
 type verdict struct {
 	puts, unknownPuts, finishes, unknownFinishes, late int // late: finishes refused because the entry had been lost
@@ -226,17 +224,6 @@ func entryOf(root, node string) (name string, isLock bool) {
 		return "", false
 	}
 	return path.Join(queue, "entries", base), kind == "taken"
-}
-
-// count is how many breaches of a kind happened from one time to another.
-func (v verdict) count(kind string, from, to time.Time) int {
-	n := 0
-	for _, b := range v.breaches {
-		if b.kind == kind && !b.at.Before(from) && b.at.Before(to) {
-			n++
-		}
-	}
-	return n
 }
 
 // TestJudgeNoticesEachBreach: a judge who never condemns proves nothing.
