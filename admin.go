@@ -15,10 +15,15 @@ import (
 
 // Remove removes an entry that nobody works on; [ErrHeld] for one that is held,
 // unless force is set: then its holder's finish will say [ErrLockLost].
-// [ErrNoEntry] if there is none of that name.
+// [ErrNoEntry] if there is none of that name. A dead entry is named as Entries
+// calls it.
 func (p *place) Remove(ctx context.Context, name string, force bool) error {
+	_, _, dead := parseDead(name)
 	err := checkEntryName(name)
-	if err == nil {
+	switch {
+	case dead && p.taken != "":
+		err = p.do(ctx, func(ctx context.Context, s coord.Session) error { return p.removeDead(ctx, s, name) })
+	case err == nil:
 		err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
 			return p.removeWhere(ctx, s, name, func(st State) bool { return force || st != StateHeld })
 		})
@@ -53,6 +58,11 @@ func (p *place) removeWhere(ctx context.Context, s coord.Session, name string, a
 			case err == nil:
 				state = Entry{}.locked(lk).State
 				ops = append(ops, coord.Delete(lk.Path, lk.Fence))
+				a, err := p.attempts(ctx, s, name)
+				if err != nil {
+					return err
+				}
+				ops = append(ops, a.forget()...)
 			case !errors.Is(err, coord.ErrNotExist):
 				return err
 			}
@@ -126,6 +136,9 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 					err = nil
 				}
 			}
+			if err == nil && p.taken != "" {
+				p.sweepAttempts(ctx, s)
+			}
 			return err
 		})
 	}
@@ -133,30 +146,6 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 		return removed, fmt.Errorf("purge %s: %w", p.root, err)
 	}
 	return removed, nil
-}
-
-func (p *place) purgeDead(ctx context.Context) (int, error) {
-	removed := 0
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		for {
-			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{Limit: nodesPage, Values: true, Fresh: true})
-			if err != nil {
-				return err
-			}
-			for _, n := range l.Nodes {
-				_, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence))
-				if err == nil {
-					removed++
-				} else if !refused(err) {
-					return err
-				}
-			}
-			if !l.More {
-				return nil
-			}
-		}
-	})
-	return removed, err
 }
 
 // BreakLock takes the entry from whoever holds it, at once: others can take it,

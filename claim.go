@@ -89,10 +89,24 @@ type attempt struct {
 	bumps   int64 // changes that the claim adds to the entry
 }
 
+// purpose is what an entry is claimed for.
+type purpose int
+
+const (
+	forWork    purpose = iota
+	forBatch           // for work beside others: not one that came back
+	forRemoval         // however often it was delivered
+)
+
+// errAlone says that an entry came back and is not taken together with others: if
+// it kills whoever works on it, they would be counted as delivered with it.
+var errAlone = errors.New("entry came back, and is taken alone")
+
 // claim takes an entry, if it is still there and nobody has it: errGone
 // otherwise. The one commit moves the entry's fence on and creates the lock, so
-// that whoever held the entry before can do nothing to it any more.
-func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string) (*Held, error) {
+// that whoever held the entry before can do nothing to it any more. An entry that
+// was delivered too often is moved to the dead, and is gone then too.
+func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
 	if err := q.claims.begin(ctx, name); err != nil {
 		return nil, err
 	}
@@ -109,6 +123,9 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string) 
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
+	if why == forBatch && n.Changes > 0 {
+		return nil, errAlone
+	}
 	a := attempt{session: s, name: name, node: n, bumps: 1}
 	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(q.taken, name, q.holder)}
 	if coord.CheckOps(s.Limits(), a.ops) != nil {
@@ -117,24 +134,34 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string) 
 		a.ops[0], a.bumps = coord.Check(n.Path, n.Fence), 0
 	}
 	rs, err := s.Commit(ctx, a.ops...)
+	var h *Held
 	switch {
 	case err == nil:
-		return q.held(a, rs[0].Fence, lock.Taken(s, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision)), nil
+		h = q.held(a, rs[0].Fence, lock.Taken(s, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision))
 	case refused(err):
 		return nil, errGone
 	case !errors.Is(err, coord.ErrUnknown):
 		return nil, fmt.Errorf("claim %s: %w", name, err)
+	default:
+		h, err = q.resolveClaim(ctx, a)
 	}
-	h, err := q.resolveClaim(ctx, a)
-	if err == nil || errors.Is(err, errGone) || over(s) {
-		return h, err // with the session went whatever lock it may have left
+	if err == nil {
+		err = q.admit(ctx, h, why)
 	}
-	// The caller will not wait, and the claim may still succeed: nobody would
-	// know that the entry is held.
+	switch {
+	case err == nil:
+		return h, nil
+	case errors.Is(err, errGone):
+		return nil, err
+	case over(s): // with it went whatever lock it may have left
+		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
+	}
+	// The caller will not wait, and the entry is held, or the claim may still
+	// succeed: nobody would know that.
 	unresolved = true
 	q.claims.detach(name)
 	q.spawn(func() {
-		q.undoClaim(a)
+		q.undoClaim(a, h)
 		q.claims.end(name)
 		q.skip.signal() // takes passed over the entry meanwhile
 	})
@@ -145,6 +172,30 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string) 
 		return nil, errGone
 	}
 	return nil, err
+}
+
+// admit reads what became of a claimed entry before, and moves it to the dead if
+// it was delivered too often: then it is errGone.
+func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
+	for pause := newPause(); !h.known; {
+		err := h.recall(ctx)
+		if err != nil && (!errors.Is(err, coord.ErrBusy) || pause.wait(ctx, h.lock.Session().Done()) != nil) {
+			return err
+		}
+	}
+	h.Failures = h.past.Failures
+	if why == forRemoval || !q.wornOut(h) {
+		return nil
+	}
+	err := h.bury(ctx, 0, wornOutReason(h))
+	switch {
+	case err == nil, errors.Is(err, ErrLockLost):
+		return errGone
+	case errors.Is(err, ErrTooLarge):
+		q.warnOnce(h.entry, "is too large to be moved to the dead: handed out once more")
+		return nil
+	}
+	return err
 }
 
 // errBlocked says that a claim whose answer was lost met somebody's lock: it is
@@ -198,10 +249,10 @@ func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 }
 
 // undoClaim resolves a claim that nobody waits for any more, and gives back what
-// it got. It gives up with the session, whose end does the same, and with nothing
-// else: a handle that is closed may leave it behind.
-func (q *LockingQueue) undoClaim(a attempt) {
-	var h *Held
+// it got; h is that, if it is known already. It gives up with the session, whose
+// end does the same, and with nothing else: a handle that is closed may leave it
+// behind.
+func (q *LockingQueue) undoClaim(a attempt, h *Held) {
 	for pause := newPause(); ; {
 		var err error
 		if h == nil {
@@ -210,7 +261,7 @@ func (q *LockingQueue) undoClaim(a attempt) {
 		if h != nil {
 			err = h.Release(context.Background())
 		}
-		if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrLockLost) {
+		if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
 			return
 		}
 		if pause.wait(context.Background(), a.session.Done()) != nil {
@@ -234,6 +285,10 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 		lock:       l,
 		entry:      a.node.Path,
 		fence:      fence,
+		changes:    a.node.Changes,
+		bumps:      a.bumps,
+		known:      a.node.Changes == 0 && a.bumps > 0, // it was never handed out, nor given back
+		past:       attempts{path: path.Join(q.root, dirAttempts, a.name)},
 		turn:       make(chan struct{}, 1),
 	}
 	if old := q.holding.add(h); old != nil {

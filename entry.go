@@ -38,6 +38,7 @@ type Entry struct {
 	Holder     string    // of a held one: 32 hex digits
 	Deliveries int       // how often it was handed out, crashes included, kazoo's takes excluded
 	Failures   int       // how often that ended in a failure
+	Reason     string    // of the last failure, or of the death
 	Size       int       // of the value, in bytes
 	Token      int64     // the commit that last wrote it: who holds it has this fencing token
 	Created    time.Time // by the coordinator's clock, or the putter's; zero if neither says

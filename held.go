@@ -23,7 +23,7 @@ type Held struct {
 	// Deliveries counts how often the entry was handed out, this time included:
 	// 1 at first. Crashes count; kazoo's takes do not.
 	Deliveries int
-	// Failures counts the deliveries that ended in a failure.
+	// Failures counts the earlier deliveries that ended in [Held.Fail].
 	Failures int
 	// Token is a fencing token for work outside the queue: of two holders of
 	// one entry the later has the greater one. A store that refuses tokens
@@ -39,9 +39,14 @@ type Held struct {
 	entry string
 	fence coord.Fence // of the entry, as the claim left it
 
+	changes int64 // of the entry, before the claim
+	bumps   int64 // that the claim added to them
+
 	turn    chan struct{} // holds one while a call is finishing
-	unknown string        // the finish that was sent and not answered, if one was
-	state   atomic.Int32  // a heldState
+	past    attempts
+	known   bool         // past is
+	unknown string       // the finish that was sent and not answered, if one was
+	state   atomic.Int32 // a heldState
 }
 
 type heldState = int32
@@ -96,19 +101,9 @@ func (o *holding) remove(h *Held) {
 // the entry is still held. A lost answer is asked for again as long as ctx and
 // session last.
 func (h *Held) Consume(ctx context.Context) error {
-	return h.finish(ctx, "consume", coord.Delete(h.entry, h.fence), func(r *coord.Refusal) (bool, error) {
-		// A moved fence means that another holds it, and a missing lock that it
-		// was taken away before any attempt arrived. Only this handle's commits
-		// remove the entry at its fence while the session lives, unless it was
-		// taken away by hand.
-		if r.Index != 0 || !errors.Is(r, coord.ErrNotExist) {
-			return false, nil
-		}
-		broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name)
-		if broken {
-			err = errors.New("somebody broke its lock, and it is gone")
-		}
-		return err == nil, err
+	return h.finish(ctx, finish{
+		act: "consume", entry: coord.Delete(h.entry, h.fence), ours: h.removed,
+		beside: func(context.Context) ([]coord.Op, error) { return h.past.forget(), nil },
 	})
 }
 
@@ -124,9 +119,42 @@ func LeaveAlone(d time.Duration) ReleaseOption {
 }
 
 // Release gives the entry back, undone: it stands in its old place at once, for
-// anyone. Errors are those of Consume; after [ErrUnknown] the entry is given back
-// or will be when the session ends.
+// anyone. This delivery was nobody's fault, and [MaxDeliveries] does not count it. Errors are
+// those of Consume; after [ErrUnknown] the entry is given back or will be when the session ends.
 func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
+	return h.giveBack(ctx, finish{
+		act: "release", entry: coord.Check(h.entry, h.fence),
+		beside: func(context.Context) ([]coord.Op, error) {
+			a := h.past
+			if a.Forgiven += h.bumps; h.bumps == 0 {
+				return nil, nil
+			}
+			return []coord.Op{a.write()}, nil
+		},
+		ours: func(context.Context, *coord.Refusal) (bool, error) {
+			return true, nil // the lock is gone, or the entry has moved on: not ours either way
+		},
+	}, opts)
+}
+
+// Fail gives the entry back as Release does, and counts a failure, with the
+// beginning of its reason. Errors are those of Consume; after [ErrUnknown] it is
+// given back or will be when the session ends, and counted or not.
+func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) error {
+	return h.giveBack(ctx, finish{
+		act: "fail", entry: coord.Check(h.entry, h.fence),
+		beside: func(context.Context) ([]coord.Op, error) {
+			a := h.past
+			a.Failures++
+			a.Reason = cutReason(reason, maxReason)
+			return []coord.Op{a.write()}, nil
+		},
+		ours: h.unlessBroken,
+	}, opts)
+}
+
+// giveBack is a finish after which the entry stands there.
+func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) error {
 	var o releaseOptions
 	for _, set := range opts {
 		set(&o)
@@ -134,37 +162,90 @@ func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 	if o.alone > 0 && h.queue != nil {
 		h.queue.skip.add(h.Name, o.alone)
 	}
-	err := h.finish(ctx, "release", coord.Check(h.entry, h.fence), func(*coord.Refusal) (bool, error) {
-		return true, nil // the lock is gone, or the entry has moved on: not ours either way
-	})
+	err := h.finish(ctx, f)
 	if err != nil && o.alone > 0 && h.queue != nil {
 		h.queue.skip.remove(h.Name)
+	}
+	if err == nil {
+		h.queue.sweepNowAndThen(h.lock.Session())
 	}
 	return err
 }
 
-// finish commits op together with giving back the lock. When an answer was lost
-// it commits again: the fence lets the two apply once. ours says whether a
-// refusal, after an attempt without an answer, means that attempt was applied; its
-// error, that nobody can know.
-func (h *Held) finish(ctx context.Context, act string, op coord.Op, ours func(*coord.Refusal) (bool, error)) error {
+// finish is how a hold ends: one commit of what becomes of the entry, of giving
+// back the lock, and of what goes with it. When an answer was lost it is made
+// again: the fence lets the two apply once.
+type finish struct {
+	act    string
+	entry  coord.Op
+	beside func(context.Context) ([]coord.Op, error)
+	// ours says whether a refusal, after an attempt without an answer, means that
+	// attempt was applied; its error, that nobody can know.
+	ours func(context.Context, *coord.Refusal) (bool, error)
+}
+
+// unlessBroken takes a refusal for the success of an earlier attempt: while the
+// session lives, only this handle's commits remove its lock, or a hand.
+func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
+	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name)
+	if broken {
+		err = errors.New("somebody broke its lock")
+	}
+	return err == nil, err
+}
+
+// removed is unlessBroken for what removes the entry. A moved fence means that
+// another holds it, and a missing lock that it was taken away before any attempt
+// arrived.
+func (h *Held) removed(ctx context.Context, r *coord.Refusal) (bool, error) {
+	if r.Index != 0 || !errors.Is(r, coord.ErrNotExist) {
+		return false, nil
+	}
+	return h.unlessBroken(ctx, r)
+}
+
+// recall reads what became of the entry before.
+func (h *Held) recall(ctx context.Context) error {
+	a, err := h.queue.attempts(ctx, h.lock.Session(), h.Name)
+	if err == nil {
+		h.past, h.known = a, true
+	}
+	return err
+}
+
+// send makes the commit of a finish.
+func (h *Held) send(ctx context.Context, f finish) error {
+	if !h.known {
+		if err := h.recall(ctx); err != nil {
+			return err
+		}
+	}
+	beside, err := f.beside(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)
+	return err
+}
+
+func (h *Held) finish(ctx context.Context, f finish) error {
 	if h.queue == nil {
-		return fmt.Errorf("%s: this Held was not made by a take: %w", act, ErrNotHeld)
+		return fmt.Errorf("%s: this Held was not made by a take: %w", f.act, ErrNotHeld)
 	}
 	if ctx == nil {
-		return fmt.Errorf("%s %s: nil context: %w", act, h.entry, ErrInvalid)
+		return fmt.Errorf("%s %s: nil context: %w", f.act, h.entry, ErrInvalid)
 	}
 	select {
 	case h.turn <- struct{}{}:
 		defer func() { <-h.turn }()
 	case <-ctx.Done():
-		return fmt.Errorf("%s %s: %w", act, h.entry, ctx.Err())
+		return fmt.Errorf("%s %s: %w", f.act, h.entry, ctx.Err())
 	}
 	end := func(state heldState, err error) error {
 		h.state.Store(state)
 		h.queue.holding.remove(h)
 		if err != nil {
-			err = fmt.Errorf("%s %s: %w", act, h.entry, err)
+			err = fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}
 		return err
 	}
@@ -177,16 +258,20 @@ func (h *Held) finish(ctx context.Context, act string, op coord.Op, ours func(*c
 	s := h.lock.Session()
 	h.lock.Settling(true)
 	for pause := newPause(); ; {
-		_, err := s.Commit(ctx, op, h.lock.GiveBack())
+		err := h.send(ctx, f)
 		var r *coord.Refusal
 		switch {
 		case err == nil:
 			return end(stateDone, nil)
-		case errors.As(err, &r) && h.unknown == act:
-			mine, doubt := ours(r)
+		case errors.As(err, &r) && r.Index > 1:
+			// Entry and lock stand as the claim left them: somebody else has
+			// been at what goes with them.
+			h.known = false
+		case r != nil && h.unknown == f.act:
+			mine, doubt := f.ours(ctx, r)
 			switch {
 			case doubt != nil:
-				return fmt.Errorf("%s %s: %w: %w", act, h.entry, ErrUnknown, doubt)
+				return fmt.Errorf("%s %s: %w: %w", f.act, h.entry, ErrUnknown, doubt)
 			case mine:
 				return end(stateDone, nil)
 			}
@@ -196,20 +281,20 @@ func (h *Held) finish(ctx context.Context, act string, op coord.Op, ours func(*c
 		case r != nil, lostBefore(err) && h.unknown == "":
 			return end(stateLost, ErrLockLost)
 		case errors.Is(err, coord.ErrUnknown):
-			h.unknown = act
-		case h.unknown == "" && !errors.Is(err, coord.ErrBusy):
-			h.lock.Settling(false)
-			return fmt.Errorf("%s %s: %w", act, h.entry, err)
+			h.unknown = f.act
+		case h.unknown == "" && !errors.Is(err, coord.ErrBusy), errors.Is(err, ErrTooLarge):
+			h.lock.Settling(h.unknown != "")
+			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}
 		if werr := pause.wait(ctx, s.Done()); werr != nil || errors.Is(err, coord.ErrClosed) {
-			if h.unknown == "" { // it was busy, and nothing was changed
+			if h.unknown == "" { // nothing was changed
 				h.lock.Settling(false)
-				return fmt.Errorf("%s %s: %w: %w", act, h.entry, werr, err)
+				return fmt.Errorf("%s %s: %w: %w", f.act, h.entry, werr, err)
 			}
 			if !errors.Is(err, ErrUnknown) {
 				err = fmt.Errorf("%w: %w", ErrUnknown, err)
 			}
-			return fmt.Errorf("%s %s: %w", act, h.entry, err)
+			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}
 	}
 }

@@ -109,6 +109,10 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 				return err
 			}
 			p.entryNames(l.Nodes) // warns
+			before, err := p.before(ctx, s, after, l.Nodes)
+			if err != nil {
+				return err
+			}
 			for _, n := range l.Nodes {
 				name := path.Base(n.Path)
 				after = name
@@ -117,6 +121,7 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 					continue
 				}
 				e := newEntry(name, parsed, n)
+				e.Failures, e.Reason = before[name].Failures, before[name].Reason
 				if lk, held := locks[name]; held {
 					e = e.locked(lk)
 				}
@@ -131,40 +136,19 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 	})
 }
 
-// deadPaged walks the dead entries, oldest first.
-func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
-	after := ""
-	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		for {
-			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
-			if err != nil {
-				return err
-			}
-			for _, n := range l.Nodes {
-				after = path.Base(n.Path)
-				if len(after) < 14 {
-					continue
-				}
-				parsed, ok := priority.Parse(after[14:]) // "<ms, 13 digits>-<entry name>"
-				if !ok {
-					continue
-				}
-				e := newEntry(after, parsed, n)
-				e.State, e.Deliveries = StateDead, 0
-				if !f(e) {
-					return errStop
-				}
-			}
-			if !l.More {
-				return nil
-			}
-		}
-	})
+// before reads what became before of the entries of a page, which begins after a
+// name, if any was handed out at all.
+func (p *place) before(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]attempts, error) {
+	delivered := func(n coord.Node) bool { return n.Changes > 0 }
+	if p.taken == "" || !slices.ContainsFunc(page, delivered) {
+		return nil, nil
+	}
+	return p.attemptsUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
 }
 
 // Peek returns an entry with its value and takes nothing: the one of that name,
 // [ErrNoEntry] if there is none, or for "" the next that would be taken,
-// [ErrEmpty] if there is none.
+// [ErrEmpty] if there is none. A dead entry is named as Entries calls it.
 func (p *place) Peek(ctx context.Context, name string) (Entry, error) {
 	e, err := p.peek(ctx, name)
 	if err != nil {
@@ -180,8 +164,20 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 			if errors.Is(err, coord.ErrNotExist) {
 				return errGone
 			}
-			parsed, _ := priority.Parse(name)
-			e = newEntry(name, parsed, n)
+			if err == nil {
+				e, err = p.seen(ctx, s, name, n)
+			}
+			return err
+		})
+		return e, err
+	}
+	if _, _, dead := parseDead(name); dead && p.taken != "" {
+		err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+			n, err := s.Get(ctx, path.Join(p.root, dirDead, name))
+			if errors.Is(err, coord.ErrNotExist) {
+				return fmt.Errorf("%s: %w", name, ErrNoEntry)
+			}
+			e, _ = deadEntry(n)
 			return err
 		})
 		return e, err
@@ -206,13 +202,24 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 		if err != nil {
 			return err
 		}
-		parsed, _ := priority.Parse(name)
-		e = newEntry(name, parsed, n)
+		e, err = p.seen(ctx, s, name, n)
 		if lk != nil {
 			e = e.locked(*lk)
 		}
-		return nil
+		return err
 	})
+	return e, err
+}
+
+// seen is an entry as it stands in its node, with what became of it before.
+func (p *place) seen(ctx context.Context, s coord.Session, name string, n coord.Node) (Entry, error) {
+	parsed, _ := priority.Parse(name)
+	e := newEntry(name, parsed, n)
+	if p.taken == "" || n.Changes == 0 {
+		return e, nil
+	}
+	a, err := p.attempts(ctx, s, name)
+	e.Failures, e.Reason = a.Failures, a.Reason
 	return e, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -29,6 +30,7 @@ type LockingQueue struct {
 
 	claims  claims
 	holding holding
+	swept   atomic.Int64 // Unix nanoseconds
 
 	coat    chan struct{} // holds one while one of kazoo's methods runs
 	current *Held         // what Get handed out
@@ -47,7 +49,9 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	if q.holder == "" {
 		q.holder = lock.NewHolder()
 	}
-	q.seizeReady = q.claim
+	q.seizeReady = func(ctx context.Context, s coord.Session, name string) (*Held, error) {
+		return q.claim(ctx, s, name, forRemoval)
+	}
 	q.keeper = lock.NewKeeper(q.taken)
 	q.view = view{place: q.place, skip: q.skip}
 	q.claims.names = make(map[string]*turns)
@@ -86,7 +90,8 @@ func (q *LockingQueue) TryTake(ctx context.Context) (*Held, error) {
 }
 
 // TakeN waits for an entry as Take does, and takes with it those that are there,
-// up to n in all.
+// up to n in all. An entry that came back is taken alone: should it be one that
+// kills its worker, the others' deliveries do not count with it.
 func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
@@ -96,10 +101,10 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 		return nil, fmt.Errorf("take from %s: %w", q.root, err)
 	}
 	held := []*Held{first}
-	if n == 1 {
+	if n == 1 || first.cameBack() {
 		return held, nil
 	}
-	more, err := q.TryTakeN(ctx, n-1)
+	more, err := q.tryTakeN(ctx, n-1, forBatch)
 	if err != nil && !errors.Is(err, ErrEmpty) && ctx.Err() == nil {
 		// What is held is worth more than the news, which will show again.
 		return held, nil
@@ -107,14 +112,25 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	return append(held, more...), nil
 }
 
-// TryTakeN takes up to n entries that are there; [ErrEmpty] as for TryTake.
+// TryTakeN takes up to n entries that are there, one that came back alone;
+// [ErrEmpty] as for TryTake.
 func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
 	}
+	return q.tryTakeN(ctx, n, forWork)
+}
+
+func (q *LockingQueue) tryTakeN(ctx context.Context, n int, first purpose) ([]*Held, error) {
 	var held []*Held
 	err := q.seize(ctx, q.skip, n, func(ctx context.Context, s coord.Session, name string) error {
-		h, err := q.claim(ctx, s, name)
+		why := first
+		if len(held) > 0 {
+			if why = forBatch; held[0].cameBack() {
+				return errAlone
+			}
+		}
+		h, err := q.claim(ctx, s, name, why)
 		if err == nil {
 			held = append(held, h)
 		}
@@ -145,7 +161,7 @@ func (q *LockingQueue) wait(ctx context.Context) (*Held, error) {
 	defer func() { <-q.turn }()
 	var held *Held
 	err := q.view.find(bound, func(ctx context.Context, s coord.Session, name string) (err error) {
-		held, err = q.claim(ctx, s, name)
+		held, err = q.claim(ctx, s, name, forWork)
 		return err
 	})
 	return held, q.ended(ctx, err)

@@ -16,11 +16,13 @@ var mutants = []struct {
 }{
 	{
 		"finish without the entry's fence", "held.go",
-		`		_, err := s.Commit(ctx, op, h.lock.GiveBack())`,
-		`		if n, err := s.Get(ctx, h.entry); err == nil {
-			op.Fence = n.Fence
-		}
-		_, err := s.Commit(ctx, op, h.lock.GiveBack())`,
+		`	beside, err := f.beside(ctx)
+`,
+		`	if n, err := h.lock.Session().Get(ctx, h.entry); err == nil {
+		f.entry.Fence = n.Fence
+	}
+	beside, err := f.beside(ctx)
+`,
 	},
 	{
 		"claim that moves no fence", "claim.go",
@@ -46,10 +48,12 @@ var mutants = []struct {
 	},
 	{
 		"lost reply of a claim taken for a refusal", "claim.go",
-		`	h, err := q.resolveClaim(ctx, a)
-	if err == nil ||`,
-		`	h, err := (*Held)(nil), errGone
-	if err == nil ||`,
+		`		h, err = q.resolveClaim(ctx, a)
+	}
+	if err == nil {`,
+		`		h, err = nil, errGone
+	}
+	if err == nil {`,
 	},
 	{
 		"put made again after a lost reply", "put.go",
@@ -66,25 +70,27 @@ var mutants = []struct {
 	},
 	{
 		"lost reply of a finish taken for success", "held.go",
-		`			h.unknown = act
+		`			h.unknown = f.act
 `,
 		`			return end(stateDone, nil)
 `,
 	},
 	{
 		"release that leaves its lock", "held.go",
-		`		_, err := s.Commit(ctx, op, h.lock.GiveBack())`,
-		`		ops := []coord.Op{op, h.lock.GiveBack()}
-		if act == "release" {
-			ops = ops[:1]
-		}
-		_, err := s.Commit(ctx, ops...)`,
+		`	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)
+`,
+		`	ops := []coord.Op{f.entry, h.lock.GiveBack()}
+	if f.act == "release" {
+		ops, beside = ops[:1], nil
+	}
+	_, err = h.lock.Session().Commit(ctx, append(ops, beside...)...)
+`,
 	},
 	{
 		"cancelled claim that nobody undoes", "claim.go",
-		`		q.undoClaim(a)
+		`		q.undoClaim(a, h)
 `,
-		`		_ = a
+		`		_ = h
 `,
 	},
 	{

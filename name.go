@@ -17,9 +17,11 @@ const (
 	dirTaken   = "taken"
 	dirDelayed = "delayed"
 	dirDead    = "dead"
+
+	dirAttempts = "attempts"
 )
 
-var reserved = []string{dirEntries, dirTaken, dirDelayed, dirDead, dirBroken, "workers", "attempts", "unique", "config", "count"}
+var reserved = []string{dirEntries, dirTaken, dirDelayed, dirDead, dirBroken, dirAttempts, "workers", "unique", "config", "count"}
 
 // reservedRoots may not be the first segment: ours for all queues, and
 // ZooKeeper's own.

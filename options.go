@@ -14,6 +14,8 @@ type options struct {
 	strict bool
 	warn   func(string)
 	holder lock.Holder
+
+	maxDeliveries int
 }
 
 // Strict makes every take look at the whole queue afresh before it claims, so
@@ -28,6 +30,12 @@ func Strict() Option { return func(o *options) { o.strict = true } }
 // somebody removes the node. f is called from the goroutine that met the node
 // and must not use the queue.
 func Warn(f func(message string)) Option { return func(o *options) { o.warn = f } }
+
+// MaxDeliveries has a take move an entry to the dead ([StateDead]) that was delivered n
+// times and is back, instead of handing it out once more: workers that died with
+// it, or lost their locks, count as those that said [Held.Fail]; [Held.Release] does
+// not. 0, the default, is no ceiling. Give all handles of a queue the same one.
+func MaxDeliveries(n int) Option { return func(o *options) { o.maxDeliveries = n } }
 
 // Holder sets the 32 lowercase hexadecimal digits by which others see who holds
 // an entry. Without it each handle makes up its own, which is what you want

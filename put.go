@@ -55,19 +55,27 @@ func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) (
 }
 
 // claimable refuses a value that fits a put but, on a server that wants it sent
-// again, would not fit the claim.
+// again, would not fit the claim or the move to the dead.
 func (p *place) claimable(s coord.Session, ops []coord.Op) error {
 	if p.taken == "" {
 		return nil
 	}
 	limits := s.Limits()
+	wrapped := limits
+	wrapped.ValueBytes -= deadHeaders
+	wrapped.CommitBytes -= deadHeaders
 	for _, op := range ops {
+		name := path.Base(op.Path) + longestSequence
 		claim := []coord.Op{
-			coord.Touch(op.Path+longestSequence, op.Value, 1),
-			coord.CreateEphemeral(path.Join(p.taken, path.Base(op.Path)+longestSequence), make([]byte, 32)),
+			coord.Touch(path.Join(p.entries, name), op.Value, 1),
+			coord.CreateEphemeral(path.Join(p.taken, name), make([]byte, 32)),
 		}
 		var limit *coord.LimitError
-		if err := coord.CheckOps(limits, claim); errors.As(err, &limit) {
+		err := coord.CheckOps(limits, claim)
+		if err == nil {
+			err = coord.CheckOps(wrapped, p.moveToDead(name, op.Value))
+		}
+		if errors.As(err, &limit) {
 			over := limit.Size - limit.Limit
 			return &coord.LimitError{What: "value", Unit: "bytes", Size: len(op.Value), Limit: len(op.Value) - over}
 		}

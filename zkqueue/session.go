@@ -113,7 +113,7 @@ func (s *session) Done() <-chan struct{}  { return s.done }
 // the connection, and everything on it its answer. Commit counts exactly besides.
 func (s *session) Limits() coord.Limits { return limits }
 
-var limits = coord.Limits{ValueBytes: 1<<20 - 4096, CommitBytes: mostFrame, CommitOps: 128, Creates: 4096}
+var limits = coord.Limits{ValueBytes: 1<<20 - 3<<10, CommitBytes: mostFrame, CommitOps: 128, Creates: 4096}
 
 func (s *session) Get(ctx context.Context, path string) (coord.Node, error) {
 	if err := coord.CheckPath(path); err != nil {

@@ -66,7 +66,7 @@ type Options struct {
 
 // ZooKeeper's limits: a frame of a megabyte. A claim sends an entry's value again
 // beside a lock, so a value stays some kilobytes below.
-var defaultLimits = coord.Limits{ValueBytes: 1044480, CommitBytes: 1047552, CommitOps: 128, Creates: 4096}
+var defaultLimits = coord.Limits{ValueBytes: 1<<20 - 3<<10, CommitBytes: 1<<20 - 1, CommitOps: 128, Creates: 4096}
 
 // Open returns a new client. It contacts nothing: the first
 // [coord.Coordinator.Session] does.

@@ -1,0 +1,284 @@
+package zkq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
+)
+
+// A dead entry is a node beside the entries: <unix ms, 13 digits>-<entry name>,
+// when it died and what it was called. Its value is an envelope around the
+// entry's value, bytes unchanged.
+
+const msDigits = 13
+
+func deadName(now time.Time, entry string) string {
+	return fmt.Sprintf("%0*d-%s", msDigits, now.UnixMilli(), entry)
+}
+
+// parseDead returns the name that a dead entry had among the living.
+func parseDead(name string) (entry string, parsed priority.Name, ok bool) {
+	if len(name) <= msDigits || name[msDigits] != '-' {
+		return "", parsed, false
+	}
+	for _, digit := range []byte(name[:msDigits]) {
+		if digit < '0' || digit > '9' {
+			return "", parsed, false
+		}
+	}
+	entry = name[msDigits+1:]
+	parsed, ok = priority.Parse(entry)
+	return entry, parsed, ok
+}
+
+// deadEntry is the entry in a node of the dead.
+func deadEntry(n coord.Node) (Entry, bool) {
+	name := path.Base(n.Path)
+	_, parsed, ok := parseDead(name)
+	if !ok {
+		return Entry{}, false
+	}
+	text, body := unwrap(n.Value)
+	var h headers
+	if json.Unmarshal(text, &h) != nil {
+		h = headers{} // somebody else's
+	}
+	n.Value = body
+	e := newEntry(name, parsed, n)
+	e.State, e.Deliveries, e.Failures, e.Reason = StateDead, max(h.Deliveries, 0), max(h.Failures, 0), h.Reason
+	return e, true
+}
+
+// Bury gives the entry up: it is moved to the dead, with the beginning of the
+// reason, and this delivery counts as a failure. One commit removes it here and
+// creates it there. Errors are those of Consume; after [ErrUnknown] it is among
+// the dead or will be handed out again. [ErrTooLarge]: somebody with higher limits
+// put it, and it cannot be written once more; it is still held.
+func (h *Held) Bury(ctx context.Context, reason string) error {
+	return h.bury(ctx, 1, reason)
+}
+
+// bury counts this delivery, and a failure, if counted is 1, and not if it is 0.
+func (h *Held) bury(ctx context.Context, counted int, reason string) error {
+	entry := coord.Delete(h.entry, h.fence)
+	return h.finish(ctx, finish{
+		act: "bury", entry: entry, ours: h.removed,
+		beside: func(ctx context.Context) ([]coord.Op, error) {
+			s := h.lock.Session()
+			n, err := s.Get(ctx, h.entry) // Value is the caller's to change
+			if err != nil && !errors.Is(err, coord.ErrNotExist) {
+				return nil, err
+			}
+			// If it is another's by now, or gone, the commit will be refused.
+			to := path.Join(h.queue.root, dirDead, deadName(time.Now(), h.Name))
+			text := headers{cutReason(reason, maxReason), h.past.Failures + counted, int(h.changes) + counted}
+			for {
+				ops := append([]coord.Op{coord.Create(to, text.envelope(n.Value))}, h.past.forget()...)
+				var limit *coord.LimitError
+				err := coord.CheckOps(s.Limits(), append([]coord.Op{entry, h.lock.GiveBack()}, ops...))
+				if text.Reason == "" || !errors.As(err, &limit) {
+					return ops, nil
+				}
+				text.Reason = cutReason(text.Reason, len(text.Reason)-max(limit.Size-limit.Limit, 1))
+			}
+		},
+	})
+}
+
+// moveToDead is the commit that moves an entry, by its size, but for the headers.
+func (p *place) moveToDead(name string, value []byte) []coord.Op {
+	return []coord.Op{
+		coord.Delete(path.Join(p.entries, name), 1),
+		coord.Delete(path.Join(p.taken, name), 1),
+		coord.Create(path.Join(p.root, dirDead, deadName(time.UnixMilli(0), name)), value),
+		coord.Delete(path.Join(p.root, dirAttempts, name), 1),
+	}
+}
+
+// deadHeaders is the size of the longest headers without a reason.
+var deadHeaders = len(headers{Failures: math.MaxInt, Deliveries: math.MaxInt}.envelope(nil))
+
+// wornOut says that a claimed entry was delivered too often before.
+func (q *LockingQueue) wornOut(h *Held) bool {
+	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(q.maxDeliveries)
+}
+
+func wornOutReason(h *Held) string {
+	reason := fmt.Sprintf("%d deliveries came to nothing", h.changes-h.past.Forgiven)
+	if h.past.Reason != "" {
+		reason += "; the last failure: " + h.past.Reason
+	}
+	return reason
+}
+
+// cameBack says that the entry was handed out before.
+func (h *Held) cameBack() bool { return h.changes > 0 || h.past.there }
+
+// deadPaged walks the dead entries, oldest first.
+func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
+	after := ""
+	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for {
+			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			if err != nil {
+				return err
+			}
+			for _, n := range l.Nodes {
+				after = path.Base(n.Path)
+				if e, ok := deadEntry(n); ok && !f(e) {
+					return errStop
+				}
+			}
+			if !l.More {
+				return nil
+			}
+		}
+	})
+}
+
+// findDead returns the path of a dead entry, whose name is that among the dead or
+// the one it had before.
+func (p *place) findDead(ctx context.Context, s coord.Session, name string) (string, error) {
+	dir := path.Join(p.root, dirDead)
+	if _, _, ok := parseDead(name); ok {
+		return path.Join(dir, name), nil
+	}
+	for after := ""; ; {
+		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		if err != nil {
+			return "", err
+		}
+		for _, n := range l.Nodes {
+			after = path.Base(n.Path)
+			if entry, _, ok := parseDead(after); ok && entry == name {
+				return n.Path, nil
+			}
+		}
+		if !l.More {
+			return "", ErrNoEntry
+		}
+	}
+}
+
+// Requeue makes a dead entry ready again, behind those that are there and of its
+// priority, as one that was never delivered. name is what Entries calls it, or what
+// it was called before it died; the result is its new name: no name is given
+// twice. [ErrNoEntry]: no dead entry has that name. It becomes one entry, or none,
+// however often Requeue is called and whatever answers are lost; [ErrUnknown]: it
+// is dead no more, and is ready unless somebody else requeued or purged it just now.
+func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error) {
+	_, _, dead := parseDead(name)
+	if !dead {
+		if err := checkEntryName(name); err != nil {
+			return "", fmt.Errorf("requeue in %s: %w", q.root, err)
+		}
+	}
+	ready, unknown := "", false
+	err := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		ready, err = q.requeue(ctx, s, name, &unknown)
+		return err
+	})
+	if err != nil {
+		if unknown && !errors.Is(err, ErrUnknown) {
+			err = fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+		return "", fmt.Errorf("requeue %s in %s: %w", name, q.root, err)
+	}
+	return ready, nil
+}
+
+// requeue sets unknown when an attempt was not answered.
+func (q *LockingQueue) requeue(ctx context.Context, s coord.Session, name string, unknown *bool) (string, error) {
+	at, err := q.findDead(ctx, s, name)
+	if err != nil {
+		return "", err
+	}
+	for pause := newPause(); ; {
+		n, err := s.Get(ctx, at)
+		if errors.Is(err, coord.ErrNotExist) {
+			return "", ErrNoEntry
+		}
+		if err != nil {
+			return "", err
+		}
+		_, parsed, _ := parseDead(path.Base(at))
+		_, body := unwrap(n.Value)
+		rs, err := s.Commit(ctx, coord.Delete(at, n.Fence), coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), body))
+		switch {
+		case err == nil:
+			return path.Base(rs[1].Path), nil
+		case errors.Is(err, coord.ErrUnknown):
+			*unknown = true
+		case !refused(err) && !errors.Is(err, coord.ErrBusy):
+			return "", err
+		}
+		if pause.wait(ctx, s.Done()) != nil {
+			return "", err
+		}
+	}
+}
+
+// removeDead removes a dead entry.
+func (p *place) removeDead(ctx context.Context, s coord.Session, name string) error {
+	unknown := false
+	for pause := newPause(); ; {
+		n, err := s.Get(ctx, path.Join(p.root, dirDead, name))
+		switch {
+		case errors.Is(err, coord.ErrNotExist) && unknown:
+			return nil
+		case errors.Is(err, coord.ErrNotExist):
+			return ErrNoEntry
+		case err != nil:
+			return err
+		}
+		_, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence))
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, coord.ErrUnknown):
+			unknown = true
+		case !refused(err):
+			return err
+		}
+		if pause.wait(ctx, s.Done()) != nil {
+			return err
+		}
+	}
+}
+
+// purgeDead removes the dead entries.
+func (p *place) purgeDead(ctx context.Context) (int, error) {
+	removed, after := 0, ""
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for {
+			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
+			if err != nil {
+				return err
+			}
+			for _, n := range l.Nodes {
+				name := path.Base(n.Path)
+				if _, _, ok := parseDead(name); ok {
+					err := p.removeDead(ctx, s, name)
+					if err != nil && !errors.Is(err, ErrNoEntry) {
+						return err
+					}
+					if err == nil {
+						removed++
+					}
+				}
+				after = name
+			}
+			if !l.More {
+				return nil
+			}
+		}
+	})
+	return removed, err
+}
