@@ -86,10 +86,19 @@ func (h *Held) bury(ctx context.Context, counted int, reason string) error {
 				if text.Reason == "" || !errors.As(err, &limit) {
 					return ops, nil
 				}
-				text.Reason = cutReason(text.Reason, len(text.Reason)-max(limit.Size-limit.Limit, 1))
+				text = text.shorter(limit.Size - limit.Limit)
 			}
 		},
 	})
+}
+
+// shorter cuts the reason so that the headers take n bytes less, if it has so many.
+func (h headers) shorter(n int) headers {
+	most := len(h.json()) - max(n, 1)
+	for over := n; h.Reason != "" && over > 0; over = len(h.json()) - most {
+		h.Reason = cutReason(h.Reason, len(h.Reason)-max(over/len(`\u0000`), 1)) // as long as a character gets
+	}
+	return h
 }
 
 // moveToDead is the commit that moves an entry, by its size, but for the headers.

@@ -32,12 +32,17 @@ func seal(body []byte) []byte {
 	return headers{}.envelope(body)
 }
 
-// envelope is the envelope with these headers around a body.
-func (h headers) envelope(body []byte) []byte {
+func (h headers) json() []byte {
 	text, err := json.Marshal(h)
 	if err != nil {
 		panic(fmt.Sprintf("zkq: headers: %v", err)) // a struct of plain fields
 	}
+	return text
+}
+
+// envelope is the envelope with these headers around a body.
+func (h headers) envelope(body []byte) []byte {
+	text := h.json()
 	b := make([]byte, 0, len(envelopeMagic)+binary.MaxVarintLen64+len(text)+len(body))
 	b = append(b, envelopeMagic...)
 	b = binary.AppendUvarint(b, uint64(len(text)))
