@@ -104,7 +104,10 @@ func (p *place) removeWhere(ctx context.Context, s coord.Session, name string, a
 // as [StateHeld] get [ErrLockLost]. The queue itself stays.
 func (p *place) Purge(ctx context.Context, state State) (int, error) {
 	removed := 0
-	var err error
+	_, err := ParseState(string(state))
+	if err != nil {
+		return 0, fmt.Errorf("purge %s: %w", p.root, err)
+	}
 	if state == StateDead {
 		removed, err = p.purgeDead(ctx)
 	} else {
@@ -207,6 +210,9 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 // order: of both layouts, those that hold entries; an emptied one may be named or
 // not. It looks at every directory there is.
 func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
+	if ctx == nil {
+		return nil, fmt.Errorf("find queues: nil context: %w", ErrInvalid)
+	}
 	s, err := c.Session(ctx)
 	if err != nil {
 		return nil, err

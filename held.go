@@ -303,6 +303,9 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 // The answer may be out of date when it arrives; no write of the queue depends
 // on it.
 func (h *Held) HoldsLock(ctx context.Context) (bool, error) {
+	if ctx == nil {
+		return false, fmt.Errorf("nil context: %w", ErrInvalid)
+	}
 	if h.queue == nil {
 		return false, nil
 	}
@@ -317,6 +320,11 @@ func (h *Held) HoldsLock(ctx context.Context) (bool, error) {
 // the entry to another when the session is lost, by this machine's clock, and a
 // second or so after somebody broke the lock. Call cancel when the work is done.
 func (h *Held) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
+	if parent == nil {
+		ctx, end := context.WithCancelCause(context.Background())
+		end(fmt.Errorf("nil context: %w", ErrInvalid))
+		return ctx, func() {}
+	}
 	if h.queue == nil {
 		ctx, lose := context.WithCancelCause(parent)
 		lose(ErrLockLost)

@@ -77,10 +77,18 @@ func (e Entry) locked(n coord.Node) Entry {
 func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	want := func(s State) bool { return len(states) == 0 || slices.Contains(states, s) }
 	return func(yield func(Entry, error) bool) {
-		err := p.entriesPaged(ctx, func(e Entry) bool {
-			e.Value = nil
-			return !want(e.State) || yield(e, nil)
-		})
+		var err error
+		for _, s := range states {
+			if _, err = ParseState(string(s)); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			err = p.entriesPaged(ctx, func(e Entry) bool {
+				e.Value = nil
+				return !want(e.State) || yield(e, nil)
+			})
+		}
 		if err == nil && want(StateDead) && p.taken != "" {
 			err = p.deadPaged(ctx, func(e Entry) bool {
 				e.Value = nil

@@ -270,6 +270,15 @@ func (q *LockingQueue) alone(ctx context.Context, f func(context.Context) error)
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
+	if q.invalid != nil {
+		return q.invalid
+	}
+	if q.closed() {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	bound, cancel := q.bound(ctx)
 	defer cancel()
 	select {

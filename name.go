@@ -49,10 +49,11 @@ func CheckName(name string) (string, error) {
 		return bad("is empty")
 	case len(path) > MaxName:
 		return bad("%d bytes, the limit is %d", len(path), MaxName)
-	case !utf8.ValidString(name):
-		return bad("is not UTF-8")
 	}
 	if i := coord.BadByte(name); i >= 0 {
+		if r, size := utf8.DecodeRuneInString(name[i:]); r == utf8.RuneError && size == 1 {
+			return bad("byte %d is not UTF-8", i)
+		}
 		return bad("byte %d is not of a printable character", i)
 	}
 	at := len(name) - len(path) + 1 // of the segment, in the name as given

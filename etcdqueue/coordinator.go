@@ -103,10 +103,10 @@ func (cfg Config) String() string {
 func (cfg Config) GoString() string { return cfg.String() }
 
 func (cfg *Config) setDefaults() {
-	if cfg.SessionTimeout <= 0 {
+	if cfg.SessionTimeout == 0 {
 		cfg.SessionTimeout = defaultSessionTimeout
 	}
-	if cfg.ConnectTimeout <= 0 {
+	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
 	if cfg.Warn == nil {
@@ -211,6 +211,9 @@ func (cfg *Config) check() ([]endpoint, error) {
 		if err := coord.CheckPath(cfg.Prefix); err != nil {
 			return nil, fmt.Errorf("prefix: %w", err)
 		}
+	}
+	if cfg.SessionTimeout < 0 || cfg.ConnectTimeout < 0 || cfg.SessionTimeout > 24*time.Hour {
+		return nil, fmt.Errorf("timeout out of range: %w", coord.ErrInvalid)
 	}
 	if (cfg.Username == "") != (cfg.Password == "") {
 		return nil, fmt.Errorf("a user name and a password go together: %w", coord.ErrInvalid)

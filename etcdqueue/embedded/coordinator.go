@@ -32,8 +32,15 @@ type Config struct {
 
 const defaultConnectTimeout = 5 * time.Second
 
-func (cfg *Config) setDefaults() {
-	if cfg.ConnectTimeout <= 0 {
+// check fills in the defaults.
+func (cfg *Config) check(ctx context.Context) error {
+	if ctx == nil {
+		return fmt.Errorf("nil context: %w", coord.ErrInvalid)
+	}
+	if cfg.SessionTimeout < 0 || cfg.ConnectTimeout < 0 || cfg.SessionTimeout > 24*time.Hour {
+		return fmt.Errorf("timeout out of range: %w", coord.ErrInvalid)
+	}
+	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
 	if cfg.Warn == nil {
@@ -42,6 +49,7 @@ func (cfg *Config) setDefaults() {
 	if cfg.Serving == nil {
 		cfg.Serving = func() {}
 	}
+	return ctx.Err()
 }
 
 // Coordinator is a process's part in a store: a client of it, and the one that
@@ -59,7 +67,9 @@ type Coordinator struct {
 // [*StoppedOwnerError], coord.ErrFormat for a store of a newer program, and
 // coord.ErrUnreachable around the reason why the store cannot run here.
 func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
-	cfg.setDefaults()
+	if err := cfg.check(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	dir, err := openDirectory(cfg.Dir)
@@ -88,6 +98,9 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 // Session implements [coord.Coordinator]. A [*StoppedOwnerError] tells that the
 // session is over and that the process which runs the store is stopped.
 func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
+	if ctx == nil {
+		return nil, fmt.Errorf("session: nil context: %w", coord.ErrInvalid)
+	}
 	var s coord.Session
 	err := c.keeper.guard(ctx, func(ctx context.Context) (err error) {
 		s, err = c.inner.Session(ctx)

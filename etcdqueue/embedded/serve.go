@@ -10,7 +10,9 @@ import (
 // that this process cannot run it, or that it found the one that does stopped
 // within cfg.ConnectTimeout: then it is a [*StoppedOwnerError].
 func Serve(ctx context.Context, cfg Config) error {
-	cfg.setDefaults()
+	if err := cfg.check(ctx); err != nil {
+		return err
+	}
 	dir, err := openDirectory(cfg.Dir)
 	if err != nil {
 		return err

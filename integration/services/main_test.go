@@ -15,6 +15,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/etcdqueue"
 	"github.com/zkq/zkq/etcdqueue/embedded"
 	"github.com/zkq/zkq/internal/testetcd"
@@ -56,6 +57,7 @@ type place struct {
 	servers []string // none: the embedded store
 	prefix  string
 	dir     string // of the embedded store
+	store   *coordtest.Store
 }
 
 var places atomic.Int64
@@ -106,6 +108,8 @@ func onServers(t *testing.T, test func(t *testing.T, p *place)) {
 func (p *place) open(servers []string, session time.Duration) (coord.Coordinator, error) {
 	const patience = 20 * time.Second // the machine may be busy
 	switch p.service {
+	case "memory":
+		return p.store.Open(coordtest.Options{}), nil
 	case "embedded":
 		return coordinator(embedded.Open(p.ctx, embedded.Config{Dir: p.dir, SessionTimeout: session, ConnectTimeout: patience}))
 	case "etcd":
