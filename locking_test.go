@@ -89,48 +89,6 @@ func TestPutAllIsAllOrNone(t *testing.T) {
 	})
 }
 
-func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		for _, p := range []int{-1, 1000, 1e9} {
-			_, err := q.Put(b.ctx, nil, zkq.WithPriority(p))
-			b.want(err, zkq.ErrInvalidPriority)
-		}
-		_, err := q.Put(b.ctx, make([]byte, zkq.MaxValue+1))
-		b.want(err, zkq.ErrTooLarge)
-		for _, want := range []string{fmt.Sprint(zkq.MaxValue + 1), fmt.Sprint(zkq.MaxValue)} {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%q does not name %s", err, want)
-			}
-		}
-		for _, n := range []int{0, -1} {
-			_, err := q.TakeN(b.ctx, n)
-			b.want(err, zkq.ErrInvalid)
-			_, err = q.TryTakeN(b.ctx, n)
-			b.want(err, zkq.ErrInvalid)
-		}
-		b.want(q.Remove(b.ctx, "../x", true), zkq.ErrInvalidName)
-		b.want(q.BreakLock(b.ctx, ""), zkq.ErrInvalidName)
-		_, err = q.Put(nil, nil) //lint:ignore SA1012 what a nil context does is the claim
-		b.want(err, zkq.ErrInvalid)
-		_, err = q.Take(nil) //lint:ignore SA1012 what a nil context does is the claim
-		b.want(err, zkq.ErrInvalid)
-
-		bad := zkq.NewLockingQueue(c, "jobs/entries")
-		defer bad.Close()
-		_, err = bad.Put(b.ctx, nil)
-		b.want(err, zkq.ErrInvalidName)
-		_, err = bad.Take(b.ctx)
-		b.want(err, zkq.ErrInvalidName)
-		_, err = bad.TryTake(b.ctx)
-		b.want(err, zkq.ErrInvalidName)
-		if n := c.of(); n != 0 {
-			t.Errorf("%d requests were sent", n)
-		}
-	})
-}
-
 func TestHandleIsUsedUpByConsumeAndRelease(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {
 		c := newCounting(b.client())

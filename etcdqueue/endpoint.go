@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,6 +54,10 @@ func parseEndpoint(s string, config *tls.Config) (endpoint, error) {
 		port := u.Port()
 		if port == "" {
 			port = defaultPort
+		}
+		n, err := strconv.Atoi(port)
+		if err != nil || n < 1 || n > 65535 || host == "" || strings.Contains(host, ":") && u.Host[0] != '[' {
+			return e, fmt.Errorf("endpoint %q: want host:port, with IPv6 addresses in brackets and ports from 1 to 65535: %w", s, coord.ErrInvalid)
 		}
 		e.address = net.JoinHostPort(host, port)
 	default:

@@ -116,6 +116,7 @@ func calls(h handle) map[string]func(context.Context) error {
 		all["Consume"] = q.Consume
 		all["Release"] = q.Release
 		all["HoldsLock"] = func(ctx context.Context) error { return second(q.HoldsLock(ctx)) }
+		all["Requeue"] = func(ctx context.Context) error { return second(q.Requeue(ctx, someEntry)) }
 		all["BreakLock"] = func(ctx context.Context) error { return q.BreakLock(ctx, someEntry) }
 		all["Entries"] = func(ctx context.Context) error { return firstError(q.Entries(ctx)) }
 	case *zkq.Queue:
@@ -225,6 +226,7 @@ func TestBadArgumentsAreRefusedAndNothingIsSent(t *testing.T) {
 			add(fmt.Sprintf("TakeN(%d)", n), zkq.ErrInvalid, false, func() error { return second(q.TakeN(p.ctx, n)) }, fmt.Sprint(n))
 			add(fmt.Sprintf("TryTakeN(%d)", n), zkq.ErrInvalid, false, func() error { return second(q.TryTakeN(p.ctx, n)) }, fmt.Sprint(n))
 		}
+		add("Requeue of no entry's name", zkq.ErrInvalidName, false, func() error { return second(q.Requeue(p.ctx, "x")) }, "x")
 		add("BreakLock without a name", zkq.ErrInvalidName, false, func() error { return q.BreakLock(p.ctx, "") })
 		add("Entries of no state", zkq.ErrInvalid, false, func() error { return firstError(q.Entries(p.ctx, "gone")) }, "gone")
 		p.refuses(t, a, all)
@@ -271,6 +273,8 @@ func TestEndedAndMissingContextsSendNothing(t *testing.T) {
 		methods["Queues"] = func(ctx context.Context) error { return second(zkq.Queues(ctx, a)) }
 		methods["Held.Consume"] = h.Consume
 		methods["Held.Release"] = func(ctx context.Context) error { return h.Release(ctx) }
+		methods["Held.Fail"] = func(ctx context.Context) error { return h.Fail(ctx, "why") }
+		methods["Held.Bury"] = func(ctx context.Context) error { return h.Bury(ctx, "why") }
 		methods["Held.HoldsLock"] = func(ctx context.Context) error { return second(h.HoldsLock(ctx)) }
 		methods["Session"] = func(ctx context.Context) error { return second(a.Session(ctx)) }
 
@@ -282,7 +286,7 @@ func TestEndedAndMissingContextsSendNothing(t *testing.T) {
 		for name, call := range methods {
 			asks := name == "Session" || name == "Queues" // the coordinator says no
 			all = append(all,
-				refusal{name + ", no context", func() error { return call(nil) }, zkq.ErrInvalid, nil, asks}, //nolint:staticcheck // the claim
+				refusal{name + ", no context", func() error { return call(nil) }, zkq.ErrInvalid, nil, asks},
 				refusal{name + ", cancelled", func() error { return call(cancelled) }, context.Canceled, nil, asks},
 				refusal{name + ", expired", func() error { return call(expired) }, context.DeadlineExceeded, nil, asks})
 		}
@@ -353,7 +357,9 @@ func TestHandlesThatHoldNothingChangeNothing(t *testing.T) {
 		} {
 			all = append(all,
 				refusal{"consume of " + h.what, func() error { return h.held.Consume(p.ctx) }, h.is, nil, false},
-				refusal{"release of " + h.what, func() error { return h.held.Release(p.ctx) }, h.is, nil, false})
+				refusal{"release of " + h.what, func() error { return h.held.Release(p.ctx) }, h.is, nil, false},
+				refusal{"failure of " + h.what, func() error { return h.held.Fail(p.ctx, "why") }, h.is, nil, false},
+				refusal{"burial of " + h.what, func() error { return h.held.Bury(p.ctx, "why") }, h.is, nil, false})
 			if holds, err := h.held.HoldsLock(p.ctx); holds || err != nil {
 				t.Errorf("%s holds its lock: %v, %v", h.what, holds, err)
 			}
