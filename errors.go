@@ -41,6 +41,11 @@ var (
 	// ErrClosed: the queue handle was closed.
 	ErrClosed = errors.New("zkq: closed")
 	// ErrUnknown: the coordinator did not answer, and the change may have been
-	// made, or may still be.
+	// made, or may still be. That of a put is an [*UnknownError].
 	ErrUnknown = coord.ErrUnknown
+	// ErrTokenExpired: what became of a put is not known any more.
+	ErrTokenExpired = errors.New("zkq: token expired")
+	// ErrTokenVoid: the put of this token was resolved as not applied, and never
+	// will be.
+	ErrTokenVoid = errors.New("zkq: token is void")
 )

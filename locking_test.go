@@ -422,19 +422,6 @@ func TestLostRepliesOfFinishesAreResolved(t *testing.T) {
 	}
 }
 
-func TestLostReplyOfAPutIsUnknown(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.session(c)
-		c.DropReply()
-		_, err := q.Put(b.ctx, []byte("a"))
-		b.want(err, zkq.ErrUnknown)
-		if n, err := q.Len(b.ctx); n != 1 || err != nil {
-			t.Fatalf("Len = %d, %v; want the one entry, once", n, err)
-		}
-	})
-}
-
 func TestLeftAloneIsForOthersAtOnce(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {
 		q, _ := b.queue()

@@ -56,17 +56,11 @@ var mutants = []struct {
 	if err == nil {`,
 	},
 	{
-		"put made again after a lost reply", "put.go",
-		`		return err
-	})`,
-		`		if errors.Is(err, coord.ErrUnknown) {
-			rs, err = s.Commit(ctx, ops...)
-			for i, r := range rs {
-				names[i] = path.Base(r.Path)
-			}
-		}
-		return err
-	})`,
+		"put made again in another lane after a lost reply", "lanes.go",
+		`			doubt = true
+		case refusedOp(err) > 0:`,
+		`			return applied{}, errLaneGone
+		case refusedOp(err) > 0:`,
 	},
 	{
 		"lost reply of a finish taken for success", "held.go",

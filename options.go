@@ -3,6 +3,7 @@ package zkq
 import (
 	"fmt"
 
+	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -11,9 +12,10 @@ import (
 type Option func(*options)
 
 type options struct {
-	strict bool
-	warn   func(string)
-	holder lock.Holder
+	strict   bool
+	warn     func(string)
+	holder   lock.Holder
+	producer string
 
 	maxDeliveries int
 }
@@ -42,16 +44,36 @@ func MaxDeliveries(n int) Option { return func(o *options) { o.maxDeliveries = n
 // outside tests: no two handles may share one.
 func Holder(id string) Option { return func(o *options) { o.holder = lock.Holder(id) } }
 
+// Producer sets the 16 lowercase hexadecimal digits that begin the handle's tokens.
+// Without it each handle makes up its own, which is what you want outside tests: no
+// two handles may ever share one.
+func Producer(id string) Option { return func(o *options) { o.producer = id } }
+
 // PutOption changes a put.
 type PutOption func(*putOptions)
 
 type putOptions struct {
 	priority int
+	token    Token
+	note     []byte
 }
 
 // WithPriority puts with a priority from 0, the most urgent, to 999; without it
 // the priority is 100. Others are refused with [ErrInvalidPriority].
 func WithPriority(p int) PutOption { return func(o *putOptions) { o.priority = p } }
+
+// WithToken makes the put with a token of [LockingQueue.NewToken]. Made again with
+// the same token, by any process and however often, it is applied once: the later
+// ones return the names that the first was given. [ErrTokenVoid]: [Resolve] was
+// asked before the put was applied, and it is not. [ErrTokenExpired]: the token is
+// older than a day and its node gone; nothing was put by this call.
+func WithToken(t Token) PutOption { return func(o *putOptions) { o.token = t } }
+
+// WithNote keeps up to [MaxNote] bytes beside the put, for [Outcome.Note].
+func WithNote(note []byte) PutOption { return func(o *putOptions) { o.note = note } }
+
+// MaxNote is the largest note in bytes.
+const MaxNote = 1024
 
 func newPut(opts []PutOption) (putOptions, error) {
 	o := putOptions{priority: priority.Default}
@@ -60,6 +82,14 @@ func newPut(opts []PutOption) (putOptions, error) {
 	}
 	if err := priority.Check(o.priority); err != nil {
 		return o, fmt.Errorf("put: %w", err)
+	}
+	if len(o.note) > MaxNote {
+		return o, fmt.Errorf("put: %w", &coord.LimitError{What: "note", Unit: "bytes", Size: len(o.note), Limit: MaxNote})
+	}
+	if o.token != "" {
+		if _, _, err := o.token.parse(); err != nil {
+			return o, fmt.Errorf("put: %w", err)
+		}
 	}
 	return o, nil
 }

@@ -29,7 +29,8 @@ type place struct {
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
-	running sync.WaitGroup // undoings of claims
+	running sync.WaitGroup // undoings of claims, and the sweep of lanes
+	lanes   lanes
 
 	mu      sync.Mutex
 	sealed  bool // no goroutine may be started any more
@@ -45,6 +46,7 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 	for _, set := range opts {
 		set(&p.options)
 	}
+	p.lanes.series = p.producer
 	p.life, p.end = context.WithCancel(context.Background())
 	p.root, p.invalid = CheckName(name)
 	if plain {
@@ -82,23 +84,30 @@ func (p *place) session(ctx context.Context) (coord.Session, error) {
 	}
 }
 
-// do runs f in a live session, and again in the next one if the session was over
-// before f could send anything.
-func (p *place) do(ctx context.Context, f func(context.Context, coord.Session) error) error {
+// bounded runs f no longer than the handle is open.
+func (p *place) bounded(ctx context.Context, f func(context.Context) error) error {
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
 	bound, cancel := p.bound(ctx)
 	defer cancel()
-	for {
-		s, err := p.session(bound)
-		if err == nil {
-			err = f(bound, s)
+	return p.ended(ctx, f(bound))
+}
+
+// do runs f in a live session, and again in the next one if the session was over
+// before f could send anything.
+func (p *place) do(ctx context.Context, f func(context.Context, coord.Session) error) error {
+	return p.bounded(ctx, func(ctx context.Context) error {
+		for {
+			s, err := p.session(ctx)
+			if err == nil {
+				err = f(ctx, s)
+			}
+			if !lostBefore(err) {
+				return err
+			}
 		}
-		if !lostBefore(err) {
-			return p.ended(ctx, err)
-		}
-	}
+	})
 }
 
 // lostBefore says that a session was over before anything was sent.
@@ -151,9 +160,12 @@ func (p *place) ended(ctx context.Context, err error) error {
 	return err
 }
 
-// endClose returns when the handle's goroutines have ended, or after a second:
-// what is then left ends with its session.
+// endClose removes the handle's lanes and returns when its goroutines have ended,
+// or after a second: what is then left ends with its session, or in a day.
 func (p *place) endClose() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	p.closeLanes(ctx)
 	p.mu.Lock()
 	p.sealed = true
 	p.mu.Unlock()
@@ -162,11 +174,9 @@ func (p *place) endClose() {
 		p.running.Wait()
 		close(done)
 	}()
-	t := time.NewTimer(time.Second)
-	defer t.Stop()
 	select {
 	case <-done:
-	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -44,9 +44,9 @@ func (q *Queue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) 
 }
 
 // Get waits for an entry, removes it and returns it with its value; it ends with
-// ctx's error when ctx ends. When an error is [ErrUnknown] it may have removed
-// the entry that it returns beside the error, or somebody else may have: the
-// value is not lost, but another may work on it too.
+// ctx's error when ctx ends. A lost answer is asked for until ctx ends. Then the
+// error is an [*UnknownError] and the entry is returned beside it: [Resolve] tells
+// whether this call removed it. If not, it never will, and somebody else gets it.
 func (q *Queue) Get(ctx context.Context) (Entry, error) {
 	if q.invalid != nil {
 		return Entry{}, q.invalid
@@ -99,29 +99,16 @@ func (q *Queue) remove(ctx context.Context, s coord.Session, name string) (Entry
 	}
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
-	unknown := false
-	for pause := newPause(); ; {
-		_, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence))
-		switch {
-		case err == nil:
-			return e, nil
-		case refused(err) && unknown && errors.Is(err, coord.ErrNotExist):
-			// An attempt whose answer was lost removed it, or another taker did.
-			return e, fmt.Errorf("remove %s: %w", name, ErrUnknown)
-		case refused(err):
-			return Entry{}, errGone
-		case errors.Is(err, coord.ErrUnknown):
-			unknown = true
-		case !unknown:
-			return Entry{}, fmt.Errorf("remove %s: %w", name, err)
-		}
-		if pause.wait(ctx, s.Done()) != nil || errors.Is(err, coord.ErrClosed) {
-			if !errors.Is(err, ErrUnknown) {
-				err = fmt.Errorf("%w: %w", ErrUnknown, err)
-			}
-			return e, fmt.Errorf("remove %s: %w", name, err)
-		}
+	_, err = q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})
+	switch {
+	case err == nil:
+		return e, nil
+	case refused(err):
+		return Entry{}, errGone
+	case errors.Is(err, ErrUnknown):
+		return e, fmt.Errorf("remove %s: %w", name, err)
 	}
+	return Entry{}, fmt.Errorf("remove %s: %w", name, err)
 }
 
 // Len returns the number of entries, right for some instant during the call.

@@ -29,6 +29,9 @@ func (s *simulation) checkPuts() {
 			name := s.world.names[value]
 			switch p.outcome {
 			case "ok":
+				if p.names[i] == "" { // it was taken before its name was read
+					p.names[i] = name
+				}
 				if name != p.names[i] {
 					s.violation("%q was put as %s and is %q", value, p.names[i], name)
 				}

@@ -230,7 +230,8 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 	for drained.Err() == nil {
 		p.lives++
 		c := p.s.sim.Open(p.name)
-		opts := []zkq.Option{zkq.Holder(fmt.Sprintf("%032x", uint64(p.lives)<<32|uint64(p.name[1])))}
+		id := uint64(p.lives)<<32 | uint64(p.name[1])
+		opts := []zkq.Option{zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id))}
 		if p.s.plan.strict {
 			opts = append(opts, zkq.Strict())
 		}
@@ -289,15 +290,20 @@ func (p *simProcess) produce(ctx context.Context, q putter, rng *rand.Rand) bool
 			put.values = append(put.values, fmt.Sprintf("%s#%d:%d of %d", p.name, p.batch, i, n))
 			data = append(data, []byte(put.values[i]))
 		}
+		putting, cancel := ctx, context.CancelFunc(func() {})
+		if rng.IntN(3) == 0 {
+			putting, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
+		}
 		var err error
 		if n == 1 {
 			var name string
-			if name, err = q.Put(ctx, data[0], zkq.WithPriority(put.priority)); err == nil {
+			if name, err = q.Put(putting, data[0], zkq.WithPriority(put.priority)); err == nil {
 				put.names = []string{name}
 			}
 		} else {
-			put.names, err = q.PutAll(ctx, data, zkq.WithPriority(put.priority))
+			put.names, err = q.PutAll(putting, data, zkq.WithPriority(put.priority))
 		}
+		cancel()
 		put.ret = p.s.now()
 		switch {
 		case err == nil:

@@ -1,0 +1,339 @@
+package zkq
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// A lane is a line of commits that follow one another, and a node that counts
+// them. A commit that may be applied once only carries a write of that node at
+// the fence which the one before it left: so it can be sent again and again until
+// there is an answer, and afterwards the node tells whether it was applied. Lanes
+// serve the queues of both layouts.
+
+// dirProducers holds the lanes of all producers.
+const dirProducers = "/zkq/producers"
+
+// lane is a lane of this handle, or of a token. It has one commit at a time.
+type lane struct {
+	name  string
+	n     uint64      // of the last commit that was decided
+	fence coord.Fence // of the node
+}
+
+func (l *lane) path() string { return path.Join(dirProducers, l.name) }
+
+// lanes are those of a handle that nobody uses right now, as many as there were
+// puts at once.
+type lanes struct {
+	mu     sync.Mutex
+	series string // names them, and changes after a hundred
+	used   int
+	idle   []*lane
+	sweep  time.Time // when this handle looks for abandoned ones again
+}
+
+// take returns the lane that was used last, or nil.
+func (ls *lanes) take() *lane {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if len(ls.idle) == 0 {
+		return nil
+	}
+	l := ls.idle[len(ls.idle)-1]
+	ls.idle = ls.idle[:len(ls.idle)-1]
+	return l
+}
+
+func (ls *lanes) give(l *lane) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.idle = append(ls.idle, l)
+}
+
+// next is a name that no lane has had.
+func (ls *lanes) next() string {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	switch {
+	case ls.series == "":
+		var b [8]byte
+		rand.Read(b[:]) // never fails
+		ls.series = hex.EncodeToString(b[:])
+	case ls.used == 100:
+		next := sha256.Sum256([]byte(ls.series))
+		ls.series, ls.used = hex.EncodeToString(next[:8]), 0
+	}
+	ls.used++
+	return fmt.Sprintf("%s-%02d", ls.series, ls.used-1)
+}
+
+// due says that it is time to look for abandoned lanes: after an hour of a handle's
+// life, and then every day.
+func (ls *lanes) due() bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	now := time.Now()
+	switch {
+	case ls.sweep.IsZero():
+		ls.sweep = now.Add(time.Hour)
+	case now.After(ls.sweep):
+		ls.sweep = now.Add(keepLanes)
+		return true
+	}
+	return false
+}
+
+// UnknownError is an [ErrUnknown] of a put, or of a simple queue's get: no answer
+// came while there was time. [Resolve] tells what became of it.
+type UnknownError struct {
+	Token Token
+	Err   error
+}
+
+func (e *UnknownError) Error() string {
+	if errors.Is(e.Err, ErrUnknown) {
+		return fmt.Sprintf("%v (token %s)", e.Err, e.Token)
+	}
+	return fmt.Sprintf("%v (token %s): %v", ErrUnknown, e.Token, e.Err)
+}
+
+// Unwrap makes it [ErrUnknown], and what its cause is.
+func (e *UnknownError) Unwrap() []error { return []error{ErrUnknown, e.Err} }
+
+// applied is a commit that was applied once.
+type applied struct {
+	results  []coord.Result // of its ops; nil when the answer was lost
+	revision int64
+}
+
+// errLaneGone says that a lane cannot be used any more and that nothing was
+// committed in it.
+var errLaneGone = errors.New("lane is gone")
+
+// once commits the ops exactly once, in whichever lane is idle. Its errors: an
+// [*UnknownError], or nothing was changed.
+func (p *place) once(ctx context.Context, note []byte, ops []coord.Op) (applied, error) {
+	if p.lanes.due() {
+		p.spawn(func() { _ = Sweep(p.life, p.coordinator) }) // or another does
+	}
+	for {
+		l := p.lanes.take()
+		if l == nil {
+			var err error
+			if l, err = p.openLane(ctx); err != nil {
+				return applied{}, err
+			}
+		}
+		done, err := p.commitIn(ctx, l, note, ops)
+		if errors.Is(err, errLaneGone) {
+			continue
+		}
+		// A lane with a commit in doubt takes no other: it is left for Resolve.
+		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
+			p.lanes.give(l)
+		}
+		return done, err
+	}
+}
+
+// onceAs commits the ops exactly once in the lane of a token.
+func (p *place) onceAs(ctx context.Context, t Token, note []byte, ops []coord.Op) (applied, error) {
+	name, n, err := t.parse()
+	if err != nil {
+		return applied{}, err
+	}
+	l := &lane{name: name, n: n - 1}
+	for pause := newPause(); ; {
+		var node coord.Node
+		var m marker
+		s, err := p.session(ctx)
+		if err == nil {
+			node, m, err = readMarker(ctx, s, l.path())
+		}
+		switch {
+		case err != nil:
+			if !p.again(ctx, err, pause) {
+				return applied{}, err
+			}
+			continue
+		case m.n == n && m.void:
+			return applied{}, fmt.Errorf("token %s: %w", t, ErrTokenVoid)
+		case m.n == n:
+			return applied{revision: node.Revision}, nil
+		case m.n > n:
+			return applied{}, fmt.Errorf("token %s: its lane has come to %d: %w", t, m.n, ErrTokenExpired)
+		case m.n+1 < n:
+			return applied{}, fmt.Errorf("token %s: its lane has come to %d only: %w", t, m.n, ErrInvalid)
+		}
+		l.fence = node.Fence
+		if done, err := p.commitIn(ctx, l, note, ops); !errors.Is(err, errLaneGone) {
+			return done, err
+		}
+	}
+}
+
+// openLane makes a lane. It stands before it is used, so that every token that is
+// ever handed out can be resolved by others.
+func (p *place) openLane(ctx context.Context) (*lane, error) {
+	l := &lane{name: p.lanes.next()}
+	mine := false // it may be there because an attempt without an answer made it
+	for pause := newPause(); ; {
+		s, err := p.session(ctx)
+		if err == nil {
+			var rs []coord.Result
+			if rs, err = s.Commit(ctx, coord.Create(l.path(), marker{}.value())); err == nil {
+				l.fence = rs[0].Fence
+				return l, nil
+			}
+		}
+		switch {
+		case errors.Is(err, coord.ErrExist) && mine:
+			n, rerr := s.Get(ctx, l.path())
+			if rerr == nil {
+				l.fence = n.Fence
+				return l, nil
+			}
+			err = rerr
+		case errors.Is(err, coord.ErrExist):
+			l.name = p.lanes.next()
+			continue
+		case errors.Is(err, coord.ErrUnknown):
+			mine = true
+		}
+		if !p.again(ctx, err, pause) {
+			return nil, fmt.Errorf("open a lane: %w", notApplied(ctx, err))
+		}
+	}
+}
+
+// commitIn commits the ops as the lane's next, again and again until it is known
+// what became of them.
+func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op) (applied, error) {
+	next := marker{n: l.n + 1, note: note}
+	all := append([]coord.Op{coord.Set(l.path(), next.value(), l.fence)}, ops...)
+	doubt := false // an attempt was not answered
+	for pause := newPause(); ; {
+		s, err := p.session(ctx)
+		if err == nil {
+			var rs []coord.Result
+			if rs, err = s.Commit(ctx, all...); err == nil {
+				l.n, l.fence = next.n, rs[0].Fence
+				return applied{rs[1:], rs[0].Revision}, nil
+			}
+			if refusedOp(err) == 0 {
+				var done applied
+				if done, err = p.settled(ctx, s, l, next.n, doubt); err == nil || errors.Is(err, errLaneGone) {
+					return done, err
+				}
+			}
+		}
+		switch {
+		case errors.Is(err, coord.ErrUnknown):
+			doubt = true
+		case refusedOp(err) > 0:
+			// What stood in the way stays: an attempt that is still under way will
+			// be refused for it too.
+			return applied{}, shifted(err)
+		}
+		if !p.again(ctx, err, pause) {
+			if doubt {
+				return applied{}, &UnknownError{token(l.name, next.n), err}
+			}
+			return applied{}, shifted(err)
+		}
+	}
+}
+
+// settled reads what a lane says after it refused its next commit, because of an
+// earlier attempt at it or because somebody else has written to the lane.
+func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64, doubt bool) (applied, error) {
+	node, err := s.Get(ctx, l.path())
+	if errors.Is(err, coord.ErrNotExist) {
+		if doubt {
+			return applied{}, fmt.Errorf("lane %s: %w", l.name, ErrTokenExpired)
+		}
+		return applied{}, errLaneGone
+	}
+	if err != nil {
+		return applied{}, err
+	}
+	m, ok := parseMarker(node.Value)
+	switch {
+	case !ok || m.n != n && doubt:
+		return applied{}, fmt.Errorf("lane %s says %.40q: %w", l.name, node.Value, ErrTokenExpired)
+	case m.n != n || m.void || !doubt:
+		return applied{}, errLaneGone
+	}
+	l.n, l.fence = n, node.Fence
+	return applied{revision: node.Revision}, nil
+}
+
+// again says whether a commit that failed with err is to be tried again, and
+// waits a little before.
+func (p *place) again(ctx context.Context, err error, pause *pause) bool {
+	switch {
+	case errors.Is(err, ErrClosed), errors.Is(err, coord.ErrClosed), errors.Is(err, ErrTokenExpired):
+		return false
+	case lostBefore(err):
+		return ctx.Err() == nil
+	}
+	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && pause.wait(ctx, nil) == nil
+}
+
+// shifted is an error of a commit in a lane with the index that the op has without
+// the lane's.
+func shifted(err error) error {
+	var r *coord.Refusal
+	if !errors.As(err, &r) || r.Index == 0 {
+		return err
+	}
+	return &coord.Refusal{Index: r.Index - 1, Op: r.Op, Err: r.Err}
+}
+
+// notApplied is what is left of an ErrUnknown where it does not matter whether
+// the commit was applied.
+func notApplied(ctx context.Context, err error) error {
+	switch {
+	case !errors.Is(err, coord.ErrUnknown):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: not answered (%v): %w", ctx.Err(), err, coord.ErrUnreachable)
+	}
+	return fmt.Errorf("not answered (%v): %w", err, coord.ErrUnreachable)
+}
+
+// closeLanes removes the lanes that are idle. One that is in doubt stays for a
+// day.
+func (p *place) closeLanes(ctx context.Context) {
+	p.lanes.mu.Lock()
+	idle := p.lanes.idle
+	p.lanes.idle = nil
+	p.lanes.mu.Unlock()
+	if len(idle) == 0 {
+		return
+	}
+	s, err := p.coordinator.Session(ctx)
+	for err == nil && len(idle) > 0 {
+		some := min(len(idle), s.Limits().CommitOps)
+		ops := make([]coord.Op, some)
+		for i, l := range idle[:some] {
+			ops[i] = coord.Delete(l.path(), l.fence)
+		}
+		if _, err = s.Commit(ctx, ops...); err == nil {
+			idle = idle[some:]
+		} else if i := refusedOp(err); i >= 0 {
+			idle, err = slices.Delete(idle, i, i+1), nil // swept already
+		}
+	}
+}

@@ -1,0 +1,416 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// lanes are the nodes of the lanes that there are.
+func (b *bench) lanes(s coord.Session) []string {
+	b.Helper()
+	return b.children(s, "/zkq/producers")
+}
+
+func (b *bench) values(q *zkq.LockingQueue) []string {
+	b.Helper()
+	var values []string
+	for _, e := range b.entries(q) {
+		e, err := q.Peek(b.ctx, e.Name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		values = append(values, string(e.Value))
+	}
+	return values
+}
+
+// unknown is the token of a put that got no answer within a second.
+func (b *bench) unknown(q *zkq.LockingQueue, value string, opts ...zkq.PutOption) zkq.Token {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+	defer cancel()
+	_, err := q.Put(ctx, []byte(value), opts...)
+	var unknown *zkq.UnknownError
+	if !errors.As(err, &unknown) || !errors.Is(err, zkq.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+		b.Fatalf("Put: %v, want an UnknownError of a deadline", err)
+	}
+	if !strings.Contains(err.Error(), string(unknown.Token)) {
+		b.Errorf("%q does not name the token %s", err, unknown.Token)
+	}
+	return unknown.Token
+}
+
+func (b *bench) resolve(t zkq.Token) zkq.Outcome {
+	b.Helper()
+	o, err := zkq.Resolve(b.ctx, b.client(), t)
+	if err != nil {
+		b.Fatalf("Resolve(%s): %v", t, err)
+	}
+	return o
+}
+
+func TestPutIsAppliedOnceWhateverAnswersAreLost(t *testing.T) {
+	for _, faults := range []string{"", "a", "r", "rr", "ra", "ar", "aaaa", "rrra", "pa", "pr", "prra", "pba", "pab"} {
+		t.Run(faults, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				b.session(c)
+				for _, f := range faults { // the first commit opens the lane
+					switch f {
+					case 'a':
+						c.DropReply()
+					case 'r':
+						c.DropRequest()
+					case 'b':
+						c.Refuse(coord.ErrBusy)
+					case 'p':
+						c.Pass()
+					}
+				}
+				names, err := q.PutAll(b.ctx, [][]byte{[]byte("1"), []byte("2"), []byte("3")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var want []string
+				for _, e := range b.entries(q) {
+					want = append(want, e.Name)
+				}
+				if !slices.Equal(names, want) || len(want) != 3 {
+					t.Fatalf("PutAll = %q, there are %q", names, want)
+				}
+			})
+		})
+	}
+}
+
+func TestUnknownPutIsResolvedByAnyProcess(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		t.Run(fmt.Sprint("applied ", applied), func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				b.put(q, "first")
+				if applied {
+					c.HoldReplies()
+				} else {
+					c.HoldRequests()
+				}
+				token := b.unknown(q, "second", zkq.WithNote([]byte("a b")))
+				for range 2 {
+					o := b.resolve(token)
+					if o.Applied != applied || applied && string(o.Note) != "a b" {
+						t.Fatalf("Resolve = %+v", o)
+					}
+				}
+				// What is still on its way comes too late.
+				c.Heal()
+				synctest.Wait()
+				want := []string{"first"}
+				if applied {
+					want = append(want, "second")
+				}
+				if got := b.values(q); !slices.Equal(got, want) {
+					t.Fatalf("there are %q, want %q", got, want)
+				}
+				b.put(q, "third")
+				if got := b.values(q); !slices.Equal(got, append(want, "third")) {
+					t.Fatalf("there are %q", got)
+				}
+			})
+		})
+	}
+}
+
+func TestUnknownPutIsResolvedAfterItsSessionAndProcess(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "first")
+		c.HoldReplies()
+		token := b.unknown(q, "second")
+		c.Crash()
+		time.Sleep(time.Hour)
+		if o := b.resolve(token); !o.Applied {
+			t.Fatalf("Resolve = %+v", o)
+		}
+	})
+}
+
+func TestPutMadeAgainWithItsTokenIsTheSame(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		token, err := q.NewToken(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := b.put(q, "once", zkq.WithToken(token))
+		c.Crash()
+		again, _ := b.queue()
+		for range 2 {
+			if got := b.put(again, "once", zkq.WithToken(token)); got != name {
+				t.Fatalf("put again: %s, was %s", got, name)
+			}
+		}
+		if got := b.values(again); !slices.Equal(got, []string{"once"}) {
+			t.Fatalf("there are %q", got)
+		}
+		b.consume(b.take(again))
+		if got := b.put(again, "once", zkq.WithToken(token)); got != "" {
+			t.Fatalf("put again after its end: %q", got)
+		}
+		b.empty(again)
+	})
+}
+
+func TestPutsOfOneTokenAtOnceAreOne(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		token, err := q.NewToken(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := make([]string, 8)
+		var wg sync.WaitGroup
+		for i := range names {
+			other, c := b.queue()
+			b.session(c)
+			if i%2 == 0 {
+				c.DropReply()
+			}
+			wg.Go(func() { names[i] = b.put(other, "once", zkq.WithToken(token)) })
+		}
+		wg.Wait()
+		if got := b.entries(q); len(got) != 1 || len(slices.Compact(names)) != 1 || names[0] != got[0].Name {
+			t.Fatalf("put as %q, there are %v", names, got)
+		}
+	})
+}
+
+func TestVoidTokenPutsNothing(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		token, err := q.NewToken(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := b.resolve(token); o.Applied {
+			t.Fatalf("Resolve = %+v of a put that was not made", o)
+		}
+		_, err = q.Put(b.ctx, []byte("late"), zkq.WithToken(token))
+		b.want(err, zkq.ErrTokenVoid)
+		b.empty(q)
+	})
+}
+
+func TestTokenOfNobodyIsExpiredAndNeverNotApplied(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		token, err := q.NewToken(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := zkq.Forget(b.ctx, c, token, token); err != nil {
+			t.Fatal(err)
+		}
+		_, err = zkq.Resolve(b.ctx, c, token)
+		b.want(err, zkq.ErrTokenExpired)
+		_, err = q.Put(b.ctx, []byte("late"), zkq.WithToken(token))
+		b.want(err, zkq.ErrTokenExpired)
+		b.empty(q)
+		for _, bad := range []zkq.Token{"x", "0123456789abcdef-00-0", "0123456789abcdef-0-1", "0123456789ABCDEF-00-1", token + "x"} {
+			_, err := zkq.Resolve(b.ctx, c, bad)
+			b.want(err, zkq.ErrInvalid)
+			_, err = q.Put(b.ctx, []byte("bad"), zkq.WithToken(bad))
+			b.want(err, zkq.ErrInvalid)
+		}
+	})
+}
+
+// The lane goes on when an outcome was told, and nobody can know it any more.
+func TestTokenOfAnEarlierPutIsExpired(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue(zkq.Producer("0123456789abcdef"))
+		b.put(q, "first")
+		b.put(q, "second")
+		_, err := zkq.Resolve(b.ctx, c, "0123456789abcdef-00-1")
+		b.want(err, zkq.ErrTokenExpired)
+		if o := b.resolve("0123456789abcdef-00-2"); !o.Applied {
+			t.Fatalf("Resolve = %+v", o)
+		}
+		_, err = zkq.Resolve(b.ctx, c, "0123456789abcdef-00-4")
+		b.want(err, zkq.ErrInvalid)
+		b.put(q, "third")
+	})
+}
+
+func TestCloseRemovesLanesButThoseInDoubt(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		var wg sync.WaitGroup
+		b.put(q, "first")
+		c.HoldReplies()
+		for i := range 149 { // more than one series names
+			wg.Go(func() { b.put(q, fmt.Sprint(i)) })
+		}
+		synctest.Wait()
+		c.Heal()
+		wg.Wait()
+		if n, err := q.Len(b.ctx); n != 150 || err != nil {
+			t.Fatalf("Len = %d, %v", n, err)
+		}
+		if n := len(b.lanes(b.session(c))); n != 149 {
+			t.Fatalf("%d lanes", n)
+		}
+		c.HoldReplies()
+		token := b.unknown(q, "doubt")
+		c.Heal()
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s := b.session(b.client())
+		if left := b.lanes(s); len(left) != 1 || !strings.HasPrefix(string(token), strings.TrimPrefix(left[0], "/zkq/producers/")) {
+			t.Fatalf("lanes left: %q, in doubt is %s", left, token)
+		}
+		if o := b.resolve(token); !o.Applied {
+			t.Fatalf("Resolve = %+v", o)
+		}
+	})
+}
+
+func TestAbandonedLanesGoAfterADayOrTwo(t *testing.T) {
+	for _, by := range []string{"a handle that lives long", "hand"} {
+		t.Run(by, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				dead, c := b.queue()
+				b.put(dead, "a")
+				token, err := dead.NewToken(b.ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Crash()
+				alive, c := b.queue()
+				seldom, _ := b.queue()
+				b.put(seldom, "b")
+				for hour := range 49 {
+					if by == "hand" {
+						if err := zkq.Sweep(b.ctx, c); err != nil {
+							t.Fatal(err)
+						}
+					} else {
+						b.put(alive, "c")
+					}
+					synctest.Wait()
+					if hour < 24 { // the first makes it void: no later one writes to it
+						b.resolve(token)
+					}
+					time.Sleep(time.Hour)
+				}
+				_, err = zkq.Resolve(b.ctx, c, token)
+				b.want(err, zkq.ErrTokenExpired)
+				b.put(seldom, "its lane is gone too")
+				if n := len(b.lanes(b.session(c))); n > 2 {
+					t.Fatalf("%d lanes left", n)
+				}
+			})
+		})
+	}
+}
+
+func TestPutGoesOnWhenItsLaneWasRemoved(t *testing.T) {
+	for _, fault := range []string{"none", "reply", "request"} {
+		t.Run(fault, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				b.put(q, "a")
+				s := b.session(b.client())
+				lane := b.lanes(s)[0]
+				b.commit(s, coord.Delete(lane, b.get(s, lane).Fence))
+				switch fault {
+				case "reply":
+					c.DropReply()
+				case "request":
+					c.DropRequest()
+				}
+				_, err := q.Put(b.ctx, []byte("b"))
+				// What was sent and is nowhere to be read about is never guessed.
+				if fault == "none" {
+					b.want(err, nil)
+				} else {
+					b.want(err, zkq.ErrUnknown)
+					b.want(err, zkq.ErrTokenExpired)
+				}
+				b.put(q, "c")
+			})
+		})
+	}
+}
+
+func TestNoteAndBatchHaveTheirLimits(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		_, err := q.Put(b.ctx, nil, zkq.WithNote(make([]byte, zkq.MaxNote+1)))
+		b.want(err, zkq.ErrTooLarge)
+		limit := b.session(c).Limits().Creates - 1
+		_, err = q.PutAll(b.ctx, make([][]byte, limit+1))
+		if le := (*coord.LimitError)(nil); !errors.As(err, &le) || le.Size != limit+1 || le.Limit != limit || le.Unit != "entries" {
+			t.Fatalf("PutAll: %v", err)
+		}
+		if n := len(b.lanes(b.session(c))); n != 0 {
+			t.Fatalf("%d lanes for what was refused", n)
+		}
+		if names, err := q.PutAll(b.ctx, make([][]byte, limit)); len(names) != limit || err != nil {
+			t.Fatalf("PutAll of %d: %v", limit, err)
+		}
+	})
+}
+
+func TestGetOfAPlainQueueLosesNothingWithTheAnswer(t *testing.T) {
+	for _, fault := range []func(*coordtest.Coordinator){(*coordtest.Coordinator).DropReply, (*coordtest.Coordinator).DropRequest} {
+		virtual(t, func(t *testing.T, b *bench) {
+			c := b.client()
+			q := zkq.NewQueue(c, "plain")
+			defer q.Close()
+			for i := range 3 {
+				b.put(q, fmt.Sprint(i))
+			}
+			for i := range 3 {
+				fault(c)
+				if e, err := q.Get(b.ctx); string(e.Value) != fmt.Sprint(i) || err != nil {
+					t.Fatalf("Get = %q, %v", e.Value, err)
+				}
+			}
+		})
+	}
+}
+
+func TestUnknownGetOfAPlainQueueIsResolved(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := b.client()
+		q := zkq.NewQueue(c, "plain")
+		defer q.Close()
+		b.put(q, "a")
+		for range 50 {
+			c.DropReply()
+		}
+		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		defer cancel()
+		e, err := q.TryGet(ctx)
+		b.want(err, zkq.ErrUnknown)
+		var unknown *zkq.UnknownError
+		if !errors.As(err, &unknown) {
+			t.Fatalf("TryGet: %v", err)
+		}
+		if o := b.resolve(unknown.Token); !o.Applied || string(e.Value) != "a" {
+			t.Fatalf("Resolve = %+v of %q", o, e.Value)
+		}
+	})
+}
