@@ -61,7 +61,10 @@ func classify(err error) *failure {
 		return false
 	}
 	f := &failure{code: exitFailed, err: err}
+	var unknown *zkq.UnknownError
 	switch {
+	case errors.As(err, &unknown):
+		f.code, f.hint = exitUnknown, fmt.Sprintf("no answer came: zkq resolve %s tells whether it was done, and makes sure that otherwise it never is", unknown.Token)
 	case is(coord.ErrUnknown):
 		f.code, f.hint = exitUnknown, "no answer came: the change may have been made, or may still be; look with zkq ls before you repeat it"
 	case is(zkq.ErrLockLost):
@@ -82,6 +85,8 @@ func classify(err error) *failure {
 		f.code, f.hint = exitUnreachable, "is it running, and is the address right? -c or ZKQ_COORDINATOR names it"
 	case is(coord.ErrSessionLost, context.DeadlineExceeded):
 		f.code = exitUnreachable
+	case is(zkq.ErrTokenExpired):
+		f.hint = "what became of a put is kept for a day, and until the same process puts again: look with zkq ls"
 	case is(coord.ErrForbidden):
 		f.hint = "the credentials do not allow it: see ZKQ_USER and ZKQ_PASSWORD_FILE"
 	case is(syscall.EPIPE):

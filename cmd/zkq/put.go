@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 
@@ -48,12 +50,30 @@ func put(ctx context.Context, k *call) error {
 	if err != nil {
 		return k.about(err)
 	}
-	return k.withQueue(ctx, func(q queue) error {
+	return k.with(ctx, func(c coord.Coordinator) error {
+		q := k.newQueue(c, k.queue, k.settings.layout)
+		defer q.Close()
+		defer k.sweepSometimes(ctx, c)
 		w := &putter{call: k, queue: q, priority: p, atomic: k.flags.Bool("atomic")}
 		w.progress = k.newProgress("put", inputSize(k.stdin, in), true, false)
 		defer w.progress.end()
 		return k.about(w.run(ctx, in))
 	})
+}
+
+// sweepEvery is among how many puts one removes what dead producers left. Where
+// nothing but this command puts, nobody else would.
+const sweepEvery = 64
+
+func (k *call) sweepSometimes(ctx context.Context, c coord.Coordinator) {
+	if rand.IntN(sweepEvery) != 0 {
+		return
+	}
+	ctx, cancel := k.patient(ctx)
+	defer cancel()
+	if err := zkq.Sweep(ctx, c); err != nil {
+		k.log.Debug(printable(err.Error()))
+	}
 }
 
 // input is the one source of values that the command line names.
@@ -214,7 +234,7 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 			n = w.fits(rest)
 		}
 		long, cancel := w.patient(ctx)
-		names, err := w.queue.PutAll(long, rest[:n], zkq.WithPriority(w.priority))
+		names, err := w.queue.PutAll(long, rest[:n], zkq.WithPriority(w.priority), zkq.WithNote(noteOf(w.put+n)))
 		cancel()
 		if err != nil {
 			return w.so(err)
@@ -231,6 +251,10 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 	w.progress.add(len(b.values), b.bytes)
 	return nil
 }
+
+// noteOf is kept beside a put: how many entries of its input are then put, for
+// whoever resolves its token.
+func noteOf(entries int) []byte { return strconv.AppendInt(nil, int64(entries), 10) }
 
 // fits is how many of the values, at least one, go into one commit.
 func (w *putter) fits(values [][]byte) int {

@@ -123,16 +123,59 @@ func TestPutWithoutAnAnswerExitsWith8(t *testing.T) {
 		if code != exitUnknown || stdout != "" {
 			t.Errorf("exit %d, printed %q; %s", code, stdout, &p.stderr)
 		}
-		for _, says := range []string{"zkq: put unanswered at " + by, "outcome unknown", "the first 1 entries were put", "zkq: hint: no answer came"} {
+		for _, says := range []string{"zkq: put unanswered at " + by, "outcome unknown", "the first 1 entries were put", "zkq: hint: no answer came: zkq resolve "} {
 			if !strings.Contains(p.stderr.String(), says) {
 				t.Errorf("stderr does not say %q: %s", says, &p.stderr)
 			}
+		}
+		out, _, code := zkqAt(t, past, "resolve", token(t, p.stderr.String()))
+		if code != 0 || out != "applied\t2\n" {
+			t.Errorf("resolve: exit %d, %q", code, out)
 		}
 		// What may have been put was put, once.
 		if out, _, code := zkqAt(t, past, "get", "-n", "5", "unanswered"); code != 0 || out != "first\n"+second+"\n" {
 			t.Errorf("get: exit %d, %d bytes", code, len(out))
 		}
 	})
+}
+
+// token is the one that a put left in its hint.
+func token(t *testing.T, stderr string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(stderr, "zkq resolve ")
+	token, _, _ := strings.Cut(rest, " ")
+	if !ok || token == "" {
+		t.Fatalf("no token: %s", stderr)
+	}
+	return token
+}
+
+func TestPutThatNeverArrivedIsResolvedAsNotApplied(t *testing.T) {
+	// At etcd a put reads before it writes, so what is held here is not the put.
+	servers := zooKeepers.Single(t).Addresses()
+	l := testzk.NewLink(t, servers...)
+	by, past := place("zk", l.Addresses()), place("zk", servers)
+	p := startZkq(t, by, "--session-timeout", "3s", "--connect-timeout", "2s", "put", "-l", "neverthere")
+	fmt.Fprintln(p.stdin, "first")
+	if name, err := p.stdout.ReadString('\n'); err != nil {
+		t.Fatalf("%q, %v: %s", name, err, &p.stderr)
+	}
+	l.HoldRequests()
+	fmt.Fprintln(p.stdin, "second")
+	p.stdin.Close()
+	if stdout, code := p.end(); code != exitUnknown || stdout != "" {
+		t.Fatalf("exit %d, printed %q; %s", code, stdout, &p.stderr)
+	}
+	for range 2 {
+		out, stderr, code := zkqAt(t, past, "resolve", token(t, p.stderr.String()))
+		if code != exitNothing || out != "" || !strings.Contains(stderr, "was not applied, and never will be") {
+			t.Errorf("resolve: exit %d, %q, %s", code, out, stderr)
+		}
+	}
+	l.Heal() // what was held comes too late
+	if out, _, code := zkqAt(t, past, "get", "-n", "5", "neverthere"); code != 0 || out != "first\n" {
+		t.Errorf("get: exit %d, %q", code, out)
+	}
 }
 
 func TestCutOffCommandsExitWith5(t *testing.T) {
