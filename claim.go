@@ -24,27 +24,27 @@ type claims struct {
 
 // turns is a queue of goroutines at one entry.
 type turns struct {
-	turn     chan struct{} // holds one while somebody claims
-	users    int
-	undoing  chan struct{} // closed when whoever has the turn gave it to undoClaim
-	detached bool
+	turn    chan struct{} // holds one while somebody claims
+	users   int
+	blocked chan struct{} // closed when whoever has the turn waits for another's lock
+	passed  bool          // it is closed
 }
 
 func (c *claims) begin(ctx context.Context, name string) error {
 	c.mu.Lock()
 	t := c.names[name]
 	if t == nil {
-		t = &turns{turn: make(chan struct{}, 1), undoing: make(chan struct{})}
+		t = &turns{turn: make(chan struct{}, 1), blocked: make(chan struct{})}
 		c.names[name] = t
 	}
 	t.users++
-	detached := t.detached
+	passed := t.passed
 	c.mu.Unlock()
-	if !detached {
+	if !passed {
 		select {
 		case t.turn <- struct{}{}:
 			return nil
-		case <-t.undoing:
+		case <-t.blocked:
 		case <-ctx.Done():
 			c.leave(name, t)
 			return ctx.Err()
@@ -54,13 +54,15 @@ func (c *claims) begin(ctx context.Context, name string) error {
 	return errGone // what becomes of it may take long, and is told by a signal
 }
 
-// detach says that the turn at the name will be held by undoClaim.
-func (c *claims) detach(name string) {
+// pass says that whoever has the turn at the name will keep it until another has
+// given back his lock: nobody need wait for that.
+func (c *claims) pass(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t := c.names[name]
-	t.detached = true
-	close(t.undoing)
+	if t := c.names[name]; !t.passed {
+		t.passed = true
+		close(t.blocked)
+	}
 }
 
 func (c *claims) end(name string) {
@@ -157,9 +159,12 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
 	}
 	// The caller will not wait, and the entry is held, or the claim may still
-	// succeed: nobody would know that.
+	// succeed: nobody would know that. Other takes of this handle wait for it,
+	// unless somebody holds the entry anyway.
 	unresolved = true
-	q.claims.detach(name)
+	if errors.Is(err, errBlocked) {
+		q.claims.pass(name)
+	}
 	q.spawn(func() {
 		q.undoClaim(a, h)
 		q.claims.end(name)
@@ -214,7 +219,7 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, erro
 			return q.adopt(ctx, a)
 		case refused(err):
 			return nil, errBlocked
-		case !errors.Is(err, coord.ErrUnknown):
+		case !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy):
 			return nil, fmt.Errorf("claim %s: %w", a.name, err)
 		}
 		if err := pause.wait(ctx, a.session.Done()); err != nil {
@@ -263,6 +268,9 @@ func (q *LockingQueue) undoClaim(a attempt, h *Held) {
 		}
 		if err == nil || errors.Is(err, errGone) || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
 			return
+		}
+		if errors.Is(err, errBlocked) {
+			q.claims.pass(a.name)
 		}
 		if pause.wait(context.Background(), a.session.Done()) != nil {
 			return

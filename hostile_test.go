@@ -275,3 +275,37 @@ func TestClaimAppliedAfterAnEarlierReleaseIsUndone(t *testing.T) {
 		b.consume(b.take(q))
 	})
 }
+
+// A take that comes after one whose claim is in doubt must not get a later entry:
+// the first claims of the two would be out of order.
+func TestClaimInDoubtIsNotPassedOver(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "first")
+		b.put(q, "second")
+		b.consume(b.take(q)) // a session, and the view is there
+		b.put(q, "third")
+		for range 3 {
+			c.DropRequest()
+		}
+		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Millisecond)
+		defer cancel()
+		_, err := q.Take(ctx) // the claim and its second attempt are lost, and nobody waits
+		b.want(err, context.DeadlineExceeded)
+		if h := b.take(q); string(h.Value) != "second" {
+			t.Errorf("took %q while the claim of %q was in doubt", h.Value, "second")
+		}
+	})
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "first")
+		b.put(q, "second")
+		c.DropRequest()
+		for range 6 {
+			c.Refuse(coord.ErrBusy)
+		}
+		if h := b.take(q); string(h.Value) != "first" {
+			t.Errorf("took %q while the claim of %q was in doubt", h.Value, "first")
+		}
+	})
+}

@@ -15,6 +15,11 @@ func (s *simulation) check() {
 	}
 	s.checkHolds()
 	s.checkOrder()
+	ops := s.entryOps()
+	s.checkEntries(ops)
+	if s.plan.sampled() {
+		s.checkQueue(ops)
+	}
 	if s.plan.rates.Expire == 0 && s.plan.rates.Pause == 0 {
 		s.checkExclusion()
 	}

@@ -183,15 +183,18 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	return parts
 }
 
+// shrinkTime bounds what a failure costs.
+const shrinkTime = 20 * time.Second
+
 // shrink leaves out of a failing schedule whatever it can while it fails in the
 // same way, perhaps in another order of things.
 func shrink(t *testing.T, seed uint64, failed *simResult) (parts []string, smallest *simResult) {
 	smallest = failed
-	runs := 0
+	end := time.Now().Add(shrinkTime)
 	try := func(more ...string) bool {
 		now := append(slices.Clone(parts), more...)
 		plan, err := newSimPlan(seed).without(now)
-		if runs++; err != nil {
+		if err != nil || time.Now().After(end) {
 			return false
 		}
 		r := simulate(t, plan)
@@ -201,7 +204,7 @@ func shrink(t *testing.T, seed uint64, failed *simResult) (parts []string, small
 		parts, smallest = now, r
 		return true
 	}
-	for more := true; more && runs < 2000; {
+	for more := true; more; {
 		more = false
 		plan, err := newSimPlan(seed).without(parts)
 		if err != nil {

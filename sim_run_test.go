@@ -262,6 +262,8 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 			p.s.count("crash")
 			p.s.sim.Crash(p.name)
 			die()
+		} else {
+			wg.Go(func() { <-life.Done() }) // also with nobody who takes
 		}
 		wg.Wait()
 		die()

@@ -33,9 +33,9 @@ type simWorld struct {
 type simEvent struct {
 	at    time.Duration
 	name  string
-	kind  string // claim, unlock, remove
-	k     int    // claims of the entry until then
-	other bool   // not by its holder: its session ended, or by hand
+	kind  entryKind
+	k     int  // claims of the entry until then
+	other bool // not by its holder: its session ended, or by hand
 }
 
 // simSize is how many entries there are from an instant on.
@@ -136,7 +136,7 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 			unlocked[name] = true
 		}
 	}
-	note := func(name, kind string) {
+	note := func(name string, kind entryKind) {
 		w.log = append(w.log, simEvent{w.s.now(), name, kind, w.claims[name], byHand || a.Expired})
 	}
 	for _, op := range a.Ops {
@@ -146,7 +146,7 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 				if w.claims[name]++; w.claims[name] == 1 {
 					w.claimed = append(w.claimed, name)
 				}
-				note(name, "claim")
+				note(name, opClaim)
 			case coord.KindDelete:
 				w.broken[name] = w.broken[name] || byHand
 				if w.locks[name] != a.Session && !byHand || !unlocked[name] {
@@ -154,7 +154,7 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 				}
 				delete(w.present, name)
 				w.removed[name] = removal{w.claims[name], a.Session, byHand}
-				note(name, "remove")
+				note(name, opRemove)
 			}
 		}
 		if name, ok := strings.CutPrefix(op.Path, simTaken); ok {
@@ -171,7 +171,7 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 				}
 				delete(w.locks, name)
 				if w.present[name] {
-					note(name, "unlock")
+					note(name, opUnlock)
 				}
 			}
 		}
