@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -178,10 +179,9 @@ func (p *place) findDead(ctx context.Context, s coord.Session, name string) (str
 
 // Requeue makes a dead entry ready again, behind those that are there and of its
 // priority, as one that was never delivered. name is what Entries calls it, or what
-// it was called before it died; the result is its new name: no name is given
-// twice. [ErrNoEntry]: no dead entry has that name. It becomes one entry, or none,
-// however often Requeue is called and whatever answers are lost; [ErrUnknown]: it
-// is dead no more, and is ready unless somebody else requeued or purged it just now.
+// it was called before it died; the result is its new name, as [LockingQueue.Put]
+// tells it: no name is given twice. [ErrNoEntry]: no dead entry has that name. It
+// becomes one entry, or none, whatever answers are lost. Errors are those of Put.
 func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error) {
 	_, _, dead := parseDead(name)
 	if !dead {
@@ -189,49 +189,59 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 			return "", fmt.Errorf("requeue in %s: %w", q.root, err)
 		}
 	}
-	ready, unknown := "", false
-	err := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		ready, err = q.requeue(ctx, s, name, &unknown)
-		return err
-	})
-	if err != nil {
-		if unknown && !errors.Is(err, ErrUnknown) {
-			err = fmt.Errorf("%w: %w", ErrUnknown, err)
+	for {
+		var ops []coord.Op
+		err := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+			ops, err = q.rising(ctx, s, name)
+			return err
+		})
+		var ready string
+		if err == nil {
+			err = q.bounded(ctx, func(ctx context.Context) (err error) {
+				ready, err = q.rise(ctx, ops)
+				return err
+			})
 		}
-		return "", fmt.Errorf("requeue %s in %s: %w", name, q.root, err)
-	}
-	return ready, nil
-}
-
-// requeue sets unknown when an attempt was not answered.
-func (q *LockingQueue) requeue(ctx context.Context, s coord.Session, name string, unknown *bool) (string, error) {
-	at, err := q.findDead(ctx, s, name)
-	if err != nil {
-		return "", err
-	}
-	for pause := newPause(); ; {
-		n, err := s.Get(ctx, at)
-		if errors.Is(err, coord.ErrNotExist) {
-			return "", ErrNoEntry
-		}
-		if err != nil {
-			return "", err
-		}
-		_, parsed, _ := parseDead(path.Base(at))
-		_, body := unwrap(n.Value)
-		rs, err := s.Commit(ctx, coord.Delete(at, n.Fence), coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), body))
 		switch {
 		case err == nil:
-			return path.Base(rs[1].Path), nil
-		case errors.Is(err, coord.ErrUnknown):
-			*unknown = true
-		case !refused(err) && !errors.Is(err, coord.ErrBusy):
-			return "", err
-		}
-		if pause.wait(ctx, s.Done()) != nil {
-			return "", err
+			return ready, nil
+		case !refused(err): // otherwise somebody else has it
+			return "", fmt.Errorf("requeue %s in %s: %w", name, q.root, err)
 		}
 	}
+}
+
+// rising are the ops that make a dead entry ready.
+func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string) ([]coord.Op, error) {
+	at, err := q.findDead(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.Get(ctx, at)
+	if errors.Is(err, coord.ErrNotExist) {
+		return nil, ErrNoEntry
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, parsed, _ := parseDead(path.Base(at))
+	_, body := unwrap(n.Value)
+	return []coord.Op{
+		coord.Delete(at, n.Fence),
+		coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), body),
+	}, nil
+}
+
+// rise commits them, once, and returns the entry's name.
+func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error) {
+	done, err := q.once(ctx, nil, ops)
+	switch {
+	case err != nil:
+		return "", err
+	case done.results != nil:
+		return path.Base(done.results[1].Path), nil
+	}
+	return strings.Join(q.namesOf(ctx, done.revision, 1), ""), nil
 }
 
 // removeDead removes a dead entry.

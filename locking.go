@@ -61,8 +61,10 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 
 // Put puts a value and returns the name of its entry. When it returns without an
 // error the entry is stored durably, and every put that begins later, anywhere,
-// comes after it within its priority. An [ErrUnknown] means that the coordinator
-// did not answer: the entry may be there, once, or may still appear.
+// comes after it within its priority. A lost answer is asked for until ctx ends, and
+// the entry is put once. When there is none in time the error is an [*UnknownError]
+// with a token, for [Resolve]. After any other error nothing was put. The name is ""
+// when the answer was lost and somebody took the entry before its name was read.
 func (q *LockingQueue) Put(ctx context.Context, value []byte, opts ...PutOption) (string, error) {
 	return q.put(ctx, value, opts)
 }
