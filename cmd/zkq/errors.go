@@ -117,12 +117,13 @@ func (p *program) say(f *failure) {
 	if f.what != "" {
 		text = f.what + ": " + text
 	}
+	text, hint := hideUsers(text), hideUsers(f.hint)
 	if p.out.json {
 		line, err := marshal(struct {
 			Error string `json:"error"`
 			Code  int    `json:"code"`
 			Hint  string `json:"hint"`
-		}{text, f.code, f.hint})
+		}{text, f.code, hint})
 		if err == nil {
 			p.stderr.Write(line)
 		}
@@ -130,8 +131,8 @@ func (p *program) say(f *failure) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "zkq: %s\n", printable(text))
-	if f.hint != "" {
-		fmt.Fprintf(&b, "zkq: hint: %s\n", printable(f.hint))
+	if hint != "" {
+		fmt.Fprintf(&b, "zkq: hint: %s\n", printable(hint))
 	}
 	if f.code == exitUsage && f.usage != "" {
 		fmt.Fprintf(&b, "usage: %s\n", f.usage)
@@ -153,8 +154,8 @@ func (p *program) hint(text string) {
 	fmt.Fprintf(p.stderr, "zkq: hint: %s\n", printable(text))
 }
 
-// marshal is one JSON object and a newline. Control characters beyond those that
-// JSON must escape are escaped too: the line may go to a terminal.
+// marshal is one JSON object and a newline. What acts on a terminal beyond that
+// which JSON must escape is escaped too: the line may go there.
 func marshal(v any) ([]byte, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
@@ -177,4 +178,10 @@ func marshal(v any) ([]byte, error) {
 	return []byte(c.String()), nil
 }
 
-func upperControl(r rune) bool { return r >= 0x7f && r <= 0x9f }
+func upperControl(r rune) bool { return r >= 0x7f && acts(r) }
+
+var userInfo = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*@`)
+
+// hideUsers is the text without the passwords of URLs, which zkq does not take and
+// people give all the same: an error repeats arguments, and may end in a log.
+func hideUsers(text string) string { return userInfo.ReplaceAllString(text, "://***@") }

@@ -17,7 +17,7 @@ func quoteWord(w string) string {
 		return "''"
 	case strings.IndexFunc(w, func(r rune) bool { return !plain(r) }) < 0:
 		return w
-	case utf8.ValidString(w) && strings.IndexFunc(w, unicode.IsControl) < 0:
+	case printable(w) == w:
 		return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 	}
 	var b strings.Builder
@@ -49,14 +49,14 @@ func quoteLine(words []string) string {
 // would break a line or a column.
 func printable(s string) string { return escape(s, "") }
 
-// escape writes control characters, and bytes that are no UTF-8, as \x1b; those
-// in keep stay.
+// escape writes what acts on a terminal, and bytes that are no UTF-8, as \x1b;
+// what is in keep stays.
 func escape(s, keep string) string {
 	clean := func(r rune, size int) bool {
 		if r == utf8.RuneError && size <= 1 {
 			return false
 		}
-		return !unicode.IsControl(r) || strings.ContainsRune(keep, r)
+		return !acts(r) || strings.ContainsRune(keep, r)
 	}
 	i := 0
 	for i < len(s) {
@@ -83,4 +83,11 @@ func escape(s, keep string) string {
 		i += size
 	}
 	return b.String()
+}
+
+// acts says of a character that it does something besides being shown: control
+// characters, ends of lines and paragraphs, and those that change the direction of
+// what stands beside them.
+func acts(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }

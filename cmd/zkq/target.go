@@ -56,10 +56,17 @@ func parseTarget(url string, env environment) (target, error) {
 	if !ok {
 		return target{}, fmt.Errorf("%s: must be followed by //HOST:PORT", scheme)
 	}
-	hosts, prefix, _ := strings.Cut(rest, "/")
-	if strings.Contains(hosts, "@") {
+	t, err := serverTarget(scheme, port, rest)
+	if before, _, ok := strings.Cut(rest, "@"); ok && (err != nil || !strings.Contains(before, "/")) {
+		// A password may have a slash in it, and so not look like one.
 		return target{}, fmt.Errorf("%s URL: user information is not taken from URLs, which others can see; set ZKQ_USER and ZKQ_PASSWORD_FILE", scheme)
 	}
+	return t, err
+}
+
+// serverTarget reads what follows the two slashes.
+func serverTarget(scheme, port, rest string) (target, error) {
+	hosts, prefix, _ := strings.Cut(rest, "/")
 	t := target{scheme: scheme}
 	if prefix = strings.TrimSuffix(prefix, "/"); prefix != "" {
 		t.prefix = "/" + prefix
@@ -100,7 +107,8 @@ func hostPort(address, port string) (string, error) {
 	if host == "" {
 		return bad("the host is missing")
 	}
-	if strings.ContainsAny(host, "/?#[] ") || printable(host) != host {
+	name, _, _ := strings.Cut(host, "%") // of an address's zone
+	if strings.Contains(host, ":") && net.ParseIP(name) == nil || strings.ContainsAny(host, "/?#[] ") || printable(host) != host {
 		return bad("is not a host's name")
 	}
 	return net.JoinHostPort(host, port), nil
