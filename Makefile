@@ -1,7 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate soak images up integration down headtohead build clean
+.PHONY: help demo deps test check simulate fuzz soak images up integration down headtohead build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,9 @@ check: ## formatting, go vet, staticcheck, and the tests under the race detector
 
 simulate: ## SEEDS=N FIRST=M: that many schedules with faults, on a service in memory and in virtual time
 	@SEEDS=$(SEEDS) FIRST=$(FIRST) scripts/simulate.sh
+
+fuzz: ## each fuzz target for a while (FUZZTIME=15s); what fails is kept in testdata/fuzz
+	@scripts/fuzz.sh
 
 soak: ## put, take and finish CYCLES=50000 entries on each service, and cut clients off, until nothing may have grown
 	@scripts/soak.sh

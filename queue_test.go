@@ -266,21 +266,3 @@ func TestCheckNameSaysWhatIsWrongAndWhere(t *testing.T) {
 		}
 	}
 }
-
-func FuzzCheckName(f *testing.F) {
-	for _, s := range []string{"jobs", "/a/b", "a/../b", "entry-1", "\xff", "a\x00b", "//"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, name string) {
-		path, err := zkq.CheckName(name)
-		if err != nil {
-			return
-		}
-		if err := coord.CheckPath(path); err != nil {
-			t.Fatalf("CheckName(%q) = %q: %v", name, path, err)
-		}
-		if again, err := zkq.CheckName(path); again != path || err != nil {
-			t.Fatalf("CheckName(%q) = %q, and of that %q, %v", name, path, again, err)
-		}
-	})
-}

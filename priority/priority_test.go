@@ -1,6 +1,7 @@
 package priority_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sort"
@@ -71,20 +72,40 @@ func TestCheckNamesTheValueAndTheRange(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	f.Add("entry-100-0000000042")
-	f.Add("entry-007-0000000000000000042-1763683200000-9f86d081-000003")
-	f.Add("entry-100--2147483648")
-	f.Fuzz(func(t *testing.T, name string) {
-		n, ok := priority.Parse(name)
+// FuzzEntryName: a name that is taken apart can be put together again, and where
+// two names of one coordinator differ in priority or sequence, they sort by them.
+func FuzzEntryName(f *testing.F) {
+	f.Add("entry-100-0000000042", "entry-099-0000000043")
+	f.Add("entry-000-0000000000", "entry-999-2147483647")
+	f.Add("entry-007-0000000000000000042-1763683200000-9f86d081-000003", "entry-007-0000000000000000041-1763683200000-00000000-999999")
+	f.Add("entry-007-9223372036854775807-0000000000000-ffffffff-000000", "entry-007-9223372036854775808-0000000000000-ffffffff-000000")
+	f.Add("entry-007-0000000000000000042-9999999999999-9f86d081-123456789012", "entry-007-0000000000000000042-9999999999999-9f86d081-1234567890123")
+	f.Add("entry-100--2147483648", "entry-100--000000001")
+	f.Add("entry-+10-0000000042", "entry-100-00000000x2")
+	f.Add("entry-١٠٠-0000000001", "entry-100-0000000001\x00")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		m, ok := priority.Parse(a)
 		if !ok {
 			return
 		}
-		if priority.Check(n.Priority) != nil || n.Sequence < 0 {
-			t.Fatalf("Parse(%q) = %+v", name, n)
+		if priority.Check(m.Priority) != nil || m.Sequence < 0 {
+			t.Fatalf("Parse(%q) = %+v", a, m)
 		}
-		if !strings.HasPrefix(name, priority.Prefix(n.Priority)) {
-			t.Fatalf("Parse(%q) says priority %d, whose prefix is %q", name, n.Priority, priority.Prefix(n.Priority))
+		again := fmt.Sprintf("%s%010d", priority.Prefix(m.Priority), m.Sequence)
+		if parts := strings.Split(a, "-"); len(parts) > 3 {
+			again = fmt.Sprintf("%s%019d-%013d-%s-%s", priority.Prefix(m.Priority), m.Sequence, m.Put.UnixMilli(), parts[4], parts[5])
+		} else if !m.Put.IsZero() {
+			t.Fatalf("Parse(%q) says it was put at %v", a, m.Put)
+		}
+		if again != a {
+			t.Fatalf("Parse(%q) = %+v, which makes %q", a, m, again)
+		}
+		n, ok := priority.Parse(b)
+		if !ok || m.Put.IsZero() != n.Put.IsZero() {
+			return
+		}
+		if want := cmp.Or(cmp.Compare(m.Priority, n.Priority), cmp.Compare(m.Sequence, n.Sequence)); want != 0 && strings.Compare(a, b) != want {
+			t.Fatalf("%q is %+v and %q is %+v, and they do not sort so", a, m, b, n)
 		}
 	})
 }
