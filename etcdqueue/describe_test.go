@@ -10,6 +10,7 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/etcdqueue"
 	"github.com/zkq/zkq/internal/testetcd"
+	"github.com/zkq/zkq/internal/testtls"
 )
 
 var _ coord.Describer = (*etcdqueue.Coordinator)(nil)
@@ -63,13 +64,13 @@ func TestDescribeAfterCloseIsErrClosed(t *testing.T) {
 }
 
 func TestDescribeLogsInAndEncrypts(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	ca.leaf(t, "server", net.IPv4(127, 0, 0, 1))
-	ca.leaf(t, "client")
-	encrypted := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.file("server", "crt"), Key: ca.file("server", "key"), CA: ca.file("ca", "crt")})
+	ca := testtls.NewAuthority(t, "ca")
+	ca.Leaf(t, "server", net.IPv4(127, 0, 0, 1))
+	ca.Leaf(t, "client")
+	encrypted := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.File("server", "crt"), Key: ca.File("server", "key"), CA: ca.File("ca", "crt")})
 	for _, cfg := range []etcdqueue.Config{
 		{Endpoints: guardedServer(t).Endpoints(), Username: "worker", Password: password, Prefix: "/ours"},
-		{Endpoints: encrypted.Endpoints(), TLS: ca.trust(t, "client"), Prefix: prefix()},
+		{Endpoints: encrypted.Endpoints(), TLS: ca.Trust(t, "client"), Prefix: prefix()},
 	} {
 		c := open(t, cfg)
 		service, err := c.Describe(within(t, 10*time.Second))

@@ -2,19 +2,9 @@ package etcdqueue_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -26,79 +16,8 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/etcdqueue"
 	"github.com/zkq/zkq/internal/testetcd"
+	"github.com/zkq/zkq/internal/testtls"
 )
-
-// authority signs certificates for 127.0.0.1.
-type authority struct {
-	dir  string
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newAuthority(t testing.TB, name string) *authority {
-	t.Helper()
-	a := &authority{dir: t.TempDir()}
-	a.key, a.cert = a.issue(t, name, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-// issue writes name.crt and name.key.
-func (a *authority) issue(t testing.TB, name string, c *x509.Certificate) (*ecdsa.PrivateKey, *x509.Certificate) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.SerialNumber = big.NewInt(time.Now().UnixNano())
-	c.Subject = pkix.Name{CommonName: name}
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for suffix, block := range map[string]*pem.Block{"crt": {Type: "CERTIFICATE", Bytes: der}, "key": {Type: "PRIVATE KEY", Bytes: pkcs}} {
-		if err := os.WriteFile(a.file(name, suffix), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return key, cert
-}
-
-func (a *authority) file(name, suffix string) string { return filepath.Join(a.dir, name+"."+suffix) }
-
-func (a *authority) leaf(t testing.TB, name string, hosts ...net.IP) {
-	a.issue(t, name, &x509.Certificate{
-		IPAddresses: hosts, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
-}
-
-// trust is a client's configuration that trusts a and shows the certificates.
-func (a *authority) trust(t testing.TB, show ...string) *tls.Config {
-	t.Helper()
-	c := &tls.Config{RootCAs: x509.NewCertPool()}
-	c.RootCAs.AddCert(a.cert)
-	for _, name := range show {
-		cert, err := tls.LoadX509KeyPair(a.file(name, "crt"), a.file(name, "key"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Certificates = append(c.Certificates, cert)
-	}
-	return c
-}
 
 // silent accepts connections and says nothing.
 func silent(t testing.TB) string {
@@ -125,17 +44,19 @@ func dead(t testing.TB) string {
 const password = "correct-horse"
 
 func TestBadConnectionsAreToldApart(t *testing.T) {
-	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
-	ca.leaf(t, "server", net.IPv4(127, 0, 0, 1))
-	ca.leaf(t, "client")
-	ca.leaf(t, "elsewhere", net.IPv4(127, 9, 9, 9))
-	serverTLS := testetcd.Options{Cert: ca.file("server", "crt"), Key: ca.file("server", "key")}
+	ca, other := testtls.NewAuthority(t, "ca"), testtls.NewAuthority(t, "other")
+	ca.Leaf(t, "server", net.IPv4(127, 0, 0, 1))
+	ca.Leaf(t, "client")
+	ca.Leaf(t, "elsewhere", net.IPv4(127, 9, 9, 9))
+	serverTLS := testetcd.Options{Cert: ca.File("server", "crt"), Key: ca.File("server", "key")}
 	plain := single.get(t).Endpoints()[0]
 	encrypted := testetcd.StartFor(t, 1, serverTLS).Endpoints()[0]
 	mutual := serverTLS
-	mutual.CA = ca.file("ca", "crt")
+	mutual.CA = ca.File("ca", "crt")
 	strict := testetcd.StartFor(t, 1, mutual).Endpoints()[0]
-	misnamed := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.file("elsewhere", "crt"), Key: ca.file("elsewhere", "key")}).Endpoints()[0]
+	misnamed := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.File("elsewhere", "crt"), Key: ca.File("elsewhere", "key")}).Endpoints()[0]
+	ca.LeafUntil(t, "late", time.Now().Add(-time.Hour), net.IPv4(127, 0, 0, 1))
+	expired := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.File("late", "crt"), Key: ca.File("late", "key")}).Endpoints()[0]
 	guarded := guardedServer(t)
 
 	none := dead(t)
@@ -150,10 +71,11 @@ func TestBadConnectionsAreToldApart(t *testing.T) {
 		{"dead", etcdqueue.Config{Endpoints: []string{none}}, coord.ErrUnreachable, []string{none, "refused"}, false},
 		{"all dead", etcdqueue.Config{Endpoints: []string{none, "unix:///nowhere/sock"}}, coord.ErrUnreachable, []string{none, "refused", "unix:///nowhere/sock", "no such file"}, false},
 		{"mute", etcdqueue.Config{Endpoints: []string{mute}}, coord.ErrUnreachable, []string{mute, "no answer"}, false},
-		{"mute with TLS", etcdqueue.Config{Endpoints: []string{mute}, TLS: ca.trust(t)}, coord.ErrUnreachable, []string{mute, "no answer"}, false},
-		{"wrong CA", etcdqueue.Config{Endpoints: []string{encrypted}, TLS: other.trust(t)}, coord.ErrTLS, []string{encrypted, "unknown authority"}, true},
-		{"wrong name", etcdqueue.Config{Endpoints: []string{misnamed}, TLS: ca.trust(t)}, coord.ErrTLS, []string{misnamed, "127.9.9.9"}, true},
-		{"no client certificate", etcdqueue.Config{Endpoints: []string{strict}, TLS: ca.trust(t)}, coord.ErrTLS, []string{strict, "certificate"}, true},
+		{"mute with TLS", etcdqueue.Config{Endpoints: []string{mute}, TLS: ca.Trust(t)}, coord.ErrUnreachable, []string{mute, "no answer"}, false},
+		{"wrong CA", etcdqueue.Config{Endpoints: []string{encrypted}, TLS: other.Trust(t)}, coord.ErrTLS, []string{encrypted, "unknown authority"}, true},
+		{"wrong name", etcdqueue.Config{Endpoints: []string{misnamed}, TLS: ca.Trust(t)}, coord.ErrTLS, []string{misnamed, "127.9.9.9"}, true},
+		{"expired", etcdqueue.Config{Endpoints: []string{expired}, TLS: ca.Trust(t)}, coord.ErrTLS, []string{expired, "expired"}, true},
+		{"no client certificate", etcdqueue.Config{Endpoints: []string{strict}, TLS: ca.Trust(t)}, coord.ErrTLS, []string{strict, "certificate"}, true},
 		{"plain text to TLS", etcdqueue.Config{Endpoints: []string{"http://" + encrypted}}, coord.ErrTLS, []string{encrypted, "speaks TLS"}, true},
 		{"plain text to mutual TLS", etcdqueue.Config{Endpoints: []string{strict}}, coord.ErrTLS, []string{strict, "speaks TLS"}, true},
 		{"TLS to plain text", etcdqueue.Config{Endpoints: []string{"https://" + plain}}, coord.ErrTLS, []string{plain, "speak TLS"}, true},
@@ -198,12 +120,12 @@ func TestBadConnectionsAreToldApart(t *testing.T) {
 }
 
 func TestEncryptedConnectionsWork(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	ca.leaf(t, "server", net.IPv4(127, 0, 0, 1))
-	ca.leaf(t, "client")
-	cluster := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.file("server", "crt"), Key: ca.file("server", "key"), CA: ca.file("ca", "crt")})
+	ca := testtls.NewAuthority(t, "ca")
+	ca.Leaf(t, "server", net.IPv4(127, 0, 0, 1))
+	ca.Leaf(t, "client")
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.File("server", "crt"), Key: ca.File("server", "key"), CA: ca.File("ca", "crt")})
 	for _, scheme := range []string{"", "https://"} {
-		s := session(t, open(t, etcdqueue.Config{Endpoints: []string{scheme + cluster.Endpoints()[0]}, TLS: ca.trust(t, "client"), Prefix: prefix()}))
+		s := session(t, open(t, etcdqueue.Config{Endpoints: []string{scheme + cluster.Endpoints()[0]}, TLS: ca.Trust(t, "client"), Prefix: prefix()}))
 		commit(t, s, coord.CreateEphemeral("/q/a", nil))
 		if _, err := s.Watch(within(t, 5*time.Second), "/q"); err != nil {
 			t.Error(err)

@@ -22,6 +22,12 @@ type arguments struct {
 // refused here, unless a -- says that it is one.
 func (p *program) splitArguments(v verb, c *cli.Command, raw, rest []string) (arguments, error) {
 	taken := raw[:len(raw)-len(rest)]
+	head := p.head(raw)
+	for _, given := range []string{twice(p.app.Flags, head[:len(head)-1]), twice(c.Flags, taken)} {
+		if given != "" {
+			return arguments{}, usageError("", "%s is given twice", dashed(given))
+		}
+	}
 	a := arguments{literal: endsInDashes(c.Flags, taken)}
 	words := rest
 	if !a.literal || v.cmd {
@@ -121,6 +127,27 @@ func (p *program) globalFirst(c *cli.Context, name string) string {
 // rawArguments is all that follows the verb.
 func rawArguments(c *cli.Context) []string {
 	return c.Lineage()[1].Args().Tail()
+}
+
+// twice is the first flag that words, flags alone, give more than once though it
+// is not made for that; "" if there is none.
+func twice(flags []cli.Flag, words []string) string {
+	var seen []cli.Flag
+	for i := 0; i < len(words) && words[i] != "--"; i++ {
+		name, _, inline := strings.Cut(strings.TrimLeft(words[i], "-"), "=")
+		f := lookup(flags, name)
+		if f == nil {
+			continue
+		}
+		if _, repeatable := f.(*cli.StringSliceFlag); !repeatable && slices.Contains(seen, f) {
+			return name
+		}
+		seen = append(seen, f)
+		if !inline && takesValue(f) {
+			i++
+		}
+	}
+	return ""
 }
 
 // endsInDashes says whether the words that the parser took end in the -- that

@@ -22,7 +22,7 @@ func consumeVerb() verb {
 		more: `CMD reads the value on its standard input. It exits 0: done, the entry is removed;
 75: put back, not a failure; anything else: failed, the entry goes back to its
 place and this process leaves it alone for a second. Without CMD values are printed.
-SIGINT or SIGTERM: takes no more, and lets what runs finish within --grace.`,
+SIGINT, SIGTERM or SIGHUP: takes no more, and lets what runs finish within --grace.`,
 		example: []string{
 			"zkq consume -j 4 audio -- ./transcode.sh",
 			"zkq consume --drain jobs",

@@ -93,6 +93,8 @@ func (k *call) input() (input, error) {
 		return newWords(values)
 	case len(paths) > 0:
 		return newFiles(paths)
+	case isClosed(k.stdin):
+		return nil, &failure{code: exitFailed, err: errors.New("standard input is closed"), hint: "an empty value is written as ''"}
 	case isTerminal(k.stdin):
 		k.hint("reading from the terminal; end with Ctrl-D")
 	}
@@ -103,6 +105,12 @@ func (k *call) input() (input, error) {
 		return newPieces(k.stdin, 0), nil
 	}
 	return &whole{r: k.stdin}, nil
+}
+
+// isClosed says that a standard stream is none.
+func isClosed(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && wasClosed(f)
 }
 
 // inputSize is how many bytes a progress bar has ahead of it; 0 if nobody knows,

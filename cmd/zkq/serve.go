@@ -12,7 +12,7 @@ import (
 func serveVerb() verb {
 	return verb{
 		name:  "serve",
-		usage: "keep the embedded store up until SIGINT or SIGTERM",
+		usage: "keep the embedded store up until SIGINT, SIGTERM or SIGHUP",
 		more: `Other processes use the store while it is up, and need not start it themselves. If
 another process has it, serve waits and takes over when that one leaves.`,
 		example: []string{"zkq -c local:/var/lib/zkq serve"},

@@ -26,7 +26,20 @@ type zkqProcess struct {
 
 func startZkq(t *testing.T, coordinator string, args ...string) *zkqProcess {
 	t.Helper()
-	p := &zkqProcess{cmd: exec.Command("zkq", args...)}
+	return startCommand(t, coordinator, "zkq", args...)
+}
+
+// startCommand starts one that may run zkq itself.
+func startCommand(t *testing.T, coordinator, name string, args ...string) *zkqProcess {
+	t.Helper()
+	p := newProcess(t, coordinator, name, args...)
+	p.start(t)
+	return p
+}
+
+func newProcess(t *testing.T, coordinator, name string, args ...string) *zkqProcess {
+	t.Helper()
+	p := &zkqProcess{cmd: exec.Command(name, args...)}
 	p.cmd.Env = append(os.Environ(), "ZKQ_COORDINATOR="+coordinator, goRace+"="+quickExit)
 	p.cmd.Stderr = &p.stderr
 	var err error
@@ -38,6 +51,11 @@ func startZkq(t *testing.T, coordinator string, args ...string) *zkqProcess {
 		t.Fatal(err)
 	}
 	p.stdout = bufio.NewReader(stdout)
+	return p
+}
+
+func (p *zkqProcess) start(t *testing.T) {
+	t.Helper()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +65,6 @@ func startZkq(t *testing.T, coordinator string, args ...string) *zkqProcess {
 		p.cmd.Process.Kill()
 		p.cmd.Wait()
 	})
-	return p
 }
 
 // end returns what else it said, and its exit code.
@@ -71,6 +88,7 @@ type link interface {
 	Cut()
 	Heal()
 	Addresses() []string
+	Dials() int
 }
 
 // onBoth runs a test at etcd and at ZooKeeper, by a link and past it.

@@ -12,8 +12,11 @@ import (
 type signalError struct{ sig os.Signal }
 
 func (e *signalError) Error() string {
-	if e.sig == syscall.SIGTERM {
+	switch e.sig {
+	case syscall.SIGTERM:
 		return "terminated"
+	case syscall.SIGHUP:
+		return "hung up"
 	}
 	return "interrupted"
 }
@@ -26,19 +29,20 @@ func (e *signalError) code() int {
 	return exitFailed
 }
 
-// catchSignals returns a context that ends with the first SIGINT or SIGTERM,
-// which is its cause, and a function that ends the catching. The second one
+// catchSignals returns a context that ends with the first SIGINT, SIGTERM or
+// SIGHUP, which is its cause, and a function that ends the catching. The second one
 // reaches k.second if the verb wants it, and ends the process otherwise. SIGPIPE
 // is caught and dropped, so that the write that met the broken pipe returns an
 // error and what it would have shown can be given back. A signal that was
-// ignored when zkq started, as SIGINT is in a shell's background, stays ignored.
+// ignored when zkq started, as SIGINT is in a shell's background and SIGHUP under
+// nohup, stays ignored.
 func (k *call) catchSignals(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	k.second = make(chan *signalError, 1)
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, syscall.SIGPIPE)
 	caught := make(chan os.Signal, 2)
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) {
 			signal.Notify(caught, s)
 		}
