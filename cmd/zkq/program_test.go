@@ -385,7 +385,7 @@ func TestHelpGoesToStdout(t *testing.T) {
 			}
 		}
 	}
-	for _, later := range []string{"--delay", "--ttl", "--unique", "--retries", "--backoff", "--memory-limit", "--forward", "requeue", "resolve", "bench"} {
+	for _, later := range []string{"--delay", "--ttl", "--unique", "--retries", "--backoff", "--memory-limit", "--forward", "requeue", "bench"} {
 		if got := s.run("", "help"); strings.Contains(got.stdout, later) {
 			t.Errorf("help promises %s", later)
 		}
