@@ -23,7 +23,7 @@ import (
 )
 
 // `make soak` asks for more.
-var cycles = flag.Int("cycles", 5_000/scale, "how often TestCyclesLeaveNothing puts, takes and consumes an entry, on each service")
+var cycles = flag.Int("cycles", 3_000/scale, "how often TestCyclesLeaveNothing puts, takes and consumes an entry, on each service")
 
 // hands is how many goroutines go through cycles at once, each with batches of batch: those of a service that syncs its
 // disk share the syncs.

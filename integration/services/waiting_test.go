@@ -177,7 +177,8 @@ func TestClosedUnderLoadLeavesNoClaim(t *testing.T) {
 	})
 }
 
-// TestWaitersWakeSoon has eight processes wait for each put. A machine that has other things to do gets three tries.
+// TestWaitersWakeSoon has eight processes wait for each put. What is soon, a machine with nothing else to do says; on a busy
+// one it is measured by single reads in between: a waiter that wakes needs four requests, one after the other.
 func TestWaitersWakeSoon(t *testing.T) {
 	const puts, waiters, soon, stalled = 300 / scale, 8, 50 * time.Millisecond, 10 * time.Second
 	onEach(t, func(t *testing.T, p *place) {
@@ -201,26 +202,27 @@ func TestWaitersWakeSoon(t *testing.T) {
 				}
 			})
 		}
-		q := p.locking(p.client(), "jobs")
-		for try := 1; ; try++ {
-			var woke spread
-			for range puts {
-				p.put(q, "x")
-				begun := time.Now()
-				select {
-				case at := <-taken:
-					woke = append(woke, max(0, at.Sub(begun)))
-				case <-time.After(stalled):
-					t.Fatalf("nobody woke within %v", stalled)
-				}
+		c := p.client()
+		q, s := p.locking(c, "jobs"), p.session(c)
+		var woke, reads spread
+		for range puts {
+			begun := time.Now()
+			if _, err := s.Get(p.ctx, "/zkq/format"); err != nil {
+				t.Fatal(err)
 			}
-			t.Logf("%d puts, taken after their return: %v", puts, woke)
-			if woke.at(99) <= soon {
-				return
+			reads = append(reads, time.Since(begun))
+			p.put(q, "x")
+			begun = time.Now()
+			select {
+			case at := <-taken:
+				woke = append(woke, max(0, at.Sub(begun)))
+			case <-time.After(stalled):
+				t.Fatalf("nobody woke within %v", stalled)
 			}
-			if try == 3 {
-				t.Fatalf("taken after the put's return: %v; want 99 %% within %v", woke, soon)
-			}
+		}
+		t.Logf("%d puts, taken after their return: %v; a read takes: %v", puts, woke, reads)
+		if most := max(soon, 8*reads.at(99)); woke.at(99) > most {
+			t.Errorf("taken after the put's return: %v; want 99 %% within %v", woke, most)
 		}
 	})
 }
