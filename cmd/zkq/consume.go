@@ -20,8 +20,9 @@ func consumeVerb() verb {
 		args:  "QUEUE [-- CMD ARG…]",
 		usage: "take entries, run a command for each, and remove what is done",
 		more: `CMD reads the value on its standard input. It exits 0: done, the entry is removed;
-75: put back, not a failure; anything else: failed, the entry goes back to its
-place and this process leaves it alone for a second. Without CMD values are printed.
+75: put back, not a failure; 65: dead at once; anything else: failed, the entry goes
+back to its place and this process leaves it alone for a second; with --retries it is
+dead after so many. zkq requeue brings it back. Without CMD values are printed.
 SIGINT, SIGTERM or SIGHUP: takes no more, and lets what runs finish within --grace.`,
 		example: []string{
 			"zkq consume -j 4 audio -- ./transcode.sh",
@@ -32,6 +33,7 @@ SIGINT, SIGTERM or SIGHUP: takes no more, and lets what runs finish within --gra
 			stringFlag("max", "n", "N", "stop after taking so many"),
 			stringFlag("wait", "w", "D", "stop when idle that long"),
 			boolFlag("drain", "", "stop when nothing is ready"),
+			stringFlag("retries", "", "N", "an entry that failed so often is dead (default: never)"),
 			stringFlag("grace", "", "D", "how long CMD may go on after a signal or a lost lock (default 30s)"),
 			stringFlag("halt", "", "N", "stop after so many failures"),
 			stringFlag("joblog", "", "FILE", "append a line of JSON for each attempt"),
@@ -49,6 +51,7 @@ type consumer struct {
 	jobs     int
 	max      int           // entries to take; 0 for any number
 	halt     int           // failures to stop after; 0 for any number
+	retries  int           // failures after which an entry is dead; 0 for any number
 	idle     time.Duration // to stop after; forever if not
 	drain    bool
 	grace    time.Duration
@@ -98,6 +101,9 @@ func (c *consumer) configure() (err error) {
 		return err
 	}
 	if c.halt, err = countFlag(f, "halt", math.MaxInt32); err != nil {
+		return err
+	}
+	if c.retries, err = countFlag(f, "retries", math.MaxInt32); err != nil {
 		return err
 	}
 	if c.idle, err = flagValue(f, "wait", forever, waiting); err != nil {

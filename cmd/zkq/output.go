@@ -113,6 +113,7 @@ type entryRecord struct {
 	Holder     string     `json:"holder"`
 	Deliveries int        `json:"deliveries"`
 	Failures   int        `json:"failures"`
+	Reason     string     `json:"reason,omitempty"` // of the last failure, or of the death
 	Token      int64      `json:"token"`
 	Size       int        `json:"size"`
 	Created    *time.Time `json:"created,omitempty"`
@@ -123,7 +124,7 @@ type entryRecord struct {
 func newEntryRecord(queue string, e zkq.Entry) entryRecord {
 	return entryRecord{
 		Queue: queue, Name: e.Name, Priority: e.Priority, State: e.State, Holder: e.Holder,
-		Deliveries: e.Deliveries, Failures: e.Failures, Token: e.Token, Size: e.Size,
+		Deliveries: e.Deliveries, Failures: e.Failures, Reason: e.Reason, Token: e.Token, Size: e.Size,
 		Created: known(e.Created),
 	}
 }

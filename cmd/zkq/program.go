@@ -102,7 +102,7 @@ func verbs() []verb {
 	return []verb{
 		putVerb(), getVerb(), consumeVerb(),
 		lsVerb(), peekVerb(), statVerb(), waitVerb(),
-		rmVerb(), purgeVerb(), releaseVerb(), resolveVerb(),
+		rmVerb(), purgeVerb(), releaseVerb(), requeueVerb(), resolveVerb(),
 		serveVerb(), doctorVerb(), completionVerb(), versionVerb(), helpVerb(), completeVerb(),
 	}
 }

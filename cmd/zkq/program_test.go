@@ -139,6 +139,7 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"consume", "-j", "0", "q"}, "1 to 1000"},
 		{[]string{"consume", "-j", "1001", "q"}, "1 to 1000"},
 		{[]string{"consume", "--halt", "0", "q"}, `"0"`},
+		{[]string{"consume", "--retries", "0", "q"}, `"0"`},
 		{[]string{"ls", "-n", "x", "q"}, `"x"`},
 
 		// Words.
@@ -191,6 +192,11 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"rm", "q", "bob"}, "entry-PPP"},
 		{[]string{"rm", "q", "entry-100-0000000001", "../x"}, "entry-PPP"},
 		{[]string{"peek", "q", ""}, "empty"},
+		{[]string{"rm", "q", "1763683200000-bob"}, "entry-PPP"},
+		{[]string{"requeue", "q"}, "--all"},
+		{[]string{"requeue", "--all", "q", "entry-100-0000000001"}, "exclude"},
+		{[]string{"requeue", "q", "bob"}, "entry-PPP"},
+		{[]string{"requeue", "q", "17-entry-100-0000000001"}, "entry-PPP"},
 
 		// The plain layout has no locks.
 		{[]string{"--layout", "plain", "consume", "q"}, "locking layout"},
@@ -557,7 +563,7 @@ func TestConsumeExitCodes(t *testing.T) {
 	}{
 		{"exit 0", exitDone, ""},
 		{"exit 1", exitSome, "v\n"},
-		{"exit 65", exitSome, "v\n"},
+		{"exit 65", exitSome, ""},
 		{"exit 75", exitSome, "v\n"},
 		{"kill -9 $$", exitSome, "v\n"},
 	} {
@@ -605,9 +611,9 @@ func TestHaltStopsAfterFailures(t *testing.T) {
 
 func TestJobLogHasALineForEachAttempt(t *testing.T) {
 	s := newShell(t)
-	s.run("0\n3\n75\n", "put", "-l", "q")
+	s.run("0\n3\n75\n65\n", "put", "-l", "q")
 	file := filepath.Join(t.TempDir(), "log")
-	s.expect(exitSome, "", "", "consume", "-n", "3", "--joblog", file, "q", "--", "sh", "-c", "exit $(cat)")
+	s.expect(exitSome, "", "", "consume", "-n", "4", "--joblog", file, "q", "--", "sh", "-c", "exit $(cat)")
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -615,7 +621,7 @@ func TestJobLogHasALineForEachAttempt(t *testing.T) {
 	want := []struct {
 		exit    int
 		outcome string
-	}{{0, "done"}, {3, "failed"}, {75, "put_back"}}
+	}{{0, "done"}, {3, "failed"}, {75, "put_back"}, {65, "dead"}}
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	if len(lines) != len(want) {
 		t.Fatalf("%d lines: %s", len(lines), b)

@@ -10,6 +10,7 @@ import (
 const (
 	outcomeDone     = "done"
 	outcomeFailed   = "failed"
+	outcomeDead     = "dead"
 	outcomePutBack  = "put_back"
 	outcomeReleased = "released"
 	outcomeLost     = "lost"
@@ -17,7 +18,7 @@ const (
 )
 
 // tally counts what became of the entries.
-type tally struct{ done, failed, putBack, released, lost, unknown int }
+type tally struct{ done, failed, dead, putBack, released, lost, unknown int }
 
 // result is the error, and so the exit code, of the whole: unreachable, unless an
 // outcome is unknown, before lost, before what else ended it, before what became
@@ -28,7 +29,7 @@ func (c *consumer) result() error {
 	for _, p := range []struct {
 		n    int
 		what string
-	}{{t.lost, "lost their lock"}, {t.unknown, "may or may not be removed"}, {t.failed, "failed"}, {t.putBack, "put back"}, {t.released, "released"}} {
+	}{{t.lost, "lost their lock"}, {t.unknown, "may or may not be removed"}, {t.failed, "failed"}, {t.dead, "dead"}, {t.putBack, "put back"}, {t.released, "released"}} {
 		if p.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
 		}
@@ -53,7 +54,7 @@ func (c *consumer) result() error {
 		f.code = exitLockLost
 	case t.unknown > 0:
 		f.code = exitUnknown
-	case t.failed+t.putBack+t.released > 0:
+	case t.failed+t.dead+t.putBack+t.released > 0:
 		f.code = exitSome
 	default:
 		return nil

@@ -21,6 +21,7 @@ func TestUnreachableNeverHidesAnUnknownOutcome(t *testing.T) {
 		{tally{unknown: 1, lost: 1}, gone, exitLockLost},
 		{tally{unknown: 1}, errors.New("disk full"), exitFailed},
 		{tally{unknown: 1, failed: 1}, nil, exitUnknown},
+		{tally{dead: 1, done: 1}, nil, exitSome},
 	} {
 		c := &consumer{call: &call{program: &program{}}, tally: tt.tally, fatal: tt.fatal}
 		var f *failure

@@ -14,8 +14,11 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// What CMD's exit status says, besides 0.
-const statusPutBack = 75
+// What CMD's exit status says, besides 0 and that it failed.
+const (
+	statusDead    = 65
+	statusPutBack = 75
+)
 
 // aloneFor is how long this process leaves an entry alone that it gave back.
 const aloneFor = time.Second
@@ -53,9 +56,12 @@ func (c *consumer) work(h *zkq.Held) {
 	case outcomeUnknown:
 		c.tally.unknown++
 	case outcomeFailed:
-		if c.tally.failed++; c.tally.failed == c.halt {
-			c.stop(errHalted)
-		}
+		c.tally.failed++
+	case outcomeDead:
+		c.tally.dead++
+	}
+	if c.halt > 0 && c.tally.failed+c.tally.dead >= c.halt {
+		c.stop(errHalted)
 	}
 	select {
 	case c.ended <- struct{}{}:
@@ -122,8 +128,12 @@ func (c *consumer) command(h *zkq.Held, a *attempt) {
 		c.finish(h, a)
 	case child.state.ExitCode() == statusPutBack:
 		c.release(h, a, outcomePutBack, zkq.LeaveAlone(aloneFor))
+	case child.state.ExitCode() == statusDead, c.retries > 0 && h.Failures+1 >= c.retries:
+		c.bury(h, a, child.state.String())
 	default:
-		c.release(h, a, outcomeFailed, zkq.LeaveAlone(aloneFor))
+		c.giveBack(h, a, outcomeFailed, func(ctx context.Context) error {
+			return h.Fail(ctx, child.state.String(), zkq.LeaveAlone(aloneFor))
+		})
 	}
 	if a.Outcome == outcomeLost {
 		c.call.log.Warn("lock lost before the work was finished", "entry", h.Name)
@@ -208,12 +218,36 @@ func (c *consumer) finish(h *zkq.Held, a *attempt) {
 	}
 }
 
-// release gives an entry back to its place.
+// bury gives an entry up.
+func (c *consumer) bury(h *zkq.Held, a *attempt, reason string) {
+	ctx, cancel := c.settling()
+	defer cancel()
+	err := h.Bury(ctx, reason)
+	switch {
+	case err == nil:
+		a.Outcome = outcomeDead
+	case errors.Is(err, zkq.ErrLockLost):
+		a.Outcome = outcomeLost
+	case errors.Is(err, coord.ErrUnknown):
+		a.Outcome = outcomeUnknown
+	default: // it is held still: too large for it, for instance
+		c.call.log.Warn("not given up", "entry", h.Name, "error", printable(err.Error()))
+		c.giveBack(h, a, outcomeFailed, func(ctx context.Context) error {
+			return h.Fail(ctx, reason, zkq.LeaveAlone(aloneFor))
+		})
+	}
+}
+
+// release gives an entry back to its place, which is nobody's fault.
 func (c *consumer) release(h *zkq.Held, a *attempt, outcome string, opts ...zkq.ReleaseOption) {
+	c.giveBack(h, a, outcome, func(ctx context.Context) error { return h.Release(ctx, opts...) })
+}
+
+func (c *consumer) giveBack(h *zkq.Held, a *attempt, outcome string, do func(context.Context) error) {
 	ctx, cancel := c.settling()
 	defer cancel()
 	a.Outcome = outcome
-	if err := h.Release(ctx, opts...); errors.Is(err, zkq.ErrLockLost) {
+	if err := do(ctx); errors.Is(err, zkq.ErrLockLost) {
 		a.Outcome = outcomeLost
 	} else if err != nil {
 		c.call.log.Warn("not given back, and back when the session ends", "entry", h.Name, "error", printable(err.Error()))

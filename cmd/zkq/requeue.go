@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+func requeueVerb() verb {
+	return verb{
+		name:  "requeue",
+		args:  "QUEUE [NAME…]",
+		usage: "make dead entries ready again, and print their new names",
+		more: `NAME is what ls --state dead prints, or the entry's name before it died. Each comes
+back as a new entry at the end of its priority. Exit 3: one of them is not there, or
+not dead; the others were requeued.`,
+		example: []string{
+			"zkq requeue jobs entry-100-0000000042",
+			"zkq requeue --all jobs",
+		},
+		flags: []cli.Flag{boolFlag("all", "", "all that are dead")},
+		min:   1, max: -1, queue: true, locking: true,
+		run: requeue,
+	}
+}
+
+// requeueRecord is what became of a dead entry in JSON.
+type requeueRecord struct {
+	Queue string `json:"queue"`
+	Name  string `json:"name"`
+	Was   string `json:"was"`
+}
+
+func requeue(ctx context.Context, k *call) error {
+	names, all := k.words[1:], k.flags.Bool("all")
+	switch {
+	case all && len(names) > 0:
+		return usageError("", "--all and NAME exclude each other")
+	case !all && len(names) == 0:
+		return usageError("zkq requeue --all requeues all", "NAME or --all is missing")
+	}
+	for _, name := range names {
+		if err := checkEntryOrDead(name); err != nil {
+			return err
+		}
+	}
+	return k.with(ctx, func(c coord.Coordinator) error {
+		q := k.newLocking(c, k.queue)
+		defer q.Close()
+		if all {
+			for e, err := range q.Entries(ctx, zkq.StateDead) {
+				if err != nil {
+					return k.about(err)
+				}
+				names = append(names, e.Name)
+			}
+		}
+		return k.eachName(ctx, names, func(ctx context.Context, name string) error {
+			again, err := q.Requeue(ctx, name)
+			switch {
+			case errors.Is(err, zkq.ErrNoEntry) && !errors.Is(err, zkq.ErrUnknown):
+				if all {
+					return nil // another was faster
+				}
+				return nothing("no dead entry %s", name)
+			case err != nil:
+				return err
+			}
+			return k.out.record(requeueRecord{k.queue, again, name}, again)
+		})
+	})
+}
+
+// eachName does one thing after the other. What is not there, or held, is said, and
+// does not stop the rest.
+func (k *call) eachName(ctx context.Context, names []string, do func(context.Context, string) error) error {
+	var last *failure
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return k.about(context.Cause(ctx))
+		}
+		long, cancel := k.patient(ctx)
+		err := do(long, name)
+		cancel()
+		if err == nil {
+			continue
+		}
+		f := k.about(err).(*failure)
+		if f.code != exitNothing && !errors.Is(err, zkq.ErrHeld) {
+			return f
+		}
+		k.say(f)
+		f.said = true
+		if last == nil || last.code == exitNothing {
+			last = f
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	return last
+}
