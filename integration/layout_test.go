@@ -78,7 +78,8 @@ func TestSimpleQueueLeavesTheNodesOfKazoos(t *testing.T) {
 }
 
 // TestLockingQueueLeavesTheNodesOfKazoos but for two versions, both of entries that were
-// taken: the entry's moves on with each claim of zkq, and the lock's begins at 1.
+// taken: the entry's moves on with each claim of zkq, and the lock's begins at 1. And
+// beside them lies what became of an entry that came back.
 func TestLockingQueueLeavesTheNodesOfKazoos(t *testing.T) {
 	ours, theirs := newBench(t), newBench(t)
 	q, k := ours.locking(), theirs.kazoo("LockingQueue")
@@ -104,6 +105,10 @@ func TestLockingQueueLeavesTheNodesOfKazoos(t *testing.T) {
 	same(t, ours.zookeeper().tree("/jobs"), theirs.zookeeper().tree("/jobs"), map[string][2]string{
 		"/jobs" + path:             {`^persistent "a", version 2,`, `^persistent "a", version 0,`},
 		"/jobs/taken/" + held.Name: {`^ephemeral "32 hex digits", version 1,`, `^ephemeral "32 hex digits", version 0,`},
+
+		"/jobs":                       {`^persistent "", version 0, 3 children`, `^persistent "", version 0, 2 children`},
+		"/jobs/attempts":              {`^persistent "", version 0, 1 children`, `^$`},
+		"/jobs/attempts/" + held.Name: {`^persistent "{\\"failures\\":0,\\"forgiven\\":1}", version 0,`, `^$`},
 	})
 }
 

@@ -205,10 +205,8 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		// Commands, and flags that other commands have or will have.
 		{[]string{"nosuch"}, `unknown command "nosuch"`},
 		{[]string{"puts", "q"}, "did you mean put?"},
-		{[]string{"requeue", "q"}, "unknown command"},
 		{[]string{"help", "nosuch"}, "unknown command"},
 		{[]string{"put", "--delay", "5s", "q", "v"}, "unknown flag --delay"},
-		{[]string{"consume", "--retries", "3", "q"}, "unknown flag --retries"},
 		{[]string{"put", "--prio", "5", "q", "v"}, "unknown flag --prio"},
 		{[]string{"put", "--line", "q"}, "did you mean --lines?"},
 		{[]string{"consume", "-j4", "q"}, "write -j 4"},
@@ -391,7 +389,7 @@ func TestHelpGoesToStdout(t *testing.T) {
 			}
 		}
 	}
-	for _, later := range []string{"--delay", "--ttl", "--unique", "--retries", "--backoff", "--memory-limit", "--forward", "requeue", "bench"} {
+	for _, later := range []string{"--delay", "--ttl", "--unique", "--backoff", "--memory-limit", "--forward", "bench"} {
 		if got := s.run("", "help"); strings.Contains(got.stdout, later) {
 			t.Errorf("help promises %s", later)
 		}

@@ -54,8 +54,8 @@ func checkEntry(name string) error {
 // checkEntryOrDead takes the name of a dead entry too: when it died, and what it
 // was called.
 func checkEntryOrDead(name string) error {
-	if _, was, ok := strings.Cut(name, "-"); ok && checkEntry(was) == nil {
-		return nil
+	if at, was, _ := strings.Cut(name, "-"); len(at) == 13 && strings.Trim(at, "0123456789") == "" {
+		return checkEntry(was)
 	}
 	return checkEntry(name)
 }
