@@ -1,6 +1,7 @@
 package testetcd
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -16,6 +17,9 @@ type Options struct {
 	Quota         int64  // bytes; 0: etcd's own
 	MaxTxnOps     uint   // 0: etcd's own
 	Cert, Key, CA string // files: TLS for clients, who must show a certificate if CA is set
+
+	Peers     bool   // a link before each member, so that it can be cut off from the others
+	SnapCount uint64 // commits between two snapshots, and kept after one; 0: etcd's own
 }
 
 // Cluster is a cluster of processes.
@@ -73,7 +77,12 @@ func (c *Cluster) found() error {
 		if err := m.place(c.dir); err != nil {
 			return err
 		}
-		peers = append(peers, m.Name+"="+m.Peer)
+		if m.Peers {
+			if err := m.link(); err != nil {
+				return err
+			}
+		}
+		peers = append(peers, m.Name+"="+m.Seen)
 	}
 	for _, m := range c.Members {
 		m.Cluster = strings.Join(peers, ",")
@@ -129,9 +138,43 @@ func (c *Cluster) Client(t testing.TB) *clientv3.Client {
 	return client
 }
 
+// Leader is the member that says it leads, or nil.
+func (c *Cluster) Leader(ctx context.Context, client *clientv3.Client) *Member {
+	for _, m := range c.Members {
+		if leads, _ := m.status(ctx, client); leads {
+			return m
+		}
+	}
+	return nil
+}
+
+// Serves says whether every member knows a leader.
+func (c *Cluster) Serves(ctx context.Context, client *clientv3.Client) bool {
+	for _, m := range c.Members {
+		if _, serves := m.status(ctx, client); !serves {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Member) status(ctx context.Context, client *clientv3.Client) (leads, serves bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	status, err := client.Status(ctx, m.Client)
+	if err != nil || len(status.Errors) > 0 {
+		return false, false
+	}
+	return status.Leader == status.Header.MemberId, status.Leader != 0
+}
+
 func (c *Cluster) kill() {
 	for _, m := range c.Members {
 		m.Kill()
+		if m.peers != nil {
+			m.peers.Close()
+			m.peers = nil
+		}
 	}
 }
 

@@ -22,6 +22,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/zkq/zkq/internal/testproxy"
 )
 
 // memberVariable holds the Member that a process is to be.
@@ -46,12 +48,14 @@ type Member struct {
 	Name     string
 	Dir      string
 	Client   string // URLs
-	Peer     string
+	Peer     string // where it listens
+	Seen     string // where its peers find it
 	Cluster  string // of all members, as etcd's --initial-cluster
 	Existing bool   // it was started before
 	Tick     time.Duration
 	Options
 
+	peers   *testproxy.Link // between Seen and Peer, if they are not the same
 	process *exec.Cmd
 	stdin   io.Closer
 	exited  chan struct{}
@@ -73,9 +77,12 @@ func serve(config string) error {
 	if m.MaxTxnOps > 0 {
 		cfg.MaxTxnOps = m.MaxTxnOps
 	}
+	if m.SnapCount > 0 {
+		cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = m.SnapCount, m.SnapCount
+	}
 	cfg.ClientTLSInfo = transport.TLSInfo{CertFile: m.Cert, KeyFile: m.Key, TrustedCAFile: m.CA, ClientCertAuth: m.CA != ""}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = urls(m.Client), urls(m.Client)
-	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = urls(m.Peer), urls(m.Peer)
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = urls(m.Peer), urls(m.Seen)
 	cfg.InitialCluster = m.Cluster
 	if m.Existing {
 		cfg.ClusterState = embed.ClusterStateFlagExisting
@@ -91,6 +98,7 @@ func serve(config string) error {
 	}
 	fmt.Println("ready")
 	_, err = io.Copy(io.Discard, os.Stdin)
+	e.Close()
 	return err
 }
 
@@ -157,6 +165,16 @@ func (m *Member) Kill() {
 	m.process = nil
 }
 
+// Terminate ends the process in order.
+func (m *Member) Terminate() {
+	if m.process == nil {
+		return
+	}
+	m.stdin.Close()
+	<-m.exited
+	m.process = nil
+}
+
 // Pause stops the process, until Resume.
 func (m *Member) Pause() { m.process.Process.Signal(syscall.SIGSTOP) }
 
@@ -205,5 +223,6 @@ func (m *Member) place(dir string) error {
 	}
 	m.Client = fmt.Sprintf("%s://127.0.0.1:%d", scheme, ports[0])
 	m.Peer = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	m.Seen = m.Peer
 	return nil
 }

@@ -14,22 +14,34 @@ import (
 	"github.com/zkq/zkq/internal/testneed"
 )
 
+// Options are what a cluster may be started with.
+type Options struct {
+	// Peers puts a link between each two members, so that they can be cut off from each other.
+	Peers bool
+	// SnapCount is how many transactions there are between two snapshots, about; 0: ZooKeeper's own.
+	SnapCount int
+}
+
 // Cluster is a ZooKeeper of one or more members.
 type Cluster struct {
 	Members []*Member
 
+	mesh      *mesh // nil without Peers
 	dir       string
 	addresses []string // of servers that are not ours
 }
 
 // Start runs a cluster of n members until Stop.
-func Start(n int) (*Cluster, error) {
+func Start(n int) (*Cluster, error) { return StartWith(n, Options{}) }
+
+// StartWith is Start with options.
+func StartWith(n int, o Options) (*Cluster, error) {
 	classpath, err := findClasspath()
 	if err != nil {
 		return nil, err
 	}
 	for try := 0; ; try++ {
-		c, err := start(n, classpath)
+		c, err := start(n, o, classpath)
 		// Somebody may have taken a port between our look and the server's.
 		if err == nil || try == 2 {
 			return c, err
@@ -37,7 +49,21 @@ func Start(n int) (*Cluster, error) {
 	}
 }
 
-func start(n int, classpath string) (*Cluster, error) {
+// StartFor is StartWith for a test, which stops the cluster.
+func StartFor(t testing.TB, n int, o Options) *Cluster {
+	t.Helper()
+	c, err := StartWith(n, o)
+	if errors.Is(err, errNoZooKeeper) {
+		testneed.Missing(t, "ZooKeeper", "make deps")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Stop() })
+	return c
+}
+
+func start(n int, o Options, classpath string) (*Cluster, error) {
 	dir, err := os.MkdirTemp("", "zk")
 	if err != nil {
 		return nil, err
@@ -47,19 +73,36 @@ func start(n int, classpath string) (*Cluster, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
-	var peers strings.Builder
-	for i := range n {
-		if n > 1 {
-			fmt.Fprintf(&peers, "server.%d=127.0.0.1:%d:%d\n", i+1, ports[3*i+1], ports[3*i+2])
+	quorum := func(i int) []string { // the addresses that its peers know: for the leader's followers, and for elections
+		return []string{fmt.Sprintf("127.0.0.1:%d", ports[3*i+1]), fmt.Sprintf("127.0.0.1:%d", ports[3*i+2])}
+	}
+	seen := func(_, of int) []string { return quorum(of) }
+	if o.Peers {
+		if c.mesh, err = newMesh(n, quorum); err != nil {
+			return nil, errors.Join(err, c.Stop())
 		}
+		seen = c.mesh.seen
 	}
 	for i := range n {
 		m := &Member{
 			Address:   fmt.Sprintf("127.0.0.1:%d", ports[3*i]),
+			number:    i,
+			snapCount: o.SnapCount,
 			dir:       filepath.Join(dir, fmt.Sprint(i+1)),
 			classpath: classpath,
 		}
 		c.Members = append(c.Members, m)
+		var peers strings.Builder
+		for j := range n {
+			a := quorum(j)
+			if j != i {
+				a = seen(i, j)
+			}
+			_, election, _ := strings.Cut(a[1], ":")
+			if n > 1 {
+				fmt.Fprintf(&peers, "server.%d=%s:%s\n", j+1, a[0], election)
+			}
+		}
 		if err := m.prepare(i+1, ports[3*i], peers.String()); err != nil {
 			return nil, errors.Join(err, c.Stop())
 		}
@@ -114,6 +157,9 @@ dataDir=%s
 func (c *Cluster) Stop() error {
 	for _, m := range c.Members {
 		m.Kill()
+	}
+	if c.mesh != nil {
+		c.mesh.close()
 	}
 	if c.dir == "" {
 		return nil

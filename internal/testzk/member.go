@@ -21,6 +21,8 @@ import (
 type Member struct {
 	Address string // host:port for clients
 
+	number    int // from 0
+	snapCount int
 	dir       string
 	classpath string
 	cmd       *exec.Cmd
@@ -34,9 +36,15 @@ func (m *Member) start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command("java", "-Xms32m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+	args := []string{
+		"-Xms32m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
 		"-Dzookeeper.preAllocSize=4096", "-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-		"-cp", m.classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(m.dir, "zoo.cfg"))
+	}
+	if m.snapCount > 0 {
+		args = append(args, fmt.Sprintf("-Dzookeeper.snapCount=%d", m.snapCount))
+	}
+	cmd := exec.Command("java", append(args,
+		"-cp", m.classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(m.dir, "zoo.cfg"))...)
 	cmd.Dir = m.dir
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = diesWithParent()
@@ -70,6 +78,15 @@ func (m *Member) Kill() {
 		m.cmd.Process.Kill()
 		<-m.exited
 	}
+}
+
+// Terminate ends the process in order.
+func (m *Member) Terminate() error {
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	<-m.exited
+	return nil
 }
 
 // Pause stops the process; its connections stay, in silence.

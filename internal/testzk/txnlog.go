@@ -1,0 +1,242 @@
+package testzk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/adler32"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Txn is a transaction as a member has written it into its log: all of it was applied, or, where it has no changes, nothing.
+type Txn struct {
+	Zxid    int64
+	Session int64 // whose request it was
+	Ended   bool  // the session's end: its ephemeral nodes go
+	Changes []Change
+}
+
+// Change is what a transaction did to a node.
+type Change struct {
+	Kind      ChangeKind
+	Path      string
+	Data      []byte // after it
+	Ephemeral bool   // of a node that was created
+}
+
+// ChangeKind says what was done.
+type ChangeKind int
+
+const (
+	Created ChangeKind = iota + 1
+	Set
+	Deleted
+)
+
+// The types of transactions, as ZooKeeper numbers them. Those that are not here change nothing that we look at.
+const (
+	txnCreate       = 1
+	txnDelete       = 2
+	txnSet          = 5
+	txnMulti        = 14
+	txnCreate2      = 15
+	txnContainer    = 19
+	txnDeleteEmpty  = 20
+	txnTTL          = 21
+	txnCloseSession = -11
+	txnError        = -1
+)
+
+// ReadLog reads the transactions after a zxid that stand in the logs of a data directory, in their order. What was written
+// half, as by a member that was killed, ends its file.
+func ReadLog(dir string, after int64) ([]Txn, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "version-2", "log.*"))
+	if err != nil {
+		return nil, err
+	}
+	first := func(file string) int64 { // the name tells the zxid it begins with
+		n, _ := strconv.ParseInt(file[strings.LastIndexByte(file, '.')+1:], 16, 64)
+		return n
+	}
+	slices.SortFunc(files, func(a, b string) int { return int(min(max(first(a)-first(b), -1), 1)) })
+	var all []Txn
+	for i, file := range files {
+		if i+1 < len(files) && first(files[i+1]) <= after {
+			continue // all of it is older
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		txns, err := parseLog(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		for _, t := range txns {
+			// A member that was told to forget its end may have written other transactions into a later file.
+			for len(all) > 0 && all[len(all)-1].Zxid >= t.Zxid {
+				all = all[:len(all)-1]
+			}
+			if t.Zxid > after {
+				all = append(all, t)
+			}
+		}
+	}
+	return all, nil
+}
+
+// errLog is what is no log, or none of a kind we know.
+var errLog = errors.New("not a transaction log that can be read")
+
+// parseLog reads a file: a header, then for each transaction its checksum, its length, itself and the letter B; zeros after.
+func parseLog(b []byte) ([]Txn, error) {
+	const magic = "ZKLG\x00\x00\x00\x02"
+	if len(b) < 16 || string(b[:8]) != magic {
+		return nil, errLog
+	}
+	b = b[16:]
+	var txns []Txn
+	for len(b) >= 12 {
+		sum, n := binary.BigEndian.Uint64(b), int(binary.BigEndian.Uint32(b[8:]))
+		if n == 0 || len(b) < 12+n+1 || uint64(adler32.Checksum(b[12:12+n])) != sum || b[12+n] != 'B' {
+			break
+		}
+		t, err := parseTxn(b[12 : 12+n])
+		if err != nil {
+			return nil, err
+		}
+		txns = append(txns, t)
+		b = b[12+n+1:]
+	}
+	return txns, nil
+}
+
+func parseTxn(b []byte) (Txn, error) {
+	j := &jute{b: b}
+	t := Txn{Session: j.long()}
+	j.int() // the request's number
+	t.Zxid = j.long()
+	j.long() // time
+	kind := j.int()
+	var failed bool
+	switch kind {
+	case txnMulti:
+		for n := j.count(); n > 0 && !j.bad; n-- {
+			kind, body := j.int(), &jute{b: j.bytes()}
+			failed = failed || kind == txnError
+			t.Changes = body.change(t.Changes, kind)
+			j.bad = j.bad || body.bad
+		}
+	case txnCloseSession:
+		t.Ended = true
+		for n := j.count(); n > 0 && !j.bad; n-- {
+			t.Changes = append(t.Changes, Change{Kind: Deleted, Path: string(j.bytes())})
+		}
+	default:
+		t.Changes = j.change(t.Changes, kind)
+	}
+	if failed {
+		t.Changes = nil
+	}
+	if j.bad {
+		return t, fmt.Errorf("transaction %#x of type %d: %w", t.Zxid, kind, errLog)
+	}
+	return t, nil
+}
+
+// jute is ZooKeeper's way to write things down: big endian, lengths before what is long. Bad: it ended too early.
+type jute struct {
+	b   []byte
+	bad bool
+}
+
+func (j *jute) change(to []Change, kind int) []Change {
+	switch kind {
+	case txnCreate, txnCreate2:
+		c := Change{Kind: Created, Path: string(j.bytes()), Data: j.bytes()}
+		for n := j.count(); n > 0 && !j.bad; n-- { // access control
+			j.int()
+			j.bytes()
+			j.bytes()
+		}
+		c.Ephemeral = j.take(1)[0] != 0
+		return append(to, c)
+	case txnContainer, txnTTL:
+		return append(to, Change{Kind: Created, Path: string(j.bytes()), Data: j.bytes()})
+	case txnSet:
+		return append(to, Change{Kind: Set, Path: string(j.bytes()), Data: j.bytes()})
+	case txnDelete, txnDeleteEmpty:
+		return append(to, Change{Kind: Deleted, Path: string(j.bytes())})
+	}
+	return to
+}
+
+func (j *jute) take(n int) []byte {
+	if n < 0 || n > len(j.b) {
+		j.bad, j.b = true, nil
+		return make([]byte, 8) // enough for every number
+	}
+	b := j.b[:n]
+	j.b = j.b[n:]
+	return b
+}
+
+func (j *jute) int() int    { return int(int32(binary.BigEndian.Uint32(j.take(4)))) }
+func (j *jute) long() int64 { return int64(binary.BigEndian.Uint64(j.take(8))) }
+
+// count is the length of a list: -1, for none at all, counts as 0, and so does the end of the record.
+func (j *jute) count() int {
+	if len(j.b) == 0 {
+		return 0
+	}
+	return max(j.int(), 0)
+}
+
+func (j *jute) bytes() []byte {
+	n := j.int()
+	if n < 0 || j.bad {
+		return nil
+	}
+	return j.take(n)
+}
+
+// Log is what the cluster has committed after a zxid, in that order, as its leader has written it down. What the leader never
+// wrote, because it was given a snapshot instead, comes from the others. All members must serve.
+func (c *Cluster) Log(after int64) ([]Txn, error) {
+	leader, err := c.Leader()
+	if err != nil {
+		return nil, err
+	}
+	counts, by := make(map[int64]int), make(map[int64]Txn)
+	for _, m := range c.Members {
+		txns, err := ReadLog(filepath.Join(m.dir, "data"), after)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range txns {
+			if counts[t.Zxid]++; m == leader {
+				counts[t.Zxid] += len(c.Members)
+			}
+			by[t.Zxid] = t
+		}
+	}
+	var all []Txn
+	for zxid, n := range counts {
+		if n > len(c.Members)/2 {
+			all = append(all, by[zxid])
+		}
+	}
+	slices.SortFunc(all, func(a, b Txn) int { return int(min(max(a.Zxid-b.Zxid, -1), 1)) })
+	last := after
+	for _, t := range all {
+		if t.Zxid>>32 == last>>32 && t.Zxid != last+1 || t.Zxid>>32 != last>>32 && t.Zxid&(1<<32-1) > 1 {
+			return nil, fmt.Errorf("no member has the transactions between %#x and %#x: %w", last, t.Zxid, errLog)
+		}
+		last = t.Zxid
+	}
+	return all, nil
+}

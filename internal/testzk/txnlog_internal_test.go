@@ -1,0 +1,138 @@
+package testzk
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+type quietLog struct{}
+
+func (quietLog) Printf(string, ...any) {}
+
+func TestLogTellsWhatWasCommittedAndByWhom(t *testing.T) {
+	var servers Servers
+	defer servers.Stop()
+	cluster := servers.Ensemble(t)
+	conn := func() *zk.Conn {
+		c, events, err := zk.Connect(cluster.Addresses(), 4*time.Second, zk.WithLogger(quietLog{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for e := range events {
+			if e.State == zk.StateHasSession {
+				break
+			}
+		}
+		return c
+	}
+	c, other := conn(), conn()
+	defer c.Close()
+	acl := zk.WorldACL(zk.PermAll)
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(c.Create("/log", []byte("a"), 0, acl))
+	must(c.Create("/log/s-", []byte{}, zk.FlagSequence, acl))
+	must(c.Multi(&zk.SetDataRequest{Path: "/log", Data: []byte("b"), Version: 0},
+		&zk.CreateRequest{Path: "/log/e", Data: []byte("lock"), Acl: acl, Flags: zk.FlagEphemeral}))
+	if _, err := c.Multi(&zk.DeleteRequest{Path: "/log/e", Version: 0}, &zk.SetDataRequest{Path: "/log", Data: []byte("never"), Version: 77}); err == nil {
+		t.Fatal("a transaction with a wrong version was applied")
+	}
+	must(other.Create("/log/other", []byte{}, zk.FlagEphemeral, acl))
+	ended := other.SessionID()
+	other.Close()
+	must(c.Multi(&zk.DeleteRequest{Path: "/log/s-0000000000", Version: -1}, &zk.DeleteRequest{Path: "/log/e", Version: 0}))
+
+	txns, err := cluster.Log(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := map[int64]string{c.SessionID(): "c", ended: "other"}
+	var got []string
+	for _, x := range txns {
+		var line strings.Builder
+		for _, c := range x.Changes {
+			if strings.HasPrefix(c.Path, "/log") {
+				fmt.Fprintf(&line, " %s %s=%s", []string{"", "create", "set", "delete"}[c.Kind], c.Path, c.Data)
+				if c.Ephemeral {
+					line.WriteString("*")
+				}
+			}
+		}
+		if line.Len() > 0 {
+			if x.Ended {
+				line.WriteString(" ended")
+			}
+			got = append(got, who[x.Session]+line.String())
+		}
+	}
+	want := []string{
+		"c create /log=a",
+		"c create /log/s-0000000000=",
+		"c set /log=b create /log/e=lock*",
+		"other create /log/other=*",
+		"other delete /log/other= ended",
+		"c delete /log/s-0000000000= delete /log/e=",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if later, err := cluster.Log(txns[2].Zxid); err != nil || len(later) != len(txns)-3 || later[0].Zxid != txns[3].Zxid {
+		t.Errorf("after the third: %d transactions, %v; want %d", len(later), err, len(txns)-3)
+	}
+
+	files, _ := filepath.Glob(filepath.Join(cluster.Members[0].dir, "data", "version-2", "log.*"))
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, _ := parseLog(b)
+	for n := 16; n < len(b); n += 7 {
+		part, err := parseLog(b[:n])
+		if err != nil || len(part) > len(whole) {
+			t.Fatalf("the first %d bytes: %d transactions, %v; want some of the first %d", n, len(part), err, len(whole))
+		}
+	}
+	if _, err := parseLog([]byte("ZKSN\x00\x00\x00\x02 a snapshot")); err == nil {
+		t.Error("a snapshot passes for a log")
+	}
+}
+
+func TestCutOffLeaderIsReplaced(t *testing.T) {
+	c := StartFor(t, 3, Options{Peers: true})
+	old, err := c.Leader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, deaf := range []bool{false, true} {
+		c.CutOff(old, deaf)
+		until := time.Now().Add(30 * time.Second)
+		for {
+			leader, err := c.Leader()
+			if err == nil && leader != old {
+				break
+			}
+			if time.Now().After(until) {
+				t.Fatalf("deaf: %v: no other leader: %v", deaf, err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		c.HealPeers()
+		if err := c.Start(); err != nil { // waits until all serve
+			t.Fatal(err)
+		}
+		if old, err = c.Leader(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
