@@ -78,6 +78,9 @@ func New(t testing.TB, cfg Config) *Fleet {
 	return f
 }
 
+// Queues are the queues' names, by the numbers that the ledger knows them by.
+func (f *Fleet) Queues() []string { return f.names }
+
 // Launch starts a client's process, which is another client than the one before it.
 func (f *Fleet) Launch(t testing.TB, p *Process) {
 	t.Helper()
