@@ -25,16 +25,11 @@ func (m *Member) link() error {
 // CutOff holds, until HealPeers, what the others send to a member and, unless it is only deaf, what it sends to them: all of
 // raft, and what they ask it for. What it asks of them beside raft (the renewal of a lease that its own client sent) passes.
 func (c *Cluster) CutOff(ctx context.Context, client *clientv3.Client, member *Member, deaf bool) error {
-	list, err := client.MemberList(ctx)
+	status, err := client.Status(ctx, member.Client)
 	if err != nil {
 		return err
 	}
-	var id string
-	for _, m := range list.Members {
-		if m.Name == member.Name {
-			id = strconv.FormatUint(m.ID, 16)
-		}
-	}
+	id := strconv.FormatUint(status.Header.MemberId, 16)
 	for _, m := range c.Members {
 		if m == member {
 			m.peers.Hold(testproxy.Requests)

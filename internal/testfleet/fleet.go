@@ -37,7 +37,7 @@ type Fleet struct {
 	Config
 	Clients []*Process
 	Ledger  *Ledger
-	Judge   func(testing.TB) // after each fault, when all is drained; may be nil
+	Judge   func(testing.TB) (wrong []string) // asked after each fault, when all is drained; may be nil
 
 	dir   string // of the journals
 	names []string
@@ -188,6 +188,7 @@ func (f *Fleet) drain(t testing.TB) (took time.Duration, locks []string) {
 	t.Helper()
 	start := time.Now()
 	f.tell(t, "hold")
+	t.Logf("the last put has ended after %v", time.Since(start))
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	// By no link, and for the moment only: an embedded store is to be run by clients.

@@ -151,12 +151,12 @@ func (r *Replay) step(path string, c Commit, entry, lock *Change) string {
 	return ""
 }
 
-// Left are the entries that are there, and whether somebody holds them.
+// Left are the entries that are still there.
 func (r *Replay) Left() []string {
 	var left []string
 	for path, e := range r.entries {
 		if e.there {
-			left = append(left, fmt.Sprintf("%s (%s), held by %q", path, e.value, e.holder))
+			left = append(left, fmt.Sprintf("%s (%s) was never removed, and is held by %q", path, e.value, e.holder))
 		}
 	}
 	slices.Sort(left)

@@ -86,12 +86,19 @@ func (f *Fleet) Endure(t *testing.T, faults []Fault, ready func(testing.TB)) Sum
 				}
 			}
 			before = b
+			if f.Judge != nil {
+				for _, wrong := range f.Judge(t) {
+					t.Error(wrong)
+					sum.Wrong++
+				}
+			}
 		})
-		if sum.Faults == faultsBefore || !before.Even() {
+		if sum.Faults == faultsBefore || sum.Wrong > 0 || !before.Even() {
 			break // what is broken would be found broken again
 		}
 	}
-	sum.Lost, sum.Duplicated, sum.Wrong = len(before.Lost), len(before.Duplicated), len(before.Wrong)
+	sum.Lost, sum.Duplicated = len(before.Lost), len(before.Duplicated)
+	sum.Wrong += len(before.Wrong)
 	sum.Unknown, sum.Late = before.UnknownPuts, before.Late
 	if f.slow > 1 {
 		t.Errorf("after %d of %d faults a client did not write within %v", f.slow, len(faults), f.Bound)
@@ -151,9 +158,6 @@ func (f *Fleet) endure(t *testing.T, fault Fault, before Balance, table *tabwrit
 	}
 	if b.Finishes == before.Finishes {
 		t.Error("nothing was finished meanwhile")
-	}
-	if f.Judge != nil {
-		f.Judge(t)
 	}
 	for _, n := range f.Ledger.notes {
 		t.Log(n)

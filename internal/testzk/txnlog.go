@@ -1,6 +1,7 @@
 package testzk
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -58,14 +59,10 @@ func ReadLog(dir string, after int64) ([]Txn, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := func(file string) int64 { // the name tells the zxid it begins with
-		n, _ := strconv.ParseInt(file[strings.LastIndexByte(file, '.')+1:], 16, 64)
-		return n
-	}
-	slices.SortFunc(files, func(a, b string) int { return int(min(max(first(a)-first(b), -1), 1)) })
+	slices.SortFunc(files, func(a, b string) int { return cmp.Compare(named(a), named(b)) }) // by what they begin with
 	var all []Txn
 	for i, file := range files {
-		if i+1 < len(files) && first(files[i+1]) <= after {
+		if i+1 < len(files) && named(files[i+1]) <= after {
 			continue // all of it is older
 		}
 		b, err := os.ReadFile(file)
@@ -204,33 +201,39 @@ func (j *jute) bytes() []byte {
 	return j.take(n)
 }
 
-// Log is what the cluster has committed after a zxid, in that order, as its leader has written it down. What the leader never
-// wrote, because it was given a snapshot instead, comes from the others. All members must serve.
+// Log is what the cluster has committed after a zxid, in that order, as its members have written it down.
+//
+// What a majority has written is committed. What one member alone has may be what it proposed in vain, before it was led by
+// another; or what the others were given in a snapshot, and then a snapshot's name says so.
 func (c *Cluster) Log(after int64) ([]Txn, error) {
-	leader, err := c.Leader()
-	if err != nil {
-		return nil, err
-	}
 	counts, by := make(map[int64]int), make(map[int64]Txn)
+	snapped := make(map[int64]int64) // the last zxid of each epoch that a snapshot has
 	for _, m := range c.Members {
-		txns, err := ReadLog(filepath.Join(m.dir, "data"), after)
+		data := filepath.Join(m.dir, "data")
+		txns, err := ReadLog(data, after)
 		if err != nil {
 			return nil, err
 		}
 		for _, t := range txns {
-			if counts[t.Zxid]++; m == leader {
-				counts[t.Zxid] += len(c.Members)
-			}
+			counts[t.Zxid]++
 			by[t.Zxid] = t
+		}
+		snapshots, err := filepath.Glob(filepath.Join(data, "version-2", "snapshot.*"))
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range snapshots {
+			zxid := named(file)
+			snapped[zxid>>32] = max(snapped[zxid>>32], zxid)
 		}
 	}
 	var all []Txn
 	for zxid, n := range counts {
-		if n > len(c.Members)/2 {
+		if n > len(c.Members)/2 || zxid <= snapped[zxid>>32] {
 			all = append(all, by[zxid])
 		}
 	}
-	slices.SortFunc(all, func(a, b Txn) int { return int(min(max(a.Zxid-b.Zxid, -1), 1)) })
+	slices.SortFunc(all, func(a, b Txn) int { return cmp.Compare(a.Zxid, b.Zxid) })
 	last := after
 	for _, t := range all {
 		if t.Zxid>>32 == last>>32 && t.Zxid != last+1 || t.Zxid>>32 != last>>32 && t.Zxid&(1<<32-1) > 1 {
@@ -239,4 +242,10 @@ func (c *Cluster) Log(after int64) ([]Txn, error) {
 		last = t.Zxid
 	}
 	return all, nil
+}
+
+// named is the zxid that a file's name ends with.
+func named(file string) int64 {
+	zxid, _ := strconv.ParseInt(file[strings.LastIndexByte(file, '.')+1:], 16, 64)
+	return zxid
 }
