@@ -1,7 +1,9 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate fuzz soak images up integration down headtohead build clean
+.PHONY: help demo deps test check simulate fuzz soak images up integration down headtohead build clean faults
+
+.PHONY: help demo deps test check faults images up integration down build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +28,9 @@ fuzz: ## each fuzz target for a while (FUZZTIME=15s); what fails is kept in test
 
 soak: ## put, take and finish CYCLES=50000 entries on each service, and cut clients off, until nothing may have grown
 	@scripts/soak.sh
+
+faults: ## kill, stop and cut off servers, links and workers of real clusters, and judge what was committed; ROUNDS=n
+	@ROUNDS=$(ROUNDS) scripts/faults.sh
 
 images: ## build stand-ins for the images of docker-compose.yml, for machines that cannot pull them
 	@scripts/images.sh

@@ -13,6 +13,8 @@ import (
 	"github.com/zkq/zkq/internal/testzk"
 )
 
+const zooKeeperTick = 250 * time.Millisecond // as testzk starts it
+
 // zkMember is a testzk.Member whose errors, of a process that is there, cannot happen.
 type zkMember struct{ *testzk.Member }
 

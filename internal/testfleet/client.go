@@ -38,6 +38,9 @@ func Main() {
 	if config := os.Getenv(clientVariable); config != "" {
 		os.Exit(clientMain(config))
 	}
+	if config := os.Getenv(holderVariable); config != "" {
+		os.Exit(holderMain(config))
+	}
 }
 
 func clientMain(config string) int {
