@@ -72,7 +72,7 @@ func fill(t testing.TB, q *zkq.LockingQueue, n int) {
 
 // wakes: 16 waiters in four clients, entries one at a time; from the put's return to the take's.
 func wakes(t *testing.T, s *service) {
-	const puts, waiters, bound = 400, 16, 50 * time.Millisecond
+	const puts, waiters, bound = 200, 16, 50 * time.Millisecond
 	var clients []coord.Coordinator
 	for range 4 {
 		clients = append(clients, s.open(t, nil))
@@ -100,7 +100,7 @@ func wakes(t *testing.T, s *service) {
 		var took []time.Duration
 		stalled := 0
 		for range puts {
-			time.Sleep(rand.N(20 * time.Millisecond)) // a putter's pace
+			time.Sleep(rand.N(50 * time.Millisecond)) // a putter's pace
 			fill(t, putter, 1)
 			put := time.Now()
 			select {

@@ -27,6 +27,7 @@ type Link struct {
 
 	mu      sync.Mutex
 	changed sync.Cond
+	wait    time.Duration
 	pairs   map[*pair]struct{}
 	dials   int
 	cut     bool
@@ -80,6 +81,10 @@ func NewFor(t testing.TB, protocol func() Protocol, servers ...string) *Link {
 
 // Addresses are the proxies', in the order of the servers.
 func (l *Link) Addresses() []string { return l.addresses }
+
+// Wait has new connections wait so long for a server that does not listen, instead of ending at once. A proxy cannot refuse a
+// connection as a server's machine would: whoever takes that for "not yet" takes an end for something else.
+func (l *Link) Wait(most time.Duration) { l.set(func() { l.wait = most }) }
 
 // Dials is how many connections have been made so far.
 func (l *Link) Dials() int {
@@ -212,12 +217,17 @@ func (l *Link) carry(client net.Conn, server string) {
 	l.mu.Lock()
 	l.dials++
 	refused := l.cut || l.closed
+	until := time.Now().Add(l.wait)
 	l.mu.Unlock()
 	if refused {
 		client.Close()
 		return
 	}
 	c, err := net.Dial("tcp", server)
+	for err != nil && time.Now().Before(until) && !l.over() {
+		time.Sleep(10 * time.Millisecond)
+		c, err = net.Dial("tcp", server)
+	}
 	if err != nil {
 		client.Close()
 		return
@@ -234,6 +244,12 @@ func (l *Link) carry(client net.Conn, server string) {
 	}
 	l.running.Go(func() { l.pump(p, Replies) })
 	l.pump(p, Requests)
+}
+
+func (l *Link) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cut || l.closed
 }
 
 // meant says whether the answer to a transaction is to be lost.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"github.com/zkq/zkq/internal/testproxy"
 )
@@ -35,6 +36,7 @@ func newMesh(n int, quorum func(int) []string) (*mesh, error) {
 				}
 				return nil, err
 			}
+			l.Wait(2 * time.Second) // a leader listens only a moment after it was elected
 			m.links[way{from, to}] = l
 		}
 	}
