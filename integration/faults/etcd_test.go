@@ -18,9 +18,9 @@ import (
 	"github.com/zkq/zkq/internal/testproxy"
 )
 
-// etcd starts three members, which write a snapshot every hundred commits and keep no more than those beside it.
+// etcd starts three members, which write a snapshot every few seconds and keep no more commits than from one to the next.
 func etcd(t *testing.T) *service {
-	c := testetcd.StartFor(t, 3, testetcd.Options{Peers: true, SnapCount: 100})
+	c := testetcd.StartFor(t, 3, testetcd.Options{Peers: true, SnapCount: 500})
 	admin := c.Client(t)
 	s := &service{
 		Config: testfleet.Config{

@@ -201,13 +201,16 @@ func (j *jute) bytes() []byte {
 	return j.take(n)
 }
 
-// Log is what the cluster has committed after a zxid, in that order, as its members have written it down.
+// Log is what the cluster has committed after a zxid, in that order, as its members have written it down. All must serve.
 //
-// What a majority has written is committed. What one member alone has may be what it proposed in vain, before it was led by
-// another; or what the others were given in a snapshot, and then a snapshot's name says so.
+// Of an epoch that is over, that is what its successor's leader began with, and wrote into a snapshot whose name tells how far
+// it goes. What is in logs beyond that was proposed in vain, even where a majority has it: a follower of 3.8.0 may still write
+// such things down after it has told the others, for the election, how far it has come (ZOOKEEPER-4712). Of the epoch that
+// lasts it is what a majority has.
 func (c *Cluster) Log(after int64) ([]Txn, error) {
 	counts, by := make(map[int64]int), make(map[int64]Txn)
 	snapped := make(map[int64]int64) // the last zxid of each epoch that a snapshot has
+	var epoch int64                  // that lasts
 	for _, m := range c.Members {
 		data := filepath.Join(m.dir, "data")
 		txns, err := ReadLog(data, after)
@@ -226,10 +229,19 @@ func (c *Cluster) Log(after int64) ([]Txn, error) {
 			zxid := named(file)
 			snapped[zxid>>32] = max(snapped[zxid>>32], zxid)
 		}
+		b, err := os.ReadFile(filepath.Join(data, "version-2", "currentEpoch"))
+		if err != nil {
+			return nil, err
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		epoch = max(epoch, n)
 	}
 	var all []Txn
 	for zxid, n := range counts {
-		if n > len(c.Members)/2 || zxid <= snapped[zxid>>32] {
+		if zxid>>32 < epoch && zxid <= snapped[zxid>>32] || zxid>>32 == epoch && n > len(c.Members)/2 {
 			all = append(all, by[zxid])
 		}
 	}
