@@ -1,9 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate fuzz soak images up integration down headtohead build clean faults
-
-.PHONY: help demo deps test check faults images up integration down build clean
+.PHONY: help demo deps test check simulate fuzz soak faults images up integration down headtohead build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile

@@ -221,9 +221,6 @@ func survive(t *testing.T, s *service) testfleet.Sum {
 		v := judge.Check(f.Ledger, f.Queues())
 		t.Logf("%d commits so far; of the unknown puts %d were applied and %d not, of the unknown finishes %d removed and %d did not",
 			judge.Commits, v.Applied, v.Not, v.Removed, v.Old)
-		if len(judge.Wrong) > 0 { //DEBUG
-			keep() //DEBUG
-		} //DEBUG
 		return slices.Concat(judge.Wrong, v.Wrong, judge.Left())
 	}
 	var all []testfleet.Fault

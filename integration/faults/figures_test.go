@@ -3,11 +3,12 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,7 +30,7 @@ func TestFigures(t *testing.T) {
 				name string
 				test func(*testing.T, *service)
 			}{
-				{"waiters are woken within 50 ms", wakes},
+				{"unknown puts are resolved right", unknownPuts},
 				{"stale fences are refused", staleFences},
 				{"entries of killed workers are claimable again in time", claimableAgain},
 				{"holders are told before others have their entries", toldBefore},
@@ -61,6 +62,7 @@ func queue(t testing.TB, c coord.Coordinator, name string) *zkq.LockingQueue {
 	return q
 }
 
+// fill puts n entries.
 func fill(t testing.TB, q *zkq.LockingQueue, n int) {
 	t.Helper()
 	for i := range n {
@@ -70,60 +72,99 @@ func fill(t testing.TB, q *zkq.LockingQueue, n int) {
 	}
 }
 
-// wakes: 16 waiters in four clients, entries one at a time; from the put's return to the take's.
-func wakes(t *testing.T, s *service) {
-	const puts, waiters, bound = 200, 16, 50 * time.Millisecond
-	var clients []coord.Coordinator
-	for range 4 {
-		clients = append(clients, s.open(t, nil))
-	}
-	for try := 1; ; try++ {
-		ctx, cancel := context.WithCancel(context.Background())
-		taken := make(chan time.Time, waiters)
-		var running sync.WaitGroup
-		for n := range waiters {
-			q := queue(t, clients[n%len(clients)], "/wakes")
-			running.Go(func() {
-				for {
-					held, err := q.Take(ctx)
-					if err != nil {
-						return
-					}
-					taken <- time.Now()
-					if err := held.Consume(context.Background()); err != nil {
-						t.Error(err)
-					}
+// unknownPuts: answers to puts are lost, and what became of each is asked for by another client, as by a program that comes
+// back after a crash. What was committed is the judge.
+func unknownPuts(t *testing.T, s *service) {
+	const unknown, atOnce, queueName = 300, 8, "/unknown"
+	s.commits(t) // what was before is nobody's here
+	resolver := s.open(t, nil)
+	var mu sync.Mutex
+	said := make(map[string]bool) // whether the value was put, by Resolve
+	var running sync.WaitGroup
+	for n := range atOnce {
+		link := s.Link(t)
+		q := queue(t, s.open(t, link), queueName)
+		running.Go(func() {
+			for try := 0; ; try++ {
+				mu.Lock()
+				enough := len(said) >= unknown
+				mu.Unlock()
+				if enough || t.Failed() {
+					return
 				}
-			})
-		}
-		putter := queue(t, clients[0], "/wakes")
-		var took []time.Duration
-		stalled := 0
-		for range puts {
-			time.Sleep(rand.N(50 * time.Millisecond)) // a putter's pace
-			fill(t, putter, 1)
-			put := time.Now()
-			select {
-			case at := <-taken:
-				took = append(took, max(at.Sub(put), 0))
-			case <-time.After(10 * time.Second):
-				stalled++
+				value := fmt.Sprintf("unknown/%d/%d", n, try)
+				token, err := q.NewToken(within(t, patience))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				meant := func(request []byte) bool { return bytes.Contains(request, []byte(value)) }
+				switch try % 3 {
+				case 0, 1: // applied, and the answer is lost
+					link.Lose(1, meant)
+				case 2: // lost on its way, or applied, or applied later
+					link.CutAfter(testproxy.Requests, rand.N(400))
+				}
+				// The context ends with the connection, so that the library cannot ask for itself.
+				ctx, cancel := context.WithCancel(context.Background())
+				before := link.Dials()
+				watch := make(chan struct{})
+				go func() {
+					defer close(watch)
+					for ctx.Err() == nil && link.Dials() == before {
+						time.Sleep(time.Millisecond)
+					}
+					cancel()
+				}()
+				giveUp := time.AfterFunc(5*time.Second, cancel)
+				_, err = q.Put(ctx, []byte(value), zkq.WithToken(token))
+				cancel()
+				giveUp.Stop()
+				<-watch
+				link.Heal()
+				var u *zkq.UnknownError
+				if !errors.As(err, &u) {
+					continue // answered after all
+				}
+				if u.Token != token {
+					t.Errorf("the token of an unknown put is %s, was %s", u.Token, token)
+				}
+				o, err := zkq.Resolve(within(t, patience), resolver, token)
+				if err != nil {
+					t.Errorf("%s: %v", value, err)
+					return
+				}
+				mu.Lock()
+				said[value] = o.Applied
+				mu.Unlock()
+			}
+		})
+	}
+	running.Wait()
+	there := make(map[string]int)
+	for _, c := range s.commits(t) {
+		for _, change := range c.Changes {
+			if strings.HasPrefix(change.Path, queueName+"/entries/") && !change.Deleted {
+				there[change.Value]++
 			}
 		}
-		cancel()
-		running.Wait()
-		slices.Sort(took)
-		if stalled > 0 {
-			t.Fatalf("%d of %d entries were there and nobody woke within 10 s", stalled, puts)
+	}
+	var applied, not int
+	for value, was := range said {
+		want := 0
+		if was {
+			applied++
+			want = 1
+		} else {
+			not++
 		}
-		p50, p99 := took[len(took)/2], took[len(took)*99/100]
-		fmt.Printf("%s: %d wakes, p50 %v, p99 %v, worst %v\n", s.Service, len(took), p50, p99, took[len(took)-1])
-		if p99 <= bound {
-			return
+		if there[value] != want {
+			t.Errorf("%s was applied, says Resolve: %v; it was put %d times", value, was, there[value])
 		}
-		if try == 3 { // other work on the machine is no waiter's fault, but not for ever
-			t.Fatalf("p99 is %v, the bound is %v", p99, bound)
-		}
+	}
+	fmt.Printf("%s: %d unknown puts resolved right, %d of them applied and %d not\n", s.Service, len(said), applied, not)
+	if len(said) < unknown || applied == 0 {
+		t.Errorf("%d unknown puts, %d of them applied; want %d and some", len(said), applied, unknown)
 	}
 }
 

@@ -197,34 +197,15 @@ func (f *Fleet) drain(t testing.TB) (took time.Duration, locks []string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	t.Logf("DEBUG opened after %v", time.Since(start))
-	if os.Getenv("DEBUGDRAIN") != "" {
-		for {
-			var ready, held, worst int
-			for _, name := range f.names {
-				q := zkq.NewLockingQueue(c, name)
-				st, err := q.Stat(ctx)
-				if err != nil {
-					t.Log(err)
-				}
-				ready += st.Ready
-				held += st.Held
-				worst = max(worst, st.Total())
-				q.Close()
-			}
-			t.Logf("DEBUG %v: ready %d held %d worst queue %d", time.Since(start), ready, held, worst)
-			if ready+held == 0 {
-				break
-			}
-			time.Sleep(300 * time.Millisecond)
-		}
-	}
 	for _, name := range f.names {
 		q := zkq.NewLockingQueue(c, name)
 		defer q.Close()
 		if err := q.WaitEmpty(ctx); err != nil {
 			stat, _ := q.Stat(context.Background())
 			t.Fatalf("%s does not get empty: %v; %+v", name, err, stat)
+		}
+		if so := time.Since(start); so > 10*time.Second {
+			t.Logf("%s is empty after %v", name, so)
 		}
 	}
 	took = time.Since(start)
