@@ -49,6 +49,7 @@ type fleet struct {
 	stuck   map[string]time.Time
 	hung    int
 	notes   []string
+	history []testzk.Txn // so far
 }
 
 // process is a client that runs.
@@ -278,6 +279,20 @@ func (f *fleet) end() []string {
 	}
 }
 
+// remember reads what ZooKeeper has committed since the last time. All members serve.
+func (f *fleet) remember() {
+	f.t.Helper()
+	var last int64
+	if n := len(f.history); n > 0 {
+		last = f.history[n-1].Zxid
+	}
+	news, err := f.cluster.Log(last)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.history = append(f.history, news...)
+}
+
 // judge hears the witnesses.
 func (f *fleet) judge() verdict {
 	f.t.Helper()
@@ -285,15 +300,8 @@ func (f *fleet) judge() verdict {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	var dirs []string
-	for _, m := range f.cluster.Members {
-		dirs = append(dirs, m.Data())
-	}
-	history, err := readHistory(dirs)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	v, err := judge(root, f.queues, records, history)
+	f.remember()
+	v, err := judge(root, f.queues, records, f.history)
 	if err != nil {
 		f.t.Fatal(err)
 	}

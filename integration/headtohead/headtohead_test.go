@@ -186,6 +186,7 @@ func (f *fleet) endure(rounds int) []trial {
 			fault.do(f, f.clients[len(trials)%clientCount])
 			time.Sleep(1500 * time.Millisecond)
 			f.drain()
+			f.remember()
 			now := f.state().Hung
 			tr.to, tr.hung = time.Now(), max(0, now-f.hung)
 			f.hung = now

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/zkq/zkq/internal/testzk"
 )
 
 // breach is something that a queue must not do.
@@ -51,7 +53,7 @@ type standing struct {
 }
 
 // judge compares what the clients wrote down with what ZooKeeper did below root.
-func judge(root string, queues []string, records []record, history []commit) (verdict, error) {
+func judge(root string, queues []string, records []record, history []testzk.Txn) (verdict, error) {
 	var v verdict
 	add := func(kind string, at time.Time, format string, args ...any) {
 		v.breaches = append(v.breaches, breach{kind, at, fmt.Sprintf(format, args...)})
@@ -135,7 +137,7 @@ func judge(root string, queues []string, records []record, history []commit) (ve
 }
 
 // replay follows every entry and lock below root.
-func replay(root string, history []commit, add func(kind string, at time.Time, format string, args ...any)) (map[string]*entry, error) {
+func replay(root string, history []testzk.Txn, add func(kind string, at time.Time, format string, args ...any)) (map[string]*entry, error) {
 	entries := make(map[string]*entry)
 	locks := make(map[string]*standing) // by the entry's path
 	there := func(name string) bool { return entries[name] != nil && entries[name].gone.IsZero() }
@@ -146,56 +148,57 @@ func replay(root string, history []commit, add func(kind string, at time.Time, f
 		delete(locks, name)
 	}
 	for _, c := range history {
-		if c.closes {
+		if c.Ended {
 			for name, l := range locks {
-				if l.session == c.session {
-					drop(name, c.time)
+				if l.session == c.Session {
+					drop(name, c.Time)
 				}
 			}
+			continue
 		}
 		before := make(map[string]standing)
-		for _, ch := range c.changes {
-			if name, isLock := entryOf(root, ch.path); name != "" && !isLock && ch.act == removed {
+		for _, ch := range c.Changes {
+			if name, isLock := entryOf(root, ch.Path); name != "" && !isLock && ch.Kind == testzk.Deleted {
 				if l := locks[name]; l != nil {
 					before[name] = *l
 				}
 			}
 		}
-		for _, ch := range c.changes {
-			name, isLock := entryOf(root, ch.path)
+		for _, ch := range c.Changes {
+			name, isLock := entryOf(root, ch.Path)
 			switch {
 			case name == "":
-			case ch.act == written:
+			case ch.Kind == testzk.Set:
 				if l := locks[name]; isLock && l != nil {
-					l.holder = string(ch.value)
+					l.holder = string(ch.Data)
 				}
-			case !isLock && ch.act == made:
-				entries[name] = &entry{value: string(ch.value), created: c.time}
+			case !isLock && ch.Kind == testzk.Created:
+				entries[name] = &entry{value: string(ch.Data), created: c.Time}
 			case !isLock:
 				e := entries[name]
 				if !there(name) {
-					return nil, fmt.Errorf("%s is removed and was not there: the history has a gap before %#x", ch.path, c.zxid)
+					return nil, fmt.Errorf("%s is removed and was not there: the history has a gap before %#x", ch.Path, c.Zxid)
 				}
 				l, held := before[name]
-				e.gone, e.holder = c.time, l.holder
-				if !e.wrong && (!held || l.session != c.session) {
+				e.gone, e.holder = c.Time, l.holder
+				if !e.wrong && (!held || l.session != c.Session) {
 					e.wrong = true
-					add(wronglyEnded, c.time, "%s was removed by session %x, and %x held it", name, c.session, l.session)
+					add(wronglyEnded, c.Time, "%s was removed by session %x, and %x held it", name, c.Session, l.session)
 				}
-			case ch.act == made:
-				locks[name] = &standing{session: c.session, holder: string(ch.value)}
+			case ch.Kind == testzk.Created:
+				locks[name] = &standing{session: c.Session, holder: string(ch.Data)}
 			default:
 				l, e := locks[name], entries[name]
 				if l == nil {
-					return nil, fmt.Errorf("%s is removed and was not there: the history has a gap before %#x", ch.path, c.zxid)
+					return nil, fmt.Errorf("%s is removed and was not there: the history has a gap before %#x", ch.Path, c.Zxid)
 				}
-				if l.session != c.session && (e == nil || !e.wrong) {
-					add(wronglyEnded, c.time, "the lock of %s was removed by session %x, and %x held it", name, c.session, l.session)
+				if l.session != c.Session && (e == nil || !e.wrong) {
+					add(wronglyEnded, c.Time, "the lock of %s was removed by session %x, and %x held it", name, c.Session, l.session)
 					if e != nil {
 						e.wrong = true
 					}
 				}
-				drop(name, c.time)
+				drop(name, c.Time)
 			}
 		}
 		for name, l := range locks {
@@ -203,13 +206,13 @@ func replay(root string, history []commit, add func(kind string, at time.Time, f
 			case there(name):
 				l.orphan = time.Time{}
 			case l.orphan.IsZero():
-				l.orphan = c.time
+				l.orphan = c.Time
 			}
 		}
 	}
 	if len(history) > 0 {
 		for name := range locks {
-			drop(name, history[len(history)-1].time)
+			drop(name, history[len(history)-1].Time)
 		}
 	}
 	return entries, nil
@@ -233,15 +236,17 @@ func TestJudgeNoticesEachBreach(t *testing.T) {
 	rec := func(s int, act, value, name, holder, outcome string) record {
 		return record{Time: at(s).UnixNano(), Act: act, Value: value, Name: name, Holder: holder, Outcome: outcome}
 	}
-	node := func(kind, name, value string) change {
-		return change{made, "/r/q/" + kind + "/" + name, []byte(value)}
+	node := func(kind, name, value string) testzk.Change {
+		return testzk.Change{Kind: testzk.Created, Path: "/r/q/" + kind + "/" + name, Data: []byte(value)}
 	}
-	gone := func(kind, name string) change { return change{act: removed, path: "/r/q/" + kind + "/" + name} }
-	did := func(s int, session int64, changes ...change) commit {
-		return commit{zxid: int64(s), time: at(s), session: session, changes: changes}
+	gone := func(kind, name string) testzk.Change {
+		return testzk.Change{Kind: testzk.Deleted, Path: "/r/q/" + kind + "/" + name}
 	}
-	ends := func(s int, session int64) commit {
-		return commit{zxid: int64(s), time: at(s), session: session, closes: true}
+	did := func(s int, session int64, changes ...testzk.Change) testzk.Txn {
+		return testzk.Txn{Zxid: int64(s), Time: at(s), Session: session, Changes: changes}
+	}
+	ends := func(s int, session int64) testzk.Txn {
+		return testzk.Txn{Zxid: int64(s), Time: at(s), Session: session, Ended: true}
 	}
 	// x is put, taken by A (session a) and finished.
 	isPut := []record{rec(1, putting, "x", "", "", ""), rec(1, put, "x", "", "", ok)}
@@ -257,23 +262,23 @@ func TestJudgeNoticesEachBreach(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		records []record
-		history []commit
+		history []testzk.Txn
 		want    []string
 	}{
-		{"nothing", append(isPut, aTook, aDone), []commit{create, aLock, aEnd}, nil},
-		{"taken over, old holder refused", append(isPut, aTook, rec(3, finished, "", "1", "A", lost), bTook, bDone), []commit{create, aLock, ends(3, a), bLock, bEnd}, nil},
+		{"nothing", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, aEnd}, nil},
+		{"taken over, old holder refused", append(isPut, aTook, rec(3, finished, "", "1", "A", lost), bTook, bDone), []testzk.Txn{create, aLock, ends(3, a), bLock, bEnd}, nil},
 		{"acknowledged and never there", isPut, nil, []string{putLost}},
-		{"gone without having been given", isPut, []commit{create, aLock, aEnd}, []string{putLost}},
-		{"a lock that is made and then written", append(isPut, aTook, aDone), []commit{create, did(2, a, node("taken", "1", ""), change{written, "/r/q/taken/1", []byte("A")}), aEnd}, nil},
-		{"left", isPut, []commit{create}, nil},
-		{"there twice", append(isPut, aTook, aDone), []commit{create, aLock, aEnd, did(5, a, node("entries", "2", "x"))}, []string{putTwice}},
-		{"an old holder removes another's", append(isPut, aTook, aDone, bTook), []commit{create, aLock, ends(3, a), bLock, aEnd}, []string{wronglyEnded}},
-		{"removed without a lock", append(isPut, aTook, aDone), []commit{create, aLock, ends(3, a), did(4, a, gone("entries", "1"))}, []string{wronglyEnded}},
-		{"another's lock removed", append(isPut, aTook), []commit{create, aLock, ends(3, a), bLock, did(4, a, gone("taken", "1"))}, []string{wronglyEnded}},
-		{"told so, and it is there", append(isPut, aTook, aDone), []commit{create, aLock, ends(3, a)}, []string{wronglyEnded}},
-		{"told so, and another did it", append(isPut, aTook, aDone, bTook), []commit{create, aLock, ends(3, a), bLock, bEnd}, []string{wronglyEnded}},
-		{"both told so", append(isPut, aTook, aDone, bTook, bDone), []commit{create, aLock, ends(3, a), bLock, bEnd}, []string{finishedTwice, wronglyEnded}},
-		{"a lock is left behind", append(isPut, aTook, aDone), []commit{create, aLock, did(3, a, gone("entries", "1")), did(9, a, gone("taken", "1"))}, []string{orphanLock}},
+		{"gone without having been given", isPut, []testzk.Txn{create, aLock, aEnd}, []string{putLost}},
+		{"a lock that is made and then written", append(isPut, aTook, aDone), []testzk.Txn{create, did(2, a, node("taken", "1", ""), testzk.Change{Kind: testzk.Set, Path: "/r/q/taken/1", Data: []byte("A")}), aEnd}, nil},
+		{"left", isPut, []testzk.Txn{create}, nil},
+		{"there twice", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, aEnd, did(5, a, node("entries", "2", "x"))}, []string{putTwice}},
+		{"an old holder removes another's", append(isPut, aTook, aDone, bTook), []testzk.Txn{create, aLock, ends(3, a), bLock, aEnd}, []string{wronglyEnded}},
+		{"removed without a lock", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, ends(3, a), did(4, a, gone("entries", "1"))}, []string{wronglyEnded}},
+		{"another's lock removed", append(isPut, aTook), []testzk.Txn{create, aLock, ends(3, a), bLock, did(4, a, gone("taken", "1"))}, []string{wronglyEnded}},
+		{"told so, and it is there", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, ends(3, a)}, []string{wronglyEnded}},
+		{"told so, and another did it", append(isPut, aTook, aDone, bTook), []testzk.Txn{create, aLock, ends(3, a), bLock, bEnd}, []string{wronglyEnded}},
+		{"both told so", append(isPut, aTook, aDone, bTook, bDone), []testzk.Txn{create, aLock, ends(3, a), bLock, bEnd}, []string{finishedTwice, wronglyEnded}},
+		{"a lock is left behind", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, did(3, a, gone("entries", "1")), did(9, a, gone("taken", "1"))}, []string{orphanLock}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v, err := judge("/r", []string{"/q"}, slices.Clone(c.records), c.history)

@@ -183,6 +183,3 @@ func findClasspath() (string, error) {
 	}
 	return strings.Join(jars, ":"), nil
 }
-
-// Data is the directory of the server's snapshots and logs.
-func (m *Member) Data() string { return filepath.Join(m.dir, "data") }

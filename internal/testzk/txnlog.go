@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Txn is a transaction as a member has written it into its log: all of it was applied, or, where it has no changes, nothing.
 type Txn struct {
 	Zxid    int64
+	Time    time.Time
 	Session int64 // whose request it was
 	Ended   bool  // the session's end: its ephemeral nodes go
 	Changes []Change
@@ -117,7 +119,7 @@ func parseTxn(b []byte) (Txn, error) {
 	t := Txn{Session: j.long()}
 	j.int() // the request's number
 	t.Zxid = j.long()
-	j.long() // time
+	t.Time = time.UnixMilli(j.long())
 	kind := j.int()
 	var failed bool
 	switch kind {
