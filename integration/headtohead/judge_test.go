@@ -42,7 +42,8 @@ type entry struct {
 	created time.Time
 	gone    time.Time // zero while it is there
 	holder  string    // what stood in the lock when it was removed
-	wrong   bool
+	foreign string    // the text of a removal by another session than the lock's, of the entry or of its lock
+	when    time.Time
 }
 
 // standing is a lock that is there.
@@ -62,10 +63,12 @@ func judge(root string, queues []string, records []record, history []testzk.Txn)
 	if err != nil {
 		return v, err
 	}
+	wrongly := make(map[string]bool)
 	wrong := func(name string, at time.Time, format string, args ...any) {
-		if e := entries[name]; e == nil || !e.wrong { // once for each entry
+		if !wrongly[name] { // once for each entry
 			add(wronglyEnded, at, format, args...)
 		}
+		wrongly[name] = true
 	}
 
 	made := make(map[string][]string) // names, by value
@@ -85,6 +88,10 @@ func judge(root string, queues []string, records []record, history []testzk.Txn)
 
 	slices.SortStableFunc(records, func(a, b record) int { return cmp.Compare(a.Time, b.Time) })
 	given, done, begun := make(map[string]bool), make(map[string]string), make(map[string]bool)
+	// A member that has not noticed that it leads no longer may tell a client that its session is over while it is not. In its
+	// next one the client may then remove what it holds by the last: a finish by the very worker that the lock names is no
+	// stranger's.
+	mine := make(map[string]bool)
 	for _, r := range records {
 		name := path.Join(root, queues[r.Queue], "entries", r.Name)
 		switch {
@@ -92,6 +99,9 @@ func judge(root string, queues []string, records []record, history []testzk.Txn)
 			given[r.Value] = true
 		case r.Act == putting:
 			begun[r.Value] = true
+		case r.Act == finishing:
+			e := entries[name]
+			mine[name] = mine[name] || e != nil && e.holder == r.Holder && !r.at().After(e.gone)
 		case r.Act == finished && r.Outcome == ok:
 			v.finishes++
 			e := entries[name]
@@ -111,6 +121,11 @@ func judge(root string, queues []string, records []record, history []testzk.Txn)
 			v.late++
 		case r.Act == finished:
 			v.unknownFinishes++
+		}
+	}
+	for name, e := range entries {
+		if e.foreign != "" && !mine[name] {
+			wrong(name, e.gone, "%s", e.foreign)
 		}
 	}
 	for _, r := range records {
@@ -181,22 +196,18 @@ func replay(root string, history []testzk.Txn, add func(kind string, at time.Tim
 				}
 				l, held := before[name]
 				e.gone, e.holder = c.Time, l.holder
-				if !e.wrong && (!held || l.session != c.Session) {
-					e.wrong = true
-					add(wronglyEnded, c.Time, "%s was removed by session %x, and %x held it", name, c.Session, l.session)
+				if !held || l.session != c.Session {
+					e.foreign = fmt.Sprintf("%s was removed by session %x, and %x held it", name, c.Session, l.session)
 				}
 			case ch.Kind == testzk.Created:
 				locks[name] = &standing{session: c.Session, holder: string(ch.Data)}
 			default:
-				l, e := locks[name], entries[name]
+				l := locks[name]
 				if l == nil {
 					return nil, fmt.Errorf("%s is removed and was not there: the history has a gap before %#x", ch.Path, c.Zxid)
 				}
-				if l.session != c.Session && (e == nil || !e.wrong) {
+				if l.session != c.Session && there(name) {
 					add(wronglyEnded, c.Time, "the lock of %s was removed by session %x, and %x held it", name, c.Session, l.session)
-					if e != nil {
-						e.wrong = true
-					}
 				}
 				drop(name, c.Time)
 			}
@@ -252,6 +263,7 @@ func TestJudgeNoticesEachBreach(t *testing.T) {
 	isPut := []record{rec(1, putting, "x", "", "", ""), rec(1, put, "x", "", "", ok)}
 	aTook := rec(2, took, "x", "1", "A", "")
 	aDone := rec(3, finished, "", "1", "A", ok)
+	aWill := rec(3, finishing, "", "1", "A", "")
 	bTook := rec(2, took, "x", "1", "B", "")
 	bDone := rec(4, finished, "", "1", "B", ok)
 	create := did(1, a, node("entries", "1", "x"))
@@ -273,6 +285,8 @@ func TestJudgeNoticesEachBreach(t *testing.T) {
 		{"left", isPut, []testzk.Txn{create}, nil},
 		{"there twice", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, aEnd, did(5, a, node("entries", "2", "x"))}, []string{putTwice}},
 		{"an old holder removes another's", append(isPut, aTook, aDone, bTook), []testzk.Txn{create, aLock, ends(3, a), bLock, aEnd}, []string{wronglyEnded}},
+		{"removed by its holder's next session", append(isPut, aTook, aWill, aDone), []testzk.Txn{create, aLock, did(4, b, gone("entries", "1"), gone("taken", "1")), ends(5, a)}, nil},
+		{"removed by a stranger's session", append(isPut, aTook), []testzk.Txn{create, aLock, did(4, b, gone("entries", "1"), gone("taken", "1"))}, []string{wronglyEnded}},
 		{"removed without a lock", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, ends(3, a), did(4, a, gone("entries", "1"))}, []string{wronglyEnded}},
 		{"another's lock removed", append(isPut, aTook), []testzk.Txn{create, aLock, ends(3, a), bLock, did(4, a, gone("taken", "1"))}, []string{wronglyEnded}},
 		{"told so, and it is there", append(isPut, aTook, aDone), []testzk.Txn{create, aLock, ends(3, a)}, []string{wronglyEnded}},
