@@ -158,7 +158,7 @@ func replay(root string, history []testzk.Txn, add func(kind string, at time.Tim
 	there := func(name string) bool { return entries[name] != nil && entries[name].gone.IsZero() }
 	drop := func(name string, at time.Time) {
 		if l := locks[name]; !l.orphan.IsZero() && at.Sub(l.orphan) > time.Second {
-			add(orphanLock, at, "of %s for %v", name, at.Sub(l.orphan).Round(time.Millisecond))
+			add(orphanLock, l.orphan, "of %s for %v", name, at.Sub(l.orphan).Round(time.Millisecond))
 		}
 		delete(locks, name)
 	}
