@@ -43,7 +43,6 @@ type entry struct {
 	gone    time.Time // zero while it is there
 	holder  string    // what stood in the lock when it was removed
 	foreign string    // the text of a removal by another session than the lock's, of the entry or of its lock
-	when    time.Time
 }
 
 // standing is a lock that is there.
