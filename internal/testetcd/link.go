@@ -29,13 +29,13 @@ type talk struct {
 	headers *hpack.Decoder // of requests: each stands on those before it
 	path    string         // in the headers that are being decoded
 	txns    map[uint32][]byte
-	doomed  map[uint32]struct{} // transactions whose answers are to be lost
+	meant   map[uint32]struct{} // transactions whose answers may be lost
 }
 
 const txnPath = "/etcdserverpb.KV/Txn"
 
 func newTalk() testproxy.Protocol {
-	t := &talk{txns: make(map[uint32][]byte), doomed: make(map[uint32]struct{})}
+	t := &talk{txns: make(map[uint32][]byte), meant: make(map[uint32]struct{})}
 	greeted := false
 	t.requests.Length = func(b []byte) int {
 		switch {
@@ -88,19 +88,19 @@ func (f frame) payload() []byte {
 
 func (t *talk) Dialer() string { return "" }
 
-func (t *talk) Requests(b []byte, lose func([]byte) bool) []byte {
+func (t *talk) Requests(b []byte, meant func([]byte) bool) []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	frames, raw := t.requests.Add(b)
 	for _, f := range frames {
 		if string(f) != http2.ClientPreface {
-			t.request(f, lose)
+			t.request(f, meant)
 		}
 	}
 	return slices.Concat(append(frames, raw)...)
 }
 
-func (t *talk) request(f frame, lose func([]byte) bool) {
+func (t *talk) request(f frame, meant func([]byte) bool) {
 	id := f.stream()
 	switch f.kind() {
 	case http2.FrameHeaders, http2.FrameContinuation:
@@ -120,18 +120,18 @@ func (t *talk) request(f frame, lose func([]byte) bool) {
 		}
 		t.txns[id] = append(body, f.payload()...)
 		if f.has(http2.FlagDataEndStream) {
-			if lose(t.txns[id]) {
-				t.doomed[id] = struct{}{}
+			if meant(t.txns[id]) {
+				t.meant[id] = struct{}{}
 			}
 			delete(t.txns, id)
 		}
 	case http2.FrameRSTStream:
 		delete(t.txns, id)
-		delete(t.doomed, id)
+		delete(t.meant, id)
 	}
 }
 
-func (t *talk) Replies(b []byte) (may []byte, lose bool) {
+func (t *talk) Replies(b []byte, lose func() bool) (may []byte, last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.requests.Raw() {
@@ -140,7 +140,7 @@ func (t *talk) Replies(b []byte) (may []byte, lose bool) {
 	frames, raw := t.replies.Add(b)
 	for _, f := range frames {
 		answer := frame(f).kind() == http2.FrameHeaders || frame(f).kind() == http2.FrameData
-		if _, doomed := t.doomed[frame(f).stream()]; doomed && answer {
+		if _, meant := t.meant[frame(f).stream()]; meant && answer && lose() {
 			return may, true
 		}
 		may = append(may, f...)

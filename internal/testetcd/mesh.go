@@ -77,7 +77,7 @@ func (p *peerTalk) Requests(b []byte, _ func([]byte) bool) []byte {
 	return b
 }
 
-func (p *peerTalk) Replies(b []byte) ([]byte, bool) { return b, false }
+func (p *peerTalk) Replies(b []byte, _ func() bool) ([]byte, bool) { return b, false }
 
 func (p *peerTalk) Dialer() string {
 	p.mu.Lock()

@@ -252,14 +252,22 @@ func (l *Link) over() bool {
 	return l.cut || l.closed
 }
 
-// meant says whether the answer to a transaction is to be lost.
+// meant says whether the answer to a transaction may be lost.
 func (l *Link) meant(request []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lose == 0 || l.of != nil && !l.of(request) {
+	return l.lose > 0 && (l.of == nil || l.of(request))
+}
+
+// loses says whether an answer that was meant is lost, now that it is there.
+func (l *Link) loses() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lose == 0 {
 		return false
 	}
 	l.lose--
+	l.lost++
 	return true
 }
 
@@ -276,11 +284,11 @@ func (l *Link) pump(p *pair, d Direction) {
 		if err != nil {
 			return
 		}
-		b, lose := buf[:n], false
+		b, lost := buf[:n], false
 		if d == Requests {
 			b = p.protocol.Requests(b, l.meant)
 		} else {
-			b, lose = p.protocol.Replies(b)
+			b, lost = p.protocol.Replies(b, l.loses)
 		}
 		b, last := l.pass(p, d, b)
 		if len(b) > 0 {
@@ -288,10 +296,7 @@ func (l *Link) pump(p *pair, d Direction) {
 				return
 			}
 		}
-		if lose {
-			l.set(func() { l.lost++ })
-		}
-		if lose || last {
+		if lost || last {
 			return
 		}
 	}

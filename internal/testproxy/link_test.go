@@ -165,20 +165,20 @@ func TestCutEndsAndRefusesConnectionsUntilTheHeal(t *testing.T) {
 }
 
 // letters is a protocol of single letters: an upper case one begins a transaction, its answer is the same letter.
-type letters struct{ doomed map[byte]bool }
+type letters struct{ meant map[byte]bool }
 
-func (p *letters) Requests(b []byte, lose func([]byte) bool) []byte {
+func (p *letters) Requests(b []byte, meant func([]byte) bool) []byte {
 	for _, c := range b {
-		if c < 'a' && lose([]byte{c}) {
-			p.doomed[c] = true
+		if c < 'a' && meant([]byte{c}) {
+			p.meant[c] = true
 		}
 	}
 	return b
 }
 
-func (p *letters) Replies(b []byte) ([]byte, bool) {
+func (p *letters) Replies(b []byte, lose func() bool) ([]byte, bool) {
 	for i, c := range b {
-		if p.doomed[c] {
+		if p.meant[c] && lose() {
 			return b[:i], true
 		}
 	}
@@ -200,6 +200,22 @@ func TestOnlyTheAnswersMeantAreLost(t *testing.T) {
 	again := dial(t, l)
 	say(t, again, "B")
 	hear(t, again, "B")
+}
+
+func TestAsManyAnswersAreLostAsWasSaid(t *testing.T) {
+	l := testproxy.NewFor(t, func() testproxy.Protocol { return &letters{map[byte]bool{}} }, echo(t))
+	l.Lose(2, nil)
+	for range 2 {
+		c := dial(t, l)
+		say(t, c, "ABC") // all three are meant, and the first takes the connection with it
+		gone(t, c)
+	}
+	c := dial(t, l)
+	say(t, c, "ABC")
+	hear(t, c, "ABC")
+	if n := l.Lost(); n != 2 {
+		t.Errorf("%d answers lost, want 2", n)
+	}
 }
 
 func TestOnlyTheDialerMeantIsHeld(t *testing.T) {

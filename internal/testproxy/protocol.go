@@ -3,12 +3,12 @@ package testproxy
 // Protocol follows what is said on one connection. Requests and Replies are called from a goroutine each.
 type Protocol interface {
 	// Requests sees bytes before they go to the server, and returns those that are to go. Of each transaction that
-	// begins it asks whether its answer is to be lost.
-	Requests(b []byte, lose func(request []byte) bool) []byte
+	// begins it asks whether its answer is one that may be lost.
+	Requests(b []byte, meant func(request []byte) bool) []byte
 
-	// Replies takes bytes of the server's and returns those that may go to the client now. Lose says that the next one
-	// begins an answer that is to be lost.
-	Replies(b []byte) (may []byte, lose bool)
+	// Replies takes bytes of the server's and returns those that may go to the client now. Before an answer that may be
+	// lost it asks whether it is; then the connection ends there, and last is true.
+	Replies(b []byte, lose func() bool) (may []byte, last bool)
 
 	// Dialer names who made the connection, "" before it is known.
 	Dialer() string
@@ -17,9 +17,9 @@ type Protocol interface {
 // plain carries any bytes.
 type plain struct{}
 
-func (plain) Requests(b []byte, _ func([]byte) bool) []byte { return b }
-func (plain) Replies(b []byte) ([]byte, bool)               { return b, false }
-func (plain) Dialer() string                                { return "" }
+func (plain) Requests(b []byte, _ func([]byte) bool) []byte  { return b }
+func (plain) Replies(b []byte, _ func() bool) ([]byte, bool) { return b, false }
+func (plain) Dialer() string                                 { return "" }
 
 // Frames cuts one direction of a connection into frames. Length says how long the frame is that begins with b: 0 when b is
 // too short to tell, less when it is no frame at all.

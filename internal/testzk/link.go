@@ -95,14 +95,14 @@ type talk struct {
 
 	mu              sync.Mutex
 	asked, answered bool                 // for the session
-	doomed          map[[4]byte]struct{} // xids of the writes whose answers are to be lost
+	meant           map[[4]byte]struct{} // xids of the writes whose answers may be lost
 }
 
 // writes are the operations that change something: create, delete, setData, multi, create2.
 var writes = map[uint32]bool{1: true, 2: true, 5: true, 14: true, 15: true}
 
 func newTalk(granted func([]byte)) *talk {
-	t := &talk{granted: granted, doomed: make(map[[4]byte]struct{})}
+	t := &talk{granted: granted, meant: make(map[[4]byte]struct{})}
 	t.requests.Length, t.replies.Length = frameLength, frameLength
 	return t
 }
@@ -120,20 +120,20 @@ func frameLength(b []byte) int {
 
 func (t *talk) Dialer() string { return "" }
 
-func (t *talk) Requests(b []byte, lose func([]byte) bool) []byte {
+func (t *talk) Requests(b []byte, meant func([]byte) bool) []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	frames, raw := t.requests.Add(b)
 	for _, f := range frames {
-		if t.asked && len(f) >= 12 && writes[binary.BigEndian.Uint32(f[8:])] && lose(f[12:]) {
-			t.doomed[[4]byte(f[4:8])] = struct{}{}
+		if t.asked && len(f) >= 12 && writes[binary.BigEndian.Uint32(f[8:])] && meant(f[12:]) {
+			t.meant[[4]byte(f[4:8])] = struct{}{}
 		}
 		t.asked = true
 	}
 	return slices.Concat(append(frames, raw)...)
 }
 
-func (t *talk) Replies(b []byte) (may []byte, lose bool) {
+func (t *talk) Replies(b []byte, lose func() bool) (may []byte, last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.requests.Raw() {
@@ -149,7 +149,7 @@ func (t *talk) Replies(b []byte) (may []byte, lose bool) {
 			}
 			t.answered = true
 		case len(f) >= 8:
-			if _, doomed := t.doomed[[4]byte(f[4:8])]; doomed {
+			if _, meant := t.meant[[4]byte(f[4:8])]; meant && lose() {
 				return may, true
 			}
 		}

@@ -118,5 +118,5 @@ func (g *greeting) rest() []byte {
 	return g.said
 }
 
-func (g *greeting) Replies(b []byte) ([]byte, bool) { return b, false }
-func (g *greeting) Dialer() string                  { return "" }
+func (g *greeting) Replies(b []byte, _ func() bool) ([]byte, bool) { return b, false }
+func (g *greeting) Dialer() string                                 { return "" }
