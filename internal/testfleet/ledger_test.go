@@ -22,6 +22,7 @@ func TestLedgerNoticesEachBreach(t *testing.T) {
 	}{
 		{"nothing wrong", nil, 0, 0, 0},
 		{"lost", []record{{Act: putting, Value: "b"}, {Act: put, Value: "b", Name: "2", Outcome: ok}}, 1, 0, 0},
+		{"put under a name that was not read", []record{{Act: put, Value: "a", Outcome: ok}}, 0, 0, 0},
 		{"an unknown put is not there", []record{{Act: putting, Value: "b"}}, 0, 0, 0},
 		{"put twice", []record{{Act: took, Name: "2", Value: "a", Token: 7}, {Act: finished, Name: "2", Token: 7, Outcome: ok}}, 0, 1, 0},
 		{"finished twice", []record{{Act: took, Name: "1", Value: "a", Token: 4}, {Act: finished, Name: "1", Token: 4, Outcome: ok}}, 0, 1, 1},
