@@ -5,6 +5,7 @@ package zkq_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -308,4 +309,40 @@ func TestClaimInDoubtIsNotPassedOver(t *testing.T) {
 			t.Errorf("took %q while the claim of %q was in doubt", h.Value, "first")
 		}
 	})
+}
+
+// Wherever they sort: a take reads a page of them at most.
+func TestForeignNodesCostNoRequests(t *testing.T) {
+	const takes, many = 50, 10_000
+	cost := func(t *testing.T, form string) (requests, nodes int) {
+		virtual(t, func(t *testing.T, b *bench) {
+			c := newCounting(b.client())
+			q := b.on(c)
+			s := b.session(c)
+			for n := 0; form != "" && n < many; n += 500 {
+				var ops []coord.Op
+				for i := range 500 {
+					ops = append(ops, coord.Create(fmt.Sprintf("/jobs/entries/"+form, n+i), nil))
+				}
+				b.commit(s, ops...)
+			}
+			b.put(q, "first")
+			b.consume(b.take(q))
+			c.reset()
+			for range takes {
+				b.put(q, "x")
+				b.consume(b.take(q))
+			}
+			requests, nodes = c.of(), c.nodes
+		})
+		return requests, nodes
+	}
+	requests, nodes := cost(t, "")
+	for _, form := range []string{"aaa%06d", "zzz%06d", "entry-000-x%06d", "entry-999-x%06d", "entry-10x%06d"} {
+		r, n := cost(t, form)
+		lists := r // no more than all of them
+		if r > requests+requests/10+takes*2 || n > nodes+2*64*lists {
+			t.Errorf("%d nodes %q: %d requests that read %d nodes, without them %d and %d", many, form, r, n, requests, nodes)
+		}
+	}
 }

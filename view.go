@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
 )
 
 // headWindow is how many available entries a view wants to know of. More would
@@ -203,9 +204,10 @@ func (p *place) available(ctx context.Context, s coord.Session, want int, fresh 
 		}
 		a.stamp = l.Stamp
 	}
-	after := ""
-	for {
-		l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: want + len(locks), Fresh: fresh})
+	// Foreign nodes, however many, are passed over where no entry can stand among them.
+	after, more := priority.Beyond("")
+	for limit := want + len(locks); ; limit *= 2 {
+		l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: limit, Fresh: fresh})
 		if err != nil {
 			return a, err
 		}
@@ -214,10 +216,15 @@ func (p *place) available(ctx context.Context, s coord.Session, want int, fresh 
 				a.names = append(a.names, name)
 			}
 		}
-		if a.whole = !l.More; a.whole || len(a.names) >= want {
+		if l.More {
+			after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
+			if _, entry := priority.Parse(after); !entry {
+				after, more = priority.Beyond(after)
+			}
+		}
+		if a.whole = !l.More || !more; a.whole || len(a.names) >= want {
 			return a, nil
 		}
-		after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
 	}
 }
 

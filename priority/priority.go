@@ -80,6 +80,33 @@ func Parse(name string) (Name, bool) {
 	return n, err == nil
 }
 
+// Beyond says where a listing that came to name, which no entry has, may go on: no
+// entry's name sorts behind name and before after. more is false where none sorts
+// behind name at all.
+func Beyond(name string) (after string, more bool) {
+	const lowest, last = "000-0000000000", "\xff" // what every sequence begins with; what sorts behind all text
+	if !strings.HasPrefix(name, EntryPrefix) {
+		return EntryPrefix[:len(EntryPrefix)-1] + "," + last, name < EntryPrefix
+	}
+	for i := range len(lowest) {
+		at := len(EntryPrefix) + i
+		if at == len(name) {
+			return name, true
+		}
+		least, most := lowest[i], byte('9')
+		if least == '-' {
+			most = '-'
+		}
+		switch b := name[at]; {
+		case b < least:
+			return max(name, name[:at]+string(least-1)+last), true
+		case b > most:
+			return max(name, name[:at]+last), true
+		}
+	}
+	return name, true
+}
+
 func etcdForm(parts []string) bool {
 	return len(parts[0]) == 19 && digits(parts[0]) &&
 		len(parts[1]) == 13 && digits(parts[1]) &&

@@ -118,3 +118,36 @@ func Example() {
 	// 7 42 true
 	// entry-007-
 }
+
+func TestBeyondSkipsNoEntry(t *testing.T) {
+	var entries []string
+	for _, p := range []int{0, 9, 10, 99, 100, 101, 899, 900, 999} {
+		for _, seq := range []string{"0000000000", "0000000042", "2147483647", "0000000000000004711-1763683200000-9f86d081-000000"} {
+			entries = append(entries, priority.Prefix(p)+seq)
+		}
+	}
+	foreign := []string{"", "aaa", "entries", "entry", "entry+", "entry-", "entry-1", "entry-1-0000000001", "entry-10", "entry-100", "entry-100-", "entry-100--2147483648", "entry-100-000000004",
+		"entry-100-00000000420", "entry-100-x", "entry-100.", "entry-1000-0000000001", "entry-10x", "entry-9999-1", "entry-999-99999999999", "entry-99:", "entry-x", "entry-\xff", "entry.", "garbage", "zzz", "\xff"}
+	for _, name := range foreign {
+		after, more := priority.Beyond(name)
+		if more && after < name {
+			t.Errorf("Beyond(%q) = %q, which is before it", name, after)
+		}
+		for _, e := range entries {
+			if e > name && (!more || e <= after) {
+				t.Errorf("Beyond(%q) = %q, %v: skips %s", name, after, more, e)
+			}
+		}
+	}
+	for name, want := range map[string]string{"aaa1": "entry-000", "entry-000-x1": "entry-001-", "entry-100--1": "entry-100-0", "entry-9999": "entry-999-"} {
+		// What follows is skipped as a whole.
+		if after, more := priority.Beyond(name); !more || after >= want && name[:9] != want[:9] || after <= name+"0" {
+			t.Errorf("Beyond(%q) = %q, %v", name, after, more)
+		}
+	}
+	for _, name := range []string{"entry.", "garbage", "zzz"} {
+		if after, more := priority.Beyond(name); more {
+			t.Errorf("Beyond(%q) = %q, though no entry is behind it", name, after)
+		}
+	}
+}

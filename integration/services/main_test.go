@@ -151,6 +151,15 @@ func (p *place) session(c coord.Coordinator) coord.Session {
 	return s
 }
 
+func (p *place) commit(s coord.Session, ops ...coord.Op) []coord.Result {
+	p.Helper()
+	r, err := s.Commit(p.ctx, ops...)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return r
+}
+
 func (p *place) put(q *zkq.LockingQueue, value string, opts ...zkq.PutOption) string {
 	p.Helper()
 	name, err := q.Put(p.ctx, []byte(value), opts...)
