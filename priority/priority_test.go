@@ -126,8 +126,10 @@ func TestBeyondSkipsNoEntry(t *testing.T) {
 			entries = append(entries, priority.Prefix(p)+seq)
 		}
 	}
-	foreign := []string{"", "aaa", "entries", "entry", "entry+", "entry-", "entry-1", "entry-1-0000000001", "entry-10", "entry-100", "entry-100-", "entry-100--2147483648", "entry-100-000000004",
-		"entry-100-00000000420", "entry-100-x", "entry-100.", "entry-1000-0000000001", "entry-10x", "entry-9999-1", "entry-999-99999999999", "entry-99:", "entry-x", "entry-\xff", "entry.", "garbage", "zzz", "\xff"}
+	foreign := []string{
+		"", "aaa", "entries", "entry", "entry+", "entry-", "entry-1", "entry-1-0000000001", "entry-10", "entry-100", "entry-100-", "entry-100--2147483648", "entry-100-000000004",
+		"entry-100-00000000420", "entry-100-x", "entry-100.", "entry-1000-0000000001", "entry-10x", "entry-9999-1", "entry-999-99999999999", "entry-99:", "entry-x", "entry-\xff", "entry.", "garbage", "zzz", "\xff",
+	}
 	for _, name := range foreign {
 		after, more := priority.Beyond(name)
 		if more && after < name {
