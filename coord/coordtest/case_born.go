@@ -13,11 +13,9 @@ var bornCases = []example{
 	{name: "BornFindsOneOfMany", run: func(e *env) {
 		a, b := e.open(), e.open()
 		m := e.marked(a)
-		for i := range 200 {
-			a.do(coord.CreateSequential("/q/n-", nil))
-			if i%20 == 0 {
-				m.put("/q/n-")
-			}
+		for range 6 {
+			a.fill("/q", "n-", 50)
+			m.put("/q/n-")
 		}
 		for i := range m.commits {
 			e.equal(m.born(b, i), m.made(i), fmt.Sprintf("born in commit %d", i))
