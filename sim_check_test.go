@@ -34,6 +34,9 @@ func (s *simulation) checkPuts() {
 			name := s.world.names[value]
 			switch p.outcome {
 			case "ok":
+				if p.names == nil {
+					p.names = make([]string, len(p.values)) // resolved
+				}
 				if p.names[i] == "" { // it was taken before its name was read
 					p.names[i] = name
 				}
@@ -47,9 +50,9 @@ func (s *simulation) checkPuts() {
 				if _, removed := s.world.removed[name]; !s.world.present[name] && !removed {
 					s.violation("%s (%s) was put and is neither there nor was it removed", name, value)
 				}
-			case "failed":
+			case "failed", "void":
 				if name != "" {
-					s.violation("the put of %q failed, and it is %s", value, name)
+					s.violation("the put of %q was not applied (%s), and it is %s", value, p.outcome, name)
 				}
 			}
 		}
@@ -64,13 +67,14 @@ func (s *simulation) checkPuts() {
 func (s *simulation) checkGets() {
 	sure, doubtful := make(map[string]int), make(map[string]int)
 	for _, g := range s.gets {
-		if g.unknown {
+		switch g.outcome {
+		case "unknown":
 			doubtful[g.name]++
-			continue
-		}
-		sure[g.name]++
-		if _, removed := s.world.removed[g.name]; !removed {
-			s.violation("%s was handed out and is still there", g.name)
+		case "ok":
+			sure[g.name]++
+			if _, removed := s.world.removed[g.name]; !removed {
+				s.violation("%s was handed out and is still there", g.name)
+			}
 		}
 	}
 	for name := range s.world.removed {
@@ -98,10 +102,21 @@ func (s *simulation) checkHolds() {
 			if !mine {
 				s.violation("consume of %s (delivery %d) was ok and did not remove it (%v, %v)", h.name, h.deliveries, r, gone)
 			}
-		case "consume lost", "consume failed", "release ok", "release lost", "release unknown", "release failed":
+		case "bury ok":
+			if !mine || !r.dead {
+				s.violation("bury of %s (delivery %d) was ok and did not move it to the dead (%v, %v)", h.name, h.deliveries, r, gone)
+			}
+		case "consume unknown", "bury unknown":
+		default:
 			if mine {
 				s.violation("%s %s of %s (delivery %d) removed it", h.act, h.outcome, h.name, h.deliveries)
 			}
+		}
+		switch {
+		case mine && r.dead != (h.act == "bury"):
+			s.violation("%s of %s left it dead: %v", h.act, h.name, r.dead)
+		case s.plan.deliveries > 0 && s.world.counted[h.name][h.deliveries-1] >= s.plan.deliveries:
+			s.violation("%s was handed out once more after %v deliveries that count, of %d", h.name, s.world.counted[h.name], s.plan.deliveries)
 		}
 		if lastToken[h.name] == nil {
 			lastToken[h.name] = make(map[int]int64)

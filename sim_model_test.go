@@ -66,7 +66,7 @@ func (s *simulation) entryOps() map[string][]entryOp {
 		held[claim{h.name, h.deliveries}] = h
 		add(entryOp{client: h.client, kind: opClaim, name: h.name, k: h.deliveries, fresh: h.fresh, call: h.call, ret: h.from})
 		kind, happened := opRemove, h.outcome == "ok"
-		if h.act == "release" {
+		if h.act == "release" || h.act == "fail" {
 			// It is content, too, when an entry that it asked for twice is not its own any more.
 			kind, happened = opUnlock, happened && unlocked[claim{h.name, h.deliveries}]
 		}

@@ -23,6 +23,8 @@ type simPlan struct {
 	strict bool
 	admin  bool // somebody takes entries from their holders by hand
 
+	deliveries int // after which an entry is dead; 0: never
+
 	rates   coordtest.Rates
 	aim     simAim
 	spared  map[int]bool // faults that do not happen
@@ -45,14 +47,15 @@ type simAim struct{ finishes, releases, claims, puts bool }
 
 func (a simAim) hits(ops []coord.Op) bool {
 	for _, op := range ops {
-		switch op.Kind {
-		case coord.KindDelete:
+		lane := strings.HasPrefix(op.Path, "/zkq/producers/")
+		switch {
+		case op.Kind == coord.KindDelete && !lane:
 			return a.finishes
-		case coord.KindCheck:
+		case op.Kind == coord.KindCheck:
 			return a.releases
-		case coord.KindTouch:
+		case op.Kind == coord.KindTouch:
 			return a.claims
-		case coord.KindSequential, coord.KindCreate, coord.KindSet:
+		case op.Kind == coord.KindSequential, lane && len(ops) == 1: // that is a resolve's, or a new lane
 			return a.puts
 		}
 	}
@@ -66,6 +69,9 @@ func newSimPlan(seed uint64) *simPlan {
 	p.plain = one(6)
 	p.strict = one(8)
 	p.admin = one(3) && !p.plain
+	if one(3) {
+		p.deliveries = 1 + rng.IntN(4)
+	}
 	p.aim = simAim{finishes: true, releases: one(2), claims: one(3), puts: one(3)}
 	p.timeout = time.Duration(2+rng.IntN(5)) * time.Second
 	p.faulty = time.Duration(10+rng.IntN(20)) * time.Second

@@ -35,16 +35,6 @@ type simulation struct {
 // violation is something that must not be. Two of one kind fail in the same way.
 type violation struct{ kind, what string }
 
-// simPut is a put of one value or several, as its caller saw it.
-type simPut struct {
-	client    string
-	values    []string
-	priority  int
-	call, ret time.Duration
-	names     []string // nil unless ok
-	outcome   string
-}
-
 // simHold is an entry that was handed out, as its holder saw it.
 type simHold struct {
 	client     string
@@ -62,7 +52,8 @@ type simHold struct {
 // simGet is what a get of the simple queue handed out.
 type simGet struct {
 	name    string
-	unknown bool
+	token   zkq.Token
+	outcome string // ok, unknown, or void: it was resolved, and this get removed nothing
 }
 
 type simResult struct {
@@ -149,7 +140,7 @@ func (s *simulation) run(ctx context.Context) {
 	defer stop()
 	left := make(chan struct{}, 64) // producers that are not done
 	for _, m := range s.plan.processes {
-		p := &simProcess{s: s, simMember: m, name: fmt.Sprint("p", m.index), rng: rand.New(rand.NewPCG(s.plan.seed, 100+uint64(m.index)))}
+		p := &simProcess{s: s, simMember: m, name: fmt.Sprint("p", m.index), doubts: make(map[int]*simGet), rng: rand.New(rand.NewPCG(s.plan.seed, 100+uint64(m.index)))}
 		left <- struct{}{}
 		s.spawn(&wg, func() {
 			p.live(faulty, drained, func() { <-left })
@@ -213,15 +204,10 @@ type simProcess struct {
 	name  string
 	rng   *rand.Rand
 	lives int
-	batch int // puts so far
-}
 
-// putter is what both queues have.
-type putter interface {
-	Put(context.Context, []byte, ...zkq.PutOption) (string, error)
-	PutAll(context.Context, [][]byte, ...zkq.PutOption) ([]string, error)
-	Len(context.Context) (int, error)
-	Close() error
+	batch   int             // puts so far
+	pending *simPut         // in doubt
+	doubts  map[int]*simGet // in doubt, of each getter
 }
 
 // live runs the process until everything is drained, through a crash perhaps.
@@ -235,11 +221,14 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 		if p.s.plan.strict {
 			opts = append(opts, zkq.Strict())
 		}
+		if n := p.s.plan.deliveries; n > 0 {
+			opts = append(opts, zkq.MaxDeliveries(n))
+		}
 		var q putter
 		var work func(context.Context, context.Context, int, *rand.Rand)
 		if p.s.plan.plain {
 			simple := zkq.NewQueue(c, "jobs", opts...)
-			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, simple, n, rng) }
+			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, c, simple, n, rng) }
 		} else {
 			locking := zkq.NewLockingQueue(c, "jobs", opts...)
 			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) { p.take(ctx, faulty, locking, n, rng) }
@@ -253,7 +242,7 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 		}
 		rng := rand.New(rand.NewPCG(p.rng.Uint64(), 99))
 		p.s.spawn(&wg, func() {
-			if p.produce(life, q, rng) {
+			if p.produce(life, c, q, rng) {
 				once()
 			}
 		})
@@ -274,67 +263,6 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 
 // order spaces the starts of goroutines, so that their order is the seed's.
 func (p *simProcess) order() { time.Sleep(time.Duration(1+p.index) * time.Microsecond) }
-
-// produce puts what the process has to put, each value once, and says whether it
-// got through.
-func (p *simProcess) produce(ctx context.Context, q putter, rng *rand.Rand) bool {
-	ctx = coordtest.As(ctx, "producer")
-	client := p.name + " producer"
-	for p.puts > 0 && ctx.Err() == nil {
-		p.batch++
-		put := &simPut{client: client, priority: 100 + rng.IntN(3), call: p.s.now()}
-		n := 1
-		if rng.IntN(5) == 0 {
-			n = 1 + rng.IntN(3)
-		}
-		var data [][]byte
-		for i := range n {
-			put.values = append(put.values, fmt.Sprintf("%s#%d:%d of %d", p.name, p.batch, i, n))
-			data = append(data, []byte(put.values[i]))
-		}
-		putting, cancel := ctx, context.CancelFunc(func() {})
-		if rng.IntN(3) == 0 {
-			putting, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
-		}
-		var err error
-		if n == 1 {
-			var name string
-			if name, err = q.Put(putting, data[0], zkq.WithPriority(put.priority)); err == nil {
-				put.names = []string{name}
-			}
-		} else {
-			put.names, err = q.PutAll(putting, data, zkq.WithPriority(put.priority))
-		}
-		cancel()
-		put.ret = p.s.now()
-		switch {
-		case err == nil:
-			put.outcome = "ok"
-			if n > 1 {
-				p.s.count("batch ok")
-			}
-		case errors.Is(err, zkq.ErrUnknown):
-			put.outcome = "unknown"
-		default:
-			put.outcome = "failed"
-		}
-		p.s.count("put " + put.outcome)
-		p.s.mu.Lock()
-		p.s.puts = append(p.s.puts, put)
-		p.s.mu.Unlock()
-		if put.outcome != "failed" {
-			p.puts--
-		}
-		if errors.Is(err, coord.ErrClosed) {
-			return p.puts == 0
-		}
-		if rng.IntN(8) == 0 {
-			p.s.len(ctx, q)
-		}
-		simSleep(ctx, time.Duration(rng.IntN(1500))*time.Millisecond)
-	}
-	return p.puts == 0
-}
 
 // len compares Len with what there was while it was asked.
 func (s *simulation) len(ctx context.Context, q putter) {
@@ -357,15 +285,35 @@ func (s *simulation) empty(call time.Duration) {
 	}
 }
 
-// get empties a simple queue.
-func (p *simProcess) get(ctx context.Context, q *zkq.Queue, n int, rng *rand.Rand) {
-	actor := coordtest.As(ctx, fmt.Sprint("getter", n))
+// get empties a simple queue. A get in doubt is resolved before the next.
+func (p *simProcess) get(ctx context.Context, c coord.Coordinator, q *zkq.Queue, n int, rng *rand.Rand) {
+	ctx = coordtest.As(ctx, fmt.Sprint("getter", n))
 	for ctx.Err() == nil {
+		simTurn(n)
+		p.s.mu.Lock()
+		doubt := p.doubts[n]
+		p.s.mu.Unlock()
+		if doubt != nil {
+			applied, ok := p.resolve(ctx, c, doubt.token)
+			if !ok {
+				if p.s.closed(ctx, c) {
+					return
+				}
+				continue
+			}
+			p.s.mu.Lock()
+			if doubt.outcome = "void"; applied {
+				doubt.outcome = "ok"
+			}
+			p.s.counts["get resolved "+doubt.outcome]++
+			p.doubts[n] = nil
+			p.s.mu.Unlock()
+		}
 		var e zkq.Entry
 		var err error
-		waiting, cancel := actor, context.CancelFunc(func() {})
-		if rng.IntN(6) == 0 {
-			waiting, cancel = context.WithTimeout(actor, time.Duration(rng.IntN(3000))*time.Millisecond)
+		waiting, cancel := ctx, context.CancelFunc(func() {})
+		if rng.IntN(3) == 0 {
+			waiting, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
 		}
 		call := p.s.now()
 		if rng.IntN(4) == 0 {
@@ -374,13 +322,15 @@ func (p *simProcess) get(ctx context.Context, q *zkq.Queue, n int, rng *rand.Ran
 			e, err = q.Get(waiting)
 		}
 		cancel()
+		unknown := (*zkq.UnknownError)(nil)
 		p.s.mu.Lock()
 		switch {
 		case err == nil:
-			p.s.gets = append(p.s.gets, &simGet{name: e.Name})
+			p.s.gets = append(p.s.gets, &simGet{name: e.Name, outcome: "ok"})
 			p.s.counts["got"]++
-		case errors.Is(err, zkq.ErrUnknown):
-			p.s.gets = append(p.s.gets, &simGet{name: e.Name, unknown: true})
+		case errors.As(err, &unknown):
+			p.doubts[n] = &simGet{name: e.Name, token: unknown.Token, outcome: "unknown"}
+			p.s.gets = append(p.s.gets, p.doubts[n])
 			p.s.counts["get unknown"]++
 		default:
 			p.s.counts["get failed"]++
@@ -396,11 +346,18 @@ func (p *simProcess) get(ctx context.Context, q *zkq.Queue, n int, rng *rand.Ran
 	}
 }
 
+// closed says whether nothing more will come of a client.
+func (s *simulation) closed(ctx context.Context, c coord.Coordinator) bool {
+	_, err := c.Session(ctx)
+	return errors.Is(err, coord.ErrClosed)
+}
+
 // take works through entries, as workers of all kinds do.
 func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
 	actor := fmt.Sprint("taker", n)
 	ctx = coordtest.As(ctx, actor)
 	for ctx.Err() == nil {
+		simTurn(n)
 		waiting, cancel := ctx, context.CancelFunc(func() {})
 		if rng.IntN(3) == 0 {
 			waiting, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
@@ -430,11 +387,11 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			continue
 		}
 		hold.name, hold.deliveries, hold.token, hold.from = h.Name, h.Deliveries, h.Token, p.s.now()
-		p.work(ctx, faulty, h, hold, rng)
+		p.work(ctx, faulty, n, h, hold, rng)
 	}
 }
 
-func (p *simProcess) work(ctx, faulty context.Context, h *zkq.Held, hold *simHold, rng *rand.Rand) {
+func (p *simProcess) work(ctx, faulty context.Context, n int, h *zkq.Held, hold *simHold, rng *rand.Rand) {
 	p.s.mu.Lock()
 	p.s.holds = append(p.s.holds, hold)
 	p.s.mu.Unlock()
@@ -449,9 +406,17 @@ func (p *simProcess) work(ctx, faulty context.Context, h *zkq.Held, hold *simHol
 	}
 	simSleep(working, d)
 	hold.until = p.s.now()
+	time.Sleep(time.Duration(1 + n)) // as simTurn, but so that the two add up to no other's
 	act, finish := "consume", h.Consume
-	if faulty.Err() == nil && rng.IntN(5) == 0 {
-		act, finish = "release", func(ctx context.Context) error { return h.Release(ctx) }
+	if faulty.Err() == nil && rng.IntN(3) == 0 {
+		switch rng.IntN(6) {
+		case 0:
+			act, finish = "bury", func(ctx context.Context) error { return h.Bury(ctx, "simulated") }
+		case 1, 2:
+			act, finish = "fail", func(ctx context.Context) error { return h.Fail(ctx, "simulated") }
+		default:
+			act, finish = "release", func(ctx context.Context) error { return h.Release(ctx) }
+		}
 	}
 	hold.act = act
 	finishing, cancelFinish := ctx, context.CancelFunc(func() {})
@@ -490,6 +455,10 @@ func (p *simProcess) work(ctx, faulty context.Context, h *zkq.Held, hold *simHol
 	}
 	hold.ret = p.s.now()
 }
+
+// simTurn gives the goroutines of a process that one thing woke, say the end of
+// their session, instants of their own.
+func simTurn(n int) { time.Sleep(time.Duration(1+n) * 16) }
 
 func simSleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)

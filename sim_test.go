@@ -19,6 +19,7 @@ var (
 	simWithout = flag.String("sim.without", "", "what to leave out of a single seed, as a failure prints it")
 	simMost    = flag.Int("sim.most", 1, "violations after which to stop")
 	simShrink  = flag.Bool("sim.shrink", true, "look for the smallest schedule that fails in the same way")
+	simTwice   = flag.Uint64("sim.twice", 100, "run each seed that this divides twice, and compare")
 	simSums    = flag.String("sim.sums", "", "a file for the line that sums up; progress goes to stderr then")
 )
 
@@ -105,11 +106,11 @@ func (r *simRun) one(t *testing.T) bool {
 		t.Fatalf("-sim.without: %v", err)
 	}
 	res := simulate(t, plan)
-	again := seed%100 == 0
+	again := seed%*simTwice == 0
 	if again && len(res.violations) == 0 {
 		plan, _ := newSimPlan(seed).without(parts)
 		if o := simulate(t, plan); o.hash != res.hash {
-			res.violations = append(res.violations, violation{"ran in two ways", fmt.Sprintf("ran in two ways: %x and %x", res.hash, o.hash)})
+			res.violations = append(res.violations, violation{"ran in two ways", "ran in two ways:" + firstDifference(res.trace(), o.trace())})
 		}
 	}
 	r.mu.Lock()
@@ -154,9 +155,22 @@ func (r *simRun) sumUp(t *testing.T) {
 	for _, what := range []string{
 		"put ok", "put unknown", "batch ok", "consume ok", "consume lost", "consume unknown", "release ok", "take cancelled", "empty", "len",
 		"redelivered", "crash", "expired", "broken", "removed by hand", "got", "get unknown", "get failed",
+		"put resolved ok", "put resolved void", "put again ok", "get resolved ok", "get resolved void", "fail ok", "bury ok", "window",
 	} {
 		if r.total[what] == 0 {
 			t.Errorf("no schedule had a %q", what)
 		}
 	}
+}
+
+// firstDifference is where two traces part.
+func firstDifference(a, b string) string {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			after := func(of []string) string { return strings.Join(of[i:min(len(of), i+5)], "\n") }
+			return fmt.Sprintf("\n%s\nand then\n%s\nor\n%s", strings.Join(x[max(0, i-30):i], "\n"), after(x), after(y))
+		}
+	}
+	return " before the last steps"
 }

@@ -1,6 +1,7 @@
 package zkq_test
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -22,9 +23,12 @@ type simWorld struct {
 	present map[string]bool   // entries
 	locks   map[string]string // entry: session
 	removed map[string]removal
-	claimed []string        // names in the order of first claims
-	claims  map[string]int  // entry: claims so far
-	broken  map[string]bool // entries that were taken from a holder by hand
+	claimed []string         // names in the order of first claims
+	claims  map[string]int   // entry: claims so far
+	broken  map[string]bool  // entries that were taken from a holder by hand
+	dead    map[string]bool  // names of entries
+	known   map[string]int   // entry that came back: deliveries that were nobody's fault
+	counted map[string][]int // entry: of each claim, the deliveries before it that count
 	log     []simEvent
 	sizes   []simSize
 }
@@ -48,6 +52,7 @@ type removal struct {
 	claim   int // the number of the claim that it ended
 	session string
 	byHand  bool
+	dead    bool // it was moved to the dead
 }
 
 const simEntries, simTaken = "/jobs/entries/", "/jobs/taken/"
@@ -55,7 +60,7 @@ const simEntries, simTaken = "/jobs/entries/", "/jobs/taken/"
 func newSimWorld(s *simulation) simWorld {
 	return simWorld{
 		s: s, plain: s.plan.plain, names: make(map[string]string), present: make(map[string]bool), locks: make(map[string]string),
-		removed: make(map[string]removal), claims: make(map[string]int), broken: make(map[string]bool), sizes: []simSize{{}},
+		removed: make(map[string]removal), claims: make(map[string]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), sizes: []simSize{{}},
 	}
 }
 
@@ -126,8 +131,28 @@ func (w *simWorld) appliedPlain(a coordtest.Applied) {
 func (w *simWorld) appliedLocking(a coordtest.Applied) {
 	touched := make(map[string]bool)
 	unlocked := make(map[string]bool)
+	dying := make(map[string]bool)
 	byHand := false
 	for _, op := range a.Ops {
+		if name, ok := strings.CutPrefix(op.Path, "/jobs/dead/"); ok && op.Kind == coord.KindCreate {
+			_, entry, _ := strings.Cut(name, "-")
+			if dying[entry] = true; w.dead[entry] {
+				w.s.violation("%s died twice", entry)
+			}
+			w.dead[entry] = true
+		}
+		if name, ok := strings.CutPrefix(op.Path, "/jobs/attempts/"); ok {
+			switch op.Kind {
+			case coord.KindCreate, coord.KindSet:
+				var a struct{ Forgiven int }
+				if err := json.Unmarshal(op.Value, &a); err != nil {
+					w.s.violation("what became of %s: %v", name, err)
+				}
+				w.known[name] = a.Forgiven
+			case coord.KindDelete:
+				delete(w.known, name)
+			}
+		}
 		byHand = byHand || op.Kind == coord.KindCreate && strings.HasPrefix(op.Path, "/jobs/broken/")
 		if name, ok := strings.CutPrefix(op.Path, simEntries); ok && op.Kind == coord.KindTouch {
 			touched[name] = true
@@ -146,6 +171,7 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 				if w.claims[name]++; w.claims[name] == 1 {
 					w.claimed = append(w.claimed, name)
 				}
+				w.counted[name] = append(w.counted[name], w.claims[name]-1-w.known[name])
 				note(name, opClaim)
 			case coord.KindDelete:
 				w.broken[name] = w.broken[name] || byHand
@@ -153,7 +179,8 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 					w.s.violation("%s was removed by %s while %q held it", name, a.Session, w.locks[name])
 				}
 				delete(w.present, name)
-				w.removed[name] = removal{w.claims[name], a.Session, byHand}
+				w.removed[name] = removal{w.claims[name], a.Session, byHand, dying[name]}
+				delete(dying, name)
 				note(name, opRemove)
 			}
 		}
@@ -176,11 +203,26 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 			}
 		}
 	}
+	for name := range dying {
+		w.s.violation("%s is among the dead and was not removed with it", name)
+	}
+	for name := range w.known {
+		if !w.present[name] {
+			w.s.violation("what became of %s is kept though it is gone", name)
+		}
+	}
 	for name := range w.locks {
 		if !w.present[name] {
 			w.s.violation("a lock without an entry: %s", name)
 		}
 	}
+}
+
+// wasPut says whether a value is there, or was.
+func (w *simWorld) wasPut(value string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.names[value] != ""
 }
 
 func (w *simWorld) empty() bool {

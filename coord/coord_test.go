@@ -133,3 +133,27 @@ func Example() {
 	// true 1 true
 	// two 1
 }
+
+// unanswered is a session whose commits get no answer before the caller gives up.
+type unanswered struct {
+	coord.Session
+	giveUp context.CancelFunc
+}
+
+func (s unanswered) Get(context.Context, string) (coord.Node, error) {
+	return coord.Node{}, coord.ErrNotExist
+}
+
+func (s unanswered) Commit(context.Context, ...coord.Op) ([]coord.Result, error) {
+	s.giveUp()
+	return nil, coord.ErrUnknown
+}
+
+// To the caller an ErrUnknown would mean that what it wanted to commit is in doubt.
+func TestFormatThatIsNotAnsweredIsNoDoubtOfTheCallers(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	err := coord.CheckFormat(ctx, unanswered{giveUp: cancel})
+	if !errors.Is(err, context.Canceled) || errors.Is(err, coord.ErrUnknown) {
+		t.Errorf("CheckFormat: %v", err)
+	}
+}

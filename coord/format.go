@@ -38,6 +38,9 @@ func CheckFormat(ctx context.Context, s Session) error {
 			return nil
 		case errors.Is(err, ErrExist), errors.Is(err, ErrUnknown) && ctx.Err() == nil:
 			// Another process was first, or it is there or not: read again.
+		case errors.Is(err, ErrUnknown):
+			// Whether it is there is nobody's question: no commit of the caller's is in doubt.
+			return fmt.Errorf("write %s: not answered (%v): %w", formatPath, err, ctx.Err())
 		default:
 			return fmt.Errorf("write %s: %w", formatPath, err)
 		}

@@ -50,6 +50,9 @@ func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 		if l, err := c.live(); l != nil || err != nil {
 			return l.orNil(), err
 		}
+		if c.store.simulated {
+			inTurn(ctx)
+		}
 		select {
 		case c.opening <- struct{}{}:
 		case <-c.gone:

@@ -41,6 +41,17 @@ func As(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
+// inTurn gives goroutines that one thing woke, say the end of their session,
+// instants of their own: who comes first is then the seed's choice.
+func inTurn(ctx context.Context) {
+	actor, _ := ctx.Value(actorKey{}).(string)
+	n := 1
+	for _, b := range []byte(actor) {
+		n = (n*31 + int(b)) % 997
+	}
+	time.Sleep(time.Duration(1 + 1024*n)) // further apart than their callers began
+}
+
 // fault is what becomes of a client's next commit.
 type fault struct {
 	apply bool

@@ -36,6 +36,7 @@ func (t *trace) add(st step) {
 	if st.q == nil {
 		return
 	}
+	t.text(st.q.actor)
 	t.text(st.q.kind)
 	for _, path := range st.q.where {
 		t.text(path)
@@ -69,7 +70,11 @@ func (t *trace) String() string {
 	var b strings.Builder
 	for i := max(0, t.steps-len(t.last)); i < t.steps; i++ {
 		st := t.last[i%len(t.last)]
-		fmt.Fprintf(&b, "%6d %12v %-10s %s", i+1, st.at, st.client, st.act)
+		who := st.client
+		if st.q != nil && st.q.actor != "" {
+			who += " " + st.q.actor
+		}
+		fmt.Fprintf(&b, "%6d %12v %-11s %s", i+1, st.at, who, st.act)
 		if q := st.q; q != nil {
 			fmt.Fprintf(&b, " %s", q.kind)
 			for _, path := range q.where {
