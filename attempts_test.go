@@ -334,3 +334,34 @@ func TestAnEntryThatCameBackIsTakenAlone(t *testing.T) {
 		}
 	})
 }
+
+// What TakeN has already is lost with the session, and says so at once: it does not
+// wait for the next session to see whether there is more.
+func TestTakeNDoesNotKeepBackWhatItHasWhileTheServiceIsAway(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		cl := b.client()
+		c := newCounting(cl)
+		q := b.on(c)
+		b.put(q, "a")
+		b.put(q, "b")
+		claimed := false
+		c.before = func(_ coord.Session, act, path string) {
+			if act == "commit" {
+				claimed = true
+			} else if claimed && act == "list" {
+				cl.Cut()
+			}
+		}
+		start := time.Now()
+		held, err := q.TakeN(b.ctx, 2)
+		if err != nil || len(held) != 1 {
+			t.Fatalf("TakeN = %v, %v", held, err)
+		}
+		if d := time.Since(start); d > 6*time.Second {
+			t.Errorf("returned after %v", d)
+		}
+		b.want(held[0].Consume(b.ctx), zkq.ErrLockLost)
+		c.before = nil
+		cl.Heal()
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -106,7 +107,9 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	if n == 1 || first.cameBack() {
 		return held, nil
 	}
-	more, err := q.tryTakeN(ctx, n-1, forBatch)
+	within, cancel := during(ctx, first.lock.Session())
+	defer cancel()
+	more, err := q.tryTakeN(within, n-1, forBatch)
 	if err != nil && !errors.Is(err, ErrEmpty) && ctx.Err() == nil {
 		// What is held is worth more than the news, which will show again.
 		return held, nil
@@ -142,6 +145,23 @@ func (q *LockingQueue) tryTakeN(ctx context.Context, n int, first purpose) ([]*H
 		return nil, fmt.Errorf("take from %s: %w", q.root, err)
 	}
 	return held, nil
+}
+
+// during ends ctx also with a session: with it is lost what was taken in it.
+func during(ctx context.Context, s coord.Session) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-s.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel()
+		watching.Wait()
+	}
 }
 
 // wait takes one entry by the view. Those who wait take turns, first come first
