@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
-	"strings"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/lock"
@@ -234,13 +232,12 @@ func findQueues(ctx context.Context, s coord.Session, dir string, queues *[]stri
 		}
 		for _, n := range l.Nodes {
 			name := path.Base(n.Path)
-			_, entry := priority.Parse(name)
-			switch {
-			case entry, name == dirEntries:
+			if _, entry := priority.Parse(name); entry || name == dirEntries {
 				found = found || dir != "/"
-			case strings.HasPrefix(name, priority.EntryPrefix), slices.Contains(reserved, name):
-			case dir == "/" && slices.Contains(reservedRoots, name):
-			default:
+				continue
+			}
+			// What no queue may be called is ours beside the entries, or a stranger's.
+			if _, err := CheckName(n.Path); err == nil {
 				below = append(below, n.Path)
 			}
 		}
