@@ -52,7 +52,7 @@ func etcd(t *testing.T) *service {
 	}
 	w := watch(t, admin, s.Root)
 	s.commits = func(t testing.TB) []testfleet.Commit { return w.take(t, admin) }
-	s.own = []fault{{"all is compacted and defragmented", func(t *trial) {
+	s.own = []fault{{"all is compacted and defragmented", 0, func(t *trial) {
 		// The watch has heard of all that was there before the fault.
 		if _, err := admin.Compact(within(t, patience), w.heard(), clientv3.WithCompactPhysical()); err != nil {
 			t.Fatal(err)

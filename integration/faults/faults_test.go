@@ -20,9 +20,16 @@ const patience = 60 * time.Second
 
 // fault is something that happens while queues are in use, and is over when do returns.
 type fault struct {
-	name string
-	do   func(*trial)
+	name  string
+	bound time.Duration // until every client writes again
+	do    func(*trial)
 }
+
+// The bounds: by a majority at once, or after a member that stands still, or a link, was noticed; for others the service has its own.
+const (
+	afterKill  = 5 * time.Second
+	afterPause = 8 * time.Second
+)
 
 // trial is one fault that happens to one service.
 type trial struct {
@@ -93,17 +100,17 @@ func (t *trial) eachFor(d time.Duration, do func(*testproxy.Link)) {
 }
 
 var faults = []fault{
-	{"the leader is killed", func(t *trial) { t.killFor(1500*time.Millisecond, t.leader()) }},
-	{"a follower is killed", func(t *trial) { t.killFor(1500*time.Millisecond, t.follower()) }},
-	{"a follower is away for many snapshots", func(t *trial) { t.killFor(4*time.Second, t.follower()) }},
-	{"the leader stands still for 1 s", func(t *trial) { t.pauseFor(time.Second, t.leader()) }},
-	{"the leader stands still for 6 s", func(t *trial) { t.pauseFor(6*time.Second, t.leader()) }},
-	{"a follower stands still for 6 s", func(t *trial) { t.pauseFor(6*time.Second, t.follower()) }},
-	{"the leader is cut off from its peers", func(t *trial) { t.cutFor(4*time.Second, t.leader(), false) }},
-	{"a follower is cut off from its peers", func(t *trial) { t.cutFor(4*time.Second, t.follower(), false) }},
-	{"the leader hears nothing from its peers", func(t *trial) { t.cutFor(4*time.Second, t.leader(), true) }},
-	{"a follower hears nothing from its peers", func(t *trial) { t.cutFor(4*time.Second, t.follower(), true) }},
-	{"all are cut off from each other", func(t *trial) {
+	{"the leader is killed", afterKill, func(t *trial) { t.killFor(1500*time.Millisecond, t.leader()) }},
+	{"a follower is killed", afterKill, func(t *trial) { t.killFor(1500*time.Millisecond, t.follower()) }},
+	{"a follower is away for many snapshots", 0, func(t *trial) { t.killFor(4*time.Second, t.follower()) }},
+	{"the leader stands still for 1 s", afterPause, func(t *trial) { t.pauseFor(time.Second, t.leader()) }},
+	{"the leader stands still for 6 s", afterPause, func(t *trial) { t.pauseFor(6*time.Second, t.leader()) }},
+	{"a follower stands still for 6 s", afterPause, func(t *trial) { t.pauseFor(6*time.Second, t.follower()) }},
+	{"the leader is cut off from its peers", 0, func(t *trial) { t.cutFor(4*time.Second, t.leader(), false) }},
+	{"a follower is cut off from its peers", 0, func(t *trial) { t.cutFor(4*time.Second, t.follower(), false) }},
+	{"the leader hears nothing from its peers", 0, func(t *trial) { t.cutFor(4*time.Second, t.leader(), true) }},
+	{"a follower hears nothing from its peers", 0, func(t *trial) { t.cutFor(4*time.Second, t.follower(), true) }},
+	{"all are cut off from each other", 0, func(t *trial) {
 		for _, m := range t.members() {
 			t.service.cutOff(t, m, false)
 		}
@@ -112,20 +119,20 @@ var faults = []fault{
 		t.leader()
 		t.Excuse(t.Clients...)
 	}},
-	{"all are killed", func(t *trial) {
+	{"all are killed", 0, func(t *trial) {
 		for _, m := range t.members() {
 			m.Kill()
 		}
 		t.leader()
 		t.Excuse(t.Clients...)
 	}},
-	{"all are restarted, one by one", func(t *trial) {
+	{"all are restarted, one by one", 0, func(t *trial) {
 		for _, m := range t.members() {
 			m.Terminate()
 			t.leader()
 		}
 	}},
-	{"the leader is killed while another stands still", func(t *trial) {
+	{"the leader is killed while another stands still", 0, func(t *trial) {
 		other := t.follower()
 		other.Pause()
 		leader := t.service.leads(t)
@@ -137,38 +144,38 @@ var faults = []fault{
 		t.leader()
 		t.Excuse(t.Clients...)
 	}},
-	{"a client is cut off for 1 s", func(t *trial) { t.For(time.Second, t.Victim(), t.Victim().Link.Cut) }},
-	{"a client is cut off beyond its session", func(t *trial) { t.For(t.Beyond(), t.Victim(), t.Victim().Link.Cut) }},
-	{"a client's requests wait beyond its session", func(t *trial) { t.For(t.Beyond(), t.Victim(), t.Victim().Link.HoldRequests) }},
-	{"a client hears nothing for 2 s", func(t *trial) { t.For(2*time.Second, t.Victim(), t.Victim().Link.HoldReplies) }},
-	{"answers to puts are lost", func(t *trial) { t.lose(5, puts) }},
-	{"answers to claims and finishes are lost", func(t *trial) { t.lose(8, locks) }},
-	{"connections are reset, again and again", func(t *trial) {
+	{"a client is cut off for 1 s", 0, func(t *trial) { t.For(time.Second, t.Victim(), t.Victim().Link.Cut) }},
+	{"a client is cut off beyond its session", 0, func(t *trial) { t.For(t.Beyond(), t.Victim(), t.Victim().Link.Cut) }},
+	{"a client's requests wait beyond its session", 0, func(t *trial) { t.For(t.Beyond(), t.Victim(), t.Victim().Link.HoldRequests) }},
+	{"a client hears nothing for 2 s", 0, func(t *trial) { t.For(2*time.Second, t.Victim(), t.Victim().Link.HoldReplies) }},
+	{"answers to puts are lost", 0, func(t *trial) { t.lose(5, puts) }},
+	{"answers to claims and finishes are lost", 0, func(t *trial) { t.lose(8, locks) }},
+	{"connections are reset, again and again", 0, func(t *trial) {
 		for range 8 {
 			t.eachFor(250*time.Millisecond, (*testproxy.Link).Reset)
 		}
 	}},
-	{"connections end in the middle of messages", func(t *trial) {
+	{"connections end in the middle of messages", 0, func(t *trial) {
 		for n := range 6 {
 			t.eachFor(250*time.Millisecond, func(l *testproxy.Link) { l.CutAfter(testproxy.Direction(n%2), 100+77*n) })
 		}
 	}},
-	{"everything takes 200 ms longer", func(t *trial) {
+	{"everything takes 200 ms longer", 0, func(t *trial) {
 		t.eachFor(3*time.Second, func(l *testproxy.Link) {
 			l.Delay(testproxy.Requests, 100*time.Millisecond)
 			l.Delay(testproxy.Replies, 100*time.Millisecond)
 		})
 	}},
-	{"a client's words are dropped for 1 s", func(t *trial) {
+	{"a client's words are dropped for 1 s", 0, func(t *trial) {
 		t.For(time.Second, t.Victim(), func() { t.Victim().Link.Drop(testproxy.Requests) })
 	}},
-	{"a worker process is killed", func(t *trial) {
+	{"a worker process is killed", 0, func(t *trial) {
 		t.Victim().Kill()
 		time.Sleep(time.Second)
 		t.Launch(t, t.Victim())
 		t.Excuse(t.Victim())
 	}},
-	{"a worker process stands still beyond its session", func(t *trial) {
+	{"a worker process stands still beyond its session", 0, func(t *trial) {
 		t.Victim().Stop(t)
 		time.Sleep(t.Beyond())
 		t.Victim().Continue(t)
@@ -226,7 +233,7 @@ func survive(t *testing.T, s *service) testfleet.Sum {
 	var all []testfleet.Fault
 	for _, list := range [][]fault{faults, s.own} {
 		for _, one := range list {
-			all = append(all, testfleet.Fault{Name: one.name, Do: func(t *testfleet.Trial) { one.do(&trial{t, s}) }})
+			all = append(all, testfleet.Fault{Name: one.name, Bound: one.bound, Do: func(t *testfleet.Trial) { one.do(&trial{t, s}) }})
 		}
 	}
 	sum := f.Endure(t, all, func(t testing.TB) { s.leader(t) })

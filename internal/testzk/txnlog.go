@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/adler32"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,48 +206,45 @@ func (j *jute) bytes() []byte {
 
 // Log is what the cluster has committed after a zxid, in that order, as its members have written it down. All must serve.
 //
-// Of an epoch that is over, that is what its successor's leader began with, and wrote into a snapshot whose name tells how far
-// it goes. What is in logs beyond that was proposed in vain, even where a majority has it: a follower of 3.8.0 may still write
-// such things down after it has told the others, for the election, how far it has come (ZOOKEEPER-4712). Of the epoch that
-// lasts it is what a majority has.
+// What a majority has written is committed. What one member alone has, is if another was given it in a snapshot, whose name
+// tells how far it goes; else it was proposed in vain, by a leader that was none any more. (Its own snapshots tell nothing: when
+// it steps down it applies all that it has, before it hears what holds.)
 func (c *Cluster) Log(after int64) ([]Txn, error) {
-	counts, by := make(map[int64]int), make(map[int64]Txn)
-	snapped := make(map[int64]int64) // the last zxid of each epoch that a snapshot has
-	var epoch int64                  // that lasts
-	for _, m := range c.Members {
+	logs := make([][]Txn, len(c.Members))
+	snapped := make([]map[int64]int64, len(c.Members)) // the last zxid of each epoch that a snapshot has
+	writers := make(map[int64]int)
+	for i, m := range c.Members {
 		data := filepath.Join(m.dir, "data")
-		txns, err := ReadLog(data, after)
-		if err != nil {
+		var err error
+		if logs[i], err = ReadLog(data, after); err != nil {
 			return nil, err
 		}
-		for _, t := range txns {
-			counts[t.Zxid]++
-			by[t.Zxid] = t
+		for _, t := range logs[i] {
+			writers[t.Zxid]++
 		}
 		snapshots, err := filepath.Glob(filepath.Join(data, "version-2", "snapshot.*"))
 		if err != nil {
 			return nil, err
 		}
+		snapped[i] = make(map[int64]int64)
 		for _, file := range snapshots {
 			zxid := named(file)
-			snapped[zxid>>32] = max(snapped[zxid>>32], zxid)
-		}
-		b, err := os.ReadFile(filepath.Join(data, "version-2", "currentEpoch"))
-		if err != nil {
-			return nil, err
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-		if err != nil {
-			return nil, err
-		}
-		epoch = max(epoch, n)
-	}
-	var all []Txn
-	for zxid, n := range counts {
-		if zxid>>32 < epoch && zxid <= snapped[zxid>>32] || zxid>>32 == epoch && n > len(c.Members)/2 {
-			all = append(all, by[zxid])
+			snapped[i][zxid>>32] = max(snapped[i][zxid>>32], zxid)
 		}
 	}
+	committed := make(map[int64]Txn)
+	for i, log := range logs {
+		for _, t := range log {
+			holds := writers[t.Zxid] > len(c.Members)/2
+			for j, s := range snapped {
+				holds = holds || j != i && t.Zxid <= s[t.Zxid>>32]
+			}
+			if holds {
+				committed[t.Zxid] = t
+			}
+		}
+	}
+	all := slices.Collect(maps.Values(committed))
 	slices.SortFunc(all, func(a, b Txn) int { return cmp.Compare(a.Zxid, b.Zxid) })
 	last := after
 	for _, t := range all {
