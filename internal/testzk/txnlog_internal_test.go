@@ -1,7 +1,9 @@
 package testzk
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/adler32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -134,5 +136,93 @@ func TestCutOffLeaderIsReplaced(t *testing.T) {
 		if old, err = c.Leader(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// write writes a log of transactions that create nodes of their zxids' names, and snapshots of the names given.
+func write(t *testing.T, dir string, zxids []int64, snapshots ...string) {
+	t.Helper()
+	dir = filepath.Join(dir, "data", "version-2")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := func(b []byte, s string) []byte {
+		return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+	}
+	log := append([]byte("ZKLG\x00\x00\x00\x02"), make([]byte, 8)...)
+	for _, zxid := range zxids {
+		txn := make([]byte, 8+4) // whose it is, and its number
+		txn = binary.BigEndian.AppendUint64(txn, uint64(zxid))
+		txn = binary.BigEndian.AppendUint64(txn, 0) // when
+		txn = binary.BigEndian.AppendUint32(txn, txnCreate)
+		txn = text(text(txn, fmt.Sprintf("/%x", zxid)), "value")
+		txn = append(txn, 0, 0, 0, 0 /* access control */, 0 /* ephemeral */, 0, 0, 0, 0 /* the parent's version */)
+		log = binary.BigEndian.AppendUint64(log, uint64(adler32.Checksum(txn)))
+		log = binary.BigEndian.AppendUint32(log, uint32(len(txn)))
+		log = append(append(log, txn...), 'B')
+	}
+	files := map[string][]byte{fmt.Sprintf("log.%x", zxids[0]): append(log, make([]byte, 100)...)}
+	for _, name := range snapshots {
+		files[name] = nil
+	}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWhatWasProposedInVainIsNotInTheLog(t *testing.T) {
+	const e1, e2 = int64(1) << 32, int64(2) << 32
+	for _, c := range []struct {
+		name  string
+		write func(t *testing.T, a, b, c string)
+		want  []int64 // nil: an error
+	}{
+		{"a majority has it", func(t *testing.T, a, b, c string) {
+			write(t, a, []int64{e1 + 1, e1 + 2})
+			write(t, b, []int64{e1 + 1, e1 + 2, e2 + 1})
+			write(t, c, []int64{e1 + 1, e2 + 1})
+		}, []int64{e1 + 1, e1 + 2, e2 + 1}},
+		{"one has it, and a snapshot of its own", func(t *testing.T, a, b, c string) {
+			write(t, a, []int64{e1 + 1, e1 + 2, e1 + 3, e2 + 1}, "snapshot.100000003")
+			write(t, b, []int64{e1 + 1, e2 + 1}, "snapshot.100000001")
+			write(t, c, []int64{e1 + 1, e2 + 1})
+		}, []int64{e1 + 1, e2 + 1}},
+		{"one has it, and another a snapshot with it", func(t *testing.T, a, b, c string) {
+			write(t, a, []int64{e1 + 1, e1 + 2, e1 + 3, e2 + 1})
+			write(t, b, []int64{e1 + 1, e2 + 1}, "snapshot.100000002")
+			write(t, c, []int64{e1 + 1, e2 + 1})
+		}, []int64{e1 + 1, e1 + 2, e2 + 1}},
+		{"something is missing", func(t *testing.T, a, b, c string) {
+			write(t, a, []int64{e1 + 1, e1 + 3})
+			write(t, b, []int64{e1 + 1, e1 + 3})
+			write(t, c, []int64{e1 + 1})
+		}, nil},
+		{"the beginning of an epoch is missing", func(t *testing.T, a, b, c string) {
+			write(t, a, []int64{e1 + 1, e2 + 2})
+			write(t, b, []int64{e1 + 1, e2 + 2})
+			write(t, c, []int64{e1 + 1})
+		}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			cluster := &Cluster{}
+			for i := range 3 {
+				cluster.Members = append(cluster.Members, &Member{number: i, dir: filepath.Join(dir, fmt.Sprint(i))})
+			}
+			c.write(t, cluster.Members[0].dir, cluster.Members[1].dir, cluster.Members[2].dir)
+			txns, err := cluster.Log(0)
+			var got []int64
+			for _, x := range txns {
+				got = append(got, x.Zxid)
+				if want := fmt.Sprintf("/%x", x.Zxid); x.Changes[0].Path != want {
+					t.Errorf("%q was created, want %q", x.Changes[0].Path, want)
+				}
+			}
+			if !slices.Equal(got, c.want) || (err != nil) != (c.want == nil) {
+				t.Errorf("%x, %v; want %x", got, err, c.want)
+			}
+		})
 	}
 }
