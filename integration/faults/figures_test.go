@@ -20,8 +20,8 @@ import (
 	"github.com/zkq/zkq/internal/testproxy"
 )
 
-// TestPromisedFiguresHold measures what is promised in numbers, on both services.
-func TestPromisedFiguresHold(t *testing.T) {
+// TestFigures measures what is promised in numbers, on both services.
+func TestFigures(t *testing.T) {
 	for i, start := range []func(*testing.T) *service{zooKeeper, etcd} {
 		t.Run([]string{testfleet.ZooKeeper, testfleet.Etcd}[i], func(t *testing.T) {
 			s := start(t)
