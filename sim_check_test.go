@@ -14,6 +14,7 @@ func (s *simulation) check() {
 		return
 	}
 	s.checkHolds()
+	s.checkDeaths()
 	s.checkOrder()
 	ops := s.entryOps()
 	s.checkEntries(ops)

@@ -51,24 +51,20 @@ func (s *simulation) entryOps() map[string][]entryOp {
 			}
 		}
 	}
-	type claim struct {
-		name string
-		k    int
-	}
-	unlocked := make(map[claim]bool)
+	unlocked := make(map[simClaim]bool)
 	for _, e := range s.world.log {
 		if e.kind == opUnlock && !e.other {
-			unlocked[claim{e.name, e.k}] = true
+			unlocked[simClaim{e.name, e.k}] = true
 		}
 	}
-	held := make(map[claim]*simHold)
+	held := make(map[simClaim]*simHold)
 	for _, h := range s.holds {
-		held[claim{h.name, h.deliveries}] = h
+		held[simClaim{h.name, h.deliveries}] = h
 		add(entryOp{client: h.client, kind: opClaim, name: h.name, k: h.deliveries, fresh: h.fresh, call: h.call, ret: h.from})
 		kind, happened := opRemove, h.outcome == "ok"
 		if h.act == "release" || h.act == "fail" {
 			// It is content, too, when an entry that it asked for twice is not its own any more.
-			kind, happened = opUnlock, happened && unlocked[claim{h.name, h.deliveries}]
+			kind, happened = opUnlock, happened && unlocked[simClaim{h.name, h.deliveries}]
 		}
 		if happened || h.outcome == "unknown" {
 			add(entryOp{client: h.client, kind: kind, name: h.name, k: h.deliveries, unknown: h.outcome == "unknown", call: h.until, ret: h.ret})
@@ -76,7 +72,7 @@ func (s *simulation) entryOps() map[string][]entryOp {
 	}
 	for _, e := range s.world.log {
 		// Whoever holds it says himself what he did to it.
-		if held[claim{e.name, e.k}] == nil || e.other && e.kind != opClaim {
+		if held[simClaim{e.name, e.k}] == nil || e.other && e.kind != opClaim {
 			add(entryOp{client: "service", kind: e.kind, name: e.name, k: e.k, call: e.at, ret: e.at})
 		}
 	}

@@ -22,6 +22,7 @@ type simPlan struct {
 	plain  bool // Queue, and not LockingQueue
 	strict bool
 	admin  bool // somebody takes entries from their holders by hand
+	deaths simDeaths
 
 	deliveries int // after which an entry is dead; 0: never
 
@@ -82,6 +83,9 @@ func newSimPlan(seed uint64) *simPlan {
 		}
 		p.processes = append(p.processes, m)
 	}
+	if !p.plain {
+		p.deaths = newSimDeaths(seed)
+	}
 	return p
 }
 
@@ -114,8 +118,15 @@ func (p *simPlan) leaveOut(part string) error {
 		f.SetZero()
 		return nil
 	}
-	if what == "admin" {
+	switch what {
+	case "admin":
 		p.admin = false
+		return nil
+	case "requeue":
+		p.deaths.requeue = false
+		return nil
+	case "batch":
+		p.deaths.batch = 1
 		return nil
 	}
 	n, err := strconv.ParseUint(arg, 10, 32)
@@ -157,6 +168,12 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	}
 	if p.admin {
 		add("admin")
+	}
+	if p.deaths.requeue {
+		add("requeue")
+	}
+	if p.deaths.batch > 1 {
+		add("batch")
 	}
 	rates := reflect.ValueOf(p.rates)
 	for i := range rates.NumField() {

@@ -30,6 +30,8 @@ type simulation struct {
 	puts   []*simPut
 	holds  []*simHold
 	gets   []*simGet
+
+	requeues []*simRequeue
 }
 
 // violation is something that must not be. Two of one kind fail in the same way.
@@ -149,6 +151,12 @@ func (s *simulation) run(ctx context.Context) {
 	}
 	if s.plan.admin {
 		s.spawn(&wg, func() { s.administer(faulty, rand.New(rand.NewPCG(s.plan.seed, 5))) })
+	}
+	if s.plan.deaths.requeue {
+		for n := range 2 {
+			s.spawn(&wg, func() { s.exhume(faulty, n) })
+			time.Sleep(time.Millisecond)
+		}
 	}
 	time.Sleep(s.plan.faulty)
 	calm()
@@ -363,13 +371,13 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			waiting, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
 		}
 		hold := &simHold{client: p.name + " " + actor, call: p.s.now(), fresh: p.s.plan.strict}
-		var h *zkq.Held
+		var held []*zkq.Held
 		var err error
 		if rng.IntN(4) == 0 {
 			hold.fresh = true
-			h, err = q.TryTake(waiting)
+			held, err = q.TryTakeN(waiting, p.s.plan.deaths.batch)
 		} else {
-			h, err = q.Take(waiting)
+			held, err = q.TakeN(waiting, p.s.plan.deaths.batch)
 		}
 		ended := waiting.Err() != nil
 		cancel()
@@ -386,26 +394,50 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			simSleep(ctx, time.Duration(1+rng.IntN(500))*time.Millisecond)
 			continue
 		}
-		hold.name, hold.deliveries, hold.token, hold.from = h.Name, h.Deliveries, h.Token, p.s.now()
-		p.work(ctx, faulty, n, h, hold, rng)
+		p.s.taken(held)
+		var holds []*simHold
+		for i, h := range held {
+			one := *hold
+			one.name, one.deliveries, one.token, one.from, one.fresh = h.Name, h.Deliveries, h.Token, p.s.now(), hold.fresh && i == 0
+			holds = append(holds, &one)
+		}
+		p.s.mu.Lock()
+		p.s.holds = append(p.s.holds, holds...)
+		p.s.mu.Unlock()
+		var working []context.Context
+		var done []context.CancelFunc
+		for i, h := range held {
+			one, cancel := h.Context(ctx)
+			context.AfterFunc(one, func() { p.s.told(holds[i]) }) // while it works on another, perhaps
+			working, done = append(working, one), append(done, cancel)
+		}
+		for i, h := range held {
+			p.work(ctx, faulty, working[i], n, h, holds[i], rng)
+			done[i]()
+		}
 	}
 }
 
-func (p *simProcess) work(ctx, faulty context.Context, n int, h *zkq.Held, hold *simHold, rng *rand.Rand) {
-	p.s.mu.Lock()
-	p.s.holds = append(p.s.holds, hold)
-	p.s.mu.Unlock()
+// told notes that a holder knows now that he holds the entry no more, or that he
+// asks to finish.
+func (s *simulation) told(h *simHold) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.until == 0 {
+		h.until = s.now()
+	}
+}
+
+func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.Held, hold *simHold, rng *rand.Rand) {
 	if h.Deliveries > 1 {
 		p.s.count("redelivered")
 	}
-	working, cancel := h.Context(ctx)
-	defer cancel()
 	d := time.Duration(rng.IntN(300)) * time.Millisecond
 	if faulty.Err() == nil && rng.IntN(5) == 0 {
 		d = time.Duration(rng.IntN(9000)) * time.Millisecond
 	}
 	simSleep(working, d)
-	hold.until = p.s.now()
+	p.s.told(hold)
 	time.Sleep(time.Duration(1 + n)) // as simTurn, but so that the two add up to no other's
 	act, finish := "consume", h.Consume
 	if faulty.Err() == nil && rng.IntN(3) == 0 {

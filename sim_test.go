@@ -156,6 +156,7 @@ func (r *simRun) sumUp(t *testing.T) {
 		"put ok", "put unknown", "batch ok", "consume ok", "consume lost", "consume unknown", "release ok", "take cancelled", "empty", "len",
 		"redelivered", "crash", "expired", "broken", "removed by hand", "got", "get unknown", "get failed",
 		"put resolved ok", "put resolved void", "put again ok", "get resolved ok", "get resolved void", "fail ok", "bury ok", "window",
+		"fail unknown", "bury unknown", "worn out", "requeue ok", "taken together",
 	} {
 		if r.total[what] == 0 {
 			t.Errorf("no schedule had a %q", what)

@@ -31,6 +31,7 @@ type simWorld struct {
 	counted map[string][]int // entry: of each claim, the deliveries before it that count
 	log     []simEvent
 	sizes   []simSize
+	graves  simGraves
 }
 
 // simEvent is a step in the life of an entry.
@@ -61,6 +62,7 @@ func newSimWorld(s *simulation) simWorld {
 	return simWorld{
 		s: s, plain: s.plan.plain, names: make(map[string]string), present: make(map[string]bool), locks: make(map[string]string),
 		removed: make(map[string]removal), claims: make(map[string]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), sizes: []simSize{{}},
+		graves: newSimGraves(s),
 	}
 }
 
@@ -71,12 +73,16 @@ func (w *simWorld) applied(a coordtest.Applied) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.plain {
+	switch {
+	case w.plain:
 		w.appliedPlain(a)
-	} else {
+		w.created(a)
+	case w.graves.applied(a, w.claims):
+		w.risen(a)
+	default:
 		w.appliedLocking(a)
+		w.created(a)
 	}
-	w.created(a)
 	now := w.s.now()
 	if last := w.sizes[len(w.sizes)-1]; last.entries != len(w.present) || last.available != len(w.present)-len(w.locks) {
 		w.sizes = append(w.sizes, simSize{now, len(w.present), len(w.present) - len(w.locks)})
@@ -110,6 +116,17 @@ func (w *simWorld) created(a coordtest.Applied) {
 			if of, rest, _ := strings.Cut(string(op.Value), ":"); of != batch || !strings.HasSuffix(rest, " of "+string(rune('0'+n))) {
 				w.s.violation("%q was put in a commit with %d others", op.Value, n-1)
 			}
+		}
+	}
+}
+
+// risen is created for what was dead.
+func (w *simWorld) risen(a coordtest.Applied) {
+	for i, op := range a.Ops {
+		if op.Kind == coord.KindSequential {
+			name := strings.TrimPrefix(a.Results[i].Path, simEntries)
+			w.present[name] = true
+			w.log = append(w.log, simEvent{at: w.s.now(), name: name, kind: opPut})
 		}
 	}
 }

@@ -1,0 +1,276 @@
+package zkq_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// simDeaths is what a plan has besides of the dead, and of batches.
+type simDeaths struct {
+	requeue bool // somebody makes dead entries ready again
+	batch   int  // entries that a worker takes at once
+}
+
+// newSimDeaths draws from a source of its own.
+func newSimDeaths(seed uint64) simDeaths {
+	rng := rand.New(rand.NewPCG(seed, 9))
+	d := simDeaths{requeue: rng.IntN(3) > 0, batch: 1}
+	if rng.IntN(3) == 0 {
+		d.batch = 2 + rng.IntN(2)
+	}
+	return d
+}
+
+// taken looks at what was taken at once.
+func (s *simulation) taken(held []*zkq.Held) {
+	if len(held) < 2 {
+		return
+	}
+	s.count("taken together")
+	for _, h := range held {
+		if h.Deliveries > 1 {
+			s.violation("%s came back (delivery %d) and was taken with %d others", h.Name, h.Deliveries, len(held)-1)
+		}
+	}
+}
+
+// simClaim is one claim of an entry: its number.
+type simClaim struct {
+	name string
+	k    int
+}
+
+// simGraves is what the service applied to the dead and to the attempts.
+type simGraves struct {
+	s        *simulation
+	values   map[string]string      // of entries
+	attempts map[string]simAttempts // of entries
+	dead     map[string]string      // dead entry: its value among the living
+	risen    map[string]string      // dead entry that was requeued: its new name
+	worn     map[simClaim]bool      // the entry had reached the ceiling before
+	failed   map[simClaim]bool      // the claim was counted as a failure
+	died     map[simClaim]bool
+}
+
+type simAttempts struct {
+	Failures, Forgiven int
+	Reason             string
+}
+
+const simDead, simAttemptsDir = "/jobs/dead/", "/jobs/attempts/"
+
+func newSimGraves(s *simulation) simGraves {
+	return simGraves{
+		s: s, values: make(map[string]string), attempts: make(map[string]simAttempts), dead: make(map[string]string), risen: make(map[string]string),
+		worn: make(map[simClaim]bool), failed: make(map[simClaim]bool), died: make(map[simClaim]bool),
+	}
+}
+
+// applied follows a commit; claims are those before it. It says whether the commit
+// made a dead entry ready again.
+func (g *simGraves) applied(a coordtest.Applied, claims map[string]int) (rose bool) {
+	ops := make(map[string]coord.Op)
+	var died, risen []string
+	byHand := false
+	for i, op := range a.Ops {
+		if op.Kind == coord.KindSequential {
+			g.values[strings.TrimPrefix(a.Results[i].Path, simEntries)] = string(op.Value)
+			continue
+		}
+		ops[op.Path] = op
+		byHand = byHand || strings.HasPrefix(op.Path, "/jobs/broken/")
+		if name, ok := strings.CutPrefix(op.Path, simDead); ok && op.Kind == coord.KindDelete {
+			risen = append(risen, name)
+		} else if ok {
+			died = append(died, name)
+		}
+	}
+	for _, name := range died {
+		g.buried(name, ops, claims)
+	}
+	for _, name := range risen {
+		g.rose(name, a)
+	}
+	for path, op := range ops {
+		if name, ok := strings.CutPrefix(path, simEntries); ok {
+			g.wrote(name, op.Kind, ops, claims, byHand)
+		}
+		if name, ok := strings.CutPrefix(path, simAttemptsDir); ok && ops[simEntries+name].Kind == 0 {
+			g.s.violation("the attempts of %s were written without it: %v", name, a.Ops)
+		}
+	}
+	return len(risen) > 0
+}
+
+// buried: an entry comes to the dead as it was, in the commit in which it goes.
+func (g *simGraves) buried(dead string, ops map[string]coord.Op, claims map[string]int) {
+	_, name, _ := strings.Cut(dead, "-")
+	if ops[simEntries+name].Kind != coord.KindDelete || ops[simTaken+name].Kind != coord.KindDelete {
+		g.s.violation("%s is dead and was not removed with it", name)
+	}
+	value := string(ops[simDead+dead].Value)
+	text, body, _ := strings.Cut(value, "}")
+	_, text, _ = strings.Cut(text, "{")
+	var h struct{ Failures, Deliveries int }
+	if err := json.Unmarshal([]byte("{"+text+"}"), &h); err != nil || body != g.values[name] {
+		g.s.violation("%q died as %q: %v", g.values[name], value, err)
+	}
+	this := simClaim{name, claims[name]}
+	counted := 1 // by who held it, or not by who only moved it
+	if g.worn[this] {
+		counted = 0
+		g.s.count("worn out")
+	}
+	if h.Deliveries != claims[name]-1+counted || h.Failures != g.attempts[name].Failures+counted {
+		g.s.violation("%s died after %d claims and %+v as %+v", name, claims[name], g.attempts[name], h)
+	}
+	g.dead[dead], g.died[this] = body, true
+}
+
+// rose: a dead entry is made ready as it was, once.
+func (g *simGraves) rose(dead string, a coordtest.Applied) {
+	for i, op := range a.Ops {
+		if op.Kind != coord.KindSequential {
+			continue
+		}
+		if value, ok := g.dead[dead]; !ok || value != string(op.Value) || g.risen[dead] != "" {
+			g.s.violation("%s, which was %q (%v), came back as %q", dead, value, ok, op.Value)
+		}
+		g.risen[dead] = strings.TrimPrefix(a.Results[i].Path, simEntries)
+		delete(g.dead, dead)
+		g.s.count("requeued")
+		return
+	}
+	g.s.violation("%s is gone from the dead, and nothing came of it", dead)
+}
+
+// wrote: what is known of an entry's deliveries changes when it is given back, by
+// one, and goes with it.
+func (g *simGraves) wrote(name string, entry coord.Kind, ops map[string]coord.Op, claims map[string]int, byHand bool) {
+	before, had := g.attempts[name]
+	note, noted := ops[simAttemptsDir+name]
+	switch {
+	case entry == coord.KindTouch:
+		next := simClaim{name, claims[name] + 1}
+		if c := g.s.plan.deliveries; c > 0 && claims[name]-before.Forgiven >= c {
+			g.worn[next] = true
+		}
+	case entry == coord.KindDelete:
+		if noted != had || noted && note.Kind != coord.KindDelete {
+			g.s.violation("%s was removed, and its attempts are left", name)
+		}
+		delete(g.attempts, name)
+		return
+	case entry == coord.KindCheck && ops[simTaken+name].Kind == coord.KindDelete && !byHand:
+		var now simAttempts
+		if err := json.Unmarshal(note.Value, &now); !noted || err != nil || now.Failures+now.Forgiven != before.Failures+before.Forgiven+1 {
+			g.s.violation("%s was given back with attempts %+v, and then %s", name, before, note.Value)
+		}
+		if now.Failures > before.Failures {
+			g.failed[simClaim{name, claims[name]}] = true
+		}
+		g.attempts[name] = now
+		return
+	}
+	if noted {
+		g.s.violation("the attempts of %s were written when it was not given back", name)
+	}
+}
+
+// exhume makes dead entries ready again, two at a time, who may meet at one.
+func (s *simulation) exhume(ctx context.Context, n int) {
+	client := fmt.Sprint("undertaker", n)
+	c := s.sim.Open(client)
+	defer c.Close()
+	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 2+n)), zkq.Producer(fmt.Sprintf("%016x", 2+n)))
+	defer q.Close()
+	ctx = coordtest.As(ctx, client)
+	rng := rand.New(rand.NewPCG(s.plan.seed, 10+uint64(n)))
+	for ctx.Err() == nil {
+		simSleep(ctx, time.Duration(1+rng.IntN(2000))*time.Millisecond)
+		var dead []string
+		for e, err := range q.Entries(ctx, zkq.StateDead) {
+			if err == nil {
+				dead = append(dead, e.Name)
+			}
+		}
+		if len(dead) == 0 {
+			continue
+		}
+		r := &simRequeue{dead: dead[rng.IntN(len(dead))]}
+		trying, cancel := ctx, context.CancelFunc(func() {})
+		if rng.IntN(3) == 0 {
+			trying, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(2000))*time.Millisecond)
+		}
+		var err error
+		r.name, err = q.Requeue(trying, r.dead)
+		cancel()
+		r.ok, r.unknown = err == nil, errors.Is(err, zkq.ErrUnknown)
+		s.mu.Lock()
+		s.requeues = append(s.requeues, r)
+		s.mu.Unlock()
+		if r.ok {
+			s.count("requeue ok")
+		}
+	}
+}
+
+// simRequeue is a requeue as its caller saw it.
+type simRequeue struct {
+	dead, name  string
+	ok, unknown bool
+}
+
+// checkDeaths: nobody was handed what had reached the ceiling, nothing died that
+// had not, and what was said of it is true.
+func (s *simulation) checkDeaths() {
+	g := &s.world.graves
+	held := make(map[simClaim]*simHold)
+	for _, h := range s.holds {
+		this := simClaim{h.name, h.deliveries}
+		held[this] = h
+		if g.worn[this] {
+			s.violation("%s was handed out (delivery %d) when it had reached the ceiling", h.name, h.deliveries)
+		}
+		switch said := h.act + " " + h.outcome; {
+		case said == "fail ok" && !g.failed[this]:
+			s.violation("a failure of %s (delivery %d) was not counted", h.name, h.deliveries)
+		case said == "bury ok" && !g.died[this]:
+			s.violation("%s (delivery %d) was buried, and is not dead", h.name, h.deliveries)
+		case h.act != "fail" && g.failed[this]:
+			s.violation("a %s of %s (delivery %d) is a failure", h.act, h.name, h.deliveries)
+		case h.act != "bury" && g.died[this]:
+			s.violation("%s (delivery %d) died of a %s", h.name, h.deliveries, h.act)
+		}
+	}
+	for this := range g.died {
+		if held[this] == nil && !g.worn[this] {
+			s.violation("%s (delivery %d) died, and nobody buried it", this.name, this.k)
+		}
+	}
+	oks, doubts := make(map[string]int), make(map[string]int)
+	for _, r := range s.requeues {
+		switch name := g.risen[r.dead]; {
+		case r.ok:
+			if oks[r.dead]++; name == "" || oks[r.dead] > 1 || r.name != "" && r.name != name {
+				s.violation("%s was requeued as %q, and rose as %q, for the %d. time", r.dead, r.name, name, oks[r.dead])
+			}
+		case r.unknown:
+			doubts[r.dead]++
+		}
+	}
+	for dead := range g.risen {
+		if oks[dead]+doubts[dead] == 0 {
+			s.violation("%s rose, and nobody requeued it", dead)
+		}
+	}
+}
