@@ -27,7 +27,8 @@ type options struct {
 func Strict() Option { return func(o *options) { o.strict = true } }
 
 // Warn has f told, once for each, about nodes among the entries that are not
-// entries; they are skipped. Stat, Entries and Purge also tell about persistent nodes
+// entries; they are skipped. A take tells about those that it comes across, Stat
+// about all, up to a thousand. Stat, Entries and Purge also tell about persistent nodes
 // among the locks that are none: an entry of that name is never taken, until
 // somebody removes the node. f is called from the goroutine that met the node
 // and must not use the queue.
