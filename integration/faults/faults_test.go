@@ -192,21 +192,24 @@ func TestQueuesSurviveFaults(t *testing.T) {
 		}
 	}
 	var sums [3]testfleet.Sum
-	// Both clusters at a time, and then the embedded store.
-	t.Run("of clusters", func(t *testing.T) {
-		for i, start := range []func(*testing.T) *service{zooKeeper, etcd} {
-			name := []string{testfleet.ZooKeeper, testfleet.Etcd}[i]
-			t.Run(name, func(t *testing.T) {
+	// All three at a time.
+	t.Run("of", func(t *testing.T) {
+		for i, suffer := range []struct {
+			name string
+			once func(*testing.T) testfleet.Sum
+		}{
+			{testfleet.ZooKeeper, func(t *testing.T) testfleet.Sum { return survive(t, zooKeeper(t)) }},
+			{testfleet.Etcd, func(t *testing.T) testfleet.Sum { return survive(t, etcd(t)) }},
+			{testfleet.Embedded, surviveOwners},
+		} {
+			t.Run(suffer.name, func(t *testing.T) {
 				t.Parallel()
 				for round := range rounds {
-					t.Run(fmt.Sprint(round+1), func(t *testing.T) { sums[i].Add(survive(t, start(t))) })
+					t.Run(fmt.Sprint(round+1), func(t *testing.T) { sums[i].Add(suffer.once(t)) })
 				}
 			})
 		}
 	})
-	for round := range rounds {
-		t.Run(fmt.Sprintf("of the embedded store/%d", round+1), func(t *testing.T) { sums[2].Add(surviveOwners(t)) })
-	}
 	var all testfleet.Sum
 	for _, s := range sums {
 		all.Add(s)

@@ -24,6 +24,7 @@ import (
 func TestFigures(t *testing.T) {
 	for i, start := range []func(*testing.T) *service{zooKeeper, etcd} {
 		t.Run([]string{testfleet.ZooKeeper, testfleet.Etcd}[i], func(t *testing.T) {
+			t.Parallel()
 			s := start(t)
 			s.Session = 3 * time.Second
 			for _, figure := range []struct {
