@@ -4,10 +4,12 @@ package faults
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -215,10 +217,13 @@ func TestQueuesSurviveFaults(t *testing.T) {
 		all.Add(s)
 	}
 	fmt.Println(all)
-	if want := rounds * (2*len(faults) + 1 + len(ownerFaults)); all.Faults != want {
+	if want := rounds * (2*len(faults) + 1 + len(ownerFaults)); whole() && all.Faults != want {
 		t.Errorf("%d faults happened, want %d", all.Faults, want)
 	}
 }
+
+// whole says that no part of a test was chosen by -run.
+func whole() bool { return !strings.Contains(flag.Lookup("test.run").Value.String(), "/") }
 
 // survive lets every fault happen to a cluster, and holds what it committed against what the clients were told.
 func survive(t *testing.T, s *service) testfleet.Sum {
@@ -244,7 +249,7 @@ func survive(t *testing.T, s *service) testfleet.Sum {
 		return sum
 	}
 	f.End(t)
-	if sum.Late == 0 {
+	if whole() && sum.Late == 0 {
 		t.Error("no finish came too late: the faults did not try the fences")
 	}
 	return sum
