@@ -26,7 +26,11 @@ type Options struct {
 type Cluster struct {
 	Members []*Member
 
-	mesh      *mesh // nil without Peers
+	mesh *mesh    // nil without Peers
+	read struct { // by Log
+		to    int64
+		nodes nodes
+	}
 	dir       string
 	addresses []string // of servers that are not ours
 }

@@ -204,11 +204,14 @@ func (j *jute) bytes() []byte {
 	return j.take(n)
 }
 
-// Log is what the cluster has committed after a zxid, in that order, as its members have written it down. All must serve.
+// Log is what the cluster has committed after a zxid, in that order, as its members have written it down: from the beginning, or
+// from where the call before it ended. All must serve.
 //
 // What a majority has written is committed. What one member alone has, is if another was given it in a snapshot, whose name
 // tells how far it goes; else it was proposed in vain, by a leader that was none any more. (Its own snapshots tell nothing: when
-// it steps down it applies all that it has, before it hears what holds.)
+// it steps down it applies all that it has, before it hears what holds.) And 3.8.0 lets a follower write down proposals after
+// it has told the others, for the election, how far it has come (ZOOKEEPER-4712). So an epoch ends earlier than that
+// where what was done in the next one could not have been done otherwise, to nodes that are or are not there.
 func (c *Cluster) Log(after int64) ([]Txn, error) {
 	logs := make([][]Txn, len(c.Members))
 	snapped := make([]map[int64]int64, len(c.Members)) // the last zxid of each epoch that a snapshot has
@@ -253,7 +256,80 @@ func (c *Cluster) Log(after int64) ([]Txn, error) {
 		}
 		last = t.Zxid
 	}
+	if after != c.read.to || c.read.nodes == nil {
+		c.read.nodes = make(nodes)
+	}
+	all = c.read.nodes.possible(all)
+	c.read.to = last
 	return all, nil
+}
+
+// nodes are the paths that are there.
+type nodes map[string]bool
+
+// apply does what a transaction did, and reports whether it could.
+func (n nodes) apply(t Txn) (could bool) {
+	could = true
+	for _, c := range t.Changes {
+		if there := n[c.Path]; there == (c.Kind == Created) {
+			could = false
+		}
+		if c.Kind == Deleted {
+			delete(n, c.Path)
+		} else {
+			n[c.Path] = true
+		}
+	}
+	return could
+}
+
+// possible applies transactions and returns them, without those at the end of an epoch after which the next one's could not
+// have been.
+func (n nodes) possible(all []Txn) []Txn {
+	var done []Txn
+	for len(all) > 0 {
+		epoch := func(t Txn) int64 { return t.Zxid >> 32 }
+		this := len(all)
+		if i := slices.IndexFunc(all, func(t Txn) bool { return epoch(t) != epoch(all[0]) }); i > 0 {
+			this = i
+		}
+		next := all[this:]
+		if i := slices.IndexFunc(next, func(t Txn) bool { return epoch(t) != epoch(next[0]) }); i > 0 {
+			next = next[:i]
+		}
+		end := n.end(all[:this], next)
+		for _, t := range all[:end] {
+			n.apply(t)
+		}
+		done = append(done, all[:end]...)
+		all = all[this:]
+	}
+	return done
+}
+
+// end is how many of an epoch's transactions there must have been for the next epoch's: all, or as many as leave the fewest
+// impossible.
+func (n nodes) end(this, next []Txn) int {
+	impossible := func(upTo int) (sum int) {
+		then := maps.Clone(n)
+		for _, t := range this[:upTo] {
+			then.apply(t)
+		}
+		for _, t := range next {
+			if !then.apply(t) {
+				sum++
+			}
+		}
+		return sum
+	}
+	const mostInVain = 500
+	best, least := len(this), impossible(len(this))
+	for end := len(this) - 1; least > 0 && end >= max(0, len(this)-mostInVain); end-- {
+		if sum := impossible(end); sum < least {
+			best, least = end, sum
+		}
+	}
+	return best
 }
 
 // named is the zxid that a file's name ends with.
