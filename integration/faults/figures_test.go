@@ -77,8 +77,9 @@ func fill(t testing.TB, q *zkq.LockingQueue, n int) {
 // back after a crash. What was committed is the judge.
 func unknownPuts(t *testing.T, s *service) {
 	const unknown, atOnce, queueName = 300, 8, "/unknown"
-	s.commits(t) // what was before is nobody's here
 	resolver := s.open(t, nil)
+	fill(t, queue(t, resolver, queueName), 1) // or the first commit of all would be refused, for there is no such queue
+	s.commits(t)                              // what was before is nobody's here
 	var mu sync.Mutex
 	said := make(map[string]bool) // whether the value was put, by Resolve
 	var running sync.WaitGroup
@@ -164,8 +165,8 @@ func unknownPuts(t *testing.T, s *service) {
 		}
 	}
 	fmt.Printf("%s: %d unknown puts resolved right, %d of them applied and %d not\n", s.Service, len(said), applied, not)
-	if len(said) < unknown || applied == 0 {
-		t.Errorf("%d unknown puts, %d of them applied; want %d and some", len(said), applied, unknown)
+	if len(said) < unknown || applied < unknown/4 {
+		t.Errorf("%d unknown puts, %d of them applied; want %d and a good part", len(said), applied, unknown)
 	}
 }
 
