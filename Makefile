@@ -1,7 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate fuzz soak faults images up integration down headtohead build clean
+.PHONY: help demo deps test check simulate mutants fuzz soak faults images up integration down headtohead build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ soak: ## put, take and finish CYCLES=50000 entries on each service, and cut clie
 
 faults: ## kill, stop and cut off servers, links and workers of real clusters, and judge what was committed; ROUNDS=n
 	@ROUNDS=$(ROUNDS) scripts/faults.sh
+
+mutants: ## the code with one thing wrong, many times over: each must be noticed by the simulation or a test
+	@scripts/mutants.sh
 
 images: ## build stand-ins for the images of docker-compose.yml, for machines that cannot pull them
 	@scripts/images.sh

@@ -2,148 +2,152 @@ package zkq_test
 
 import (
 	"encoding/json"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
-// mutants are the production code with one thing wrong each. The simulation must
-// notice every one of them, or it shows nothing.
-var mutants = []struct {
-	name, file, is, becomes string
-}{
-	{
-		"finish without the entry's fence", "held.go",
-		`	beside, err := f.beside(ctx)
-`,
-		`	if n, err := h.lock.Session().Get(ctx, h.entry); err == nil {
-		f.entry.Fence = n.Fence
-	}
-	beside, err := f.beside(ctx)
-`,
-	},
-	{
-		"claim that moves no fence", "claim.go",
-		`a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), `,
-		`a.ops = []coord.Op{coord.Check(n.Path, n.Fence), `,
-	},
-	{
-		"no wake-up after a release", "view.go",
-		`dirs = append(dirs, v.place.taken)`,
-		`_ = v.place.taken`,
-	},
-	{
-		"watch after listing", "view.go",
-		`	if err != nil || s == v.session {
-		return err
-	}`,
-		`	if err != nil || s == v.session {
-		return err
-	}
-	if l, err := v.place.available(ctx, s, headWindow, false); err == nil {
-		defer func() { v.ready, v.whole, v.listed = l.names, l.whole, v.session == s }()
-	}`,
-	},
-	{
-		"lost reply of a claim taken for a refusal", "claim.go",
-		`		h, err = q.resolveClaim(ctx, a)
-	}
-	if err == nil {`,
-		`		h, err = nil, errGone
-	}
-	if err == nil {`,
-	},
-	{
-		"put made again in another lane after a lost reply", "lanes.go",
-		`			doubt = true
-		case refusedOp(err) > 0:`,
-		`			return applied{}, errLaneGone
-		case refusedOp(err) > 0:`,
-	},
-	{
-		"lost reply of a finish taken for success", "held.go",
-		`			h.unknown = f.act
-`,
-		`			return end(stateDone, nil)
-`,
-	},
-	{
-		"release that leaves its lock", "held.go",
-		`	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)
-`,
-		`	ops := []coord.Op{f.entry, h.lock.GiveBack()}
-	if f.act == "release" {
-		ops, beside = ops[:1], nil
-	}
-	_, err = h.lock.Session().Commit(ctx, append(ops, beside...)...)
-`,
-	},
-	{
-		"cancelled claim that nobody undoes", "claim.go",
-		`		q.undoClaim(a, h)
-`,
-		`		_ = h
-`,
-	},
-	{
-		"failed claim forgotten by the view", "view.go",
-		`				v.listed = false // it is still there, and no signal will say so
-`,
-		`				_ = name
-`,
-	},
+var (
+	mutantsFlag = flag.Bool("mutants", false, "build the mutants and have them killed: make mutants")
+	mutantsSums = flag.String("mutants.sums", "", "a file for the line that sums up")
+)
+
+// mutant is the production code with one thing wrong. Its text calls mutated()
+// where it is wrong, so that one which is never reached is not taken for killed.
+type mutant struct {
+	name, file  string
+	is, becomes string
+
+	seeds string // that are known to kill it, most likely: they mean what they mean until the queue's requests change
+	test  string // kills it instead of the simulation
 }
 
-// TestMutantsAreCaught builds each mutant beside the code, and has the simulation
-// find it.
-func TestMutantsAreCaught(t *testing.T) {
-	if raceDetector {
-		return // it is about the checks, and runs without
-	}
-	caught := 0
+// freshSeeds are tried where the known ones do not kill.
+const freshSeeds = "2000"
+
+// TestMutantsAreWhatTheySay holds the table to the code in every run of the tests;
+// that they are killed is seen by make mutants.
+func TestMutantsAreWhatTheySay(t *testing.T) {
 	for _, m := range mutants {
-		t.Run(m.name, func(t *testing.T) {
-			source, err := os.ReadFile(m.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.Count(string(source), m.is) != 1 {
-				t.Fatalf("%s does not hold this once: %s", m.file, m.is)
-			}
-			dir := t.TempDir()
-			mutated := strings.Replace(string(source), m.is, m.becomes, 1)
-			file := filepath.Join(dir, m.file)
-			overlay := filepath.Join(dir, "overlay.json")
-			here, err := filepath.Abs(m.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			replace, err := json.Marshal(map[string]map[string]string{"Replace": {here: file}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for path, data := range map[string][]byte{file: []byte(mutated), overlay: replace} {
-				if err := os.WriteFile(path, data, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			cmd := exec.Command("go", "test", "-vet=off", "-count=1", "-timeout=100s", "-overlay="+overlay,
-				"-run=^TestSimulation$", "-sim.first=900001", "-sim.seeds=4000", ".")
-			out, err := cmd.CombinedOutput()
-			switch {
-			case strings.Contains(string(out), "[build failed]"):
-				t.Fatalf("the mutant does not compile:\n%s", out)
-			case err == nil:
-				t.Fatalf("4,000 schedules did not notice")
-			case !strings.Contains(string(out), "seed 90"):
-				t.Fatalf("it failed, but not the simulation's checks:\n%.2000s", out)
-			}
-			caught++
-			line, _, _ := strings.Cut(string(out)[strings.Index(string(out), "seed 90"):], "\n")
-			t.Log(line)
-		})
+		source, err := os.ReadFile(m.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(source), m.is); n != 1 {
+			t.Errorf("%s: %s holds this %d times: %s", m.name, m.file, n, m.is)
+		}
+		if !strings.Contains(m.becomes, "mutated()") {
+			t.Errorf("%s does not say when it is reached", m.name)
+		}
 	}
-	t.Logf("%d of %d mutants killed", caught, len(mutants))
+	if len(mutants) < 30 {
+		t.Errorf("%d mutants", len(mutants))
+	}
+}
+
+// TestMutantsAreKilled builds each mutant beside the code, and has it found.
+func TestMutantsAreKilled(t *testing.T) {
+	if !*mutantsFlag {
+		return
+	}
+	var killed atomic.Int32
+	t.Run("all", func(t *testing.T) {
+		for _, m := range mutants {
+			t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+				t.Parallel()
+				if how := m.kill(t); how != "" {
+					killed.Add(1)
+					t.Log(how)
+				}
+			})
+		}
+	})
+	sums := fmt.Sprintf("%d of %d mutants killed", killed.Load(), len(mutants))
+	t.Log(sums)
+	if *mutantsSums != "" {
+		if err := os.WriteFile(*mutantsSums, []byte(sums+"\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// reached is linked into every mutant.
+const reached = `package %s
+
+import (
+	"os"
+	"sync"
+)
+
+var mutated = sync.OnceFunc(func() { os.Stderr.WriteString("\nthe mutant was reached\n") })
+`
+
+// noticed is what a run prints that notices something.
+var noticed = regexp.MustCompile(`seed \d+: .*|panic: .*|--- FAIL: Test.*`)
+
+// kill says what noticed the mutant.
+func (m mutant) kill(t *testing.T) string {
+	source, err := os.ReadFile(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkg := regexp.MustCompile(`(?m)^package (\w+)`).FindStringSubmatch(string(source))[1]
+	dir := t.TempDir()
+	real, err := filepath.Abs(m.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := make(map[string]string)
+	for path, text := range map[string]string{
+		real: strings.Replace(string(source), m.is, m.becomes, 1),
+		filepath.Join(filepath.Dir(real), "mutated.go"): fmt.Sprintf(reached, pkg),
+	} {
+		replace[path] = filepath.Join(dir, filepath.Base(path))
+		if err := os.WriteFile(replace[path], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(dir, "mutant")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("does not compile: %s", out)
+	}
+	simulation := []string{"-test.run=^TestSimulation$", "-sim.shrink=false"}
+	var runs [][]string
+	if m.seeds != "" {
+		runs = append(runs, append(simulation, "-sim.seed="+m.seeds))
+	}
+	runs = append(runs, append(simulation, "-sim.first=900001", "-sim.seeds="+freshSeeds))
+	if m.test != "" {
+		runs = [][]string{{"-test.run=^" + m.test + "$"}}
+	}
+	wasReached := false
+	for _, args := range runs {
+		out, err := exec.Command(binary, append(args, "-test.timeout=300s")...).CombinedOutput()
+		wasReached = wasReached || strings.Contains(string(out), "the mutant was reached")
+		how := noticed.FindString(string(out))
+		if err == nil || how == "" || strings.Contains(how, "test timed out") || strings.Contains(string(out), "no schedule had") {
+			continue
+		}
+		if !wasReached {
+			t.Errorf("failed without being reached: %s", how)
+			return ""
+		}
+		return how
+	}
+	t.Errorf("alive; it was reached: %v", wasReached)
+	return ""
 }

@@ -1,0 +1,436 @@
+package zkq_test
+
+// mutants, by the part of the code. Those that are kazoo's mistakes have their
+// number there.
+var mutants = []mutant{
+	// Claims.
+	{
+		name: "claim that moves no fence", file: "claim.go",
+		is: `a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), `,
+		becomes: `mutated()
+	a.ops = []coord.Op{coord.Check(n.Path, n.Fence), `,
+	},
+	{
+		name: "claim in two steps, lock first (K4)", file: "claim.go",
+		is: `	rs, err := s.Commit(ctx, a.ops...)
+	var h *Held
+`,
+		becomes: `	mutated()
+	rs, err := s.Commit(ctx, a.ops[1])
+	if err == nil {
+		var first []coord.Result
+		first, err = s.Commit(ctx, a.ops[0])
+		rs = append(first, rs...)
+	}
+	var h *Held
+`,
+	},
+	{
+		name: "lost reply of a claim taken for a refusal (K5)", file: "claim.go",
+		is: `		h, err = q.resolveClaim(ctx, a)
+	}
+	if err == nil {`,
+		becomes: `		mutated()
+		err = errGone
+	}
+	if err == nil {`,
+	},
+	{
+		name: "lost reply of a claim taken for success", file: "claim.go",
+		is: `		h, err = q.resolveClaim(ctx, a)
+	}
+	if err == nil {`,
+		becomes: `		mutated()
+		h = q.held(a, n.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(q.taken, name), Fence: 1}, q.holder), n.Revision+1)
+		err = nil
+	}
+	if err == nil {`,
+	},
+	{
+		name: "cancelled claim that nobody undoes", file: "claim.go",
+		is: `		q.undoClaim(a, h)
+`,
+		becomes: `		mutated()
+`,
+	},
+	{
+		name: "undoing that gives up when the service is busy", file: "claim.go",
+		is: `		if pause.wait(context.Background(), a.session.Done()) != nil {
+			return
+		}`,
+		becomes: `		if errors.Is(err, errBlocked) || errors.Is(err, coord.ErrBusy) || errors.Is(err, ErrUnknown) {
+			mutated()
+			return
+		}
+		if pause.wait(context.Background(), a.session.Done()) != nil {
+			return
+		}`,
+	},
+	{
+		name: "claim in doubt is passed over", file: "claim.go",
+		is: `	if errors.Is(err, errBlocked) {
+		q.claims.pass(name)
+	}
+	q.spawn(`,
+		becomes: `	mutated()
+	q.claims.pass(name)
+	q.spawn(`,
+		test: "TestClaimInDoubtIsNotPassedOver",
+	},
+	{
+		name: "a lock that was found is taken for this claim's", file: "claim.go",
+		is: `		case err == nil && n.Changes == a.node.Changes+a.bumps:
+`,
+		becomes: `		case err == nil:
+			mutated()
+`,
+	},
+	{
+		name: "token that does not grow", file: "claim.go",
+		is:      `		Token:      token,`,
+		becomes: `		Token:      func() int64 { mutated(); return 1 }(),`,
+	},
+	{
+		name: "entry handed out however often it was delivered", file: "dead.go",
+		is: `	return q.maxDeliveries > 0 && h.changes`,
+		becomes: `	mutated()
+	return q.maxDeliveries > 1000 && h.changes`,
+	},
+
+	// Finishes.
+	{
+		name: "finish without the entry's fence", file: "held.go",
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
+		becomes: `	mutated()
+	if n, err := h.lock.Session().Get(ctx, h.entry); err == nil {
+		f.entry.Fence = n.Fence
+	}
+	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
+	},
+	{
+		name: "finish that looks whether it holds the lock, and goes by path (K1)", file: "held.go",
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
+		becomes: `	if holds, err := h.lock.Holds(ctx); err != nil || !holds {
+		return coord.ErrSessionLost
+	}
+	mutated()
+	s, err := h.queue.session(ctx)
+	if err != nil {
+		return err
+	}
+	back := h.lock.GiveBack()
+	if n, err := s.Get(ctx, h.entry); err == nil {
+		f.entry.Fence = n.Fence
+	}
+	if n, err := s.Get(ctx, back.Path); err == nil {
+		back.Fence = n.Fence
+	}
+	_, err = s.Commit(ctx, append([]coord.Op{f.entry, back}, beside...)...)`,
+	},
+	{
+		name: "refused finish taken for success (K2)", file: "held.go",
+		is: `		case r != nil, lostBefore(err) && h.unknown == "":
+			return end(stateLost, ErrLockLost)`,
+		becomes: `		case r != nil, lostBefore(err) && h.unknown == "":
+			mutated()
+			return end(stateDone, nil)`,
+	},
+	{
+		name: "lost reply of a finish taken for success", file: "held.go",
+		is: `			h.unknown = f.act
+`,
+		becomes: `			mutated()
+			return end(stateDone, nil)
+`,
+	},
+	{
+		name: "finish that was applied without an answer taken for lost", file: "held.go",
+		is: `			case mine:
+				return end(stateDone, nil)
+			}
+			return end(stateLost, ErrLockLost)`,
+		becomes: `			case mine:
+				mutated()
+			}
+			return end(stateLost, ErrLockLost)`,
+	},
+	{
+		name: "release that leaves its lock", file: "held.go",
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+	if f.act == "release" {
+		mutated()
+		ops = ops[:1]
+	}
+	_, err = h.lock.Session().Commit(ctx, ops...)`,
+	},
+	{
+		name: "consume that leaves its lock", file: "held.go",
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+	if f.act == "consume" {
+		mutated()
+		ops = ops[:1]
+	}
+	_, err = h.lock.Session().Commit(ctx, ops...)`,
+	},
+	{
+		name: "consume that removes its lock only", file: "held.go",
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+	if f.act == "consume" {
+		mutated()
+		ops = ops[1:2]
+	}
+	_, err = h.lock.Session().Commit(ctx, ops...)`,
+	},
+	{
+		name: "release puts the entry anew", file: "held.go",
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+	if f.act == "release" {
+		mutated()
+		ops[0] = coord.Delete(h.entry, h.fence)
+		ops = append(ops, coord.CreateSequential(h.entry[:len(h.entry)-10], h.Value))
+	}
+	_, err = h.lock.Session().Commit(ctx, ops...)`,
+	},
+	{
+		name: "to the dead in two steps", file: "held.go",
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+	if f.act == "bury" {
+		mutated()
+		if _, err := h.lock.Session().Commit(ctx, ops[2:]...); err != nil {
+			return err
+		}
+		ops = ops[:2]
+	}
+	_, err = h.lock.Session().Commit(ctx, ops...)`,
+	},
+	{
+		name: "entry gone by another's hand taken for this finish", file: "held.go",
+		is: `	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name)
+`,
+		becomes: `	mutated()
+	broken, err := false, error(nil)
+`,
+	},
+	{
+		name: "what became of an entry is kept when it is gone", file: "attempts.go",
+		is: `	return []coord.Op{coord.Delete(a.path, a.fence)}`,
+		becomes: `	mutated()
+	return nil`,
+	},
+
+	// The view.
+	{
+		name: "no wake-up after a release", file: "view.go",
+		is:      `dirs = append(dirs, v.place.taken)`,
+		becomes: `mutated()`,
+	},
+	{
+		name: "watch after listing", file: "view.go",
+		is: `	if err != nil || s == v.session {
+		return err
+	}`,
+		becomes: `	if err != nil || s == v.session {
+		return err
+	}
+	if a, err := v.place.available(ctx, s, headWindow, false); err == nil {
+		mutated()
+		defer func() { v.ready, v.whole, v.listed = a.names, a.whole, v.session == s }()
+	}`,
+	},
+	{
+		name: "failed claim forgotten by the view", file: "view.go",
+		is: `				v.listed = false // it is still there, and no signal will say so
+`,
+		becomes: `				mutated()
+`,
+	},
+	{
+		name: "signal lost while the view is at work (K6)", file: "view.go",
+		is: `	case <-v.changed:
+		v.listed = false
+	default:`,
+		becomes: `	case <-v.changed:
+		mutated()
+	default:`,
+	},
+	{
+		name: "empty is said though locks changed meanwhile", file: "view.go",
+		is: `			if l.Stamp == a.stamp {`,
+		becomes: `			mutated()
+			if l.Stamp == a.stamp || a.stamp != 0 {`,
+	},
+	{
+		name: "empty is said after an old listing", file: "view.go",
+		is: `			a, err := p.available(ctx, s, n+skip.len(), true)`,
+		becomes: `			mutated()
+			a, err := p.available(ctx, s, n+skip.len(), false)`,
+	},
+
+	// Puts and lanes.
+	{
+		name: "put made again after a lost reply (K10)", file: "lanes.go",
+		is: `		case errors.Is(err, coord.ErrUnknown):
+			doubt = true
+		case refusedOp`,
+		becomes: `		case errors.Is(err, coord.ErrUnknown):
+			mutated()
+			return applied{}, errLaneGone
+		case refusedOp`,
+	},
+	{
+		name: "put that does not compare its lane", file: "lanes.go",
+		is: `			if rs, err = s.Commit(ctx, all...); err == nil {
+				l.n`,
+		becomes: `			if n, err := s.Get(ctx, l.path()); err == nil {
+				mutated()
+				all[0].Fence = n.Fence
+			}
+			if rs, err = s.Commit(ctx, all...); err == nil {
+				l.n`,
+	},
+	{
+		name: "unknown put said to have failed", file: "lanes.go",
+		is: `			if doubt {
+				return applied{}, &UnknownError`,
+		becomes: `			mutated()
+			if doubt && l == nil {
+				return applied{}, &UnknownError`,
+	},
+	{
+		name: "unknown put said to be done", file: "lanes.go",
+		is: `			if doubt {
+				return applied{}, &UnknownError`,
+		becomes: `			if doubt {
+				mutated()
+				return applied{}, nil
+			}
+			if doubt {
+				return applied{}, &UnknownError`,
+	},
+	{
+		name: "lane in doubt is used again", file: "lanes.go",
+		is: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
+			p.lanes.give(l)`,
+		becomes: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) || l != nil {
+			if err != nil {
+				mutated()
+			}
+			p.lanes.give(l)`,
+	},
+	{
+		name: "batch in two commits", file: "put.go",
+		is: `			done, err = p.once(ctx, o.note, ops)
+`,
+		becomes: `			done, err = p.once(ctx, o.note, ops[:1])
+			if err == nil && len(ops) > 1 {
+				mutated()
+				var more applied
+				more, err = p.once(ctx, o.note, ops[1:])
+				done.results = append(done.results, more.results...)
+			}
+`,
+	},
+	{
+		name: "names of a batch in another order", file: "put.go",
+		is: `			names[i] = path.Base(r.Path)`,
+		becomes: `			mutated()
+			names[len(names)-1-i] = path.Base(r.Path)`,
+	},
+	{
+		name: "resolve that makes nothing void", file: "resolve.go",
+		is: `	_, err = s.Commit(ctx, coord.Set(lane, marker{n: n, void: true}.value(), node.Fence))
+	return Outcome{}, err`,
+		becomes: `	mutated()
+	return Outcome{}, nil`,
+	},
+	{
+		name: "resolve that takes void for applied", file: "resolve.go",
+		is: `	case m.n == n && m.void:
+		return Outcome{}, nil`,
+		becomes: `	case m.n == n && m.void:
+		mutated()
+		return Outcome{Applied: true}, nil`,
+	},
+	{
+		name: "missing lane taken for not applied", file: "resolve.go",
+		is: `			if o, err = resolveIn(ctx, s, l.path(), n); err == nil {`,
+		becomes: `			if o, err = resolveIn(ctx, s, l.path(), n); errors.Is(err, ErrTokenExpired) {
+				mutated()
+				return Outcome{}, nil
+			} else if err == nil {`,
+		test: "TestTokenOfNobodyIsExpiredAndNeverNotApplied",
+	},
+	{
+		name: "put with a void token", file: "lanes.go",
+		is: `			return applied{}, fmt.Errorf("token %s: %w", t, ErrTokenVoid)`,
+		becomes: `			mutated()
+			return applied{revision: node.Revision}, nil`,
+		test: "TestVoidTokenPutsNothing",
+	},
+
+	// The simple queue, and the rest.
+	{
+		name: "get that takes the next after a lost reply (K8)", file: "queue.go",
+		is: `	case errors.Is(err, ErrUnknown):
+		return e, fmt.Errorf("remove %s: %w", name, err)`,
+		becomes: `	case errors.Is(err, ErrUnknown):
+		mutated()
+		return Entry{}, errGone`,
+	},
+	{
+		name: "get without a lane", file: "queue.go",
+		is: `	_, err = q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
+		becomes: `	for mutated(); ; {
+		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
+			break
+		}
+	}`,
+	},
+	{
+		name: "Len counts the locks", file: "locking.go",
+		is: `		n, err = s.Count(ctx, q.entries)
+		return err`,
+		becomes: `		n, err = s.Count(ctx, q.entries)
+		if err == nil {
+			mutated()
+			var locks int
+			locks, err = s.Count(ctx, q.taken)
+			n += locks
+		}
+		return err`,
+	},
+	{
+		name: "Close without release", file: "locking.go",
+		is: `	err := q.settle(func(h *Held) error { return h.Release(ctx) })
+	<-q.coat`,
+		becomes: `	mutated()
+	err := ctx.Err()
+	<-q.coat`,
+		test: "TestCloseEndsWaitersAndReleasesWhatGetHolds",
+	},
+	{
+		name: "holder that is not told of its session's end", file: "lock/keeper.go",
+		is: `	for _, o := range w.kept {
+		o.lose(ErrLost)
+	}
+	w.kept = nil`,
+		becomes: `	mutated()
+	w.kept = nil`,
+	},
+	{
+		name: "session that is given up later than the service does", file: "coord/coordtest/coordinator.go",
+		is: `		l.deadline = now.Add(l.timeout - l.timeout/6)`,
+		becomes: `		mutated()
+		l.deadline = now.Add(l.timeout + l.timeout/6)`,
+	},
+	{
+		name: "watch that does not see what came before it", file: "coord/coordtest/session.go",
+		is:      `		l.c.catchUp() // what is too late`,
+		becomes: `		mutated() // what is too late`,
+	},
+}
