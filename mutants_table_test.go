@@ -5,7 +5,7 @@ package zkq_test
 var mutants = []mutant{
 	// Claims.
 	{
-		name: "claim that moves no fence", file: "claim.go",
+		name: "claim that moves no fence", seeds: "900003", file: "claim.go",
 		is: `a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), `,
 		becomes: `mutated()
 	a.ops = []coord.Op{coord.Check(n.Path, n.Fence), `,
@@ -36,7 +36,7 @@ var mutants = []mutant{
 	if err == nil {`,
 	},
 	{
-		name: "lost reply of a claim taken for success", file: "claim.go",
+		name: "lost reply of a claim taken for success", seeds: "900002", file: "claim.go",
 		is: `		h, err = q.resolveClaim(ctx, a)
 	}
 	if err == nil {`,
@@ -86,12 +86,12 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "token that does not grow", file: "claim.go",
+		name: "token that does not grow", seeds: "900003", file: "claim.go",
 		is:      `		Token:      token,`,
 		becomes: `		Token:      func() int64 { mutated(); return 1 }(),`,
 	},
 	{
-		name: "entry handed out however often it was delivered", file: "dead.go",
+		name: "entry handed out however often it was delivered", seeds: "900002", file: "dead.go",
 		is: `	return q.maxDeliveries > 0 && h.changes`,
 		becomes: `	mutated()
 	return q.maxDeliveries > 1000 && h.changes`,
@@ -99,7 +99,7 @@ var mutants = []mutant{
 
 	// Finishes.
 	{
-		name: "finish without the entry's fence", file: "held.go",
+		name: "finish without the entry's fence", seeds: "900030", file: "held.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
 		becomes: `	mutated()
 	if n, err := h.lock.Session().Get(ctx, h.entry); err == nil {
@@ -108,7 +108,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
 	},
 	{
-		name: "finish that looks whether it holds the lock, and goes by path (K1)", file: "held.go",
+		name: "finish that looks whether it holds the lock, and goes by path (K1)", seeds: "900008", file: "held.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
 		becomes: `	if holds, err := h.lock.Holds(ctx); err != nil || !holds {
 		return coord.ErrSessionLost
@@ -128,7 +128,7 @@ var mutants = []mutant{
 	_, err = s.Commit(ctx, append([]coord.Op{f.entry, back}, beside...)...)`,
 	},
 	{
-		name: "refused finish taken for success (K2)", file: "held.go",
+		name: "refused finish taken for success (K2)", seeds: "900015", file: "held.go",
 		is: `		case r != nil, lostBefore(err) && h.unknown == "":
 			return end(stateLost, ErrLockLost)`,
 		becomes: `		case r != nil, lostBefore(err) && h.unknown == "":
@@ -136,7 +136,7 @@ var mutants = []mutant{
 			return end(stateDone, nil)`,
 	},
 	{
-		name: "lost reply of a finish taken for success", file: "held.go",
+		name: "lost reply of a finish taken for success", seeds: "900011", file: "held.go",
 		is: `			h.unknown = f.act
 `,
 		becomes: `			mutated()
@@ -144,7 +144,7 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "finish that was applied without an answer taken for lost", file: "held.go",
+		name: "finish that was applied without an answer taken for lost", seeds: "900008", file: "held.go",
 		is: `			case mine:
 				return end(stateDone, nil)
 			}
@@ -155,7 +155,7 @@ var mutants = []mutant{
 			return end(stateLost, ErrLockLost)`,
 	},
 	{
-		name: "release that leaves its lock", file: "held.go",
+		name: "release that leaves its lock", seeds: "900008", file: "held.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
 	if f.act == "release" {
@@ -165,7 +165,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "consume that leaves its lock", file: "held.go",
+		name: "consume that leaves its lock", seeds: "900002", file: "held.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
 	if f.act == "consume" {
@@ -175,7 +175,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "consume that removes its lock only", file: "held.go",
+		name: "consume that removes its lock only", seeds: "900003", file: "held.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
 	if f.act == "consume" {
@@ -185,7 +185,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "release puts the entry anew", file: "held.go",
+		name: "release puts the entry anew", seeds: "900005", file: "held.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
 	if f.act == "release" {
@@ -196,7 +196,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "to the dead in two steps", file: "held.go",
+		name: "to the dead in two steps", seeds: "900002", file: "held.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
 	if f.act == "bury" {
@@ -209,7 +209,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "entry gone by another's hand taken for this finish", file: "held.go",
+		name: "entry gone by another's hand taken for this finish", seeds: "900023", file: "held.go",
 		is: `	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name)
 `,
 		becomes: `	mutated()
@@ -217,7 +217,7 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "what became of an entry is kept when it is gone", file: "attempts.go",
+		name: "what became of an entry is kept when it is gone", seeds: "900003", file: "attempts.go",
 		is: `	return []coord.Op{coord.Delete(a.path, a.fence)}`,
 		becomes: `	mutated()
 	return nil`,
@@ -225,12 +225,12 @@ var mutants = []mutant{
 
 	// The view.
 	{
-		name: "no wake-up after a release", file: "view.go",
+		name: "no wake-up after a release", seeds: "900003", file: "view.go",
 		is:      `dirs = append(dirs, v.place.taken)`,
 		becomes: `mutated()`,
 	},
 	{
-		name: "watch after listing", file: "view.go",
+		name: "watch after listing", seeds: "900818", file: "view.go",
 		is: `	if err != nil || s == v.session {
 		return err
 	}`,
@@ -243,14 +243,14 @@ var mutants = []mutant{
 	}`,
 	},
 	{
-		name: "failed claim forgotten by the view", file: "view.go",
+		name: "failed claim forgotten by the view", seeds: "900360", file: "view.go",
 		is: `				v.listed = false // it is still there, and no signal will say so
 `,
 		becomes: `				mutated()
 `,
 	},
 	{
-		name: "signal lost while the view is at work (K6)", file: "view.go",
+		name: "signal lost while the view is at work (K6)", seeds: "900037", file: "view.go",
 		is: `	case <-v.changed:
 		v.listed = false
 	default:`,
@@ -265,7 +265,7 @@ var mutants = []mutant{
 			if l.Stamp == a.stamp || a.stamp != 0 {`,
 	},
 	{
-		name: "empty is said after an old listing", file: "view.go",
+		name: "empty is said after an old listing", seeds: "900941", file: "view.go",
 		is: `			a, err := p.available(ctx, s, n+skip.len(), true)`,
 		becomes: `			mutated()
 			a, err := p.available(ctx, s, n+skip.len(), false)`,
@@ -273,7 +273,7 @@ var mutants = []mutant{
 
 	// Puts and lanes.
 	{
-		name: "put made again after a lost reply (K10)", file: "lanes.go",
+		name: "put made again after a lost reply (K10)", seeds: "900004", file: "lanes.go",
 		is: `		case errors.Is(err, coord.ErrUnknown):
 			doubt = true
 		case refusedOp`,
@@ -283,7 +283,7 @@ var mutants = []mutant{
 		case refusedOp`,
 	},
 	{
-		name: "put that does not compare its lane", file: "lanes.go",
+		name: "put that does not compare its lane", seeds: "900002", file: "lanes.go",
 		is: `			if rs, err = s.Commit(ctx, all...); err == nil {
 				l.n`,
 		becomes: `			if n, err := s.Get(ctx, l.path()); err == nil {
@@ -294,7 +294,7 @@ var mutants = []mutant{
 				l.n`,
 	},
 	{
-		name: "unknown put said to have failed", file: "lanes.go",
+		name: "unknown put said to have failed", seeds: "900001", file: "lanes.go",
 		is: `			if doubt {
 				return applied{}, &UnknownError`,
 		becomes: `			mutated()
@@ -302,7 +302,7 @@ var mutants = []mutant{
 				return applied{}, &UnknownError`,
 	},
 	{
-		name: "unknown put said to be done", file: "lanes.go",
+		name: "unknown put said to be done", seeds: "900009", file: "lanes.go",
 		is: `			if doubt {
 				return applied{}, &UnknownError`,
 		becomes: `			if doubt {
@@ -313,7 +313,7 @@ var mutants = []mutant{
 				return applied{}, &UnknownError`,
 	},
 	{
-		name: "lane in doubt is used again", file: "lanes.go",
+		name: "lane in doubt is used again", seeds: "900009", file: "lanes.go",
 		is: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
 			p.lanes.give(l)`,
 		becomes: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) || l != nil {
@@ -323,7 +323,7 @@ var mutants = []mutant{
 			p.lanes.give(l)`,
 	},
 	{
-		name: "batch in two commits", file: "put.go",
+		name: "batch in two commits", seeds: "900001", file: "put.go",
 		is: `			done, err = p.once(ctx, o.note, ops)
 `,
 		becomes: `			done, err = p.once(ctx, o.note, ops[:1])
@@ -336,20 +336,20 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "names of a batch in another order", file: "put.go",
+		name: "names of a batch in another order", seeds: "900001", file: "put.go",
 		is: `			names[i] = path.Base(r.Path)`,
 		becomes: `			mutated()
 			names[len(names)-1-i] = path.Base(r.Path)`,
 	},
 	{
-		name: "resolve that makes nothing void", file: "resolve.go",
+		name: "resolve that makes nothing void", seeds: "11298", file: "resolve.go",
 		is: `	_, err = s.Commit(ctx, coord.Set(lane, marker{n: n, void: true}.value(), node.Fence))
 	return Outcome{}, err`,
 		becomes: `	mutated()
 	return Outcome{}, nil`,
 	},
 	{
-		name: "resolve that takes void for applied", file: "resolve.go",
+		name: "resolve that takes void for applied", seeds: "900079", file: "resolve.go",
 		is: `	case m.n == n && m.void:
 		return Outcome{}, nil`,
 		becomes: `	case m.n == n && m.void:
@@ -375,7 +375,7 @@ var mutants = []mutant{
 
 	// The simple queue, and the rest.
 	{
-		name: "get that takes the next after a lost reply (K8)", file: "queue.go",
+		name: "get that takes the next after a lost reply (K8)", seeds: "900009", file: "queue.go",
 		is: `	case errors.Is(err, ErrUnknown):
 		return e, fmt.Errorf("remove %s: %w", name, err)`,
 		becomes: `	case errors.Is(err, ErrUnknown):
@@ -383,7 +383,7 @@ var mutants = []mutant{
 		return Entry{}, errGone`,
 	},
 	{
-		name: "get without a lane", file: "queue.go",
+		name: "get without a lane", seeds: "900004", file: "queue.go",
 		is: `	_, err = q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
 		becomes: `	for mutated(); ; {
 		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
@@ -392,7 +392,7 @@ var mutants = []mutant{
 	}`,
 	},
 	{
-		name: "Len counts the locks", file: "locking.go",
+		name: "Len counts the locks", seeds: "900002", file: "locking.go",
 		is: `		n, err = s.Count(ctx, q.entries)
 		return err`,
 		becomes: `		n, err = s.Count(ctx, q.entries)
@@ -414,7 +414,7 @@ var mutants = []mutant{
 		test: "TestCloseEndsWaitersAndReleasesWhatGetHolds",
 	},
 	{
-		name: "holder that is not told of its session's end", file: "lock/keeper.go",
+		name: "holder that is not told of its session's end", seeds: "900224", file: "lock/keeper.go",
 		is: `	for _, o := range w.kept {
 		o.lose(ErrLost)
 	}
@@ -423,7 +423,7 @@ var mutants = []mutant{
 	w.kept = nil`,
 	},
 	{
-		name: "session that is given up later than the service does", file: "coord/coordtest/coordinator.go",
+		name: "session that is given up later than the service does", seeds: "900275", file: "coord/coordtest/coordinator.go",
 		is: `		l.deadline = now.Add(l.timeout - l.timeout/6)`,
 		becomes: `		mutated()
 		l.deadline = now.Add(l.timeout + l.timeout/6)`,

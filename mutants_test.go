@@ -88,8 +88,12 @@ import (
 var mutated = sync.OnceFunc(func() { os.Stderr.WriteString("\nthe mutant was reached\n") })
 `
 
-// noticed is what a run prints that notices something.
-var noticed = regexp.MustCompile(`seed \d+: .*|panic: .*|--- FAIL: Test.*`)
+// noticed is what a run of the simulation prints that notices something, and
+// failed what a test does.
+var (
+	noticed = regexp.MustCompile(`seed \d+: .*|panic: .*`)
+	failed  = regexp.MustCompile(`--- FAIL: Test.*`)
+)
 
 // kill says what noticed the mutant.
 func (m mutant) kill(t *testing.T) string {
@@ -125,6 +129,7 @@ func (m mutant) kill(t *testing.T) string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("does not compile: %s", out)
 	}
+	how := noticed
 	simulation := []string{"-test.run=^TestSimulation$", "-sim.shrink=false"}
 	var runs [][]string
 	if m.seeds != "" {
@@ -132,21 +137,21 @@ func (m mutant) kill(t *testing.T) string {
 	}
 	runs = append(runs, append(simulation, "-sim.first=900001", "-sim.seeds="+freshSeeds))
 	if m.test != "" {
-		runs = [][]string{{"-test.run=^" + m.test + "$"}}
+		how, runs = failed, [][]string{{"-test.run=^" + m.test + "$"}}
 	}
 	wasReached := false
 	for _, args := range runs {
 		out, err := exec.Command(binary, append(args, "-test.timeout=300s")...).CombinedOutput()
 		wasReached = wasReached || strings.Contains(string(out), "the mutant was reached")
-		how := noticed.FindString(string(out))
-		if err == nil || how == "" || strings.Contains(how, "test timed out") || strings.Contains(string(out), "no schedule had") {
+		line := how.FindString(string(out))
+		switch {
+		case err == nil, line == "", strings.Contains(line, "test timed out"):
 			continue
-		}
-		if !wasReached {
-			t.Errorf("failed without being reached: %s", how)
+		case !wasReached:
+			t.Errorf("failed without being reached: %s", line)
 			return ""
 		}
-		return how
+		return line
 	}
 	t.Errorf("alive; it was reached: %v", wasReached)
 	return ""
