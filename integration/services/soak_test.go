@@ -168,6 +168,7 @@ func names(nodes map[string]string) []string { return slices.Sorted(maps.Keys(no
 
 // TestCyclesLeaveNothing compares what is in use after a tenth of the cycles with what is after all of them.
 func TestCyclesLeaveNothing(t *testing.T) {
+	tenth := max(*cycles/10, hands*batch) // all hands have work
 	onEach(t, func(t *testing.T, p *place) {
 		c := p.client()
 		queues := handles(c)
@@ -178,12 +179,12 @@ func TestCyclesLeaveNothing(t *testing.T) {
 
 		queues = handles(c)
 		begun := time.Now()
-		p.cycle(queues, *cycles/10)
+		p.cycle(queues, tenth)
 		p.forget()
-		tenth := p.use()
-		t.Logf("after a tenth of %d cycles, %v: %v", *cycles, time.Since(begun).Round(time.Millisecond), tenth)
-		p.cycle(queues, *cycles-*cycles/10)
-		t.Logf("at the end, %v: %v", time.Since(begun).Round(time.Millisecond), p.flat(tenth))
+		before := p.use()
+		t.Logf("after a tenth of %d cycles, %v: %v", 10*tenth, time.Since(begun).Round(time.Millisecond), before)
+		p.cycle(queues, 9*tenth)
+		t.Logf("at the end, %v: %v", time.Since(begun).Round(time.Millisecond), p.flat(before))
 
 		closeAll(t, queues)
 		if left := names(p.nodes(s)); !slices.Equal(left, base) {
