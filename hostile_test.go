@@ -346,3 +346,48 @@ func TestForeignNodesCostNoRequests(t *testing.T) {
 		}
 	}
 }
+
+// At every instant of the call an entry was available, though never one that both
+// listings showed.
+func TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		other, _ := b.queue()
+		b.put(other, "a")
+		held := b.take(other)
+		b.put(other, "urgent", zkq.WithPriority(1))
+		c := newCounting(b.client())
+		q := b.on(c)
+		once := false
+		c.before = func(_ coord.Session, act, path string) {
+			if act != "list" || path != "/jobs/entries" || once {
+				return
+			}
+			once = true
+			if err := held.Release(b.ctx); err != nil {
+				t.Error(err)
+			}
+			b.consume(b.take(other))
+		}
+		h, err := q.TryTake(b.ctx)
+		if err != nil || string(h.Value) != "a" {
+			t.Errorf("TryTake: %v", err)
+		}
+	})
+}
+
+func TestCancelledClaimIsUndoneHoweverBusyTheService(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		other, _ := b.queue()
+		b.put(q, "a")
+		c.DropReply()
+		for range 4 {
+			c.Refuse(coord.ErrBusy)
+		}
+		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Millisecond)
+		defer cancel()
+		_, err := q.Take(ctx)
+		b.want(err, context.DeadlineExceeded)
+		b.consume(b.take(other))
+	})
+}

@@ -54,19 +54,6 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "undoing that gives up when the service is busy", file: "claim.go",
-		is: `		if pause.wait(context.Background(), a.session.Done()) != nil {
-			return
-		}`,
-		becomes: `		if errors.Is(err, errBlocked) || errors.Is(err, coord.ErrBusy) || errors.Is(err, ErrUnknown) {
-			mutated()
-			return
-		}
-		if pause.wait(context.Background(), a.session.Done()) != nil {
-			return
-		}`,
-	},
-	{
 		name: "claim in doubt is passed over", file: "claim.go",
 		is: `	if errors.Is(err, errBlocked) {
 		q.claims.pass(name)
@@ -76,14 +63,6 @@ var mutants = []mutant{
 	q.claims.pass(name)
 	q.spawn(`,
 		test: "TestClaimInDoubtIsNotPassedOver",
-	},
-	{
-		name: "a lock that was found is taken for this claim's", file: "claim.go",
-		is: `		case err == nil && n.Changes == a.node.Changes+a.bumps:
-`,
-		becomes: `		case err == nil:
-			mutated()
-`,
 	},
 	{
 		name: "token that does not grow", seeds: "900003", file: "claim.go",
@@ -263,6 +242,7 @@ var mutants = []mutant{
 		is: `			if l.Stamp == a.stamp {`,
 		becomes: `			mutated()
 			if l.Stamp == a.stamp || a.stamp != 0 {`,
+		test: "TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings",
 	},
 	{
 		name: "empty is said after an old listing", seeds: "900941", file: "view.go",
@@ -432,5 +412,6 @@ var mutants = []mutant{
 		name: "watch that does not see what came before it", file: "coord/coordtest/session.go",
 		is:      `		l.c.catchUp() // what is too late`,
 		becomes: `		mutated() // what is too late`,
+		test:    "TestWatchShowsWhatCameBeforeIt",
 	},
 }

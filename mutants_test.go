@@ -25,7 +25,7 @@ type mutant struct {
 	is, becomes string
 
 	seeds string // that are known to kill it, most likely: they mean what they mean until the queue's requests change
-	test  string // kills it instead of the simulation
+	test  string // of the file's package: kills it instead of the simulation
 }
 
 // freshSeeds are tried where the known ones do not kill.
@@ -124,8 +124,12 @@ func (m mutant) kill(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	in := "."
+	if m.test != "" {
+		in = "./" + filepath.Dir(m.file)
+	}
 	binary := filepath.Join(dir, "mutant")
-	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, ".")
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, in)
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("does not compile: %s", out)
 	}

@@ -270,3 +270,29 @@ func TestObserveSeesExpiryAsDeletes(t *testing.T) {
 	}
 	<-s.Done()
 }
+
+// A change that no signal announced, because it came before the watch, is seen by
+// listings after it, however far behind the client's server was.
+func TestWatchShowsWhatCameBeforeIt(t *testing.T) {
+	store := coordtest.NewStore()
+	behind, other := store.Open(coordtest.Options{}), store.Open(coordtest.Options{})
+	s, err := behind.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := other.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind.Lag()
+	put(t, o, coord.Create("/q/a", nil))
+	if _, err := s.Watch(t.Context(), "/q"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.List(t.Context(), "/q", coord.ListOptions{})
+	if err != nil || len(l.Nodes) != 1 {
+		t.Errorf("list: %v, %v", l.Nodes, err)
+	}
+	behind.Close()
+	other.Close()
+}
