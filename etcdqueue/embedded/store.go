@@ -49,9 +49,14 @@ const (
 	// The log is cut into small files, written to a snapshot's index and then
 	// removed early, so that the directory stays small.
 	segment       = 4 << 20
-	snapshotEvery = 5000
+	snapshotEvery = 1000
 	keptSegments  = 2
 	purgeEvery    = 5 * time.Second
+
+	// How many entries of the log stay in memory after they were applied. Nobody has
+	// to catch up, but etcd reads those that it replays at a start once more when it
+	// elects itself, and panics if one is gone: as many as may lie behind a snapshot.
+	keptEntries = 2 * snapshotEvery
 
 	// What a request that was sent before the goodbye may take to be answered.
 	farewell = 5 * time.Second
@@ -172,9 +177,9 @@ func startEtcd(dir directory) (e *embed.Etcd, err error) {
 	cfg.EnableGRPCGateway = false
 	cfg.TickMs, cfg.ElectionMs = uint(tick.Milliseconds()), uint(election.Milliseconds())
 	cfg.SnapshotCount = snapshotEvery
-	cfg.SnapshotCatchUpEntries = 1 // nobody has to catch up, and entries may be large
-	cfg.MaxWalFiles = 0            // purged by the store
-	cfg.QuotaBackendBytes = -1     // the disk is the limit; over a quota nobody could join to drain the queues
+	cfg.SnapshotCatchUpEntries = keptEntries
+	cfg.MaxWalFiles = 0        // purged by the store
+	cfg.QuotaBackendBytes = -1 // the disk is the limit; over a quota nobody could join to drain the queues
 	cfg.MaxSnapFiles = keptSegments
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop().WithOptions(zap.WithFatalHook(fatal{})))
 	if e, err = embed.StartEtcd(cfg); err != nil {
