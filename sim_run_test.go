@@ -151,6 +151,7 @@ func (s *simulation) run(ctx context.Context) {
 	}
 	if s.plan.admin {
 		s.spawn(&wg, func() { s.administer(faulty, rand.New(rand.NewPCG(s.plan.seed, 5))) })
+		time.Sleep(time.Millisecond)
 	}
 	if s.plan.deaths.requeue {
 		for n := range 2 {
