@@ -1,7 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate mutants fuzz soak faults images up integration down headtohead build clean
+.PHONY: help demo deps test check simulate mutants fuzz soak faults deep images up integration down headtohead build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ faults: ## kill, stop and cut off servers, links and workers of real clusters, a
 
 mutants: ## the code with one thing wrong, many times over: each must be noticed by the simulation or a test
 	@scripts/mutants.sh
+
+deep: ## FIRST=M: all of the above for hours, and the row for docs/deep.md
+	@SEEDS=$(SEEDS) FIRST=$(FIRST) scripts/deep.sh
 
 images: ## build stand-ins for the images of docker-compose.yml, for machines that cannot pull them
 	@scripts/images.sh
