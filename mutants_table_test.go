@@ -251,6 +251,84 @@ var mutants = []mutant{
 			a, err := p.available(ctx, s, n+skip.len(), false)`,
 	},
 
+	// What comes back, and what dies.
+	{
+		name: "release that forgives nothing", file: "held.go",
+		is:      `if a.Forgiven += h.bumps; h.bumps == 0 {`,
+		becomes: `if mutated(); h.bumps == 0 {`,
+	},
+	{
+		name: "failure that is forgiven", file: "held.go",
+		is: `			a.Failures++
+`,
+		becomes: `			mutated()
+			a.Forgiven++
+`,
+	},
+	{
+		name: "failure counted though its lock was broken", file: "held.go",
+		is: `		ours: h.unlessBroken,
+	}, opts)`,
+		becomes: `		ours: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
+	}, opts)`,
+	},
+	{
+		name: "batch that takes what came back", file: "claim.go",
+		is:      `if why == forBatch && n.Changes > 0 {`,
+		becomes: `if mutated(); why == forBatch && n.Changes < 0 {`,
+	},
+	{
+		name: "TakeN goes on behind one that came back", file: "locking.go",
+		is:      `if n == 1 || first.cameBack() {`,
+		becomes: `if mutated(); n == 1 {`,
+	},
+	{
+		name: "ceiling reached one delivery late", file: "dead.go",
+		is: `	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(q.maxDeliveries)
+`,
+		becomes: `	mutated()
+	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven > int64(q.maxDeliveries)
+`,
+	},
+	{
+		name: "ceiling that forgives nothing", file: "dead.go",
+		is: `	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(q.maxDeliveries)
+`,
+		becomes: `	mutated()
+	return q.maxDeliveries > 0 && h.changes >= int64(q.maxDeliveries)
+`,
+	},
+	{
+		name: "move to the dead counted as a failure", file: "claim.go",
+		is: `	err := h.bury(ctx, 0, `,
+		becomes: `	mutated()
+	err := h.bury(ctx, 1, `,
+	},
+	{
+		name: "requeue that leaves the dead entry", file: "dead.go",
+		is: `	_, body := unwrap(n.Value)
+	return []coord.Op{
+		coord.Delete(at, n.Fence),
+`,
+		becomes: `	_, body := unwrap(n.Value)
+	mutated()
+	return []coord.Op{
+		coord.Check(at, n.Fence),
+`,
+	},
+	{
+		name: "requeue in two commits", file: "dead.go",
+		is: `	done, err := q.once(ctx, nil, ops)
+`,
+		becomes: `	mutated()
+	done, err := q.once(ctx, nil, ops[1:])
+	if err == nil {
+		done.results = append([]coord.Result{{}}, done.results...)
+		err = q.do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
+	}
+`,
+	},
+
 	// Puts and lanes.
 	{
 		name: "put made again after a lost reply (K10)", seeds: "900004", file: "lanes.go",
