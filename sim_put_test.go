@@ -19,6 +19,7 @@ type simPut struct {
 	priority  int
 	token     zkq.Token
 	own       bool // the token was had before the put
+	asked     bool // Resolve was called, and may have made the token void without an answer
 	call, ret time.Duration
 	names     []string // nil unless ok
 	outcome   string   // ok, failed, unknown, or void: it was resolved, and was not applied
@@ -149,6 +150,14 @@ func (p *simProcess) settle(ctx context.Context, c coord.Coordinator, q putter, 
 		switch err := p.put(ctx, q, &again); {
 		case again.outcome == "ok":
 			p.s.count("put again ok")
+		case errors.Is(err, zkq.ErrTokenVoid) && put.asked:
+			if p.s.world.wasPut(put.values[0]) {
+				p.s.violation("the put of %q: its token is void, and it was there", put.values)
+			}
+			put.outcome, put.ret, p.pending = "void", p.s.now(), nil
+			p.puts++
+			p.s.count("put again void")
+			return true
 		case errors.Is(err, zkq.ErrTokenVoid), errors.Is(err, zkq.ErrTokenExpired), errors.Is(err, zkq.ErrInvalid):
 			p.s.violation("put again with token %s: %v", put.token, err)
 			fallthrough
@@ -160,6 +169,7 @@ func (p *simProcess) settle(ctx context.Context, c coord.Coordinator, q putter, 
 		put.outcome, put.names, put.ret, p.pending = "ok", again.names, again.ret, nil
 		return true
 	}
+	put.asked = true
 	applied, ok := p.resolve(ctx, c, put.token)
 	if !ok {
 		return ctx.Err() == nil
