@@ -29,7 +29,19 @@ type lane struct {
 	name  string
 	n     uint64      // of the last commit that was decided
 	fence coord.Fence // of the node
+	wrote time.Time   // when the node was last written, by this handle
 }
+
+// at is where the lane stands after a write of its node.
+func (l *lane) at(n uint64, f coord.Fence) {
+	// Without the clock that stands still while the machine sleeps.
+	l.n, l.fence, l.wrote = n, f, time.Now().Round(0)
+}
+
+// restLane is how long a lane may have been idle when it is used again. It may be
+// swept a day after it was last written, and with it what tells of a put that was
+// asked for since then and never arrived.
+const restLane = 30 * time.Minute
 
 func (l *lane) path() string { return path.Join(dirProducers, l.name) }
 
@@ -124,16 +136,17 @@ var errLaneGone = errors.New("lane is gone")
 // once commits the ops exactly once, in whichever lane is idle. Its errors: an
 // [*UnknownError], or nothing was changed.
 func (p *place) once(ctx context.Context, note []byte, ops []coord.Op) (applied, error) {
-	if p.lanes.due() {
-		p.spawn(func() { _ = Sweep(p.life, p.coordinator) }) // or another does
-	}
+	p.sweepLanes()
 	for {
 		l := p.lanes.take()
-		if l == nil {
+		switch {
+		case l == nil:
 			var err error
 			if l, err = p.openLane(ctx); err != nil {
 				return applied{}, err
 			}
+		case time.Since(l.wrote) > restLane && !p.freshen(ctx, l):
+			continue
 		}
 		done, err := p.commitIn(ctx, l, note, ops)
 		if errors.Is(err, errLaneGone) {
@@ -147,12 +160,35 @@ func (p *place) once(ctx context.Context, note []byte, ops []coord.Op) (applied,
 	}
 }
 
+// sweepLanes removes abandoned lanes behind the caller, if it is time.
+func (p *place) sweepLanes() {
+	if p.lanes.due() {
+		p.spawn(func() { _ = Sweep(p.life, p.coordinator) }) // or another does
+	}
+}
+
+// freshen writes a lane that was idle, so that it is kept as long as what is told
+// of the next commit. One that could not be written is left to be swept.
+func (p *place) freshen(ctx context.Context, l *lane) bool {
+	s, err := p.session(ctx)
+	if err != nil {
+		return false
+	}
+	rs, err := s.Commit(ctx, coord.Set(l.path(), marker{n: l.n}.value(), l.fence))
+	if err != nil {
+		return false
+	}
+	l.at(l.n, rs[0].Fence)
+	return true
+}
+
 // onceAs commits the ops exactly once in the lane of a token.
 func (p *place) onceAs(ctx context.Context, t Token, note []byte, ops []coord.Op) (applied, error) {
 	name, n, err := t.parse()
 	if err != nil {
 		return applied{}, err
 	}
+	p.sweepLanes()
 	l := &lane{name: name, n: n - 1}
 	for pause := newPause(); ; {
 		var node coord.Node
@@ -193,7 +229,7 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, coord.Create(l.path(), marker{}.value())); err == nil {
-				l.fence = rs[0].Fence
+				l.at(0, rs[0].Fence)
 				return l, nil
 			}
 		}
@@ -201,7 +237,7 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 		case errors.Is(err, coord.ErrExist) && mine:
 			n, rerr := s.Get(ctx, l.path())
 			if rerr == nil {
-				l.fence = n.Fence
+				l.at(0, n.Fence)
 				return l, nil
 			}
 			err = rerr
@@ -228,7 +264,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, all...); err == nil {
-				l.n, l.fence = next.n, rs[0].Fence
+				l.at(next.n, rs[0].Fence)
 				return applied{rs[1:], rs[0].Revision}, nil
 			}
 			if refusedOp(err) == 0 {
@@ -275,7 +311,7 @@ func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64,
 	case m.n != n || m.void || !doubt:
 		return applied{}, errLaneGone
 	}
-	l.n, l.fence = n, node.Fence
+	l.at(n, node.Fence)
 	return applied{revision: node.Revision}, nil
 }
 

@@ -300,7 +300,7 @@ func TestAbandonedLanesGoAfterADayOrTwo(t *testing.T) {
 				alive, c := b.queue()
 				seldom, _ := b.queue()
 				b.put(seldom, "b")
-				for hour := range 49 {
+				for hour := range 51 {
 					if by == "hand" {
 						if err := zkq.Sweep(b.ctx, c); err != nil {
 							t.Fatal(err)
@@ -413,4 +413,81 @@ func TestUnknownGetOfAPlainQueueIsResolved(t *testing.T) {
 			t.Fatalf("Resolve = %+v of %q", o, e.Value)
 		}
 	})
+}
+
+// A lane that was idle for a day, and is swept, takes no token with it.
+func TestUnknownPutIsResolvedThoughItsHandleWasIdle(t *testing.T) {
+	for _, idle := range []time.Duration{time.Minute, 20 * time.Minute, 23 * time.Hour, 25 * time.Hour, 49 * time.Hour} {
+		t.Run(idle.String(), func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				link := &keeping{Coordinator: b.client(), open: true}
+				q := b.on(link)
+				sweeper := b.client()
+				sweep := func() {
+					if err := zkq.Sweep(b.ctx, sweeper); err != nil {
+						t.Fatal(err)
+					}
+				}
+				sweep()
+				b.put(q, "first")
+				for range int(idle / time.Minute) {
+					time.Sleep(time.Minute)
+					sweep()
+				}
+				link.open = false
+				token := b.unknown(q, "second")
+				for range 24 * 60 {
+					time.Sleep(time.Minute - time.Second/30) // a day less a bit
+					sweep()
+				}
+				if o := b.resolve(token); o.Applied {
+					t.Fatalf("Resolve = %+v", o)
+				}
+			})
+		})
+	}
+}
+
+// Tokens that nobody forgot go, though nobody puts without one.
+func TestHandlesThatPutWithTokensOnlySweep(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		for range 200 {
+			token, err := q.NewToken(b.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.put(q, "a", zkq.WithToken(token))
+			time.Sleep(time.Hour)
+		}
+		if n := len(b.lanes(b.session(c))); n > 55 {
+			t.Fatalf("%d lanes left", n)
+		}
+	})
+}
+
+// keeping keeps puts back, which can be made later from what their callers gave it.
+type keeping struct {
+	coord.Coordinator
+	open bool // lets them through
+	kept []coord.Op
+}
+
+type keepingSession struct {
+	coord.Session
+	c *keeping
+}
+
+func (c *keeping) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	return keepingSession{s, c}, err
+}
+
+func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	if len(ops) == 1 || s.c.open { // one opens a lane
+		return s.Session.Commit(ctx, ops...)
+	}
+	s.c.kept = ops
+	<-ctx.Done()
+	return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, ctx.Err())
 }

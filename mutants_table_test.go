@@ -343,13 +343,13 @@ var mutants = []mutant{
 	{
 		name: "put that does not compare its lane", seeds: "900002", file: "lanes.go",
 		is: `			if rs, err = s.Commit(ctx, all...); err == nil {
-				l.n`,
+				l.at(`,
 		becomes: `			if n, err := s.Get(ctx, l.path()); err == nil {
 				mutated()
 				all[0].Fence = n.Fence
 			}
 			if rs, err = s.Commit(ctx, all...); err == nil {
-				l.n`,
+				l.at(`,
 	},
 	{
 		name: "unknown put said to have failed", seeds: "900001", file: "lanes.go",
@@ -379,6 +379,12 @@ var mutants = []mutant{
 				mutated()
 			}
 			p.lanes.give(l)`,
+	},
+	{
+		name: "lane is used again however long it was idle", file: "lanes.go",
+		is:      `		case time.Since(l.wrote) > restLane && !p.freshen(ctx, l):`,
+		becomes: `		case time.Since(l.wrote) > restLane && func() bool { mutated(); return false }():`,
+		test:    "TestUnknownPutIsResolvedThoughItsHandleWasIdle",
 	},
 	{
 		name: "batch in two commits", seeds: "900001", file: "put.go",

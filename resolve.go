@@ -25,6 +25,7 @@ type Outcome struct {
 // was made, or make it again: with one token at most one put is ever applied. It
 // costs a commit and a node, which goes after a day or two, or with [Forget].
 func (p *place) NewToken(ctx context.Context) (Token, error) {
+	p.sweepLanes()
 	var t Token
 	err := p.bounded(ctx, func(ctx context.Context) error {
 		l, err := p.openLane(ctx)

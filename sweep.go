@@ -17,8 +17,9 @@ import (
 // written before this node was is older than what this node says.
 const pathSwept = "/zkq/swept"
 
-// keepLanes is how long a lane is kept that nobody uses, at least.
-const keepLanes = 24 * time.Hour
+// keepLanes is how long a lane is kept that nobody uses, at least: a day, and some
+// time in which it was idle before its last put, and that was asked for.
+const keepLanes = 24*time.Hour + 2*restLane
 
 // Sweep removes what producers left behind that died, and the tokens that nobody
 // forgot, once they are older than a day; until then it does nothing but read one
