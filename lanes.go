@@ -306,9 +306,11 @@ func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64,
 	}
 	m, ok := parseMarker(node.Value)
 	switch {
-	case !ok || m.n != n && doubt:
+	case !doubt:
+		return applied{}, errLaneGone
+	case !ok || m.n != n:
 		return applied{}, fmt.Errorf("lane %s says %.40q: %w", l.name, node.Value, ErrTokenExpired)
-	case m.n != n || m.void || !doubt:
+	case m.void:
 		return applied{}, errLaneGone
 	}
 	l.at(n, node.Fence)

@@ -491,3 +491,19 @@ func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Re
 	<-ctx.Done()
 	return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, ctx.Err())
 }
+
+// What somebody wrote into a lane is in no later put's way.
+func TestLaneWithForeignValueIsLeft(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "a")
+		s := b.session(c)
+		lane := b.lanes(s)[0]
+		b.commit(s, coord.Set(lane, []byte("2 of a later version"), b.get(s, lane).Fence))
+		b.put(q, "b")
+		b.put(q, "c")
+		if got := b.values(q); !slices.Equal(got, []string{"a", "b", "c"}) {
+			t.Fatalf("there are %q", got)
+		}
+	})
+}
