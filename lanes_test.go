@@ -466,6 +466,38 @@ func TestHandlesThatPutWithTokensOnlySweep(t *testing.T) {
 	})
 }
 
+// What somebody wrote into a lane is in no later put's way.
+func TestLaneWithForeignValueIsLeft(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "a")
+		s := b.session(c)
+		lane := b.lanes(s)[0]
+		b.commit(s, coord.Set(lane, []byte("2 of a later version"), b.get(s, lane).Fence))
+		b.put(q, "b")
+		b.put(q, "c")
+		if got := b.values(q); !slices.Equal(got, []string{"a", "b", "c"}) {
+			t.Fatalf("there are %q", got)
+		}
+	})
+}
+
+func TestTokensAndProducersThatAreNoneAreRefused(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		_, err := q.Put(b.ctx, []byte("a"), zkq.WithToken(""))
+		b.want(err, zkq.ErrInvalid)
+		for _, id := range []string{"me", "0123456789ABCDEF", "0123456789abcdef0", "a/b"} {
+			bad := b.on(c, zkq.Producer(id))
+			_, err := bad.Put(b.ctx, []byte("a"))
+			b.want(err, zkq.ErrInvalid)
+			_, err = bad.NewToken(b.ctx)
+			b.want(err, zkq.ErrInvalid)
+		}
+		b.empty(q)
+	})
+}
+
 // keeping keeps puts back, which can be made later from what their callers gave it.
 type keeping struct {
 	coord.Coordinator
@@ -490,20 +522,4 @@ func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Re
 	s.c.kept = ops
 	<-ctx.Done()
 	return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, ctx.Err())
-}
-
-// What somebody wrote into a lane is in no later put's way.
-func TestLaneWithForeignValueIsLeft(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "a")
-		s := b.session(c)
-		lane := b.lanes(s)[0]
-		b.commit(s, coord.Set(lane, []byte("2 of a later version"), b.get(s, lane).Fence))
-		b.put(q, "b")
-		b.put(q, "c")
-		if got := b.values(q); !slices.Equal(got, []string{"a", "b", "c"}) {
-			t.Fatalf("there are %q", got)
-		}
-	})
 }

@@ -47,7 +47,8 @@ func Holder(id string) Option { return func(o *options) { o.holder = lock.Holder
 
 // Producer sets the 16 lowercase hexadecimal digits that begin the handle's tokens.
 // Without it each handle makes up its own, which is what you want outside tests: no
-// two handles may ever share one.
+// two handles may ever share one. Anything else is refused by every method, with
+// [ErrInvalid].
 func Producer(id string) Option { return func(o *options) { o.producer = id } }
 
 // PutOption changes a put.
@@ -55,7 +56,7 @@ type PutOption func(*putOptions)
 
 type putOptions struct {
 	priority int
-	token    Token
+	token    *Token
 	note     []byte
 }
 
@@ -65,10 +66,13 @@ func WithPriority(p int) PutOption { return func(o *putOptions) { o.priority = p
 
 // WithToken makes the put with a token of [LockingQueue.NewToken]. Made again with
 // the same token, by any process and however often, it is applied once: the later
-// ones return the names that the first was given. [ErrTokenVoid]: [Resolve] was
-// asked before the put was applied, and it is not. [ErrTokenExpired]: the token is
-// older than a day and its node gone; nothing was put by this call.
-func WithToken(t Token) PutOption { return func(o *putOptions) { o.token = t } }
+// ones return the names that the first was given, or empty ones once an entry was
+// taken. A token is for one put: whether a later one has the same values, or goes to
+// the same queue, nobody looks, and nothing of it is put. [ErrTokenVoid]: [Resolve]
+// was asked before the put was applied, and it is not. [ErrTokenExpired]: the token is
+// older than a day and its node gone; nothing was put by this call, unless the error
+// is an [*UnknownError] too.
+func WithToken(t Token) PutOption { return func(o *putOptions) { o.token = &t } }
 
 // WithNote keeps up to [MaxNote] bytes beside the put, for [Outcome.Note].
 func WithNote(note []byte) PutOption { return func(o *putOptions) { o.note = note } }
@@ -87,7 +91,7 @@ func newPut(opts []PutOption) (putOptions, error) {
 	if len(o.note) > MaxNote {
 		return o, fmt.Errorf("put: %w", &coord.LimitError{What: "note", Unit: "bytes", Size: len(o.note), Limit: MaxNote})
 	}
-	if o.token != "" {
+	if o.token != nil {
 		if _, _, err := o.token.parse(); err != nil {
 			return o, fmt.Errorf("put: %w", err)
 		}

@@ -20,7 +20,7 @@ type place struct {
 	root        string // "/jobs"
 	entries     string // "/jobs/entries", or the root in the plain layout
 	taken       string // "/jobs/taken", or "" in the plain layout
-	invalid     error  // what was wrong with the name
+	invalid     error  // what was wrong with the name, or with an option
 
 	// seizeReady takes an entry that nobody holds; nil in the plain layout, where
 	// there is nothing to hold.
@@ -46,9 +46,13 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 	for _, set := range opts {
 		set(&p.options)
 	}
-	p.lanes.series = p.producer
 	p.life, p.end = context.WithCancel(context.Background())
 	p.root, p.invalid = CheckName(name)
+	if p.lanes.series = p.producer; p.producer != "" && p.invalid == nil {
+		if _, _, err := token(p.producer+"-00", 1).parse(); err != nil {
+			p.invalid = fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", p.producer, ErrInvalid)
+		}
+	}
 	if plain {
 		p.entries = p.root
 	} else {

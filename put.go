@@ -45,10 +45,10 @@ func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) (
 		}
 		var done applied
 		var err error
-		if o.token == "" {
+		if o.token == nil {
 			done, err = p.once(ctx, o.note, ops)
 		} else {
-			done, err = p.onceAs(ctx, o.token, o.note, ops)
+			done, err = p.onceAs(ctx, *o.token, o.note, ops)
 		}
 		if err != nil {
 			return err
