@@ -523,3 +523,20 @@ func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Re
 	<-ctx.Done()
 	return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, ctx.Err())
 }
+
+func TestValueMayBeWrittenOverWhenItsPutReturned(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		late := &keeping{Coordinator: b.client()}
+		q := b.on(late)
+		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		defer cancel()
+		value := []byte("mine")
+		_, err := q.Put(ctx, value)
+		b.want(err, zkq.ErrUnknown)
+		copy(value, "next")
+		b.commit(b.session(late.Coordinator), late.kept...)
+		if got := b.values(q); !slices.Equal(got, []string{"mine"}) {
+			t.Fatalf("there are %q", got)
+		}
+	})
+}

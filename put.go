@@ -1,6 +1,7 @@
 package zkq
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,8 @@ func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) (
 			return nil, fmt.Errorf("put %s: value %d of %d: %w", p.root, i+1, len(values),
 				&coord.LimitError{What: "value", Unit: "bytes", Size: len(value), Limit: MaxValue})
 		}
-		ops[i] = coord.CreateSequential(prefix, seal(value))
+		// A copy: a commit that got no answer may be sent when the caller has gone on.
+		ops[i] = coord.CreateSequential(prefix, seal(bytes.Clone(value)))
 	}
 	names := make([]string, len(values))
 	err = p.bounded(ctx, func(ctx context.Context) error {
