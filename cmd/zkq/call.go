@@ -193,7 +193,11 @@ func (k *call) interrupted(ctx context.Context, err error) error {
 	if errors.Is(err, coord.ErrUnknown) {
 		said = fmt.Errorf("%w, and the outcome of the last change is unknown", said)
 	}
-	return k.about(&failure{code: sig.code(), err: said})
+	hint := ""
+	if unknown := (*zkq.UnknownError)(nil); errors.As(err, &unknown) {
+		hint = classify(err).hint // names the token, which nobody else knows
+	}
+	return k.about(&failure{code: sig.code(), err: said, hint: hint})
 }
 
 // patient returns a context for one change: it lasts a little longer than ctx,

@@ -439,6 +439,18 @@ func TestErrorsHaveTheirExitCodes(t *testing.T) {
 	}
 }
 
+func TestSignalLeavesTheTokenOfAnUnansweredPut(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(&signalError{os.Interrupt})
+	k := &call{verb: putVerb(), queue: "jobs"}
+	const token = "0123456789abcdef-00-7"
+	err := k.interrupted(ctx, k.about(fmt.Errorf("put /jobs: %w", &zkq.UnknownError{Token: token, Err: context.Canceled})))
+	var f *failure
+	if !errors.As(err, &f) || f.code != 130 || !strings.Contains(f.hint, token) {
+		t.Errorf("%+v, want 130 and the token", f)
+	}
+}
+
 func TestErrorsLosePackageNamesAndNothingElse(t *testing.T) {
 	dir := &os.PathError{Op: "open", Path: "/home/zkq: /lock: ", Err: os.ErrNotExist}
 	for _, tt := range []struct {
