@@ -248,6 +248,14 @@ func TestTokenOfAnEarlierPutIsExpired(t *testing.T) {
 		}
 		_, err = zkq.Resolve(b.ctx, c, "0123456789abcdef-00-4")
 		b.want(err, zkq.ErrInvalid)
+		lanes := b.lanes(b.session(c))
+		b.want(zkq.Forget(b.ctx, c, "0123456789abcdef-00-4"), zkq.ErrInvalid)
+		if err := zkq.Forget(b.ctx, c, "0123456789abcdef-00-1"); err != nil {
+			t.Fatal(err)
+		}
+		if left := b.lanes(b.session(c)); !slices.Equal(left, lanes) {
+			t.Fatalf("lanes %q, were %q", left, lanes)
+		}
 		b.put(q, "third")
 	})
 }

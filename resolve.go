@@ -124,9 +124,13 @@ func forget(ctx context.Context, c coord.Coordinator, t Token) error {
 		if err == nil {
 			var node coord.Node
 			var m marker
-			if node, m, err = readMarker(ctx, s, l.path()); errors.Is(err, ErrTokenExpired) || err == nil && m.n > n {
+			node, m, err = readMarker(ctx, s, l.path())
+			switch {
+			case errors.Is(err, ErrTokenExpired), err == nil && m.n > n:
 				return nil
-			} else if err == nil {
+			case err == nil && m.n+1 < n: // somebody else's, who is at work in it
+				return fmt.Errorf("its lane has come to %d only: %w", m.n, ErrInvalid)
+			case err == nil:
 				_, err = s.Commit(ctx, coord.Delete(l.path(), node.Fence))
 			}
 		}
