@@ -284,7 +284,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 		}
 		if !p.again(ctx, err, pause) {
 			if doubt {
-				return applied{}, &UnknownError{token(l.name, next.n), err}
+				return applied{}, &UnknownError{token(l.name, next.n), late(ctx, err)}
 			}
 			return applied{}, shifted(err)
 		}
@@ -327,6 +327,14 @@ func (p *place) again(ctx context.Context, err error, pause *pause) bool {
 		return ctx.Err() == nil
 	}
 	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && pause.wait(ctx, nil) == nil
+}
+
+// late adds to what the last attempt came to that there is no time for another.
+func late(ctx context.Context, err error) error {
+	if end := ctx.Err(); end != nil && !errors.Is(err, end) {
+		return fmt.Errorf("%w: %w", end, err)
+	}
+	return err
 }
 
 // shifted is an error of a commit in a lane with the index that the op has without

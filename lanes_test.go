@@ -548,3 +548,26 @@ func TestValueMayBeWrittenOverWhenItsPutReturned(t *testing.T) {
 		}
 	})
 }
+
+// Whether it waited for an answer then or for another attempt.
+func TestUnknownPutSaysWhatEndedIt(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "first")
+		for range 50 {
+			c.DropRequest()
+		}
+		if o := b.resolve(b.unknown(q, "second")); o.Applied {
+			t.Fatalf("Resolve = %+v", o)
+		}
+		q, c = b.queue()
+		b.put(q, "third")
+		time.AfterFunc(time.Second, func() { q.Close() })
+		for range 50 {
+			c.DropRequest()
+		}
+		_, err := q.Put(b.ctx, []byte("fourth"))
+		b.want(err, zkq.ErrUnknown)
+		b.want(err, zkq.ErrClosed)
+	})
+}
