@@ -29,13 +29,13 @@ type lane struct {
 	name  string
 	n     uint64      // of the last commit that was decided
 	fence coord.Fence // of the node
-	wrote time.Time   // when the node was last written, by this handle
+	wrote time.Time   // the node was last written then, or later
 }
 
-// at is where the lane stands after a write of its node.
-func (l *lane) at(n uint64, f coord.Fence) {
+// at is where the lane stands after a write of its node that began then.
+func (l *lane) at(n uint64, f coord.Fence, began time.Time) {
 	// Without the clock that stands still while the machine sleeps.
-	l.n, l.fence, l.wrote = n, f, time.Now().Round(0)
+	l.n, l.fence, l.wrote = n, f, began.Round(0)
 }
 
 // restLane is how long a lane may have been idle when it is used again. It may be
@@ -170,6 +170,7 @@ func (p *place) sweepLanes() {
 // freshen writes a lane that was idle, so that it is kept as long as what is told
 // of the next commit. One that could not be written is left to be swept.
 func (p *place) freshen(ctx context.Context, l *lane) bool {
+	began := time.Now()
 	s, err := p.session(ctx)
 	if err != nil {
 		return false
@@ -178,7 +179,7 @@ func (p *place) freshen(ctx context.Context, l *lane) bool {
 	if err != nil {
 		return false
 	}
-	l.at(l.n, rs[0].Fence)
+	l.at(l.n, rs[0].Fence, began)
 	return true
 }
 
@@ -222,14 +223,14 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, ops []coord.Op
 // openLane makes a lane. It stands before it is used, so that every token that is
 // ever handed out can be resolved by others.
 func (p *place) openLane(ctx context.Context) (*lane, error) {
-	l := &lane{name: p.lanes.next()}
+	l, began := &lane{name: p.lanes.next()}, time.Now()
 	mine := false // it may be there because an attempt without an answer made it
 	for pause := newPause(); ; {
 		s, err := p.session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, coord.Create(l.path(), marker{}.value())); err == nil {
-				l.at(0, rs[0].Fence)
+				l.at(0, rs[0].Fence, began)
 				return l, nil
 			}
 		}
@@ -237,7 +238,7 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 		case errors.Is(err, coord.ErrExist) && mine:
 			n, rerr := s.Get(ctx, l.path())
 			if rerr == nil {
-				l.at(0, n.Fence)
+				l.at(0, n.Fence, began)
 				return l, nil
 			}
 			err = rerr
@@ -258,18 +259,18 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op) (applied, error) {
 	next := marker{n: l.n + 1, note: note}
 	all := append([]coord.Op{coord.Set(l.path(), next.value(), l.fence)}, ops...)
-	doubt := false // an attempt was not answered
+	doubt, began := false, time.Now() // in doubt: an attempt was not answered
 	for pause := newPause(); ; {
 		s, err := p.session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, all...); err == nil {
-				l.at(next.n, rs[0].Fence)
+				l.at(next.n, rs[0].Fence, began)
 				return applied{rs[1:], rs[0].Revision}, nil
 			}
 			if refusedOp(err) == 0 {
 				var done applied
-				if done, err = p.settled(ctx, s, l, next.n, doubt); err == nil || errors.Is(err, errLaneGone) {
+				if done, err = p.settled(ctx, s, l, next.n, doubt, began); err == nil || errors.Is(err, errLaneGone) {
 					return done, err
 				}
 			}
@@ -293,7 +294,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 
 // settled reads what a lane says after it refused its next commit, because of an
 // earlier attempt at it or because somebody else has written to the lane.
-func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64, doubt bool) (applied, error) {
+func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64, doubt bool, began time.Time) (applied, error) {
 	node, err := s.Get(ctx, l.path())
 	if errors.Is(err, coord.ErrNotExist) {
 		if doubt {
@@ -313,7 +314,7 @@ func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64,
 	case m.void:
 		return applied{}, errLaneGone
 	}
-	l.at(n, node.Fence)
+	l.at(n, node.Fence, began)
 	return applied{revision: node.Revision}, nil
 }
 
