@@ -223,9 +223,11 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, ops []coord.Op
 // openLane makes a lane. It stands before it is used, so that every token that is
 // ever handed out can be resolved by others.
 func (p *place) openLane(ctx context.Context) (*lane, error) {
-	l, began := &lane{name: p.lanes.next()}, time.Now()
-	mine := false // it may be there because an attempt without an answer made it
+	began := time.Now()
 	for pause := newPause(); ; {
+		// A new name each time: an attempt without an answer may still be under way,
+		// and no name is created twice.
+		l := &lane{name: p.lanes.next()}
 		s, err := p.session(ctx)
 		if err == nil {
 			var rs []coord.Result
@@ -234,21 +236,7 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 				return l, nil
 			}
 		}
-		switch {
-		case errors.Is(err, coord.ErrExist) && mine:
-			n, rerr := s.Get(ctx, l.path())
-			if rerr == nil {
-				l.at(0, n.Fence, began)
-				return l, nil
-			}
-			err = rerr
-		case errors.Is(err, coord.ErrExist):
-			l.name = p.lanes.next()
-			continue
-		case errors.Is(err, coord.ErrUnknown):
-			mine = true
-		}
-		if !p.again(ctx, err, pause) {
+		if !errors.Is(err, coord.ErrExist) && !p.again(ctx, err, pause) {
 			return nil, fmt.Errorf("open a lane: %w", notApplied(ctx, err))
 		}
 	}
