@@ -45,7 +45,9 @@ type Held struct {
 	turn    chan struct{} // holds one while a call is finishing
 	past    attempts
 	known   bool         // past is
-	unknown string       // the finish that was sent and not answered, if one was
+	unknown string       // the finish that was sent and not answered last, if one was
+	several bool         // finishes of several kinds were
+	back    bool         // one of them gives the entry back
 	state   atomic.Int32 // a heldState
 }
 
@@ -94,7 +96,7 @@ func (o *holding) remove(h *Held) {
 //
 // nil: removed, by this call. [ErrLockLost]: the entry was not held any more
 // and this call removed nothing. [ErrAlreadyDone]: the handle was used up
-// before; nothing was sent. [ErrUnknown]: no answer came before ctx or the
+// before, by an earlier call. [ErrUnknown]: no answer came before ctx or the
 // session ended; the entry may have been removed, or may be handed out again. It
 // was certainly removed by no one else in this call's name, and Consume may be
 // called again to learn more. After any other error nothing was changed and
@@ -272,15 +274,19 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 			switch {
 			case doubt != nil:
 				return fmt.Errorf("%s %s: %w: %w", f.act, h.entry, ErrUnknown, doubt)
+			case mine && h.several:
+				return end(stateDone, fmt.Errorf("%w: this or an earlier finish was applied", ErrUnknown))
 			case mine:
 				return end(stateDone, nil)
 			}
 			return end(stateLost, ErrLockLost)
-		case r != nil && h.unknown != "" && !errors.Is(r, coord.ErrVersion):
+		case r != nil && h.unknown != "" && !errors.Is(r, coord.ErrVersion) && (r.Index == 0 || h.back):
 			return end(stateDone, ErrAlreadyDone) // the other finish, whose answer was lost, was applied
 		case r != nil, lostBefore(err) && h.unknown == "":
 			return end(stateLost, ErrLockLost)
 		case errors.Is(err, coord.ErrUnknown):
+			h.several = h.several || h.unknown != "" && h.unknown != f.act
+			h.back = h.back || f.entry.Kind == coord.KindCheck
 			h.unknown = f.act
 		case h.unknown == "" && !errors.Is(err, coord.ErrBusy), errors.Is(err, ErrTooLarge):
 			h.lock.Settling(h.unknown != "")
