@@ -2,6 +2,7 @@ package zkq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -24,15 +25,22 @@ func (p *place) leaveTrace(name string) coord.Op {
 	return coord.Create(path.Join(p.root, dirBroken, fmt.Sprintf("%013d-%s", time.Now().UnixMilli(), name)), []byte{})
 }
 
-// wasBroken says whether an entry was taken from a holder by hand.
-func (p *place) wasBroken(ctx context.Context, s coord.Session, name string) (bool, error) {
+// wasBroken says whether an entry was taken from a holder by hand after a revision.
+func (p *place) wasBroken(ctx context.Context, s coord.Session, name string, after int64) (bool, error) {
 	l, err := s.List(ctx, path.Join(p.root, dirBroken), coord.ListOptions{Fresh: true})
 	if err != nil {
 		return false, err
 	}
 	for _, n := range l.Nodes {
-		if _, of, ok := strings.Cut(path.Base(n.Path), "-"); ok && of == name {
-			return true, nil
+		if _, of, ok := strings.Cut(path.Base(n.Path), "-"); !ok || of != name {
+			continue
+		}
+		trace, err := s.Get(ctx, n.Path)
+		if errors.Is(err, coord.ErrNotExist) {
+			continue // swept, and older than any doubt
+		}
+		if err != nil || trace.Revision > after {
+			return err == nil, err
 		}
 	}
 	return false, nil

@@ -73,3 +73,22 @@ func TestAFinishInDoubtIsNotAlreadyDoneWhenTheLockWasBroken(t *testing.T) {
 		}
 	})
 }
+
+// A trace of an earlier hold says nothing of this one.
+func TestALockThatWasBrokenBeforeIsNotThisOnes(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		name := b.put(q, "a")
+		for _, act := range []string{"fail", "consume"} {
+			b.take(q)
+			if err := q.BreakLock(b.ctx, name); err != nil {
+				t.Fatal(err)
+			}
+			h := b.take(q)
+			c.DropReply()
+			if err := acts[act](b.ctx, h); err != nil {
+				t.Errorf("%s: %v", act, err)
+			}
+		}
+	})
+}

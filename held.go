@@ -189,7 +189,7 @@ type finish struct {
 // unlessBroken takes a refusal for the success of an earlier attempt: while the
 // session lives, only this handle's commits remove its lock, or a hand.
 func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
-	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name)
+	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 	if broken {
 		err = errors.New("somebody broke its lock")
 	}

@@ -189,7 +189,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "entry gone by another's hand taken for this finish", seeds: "900023", file: "held.go",
-		is: `	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name)
+		is: `	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 `,
 		becomes: `	mutated()
 	broken, err := false, error(nil)

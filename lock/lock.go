@@ -54,13 +54,14 @@ type Lock struct {
 	session  coord.Session
 	path     string
 	fence    coord.Fence
+	revision int64 // of the commit that took it
 	holder   Holder
 	settling atomic.Bool // a commit that gives it back is under way
 }
 
 // Taken is the lock that an applied [Take] by h left, from the op's result.
 func Taken(s coord.Session, r coord.Result, h Holder) *Lock {
-	return &Lock{session: s, path: r.Path, fence: r.Fence, holder: h}
+	return &Lock{session: s, path: r.Path, fence: r.Fence, revision: r.Revision, holder: h}
 }
 
 // Adopt is the lock that stands at dir/name if it is held by h in this session,
@@ -77,7 +78,7 @@ func Adopt(ctx context.Context, s coord.Session, dir, name string, h Holder) (*L
 	if n.Owner != s.ID() || string(n.Value) != string(h) {
 		return nil, nil
 	}
-	return &Lock{session: s, path: n.Path, fence: n.Fence, holder: h}, nil
+	return &Lock{session: s, path: n.Path, fence: n.Fence, revision: n.Revision, holder: h}, nil
 }
 
 // Session is the session whose lock it is.
@@ -85,6 +86,9 @@ func (l *Lock) Session() coord.Session { return l.session }
 
 // Path is the lock's node.
 func (l *Lock) Path() string { return l.path }
+
+// Revision is that of the commit that took the lock: no two locks have the same.
+func (l *Lock) Revision() int64 { return l.revision }
 
 // GiveBack is the op that removes the lock. On ZooKeeper the fence tells our
 // locks from kazoo's, but not two of ours from each other: commit it together
