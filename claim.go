@@ -217,6 +217,11 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, erro
 			return q.held(a, rs[0].Fence, lock.Taken(a.session, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision)), nil
 		case refusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
 			return q.adopt(ctx, a)
+		case refused(err) && a.bumps == 0: // only the lock tells whose it is
+			if h, err := q.adopt(ctx, a); !errors.Is(err, errGone) {
+				return h, err
+			}
+			return nil, errBlocked
 		case refused(err):
 			return nil, errBlocked
 		case !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy):
@@ -234,7 +239,7 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, erro
 func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 	for pause := newPause(); ; {
 		l, err := lock.Adopt(ctx, a.session, q.taken, a.name, q.holder)
-		if err == nil && l == nil {
+		if err == nil && (l == nil || q.holding.holds(a.name, l)) {
 			return nil, errGone
 		}
 		var n coord.Node
@@ -243,7 +248,7 @@ func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 		}
 		switch {
 		case err == nil && n.Changes == a.node.Changes+a.bumps:
-			return q.held(a, n.Fence, l, n.Revision), nil
+			return q.held(a, n.Fence, l, max(n.Revision, l.Revision())), nil
 		case err == nil, errors.Is(err, coord.ErrNotExist):
 			return nil, errGone
 		}

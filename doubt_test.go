@@ -5,10 +5,13 @@ package zkq_test
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
 )
 
 // inDoubt makes an attempt at a finish that has no answer; what the service does
@@ -90,5 +93,93 @@ func TestALockThatWasBrokenBeforeIsNotThisOnes(t *testing.T) {
 				t.Errorf("%s: %v", act, err)
 			}
 		}
+	})
+}
+
+// lowered is a coordinator whose sessions say that they take less than they do.
+type lowered struct {
+	coord.Coordinator
+	bytes int
+
+	mu   sync.Mutex
+	last *loweredSession
+}
+
+type loweredSession struct {
+	coord.Session
+	bytes int
+}
+
+func (c *lowered) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == nil || c.last.Session != s {
+		c.last = &loweredSession{s, c.bytes}
+	}
+	return c.last, nil
+}
+
+func (s *loweredSession) Limits() coord.Limits {
+	l := s.Session.Limits()
+	l.ValueBytes = s.bytes
+	return l
+}
+
+// The claim of an entry that is too large to be touched moves no fence: whether it
+// was applied is told by the lock alone.
+func TestLostRepliesOfClaimsOfTooLargeEntriesAreResolved(t *testing.T) {
+	for name, lose := range losses {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				putter, _ := b.queue()
+				b.put(putter, strings.Repeat("x", 2000))
+				cl := b.client()
+				q := b.on(&lowered{Coordinator: cl, bytes: 1000})
+				lose(cl)
+				h := b.take(q)
+				lose(cl)
+				b.release(h)
+				lose(cl)
+				b.consume(b.take(q))
+			})
+		})
+	}
+}
+
+// The listing that the second take goes by is older than the first one's claim.
+func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		putter, _ := b.queue()
+		b.put(putter, strings.Repeat("x", 2000))
+		cl := b.client()
+		c := newCounting(cl)
+		q := b.on(&lowered{Coordinator: c, bytes: 1000})
+		again := make(chan error, 1)
+		c.before = func(_ coord.Session, act, path string) {
+			if act == "get" && strings.HasPrefix(path, "/jobs/entries/") {
+				c.mu.Lock()
+				c.before = nil
+				c.mu.Unlock()
+				cl.Pass()
+				cl.DropRequest()
+				go func() {
+					ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+					defer cancel()
+					_, err := q.Take(ctx)
+					again <- err
+				}()
+				time.Sleep(time.Millisecond) // it waits for its turn
+			}
+		}
+		h, err := q.TryTake(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.want(<-again, context.DeadlineExceeded)
+		b.consume(h)
 	})
 }

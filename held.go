@@ -83,6 +83,14 @@ func (o *holding) add(h *Held) (old *Held) {
 	return old
 }
 
+// holds says whether the lock is of an entry that was handed out.
+func (o *holding) holds(name string, l *lock.Lock) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h := o.byName[name]
+	return h != nil && h.lock.Session() == l.Session() && h.lock.Revision() == l.Revision()
+}
+
 func (o *holding) remove(h *Held) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
