@@ -71,11 +71,8 @@ func (p *place) removeWhere(ctx context.Context, s coord.Session, name string, a
 		if state == StateHeld {
 			ops = append(ops, p.leaveTrace(name))
 		}
-		if state == StateReady && p.seizeReady != nil {
-			var h *Held
-			if h, err = p.seizeReady(ctx, s, name); err == nil {
-				err = h.Consume(ctx)
-			}
+		if state == StateReady && p.removeReady != nil {
+			err = p.removeReady(ctx, s, name)
 		} else {
 			_, err = s.Commit(ctx, ops...)
 		}
@@ -95,6 +92,19 @@ func (p *place) removeWhere(ctx context.Context, s coord.Session, name string, a
 			return err
 		}
 	}
+}
+
+// claimAndConsume removes an entry that nobody holds.
+func (q *LockingQueue) claimAndConsume(ctx context.Context, s coord.Session, name string) error {
+	h, err := q.claim(ctx, s, name, forRemoval)
+	if err != nil {
+		return err
+	}
+	if err = h.Consume(ctx); err != nil && !errors.Is(err, ErrLockLost) {
+		// It is held, or nobody knows, and nobody would give it back.
+		q.spawn(func() { q.undoClaim(attempt{session: s, name: name}, h) })
+	}
+	return err
 }
 
 // Purge removes the entries that are in the state when it comes by, and returns

@@ -183,3 +183,34 @@ func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
 		b.consume(h)
 	})
 }
+
+// A removal that was cancelled between its claim and its end leaves the entry to
+// others, and not held by nobody as long as the session lasts.
+func TestCancelledRemovalHoldsNothing(t *testing.T) {
+	for way, remove := range map[string]func(ctx context.Context, q *zkq.LockingQueue, name string) error{
+		"rm": func(ctx context.Context, q *zkq.LockingQueue, name string) error { return q.Remove(ctx, name, false) },
+		"purge": func(ctx context.Context, q *zkq.LockingQueue, _ string) error {
+			_, err := q.Purge(ctx, zkq.StateReady)
+			return err
+		},
+	} {
+		t.Run(way, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				c := newCounting(b.client())
+				q := b.on(c)
+				other, _ := b.queue()
+				name := b.put(other, "a")
+				ctx, cancel := context.WithCancel(b.ctx)
+				c.before = func(_ coord.Session, act, path string) {
+					if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") {
+						cancel()
+					}
+				}
+				if err := remove(ctx, q, name); err == nil {
+					t.Fatal("it was not cancelled: this shows nothing")
+				}
+				b.consume(b.take(other))
+			})
+		})
+	}
+}

@@ -50,9 +50,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	if q.holder == "" {
 		q.holder = lock.NewHolder()
 	}
-	q.seizeReady = func(ctx context.Context, s coord.Session, name string) (*Held, error) {
-		return q.claim(ctx, s, name, forRemoval)
-	}
+	q.removeReady = q.claimAndConsume
 	q.keeper = lock.NewKeeper(q.taken)
 	q.view = view{place: q.place, skip: q.skip}
 	q.claims.names = make(map[string]*turns)

@@ -22,9 +22,9 @@ type place struct {
 	taken       string // "/jobs/taken", or "" in the plain layout
 	invalid     error  // what was wrong with the name, or with an option
 
-	// seizeReady takes an entry that nobody holds; nil in the plain layout, where
+	// removeReady removes an entry that nobody holds; nil in the plain layout, where
 	// there is nothing to hold.
-	seizeReady func(context.Context, coord.Session, string) (*Held, error)
+	removeReady func(context.Context, coord.Session, string) error
 	options
 
 	life    context.Context // ends with Close
