@@ -20,11 +20,9 @@ func (p *place) Remove(ctx context.Context, name string, force bool) error {
 	err := checkEntryName(name)
 	switch {
 	case dead && p.taken != "":
-		err = p.do(ctx, func(ctx context.Context, s coord.Session) error { return p.removeDead(ctx, s, name) })
+		err = p.removeDead(ctx, name)
 	case err == nil:
-		err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
-			return p.removeWhere(ctx, s, name, func(st State) bool { return force || st != StateHeld })
-		})
+		err = p.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
 	}
 	if err != nil {
 		return fmt.Errorf("remove %s from %s: %w", name, p.root, err)
@@ -35,12 +33,31 @@ func (p *place) Remove(ctx context.Context, name string, force bool) error {
 // removeWhere deletes an entry, and its lock if it has one, in a state that is
 // allowed: the state it was read in, and no other. One that nobody holds is held
 // first, so that it is not taken from a kazoo worker whose lock came in between.
-func (p *place) removeWhere(ctx context.Context, s coord.Session, name string, allowed func(State) bool) error {
-	unknown := false
+func (p *place) removeWhere(ctx context.Context, name string, allowed func(State) bool) error {
+	unknown := false // an attempt was not answered, in this session or an earlier one
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		return p.removeIn(ctx, s, name, allowed, &unknown)
+	})
+	if unknown && !errors.Is(err, ErrHeld) {
+		return stillUnknown(err)
+	}
+	return err
+}
+
+// stillUnknown is what is left of an error after an attempt without an answer.
+func stillUnknown(err error) error {
+	if err == nil || errors.Is(err, ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// removeIn is removeWhere in one session.
+func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
 	for pause := newPause(); ; {
 		n, err := s.Get(ctx, path.Join(p.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
-			if unknown {
+			if *unknown {
 				return nil
 			}
 			return ErrNoEntry
@@ -83,12 +100,12 @@ func (p *place) removeWhere(ctx context.Context, s coord.Session, name string, a
 			}
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
-			unknown = true
+			*unknown = true
 		case !refused(err) && !errors.Is(err, errGone) && !errors.Is(err, ErrLockLost):
 			return err
 		}
 		// It changed, or nobody knows: look again.
-		if werr := pause.wait(ctx, s.Done()); werr != nil {
+		if err := pause.wait(ctx, s.Done()); err != nil {
 			return err
 		}
 	}
@@ -139,7 +156,7 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 				if err != nil {
 					break
 				}
-				err = p.removeWhere(ctx, s, name, func(now State) bool { return now == state })
+				err = p.removeWhere(ctx, name, func(now State) bool { return now == state })
 				switch {
 				case err == nil:
 					removed++
@@ -165,7 +182,11 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 	err := checkEntryName(name)
 	if err == nil {
-		err = q.do(ctx, func(ctx context.Context, s coord.Session) error { return q.breakLock(ctx, s, name) })
+		var doubt coord.Node
+		err = q.do(ctx, func(ctx context.Context, s coord.Session) error { return q.breakLock(ctx, s, name, &doubt) })
+		if doubt.Path != "" && !errors.Is(err, ErrNoEntry) {
+			err = stillUnknown(err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("release %s of %s: %w", name, q.root, err)
@@ -173,8 +194,9 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 	return nil
 }
 
-func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string) error {
-	unknown := false
+// breakLock breaks the lock that is there. doubt is that of an attempt without an
+// answer: when it is gone, the next holder's stays.
+func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string, doubt *coord.Node) error {
 	for pause := newPause(); ; {
 		e, err := s.Get(ctx, path.Join(q.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
@@ -185,13 +207,16 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 		}
 		l, err := s.Get(ctx, path.Join(q.taken, name))
 		if errors.Is(err, coord.ErrNotExist) {
-			if unknown {
+			if doubt.Path != "" {
 				return nil
 			}
 			return ErrNotHeld
 		}
 		if err != nil {
 			return err
+		}
+		if doubt.Path != "" && l.Revision != doubt.Revision {
+			return nil
 		}
 		if lock.Read(l).Kind == lock.Aside {
 			return fmt.Errorf("it is delayed: %w", ErrNotHeld)
@@ -204,11 +229,11 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 			q.sweepTraces(ctx, s)
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
-			unknown = true
+			*doubt = l
 		case !refused(err):
 			return err
 		}
-		if werr := pause.wait(ctx, s.Done()); werr != nil {
+		if err := pause.wait(ctx, s.Done()); err != nil {
 			return err
 		}
 	}

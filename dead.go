@@ -245,12 +245,23 @@ func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error)
 }
 
 // removeDead removes a dead entry.
-func (p *place) removeDead(ctx context.Context, s coord.Session, name string) error {
-	unknown := false
+func (p *place) removeDead(ctx context.Context, name string) error {
+	unknown := false // an attempt was not answered, in this session or an earlier one
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		return p.removeDeadIn(ctx, s, name, &unknown)
+	})
+	if unknown {
+		return stillUnknown(err)
+	}
+	return err
+}
+
+// removeDeadIn is removeDead in one session.
+func (p *place) removeDeadIn(ctx context.Context, s coord.Session, name string, unknown *bool) error {
 	for pause := newPause(); ; {
 		n, err := s.Get(ctx, path.Join(p.root, dirDead, name))
 		switch {
-		case errors.Is(err, coord.ErrNotExist) && unknown:
+		case errors.Is(err, coord.ErrNotExist) && *unknown:
 			return nil
 		case errors.Is(err, coord.ErrNotExist):
 			return ErrNoEntry
@@ -262,11 +273,11 @@ func (p *place) removeDead(ctx context.Context, s coord.Session, name string) er
 		case err == nil:
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
-			unknown = true
+			*unknown = true
 		case !refused(err):
 			return err
 		}
-		if pause.wait(ctx, s.Done()) != nil {
+		if err := pause.wait(ctx, s.Done()); err != nil {
 			return err
 		}
 	}
@@ -284,7 +295,7 @@ func (p *place) purgeDead(ctx context.Context) (int, error) {
 			for _, n := range l.Nodes {
 				name := path.Base(n.Path)
 				if _, _, ok := parseDead(name); ok {
-					err := p.removeDead(ctx, s, name)
+					err := p.removeDead(ctx, name)
 					if err != nil && !errors.Is(err, ErrNoEntry) {
 						return err
 					}

@@ -214,3 +214,73 @@ func TestCancelledRemovalHoldsNothing(t *testing.T) {
 		})
 	}
 }
+
+// The answer was lost and then the session: what this call did is not said to have
+// been there before.
+func TestWhatARemovalDidIsKnownInTheNextSession(t *testing.T) {
+	for way, act := range map[string]func(b *bench, q *zkq.LockingQueue, name string) error{
+		"rm --force": func(b *bench, q *zkq.LockingQueue, name string) error { return q.Remove(b.ctx, name, true) },
+		"release":    func(b *bench, q *zkq.LockingQueue, name string) error { return q.BreakLock(b.ctx, name) },
+		"purge": func(b *bench, q *zkq.LockingQueue, _ string) error {
+			n, err := q.Purge(b.ctx, zkq.StateHeld)
+			if err == nil && n != 1 {
+				b.Errorf("purged %d", n)
+			}
+			return err
+		},
+		"rm of a dead one": func(b *bench, q *zkq.LockingQueue, _ string) error {
+			b.bury(b.take(q), "")
+			b.put(q, "another")
+			return q.Remove(b.ctx, b.dead(q).Name, false)
+		},
+	} {
+		t.Run(way, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				cl := b.client()
+				c := newCounting(cl)
+				q := b.on(c)
+				other, _ := b.queue()
+				name := b.put(q, "a")
+				if way != "rm of a dead one" {
+					b.take(other)
+				}
+				lost := false
+				c.before = func(_ coord.Session, a, path string) {
+					removal := strings.HasPrefix(path, "delete /jobs/entries/"+name) || strings.HasPrefix(path, "check /jobs/entries/"+name) || strings.HasPrefix(path, "delete /jobs/dead/")
+					switch {
+					case a == "commit" && removal && way != "rm of a dead one" || a == "commit" && strings.HasPrefix(path, "delete /jobs/dead/"):
+						if !lost {
+							lost = true
+							cl.DropReply()
+						}
+					case a == "get" && lost:
+						c.mu.Lock()
+						c.before = nil
+						c.mu.Unlock()
+						cl.Expire()
+					}
+				}
+				if err := act(b, q, name); err != nil && !errors.Is(err, zkq.ErrUnknown) || !lost {
+					t.Fatalf("%v, lost: %v", err, lost)
+				}
+			})
+		})
+	}
+}
+
+// The lock was broken though the answer was lost; that of the next holder is not.
+func TestLostReplyOfABreakBreaksNoOtherLock(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		other, _ := b.queue()
+		name := b.put(q, "a")
+		b.take(other)
+		c.DropReply()
+		got := make(chan error, 1)
+		go func() { got <- q.BreakLock(b.ctx, name) }()
+		time.Sleep(time.Millisecond)
+		next := b.take(other)
+		b.want(<-got, nil)
+		b.consume(next)
+	})
+}
