@@ -5,6 +5,7 @@ package zkq_test
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -282,5 +283,26 @@ func TestLostReplyOfABreakBreaksNoOtherLock(t *testing.T) {
 		next := b.take(other)
 		b.want(<-got, nil)
 		b.consume(next)
+	})
+}
+
+func TestAsManyAsThereAreCanBeAskedFor(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		for range 6 {
+			b.put(q, "a")
+		}
+		b.take(q)
+		held, err := q.TakeN(b.ctx, math.MaxInt)
+		if err != nil || len(held) != 5 {
+			t.Fatalf("TakeN = %d, %v", len(held), err)
+		}
+		for _, h := range held {
+			b.consume(h)
+		}
+		b.put(q, "a")
+		if held, err = q.TryTakeN(b.ctx, math.MaxInt); err != nil || len(held) != 1 {
+			t.Fatalf("TryTakeN = %d, %v", len(held), err)
+		}
 	})
 }

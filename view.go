@@ -228,10 +228,14 @@ func (p *place) available(ctx context.Context, s coord.Session, want int, fresh 
 	}
 }
 
+// mostSeized leaves room for what is added to a number of entries to look for.
+const mostSeized = 1 << 28
+
 // seize is one attempt to claim without waiting: it tries what is there until a
 // claim succeeds, and says ErrEmpty only when there was an instant during the
 // call at which nothing was available. Up to n entries are claimed.
 func (p *place) seize(ctx context.Context, skip *skipped, n int, claim func(context.Context, coord.Session, string) error) error {
+	n = min(n, mostSeized)
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		got := 0
 		for pause := newPause(); ; {
