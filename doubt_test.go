@@ -306,3 +306,26 @@ func TestAsManyAsThereAreCanBeAskedFor(t *testing.T) {
 		}
 	})
 }
+
+// Whoever works is told, though another goroutine's finish heard of it first.
+func TestAFinishThatMeetsALostLockEndsTheWork(t *testing.T) {
+	for what, act := range acts {
+		t.Run(what, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, _ := b.queue()
+				other, _ := b.queue()
+				b.put(q, "a")
+				h := b.take(q)
+				working, done := h.Context(b.ctx)
+				defer done()
+				if err := other.BreakLock(b.ctx, h.Name); err != nil {
+					t.Fatal(err)
+				}
+				b.take(other)
+				b.want(act(b.ctx, h), zkq.ErrLockLost)
+				time.Sleep(2 * time.Second)
+				b.want(context.Cause(working), zkq.ErrLockLost)
+			})
+		})
+	}
+}

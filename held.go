@@ -254,6 +254,9 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 	end := func(state heldState, err error) error {
 		h.state.Store(state)
 		h.queue.holding.remove(h)
+		if state == stateLost { // the keeper leaves it to the finish to tell
+			h.queue.keeper.Lose(h.lock)
+		}
 		if err != nil {
 			err = fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}

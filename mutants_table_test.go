@@ -188,7 +188,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "entry gone by another's hand taken for this finish", seeds: "900023", file: "held.go",
+		name: "entry gone by another's hand taken for this finish", seeds: "900055", file: "held.go",
 		is: `	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 `,
 		becomes: `	mutated()
