@@ -95,6 +95,21 @@ func classify(err error) *failure {
 	return f
 }
 
+// halfway adds to an error what was done before it. Then the exit codes that say
+// that nothing was changed are not true any more.
+func halfway(err error, done string) *failure {
+	var f *failure
+	if !errors.As(err, &f) {
+		f = classify(err)
+	}
+	g := *f
+	if g.code == exitUnreachable || g.code == exitUsage {
+		g.code = exitFailed
+	}
+	g.err = fmt.Errorf("%w (%s)", g.err, done)
+	return &g
+}
+
 // report prints an error and returns the exit code.
 func (p *program) report(err error) int {
 	if err == nil {

@@ -84,15 +84,23 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 		if errors.Is(err, zkq.ErrEmpty) {
 			return emptyUnless(got, wait)
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			err = k.handOver(ctx, held)
 		}
-		if err := k.handOver(ctx, held); err != nil {
-			return err
+		if err != nil {
+			return handed(err, got)
 		}
 		got += len(held)
 	}
 	return nil
+}
+
+// handed adds to an error how many entries were handed out before it.
+func handed(err error, got int) error {
+	if got == 0 {
+		return err
+	}
+	return halfway(err, fmt.Sprintf("%d entries were printed and removed before", got))
 }
 
 // ranOut says that a wait ended by its own deadline.
@@ -176,7 +184,7 @@ func (k *call) getPlain(ctx, waiting context.Context, q *zkq.Queue, n int, wait 
 		case errors.Is(err, coord.ErrUnknown) && e.Name != "":
 			err = fmt.Errorf("%s was printed and may still be in the queue: %w", e.Name, err)
 		case err != nil:
-			return err
+			return handed(err, got)
 		}
 		if werr := k.out.value(newEntryRecord(k.queue, e), e.Value, k.flags.Bool("raw")); werr != nil {
 			return fmt.Errorf("%s was removed, and could not be written: %w", e.Name, werr)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -46,6 +47,9 @@ func purge(ctx context.Context, k *call) error {
 			if werr := k.out.record(purgeRecord{k.queue, st, n}, strconv.Itoa(n)); err == nil {
 				err = werr
 			}
+		}
+		if err != nil && n > 0 {
+			err = halfway(err, fmt.Sprintf("%d entries were removed", n))
 		}
 		return k.about(err)
 	})

@@ -276,16 +276,10 @@ func (w *putter) fits(values [][]byte) int {
 	return len(values)
 }
 
-// so adds to an error how far the put had come. Then the exit codes that say
-// that nothing was put are not true any more.
+// so adds to an error how far the put had come.
 func (w *putter) so(err error) error {
 	if w.put == 0 {
 		return err
 	}
-	f := *classify(err)
-	if f.code == exitUnreachable || f.code == exitUsage {
-		f.code = exitFailed
-	}
-	f.err = fmt.Errorf("%w (the first %d entries were put)", f.err, w.put)
-	return &f
+	return halfway(err, fmt.Sprintf("the first %d entries were put", w.put))
 }

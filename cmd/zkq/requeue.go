@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -79,6 +80,7 @@ func requeue(ctx context.Context, k *call) error {
 // does not stop the rest.
 func (k *call) eachName(ctx context.Context, names []string, do func(context.Context, string) error) error {
 	var last *failure
+	done := 0
 	for _, name := range names {
 		if ctx.Err() != nil {
 			return k.about(context.Cause(ctx))
@@ -87,10 +89,14 @@ func (k *call) eachName(ctx context.Context, names []string, do func(context.Con
 		err := do(long, name)
 		cancel()
 		if err == nil {
+			done++
 			continue
 		}
 		f := k.about(err).(*failure)
 		if f.code != exitNothing && !errors.Is(err, zkq.ErrHeld) {
+			if done > 0 {
+				return halfway(f, fmt.Sprintf("the change was made to %d entries before", done))
+			}
 			return f
 		}
 		k.say(f)
