@@ -226,8 +226,8 @@ func (c *consumer) claim(ctx context.Context) {
 		case err == nil:
 		case errors.Is(err, errIdle), errors.Is(err, errDrained), ctx.Err() != nil:
 			return
-		case errors.Is(err, coord.ErrUnknown), errors.Is(err, coord.ErrSessionLost), errors.Is(err, context.DeadlineExceeded):
-			// The next attempt is made in a new session, or finds none.
+		case errors.Is(err, coord.ErrUnknown), errors.Is(err, coord.ErrSessionLost), errors.Is(err, coord.ErrBusy), errors.Is(err, context.DeadlineExceeded):
+			// The next attempt is made later, in a new session, or finds none.
 			c.call.log.Info("claim again: " + printable(err.Error()))
 			c.pause(ctx, 100*time.Millisecond)
 		default:

@@ -70,3 +70,21 @@ func TestUnreachableHalfwayIsNotNothingChanged(t *testing.T) {
 		}
 	}
 }
+
+// A service that asks to come again later ends a consumer in no mode.
+func TestBusyServiceEndsNoConsumer(t *testing.T) {
+	for _, mode := range [][]string{{"--drain"}, {"-n", "1"}} {
+		s := newShell(t)
+		s.run("", "put", "q", "v")
+		var stdout, stderr bytes.Buffer
+		p := newProgram(append(append([]string{"consume"}, mode...), "q"), strings.NewReader(""), &stdout, &stderr, s.env)
+		p.open = func(context.Context, target, openOptions) (coord.Coordinator, error) {
+			c := s.store.Open(coordtest.Options{})
+			c.Refuse(coord.ErrBusy)
+			return c, nil
+		}
+		if code := p.run(context.Background()); code != exitDone || stdout.String() != "v\n" {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", mode, code, stdout.String(), stderr.String())
+		}
+	}
+}
