@@ -153,6 +153,28 @@ func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
 	})
 }
 
+// countDead counts the dead entries, and warns of what is none.
+func (p *place) countDead(ctx context.Context, s coord.Session) (int, error) {
+	dead, after := 0, ""
+	for {
+		l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		if err != nil {
+			return 0, err
+		}
+		for _, n := range l.Nodes {
+			after = path.Base(n.Path)
+			if _, _, ok := parseDead(after); ok {
+				dead++
+			} else {
+				p.warnOnce(n.Path, "is not a dead entry of zkq: skipped")
+			}
+		}
+		if !l.More {
+			return dead, nil
+		}
+	}
+}
+
 // findDead returns the path of a dead entry, whose name is that among the dead or
 // the one it had before.
 func (p *place) findDead(ctx context.Context, s coord.Session, name string) (string, error) {

@@ -329,3 +329,25 @@ func TestAFinishThatMeetsALostLockEndsTheWork(t *testing.T) {
 		})
 	}
 }
+
+// What is not a dead entry is not counted as one.
+func TestForeignNodesAmongTheDeadAreNotCounted(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		var warned []string
+		q, c := b.queue(zkq.Warn(func(m string) { warned = append(warned, m) }))
+		b.put(q, "a")
+		b.bury(b.take(q), "no")
+		b.commit(b.session(c), coord.Create("/jobs/dead/garbage", nil))
+		for range 2 {
+			if st, err := q.Stat(b.ctx); err != nil || st.Dead != 1 {
+				t.Errorf("Stat = %+v, %v", st, err)
+			}
+		}
+		if n, err := q.Purge(b.ctx, zkq.StateDead); n != 1 || err != nil {
+			t.Errorf("Purge = %d, %v", n, err)
+		}
+		if st, err := q.Stat(b.ctx); err != nil || st.Dead != 0 || len(warned) != 1 {
+			t.Errorf("Stat = %+v, %v, warned: %q", st, err, warned)
+		}
+	})
+}

@@ -283,7 +283,7 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 		}
 	}
 	if p.taken != "" {
-		if st.Dead, err = s.Count(ctx, path.Join(p.root, dirDead)); err != nil {
+		if st.Dead, err = p.countDead(ctx, s); err != nil {
 			return st, err
 		}
 	}
