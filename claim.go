@@ -173,7 +173,7 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
-	case errors.Is(err, errBlocked):
+	case errors.Is(err, errBlocked), errors.Is(err, ErrUnknown): // of the move to the dead, and it was broken
 		return nil, errGone
 	}
 	return nil, err

@@ -351,3 +351,32 @@ func TestForeignNodesAmongTheDeadAreNotCounted(t *testing.T) {
 		}
 	})
 }
+
+// A take whose move to the dead is in doubt, because somebody broke its lock, goes
+// on to the next entry.
+func TestATakeGoesOnAfterAMoveThatNobodyKnowsOf(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		cl := b.client()
+		c := newCounting(cl)
+		q := b.on(c, zkq.MaxDeliveries(1))
+		other, _ := b.queue()
+		name := b.put(other, "poison")
+		b.fail(b.take(other), "no")
+		b.put(other, "next")
+		c.before = func(_ coord.Session, act, path string) {
+			if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") {
+				c.mu.Lock()
+				c.before = nil
+				c.mu.Unlock()
+				cl.DropRequest()
+				if err := other.BreakLock(b.ctx, name); err != nil {
+					t.Error(err)
+				}
+				b.consume(b.take(other))
+			}
+		}
+		if h := b.take(q); string(h.Value) != "next" {
+			t.Errorf("took %q", h.Value)
+		}
+	})
+}
