@@ -196,6 +196,22 @@ var mutants = []mutant{
 `,
 	},
 	{
+		name: "finish in doubt taken for another of its handle", file: "held.go",
+		is: `			case mine && h.several:
+`,
+		becomes: `			case mine && h.several && func() bool { mutated(); return false }():
+`,
+		test: "TestAFinishIsNotTakenForAnotherOfItsHandle",
+	},
+	{
+		name: "removal that is cancelled half-way and holds on", file: "admin.go",
+		is: `		q.spawn(func() { q.undoClaim(attempt{session: s, name: name}, h) })
+`,
+		becomes: `		mutated()
+`,
+		test: "TestCancelledRemovalHoldsNothing",
+	},
+	{
 		name: "what became of an entry is kept when it is gone", seeds: "900003", file: "attempts.go",
 		is: `	return []coord.Op{coord.Delete(a.path, a.fence)}`,
 		becomes: `	mutated()
