@@ -514,4 +514,42 @@ var mutants = []mutant{
 		becomes: `		mutated() // what is too late`,
 		test:    "TestWatchShowsWhatCameBeforeIt",
 	},
+	// The driver's fences, each alone, on a real ZooKeeper.
+	{
+		name: "ZooKeeper is not told the version", file: "zkqueue/commit.go",
+		is: `func version(f coord.Fence) int32 {
+`,
+		becomes: `func version(f coord.Fence) int32 {
+	if mutated(); f >= 0 {
+		return -1
+	}
+`,
+		test: "TestDataFenceAlone",
+	},
+	{
+		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
+		is: `	if over != nil {
+		return over
+	}
+	if id == 0 || sessionID(id) != known {
+		s.end(coord.ErrSessionLost)
+		return coord.ErrSessionLost
+	}
+	s.heard(at)
+	return nil
+}
+
+// life is how long a session is trusted after it was last heard.
+func (s *session) life() time.Duration { return s.timeout - s.timeout/6 }
+`,
+		becomes: `	mutated()
+	_, _ = over, known
+	s.heard(at)
+	return nil
+}
+
+func (s *session) life() time.Duration { return time.Hour }
+`,
+		test: "TestSessionFenceAlone",
+	},
 }
