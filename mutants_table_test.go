@@ -422,11 +422,12 @@ var mutants = []mutant{
 			names[len(names)-1-i] = path.Base(r.Path)`,
 	},
 	{
-		name: "resolve that makes nothing void", seeds: "11298", file: "resolve.go",
+		name: "resolve that makes nothing void", file: "resolve.go",
 		is: `	_, err = s.Commit(ctx, coord.Set(lane, marker{n: n, void: true}.value(), node.Fence))
 	return Outcome{}, err`,
 		becomes: `	mutated()
 	return Outcome{}, nil`,
+		test: "TestUnknownPutIsResolvedByAnyProcess",
 	},
 	{
 		name: "resolve that takes void for applied", seeds: "900079", file: "resolve.go",

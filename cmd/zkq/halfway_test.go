@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/zkq/zkq/coord"
@@ -14,7 +15,7 @@ import (
 // entries were deleted.
 type leaving struct {
 	coord.Coordinator
-	after int
+	after atomic.Int64
 }
 
 type leavingSession struct {
@@ -23,7 +24,7 @@ type leavingSession struct {
 }
 
 func (c *leaving) Session(ctx context.Context) (coord.Session, error) {
-	if c.after <= 0 {
+	if c.after.Load() <= 0 {
 		return nil, coord.ErrUnreachable
 	}
 	s, err := c.Coordinator.Session(ctx)
@@ -31,12 +32,12 @@ func (c *leaving) Session(ctx context.Context) (coord.Session, error) {
 }
 
 func (s *leavingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
-	if s.c.after <= 0 {
+	if s.c.after.Load() <= 0 {
 		return nil, coord.ErrUnreachable
 	}
 	for _, op := range ops {
 		if op.Kind == coord.KindDelete && (strings.Contains(op.Path, "/entries/") || strings.Contains(op.Path, "/dead/")) {
-			s.c.after--
+			s.c.after.Add(-1)
 		}
 	}
 	return s.Session.Commit(ctx, ops...)
@@ -52,7 +53,7 @@ func TestUnreachableHalfwayIsNotNothingChanged(t *testing.T) {
 		{"get", "-n", "64", "q"},
 	} {
 		s := newShell(t)
-		after := 1
+		after := int64(1)
 		s.run(strings.Repeat("v\n", 40), "put", "-l", "q")
 		switch line[0] {
 		case "requeue":
@@ -63,7 +64,9 @@ func TestUnreachableHalfwayIsNotNothingChanged(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		p := newProgram(line, strings.NewReader(""), &stdout, &stderr, s.env)
 		p.open = func(context.Context, target, openOptions) (coord.Coordinator, error) {
-			return &leaving{s.store.Open(coordtest.Options{}), after}, nil
+			c := &leaving{Coordinator: s.store.Open(coordtest.Options{})}
+			c.after.Store(after)
+			return c, nil
 		}
 		if code := p.run(context.Background()); code != exitFailed || !strings.Contains(stderr.String(), "before") && !strings.Contains(stderr.String(), "1 entries were removed") {
 			t.Errorf("zkq %s: exit %d, stdout %q, stderr %q", quoteLine(line), code, stdout.String(), stderr.String())
