@@ -88,7 +88,10 @@ func (c *Coordinator) grant(ctx context.Context) (*session, verdict, error) {
 	if err != nil {
 		unhook()
 		v := c.judge(err)
-		v.again = v.again || text(err) == text(rpctypes.ErrGRPCLeaseExist)
+		switch text(err) {
+		case text(rpctypes.ErrGRPCLeaseExist), text(rpctypes.ErrGRPCRequestTooManyRequests): // another number; in a moment
+			v.again = true
+		}
 		return nil, v, fmt.Errorf("grant a lease: %w", v.wrap(err))
 	}
 	s.timeout = time.Duration(g.TTL) * time.Second
