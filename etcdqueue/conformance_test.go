@@ -1,9 +1,6 @@
 package etcdqueue_test
 
 import (
-	"context"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,9 +37,9 @@ type service struct {
 func (s *service) Open(t *testing.T) coord.Coordinator {
 	t.Helper()
 	link := testetcd.NewLink(t, s.cluster.Endpoints()...)
-	c := &client{Link: link, admin: s.admin, Coordinator: open(t, etcdqueue.Config{
+	c := testetcd.NewClient(open(t, etcdqueue.Config{
 		Endpoints: link.Addresses(), Prefix: s.prefix, SessionTimeout: s.timeout,
-	})}
+	}), link, s.admin)
 	if _, err := c.Session(within(t, 20*time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -57,38 +54,4 @@ func (s *service) Restart() {
 			panic(err)
 		}
 	}
-}
-
-// client is a coordinator with the hooks of the suite.
-type client struct {
-	*etcdqueue.Coordinator
-	*testetcd.Link
-	admin *clientv3.Client
-
-	mu sync.Mutex
-	id string // of the session it was last given
-}
-
-func (c *client) Session(ctx context.Context) (coord.Session, error) {
-	s, err := c.Coordinator.Session(ctx)
-	if err == nil {
-		c.mu.Lock()
-		c.id = s.ID()
-		c.mu.Unlock()
-	}
-	return s, err
-}
-
-// Expire revokes the lease.
-func (c *client) Expire() bool {
-	c.mu.Lock()
-	id, err := strconv.ParseInt(c.id, 16, 64)
-	c.mu.Unlock()
-	if err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	_, err = c.admin.Revoke(ctx, clientv3.LeaseID(id))
-	return err == nil
 }

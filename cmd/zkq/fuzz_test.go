@@ -62,7 +62,7 @@ func FuzzCLIArgs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line, stdin, url string, reached bool) {
 		args := strings.Split(line, "\x00")
 		if touchesFiles(args) || len(line) > 4096 || strings.ContainsRune(url, 0) {
-			t.Skip()
+			return
 		}
 		env := []string{"HOME=" + dir, "ZKQ_USER=u", "ZKQ_PASSWORD_FILE=" + password, "ZKQ_COORDINATOR=" + withSecret(url)}
 		var stdout, stderr bytes.Buffer

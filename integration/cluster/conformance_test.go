@@ -3,13 +3,8 @@
 package cluster
 
 import (
-	"context"
-	"strconv"
-	"sync"
 	"testing"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
@@ -31,7 +26,7 @@ func TestConformanceOfEtcd(t *testing.T) {
 	admin := etcdClient(t, s)
 	conform(t, s, func(t *testing.T, p testfleet.Place) coord.Coordinator {
 		l := testetcd.NewLink(t, p.Addresses...)
-		return &etcdSuiteClient{Coordinator: open(t, p, l), Link: l, admin: admin}
+		return testetcd.NewClient(open(t, p, l), l, admin)
 	})
 }
 
@@ -98,38 +93,4 @@ func (c zooKeeperClient) Expire() bool {
 		c.t.Errorf("expire: %v", err)
 	}
 	return had
-}
-
-// etcdSuiteClient has the hooks of the suite.
-type etcdSuiteClient struct {
-	coord.Coordinator
-	*testetcd.Link
-	admin *clientv3.Client
-
-	mu sync.Mutex
-	id string // of the session it was last given
-}
-
-func (c *etcdSuiteClient) Session(ctx context.Context) (coord.Session, error) {
-	s, err := c.Coordinator.Session(ctx)
-	if err == nil {
-		c.mu.Lock()
-		c.id = s.ID()
-		c.mu.Unlock()
-	}
-	return s, err
-}
-
-// Expire revokes the lease.
-func (c *etcdSuiteClient) Expire() bool {
-	c.mu.Lock()
-	id, err := strconv.ParseInt(c.id, 16, 64)
-	c.mu.Unlock()
-	if err != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	_, err = c.admin.Revoke(ctx, clientv3.LeaseID(id))
-	return err == nil
 }

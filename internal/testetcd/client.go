@@ -1,0 +1,53 @@
+package testetcd
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// Client is a coordinator with the hooks of the conformance suite: those of its
+// link, and Expire.
+type Client struct {
+	coord.Coordinator
+	*Link
+	admin *clientv3.Client
+
+	mu sync.Mutex
+	id string // of the session it was last given
+}
+
+// NewClient returns c, whose connections go through l; admin goes past it.
+func NewClient(c coord.Coordinator, l *Link, admin *clientv3.Client) *Client {
+	return &Client{Coordinator: c, Link: l, admin: admin}
+}
+
+// Session remembers the session for Expire.
+func (c *Client) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	if err == nil {
+		c.mu.Lock()
+		c.id = s.ID()
+		c.mu.Unlock()
+	}
+	return s, err
+}
+
+// Expire revokes the lease.
+func (c *Client) Expire() bool {
+	c.mu.Lock()
+	id, err := strconv.ParseInt(c.id, 16, 64)
+	c.mu.Unlock()
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err = c.admin.Revoke(ctx, clientv3.LeaseID(id))
+	return err == nil
+}
