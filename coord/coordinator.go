@@ -55,6 +55,12 @@ type Session interface {
 	// List returns the direct children of dir in name order (byte order).
 	List(ctx context.Context, dir string, o ListOptions) (List, error)
 
+	// Read returns the nodes at the paths, in their order; one that is not there has
+	// an empty Path. Each is as some instant had it that was no earlier than what
+	// received signals announced and this session's own answered commits; it may lag
+	// behind others. It costs less than as many Gets.
+	Read(ctx context.Context, paths ...string) ([]Node, error)
+
 	// Count returns the number of nodes in dir, fresh. It is for directories
 	// without directories in them: nodes that lie deeper may be counted too.
 	Count(ctx context.Context, dir string) (int, error)
@@ -129,6 +135,14 @@ type ListOptions struct {
 	// the call began. Without it a listing holds this session's own changes and
 	// all that a received signal announced, but may lag behind others.
 	Fresh bool
+
+	// Seen is content with what the signals that were received before the call
+	// announced: this session's own changes since then may be missing, too. Such
+	// listings of one directory never go back in time within a session. Of a
+	// directory that is watched they need not ask the service. Not with Fresh or
+	// Born.
+	Seen bool
+
 	// Born, when not 0, leaves only what [CreateSequential] made in the commit of
 	// this revision and is still there, however often it was written since; other
 	// nodes of that commit may be listed or not. It tells a putter whose answer

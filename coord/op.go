@@ -171,7 +171,7 @@ func CheckPath(path string) error {
 	if !strings.HasPrefix(path, "/") || path == "/" {
 		return fmt.Errorf("path %q: does not name a node below /: %w", path, ErrInvalid)
 	}
-	for _, seg := range strings.Split(path[1:], "/") {
+	for seg := range strings.SplitSeq(path[1:], "/") {
 		if seg == "" || seg == "." || seg == ".." {
 			return fmt.Errorf("path %q: segment %q: %w", path, seg, ErrInvalid)
 		}
@@ -200,6 +200,8 @@ func CheckList(dir string, o ListOptions) error {
 		return fmt.Errorf("limit %d: %w", o.Limit, ErrInvalid)
 	case o.Born < 0:
 		return fmt.Errorf("revision %d: %w", o.Born, ErrInvalid)
+	case o.Seen && (o.Fresh || o.Born != 0):
+		return fmt.Errorf("a listing of what was seen is not a fresh one: %w", ErrInvalid)
 	case o.Born != 0 && (o.After != "" || o.Limit != 0):
 		return fmt.Errorf("a commit's nodes are not listed in pages: %w", ErrInvalid)
 	}

@@ -128,6 +128,8 @@ func waiting(p *peer, ctx context.Context) map[string]func() error {
 		"get":        func() error { _, err := p.Get(ctx, "/q/a"); return err },
 		"list":       func() error { _, err := p.List(ctx, "/q", coord.ListOptions{}); return err },
 		"fresh list": func() error { _, err := p.List(ctx, "/q", coord.ListOptions{Fresh: true}); return err },
+		"seen list":  func() error { _, err := p.List(ctx, "/q", coord.ListOptions{Seen: true}); return err },
+		"read":       func() error { _, err := p.Read(ctx, "/q/a"); return err },
 		"count":      func() error { _, err := p.Count(ctx, "/q"); return err },
 		"watch":      func() error { _, err := p.Watch(ctx, "/q"); return err },
 		"commit":     func() error { _, err := p.Commit(ctx, coord.Create("/q/x", nil)); return err },
@@ -138,7 +140,7 @@ func waiting(p *peer, ctx context.Context) map[string]func() error {
 // once: the promise of 100 ms is kept if one of three tries keeps it.
 func promptly(p *peer, fault func(), ended func(name string, err error)) {
 	p.Helper()
-	for _, name := range []string{"get", "fresh list", "count", "watch", "commit"} {
+	for _, name := range []string{"get", "read", "fresh list", "count", "watch", "commit"} {
 		var best time.Duration
 		for try := range 3 {
 			p.heal()

@@ -107,7 +107,7 @@ type example struct {
 // examples are the cases, by the file they stand in.
 func examples() []example {
 	return slices.Concat(createCases, commitCases, refusalCases, limitCases, largeCases, listCases,
-		bornCases, watchCases, sessionCases, outcomeCases, contextCases, raceCases)
+		bornCases, seenCases, readCases, groupCases, watchCases, sessionCases, outcomeCases, contextCases, raceCases)
 }
 
 // atOnce is the number of cases that run at the same time: most of them wait.

@@ -22,3 +22,11 @@ func TestMemoryConforms(t *testing.T) {
 		Virtual: true,
 	})
 }
+
+func TestMemoryLikeEtcdConforms(t *testing.T) {
+	coordtest.Run(t, coordtest.Factory{
+		New:     func(t *testing.T) coordtest.Service { return memory{coordtest.NewEtcdStore()} },
+		Timeout: 6 * time.Second,
+		Virtual: true,
+	})
+}

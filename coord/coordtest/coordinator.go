@@ -15,6 +15,7 @@ import (
 type Coordinator struct {
 	store   *Store
 	name    string
+	number  int
 	timeout time.Duration
 	limits  coord.Limits
 	opening chan struct{} // holds one token while a session is being opened
@@ -22,17 +23,21 @@ type Coordinator struct {
 
 	// The rest is guarded by store.mu.
 	closed  bool
-	session *session // the last one
+	session *session            // the last one
+	met     map[string]*session // by whom: the last that each was given, in a simulator
 
 	cut, holdRequests, holdReplies bool
 	paused                         bool // by a simulator: the process stands still
 
+	unsent  []*request // commits that wait in the queues of their sessions
+	named   int        // sequential nodes so far, as etcd's driver counts them
 	queue   []*request // not yet arrived
 	replies []*request // arrived, not yet answered
 	faults  []fault    // of the next commits
 
 	lagging bool
 	view    int64    // the revision that listings have reached
+	seen    int64    // the one that listings of what was seen have reached
 	signals []signal // not yet delivered, in order
 }
 
@@ -47,11 +52,19 @@ func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 		return nil, err
 	}
 	for {
-		if l, err := c.live(); l != nil || err != nil {
+		l, err := c.live()
+		if l != nil && c.meets(ctx, l) {
+			InTurn(ctx) // the same that is open for one is open for all who waited
+			continue
+		}
+		if l != nil || err != nil {
 			return l.orNil(), err
 		}
 		if c.store.simulated {
-			inTurn(ctx)
+			InTurn(ctx)
+			if err := ctx.Err(); err != nil { // a select with two ways open draws by itself
+				return nil, c.unreachable(err)
+			}
 		}
 		select {
 		case c.opening <- struct{}{}:
@@ -60,7 +73,7 @@ func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 		case <-ctx.Done():
 			return nil, c.unreachable(ctx.Err())
 		}
-		err := c.open(ctx)
+		err = c.open(ctx)
 		<-c.opening
 		if err != nil {
 			return nil, err
@@ -119,6 +132,23 @@ func (c *Coordinator) live() (*session, error) {
 		return l, nil
 	}
 	return nil, nil
+}
+
+// meets says whether the session is new to whom the context names: in a simulator each
+// of those who were waiting for it goes on at an instant of its own.
+func (c *Coordinator) meets(ctx context.Context, l *session) bool {
+	if !c.store.simulated {
+		return false
+	}
+	actor, _ := ctx.Value(actorKey{}).(string)
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if c.met == nil {
+		c.met = make(map[string]*session)
+	}
+	known := c.met[actor] == l
+	c.met[actor] = l
+	return !known
 }
 
 func (c *Coordinator) open(ctx context.Context) error {
@@ -206,14 +236,14 @@ func (c *Coordinator) disconnect() {
 		switch {
 		case q.local:
 			c.replies = append(c.replies, q)
-		case q.ops != nil:
+		case q.batch != nil:
 			c.answer(q, coord.ErrUnknown)
 		default:
 			again = append(again, q)
 		}
 	}
 	for _, q := range c.queue {
-		if q.ops != nil && q.sent {
+		if q.batch != nil {
 			c.answer(q, coord.ErrUnknown)
 		} else {
 			again = append(again, q)

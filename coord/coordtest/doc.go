@@ -8,20 +8,28 @@
 // with package time alone. Inside a bubble of testing/synctest nothing really
 // sleeps, so that a test waits for a session to time out in no time:
 //
-//	func TestAnotherWorkerTakesOver(t *testing.T) {
+//	func TestMailIsNotSentTwice(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
 //			store := coordtest.NewStore()
-//			first, second := store.Open(coordtest.Options{}), store.Open(coordtest.Options{})
-//			defer first.Close()
-//			defer second.Close()
-//			// ... first takes an entry ...
-//			first.Cut()
-//			time.Sleep(10 * time.Second) // the session timeout
-//			// ... second takes it ...
-//			first.Heal()
-//			// ... and first is told that it lost the lock.
+//			mine, others := store.Open(coordtest.Options{}), store.Open(coordtest.Options{})
+//			defer mine.Close()
+//			defer others.Close()
+//			// ... a zkq.Worker on each, with the handler that is tested, and an entry ...
+//			mine.Cut()
+//			time.Sleep(30 * time.Second) // longer than the session lasts
+//			// ... the other worker has the entry, the first one's handler was told ...
+//			mine.Heal()
+//			// ... and nothing happens to the entry any more.
 //		})
 //	}
+//
+// Four things are worth a test of every handler, and users_test.go has one of each
+// to begin with: the session expires while it works (its context ends with
+// zkq.ErrLockLost as the cause, and the entry comes again), the connection is cut
+// for longer than the session lasts, the process crashes (Deliveries grows,
+// Failures does not), and time passes: an hour of delay, of a time to live or of
+// backoff is a time.Sleep in the bubble. When such a test fails, [Store.Observe] tells
+// what the service applied.
 //
 // What may happen to a client:
 //
@@ -33,7 +41,8 @@
 //	Lag, CatchUp              listings and signals fall behind
 //	Crash                     the process dies
 //
-// and to the service: Stop, Start, Restart, Expire. Commits, sessions, watches
+// and to the service: Stop, Start, Restart, Expire. Commits that had to wait travel
+// together afterwards, and share one fault. Commits, sessions, watches
 // and the order of names behave as package coord says; where it leaves a choice
 // the store takes the less convenient one, mostly ZooKeeper's, and it refuses
 // what the services might let pass: a Touch that hands over another value than

@@ -10,7 +10,7 @@ import (
 	"github.com/zkq/zkq/coord/coordtest"
 )
 
-// The guide of the package comment, whole: a holder that is cut off hears of its
+// What the package comment tells, of locks: a holder that is cut off hears of its
 // loss before another can take its lock.
 func TestAnotherWorkerTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

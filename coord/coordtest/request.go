@@ -8,15 +8,24 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/group"
 )
 
-// request is one call on its way.
+// request is one call on its way. A commit is not on its way by itself: it is in a
+// batch, which is.
 type request struct {
 	session *session // nil: opens one
 	kind    string
 	where   []string   // of a read
-	ops     []coord.Op // of a commit, never nil there
+	ops     []coord.Op // of a commit, never nil there; of a batch, for reports
 	new     bool       // a simulator has yet to give it its place
+
+	commit  *group.Commit // of a commit: its place in the session's queue
+	asked   int64         // of a commit: the revision when it was called
+	results []coord.Result
+
+	batch    *group.Batch // of a batch
+	outcomes []group.Outcome
 
 	// apply does the work at the service, on behalf of its end of the session.
 	apply  func(*remote) error
@@ -41,9 +50,11 @@ func As(ctx context.Context, actor string) context.Context {
 	return context.WithValue(ctx, actorKey{}, actor)
 }
 
-// inTurn gives goroutines that one thing woke, say the end of their session,
-// instants of their own: who comes first is then the seed's choice.
-func inTurn(ctx context.Context) {
+// InTurn gives goroutines that one thing woke, say the end of their session,
+// instants of their own by the names that [As] gave them: who comes first is then
+// the same each time. It sleeps for less than two milliseconds; a [Sim] calls it where
+// its clients wait.
+func InTurn(ctx context.Context) {
 	actor, _ := ctx.Value(actorKey{}).(string)
 	n := 1
 	for _, b := range []byte(actor) {
@@ -77,7 +88,11 @@ func (c *Coordinator) do(ctx context.Context, q *request) error {
 		c.store.mu.Unlock()
 		return err
 	}
-	c.submit(q)
+	if q.commit != nil {
+		c.commit(q)
+	} else {
+		c.submit(q)
+	}
 	c.store.arm()
 	c.store.mu.Unlock()
 	select {
@@ -114,6 +129,95 @@ func (c *Coordinator) submit(q *request) {
 	c.store.nudge()
 }
 
+// commit lets q wait for its batch. In a simulation that is a step away.
+func (c *Coordinator) commit(q *request) {
+	q.asked = c.store.st.revision
+	c.unsent = append(c.unsent, q)
+	if c.store.simulated {
+		q.new = true
+		c.store.nudge()
+		return
+	}
+	q.session.commits.Add(q.commit)
+	c.pump()
+}
+
+// depart sends all commits that wait.
+func (c *Coordinator) depart() {
+	for _, q := range slices.Clone(c.unsent) {
+		for b := q.session.commits.Next(); b != nil; b = q.session.commits.Next() {
+			c.send(q.session, b)
+		}
+	}
+}
+
+// send puts a batch on its way.
+func (c *Coordinator) send(l *session, b *group.Batch) {
+	q := &request{session: l, kind: "commit", batch: b, sent: true}
+	if len(b.Commits) > 1 {
+		q.kind = "commits"
+	}
+	for _, m := range b.Commits {
+		call := m.Caller.(*request)
+		call.sent = true
+		q.ops = append(q.ops, call.ops...)
+		c.unsent = slices.DeleteFunc(c.unsent, func(o *request) bool { return o == call })
+		q.actor = call.actor
+	}
+	q.apply = func(r *remote) error {
+		q.outcomes = c.store.commit(r, b)
+		return nil
+	}
+	c.queue = append(c.queue, q)
+}
+
+// conclude answers the callers of a batch, in its order, and lets wait again what
+// goes again. Whoever has gone meanwhile was told that he cannot know.
+func (c *Coordinator) conclude(q *request, outcomes []group.Outcome, answer func(*request, error)) {
+	for i, m := range q.batch.Commits {
+		call := m.Caller.(*request)
+		switch out := outcomes[i]; {
+		case out.Again() && waited(call):
+			call.sent = false
+			c.unsent = append(c.unsent, call)
+		case out.Again():
+			outcomes[i].Err = nil
+		default:
+			call.results = out.Results
+			answer(call, out.Err)
+		}
+	}
+	q.session.commits.Again(q.batch, outcomes)
+}
+
+// all are the outcomes of a batch that shares one fate.
+func (q *request) all(err error) []group.Outcome {
+	outcomes := make([]group.Outcome, len(q.batch.Commits))
+	for i := range outcomes {
+		outcomes[i].Err = err
+	}
+	return outcomes
+}
+
+// waited says whether somebody waits for q.
+func waited(q *request) bool {
+	if q.batch == nil {
+		return !q.answered && !q.abandoned
+	}
+	return slices.ContainsFunc(q.batch.Commits, func(m *group.Commit) bool { return waited(m.Caller.(*request)) })
+}
+
+// namer names sequential nodes as etcd's driver does: by what the service's revision
+// was when the commit was called, so that a name may sort before one which was
+// there earlier.
+func (q *request) namer(now time.Time) func(string) string {
+	c := q.session.c
+	return func(prefix string) string {
+		c.named++
+		return fmt.Sprintf("%s%019d-%013d-%08x-%06d", prefix, q.asked, now.UnixMilli(), c.number, c.named)
+	}
+}
+
 // settle says how q ended for the one who waited.
 func (c *Coordinator) settle(ctx context.Context, q *request) error {
 	if q.answered {
@@ -122,14 +226,24 @@ func (c *Coordinator) settle(ctx context.Context, q *request) error {
 	q.abandoned = true
 	c.replies = slices.DeleteFunc(c.replies, func(o *request) bool { return o == q })
 	err := c.may(ctx, q)
-	if q.ops != nil && q.sent {
+	if q.commit != nil && q.sent {
 		if errors.Is(err, ctx.Err()) {
 			return fmt.Errorf("%w: %w", coord.ErrUnknown, err)
 		}
 		return coord.ErrUnknown
 	}
-	c.queue = slices.DeleteFunc(c.queue, func(o *request) bool { return o == q })
+	c.forget(q)
 	return err
+}
+
+// forget takes out a call that was not sent.
+func (c *Coordinator) forget(q *request) {
+	is := func(o *request) bool { return o == q }
+	c.queue = slices.DeleteFunc(c.queue, is)
+	if q.commit != nil {
+		c.unsent = slices.DeleteFunc(c.unsent, is)
+		q.session.commits.Remove(q.commit)
+	}
 }
 
 // pump lets through what waited, in order.
@@ -149,7 +263,13 @@ func (c *Coordinator) pump() {
 	if c.store.simulated {
 		return // request by request, step by step
 	}
-	for len(c.queue) > 0 && c.requestsReach() {
+	for {
+		if !c.store.down && !c.cut {
+			c.depart()
+		}
+		if len(c.queue) == 0 || !c.requestsReach() {
+			return
+		}
 		q := c.queue[0]
 		c.queue = c.queue[1:]
 		c.arrive(q)
@@ -159,7 +279,7 @@ func (c *Coordinator) pump() {
 // arrive lets the service do q.
 func (c *Coordinator) arrive(q *request) {
 	f := fault{apply: true}
-	if q.ops != nil && len(c.faults) > 0 {
+	if q.batch != nil && len(c.faults) > 0 {
 		f = c.faults[0]
 		c.faults = c.faults[1:]
 	}
@@ -195,6 +315,10 @@ func (s *Store) serve(q *request) error {
 
 // answer lets the client find out err by itself.
 func (c *Coordinator) answer(q *request, err error) {
+	if q.batch != nil {
+		c.conclude(q, q.all(err), c.answer)
+		return
+	}
 	if c.store.simulated && !q.answered && !q.abandoned {
 		q.err, q.local = err, true
 		c.replies = append(c.replies, q)
@@ -203,7 +327,23 @@ func (c *Coordinator) answer(q *request, err error) {
 	c.finish(q, err)
 }
 
+// finish gives q its answer. Of a batch the first caller has it now, and the others
+// find it by and by.
 func (c *Coordinator) finish(q *request, err error) {
+	if q.batch != nil {
+		answer, outcomes := c.finish, q.outcomes
+		if err != nil {
+			outcomes = q.all(err)
+		}
+		c.conclude(q, outcomes, func(call *request, err error) {
+			first := waited(call)
+			answer(call, err)
+			if first {
+				answer = c.answer
+			}
+		})
+		return
+	}
 	if q.answered || q.abandoned {
 		return
 	}

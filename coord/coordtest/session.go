@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/group"
 )
 
 // session is the client's end of a session.
@@ -18,7 +19,8 @@ type session struct {
 	done    chan struct{}
 
 	// The rest is guarded by the store's mutex.
-	checked  bool // CheckFormat was content
+	commits  *group.Queue // not yet sent
+	checked  bool         // CheckFormat was content
 	over     bool
 	lost     bool      // over by the service's word or the clock's
 	deadline time.Time // zero while heartbeats are answered
@@ -54,20 +56,62 @@ func (l *session) Get(ctx context.Context, path string) (n coord.Node, err error
 	return n, nil
 }
 
+func (l *session) Read(ctx context.Context, paths ...string) (nodes []coord.Node, err error) {
+	q := &request{session: l, kind: "read", where: slices.Clone(paths)}
+	q.apply = func(*remote) error {
+		nodes = make([]coord.Node, len(paths))
+		for i, path := range q.where {
+			nodes[i], _ = l.c.store.st.at(path, l.c.behind())
+		}
+		return nil
+	}
+	if err := l.read(ctx, q, coord.CheckPath); err != nil {
+		return nil, err
+	}
+	return nodes, nil
+}
+
 func (l *session) List(ctx context.Context, dir string, o coord.ListOptions) (list coord.List, err error) {
 	q := &request{session: l, kind: "list", where: []string{dir}}
 	q.apply = func(*remote) error {
 		if o.Fresh || o.Born != 0 {
 			l.c.catchUp()
 		}
-		list = l.c.store.st.list(dir, o, l.c.view)
+		view := l.c.view
+		if o.Seen && l.watches(dir) {
+			view = l.c.seen
+		}
+		list = l.c.store.st.list(dir, o, view)
 		return nil
 	}
 	check := func(dir string) error { return coord.CheckList(dir, o) }
+	if ctx != nil && check(dir) == nil && o.Seen && !o.Values {
+		if seen, err := l.inMemory(ctx, q); err != nil || seen {
+			return list, err
+		}
+	}
 	if err := l.read(ctx, q, check); err != nil {
 		return coord.List{}, err
 	}
 	return list, nil
+}
+
+// inMemory answers a listing without a request, where the directory is watched: as a
+// driver does that follows the events of its watches.
+func (l *session) inMemory(ctx context.Context, q *request) (bool, error) {
+	l.c.store.mu.Lock()
+	defer l.c.store.mu.Unlock()
+	if err := l.c.may(ctx, q); err != nil {
+		return false, fmt.Errorf("%s %v: %w", q.kind, q.where, err)
+	}
+	if !l.watches(q.where[0]) {
+		return false, nil
+	}
+	return true, q.apply(nil)
+}
+
+func (l *session) watches(dir string) bool {
+	return slices.ContainsFunc(l.subs, func(sub *subscription) bool { return slices.Contains(sub.dirs, dir) })
 }
 
 func (l *session) Count(ctx context.Context, dir string) (n int, err error) {
@@ -90,6 +134,7 @@ func (l *session) Watch(ctx context.Context, dirs ...string) (<-chan struct{}, e
 	q.apply = func(*remote) error {
 		l.c.store.subscribe(sub)
 		l.c.catchUp() // what is too late to be signalled is seen by listings from now on
+		l.c.seen = l.c.view
 		return nil
 	}
 	err := l.read(ctx, q, coord.CheckDir)
@@ -126,7 +171,7 @@ func (l *session) read(ctx context.Context, q *request, check func(string) error
 	return nil
 }
 
-func (l *session) Commit(ctx context.Context, ops ...coord.Op) (results []coord.Result, err error) {
+func (l *session) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("commit without a context: %w", coord.ErrInvalid)
 	}
@@ -146,14 +191,11 @@ func (l *session) Commit(ctx context.Context, ops ...coord.Op) (results []coord.
 		}
 		return nil, nil
 	}
-	q.apply = func(r *remote) (err error) {
-		results, err = l.c.store.commit(r, q.ops)
-		return err
-	}
+	q.commit = &group.Commit{Ops: q.ops, Caller: q}
 	if err := l.c.do(ctx, q); err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
-	return results, nil
+	return q.results, nil
 }
 
 // alive compares the deadline with the clock.

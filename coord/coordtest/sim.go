@@ -35,7 +35,9 @@ import (
 //
 // What one client sends arrives in the order of sending, but for a commit whose
 // answer was lost: with [Rates.Late] it may be applied after that, while its
-// session stands. What clients send arrives in any order.
+// session stands. What clients send arrives in any order. Commits that a client's
+// goroutines make at the same time travel together when the simulator so picks; what
+// happens to such a batch happens to each of its commits.
 type Sim struct {
 	// Timeout is that of sessions opened from now on; 0: 10s.
 	Timeout time.Duration
@@ -112,14 +114,15 @@ func Swarm(seed uint64) Rates {
 	}
 }
 
-// NewSim returns a simulator with an empty service.
+// NewSim returns a simulator with an empty service, which counts as ZooKeeper does
+// with most seeds, and as etcd with others.
 func NewSim(seed uint64, rates Rates) *Sim {
 	s := NewStore()
+	s.st.etcd = rand.New(rand.NewPCG(seed, 0xe7cd)).IntN(3) == 0
 	s.simulated, s.wake = true, make(chan struct{}, 1)
-	return &Sim{
-		store: s, rates: rates, start: time.Now(), trace: newTrace(),
-		rng: rand.New(rand.NewPCG(seed, 0)),
-	}
+	rng := rand.New(rand.NewPCG(seed, 0))
+	s.draw = func() bool { return rng.IntN(2) == 0 }
+	return &Sim{store: s, rates: rates, start: time.Now(), trace: newTrace(), rng: rng}
 }
 
 // Store returns the service, for [Store.Observe] and [Store.SetCounter].
@@ -192,10 +195,11 @@ func (s *Sim) Run(f func()) {
 	}()
 	for {
 		synctest.Wait()
-		if returned.Load() {
+		ended := returned.Load()
+		idle, until := s.step()
+		if ended && idle { // those who wait in vain have been told
 			return
 		}
-		idle, until := s.step()
 		if !idle {
 			// Each step has an instant of its own, so that timers which are set in
 			// answer to different steps do not fire together.

@@ -3,10 +3,12 @@ package coordtest
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/group"
 )
 
 // choice is one thing that could happen next.
@@ -43,17 +45,22 @@ func (s *Sim) step() (idle bool, until time.Time) {
 	st.outcome = p.then(s, p.c, p.q)
 	s.note(st)
 	s.clients = slices.DeleteFunc(s.clients, func(c *simClient) bool {
-		return c.closed && len(c.replies)+len(c.signals) == 0 && (len(c.queue) == 0 || c.cut && !slices.ContainsFunc(c.queue, waited))
+		return c.closed && len(c.replies)+len(c.signals)+len(c.unsent) == 0 && (len(c.queue) == 0 || c.cut && !slices.ContainsFunc(c.queue, waited))
 	})
 	return false, until
 }
 
-// waited says whether somebody waits for q.
-func waited(q *request) bool { return !q.answered && !q.abandoned }
-
 // place puts in order what a client's goroutines sent at once.
 func (s *Sim) place() {
 	for _, c := range s.clients {
+		first := slices.IndexFunc(c.unsent, func(q *request) bool { return q.new })
+		if first >= 0 {
+			slices.SortStableFunc(c.unsent[first:], compareRequests)
+			for _, q := range c.unsent[first:] {
+				q.new = false
+				q.session.commits.Add(q.commit)
+			}
+		}
 		i := len(c.queue)
 		for i > 0 && c.queue[i-1].new {
 			i--
@@ -103,7 +110,7 @@ func (s *Sim) choose(now time.Time, until *time.Time) {
 		if !s.store.down && ready(q.until) {
 			s.pick = append(s.pick, choice{act: "late", q: q, then: func(s *Sim, _ *simClient, q *request) string {
 				s.late = slices.Delete(s.late, i, i+1)
-				return said(s.store.serve(q))
+				return q.said(s.store.serve(q))
 			}})
 		}
 	}
@@ -130,25 +137,68 @@ func (s *Sim) choose(now time.Time, until *time.Time) {
 				break
 			}
 		}
+		s.chooseSend(c)
 		s.chooseRequest(c, ready)
 	}
 }
 
 func (s *Sim) chooseRequest(c *simClient, ready func(time.Time) bool) {
-	for _, q := range c.queue {
-		if waited(q) && (c.closed || q.session != nil && q.session.over) {
-			s.pick = append(s.pick, choice{act: "give up", c: c, q: q, then: (*Sim).giveUp})
-			break
-		}
+	if q := c.hopeless(); q != nil {
+		s.pick = append(s.pick, choice{act: "give up", c: c, q: q, then: (*Sim).giveUp})
 	}
 	if len(c.queue) > 0 && c.requestsReach() && ready(c.queue[0].until) {
 		s.pick = append(s.pick, choice{act: "serve", c: c, q: c.queue[0], then: (*Sim).serve})
 	}
 }
 
+// chooseSend lets what waits in a session's queue go, one stream at a time.
+func (s *Sim) chooseSend(c *simClient) {
+	if c.cut || c.store.down || c.closed {
+		return
+	}
+	i := slices.IndexFunc(c.unsent, func(q *request) bool { return !q.session.over })
+	if i < 0 {
+		return
+	}
+	l := c.unsent[i].session
+	for _, stream := range []group.Stream{group.Changes, group.Claims} {
+		if l.commits.Waits(stream) {
+			s.pick = append(s.pick, choice{act: "send", c: c, then: func(_ *Sim, c *simClient, _ *request) string {
+				b := l.commits.Take(stream)
+				c.send(l, b)
+				return fmt.Sprint(len(b.Commits), " of ", len(b.Commits)+l.commits.Len(), " commits")
+			}})
+		}
+	}
+}
+
+// hopeless is a call of a session that is over, or nil.
+func (c *Coordinator) hopeless() *request {
+	over := func(q *request) bool {
+		return waited(q) && (c.closed || q.session != nil && q.session.over)
+	}
+	for _, q := range c.queue {
+		switch {
+		case !over(q):
+		case q.batch == nil:
+			return q
+		default:
+			for _, m := range q.batch.Commits {
+				if call := m.Caller.(*request); waited(call) {
+					return call
+				}
+			}
+		}
+	}
+	if i := slices.IndexFunc(c.unsent, over); i >= 0 {
+		return c.unsent[i]
+	}
+	return nil
+}
+
 // serve lets the first request of a client arrive, or makes something else of it.
 func (s *Sim) serve(c *simClient, q *request) string {
-	commit := q.ops != nil && waited(q)
+	commit := q.batch != nil && waited(q)
 	switch {
 	case q.until.IsZero() && s.chance(s.rates.Delay):
 		q.until = time.Now().Add(s.while() / 8)
@@ -175,25 +225,29 @@ func (s *Sim) serve(c *simClient, q *request) string {
 	case !waited(q):
 	case commit && s.chance(s.rates.DropReply):
 		c.answer(q, coord.ErrUnknown)
-		return said(err) + ", reply dropped"
+		return q.said(err) + ", reply dropped"
 	case s.chance(s.rates.SlowReply):
 		q.err = err
 		c.replies = append(c.replies, q)
-		return said(err) + ", reply slow"
+		return q.said(err) + ", reply slow"
 	default:
 		c.finish(q, err)
 	}
-	return said(err)
+	return q.said(err)
 }
 
 func (s *Sim) reply(c *simClient, q *request) string {
 	c.replies = slices.DeleteFunc(c.replies, func(o *request) bool { return o == q })
 	c.finish(q, q.err)
-	return said(q.err)
+	return q.said(q.err)
 }
 
 func (s *Sim) signal(c *simClient, _ *request) string {
 	c.deliver()
+	if s.store.draw() { // what a listing in memory shows is ahead of the signals
+		c.view = s.store.st.revision
+		c.seen = c.view
+	}
 	c.store.trim()
 	return ""
 }
@@ -206,8 +260,8 @@ func (s *Sim) tell(c *simClient, _ *request) string {
 // giveUp ends a call whose session is over. What it sent stays on its way.
 func (s *Sim) giveUp(c *simClient, q *request) string {
 	err := coord.ErrUnknown
-	if q.ops == nil || !q.sent {
-		c.queue = slices.DeleteFunc(c.queue, func(o *request) bool { return o == q })
+	if q.commit == nil || !q.sent {
+		c.forget(q)
 		if err = coord.ErrSessionLost; c.closed {
 			err = coord.ErrClosed
 		}
@@ -280,7 +334,7 @@ func (s *Sim) cutOff(c *simClient) string {
 		}
 	}
 	for _, q := range c.queue {
-		if q.ops != nil && q.sent && s.chance(s.rates.Late) {
+		if q.batch != nil && s.chance(s.rates.Late) {
 			q.until = time.Now().Add(s.while())
 			s.late = append(s.late, q)
 		}
@@ -324,6 +378,25 @@ func (s *Sim) while() time.Duration {
 		most /= 20
 	}
 	return time.Duration(1 + s.rng.Int64N(int64(most)))
+}
+
+// said is what came of q, of a batch what came of each commit.
+func (q *request) said(err error) string {
+	if q.batch == nil || err != nil {
+		return said(err)
+	}
+	var all string
+	for i, out := range q.outcomes {
+		if i > 0 {
+			all += ", "
+		}
+		if out.Again() {
+			all += "again"
+		} else {
+			all += said(out.Err)
+		}
+	}
+	return all
 }
 
 // said names an outcome without making it up anew.

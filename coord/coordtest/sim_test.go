@@ -203,7 +203,7 @@ func TestSimIsDeterministic(t *testing.T) {
 
 // happens are steps that some schedules must have, or the test tests less.
 var happens = []string{
-	"late", "dropped", "reply dropped", "reply slow", "delayed", "heal", "session ends",
+	"late", "dropped", "send", "reply dropped", "reply slow", "delayed", "heal", "session ends",
 	"told of its end", "give up", "service starts", "signal",
 }
 
@@ -246,7 +246,7 @@ func replay(log []coordtest.Applied) (wrong []string) {
 	held, over := map[string]string{}, map[string]bool{}
 	last := int64(0)
 	for _, a := range log {
-		if a.Revision <= last {
+		if a.Revision < last {
 			wrong = append(wrong, fmt.Sprintf("revision %d after %d", a.Revision, last))
 		}
 		last = a.Revision

@@ -21,7 +21,7 @@ type step struct {
 type trace struct {
 	hash  uint64
 	steps int
-	last  [200]step
+	last  [6000]step
 }
 
 func newTrace() trace { return trace{hash: 1} }

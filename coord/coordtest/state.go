@@ -15,16 +15,31 @@ import (
 // state is what the service keeps: a state machine without clock, lock or
 // sessions of its own. It counts as ZooKeeper does, which promises the least:
 // fences are versions and meet again in a name's next life, a sequence number is
-// the count of creates under the parent, an emptied directory stays.
+// the count of creates under the parent, commits that travel together are applied
+// all or none, an emptied directory stays.
+//
+// With etcd it counts as etcd and its driver do: fences are revisions, a sequential
+// name was chosen before its commit was sent, each commit of a batch is refused for
+// itself, and none sees what another of the batch does.
 type state struct {
+	etcd     bool
 	revision int64
 	nodes    map[string]*node
 	dirs     map[string]*dir
 	stamps   uint64
 
-	// log holds the membership changes that some lagging client has yet to see.
+	// log and past hold what some lagging client has yet to see: membership changes,
+	// and nodes as they were.
 	log     []change
+	past    []version
 	keepLog bool
+}
+
+// version is a node as it was before the commit of a revision.
+type version struct {
+	revision int64
+	path     string
+	node     *node // nil: there was none
 }
 
 type node struct {
@@ -70,58 +85,110 @@ func join(parent, name string) string {
 	return parent + "/" + name
 }
 
-// commit applies ops for the session or refuses them all.
-func (st *state) commit(session string, now time.Time, ops []coord.Op) ([]coord.Result, []change, error) {
-	paths, err := st.plan(ops)
-	if err != nil {
-		return nil, nil, err
+// proposal is a commit that travels with others.
+type proposal struct {
+	ops  []coord.Op
+	name func(prefix string) string // etcd's: names a sequential node
+
+	paths   []string // of the ops
+	results []coord.Result
+	err     error
+}
+
+// commit applies a batch for the session. It says which commit was refused, when
+// that kept the others from being applied; else -1.
+func (st *state) commit(session string, now time.Time, batch []*proposal) (changes []change, stopped int) {
+	whole := planner{st: st}
+	applied := 0
+	for i, c := range batch {
+		p := &whole
+		if st.etcd {
+			p = &planner{st: st}
+		}
+		if c.paths, c.err = p.plan(c); c.err == nil {
+			applied++
+		} else if !st.etcd {
+			return nil, i
+		}
 	}
-	st.revision++
-	results := make([]coord.Result, len(ops))
-	var changes []change
-	for i, op := range ops {
-		path := paths[i]
-		results[i] = coord.Result{Path: path, Fence: op.Fence}
+	if applied > 0 {
+		st.revision++
+	}
+	for _, c := range batch {
+		if c.err == nil {
+			c.results, changes = st.apply(session, now, c, changes)
+		}
+	}
+	return changes, -1
+}
+
+func (st *state) apply(session string, now time.Time, c *proposal, changes []change) ([]coord.Result, []change) {
+	results := make([]coord.Result, len(c.ops))
+	for i, op := range c.ops {
+		path := c.paths[i]
+		r := coord.Result{Path: path, Fence: op.Fence}
+		st.remember(path)
 		switch op.Kind {
-		case coord.KindCreate, coord.KindSequential:
+		case coord.KindCreate, coord.KindSequential, coord.KindEphemeral:
 			n := &node{value: clone(op.Value), revision: st.revision, created: now, modified: now}
-			if op.Kind == coord.KindSequential {
+			switch op.Kind {
+			case coord.KindSequential:
 				n.born = st.revision
+			case coord.KindEphemeral:
+				// A plain client's ephemeral node stands at 0: ours was written once.
+				n.owner, n.fence = session, 1
+				r.Revision = st.revision
 			}
+			st.fence(n)
 			changes = st.add(changes, path, n)
-			results[i].Fence = 0
-		case coord.KindEphemeral:
-			// A plain client's ephemeral node stands at 0: ours was written once.
-			changes = st.add(changes, path, &node{value: clone(op.Value), fence: 1, revision: st.revision, owner: session, created: now, modified: now})
-			results[i].Fence, results[i].Revision = 1, st.revision
+			r.Fence = n.fence
 		case coord.KindSet, coord.KindTouch:
 			n := st.nodes[path]
 			n.value, n.revision, n.modified = clone(op.Value), st.revision, now
 			n.fence++
 			n.changes++
-			results[i].Fence, results[i].Revision = n.fence, st.revision
+			st.fence(n)
+			r.Fence, r.Revision = n.fence, st.revision
 		case coord.KindDelete:
 			changes = st.remove(changes, path)
-			results[i].Fence = 0
+			r.Fence = 0
 		case coord.KindReplace:
-			*st.nodes[path] = node{value: clone(op.Value), revision: st.revision, created: now, modified: now}
-			results[i].Fence = 0
+			n := st.nodes[path]
+			if st.etcd {
+				n.value, n.revision, n.owner = clone(op.Value), st.revision, ""
+				n.changes++
+			} else {
+				*n = node{value: clone(op.Value), revision: st.revision, created: now, modified: now}
+			}
+			st.fence(n)
+			r.Fence = n.fence
 		}
+		if st.etcd {
+			r.Revision = st.revision
+		}
+		results[i] = r
 	}
-	return results, changes, nil
+	return results, changes
+}
+
+// fence gives a node that was just written etcd's fence.
+func (st *state) fence(n *node) {
+	if st.etcd {
+		n.fence = coord.Fence(st.revision)
+		n.created, n.modified = time.Time{}, time.Time{}
+	}
 }
 
 // plan names the node of each op, or refuses the first op that cannot be.
-func (st *state) plan(ops []coord.Op) ([]string, error) {
-	p := planner{st: st}
-	paths := make([]string, len(ops))
-	for i, op := range ops {
+func (p *planner) plan(c *proposal) ([]string, error) {
+	paths := make([]string, len(c.ops))
+	for i, op := range c.ops {
 		path, err := op.Path, error(nil)
 		switch op.Kind {
 		case coord.KindCreate, coord.KindEphemeral, coord.KindSequential:
-			path, err = p.create(op)
+			path, err = p.create(op, c.name)
 		default:
-			err = st.check(op)
+			err = p.st.check(op)
 		}
 		if errors.Is(err, coord.ErrInvalid) {
 			return nil, err
@@ -148,7 +215,7 @@ func (st *state) check(op coord.Op) error {
 	return nil
 }
 
-// planner follows the creates of one commit without doing them.
+// planner follows the creates of commits without doing them.
 type planner struct {
 	st      *state
 	creates map[string]int64
@@ -156,13 +223,16 @@ type planner struct {
 	dirs    map[string]bool
 }
 
-func (p *planner) create(op coord.Op) (string, error) {
+func (p *planner) create(op coord.Op, named func(prefix string) string) (string, error) {
 	parent, name := split(op.Path)
 	if err := p.directory(parent); err != nil {
 		return "", err
 	}
 	n := p.next(parent)
-	if op.Kind == coord.KindSequential {
+	switch {
+	case op.Kind == coord.KindSequential && p.st.etcd:
+		name = named(name)
+	case op.Kind == coord.KindSequential:
 		name = fmt.Sprintf("%s%010d", name, n)
 	}
 	path := join(parent, name)
@@ -260,6 +330,30 @@ func (st *state) record(changes []change, d *dir, path, name string, added bool)
 	return append(changes, c)
 }
 
+// remember keeps the node at path as it is before this revision's commit.
+func (st *state) remember(path string) {
+	if !st.keepLog {
+		return
+	}
+	v := version{revision: st.revision, path: path}
+	if n := st.nodes[path]; n != nil {
+		was := *n
+		v.node = &was
+	}
+	st.past = append(st.past, v)
+}
+
+// at returns the node at path as it was at the revision.
+func (st *state) at(path string, view int64) (coord.Node, bool) {
+	n := st.nodes[path]
+	for i := len(st.past) - 1; i >= 0 && st.past[i].revision > view; i-- {
+		if st.past[i].path == path {
+			n = st.past[i].node
+		}
+	}
+	return n.node(path)
+}
+
 // end removes what a session left behind and says what it was.
 func (st *state) end(paths []string) ([]coord.Op, []change) {
 	st.revision++
@@ -267,6 +361,7 @@ func (st *state) end(paths []string) ([]coord.Op, []change) {
 	var changes []change
 	for _, path := range paths {
 		ops = append(ops, coord.Delete(path, st.nodes[path].fence))
+		st.remember(path)
 		changes = st.remove(changes, path)
 	}
 	return ops, changes
@@ -306,10 +401,15 @@ func (st *state) forget(view int64) {
 		i++
 	}
 	st.log = slices.Delete(st.log, 0, i)
+	for i = 0; i < len(st.past) && st.past[i].revision <= view; {
+		i++
+	}
+	st.past = slices.Delete(st.past, 0, i)
 }
 
-func (st *state) node(path string) (coord.Node, bool) {
-	n := st.nodes[path]
+func (st *state) node(path string) (coord.Node, bool) { return st.nodes[path].node(path) }
+
+func (n *node) node(path string) (coord.Node, bool) {
 	if n == nil {
 		return coord.Node{}, false
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/group"
 )
 
 // Store is a coordination service in memory. Each [Coordinator] that it opens is
@@ -28,11 +29,12 @@ type Store struct {
 	// told through wake that there is work.
 	simulated bool
 	wake      chan struct{}
+	draw      func() bool // from the seed, within a step
 }
 
 // Applied is a commit that the service has applied, or the end of a session.
 type Applied struct {
-	Revision int64
+	Revision int64 // that of other commits, too, where one client's travelled together
 	At       time.Time
 	Session  string
 
@@ -52,9 +54,18 @@ type remote struct {
 	ephemerals map[string]bool
 }
 
-// NewStore returns an empty service.
+// NewStore returns an empty service, which counts as ZooKeeper does.
 func NewStore() *Store {
 	return &Store{st: newState(), watchers: map[string][]*subscription{}}
+}
+
+// NewEtcdStore returns an empty service, which counts as etcd does: fences are
+// revisions, and sequential names of commits that overlap are not in the order of
+// the commits.
+func NewEtcdStore() *Store {
+	s := NewStore()
+	s.st.etcd = true
+	return s
 }
 
 // Options are what a client asks for. The zero value does.
@@ -84,7 +95,7 @@ func (s *Store) Open(o Options) *Coordinator {
 		o.Limits = defaultLimits
 	}
 	c := &Coordinator{
-		store: s, name: o.Name, timeout: o.Timeout, limits: o.Limits,
+		store: s, name: o.Name, number: s.opened, timeout: o.Timeout, limits: o.Limits,
 		opening: make(chan struct{}, 1), gone: make(chan struct{}),
 		lagging: s.simulated, view: s.st.revision,
 	}
@@ -192,25 +203,46 @@ func (s *Store) remote(id string) *remote {
 // open begins a session for c, which ends again unless c is heard.
 func (s *Store) open(c *Coordinator) *session {
 	s.sessions++
-	l := &session{c: c, id: fmt.Sprintf("%016x", s.sessions), timeout: c.timeout, done: make(chan struct{})}
+	l := &session{
+		c: c, id: fmt.Sprintf("%016x", s.sessions), timeout: c.timeout, done: make(chan struct{}),
+		commits: group.NewQueue(group.Limits{Commits: 16, Ops: c.limits.CommitOps, Bytes: c.limits.CommitBytes}),
+	}
 	s.remotes = append(s.remotes, &remote{
 		id: l.id, local: l, expires: time.Now().Add(l.timeout), ephemerals: map[string]bool{},
 	})
 	c.view = s.st.revision
+	c.seen = c.view
 	return l
 }
 
-// commit applies ops on behalf of a session that the service still keeps.
-func (s *Store) commit(r *remote, ops []coord.Op) ([]coord.Result, error) {
+// commit does a batch on behalf of a session that the service still keeps.
+func (s *Store) commit(r *remote, b *group.Batch) []group.Outcome {
 	now := time.Now()
-	results, changes, err := s.st.commit(r.id, now, ops)
-	if err != nil {
-		return nil, err
+	batch := make([]*proposal, len(b.Commits))
+	for i, c := range b.Commits {
+		batch[i] = &proposal{ops: c.Ops, name: c.Caller.(*request).namer(now)}
 	}
-	for i, op := range ops {
+	changes, stopped := s.st.commit(r.id, now, batch)
+	if stopped >= 0 {
+		return group.Refused(len(batch), stopped, batch[stopped].err)
+	}
+	outcomes := make([]group.Outcome, len(batch))
+	for i, c := range batch {
+		if outcomes[i] = (group.Outcome{Results: c.results, Err: c.err}); c.err == nil {
+			s.applied(r, now, c)
+		}
+	}
+	s.signal(changes)
+	r.local.c.catchUp()
+	return outcomes
+}
+
+// applied keeps account of who owns what, and tells the observer.
+func (s *Store) applied(r *remote, now time.Time, c *proposal) {
+	for i, op := range c.ops {
 		switch op.Kind {
 		case coord.KindEphemeral:
-			r.ephemerals[results[i].Path] = true
+			r.ephemerals[c.results[i].Path] = true
 		case coord.KindDelete, coord.KindReplace:
 			for _, other := range s.remotes {
 				delete(other.ephemerals, op.Path)
@@ -218,11 +250,8 @@ func (s *Store) commit(r *remote, ops []coord.Op) ([]coord.Result, error) {
 		}
 	}
 	if s.observe != nil {
-		s.observe(Applied{Revision: s.st.revision, At: now, Session: r.id, Ops: ops, Results: results})
+		s.observe(Applied{Revision: s.st.revision, At: now, Session: r.id, Ops: c.ops, Results: c.results})
 	}
-	s.signal(changes)
-	r.local.c.catchUp()
-	return results, nil
 }
 
 // end ends a session at the service.
@@ -266,7 +295,7 @@ func (s *Store) trim() {
 	for _, c := range s.clients {
 		if c.lagging {
 			s.st.keepLog = true
-			view = min(view, c.view)
+			view = min(view, c.oldest())
 		}
 	}
 	s.st.forget(view)

@@ -61,7 +61,26 @@ func (c *Coordinator) catchUp() {
 	c.view = c.store.st.revision
 	if c.lagging {
 		c.store.trim()
+	} else {
+		c.seen = c.view
 	}
+}
+
+// behind is the revision that a read by itself meets: the one that was signalled or
+// made by this client, or a newer one.
+func (c *Coordinator) behind() int64 {
+	if draw := c.store.draw; draw != nil && draw() {
+		return c.store.st.revision
+	}
+	return c.view
+}
+
+// oldest is the revision that the client may still ask for.
+func (c *Coordinator) oldest() int64 {
+	if c.session != nil && len(c.session.subs) > 0 {
+		return min(c.view, c.seen)
+	}
+	return c.view
 }
 
 // deliver delivers the first signal that waits. A listing that is begun after it
@@ -69,7 +88,8 @@ func (c *Coordinator) catchUp() {
 func (c *Coordinator) deliver() {
 	sig := c.signals[0]
 	c.signals = c.signals[1:]
-	c.view = max(c.view, sig.revision)
+	c.seen = max(c.seen, sig.revision)
+	c.view = max(c.view, c.seen)
 	sig.sub.signal()
 	if sig.last {
 		c.store.unsubscribe(sig.sub)
