@@ -28,9 +28,9 @@ type numbered struct {
 }
 
 // born returns the nodes of o.Born in a listing.
-func (s *session) born(ctx context.Context, all *listing, o coord.ListOptions) (coord.List, error) {
+func (s *session) born(ctx context.Context, all []string, o coord.ListOptions) (coord.List, error) {
 	b := &birth{s: s, born: o.Born}
-	for _, path := range all.paths {
+	for _, path := range all {
 		if n, ok := sequence(path); ok {
 			b.names = append(b.names, numbered{path, n})
 		}
@@ -128,7 +128,7 @@ func (b *birth) read(ctx context.Context, n int, place func(int) int) ([]node, e
 	for i := range paths {
 		paths[i] = b.names[place(i)].path
 	}
-	stats, err := each(ctx, paths, func(ctx context.Context, path string) (*zk.Stat, error) {
+	stats, err := each(ctx, paths, readers, func(ctx context.Context, path string) (*zk.Stat, error) {
 		return read(ctx, b.s, func(z *zk.Conn) (*zk.Stat, error) {
 			there, stat, err := z.Exists(b.s.whole(path))
 			if err == nil && !there {

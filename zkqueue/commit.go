@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -16,8 +15,19 @@ import (
 // multi is a commit as ZooKeeper is asked for it.
 type multi struct {
 	ops   []any
-	owner []int // for each of ops, the coord.Op it is part of
-	size  int   // of the frame, without its own length
+	owner []owner // of each of ops
+	size  int     // of the frame, without its own length
+}
+
+// owner is the coord.Op that an op of a multi is part of.
+type owner struct{ commit, op int }
+
+func (m *multi) ask(z *zk.Conn) ([]zk.MultiResponse, error) {
+	answers, err := z.Multi(m.ops...)
+	if len(answers) > len(m.ops) || err == nil && len(answers) < len(m.ops) {
+		return nil, errMalformed
+	}
+	return answers, err
 }
 
 // mostFrame is what ZooKeeper takes with its default jute.maxbuffer.
@@ -71,34 +81,41 @@ func version(f coord.Fence) int32 {
 	return int32(f)
 }
 
-func (s *session) plan(ops []coord.Op) *multi {
+// plan is one multi for commits whose paths differ.
+func (s *session) plan(commits ...[]coord.Op) *multi {
 	m := &multi{size: multiFrame}
-	for i, op := range ops {
-		path, at := s.whole(op.Path), version(op.Fence)
-		switch op.Kind {
-		case coord.KindCreate:
-			m.create(path, op.Value, 0)
-		case coord.KindEphemeral:
-			// A second write puts it at version 1, where no kazoo lock stands.
-			m.create(path, nil, zk.FlagEphemeral)
-			m.set(path, op.Value, 0)
-		case coord.KindSequential:
-			m.create(path, op.Value, zk.FlagSequence)
-		case coord.KindSet, coord.KindTouch:
-			m.set(path, op.Value, at)
-		case coord.KindDelete:
-			m.delete(path, at)
-		case coord.KindCheck:
-			m.check(path, at)
-		case coord.KindReplace:
-			m.delete(path, at)
-			m.create(path, op.Value, 0)
-		}
-		for len(m.owner) < len(m.ops) {
-			m.owner = append(m.owner, i)
+	for c, ops := range commits {
+		for i, op := range ops {
+			s.add(m, op)
+			for len(m.owner) < len(m.ops) {
+				m.owner = append(m.owner, owner{c, i})
+			}
 		}
 	}
 	return m
+}
+
+func (s *session) add(m *multi, op coord.Op) {
+	path, at := s.whole(op.Path), version(op.Fence)
+	switch op.Kind {
+	case coord.KindCreate:
+		m.create(path, op.Value, 0)
+	case coord.KindEphemeral:
+		// A second write puts it at version 1, where no kazoo lock stands.
+		m.create(path, nil, zk.FlagEphemeral)
+		m.set(path, op.Value, 0)
+	case coord.KindSequential:
+		m.create(path, op.Value, zk.FlagSequence)
+	case coord.KindSet, coord.KindTouch:
+		m.set(path, op.Value, at)
+	case coord.KindDelete:
+		m.delete(path, at)
+	case coord.KindCheck:
+		m.check(path, at)
+	case coord.KindReplace:
+		m.delete(path, at)
+		m.create(path, op.Value, 0)
+	}
 }
 
 // Commit applies the ops, all or nothing; see [coord.Session]. Missing directories are
@@ -125,55 +142,25 @@ func (s *session) commit(ctx context.Context, ops []coord.Op) ([]coord.Result, e
 	if err := coord.CheckOps(limits, ops); err != nil {
 		return nil, err
 	}
-	m := s.plan(ops)
-	if m.size > mostFrame {
-		return nil, &coord.LimitError{What: "commit", Unit: "bytes", Size: m.size, Limit: mostFrame}
-	}
-	// Each refusal for want of a directory makes one, unless others delete them as fast.
-	for lacking := 0; ; {
-		answers, err := s.send(ctx, m)
-		if err == nil {
-			return s.results(ops, m, answers), nil
-		}
-		at := failedOp(answers)
-		if at < 0 || !lacksParent(m.ops[at], answers[at].Error) || lacking > len(ops) {
-			return nil, s.refusal(ops, m, at, err)
-		}
-		lacking++
-		if err := s.makeDirectory(ctx, parent(m.ops[at].(*zk.CreateRequest).Path)); err != nil {
-			return nil, fmt.Errorf("directory of %s: %w", ops[m.owner[at]].Path, err)
+	if s.mayExceed(ops) {
+		if m := s.plan(ops); m.size > mostFrame {
+			return nil, &coord.LimitError{What: "commit", Unit: "bytes", Size: m.size, Limit: mostFrame}
 		}
 	}
+	results, err := s.group.Do(ctx, ops)
+	if err != nil && err == ctx.Err() && !s.connected() {
+		err = fmt.Errorf("%w: %w", err, s.dialer.why())
+	}
+	return results, err
 }
 
-// send sends m until there is an answer to it. The error is coord's.
-func (s *session) send(ctx context.Context, m *multi) ([]zk.MultiResponse, error) {
-	for {
-		r := call(ctx, s, func(z *zk.Conn) ([]zk.MultiResponse, error) { return z.Multi(m.ops...) })
-		switch {
-		case r.err == nil:
-			return r.value, nil
-		case !r.handed:
-			return nil, r.err
-		case !r.answered:
-			return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, inFlight(r.err))
-		}
-		out, err := means(r.err)
-		switch out {
-		case refused:
-			return r.value, err
-		case expired:
-			s.end(coord.ErrSessionLost)
-			return nil, err
-		case unknown:
-			return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, err)
-		}
-		// Ignored: the session has left that connection, or is over.
-		if err := s.alive(); err != nil {
-			return nil, err
-		}
-		time.Sleep(time.Millisecond)
+// mayExceed says that a commit must be measured: no op is more than two of ZooKeeper's.
+func (s *session) mayExceed(ops []coord.Op) bool {
+	size := multiFrame
+	for _, op := range ops {
+		size += 2*(createFrame+len(s.cfg.Chroot)+len(op.Path)) + len(op.Value)
 	}
+	return size > mostFrame
 }
 
 // inFlight keeps the promise that everything besides ErrUnknown was not applied, for
@@ -201,12 +188,8 @@ func lacksParent(op any, err error) bool {
 	return create && errors.Is(err, zk.ErrNoNode) && parent(c.Path) != "/"
 }
 
-// refusal is the error of a commit that was certainly not applied, or err as it is.
-func (s *session) refusal(ops []coord.Op, m *multi, at int, err error) error {
-	if at < 0 {
-		return err
-	}
-	i := m.owner[at]
+// refusal is the error of a commit whose op i was refused.
+func refusal(ops []coord.Op, i int, err error) error {
 	for _, kind := range []error{coord.ErrExist, coord.ErrNotExist, coord.ErrVersion} {
 		if errors.Is(err, kind) {
 			return &coord.Refusal{Index: i, Op: ops[i], Err: kind}
@@ -215,27 +198,35 @@ func (s *session) refusal(ops []coord.Op, m *multi, at int, err error) error {
 	return fmt.Errorf("%v %s (op %d): %w", ops[i].Kind, ops[i].Path, i, err)
 }
 
-func (s *session) results(ops []coord.Op, m *multi, answers []zk.MultiResponse) []coord.Result {
-	results := make([]coord.Result, len(ops))
-	var revision int64
+// results are those of each commit of a multi that was applied.
+func (s *session) results(commits [][]coord.Op, m *multi, answers []zk.MultiResponse) [][]coord.Result {
+	results := make([][]coord.Result, len(commits))
+	for c, ops := range commits {
+		results[c] = make([]coord.Result, len(ops))
+	}
+	var revision int64 // one transaction
 	for j, a := range answers {
-		i := m.owner[j]
-		r := &results[i]
-		switch ops[i].Kind {
+		if a.Stat != nil {
+			revision = a.Stat.Mzxid
+		}
+		of := m.owner[j]
+		op, r := &commits[of.commit][of.op], &results[of.commit][of.op]
+		switch op.Kind {
 		case coord.KindSequential:
-			r.Path = a.String[len(s.cfg.Chroot):]
+			r.Path = strings.TrimPrefix(a.String, s.cfg.Chroot)
 		case coord.KindCheck:
-			r.Path, r.Fence = ops[i].Path, ops[i].Fence
+			r.Path, r.Fence = op.Path, op.Fence
 		default:
-			r.Path = ops[i].Path
+			r.Path = op.Path
 		}
 		if a.Stat != nil {
 			r.Fence = coord.Fence(a.Stat.Version)
-			revision = a.Stat.Mzxid
 		}
 	}
-	for i := range results {
-		results[i].Revision = revision // one transaction
+	for _, of := range results {
+		for i := range of {
+			of[i].Revision = revision
+		}
 	}
 	return results
 }

@@ -15,7 +15,7 @@ func TestConformanceOfOneServer(t *testing.T) {
 	c := servers.Single(t)
 	f := conformance(c)
 	if os.Getenv("ZKQ_TEST_ZOOKEEPER") != "" {
-		f.New = func(t *testing.T) coordtest.Service { return service{c, chroot(t), timeout} }
+		f.New = func(t *testing.T) coordtest.Service { return service{cluster: c, root: chroot(t), timeout: timeout} }
 		f.Without = []string{"Restart"}
 	}
 	coordtest.Run(t, f)
@@ -25,11 +25,22 @@ func TestConformanceOfThreeServers(t *testing.T) {
 	coordtest.Run(t, conformance(servers.Ensemble(t)))
 }
 
+// TestConformanceOfAnOldServer is for servers that know no watches but those that fire once.
+func TestConformanceOfAnOldServer(t *testing.T) {
+	f := conformance(servers.Single(t))
+	f.New = func(t *testing.T) coordtest.Service { return service{servers.Single(t), chroot(t), timeout, old} }
+	f.Restarting = nil
+	f.Without = []string{"Restart"}
+	coordtest.Run(t, f)
+}
+
 const timeout = 4 * time.Second
 
 func conformance(c *testzk.Cluster) coordtest.Factory {
 	with := func(timeout time.Duration) func(*testing.T) coordtest.Service {
-		return func(t *testing.T) coordtest.Service { return restartable{service{c, chroot(t), timeout}} }
+		return func(t *testing.T) coordtest.Service {
+			return restartable{service{cluster: c, root: chroot(t), timeout: timeout}}
+		}
 	}
 	return coordtest.Factory{New: with(timeout), Restarting: with(20 * time.Second), Timeout: timeout}
 }
@@ -39,6 +50,7 @@ type service struct {
 	cluster *testzk.Cluster
 	root    string
 	timeout time.Duration
+	variant func(zkqueue.Config) zkqueue.Config
 }
 
 func (s service) Open(t *testing.T) coord.Coordinator {
@@ -48,7 +60,11 @@ func (s service) Open(t *testing.T) coord.Coordinator {
 		addresses = append(addresses, addresses[0])
 	}
 	link := testzk.NewLink(t, addresses...)
-	return client{open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: s.root, SessionTimeout: s.timeout}), link, t}
+	cfg := zkqueue.Config{Servers: link.Addresses(), Chroot: s.root, SessionTimeout: s.timeout}
+	if s.variant != nil {
+		cfg = s.variant(cfg)
+	}
+	return client{open(t, cfg), link, t}
 }
 
 // restartable is a service whose servers are ours.

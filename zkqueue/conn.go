@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,35 +18,64 @@ import (
 	"github.com/zkq/zkq/internal/boottime"
 )
 
-// conn is one connection of a session. It sees each frame in both directions.
+// conn is one connection of a session. It sees each frame in both directions, and keeps
+// from go-zookeeper the watch events and the answers to what it asked itself.
 type conn struct {
 	net.Conn
 	s       *session
 	address string
 	r       *bufio.Reader
-	in      frames
 	silence time.Duration // the longest wait for the next bytes
 
 	// Only go-zookeeper's connecting goroutine uses these, before all others.
 	asked    bool // the connect request was written
 	admitted bool // and answered with a session
 
-	mu   sync.Mutex
-	sent map[int32]time.Duration // when, by xid, what was not answered yet
-	out  []byte
+	hello []byte // what is left of the connect response
+	pass  int    // bytes left of a frame that goes to go-zookeeper
+	out   []byte // what it wrote, changed
+
+	writing sync.Mutex // one frame at a time
+
+	mu    sync.Mutex
+	sent  map[int32]time.Duration // when, by xid, what was not answered yet
+	own   map[int32]answered
+	asks  int32 // how many of our own
+	ended bool
+
+	greeted atomic.Bool // others may write
 }
 
-// The opcodes and reserved xids that a conn knows. go-zookeeper ignores replies to
-// the xids that are ours.
+// answered is called with the answer to a request of our own, once, in the goroutine that
+// reads.
+type answered func(code int32, body []byte)
+
+// The opcodes and reserved xids that a conn knows, and the types of watch events. Our own
+// requests count down from the highest xid that is ours: the service takes any.
 const (
-	opExists      = 3
-	opGetChildren = 12
-	opMulti       = 14
-	opAuth        = 100
+	opExists        = 3
+	opGetData       = 4
+	opGetChildren   = 12
+	opMulti         = 14
+	opRemoveWatches = 18
+	opMultiRead     = 22
+	opAuth          = 100
+	opAddWatch      = 106
 
 	xidConnect = 0
+	xidEvent   = -1
 	xidAuth    = -4
-	xidBarrier = -1001
+	xidOwn     = -1001
+
+	nodeCreated         = 1
+	nodeDeleted         = 2
+	nodeChildrenChanged = 4
+
+	codeLost          = -4 // the connection was, before an answer came
+	codeUnimplemented = -6
+	codeNoNode        = -101
+	codeExpired       = -112
+	codeMoved         = -118
 )
 
 const readBuffer = 64 << 10
@@ -54,6 +85,7 @@ func newConn(c net.Conn, s *session, address string, handshake time.Duration) *c
 		Conn: c, s: s, address: address, silence: handshake,
 		r:    bufio.NewReaderSize(c, readBuffer),
 		sent: make(map[int32]time.Duration),
+		own:  make(map[int32]answered),
 	}
 }
 
@@ -65,22 +97,175 @@ func (c *conn) SetReadDeadline(time.Time) error  { return nil }
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
 func (c *conn) Read(p []byte) (int, error) {
-	if c.r.Buffered() == 0 {
-		if err := c.Conn.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
+	n, err := c.read(p)
+	if err != nil && !c.admitted {
+		c.s.dialer.failed(c.address, noSession(err))
+	}
+	return n, err
+}
+
+func (c *conn) read(p []byte) (int, error) {
+	for c.pass == 0 && len(c.hello) == 0 {
+		if err := c.frame(); err != nil {
 			return 0, err
 		}
 	}
-	n, err := c.r.Read(p)
-	if err == nil {
-		err = c.in.feed(p[:n], c.received)
+	if len(c.hello) > 0 {
+		n := copy(p, c.hello)
+		c.hello = c.hello[n:]
+		return n, nil
 	}
-	if err != nil {
-		if !c.admitted {
-			c.s.dialer.failed(c.address, noSession(err))
-		}
+	if err := c.wait(1); err != nil {
 		return 0, err
 	}
-	return n, nil
+	n, err := c.r.Read(p[:min(len(p), c.pass)])
+	c.pass -= n
+	return n, err
+}
+
+// wait bounds the wait for the next n bytes, if they are not here.
+func (c *conn) wait(n int) error {
+	if c.r.Buffered() >= n {
+		return nil
+	}
+	return c.Conn.SetReadDeadline(time.Now().Add(c.silence))
+}
+
+func (c *conn) peek(n int) ([]byte, error) {
+	if err := c.wait(n); err != nil {
+		return nil, err
+	}
+	return c.r.Peek(n)
+}
+
+// headBytes is how much of a frame is looked at first: the header of a reply (xid, zxid,
+// error), or what matters of a connect response.
+const headBytes = 16
+
+// mostBytes bounds a frame, since go-zookeeper makes room for whatever it is told.
+// A listing of three million names is shorter.
+const mostBytes = 128 << 20
+
+type frameError uint32
+
+func (e frameError) Error() string { return fmt.Sprintf("a frame of %d bytes", uint32(e)) }
+
+// frame looks at the next frame. It takes what is ours, as all that answers nothing that
+// go-zookeeper waits for, and lets the others pass.
+func (c *conn) frame() error {
+	head, err := c.peek(4)
+	if err != nil {
+		return err
+	}
+	length := int(binary.BigEndian.Uint32(head))
+	if length < headBytes || length > mostBytes {
+		return frameError(length)
+	}
+	if head, err = c.peek(4 + headBytes); err != nil {
+		return err
+	}
+	if !c.admitted {
+		return c.connected(length)
+	}
+	head = head[4:]
+	xid, code := int32(binary.BigEndian.Uint32(head)), int32(binary.BigEndian.Uint32(head[12:]))
+	switch {
+	case xid == xidEvent:
+		return c.event(length)
+	case xid == xidAuth && code != 0:
+		err := fmt.Errorf("user %q: %w", c.s.cfg.Username, coord.ErrAuth)
+		c.s.dialer.failed(c.address, err)
+		return err
+	}
+	c.mu.Lock()
+	at, sent := c.sent[xid]
+	delete(c.sent, xid)
+	then, own := c.own[xid]
+	delete(c.own, xid)
+	c.mu.Unlock()
+	if sent {
+		c.s.heard(at)
+	}
+	if xid >= 0 {
+		c.pass = 4 + length
+		return nil
+	}
+	if !own || then == nil {
+		return c.discard(4 + length)
+	}
+	if err := c.discard(4 + headBytes); err != nil {
+		then(codeLost, nil)
+		return err
+	}
+	body := make([]byte, length-headBytes)
+	if err := c.fill(body); err != nil {
+		then(codeLost, nil)
+		return err
+	}
+	then(code, body)
+	return nil
+}
+
+// fill reads all of b. Each part of it may take as long as a frame.
+func (c *conn) fill(b []byte) error {
+	for len(b) > 0 {
+		if err := c.wait(1); err != nil {
+			return err
+		}
+		n, err := c.r.Read(b)
+		b = b[n:]
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *conn) discard(n int) error {
+	if err := c.wait(n); err != nil {
+		return err
+	}
+	_, err := c.r.Discard(n)
+	return err
+}
+
+// event takes a watch event: type, state, path.
+func (c *conn) event(length int) error {
+	if err := c.discard(4 + headBytes); err != nil {
+		return err
+	}
+	length -= headBytes
+	body, err := c.peek(min(length, readBuffer))
+	if err != nil {
+		return err
+	}
+	if length > readBuffer { // a path that long is rare
+		body = make([]byte, length)
+		if _, err := io.ReadFull(c.r, body); err != nil {
+			return err
+		}
+		length = 0
+	}
+	if len(body) < 12 || len(body)-12 != int(binary.BigEndian.Uint32(body[8:])) {
+		return errors.New("not an event of ZooKeeper")
+	}
+	c.s.dirs.event(c, int32(binary.BigEndian.Uint32(body)), body[12:])
+	return c.discard(length)
+}
+
+// Close is the connection's end. What we asked and was not answered never will be.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	c.ended = true
+	own := c.own
+	c.own = nil
+	c.mu.Unlock()
+	for _, then := range own {
+		if then != nil {
+			then(codeLost, nil)
+		}
+	}
+	return c.Conn.Close()
 }
 
 // noSession says what a connection came to that ended before it had a session.
@@ -102,32 +287,20 @@ func noSession(err error) error {
 	return err
 }
 
-// received looks at a frame's first bytes before go-zookeeper gets them.
-func (c *conn) received(length int, head [headBytes]byte) error {
-	if !c.admitted {
-		return c.connected(length, head)
-	}
-	xid := int32(binary.BigEndian.Uint32(head[:]))
-	if xid == xidAuth && binary.BigEndian.Uint32(head[12:]) != 0 {
-		err := fmt.Errorf("user %q: %w", c.s.cfg.Username, coord.ErrAuth)
-		c.s.dialer.failed(c.address, err)
-		return err
-	}
-	c.mu.Lock()
-	at, ok := c.sent[xid]
-	delete(c.sent, xid)
-	c.mu.Unlock()
-	if ok {
-		c.s.heard(at)
-	}
-	return nil
-}
-
 // connected reads the connect response: version, timeout, session.
-func (c *conn) connected(length int, head [headBytes]byte) error {
+func (c *conn) connected(length int) error {
 	if length > 256 {
 		return frameError(length)
 	}
+	hello, err := c.peek(4 + length)
+	if err != nil {
+		return err
+	}
+	c.hello = slices.Clone(hello)
+	if err := c.discard(4 + length); err != nil {
+		return err
+	}
+	head := c.hello[4:]
 	timeout := time.Duration(int32(binary.BigEndian.Uint32(head[4:]))) * time.Millisecond
 	id := int64(binary.BigEndian.Uint64(head[8:]))
 	c.mu.Lock()
@@ -142,9 +315,10 @@ func (c *conn) connected(length int, head [headBytes]byte) error {
 	return c.greet()
 }
 
-// greet sends what must come before the first request of a connection: who we are,
-// and a barrier, since the server may be behind the one whose watch events we saw.
-// go-zookeeper is still reading the connect response, so that nobody else writes.
+// greet sends what must come before the first request of a connection: who we are, the
+// watches of the session, and a barrier, since the server may be behind the one whose
+// watch events we saw. go-zookeeper is still reading the connect response, so that
+// nobody else writes.
 func (c *conn) greet() error {
 	if c.s.cfg.Username != "" {
 		credentials := []byte(c.s.cfg.Username + ":" + c.s.cfg.Password)
@@ -155,8 +329,61 @@ func (c *conn) greet() error {
 			return err
 		}
 	}
+	if err := c.s.dirs.attach(c); err != nil {
+		return err
+	}
+	// Whether the server knows our watches must be known before anything else is sent: one
+	// that does not ends the connection, and what it had not read would cost the answer.
+	for !c.s.watches.known() && c.waits() {
+		if err := c.frame(); err != nil {
+			return err
+		}
+	}
 	end := []byte{0xff, 0xff, 0xff, 0xff, 1, 0xff, 0xff, 0xff, 0xff} // type -1, done, error -1
-	return c.send(xidBarrier, opMulti, end)
+	if err := c.ask(opMulti, end, nil); err != nil {
+		return err
+	}
+	c.greeted.Store(true)
+	return nil
+}
+
+// ask sends a request of our own; then, if not nil, is called with what comes of it. It
+// need not be when ask returns an error.
+func (c *conn) ask(op int32, body []byte, then answered) error {
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return net.ErrClosed
+	}
+	xid := xidOwn - c.asks
+	c.asks = (c.asks + 1) % (1 << 30)
+	c.own[xid] = then
+	c.mu.Unlock()
+	err := c.send(xid, op, body)
+	if err != nil {
+		c.mu.Lock()
+		delete(c.own, xid)
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// waits says that something of our own was not answered.
+func (c *conn) waits() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.own) > 0
+}
+
+// addWatch asks for an event of each change to what is, or will be, beneath path.
+func (c *conn) addWatch(path string, then answered) error {
+	const recursive = 1
+	return c.ask(opAddWatch, binary.BigEndian.AppendUint32(appendBytes(nil, []byte(path)), recursive), then)
+}
+
+func (c *conn) removeWatch(path string) error {
+	const any = 3
+	return c.ask(opRemoveWatches, binary.BigEndian.AppendUint32(appendBytes(nil, []byte(path)), any), nil)
 }
 
 func (c *conn) send(xid, op int32, body []byte) error {
@@ -187,7 +414,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	if err := c.s.maySend(); err != nil {
 		return 0, err
 	}
-	if op == opGetChildren || op == opExists {
+	if (op == opGetChildren || op == opExists) && len(p) > 17 && c.s.dirs.oneShot(c, op, p[16:len(p)-1]) {
 		// The request's last byte asks for a watch. go-zookeeper would keep one more
 		// channel for each, set them all again on each new connection, by a zxid that
 		// may already be too late, and never let go of one that does not fire. Ours
@@ -207,56 +434,18 @@ func (c *conn) write(xid int32, frame []byte) (int, error) {
 		c.sent[xid] = boottime.Now()
 	}
 	c.mu.Unlock()
+	n, err := c.put(frame)
+	if err != nil {
+		c.Close() // the server may have a part of it
+	}
+	return n, err
+}
+
+func (c *conn) put(frame []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.silence)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(frame)
-}
-
-// frames finds where frames begin in a stream of bytes.
-type frames struct {
-	buf  [4 + headBytes]byte
-	have int
-	skip int // bytes left of the frame whose beginning was seen
-}
-
-// headBytes is how much of a frame is looked at: the header of a reply (xid, zxid,
-// error), or what matters of a connect response.
-const headBytes = 16
-
-// mostBytes bounds a frame, since go-zookeeper makes room for whatever it is told.
-// A listing of three million names is shorter.
-const mostBytes = 128 << 20
-
-type frameError uint32
-
-func (e frameError) Error() string { return fmt.Sprintf("a frame of %d bytes", uint32(e)) }
-
-// feed calls seen once for each frame as soon as its head has passed.
-func (f *frames) feed(p []byte, seen func(length int, head [headBytes]byte) error) error {
-	for len(p) > 0 {
-		if f.skip > 0 {
-			n := min(f.skip, len(p))
-			f.skip -= n
-			p = p[n:]
-			continue
-		}
-		n := copy(f.buf[f.have:], p)
-		f.have += n
-		p = p[n:]
-		if f.have >= 4 {
-			if length := binary.BigEndian.Uint32(f.buf[:]); length < headBytes || length > mostBytes {
-				return frameError(length)
-			}
-		}
-		if f.have < len(f.buf) {
-			continue
-		}
-		length := int(binary.BigEndian.Uint32(f.buf[:]))
-		f.have, f.skip = 0, length-headBytes
-		if err := seen(length, [headBytes]byte(f.buf[4:])); err != nil {
-			return err
-		}
-	}
-	return nil
 }

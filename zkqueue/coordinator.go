@@ -113,6 +113,7 @@ type Coordinator struct {
 	close context.CancelFunc
 
 	opening chan struct{} // holds one: who may open a session
+	watches serverWatches
 
 	mu       sync.Mutex
 	session  *session
@@ -227,7 +228,7 @@ func (c *Coordinator) start(ctx context.Context, patient bool) (*session, error)
 	defer cancel()
 	defer context.AfterFunc(c.quit, cancel)()
 
-	s := newSession(&c.cfg, c.sessions.Done)
+	s := newSession(&c.cfg, &c.watches, c.sessions.Done)
 	err := s.begin(ctx, patient)
 	if err == nil {
 		err = coord.CheckFormat(ctx, s)

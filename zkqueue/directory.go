@@ -1,9 +1,11 @@
 package zkqueue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -12,45 +14,84 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/names"
 )
 
-// directory is what the driver knows of one directory. Every listing sets the
-// server's one-shot watch, so that a listing stands until an event says that it may
-// not, or the connection that would bring the event is gone.
+// directory is what the driver knows of one directory. Where it is watched, an event
+// tells of each change, and the set follows. Elsewhere, and at servers that know nothing
+// of such watches, each listing sets a watch that fires once, so that the set stands
+// until it does. No set outlives the connection that brings its events.
 type directory struct {
-	path     string   // without the chroot
-	whole    string   // with it
-	listing  *listing // nil: not known, or changed since
-	moves    uint64   // counts what made listings invalid
-	told     uint64   // how many of these the watchers were signalled
-	coming   *coming  // a listing on its way
+	path     string     // without the chroot
+	whole    string     // with it
+	set      *names.Set // of the children's paths; nil: not known, or changed since
+	stamp    uint64     // of the set
+	moves    uint64     // counts what made sets invalid
+	told     uint64     // how many of these the watchers were signalled
+	coming   *coming    // a listing on its way
 	watchers []*watcher
+
+	follows *conn       // brings an event for each change
+	turning bool        // from one kind of watch to the other: nothing stands
+	refused bool        // the server would not have that
+	missed  []event     // that came while listings were on their way
+	fetches int         // listings on their way that these must be added to
+	idle    *time.Timer // ends what nobody watches any more
 
 	arming  bool // somebody sees to it that it is listed again
 	listed  time.Time
 	members int // when last listed
 }
 
-// listing is the children of a directory at one instant, in name order.
-type listing struct {
+// event is the creation or deletion of a child.
+type event struct {
+	path    string // without the chroot
+	deleted bool
+}
+
+// coming is a listing on its way. Its set is guarded by the directories' lock once done
+// is closed.
+type coming struct {
+	moves   uint64
+	follows bool // what changes until it has come is added
+	lookout bool // a watch may be set for the creation of the directory
+	loose   bool // nothing will tell of the next change
+	done    chan struct{}
+	set     *names.Set
+	stamp   uint64
+	err     error
+}
+
+// page is what a caller wants of a directory's children, in name order.
+type page struct {
+	after string // "" or a path
+	limit int    // 0: all
+	fresh bool
+
 	paths []string
+	more  bool
 	stamp uint64
 }
 
-type coming struct {
-	moves   uint64
-	done    chan struct{}
-	listing *listing
-	err     error
+func (p *page) take(set *names.Set, stamp uint64) {
+	p.paths, p.more = set.Page(p.after, p.limit)
+	p.stamp = stamp
 }
 
 // directories are all that a session listed or watches.
 type directories struct {
-	s *session
+	s      *session
+	asking sync.Mutex // one at a time adds and removes watches, before mu
 
 	mu     sync.Mutex
 	byPath map[string]*directory // by whole path
+	conn   *conn                 // that has a session
+	stamps uint64                // the last one of our own
 	over   bool
+}
+
+func newDirectories(s *session) directories {
+	return directories{s: s, byPath: make(map[string]*directory), stamps: rand.Uint64()}
 }
 
 // mostIdle is how many directories that nobody watches are kept. A watch that was set
@@ -66,7 +107,7 @@ func (ds *directories) at(path string) *directory {
 	}
 	if len(ds.byPath) >= mostIdle {
 		for _, old := range ds.byPath {
-			if len(old.watchers) == 0 {
+			if len(old.watchers) == 0 && old.follows == nil {
 				delete(ds.byPath, old.whole)
 				break
 			}
@@ -77,136 +118,243 @@ func (ds *directories) at(path string) *directory {
 	return d
 }
 
-// list returns the directory's listing: the one that stands, or one whose request is
-// sent after the call began, or after everything that this session then knew.
-func (ds *directories) list(ctx context.Context, path string, fresh bool) (*listing, error) {
+// list takes a page of the directory's children: of the set that stands, or of a listing
+// whose request is sent after the call began, or after everything that this session then
+// knew.
+func (ds *directories) list(ctx context.Context, path string, p *page) error {
 	if err := ds.s.alive(); err != nil {
-		return nil, err
+		return err
 	}
-	if fresh {
+	if p.fresh {
+		// Whatever changed before has changed the set when this is answered.
 		if err := ds.s.barrier(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for {
 		ds.mu.Lock()
 		d := ds.at(path)
-		if l := d.listing; l != nil && !fresh {
+		if d.set != nil {
+			p.take(d.set, d.stamp)
 			ds.mu.Unlock()
-			return l, nil
+			return nil
 		}
-		if c := d.coming; c != nil && c.moves == d.moves && !fresh {
+		if c := d.coming; c != nil && c.moves == d.moves && (c.follows || !p.fresh) {
 			ds.mu.Unlock()
-			select {
-			case <-c.done:
-				if c.err == nil {
-					return c.listing, nil
-				}
-				if err := ctx.Err(); err != nil {
-					return nil, err
-				}
-				if err := ds.s.alive(); err != nil {
-					return nil, err
-				}
-				continue // the other caller may merely have gone away
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			case <-ds.s.done:
-				return nil, ds.s.over
+			if found, err := ds.share(ctx, d, c, p); found || err != nil {
+				return err
 			}
+			continue // the other caller may merely have gone away
 		}
-		c := &coming{moves: d.moves, done: make(chan struct{})}
+		c := &coming{
+			moves: d.moves, follows: d.follows != nil && !d.turning, loose: d.turning,
+			lookout: ds.lookout(d), done: make(chan struct{}),
+		}
 		d.coming = c
+		if c.follows {
+			d.fetches++
+		}
 		ds.mu.Unlock()
 
-		c.listing, c.err = ds.fetch(ctx, d)
+		ds.fetch(ctx, d, c)
 
 		ds.mu.Lock()
-		if d.coming == c {
-			d.coming = nil
-		}
-		if c.err == nil {
-			d.came(c)
-		}
+		d.came(ds, c)
+		found := d.found(c, p)
 		ds.mu.Unlock()
 		close(c.done)
-		return c.listing, c.err
+		if found || c.err != nil {
+			return c.err
+		}
 	}
 }
 
-// came takes a listing, with the lock held. It stands if its watch has not fired. Its
-// watchers are told even so: in a directory that changes all the time none would stand.
-func (d *directory) came(c *coming) {
-	d.listed, d.members = time.Now(), len(c.listing.paths)
-	if c.moves == d.moves {
-		d.listing = c.listing
+// share waits for a listing that another caller asked for.
+func (ds *directories) share(ctx context.Context, d *directory, c *coming, p *page) (found bool, err error) {
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-ds.s.done:
+		return false, ds.s.over
 	}
-	if d.told < c.moves {
-		d.told = c.moves
+	if c.err != nil {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		return false, ds.s.alive()
+	}
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return d.found(c, p), nil
+}
+
+// found takes the page of what came, with the lock held. What was to be followed and is
+// not may lack this session's own changes.
+func (d *directory) found(c *coming, p *page) bool {
+	if c.err != nil || c.follows && d.set != c.set {
+		return false
+	}
+	p.take(c.set, c.stamp)
+	if d.set == c.set {
+		p.stamp = d.stamp
+	}
+	return true
+}
+
+// came takes a listing, with the lock held. It stands if nothing has made it invalid. Its
+// watchers are told even so: in a directory that changes all the time none would stand.
+func (d *directory) came(ds *directories, c *coming) {
+	if d.coming == c {
+		d.coming = nil
+	}
+	if c.follows && c.moves == d.moves {
+		d.fetches--
+	}
+	if c.err != nil {
+		return
+	}
+	d.listed, d.members = time.Now(), c.set.Len()
+	tell := d.told < c.moves
+	d.told = max(d.told, c.moves)
+	if !c.loose && c.moves == d.moves {
+		d.set, d.stamp = c.set, c.stamp
+		for _, e := range d.missed {
+			d.apply(ds, e)
+		}
+		tell = tell || len(d.missed) > 0
+	}
+	if d.fetches == 0 {
+		d.missed = nil
+	}
+	if tell {
 		d.signal()
 	}
 }
 
-// fetch asks the server. Where there is no directory the watch is for its creation.
-func (ds *directories) fetch(ctx context.Context, d *directory) (*listing, error) {
+// apply makes a change that may be in the set already, with the lock held.
+func (d *directory) apply(ds *directories, e event) {
+	changed := false
+	if e.deleted {
+		changed = d.set.Remove(e.path)
+	} else {
+		changed = d.set.Add(e.path)
+	}
+	if changed {
+		ds.stamps++
+		d.stamp = ds.stamps | 1<<63 // no transaction has such a number
+	}
+}
+
+// fetch asks the server. A directory that is not there is empty: of one that is followed
+// there will be an event, and elsewhere the watch is for its creation, where it may.
+func (ds *directories) fetch(ctx context.Context, d *directory, c *coming) {
 	type children struct {
 		names []string
 		stat  *zk.Stat
 	}
 	for {
-		c, err := read(ctx, ds.s, func(z *zk.Conn) (children, error) {
+		l, err := read(ctx, ds.s, func(z *zk.Conn) (children, error) {
 			names, stat, err := z.Children(d.whole)
 			return children{names, stat}, err
 		})
 		if err == nil {
-			return d.newListing(c.names, c.stat), nil
+			// The commit that last changed the children.
+			c.set, c.stamp = d.newSet(l.names), uint64(l.stat.Pzxid)
+			return
 		}
 		if !errors.Is(err, coord.ErrNotExist) {
-			return nil, err
+			c.err = err
+			return
+		}
+		if !c.lookout {
+			c.set, c.loose = names.New(nil), !c.follows
+			return
 		}
 		there, err := read(ctx, ds.s, func(z *zk.Conn) (bool, error) {
 			there, _, err := z.Exists(d.whole)
 			return there, err
 		})
 		if err != nil {
-			return nil, err
+			c.err = err
+			return
 		}
 		if !there {
-			return &listing{}, nil
+			c.set = names.New(nil)
+			return
 		}
 	}
 }
 
-func (d *directory) newListing(names []string, stat *zk.Stat) *listing {
+func (d *directory) newSet(children []string) *names.Set {
 	dir := strings.TrimSuffix(d.path, "/") + "/"
 	if d.whole == "/" { // the service's own nodes lie there
-		names = slices.DeleteFunc(names, func(name string) bool { return name == "zookeeper" })
+		children = slices.DeleteFunc(children, func(name string) bool { return name == "zookeeper" })
 	}
-	slices.Sort(names)
-	for i, name := range names {
-		names[i] = dir + name
+	for i, name := range children {
+		children[i] = dir + name
 	}
-	// The commit that last changed the children.
-	return &listing{paths: names, stamp: uint64(stat.Pzxid)}
+	return names.New(children)
 }
 
-// changed takes a watch event. It comes before the answer to anything that the server
-// did later, and so before this session's commits know of their success.
-func (ds *directories) changed(whole string) {
+// event takes a watch event of a connection. It comes before the answer to anything that
+// the server did later, and so before this session's commits know of their success.
+func (ds *directories) event(c *conn, kind int32, whole []byte) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	if d := ds.byPath[whole]; d != nil {
+	if c != ds.conn || ds.over {
+		return
+	}
+	if d := ds.byPath[string(whole)]; d != nil && d.follows == nil {
+		ds.move(d) // a watch has fired
+	}
+	if kind != nodeCreated && kind != nodeDeleted {
+		return
+	}
+	up := max(bytes.LastIndexByte(whole, '/'), 0)
+	if up == 0 {
+		up = 1
+	}
+	d := ds.byPath[string(whole[:up])]
+	if d == nil || d.follows == nil || d.whole == "/" && string(whole) == "/zookeeper" {
+		return
+	}
+	e := event{string(whole[len(ds.s.cfg.Chroot):]), kind == nodeDeleted}
+	switch {
+	case d.set != nil:
+		d.apply(ds, e)
+		d.signal()
+	case d.fetches > 0:
+		d.missed = append(d.missed, e)
+	default:
 		ds.move(d)
 	}
+}
+
+// move says that what is known of the directory may not be so any more, with the lock
+// held.
+func (ds *directories) move(d *directory) {
+	d.unknown()
+	if len(d.watchers) > 0 {
+		ds.arm(d)
+	} else {
+		d.told = d.moves
+	}
+}
+
+func (d *directory) unknown() {
+	d.set, d.missed, d.fetches = nil, nil, 0
+	d.moves++
 }
 
 // disconnected and reconnected: the server forgot a connection's watches.
 func (ds *directories) disconnected() {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
+	ds.conn = nil
 	for _, d := range ds.byPath {
-		d.listing = nil
-		d.moves++
+		d.unknown()
+		d.follows = nil
 	}
 }
 
@@ -215,16 +363,6 @@ func (ds *directories) reconnected() {
 	defer ds.mu.Unlock()
 	for _, d := range ds.byPath {
 		ds.move(d)
-	}
-}
-
-func (ds *directories) move(d *directory) {
-	d.listing = nil
-	d.moves++
-	if len(d.watchers) > 0 {
-		ds.arm(d)
-	} else {
-		d.told = d.moves
 	}
 }
 
@@ -238,6 +376,9 @@ func (ds *directories) end() {
 		for _, w := range d.watchers {
 			w.stop()
 		}
+		if d.idle != nil {
+			d.idle.Stop()
+		}
 	}
 	clear(ds.byPath)
 }
@@ -250,76 +391,63 @@ func (s *session) List(ctx context.Context, dir string, o coord.ListOptions) (co
 	if ctx == nil {
 		return coord.List{}, fmt.Errorf("list %s: no context: %w", dir, coord.ErrInvalid)
 	}
+	p := page{limit: o.Limit, fresh: o.Fresh || o.Born != 0}
+	if o.Values {
+		p.limit = 0 // what vanishes makes room for more
+	}
+	if o.After != "" {
+		p.after = strings.TrimSuffix(dir, "/") + "/" + o.After
+	}
 	err := ctx.Err()
-	var all *listing
 	if err == nil {
-		all, err = s.dirs.list(ctx, dir, o.Fresh || o.Born != 0)
+		err = s.dirs.list(ctx, dir, &p)
 	}
 	var l coord.List
 	switch {
 	case err != nil:
 	case o.Born != 0:
-		l, err = s.born(ctx, all, o)
+		l, err = s.born(ctx, p.paths, o)
+	case o.Values:
+		l, err = s.part(ctx, p.paths, o)
 	default:
-		l, err = s.part(ctx, dir, all, o)
+		l.Nodes, l.More = make([]coord.Node, len(p.paths)), p.more
+		for i, path := range p.paths {
+			l.Nodes[i].Path = path
+		}
 	}
 	if err != nil {
 		return coord.List{}, fmt.Errorf("list %s: %w", dir, err)
 	}
+	if !l.More && o.After == "" && o.Born == 0 {
+		l.Stamp = p.stamp
+	}
 	return l, nil
 }
 
-// part is what o asks for of a listing.
-func (s *session) part(ctx context.Context, dir string, all *listing, o coord.ListOptions) (coord.List, error) {
-	paths := all.paths
-	if o.After != "" {
-		if dir != "/" {
-			dir += "/"
-		}
-		i, found := slices.BinarySearch(paths, dir+o.After)
-		if found {
-			i++
-		}
-		paths = paths[i:]
-	}
+// part reads the nodes at paths until there are as many as o asks for.
+func (s *session) part(ctx context.Context, paths []string, o coord.ListOptions) (coord.List, error) {
 	limit := len(paths)
 	if o.Limit > 0 {
 		limit = min(limit, o.Limit)
 	}
 	var l coord.List
-	// What vanished meanwhile makes room for more.
 	for len(paths) > 0 && len(l.Nodes) < limit {
 		n := min(limit-len(l.Nodes), len(paths))
-		if !o.Values {
-			l.Nodes = make([]coord.Node, n)
-			for i, path := range paths[:n] {
-				l.Nodes[i].Path = path
-			}
-		} else {
-			nodes, err := s.values(ctx, paths[:n])
-			if err != nil {
-				return coord.List{}, err
-			}
-			l.Nodes = append(l.Nodes, nodes...)
+		nodes, err := s.values(ctx, paths[:n])
+		if err != nil {
+			return coord.List{}, err
 		}
+		l.Nodes = append(l.Nodes, nodes...)
 		paths = paths[n:]
 	}
 	l.More = len(paths) > 0
-	if !l.More && o.After == "" {
-		l.Stamp = all.stamp
-	}
 	return l, nil
 }
-
-// readers is how many values a listing reads at a time.
-const readers = 64
 
 // values reads the nodes at paths, in their order, without those that are gone and
 // those that are bare directories.
 func (s *session) values(ctx context.Context, paths []string) ([]coord.Node, error) {
-	found, err := each(ctx, paths, func(ctx context.Context, path string) (data, error) {
-		return s.data(ctx, s.whole(path))
-	})
+	found, err := s.found(ctx, paths)
 	if err != nil {
 		return nil, err
 	}
@@ -331,35 +459,4 @@ func (s *session) values(ctx context.Context, paths []string) ([]coord.Node, err
 		nodes = append(nodes, d.node(paths[i]))
 	}
 	return nodes, nil
-}
-
-// each asks for every path, several at a time; nil stands for what is gone.
-func each[T any](ctx context.Context, paths []string, ask func(context.Context, string) (T, error)) ([]*T, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	found := make([]*T, len(paths))
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range min(readers, len(paths)) {
-		wg.Go(func() {
-			for i := range next {
-				v, err := ask(ctx, paths[i])
-				switch {
-				case err == nil:
-					found[i] = &v
-				case !errors.Is(err, coord.ErrNotExist):
-					cancel(err)
-				}
-			}
-		})
-	}
-	for i := range paths {
-		next <- i
-	}
-	close(next)
-	wg.Wait()
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	return found, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/boottime"
+	"github.com/zkq/zkq/internal/group"
 )
 
 // session is one life with ZooKeeper, and one [zk.Conn].
@@ -24,6 +25,10 @@ type session struct {
 	dialer *dialer
 	dirs   directories
 	slots  chan struct{} // holds one for each request that go-zookeeper has
+
+	watches *serverWatches
+	reads   serverReads
+	group   *group.Runner // sends the commits
 
 	quit    context.Context // ends with the session
 	quitNow context.CancelFunc
@@ -52,9 +57,9 @@ const mostRequests = 1024
 // closeTimeout bounds Close: half of it is given to the service.
 const closeTimeout = 2 * time.Second
 
-func newSession(cfg *Config, gone func()) *session {
+func newSession(cfg *Config, watches *serverWatches, gone func()) *session {
 	s := &session{
-		cfg: cfg, gone: gone,
+		cfg: cfg, watches: watches, gone: gone,
 		slots:  make(chan struct{}, mostRequests),
 		done:   make(chan struct{}),
 		opened: make(chan struct{}),
@@ -62,7 +67,8 @@ func newSession(cfg *Config, gone func()) *session {
 	}
 	s.quit, s.quitNow = context.WithCancel(context.Background())
 	s.dialer = newDialer(s)
-	s.dirs = directories{s: s, byPath: make(map[string]*directory)}
+	s.dirs = newDirectories(s)
+	s.group = group.NewRunner(batches, flights, s.deliver)
 	return s
 }
 
@@ -131,6 +137,32 @@ func (s *session) Get(ctx context.Context, path string) (coord.Node, error) {
 	return n, nil
 }
 
+// Read asks for many nodes at a time, and with one request where the server knows such.
+func (s *session) Read(ctx context.Context, paths ...string) ([]coord.Node, error) {
+	if ctx == nil {
+		return nil, fmt.Errorf("read: no context: %w", coord.ErrInvalid)
+	}
+	for _, path := range paths {
+		if err := coord.CheckPath(path); err != nil {
+			return nil, fmt.Errorf("read: %w", err)
+		}
+	}
+	if err := s.alive(); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	found, err := s.found(ctx, paths)
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	nodes := make([]coord.Node, len(paths))
+	for i, d := range found {
+		if d != nil {
+			nodes[i] = d.node(paths[i])
+		}
+	}
+	return nodes, nil
+}
+
 func (s *session) Count(ctx context.Context, dir string) (int, error) {
 	if err := coord.CheckDir(dir); err != nil {
 		return 0, fmt.Errorf("count: %w", err)
@@ -155,12 +187,35 @@ func (s *session) whole(path string) string {
 }
 
 // barrier waits until the connected server has all that was answered before, to
-// anyone. It is a commit of nothing, which goes the way of all commits: a sync does less
-// on the leader, which may answer it before it has applied what a follower has already
-// answered.
+// anyone. It is a commit of nothing, which goes the way of all commits, with those that
+// wait at the same time: a sync does less on the leader, which may answer it before it has
+// applied what a follower has already answered.
 func (s *session) barrier(ctx context.Context) error {
-	_, err := read(ctx, s, func(z *zk.Conn) ([]zk.MultiResponse, error) { return z.Multi() })
-	return err
+	if ctx == nil {
+		return fmt.Errorf("no context: %w", coord.ErrInvalid)
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		if err := s.alive(); err != nil {
+			return err
+		}
+		_, err := s.group.Do(ctx, nil)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && !s.connected():
+			return fmt.Errorf("%w: %w", ctx.Err(), s.dialer.why())
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, coord.ErrUnknown):
+			return err
+		}
+		// go-zookeeper may need a moment to notice that the connection is gone.
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		case <-s.done:
+		}
+	}
 }
 
 // node reads the node at path as the connected server has it.
@@ -249,6 +304,11 @@ func call[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) r
 	if err := s.enter(ctx); err != nil {
 		return reply[T]{err: err}
 	}
+	return entered(ctx, s, f)
+}
+
+// entered is call when there is a connection and room.
+func entered[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) reply[T] {
 	ch := make(chan reply[T], 1)
 	go func() {
 		defer s.leave()
@@ -309,6 +369,12 @@ func (s *session) enter(ctx context.Context) error {
 	return nil
 }
 
+func (s *session) connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isUp
+}
+
 func (s *session) leave() {
 	<-s.slots
 	s.running.Done()
@@ -324,12 +390,10 @@ func (s *session) run() error {
 	return s.over
 }
 
-// event is go-zookeeper's callback, in its receiving or connecting goroutine.
+// event is go-zookeeper's callback, in its connecting goroutine.
 func (s *session) event(e zk.Event) {
-	switch {
-	case e.Type != zk.EventSession:
-		s.dirs.changed(e.Path)
-	case e.State == zk.StateHasSession:
+	switch e.State {
+	case zk.StateHasSession:
 		s.mu.Lock()
 		if !s.isUp {
 			s.isUp = true
@@ -337,7 +401,7 @@ func (s *session) event(e zk.Event) {
 		}
 		s.mu.Unlock()
 		s.dirs.reconnected()
-	case e.State == zk.StateDisconnected:
+	case zk.StateDisconnected:
 		s.mu.Lock()
 		if s.isUp {
 			s.isUp = false
@@ -443,6 +507,7 @@ func (s *session) end(cause error) {
 	s.mu.Unlock()
 	close(s.done)
 	s.quitNow()
+	s.group.End(cause)
 	go s.wind(orderly)
 }
 
@@ -450,6 +515,7 @@ func (s *session) end(cause error) {
 func (s *session) wind(orderly bool) {
 	defer s.gone()
 	s.dirs.end()
+	defer s.group.Wait()
 	<-s.opened
 	if s.zk == nil {
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -227,11 +228,12 @@ func TestCancelledWatchesLeaveNothing(t *testing.T) {
 	}
 }
 
-func TestWatchOfManyMembersSparesTheServer(t *testing.T) {
+// An old server's watches fire once and tell no names: each signal costs a listing.
+func TestWatchOfManyMembersSparesAnOldServer(t *testing.T) {
 	t.Parallel()
 	root := chroot(t)
 	cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: root}
-	s, other := session(t, open(t, cfg)), session(t, open(t, cfg))
+	s, other := session(t, open(t, old(cfg))), session(t, open(t, cfg))
 	const members = 20_000
 	for n := 0; n < members; n += 4000 {
 		var ops []coord.Op
@@ -272,5 +274,139 @@ func TestWatchOfALostSessionIsRefused(t *testing.T) {
 	c.Close()
 	if _, err := s.Watch(within(t, time.Second), "/q"); !errors.Is(err, coord.ErrClosed) || strings.Count(err.Error(), "watch") != 1 {
 		t.Errorf("watch after Close: %v", err)
+	}
+}
+
+// TestAWatchedDirectoryIsListedOnce lists after each of many changes, by others and by
+// itself, and asks the server for the children once.
+func TestAWatchedDirectoryIsListedOnce(t *testing.T) {
+	t.Parallel()
+	cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}
+	counted, requests := count(cfg)
+	s, other := session(t, open(t, counted)), session(t, open(t, cfg))
+	ch, err := s.Watch(within(t, 30*time.Second), "/q/entries")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := requests.of(opGetChildren)
+	for n := range 200 {
+		commit(t, other, coord.Create(fmt.Sprintf("/q/entries/a%03d", n), nil))
+		for want := 2*n + 1; len(names(t, s, "/q/entries", coord.ListOptions{Seen: true})) < want; {
+			signalled(t, ch, 5*time.Second, "creation by another")
+		}
+		commit(t, s, coord.Create(fmt.Sprintf("/q/entries/b%03d", n), nil))
+		if got := names(t, s, "/q/entries", coord.ListOptions{}); len(got) != 2*n+2 {
+			t.Fatalf("after %d creations %d names", 2*n+2, len(got))
+		}
+		if n%20 == 0 {
+			if got := names(t, s, "/q/entries", coord.ListOptions{Fresh: true}); len(got) != 2*n+2 {
+				t.Fatalf("after %d creations %d names, fresh", 2*n+2, len(got))
+			}
+		}
+	}
+	if listings := requests.of(opGetChildren) - before; listings != 0 || before > 1 {
+		t.Errorf("the directory was listed %d times and another %d times", before, listings)
+	}
+	if n := requests.of(opAddWatch); n != 1 {
+		t.Errorf("%d watches were asked for", n)
+	}
+}
+
+// TestAFollowedListingIsWhatTheServerHas has three sessions that create, delete and
+// create again the same few names, while connections are killed and watches come and go.
+func TestAFollowedListingIsWhatTheServerHas(t *testing.T) {
+	for name, variant := range map[string]func(zkqueue.Config) zkqueue.Config{
+		"followed": func(cfg zkqueue.Config) zkqueue.Config { return cfg }, "listed": old,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root, link := chroot(t), threeWays(t)
+			cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: root}
+			s := session(t, open(t, variant(zkqueue.Config{Servers: link.Addresses(), Chroot: root})))
+			sessions := []coord.Session{s, session(t, open(t, cfg)), session(t, open(t, cfg))}
+			z := plain(t)
+			ctx := within(t, 60*time.Second)
+			watching, unwatch := context.WithCancel(ctx)
+			t.Cleanup(unwatch)
+			for round := range 40 {
+				ch, err := s.Watch(watching, "/q/entries")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var wg sync.WaitGroup
+				for i, other := range sessions {
+					wg.Go(func() {
+						for n := range 40 {
+							path := fmt.Sprintf("/q/entries/%d-%d", i, (n*7+round)%13)
+							_, err := other.Commit(ctx, coord.Create(path, nil))
+							if errors.Is(err, coord.ErrExist) {
+								_, err = other.Commit(ctx, coord.Delete(path, 0))
+							}
+							if err != nil && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrNotExist) {
+								t.Error(err)
+							}
+							if i == 0 && n == 20 && round%4 == 1 {
+								link.Kill()
+							}
+						}
+					})
+				}
+				wg.Wait()
+				want, _, err := z.Children(root + "/q/entries")
+				if err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(want)
+				if got := names(t, s, "/q/entries", coord.ListOptions{Fresh: true}); !slices.Equal(got, want) {
+					t.Fatalf("round %d: fresh %q, want %q", round, got, want)
+				}
+				for !slices.Equal(names(t, s, "/q/entries", coord.ListOptions{Seen: true}), want) {
+					signalled(t, ch, 5*time.Second, "the last change")
+				}
+				if round%4 == 3 {
+					unwatch()
+					watching, unwatch = context.WithCancel(ctx)
+					t.Cleanup(unwatch)
+				}
+			}
+		})
+	}
+}
+
+// TestAnUnwatchedDirectoryIsFollowedNoLonger looks at the server's own count.
+func TestAnUnwatchedDirectoryIsFollowedNoLonger(t *testing.T) {
+	c, err := testzk.Start(1)
+	if err != nil {
+		servers.Single(t) // says what is missing
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	s := session(t, open(t, zkqueue.Config{Servers: c.Addresses(), Chroot: chroot(t)}))
+	watches := func() int {
+		n, err := testzk.Watches(c.Addresses()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for n := range 3 {
+		ctx, cancel := context.WithCancel(within(t, 20*time.Second))
+		ch, err := s.Watch(ctx, "/q/entries")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if watches() == 0 {
+			t.Fatal("the server counts no watch of a directory that is watched")
+		}
+		path := fmt.Sprintf("/q/entries/%d", n)
+		commit(t, s, coord.Create(path, nil))
+		signalled(t, ch, 5*time.Second, "creation")
+		cancel()
+		eventually(t, 5*time.Second, "the server forgets the watch", func() bool { return watches() == 0 })
+		// What is listed from now on is heard of in the other way.
+		commit(t, s, coord.Create(path+"x", nil))
+		if got := names(t, s, "/q/entries", coord.ListOptions{}); len(got) != 2*n+2 {
+			t.Errorf("without a watch the listing is %q", got)
+		}
 	}
 }

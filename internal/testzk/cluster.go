@@ -40,7 +40,7 @@ func Start(n int) (*Cluster, error) { return StartWith(n, Options{}) }
 
 // StartWith is Start with options.
 func StartWith(n int, o Options) (*Cluster, error) {
-	classpath, err := findClasspath()
+	classpath, err := Classpath()
 	if err != nil {
 		return nil, err
 	}

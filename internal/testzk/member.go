@@ -27,6 +27,7 @@ type Member struct {
 	classpath string
 	cmd       *exec.Cmd
 	exited    chan struct{}
+	ended     bool // by us
 }
 
 // start runs the server. It does not wait until it serves.
@@ -37,7 +38,8 @@ func (m *Member) start() error {
 	}
 	defer log.Close()
 	args := []string{
-		"-Xms32m", "-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+		// It keeps its last 500 transactions in memory, of whatever size they are.
+		"-Xms32m", "-Xmx800m", "-XX:+ExitOnOutOfMemoryError", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
 		"-Dzookeeper.preAllocSize=4096", "-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 	}
 	if m.snapCount > 0 {
@@ -56,7 +58,7 @@ func (m *Member) start() error {
 		cmd.Wait()
 		close(exited)
 	}()
-	m.cmd, m.exited = cmd, exited
+	m.cmd, m.exited, m.ended = cmd, exited, false
 	return nil
 }
 
@@ -72,16 +74,22 @@ func (m *Member) runs() bool {
 	}
 }
 
-// Kill ends the process at once.
+// Kill ends the process at once. One that ended before, and that nobody ended, has its log shown.
 func (m *Member) Kill() {
-	if m.cmd != nil {
-		m.cmd.Process.Kill()
-		<-m.exited
+	if m.cmd == nil {
+		return
 	}
+	if !m.runs() && !m.ended {
+		fmt.Fprintf(os.Stderr, "ZooKeeper at %s had ended by itself: %s\n", m.Address, m.log())
+	}
+	m.ended = true
+	m.cmd.Process.Kill()
+	<-m.exited
 }
 
 // Terminate ends the process in order.
 func (m *Member) Terminate() error {
+	m.ended = true
 	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -163,7 +171,8 @@ func (m *Member) log() string {
 // errNoZooKeeper says that the machine lacks the server.
 var errNoZooKeeper = errors.New("no ZooKeeper jars in $ZOOKEEPER_HOME or /usr/share/java, or no java")
 
-func findClasspath() (string, error) {
+// Classpath is where the server is on this machine.
+func Classpath() (string, error) {
 	if _, err := exec.LookPath("java"); err != nil {
 		return "", errNoZooKeeper
 	}

@@ -1,0 +1,67 @@
+package zkqueue
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+)
+
+// TestAnAnswerThatIsNoneIsRefused cuts an answer at each byte, adds to it, and changes
+// each of its bytes: it is what was said, or refused, and never more than was sent.
+func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
+	good := func(value string) []byte {
+		b := appendBytes(appendPart(nil, opGetData), []byte(value))
+		b = append(b, make([]byte, 68)...)
+		b = binary.BigEndian.AppendUint32(appendPart(b, opEnd), ^uint32(100)) // -101: no node
+		return appendPart(b, opEnd)
+	}
+	ask := &together{whole: []string{"/a", "/b"}}
+	answer := good("value")
+	nodes, err := ask.parse(answer)
+	if err == nil {
+		t.Fatalf("an error in the place of the end was taken: %v", nodes)
+	}
+	// The server's end says that it is done, and an error's part that it is not.
+	answer[len(answer)-9-4-5] = 0
+	nodes, err = ask.parse(answer)
+	if err != nil || string(nodes[0].value) != "value" || nodes[1] != nil {
+		t.Fatalf("parsed as %v, %v", nodes, err)
+	}
+	for n := range answer {
+		if nodes, err := ask.parse(answer[:n]); !errors.Is(err, errMalformed) {
+			t.Errorf("%d of %d bytes: %v, %v", n, len(answer), nodes, err)
+		}
+	}
+	if nodes, err := ask.parse(append(answer[:len(answer):len(answer)], 0)); !errors.Is(err, errMalformed) {
+		t.Errorf("a byte more: %v, %v", nodes, err)
+	}
+	for n := range answer {
+		for _, x := range []byte{0x01, 0x80, 0xff} {
+			b := append([]byte(nil), answer...)
+			b[n] ^= x
+			if nodes, err := ask.parse(b); err == nil && (len(nodes) != 2 || nodes[1] != nil || nodes[0] != nil && len(nodes[0].value) > len(answer)) {
+				t.Errorf("byte %d changed by %#x: %v", n, x, nodes)
+			}
+		}
+	}
+	if _, err := (&together{whole: []string{"/a"}}).parse(append(binary.BigEndian.AppendUint32([]byte{0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff}, ^uint32(101)), appendPart(nil, opEnd)...)); !errors.Is(err, errSingly) {
+		t.Errorf("no auth: %v", err)
+	}
+}
+
+// TestFewerNodesAreAskedForWhereValuesAreLarge, and one by one where the server does not
+// answer for several.
+func TestFewerNodesAreAskedForWhereValuesAreLarge(t *testing.T) {
+	var r serverReads
+	for _, step := range []struct{ size, many int }{{0, 32}, {100, 32}, {1 << 20, 32}, {4 << 20, 8}, {100, 8}, {64 << 20, 1}} {
+		r.saw([]*data{nil, {value: make([]byte, step.size)}})
+		if n := r.many(); n != step.many {
+			t.Errorf("after a value of %d bytes %d are asked for at once, want %d", step.size, n, step.many)
+		}
+	}
+	r.largest.Store(0)
+	r.failed.Store(mostFailures)
+	if n := r.many(); n != 1 {
+		t.Errorf("after %d failures in a row %d are asked for at once", mostFailures, n)
+	}
+}

@@ -1,0 +1,168 @@
+package zkqueue_test
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testproxy"
+	"github.com/zkq/zkq/zkqueue"
+)
+
+// TestManyNodesAreReadWithFewRequests reads nodes of every kind in both ways: with one
+// request for many, and with one for each as from a server that knows nothing better.
+func TestManyNodesAreReadWithFewRequests(t *testing.T) {
+	t.Parallel()
+	cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}
+	counted, requests := count(cfg)
+	s, single := session(t, open(t, counted)), session(t, open(t, old(cfg)))
+	var paths []string
+	for n := range 100 {
+		path := fmt.Sprintf("/q/n%02d", n)
+		paths = append(paths, path)
+		switch n % 4 {
+		case 0:
+			commit(t, s, coord.Create(path, make([]byte, 7*n)))
+		case 1:
+			commit(t, s, coord.CreateEphemeral(path, []byte("mine")))
+		case 2:
+			commit(t, s, coord.Create(path, []byte("old")))
+			commit(t, s, coord.Set(path, []byte("new"), 0))
+		}
+	}
+	for _, s := range []coord.Session{s, single} { // what its server knows, it knows by its watches
+		if _, err := s.Watch(within(t, 30*time.Second), "/q"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, onesBefore := requests.of(opMultiRead), requests.of(opGetData)
+	got, err := s.Read(within(t, 30*time.Second), paths...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := single.Read(within(t, 30*time.Second), paths...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("read together: %v\none by one: %v", got, want)
+	}
+	if got[3].Path != "" || got[5].Owner != s.ID() || string(got[6].Value) != "new" || len(got[8].Value) != 56 {
+		t.Errorf("read: %v", got[:9])
+	}
+	if n, ones := requests.of(opMultiRead)-before, requests.of(opGetData)-onesBefore; n != 4 || ones != 0 {
+		t.Errorf("100 nodes took %d requests and %d for one each, want 4 and 0", n, ones)
+	}
+	l, err := s.List(within(t, 30*time.Second), "/q", coord.ListOptions{Values: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = slices.DeleteFunc(want, func(n coord.Node) bool { return n.Path == "" })
+	if !reflect.DeepEqual(l.Nodes, want) {
+		t.Errorf("listed: %v\nwant %v", l.Nodes, want)
+	}
+}
+
+// TestOneNodeThatMayNotBeReadRefusesTheRead says which error it is, in both ways.
+func TestOneNodeThatMayNotBeReadRefusesTheRead(t *testing.T) {
+	t.Parallel()
+	for _, variant := range []func(zkqueue.Config) zkqueue.Config{old, func(c zkqueue.Config) zkqueue.Config { return c }} {
+		cfg := variant(zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)})
+		s := session(t, open(t, cfg))
+		commit(t, s, coord.Create("/q/a", nil), coord.Create("/q/b", nil))
+		if _, err := plain(t).Create(cfg.Chroot+"/q/secret", nil, 0, zk.DigestACL(zk.PermAll, "u", "p")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Watch(within(t, 20*time.Second), "/q"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/secret", "/q/b"); !errors.Is(err, coord.ErrForbidden) {
+			t.Errorf("read: %v, want %v", err, coord.ErrForbidden)
+		}
+		if nodes, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/b"); err != nil || nodes[1].Path != "/q/b" {
+			t.Errorf("read after a refusal: %v, %v", nodes, err)
+		}
+	}
+}
+
+// TestAServerThatReadsOneByOneIsMetLater has a session that knows a newer server come to
+// an older one, or to something that only speaks like one, which ends the connection
+// instead of an answer.
+func TestAServerThatReadsOneByOneIsMetLater(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int32{-6, -101, -112, 77} {
+		cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}
+		s := session(t, open(t, refusing(cfg, opMultiRead, code)))
+		commit(t, s, coord.Create("/q/a", []byte("1")), coord.Create("/q/b", []byte("2")))
+		if _, err := s.Watch(within(t, 20*time.Second), "/q"); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			nodes, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/none", "/q/b")
+			if err != nil || string(nodes[0].Value) != "1" || nodes[1].Path != "" || string(nodes[2].Value) != "2" {
+				t.Fatalf("read, where the answer is %d: %v, %v", code, nodes, err)
+			}
+		}
+	}
+}
+
+// TestAReadOutlivesItsConnections cuts connections in the middle of large answers.
+func TestAReadOutlivesItsConnections(t *testing.T) {
+	t.Parallel()
+	link := singleLink(t)
+	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: chroot(t)}))
+	var paths []string
+	for n := range 64 {
+		path := fmt.Sprintf("/q/n%02d", n)
+		paths = append(paths, path)
+		commit(t, s, coord.Create(path, make([]byte, 100_000+n)))
+	}
+	if _, err := s.Watch(within(t, 60*time.Second), "/q"); err != nil {
+		t.Fatal(err)
+	}
+	for _, bytes := range []int{30, 100_000, 3_000_000, 3_300_000, 6_000_000} {
+		dials := link.Dials()
+		link.CutAfter(testproxy.Replies, bytes)
+		var nodes []coord.Node
+		read := make(chan error, 1)
+		go func() {
+			var err error
+			nodes, err = s.Read(within(t, 60*time.Second), paths...)
+			read <- err
+		}()
+		eventually(t, 20*time.Second, "the connection is cut, and another made", func() bool { return link.Dials() > dials })
+		link.Heal()
+		if err := <-read; err != nil {
+			t.Fatalf("cut after %d bytes: %v", bytes, err)
+		}
+		for i, n := range nodes {
+			if n.Path != paths[i] || len(n.Value) != 100_000+i {
+				t.Fatalf("cut after %d bytes: node %d is %s of %d bytes", bytes, i, n.Path, len(n.Value))
+			}
+		}
+	}
+}
+
+// TestABarrierOutlivesItsConnection loses the answer to a fresh read's barrier, which is a
+// commit of nothing, and to those that it travels with.
+func TestABarrierOutlivesItsConnection(t *testing.T) {
+	t.Parallel()
+	link := singleLink(t)
+	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: chroot(t)}))
+	commit(t, s, coord.Create("/q/a", []byte("1")))
+	link.Lose(2, nil)
+	for range 3 {
+		if n, err := s.Get(within(t, 30*time.Second), "/q/a"); err != nil || string(n.Value) != "1" {
+			t.Errorf("get: %v, %v", n, err)
+		}
+	}
+	if n := link.Lost(); n != 2 {
+		t.Errorf("%d answers were lost, not 2", n)
+	}
+}
