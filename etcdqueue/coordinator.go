@@ -128,7 +128,10 @@ type Coordinator struct {
 	numbers  numbers
 	rounds   rounds
 	flights  flights
+	shown    shown
 	most     atomic.Int64 // ops that a commit may have
+	wide     atomic.Int64 // the width that a batch may have
+	full     atomic.Int64 // when a batch last found no space, Unix ns
 	hub      *hub
 
 	ctx    context.Context // ends, with coord.ErrClosed, when the coordinator is closed
@@ -161,6 +164,7 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	c.rounds = rounds{queued: make(map[string]*round), flying: make(map[string]int)}
 	c.flights.up = make(map[*flight]struct{})
 	c.most.Store(commitOps)
+	c.wide.Store(maxOps)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.hub = newHub(c)
 	c.link = newLink(endpoints, cfg.Dial, c.hub.signal)
@@ -263,7 +267,7 @@ func (c *Coordinator) start(ctx context.Context) error {
 			return err
 		}
 		c.client = client
-		c.kv = pb.NewKVClient(client.ActiveConnection())
+		c.kv = watchedKV{pb.NewKVClient(client.ActiveConnection()), &c.shown}
 		c.lease = pb.NewLeaseClient(client.ActiveConnection())
 		return nil
 	})

@@ -66,22 +66,22 @@ func (f *flights) see(term uint64, now time.Time) {
 const lastAnswers = time.Second
 
 // flight is the context of one sending, which lands in the end.
-func (c *commit) flight() (context.Context, *envelope, func()) {
-	ctx, cancel := context.WithCancelCause(c.user)
+func (s *session) flight(user context.Context) (context.Context, *envelope, func()) {
+	ctx, cancel := context.WithCancelCause(user)
 	ctx, envelope := seal(ctx)
-	x, all := &flight{time.Now(), cancel}, &c.s.c.flights
+	x, all := &flight{time.Now(), cancel}, &s.c.flights
 	all.mu.Lock()
 	all.up[x] = struct{}{}
 	all.mu.Unlock()
-	closed := context.AfterFunc(c.s.c.ctx, func() { cancel(coord.ErrClosed) })
-	over := context.AfterFunc(c.s.ctx, func() {
+	closed := context.AfterFunc(s.c.ctx, func() { cancel(coord.ErrClosed) })
+	over := context.AfterFunc(s.ctx, func() {
 		if envelope.sent.Load() {
 			select {
 			case <-time.After(lastAnswers):
 			case <-ctx.Done():
 			}
 		}
-		cancel(context.Cause(c.s.ctx))
+		cancel(context.Cause(s.ctx))
 	})
 	return ctx, envelope, func() {
 		closed()

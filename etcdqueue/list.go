@@ -26,18 +26,39 @@ const (
 	pageBytes  = 4 << 20
 )
 
-// List implements [coord.Session]. It is always as fresh as can be.
+// List implements [coord.Session]. Unless it is of what was seen, it is as fresh as
+// can be.
 func (s *session) List(user context.Context, dir string, o coord.ListOptions) (coord.List, error) {
 	if err := coord.CheckList(dir, o); err != nil {
 		return coord.List{}, fmt.Errorf("list: %w", err)
 	}
-	ctx, cancel, err := s.call(user)
+	var w *dirWatch
+	if o.Seen {
+		w = s.c.hub.watch(dir)
+	}
+	var l coord.List
+	var err error
+	if w != nil {
+		l, err = s.seen(user, w, o)
+	} else {
+		l, err = s.list(user, dir, o, 0)
+	}
 	if err != nil {
 		return coord.List{}, fmt.Errorf("list %s: %w", dir, err)
 	}
+	return l, nil
+}
+
+// list asks the service for what is there now, or was at a revision. That may be
+// forgotten.
+func (s *session) list(user context.Context, dir string, o coord.ListOptions, rev int64) (coord.List, error) {
+	ctx, cancel, err := s.call(user)
+	if err != nil {
+		return coord.List{}, err
+	}
 	defer cancel()
 	for {
-		l := &listing{s: s, user: user, ctx: ctx, base: s.c.base(dir), o: o, page: firstPage, dirs: make(map[string]bool)}
+		l := &listing{s: s, user: user, ctx: ctx, base: s.c.base(dir), o: o, rev: rev, page: firstPage, dirs: make(map[string]bool)}
 		if o.Values {
 			l.page = valuesPage
 		}
@@ -50,10 +71,67 @@ func (s *session) List(user context.Context, dir string, o coord.ListOptions) (c
 		switch {
 		case err == nil:
 			return l.list(dir), nil
-		case text(err) != text(rpctypes.ErrGRPCCompacted):
-			return coord.List{}, fmt.Errorf("list %s: %w", dir, err)
+		case rev != 0 || !forgotten(err):
+			return coord.List{}, err
 		}
 		// It took so long that its revision is gone: begin again.
+	}
+}
+
+func forgotten(err error) bool { return text(err) == text(rpctypes.ErrGRPCCompacted) }
+
+// seen lists a watched directory: from the mirror, where that stands.
+func (s *session) seen(user context.Context, w *dirWatch, o coord.ListOptions) (coord.List, error) {
+	for {
+		if err := checkContext(user); err != nil {
+			return coord.List{}, err
+		}
+		if err := s.alive(); err != nil {
+			return coord.List{}, err
+		}
+		if l, at := w.mirror.page(w.dir, o); at != 0 {
+			if !o.Values {
+				return l, nil
+			}
+			l, err := s.list(user, w.dir, o, at)
+			if err != nil && forgotten(err) { // so there was no event for long
+				l, err = s.list(user, w.dir, o, 0)
+			}
+			return l, err
+		}
+		b := w.mirror.ask()
+		if b == nil {
+			l, err := s.list(user, w.dir, o, 0)
+			w.mirror.answered(err)
+			return l, err
+		}
+		if err := s.until(user, b.pinned); err != nil {
+			return coord.List{}, err
+		}
+		if b.rev == 0 {
+			continue // it came to nothing
+		}
+		if l, err := s.list(user, w.dir, o, b.rev); err == nil || !forgotten(err) {
+			return l, err
+		}
+		if err := s.until(user, b.over); err != nil {
+			return coord.List{}, err
+		}
+	}
+}
+
+// until waits for the channel to be closed.
+func (s *session) until(user context.Context, done <-chan struct{}) error {
+	ctx, cancel, err := s.call(user)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return stopped(user, ctx)
 	}
 }
 

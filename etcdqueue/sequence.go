@@ -37,6 +37,9 @@ func (c *numbers) take(n int) int {
 	return first
 }
 
+// suffixLen is the length of a suffix.
+const suffixLen = len("0000000000000004711-1767225600000-9f86d081-000000")
+
 // suffix is what completes a sequential node's name.
 func suffix(seq int64, at time.Time, producer string, number int) string {
 	return fmt.Sprintf("%019d-%013d-%s-%06d", seq, at.UnixMilli(), producer, number)

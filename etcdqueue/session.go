@@ -17,6 +17,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/boottime"
+	"github.com/zkq/zkq/internal/group"
 )
 
 // session is the life of one lease.
@@ -34,6 +35,7 @@ type session struct {
 	over     sync.Once
 	timer    *time.Timer // fires at the deadline
 	unhook   func()
+	commits  *group.Runner
 }
 
 var _ coord.Session = (*session)(nil)
@@ -96,6 +98,7 @@ func (c *Coordinator) grant(ctx context.Context) (*session, verdict, error) {
 	}
 	s.timeout = time.Duration(g.TTL) * time.Second
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
+	s.commits = group.NewRunner(batches, flightsAtOnce, s.deliver)
 	s.timer = time.AfterFunc(time.Hour, s.expire) // until heard says when
 	s.heard(sent)
 	return s, verdict{}, nil
@@ -168,6 +171,7 @@ func (s *session) expire() {
 // end makes all calls return why from now on.
 func (s *session) end(why error) {
 	s.over.Do(func() {
+		s.commits.End(why)
 		s.cancel(why)
 		s.timer.Stop()
 		s.unhook()
@@ -208,8 +212,11 @@ func (s *session) alive() error {
 	return nil
 }
 
-// keep sends heartbeats until the session is over.
+// keep sends heartbeats until the session is over, and returns when the last of its
+// commits has been answered.
 func (s *session) keep() {
+	defer s.commits.Wait()
+	defer func() { s.commits.End(s.alive()) }()
 	for s.alive() == nil {
 		s.beat()
 		select {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/boottime"
+	"github.com/zkq/zkq/internal/group"
 )
 
 // TestCallsCompareTheClock is a process that was stopped past its deadline and
@@ -16,6 +17,7 @@ func TestCallsCompareTheClock(t *testing.T) {
 	for name, call := range map[string]func(coord.Session) error{
 		"get":    func(s coord.Session) error { _, err := s.Get(t.Context(), "/a"); return err },
 		"list":   func(s coord.Session) error { _, err := s.List(t.Context(), "/a", coord.ListOptions{}); return err },
+		"read":   func(s coord.Session) error { _, err := s.Read(t.Context(), "/a"); return err },
 		"count":  func(s coord.Session) error { _, err := s.Count(t.Context(), "/a"); return err },
 		"watch":  func(s coord.Session) error { _, err := s.Watch(t.Context(), "/a"); return err },
 		"commit": func(s coord.Session) error { _, err := s.Commit(t.Context(), coord.Create("/a", nil)); return err },
@@ -23,6 +25,7 @@ func TestCallsCompareTheClock(t *testing.T) {
 	} {
 		unhooked := 0
 		s := &session{c: &Coordinator{ctx: context.Background()}, unhook: func() { unhooked++ }, timer: time.NewTimer(time.Hour)}
+		s.c.hub, s.commits = newHub(s.c), group.NewRunner(batches, flightsAtOnce, s.deliver)
 		s.ctx, s.cancel = context.WithCancelCause(context.Background())
 		s.deadline.Store(int64(boottime.Now()))
 		if err := call(s); !errors.Is(err, coord.ErrSessionLost) {

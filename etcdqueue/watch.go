@@ -3,6 +3,7 @@ package etcdqueue
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +76,8 @@ type hub struct {
 	c  *Coordinator
 	mu sync.Mutex
 	by map[string]*dirWatch
+
+	news []*dirWatch // whose subscribers are about to be told
 }
 
 func newHub(c *Coordinator) *hub { return &hub{c: c, by: make(map[string]*dirWatch)} }
@@ -85,7 +88,7 @@ func (h *hub) join(dir string, s *subscriber) *dirWatch {
 	defer h.mu.Unlock()
 	w := h.by[dir]
 	if w == nil {
-		w = &dirWatch{hub: h, dir: dir, base: h.c.base(dir), ready: make(chan struct{}), subs: make(map[*subscriber]bool), dirs: make(map[string]bool)}
+		w = &dirWatch{hub: h, dir: dir, base: h.c.base(dir), ready: make(chan struct{}), subs: make(map[*subscriber]bool), dirs: make(map[string]bool), mirror: newMirror()}
 		w.ctx, w.cancel = context.WithCancel(h.c.ctx)
 		if !h.c.spawn(w.run) {
 			w.cancel()
@@ -95,6 +98,13 @@ func (h *hub) join(dir string, s *subscriber) *dirWatch {
 	}
 	w.subs[s] = true
 	return w
+}
+
+// watch returns the watch on a directory, if there is one.
+func (h *hub) watch(dir string) *dirWatch {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.by[dir]
 }
 
 // signal tells every subscriber to look again: on a new connection.
@@ -120,6 +130,9 @@ type dirWatch struct {
 
 	subs map[*subscriber]bool // under hub.mu
 	dirs map[string]bool      // directories below that are known to stand
+
+	established bool // the service has watched
+	mirror      *mirror
 }
 
 func (w *dirWatch) leave(s *subscriber) {
@@ -139,46 +152,123 @@ func (w *dirWatch) end() {
 	}
 }
 
+// signal tells the directory's subscribers to look again. What another watch has to
+// say at the same moment, since one commit changed both directories, it tells with the
+// same signal: it lets those go first who are ready to run, and waits for nobody else.
 func (w *dirWatch) signal() {
-	w.hub.mu.Lock()
-	defer w.hub.mu.Unlock()
-	for s := range w.subs {
-		s.signal()
+	h := w.hub
+	h.mu.Lock()
+	h.news = append(h.news, w)
+	first := len(h.news) == 1
+	h.mu.Unlock()
+	if !first {
+		return // and is told
 	}
+	for range yields {
+		runtime.Gosched()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	told := make(map[*subscriber]bool)
+	for _, w := range h.news {
+		for s := range w.subs {
+			if !told[s] {
+				told[s] = true
+				s.signal()
+			}
+		}
+	}
+	clear(h.news)
+	h.news = h.news[:0]
 }
+
+// yields are enough for an event to get from the connection to its watch: twice as many
+// make no difference, with none a claim is two signals.
+const yields = 2
 
 // run watches. The client takes a watch up again where a connection broke; where
 // it cannot (the revision was compacted, the member lost its leader), run begins
 // another and signals, since something may lie between.
 func (w *dirWatch) run() {
-	established := false
+	defer w.mirror.drop(true)
 	var r retries
 	for w.ctx.Err() == nil {
-		// The channel is always drained: what is not received piles up in the client.
 		watch, cancel := context.WithCancel(clientv3.WithRequireLeader(w.ctx))
-		for resp := range w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(after(w.base))), clientv3.WithCreatedNotify()) {
-			if resp.Created && !resp.Canceled {
-				if !established {
-					established = true
-					close(w.ready)
-				}
-				clear(w.dirs)
-				w.signal()
-			}
-			if err := resp.Err(); err != nil && !established {
-				if v := w.hub.c.judge(err); !r.again(w.ctx, v) {
-					w.fail(v.wrap(err))
-				}
-			}
-			if w.news(resp.Events) {
-				w.signal()
-			}
-		}
+		w.follow(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(after(w.base))), clientv3.WithCreatedNotify()), &r)
 		cancel()
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-w.ctx.Done():
 		}
+	}
+}
+
+// follow does what a watch's events ask for, until it breaks. Its channel is
+// drained but while the mirror is made: what is not received piles up in the client.
+func (w *dirWatch) follow(events clientv3.WatchChan, r *retries) {
+	var wanted <-chan struct{}
+	for {
+		select {
+		case resp, ok := <-events:
+			if !ok {
+				return
+			}
+			if resp.Created && !resp.Canceled {
+				w.saw(resp)
+				wanted = w.mirror.wanted
+				w.begin()
+			}
+			if err := resp.Err(); err != nil {
+				w.broken(err, r)
+			}
+			// The mirror first: a signal is received by those who list, and read.
+			w.saw(resp)
+			w.mirror.apply(len(w.base), resp.Events)
+			if w.news(resp.Events) {
+				w.signal()
+			}
+		case <-wanted:
+			w.build()
+		}
+	}
+}
+
+// saw notes how far the watch has come.
+func (w *dirWatch) saw(resp clientv3.WatchResponse) {
+	w.hub.c.shown.saw(resp.Header.Revision)
+	if n := len(resp.Events); n > 0 {
+		w.hub.c.shown.saw(resp.Events[n-1].Kv.ModRevision)
+	}
+}
+
+// begin is called when the service watches: what comes from now on will be told,
+// what came before may not have been.
+func (w *dirWatch) begin() {
+	if w.mirror.stands() {
+		w.build()
+	}
+	clear(w.dirs)
+	w.hub.mu.Lock()
+	for s := range w.subs {
+		s.signal()
+	}
+	w.hub.mu.Unlock()
+	if !w.established {
+		w.established = true
+		close(w.ready)
+	}
+}
+
+// broken judges why a watch ended. One that has stood is begun again, whatever it
+// was; meanwhile those who list may hear it from the service themselves.
+func (w *dirWatch) broken(err error, r *retries) {
+	switch v := w.hub.c.judge(err); {
+	case !w.established:
+		if !r.again(w.ctx, v) {
+			w.fail(v.wrap(err))
+		}
+	case !v.again && !forgotten(err):
+		w.mirror.drop(false)
 	}
 }
 

@@ -187,19 +187,51 @@ func (m *Member) Resume() {
 
 // Watches is how many watches the member at an endpoint keeps, for all clients.
 func Watches(endpoint string) (int, error) {
+	n := -1
+	err := metrics(endpoint, func(name string, count float64) bool {
+		if name == "etcd_debugging_mvcc_watcher_total" {
+			n = int(count)
+		}
+		return n < 0
+	})
+	if err == nil && n < 0 {
+		err = fmt.Errorf("%s does not count its watches", endpoint)
+	}
+	return n, err
+}
+
+// Requests is how many requests, and of which methods, a member has been sent.
+func Requests(endpoint string) (map[string]int, error) {
+	requests := make(map[string]int)
+	err := metrics(endpoint, func(name string, n float64) bool {
+		if labels, ok := strings.CutPrefix(name, "grpc_server_started_total{"); ok && n > 0 {
+			_, method, _ := strings.Cut(labels, `grpc_method="`)
+			method, _, _ = strings.Cut(method, `"`)
+			requests[method] += int(n)
+		}
+		return true
+	})
+	return requests, err
+}
+
+// metrics calls f with what a member measures, until it returns false.
+func metrics(endpoint string, f func(name string, n float64) bool) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	r, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get("http://" + endpoint + "/metrics")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer r.Body.Close()
 	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
-		if count, ok := strings.CutPrefix(lines.Text(), "etcd_debugging_mvcc_watcher_total "); ok {
-			n, err := strconv.ParseFloat(count, 64)
-			return int(n), err
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		if strings.HasPrefix(name, "#") {
+			continue
+		}
+		if n, err := strconv.ParseFloat(value, 64); err == nil && !f(name, n) {
+			break
 		}
 	}
-	return 0, fmt.Errorf("%s does not count its watches", endpoint)
+	return nil
 }
 
 // place chooses addresses and an empty directory.

@@ -1,0 +1,62 @@
+package etcdqueue
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testetcd"
+)
+
+// asked notes of each read of several nodes whether it was for the member alone.
+type asked struct {
+	pb.KVClient
+	local []bool
+}
+
+func (a *asked) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+	if r := in.Success[0].GetRequestRange(); r != nil && len(in.Compare) == 0 {
+		a.local = append(a.local, r.Serializable)
+	}
+	return a.KVClient.Txn(ctx, in, opts...)
+}
+
+func TestAReadIsTheMembersAloneUnlessItIsBehind(t *testing.T) {
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
+	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/behind"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Commit(t.Context(), coord.Create("/q/a", []byte("v")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown := c.shown.rev.Load(); shown < r[0].Revision {
+		t.Errorf("a commit made revision %d, and %d was shown", r[0].Revision, shown)
+	}
+	a := &asked{KVClient: c.kv}
+	c.kv = a
+	read := func(want ...bool) {
+		t.Helper()
+		a.local = nil
+		nodes, err := s.Read(t.Context(), "/q/a", "/q/none")
+		if err != nil || string(nodes[0].Value) != "v" || nodes[1].Path != "" {
+			t.Fatalf("read %+v, %v", nodes, err)
+		}
+		if !slices.Equal(a.local, want) {
+			t.Errorf("the requests were for the member alone: %v, want %v", a.local, want)
+		}
+	}
+	read(true)
+	c.shown.saw(1 << 40) // by another member, which is ahead
+	read(true, false)
+}
