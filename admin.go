@@ -20,7 +20,9 @@ func (p *place) Remove(ctx context.Context, name string, force bool) error {
 	err := checkEntryName(name)
 	switch {
 	case dead && p.taken != "":
-		err = p.removeDead(ctx, name)
+		err = p.removeBeside(ctx, dirDead, name)
+	case p.isLater(name):
+		err = p.removeBeside(ctx, dirDelayed, name)
 	case err == nil:
 		err = p.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
 	}
@@ -66,6 +68,11 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 			return err
 		}
 		ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
+		key, err := p.dropKey(ctx, s, n.Value)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, key...)
 		state := StateReady
 		if p.taken != "" {
 			lk, err := s.Get(ctx, path.Join(p.taken, name))
@@ -78,6 +85,11 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 					return err
 				}
 				ops = append(ops, a.forget()...)
+				index, err := p.delayedIndex(ctx, s, lk)
+				if err != nil {
+					return err
+				}
+				ops = append(ops, index...)
 			case !errors.Is(err, coord.ErrNotExist):
 				return err
 			}
@@ -134,7 +146,7 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 		return 0, fmt.Errorf("purge %s: %w", p.root, err)
 	}
 	if state == StateDead {
-		removed, err = p.purgeDead(ctx)
+		removed, err = p.purgeDead(ctx, 0)
 	} else {
 		err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
 			locks, err := p.locks(ctx, s)
@@ -163,6 +175,11 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld):
 					err = nil
 				}
+			}
+			if err == nil && state == StateDelayed {
+				var later int
+				later, err = p.purgeLater(ctx, s)
+				removed += later
 			}
 			if err == nil && p.taken != "" {
 				p.sweepAttempts(ctx, s)
@@ -240,7 +257,7 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 }
 
 // Queues returns the names of all queues below the coordinator's prefix, in
-// order: of both layouts, those that hold entries; an emptied one may be named or
+// order: of both layouts, those that hold entries, or delayed ones; an emptied one may be named or
 // not. It looks at every directory there is.
 func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
 	if ctx == nil {
@@ -267,7 +284,7 @@ func findQueues(ctx context.Context, s coord.Session, dir string, queues *[]stri
 		}
 		for _, n := range l.Nodes {
 			name := path.Base(n.Path)
-			if _, entry := priority.Parse(name); entry || name == dirEntries {
+			if _, entry := priority.Parse(name); entry || name == dirEntries || name == dirWorkers || name == dirDelayed {
 				found = found || dir != "/"
 				continue
 			}

@@ -17,13 +17,18 @@ import (
 // writes it, in the commit that gives the entry back, and it goes in the commit
 // that removes the entry: while the entry is held it stands still.
 type attempts struct {
-	Failures int    `json:"failures"`         // deliveries that ended in Fail
-	Forgiven int64  `json:"forgiven"`         // deliveries that were nobody's fault
-	Reason   string `json:"reason,omitempty"` // of the last failure
+	Failures int    `json:"failures"`          // deliveries that ended in Fail
+	Forgiven int64  `json:"forgiven"`          // deliveries that were nobody's fault
+	Updates  int64  `json:"updates,omitempty"` // writes of the value by those who held it, which are forgiven too
+	Reason   string `json:"reason,omitempty"`  // of the last failure
 
-	path  string
-	fence coord.Fence
-	there bool
+	path     string
+	fence    coord.Fence
+	revision int64 // of the commit that wrote them
+	there    bool
+
+	key      string // the node of the key that the entry stands for, "" if for none
+	keyFence coord.Fence
 }
 
 // maxReason bounds what is kept of a reason, in bytes.
@@ -57,7 +62,7 @@ func parseAttempts(n coord.Node) attempts {
 	if json.Unmarshal(n.Value, &a) != nil || a.Failures < 0 || a.Forgiven < 0 {
 		a = attempts{}
 	}
-	a.path, a.fence, a.there = n.Path, n.Fence, true
+	a.path, a.fence, a.revision, a.there = n.Path, n.Fence, n.Revision, true
 	return a
 }
 
@@ -93,11 +98,14 @@ func (a attempts) write() coord.Op {
 }
 
 // forget are the ops that go with the removal of the entry.
-func (a attempts) forget() []coord.Op {
-	if !a.there {
-		return nil
+func (a attempts) forget() (ops []coord.Op) {
+	if a.there {
+		ops = append(ops, coord.Delete(a.path, a.fence))
 	}
-	return []coord.Op{coord.Delete(a.path, a.fence)}
+	if a.key != "" {
+		ops = append(ops, coord.Delete(a.key, a.keyFence))
+	}
+	return ops
 }
 
 // sweepEvery is how often a handle that gives entries back looks for attempts

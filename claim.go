@@ -20,6 +20,7 @@ import (
 type claims struct {
 	mu    sync.Mutex
 	names map[string]*turns
+	woke  func(context.Context) // whoever waited for another and goes on
 }
 
 // turns is a queue of goroutines at one entry.
@@ -28,54 +29,192 @@ type turns struct {
 	users   int
 	blocked chan struct{} // closed when whoever has the turn waits for another's lock
 	passed  bool          // it is closed
+	again   chan struct{} // holds one: somebody came since whoever has the turn began to try
+	doubt   bool          // nobody waits for whoever has the turn, who does not know what became of his claim
 }
 
+func newTurns() *turns {
+	return &turns{turn: make(chan struct{}, 1), again: make(chan struct{}, 1), blocked: make(chan struct{})}
+}
+
+// tryBegin is begin where nobody is at the name; otherwise it is false.
+func (c *claims) tryBegin(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names[name] != nil {
+		return false
+	}
+	t := newTurns()
+	t.users = 1
+	t.turn <- struct{}{}
+	c.names[name] = t
+	return true
+}
+
+// has says whether somebody is at the name.
+func (c *claims) has(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.names[name] != nil
+}
+
+func (c *claims) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.names)
+}
+
+// begin waits for the turn at the name. errGone: what becomes of it may take long,
+// and is told by a signal.
 func (c *claims) begin(ctx context.Context, name string) error {
 	c.mu.Lock()
 	t := c.names[name]
 	if t == nil {
-		t = &turns{turn: make(chan struct{}, 1), blocked: make(chan struct{})}
+		t = newTurns()
 		c.names[name] = t
 	}
-	t.users++
-	passed := t.passed
+	if t.users++; t.users > 1 {
+		t.come()
+	}
+	blocked := t.blocked
 	c.mu.Unlock()
-	if !passed {
-		select {
-		case t.turn <- struct{}{}:
-			return nil
-		case <-t.blocked:
-		case <-ctx.Done():
-			c.leave(name, t)
-			return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		c.leave(name, t)
+		return err
+	}
+	select {
+	case t.turn <- struct{}{}:
+		t.asked()
+		return nil
+	default:
+	}
+	var err error
+	mine := false
+	select {
+	case t.turn <- struct{}{}:
+		t.asked()
+		mine = true
+	case <-blocked:
+		err = errGone
+	case <-ctx.Done():
+	}
+	c.woke(ctx)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if mine && err != nil {
+		<-t.turn
+	}
+	if err != nil {
+		c.leave(name, t)
+	}
+	return err
+}
+
+// ask makes whoever has the turn try once more.
+func (t *turns) ask() {
+	select {
+	case t.again <- struct{}{}:
+	default:
+	}
+}
+
+// asked says whether anybody came since it was called last.
+func (t *turns) asked() bool {
+	select {
+	case <-t.again:
+		return true
+	default:
+		return false
+	}
+}
+
+// come notes that somebody comes who has seen no lock there: an answer from before is
+// not for him.
+func (t *turns) come() {
+	t.ask()
+	if t.passed {
+		t.passed, t.blocked = false, make(chan struct{})
+	}
+}
+
+// inDoubt says that nobody waits any more for the one who has the turn, and that it
+// is not known what became of his claim.
+func (c *claims) inDoubt(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names[name].doubt = true
+}
+
+// holdsBack says whether the claim of an entry that nobody seems to hold is in doubt.
+// Later entries wait for that: a first claim of theirs could come before its own.
+func (c *claims) holdsBack(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.names[name]
+	if t == nil || !t.doubt {
+		return false
+	}
+	if t.passed {
+		t.come()
+	}
+	return true
+}
+
+// firstInDoubt is the first entry whose claim is in doubt and not known to wait for
+// another's lock, or "". If this handle holds it by now, it will give it back at once.
+func (c *claims) firstInDoubt() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := ""
+	for name, t := range c.names {
+		if t.doubt && !t.passed && (first == "" || name < first) {
+			first = name
 		}
 	}
-	c.leave(name, t)
-	return errGone // what becomes of it may take long, and is told by a signal
+	return first
 }
 
 // pass says that whoever has the turn at the name will keep it until another has
-// given back his lock: nobody need wait for that.
-func (c *claims) pass(name string) {
+// given back his lock: nobody who came before he tried need wait for that. If
+// somebody came since, he has to try again.
+func (c *claims) pass(name string) (again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t := c.names[name]; !t.passed {
+	t := c.names[name]
+	if t.asked() {
+		return true
+	}
+	if !t.passed {
 		t.passed = true
 		close(t.blocked)
 	}
+	return false
+}
+
+// at is the turn that the caller has.
+func (c *claims) at(name string) *turns {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.names[name]
 }
 
 func (c *claims) end(name string) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	t := c.names[name]
-	c.mu.Unlock()
+	t.doubt = false
 	<-t.turn
-	c.leave(name, t)
+	c.left(name, t)
 }
 
 func (c *claims) leave(name string, t *turns) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.left(name, t)
+}
+
+func (c *claims) left(name string, t *turns) {
 	if t.users--; t.users == 0 {
 		delete(c.names, name)
 	}
@@ -96,38 +235,35 @@ type purpose int
 
 const (
 	forWork    purpose = iota
-	forBatch           // for work beside others: not one that came back
 	forRemoval         // however often it was delivered
 )
-
-// errAlone says that an entry came back and is not taken together with others: if
-// it kills whoever works on it, they would be counted as delivered with it.
-var errAlone = errors.New("entry came back, and is taken alone")
 
 // claim takes an entry, if it is still there and nobody has it: errGone
 // otherwise. The one commit moves the entry's fence on and creates the lock, so
 // that whoever held the entry before can do nothing to it any more. An entry that
 // was delivered too often is moved to the dead, and is gone then too.
 func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
-	if err := q.claims.begin(ctx, name); err != nil {
+	if err := q.view.claims.begin(ctx, name); err != nil {
 		return nil, err
 	}
-	unresolved := false
-	defer func() {
-		if !unresolved {
-			q.claims.end(name)
-		}
-	}()
-	n, err := s.Get(ctx, path.Join(q.entries, name))
-	if errors.Is(err, coord.ErrNotExist) {
-		return nil, errGone
+	nodes, err := s.Read(ctx, path.Join(q.entries, name))
+	switch {
+	case err != nil:
+		err = fmt.Errorf("read %s: %w", name, err)
+	case nodes[0].Path == "":
+		err = errGone
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		q.view.claims.end(name)
+		return nil, err
 	}
-	if why == forBatch && n.Changes > 0 {
-		return nil, errAlone
-	}
+	a := q.attempt(s, name, nodes[0])
+	rs, err := s.Commit(ctx, a.ops...)
+	return q.conclude(ctx, a, rs, err, why)
+}
+
+// attempt is the claim of an entry as it was read.
+func (q *LockingQueue) attempt(s coord.Session, name string, n coord.Node) attempt {
 	a := attempt{session: s, name: name, node: n, bumps: 1}
 	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(q.taken, name, q.holder)}
 	if coord.CheckOps(s.Limits(), a.ops) != nil {
@@ -135,14 +271,38 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 		// sending the value, so it is fenced by the session alone.
 		a.ops[0], a.bumps = coord.Check(n.Path, n.Fence), 0
 	}
-	rs, err := s.Commit(ctx, a.ops...)
+	return a
+}
+
+// applied makes the handle of a claim from the results of its ops.
+func (q *LockingQueue) applied(a attempt, rs []coord.Result) *Held {
+	return q.held(a, rs[0].Fence, lock.Taken(a.session, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision))
+}
+
+// conclude takes up a claim after its commit, which ended with rs and err: it finds
+// out what became of it if that is not known. When it returns, others of this handle
+// may try for the entry; unless the claim is in doubt, and then they may later.
+func (q *LockingQueue) conclude(ctx context.Context, a attempt, rs []coord.Result, err error, why purpose) (*Held, error) {
+	s, name := a.session, a.name
+	unresolved, missed := false, false
+	defer func() {
+		if !unresolved {
+			q.view.claims.end(name)
+		}
+		if missed {
+			q.skip.signal() // others passed over it meanwhile; it may stand free, and nothing else will say so
+		}
+	}()
 	var h *Held
 	switch {
 	case err == nil:
-		h = q.held(a, rs[0].Fence, lock.Taken(s, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision))
+		h = q.applied(a, rs)
 	case refused(err):
+		missed = true
+		q.view.aside.put(name, lost)
 		return nil, errGone
 	case !errors.Is(err, coord.ErrUnknown):
+		missed = true
 		return nil, fmt.Errorf("claim %s: %w", name, err)
 	default:
 		h, err = q.resolveClaim(ctx, a)
@@ -152,8 +312,11 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 	}
 	switch {
 	case err == nil:
+		q.view.aside.put(name, claimed)
 		return h, nil
 	case errors.Is(err, errGone):
+		missed = true
+		q.view.aside.put(name, lost)
 		return nil, err
 	case over(s): // with it went whatever lock it may have left
 		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
@@ -162,12 +325,15 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 	// succeed: nobody would know that. Other takes of this handle wait for it,
 	// unless somebody holds the entry anyway.
 	unresolved = true
+	q.view.claims.inDoubt(name)
 	if errors.Is(err, errBlocked) {
-		q.claims.pass(name)
+		q.view.claims.pass(name)
 	}
+	q.view.claims.at(name).asked() // what the undoing tries first answers it
+	q.skip.signal()                // the view has it no more
 	q.spawn(func() {
 		q.undoClaim(a, h)
-		q.claims.end(name)
+		q.view.claims.end(name)
 		q.skip.signal() // takes passed over the entry meanwhile
 	})
 	switch {
@@ -180,15 +346,26 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 }
 
 // admit reads what became of a claimed entry before, and moves it to the dead if
-// it was delivered too often: then it is errGone.
+// it was delivered too often: then it is errGone. So it is if the lock was broken
+// meanwhile, and what is read is of later deliveries than this one.
 func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 	for pause := newPause(); !h.known; {
 		err := h.recall(ctx)
+		if err == nil && h.past.revision > h.Token {
+			// It was written since the claim: by a later holder, or by who is none.
+			if h.known, err = h.lock.Holds(ctx); err == nil && !h.known {
+				h.end(stateLost, false)
+				return errGone
+			}
+		}
 		if err != nil && (!errors.Is(err, coord.ErrBusy) || pause.wait(ctx, h.lock.Session().Done()) != nil) {
 			return err
 		}
 	}
-	h.Failures = h.past.Failures
+	h.Failures, h.Deliveries = h.past.Failures, h.deliveries()
+	if why != forRemoval && expired(h.headers.expires()) {
+		return h.discard(ctx)
+	}
 	if why == forRemoval || !q.wornOut(h) {
 		return nil
 	}
@@ -214,7 +391,7 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, erro
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
-			return q.held(a, rs[0].Fence, lock.Taken(a.session, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision)), nil
+			return q.applied(a, rs), nil
 		case refusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
 			return q.adopt(ctx, a)
 		case refused(err) && a.bumps == 0: // only the lock tells whose it is
@@ -263,7 +440,11 @@ func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 // end does the same, and with nothing else: a handle that is closed may leave it
 // behind.
 func (q *LockingQueue) undoClaim(a attempt, h *Held) {
-	for pause := newPause(); ; {
+	pause := newPause()
+	if h == nil { // and the turn is still at this claim
+		pause.again = q.view.claims.at(a.name).again
+	}
+	for {
 		var err error
 		if h == nil {
 			h, err = q.resolveClaim(context.Background(), a)
@@ -275,10 +456,16 @@ func (q *LockingQueue) undoClaim(a attempt, h *Held) {
 			return
 		}
 		if errors.Is(err, errBlocked) {
-			q.claims.pass(a.name)
+			if q.view.claims.pass(a.name) {
+				continue
+			}
+			q.skip.signal() // what is behind it need not wait
 		}
 		if pause.wait(context.Background(), a.session.Done()) != nil {
 			return
+		}
+		if h == nil {
+			q.view.claims.at(a.name).asked() // what is tried now answers it
 		}
 	}
 }
@@ -300,10 +487,12 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 		fence:      fence,
 		changes:    a.node.Changes,
 		bumps:      a.bumps,
-		known:      a.node.Changes == 0 && a.bumps > 0, // it was never handed out, nor given back
+		headers:    headersOf(a.node.Value),
 		past:       attempts{path: path.Join(q.root, dirAttempts, a.name)},
 		turn:       make(chan struct{}, 1),
 	}
+	// It was never handed out, nor given back, and stands for no key.
+	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
 	if old := q.holding.add(h); old != nil {
 		// Its lock was taken from it, and this handle has the next: to the
 		// service the two locks may look the same.
@@ -315,7 +504,10 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 }
 
 // pause spaces attempts to learn an outcome: soon at first, then every second.
-type pause struct{ d time.Duration }
+type pause struct {
+	d     time.Duration
+	again <-chan struct{} // ends a wait early
+}
 
 func newPause() *pause { return &pause{d: 5 * time.Millisecond} }
 
@@ -328,6 +520,7 @@ func (p *pause) wait(ctx context.Context, done <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
 	case <-done:
+	case <-p.again:
 	case <-t.C:
 	}
 	if ctx.Err() != nil {

@@ -26,17 +26,24 @@ func deadName(now time.Time, entry string) string {
 
 // parseDead returns the name that a dead entry had among the living.
 func parseDead(name string) (entry string, parsed priority.Name, ok bool) {
+	if _, entry, ok = cutMS(name); ok {
+		parsed, ok = priority.Parse(entry)
+	}
+	return entry, parsed, ok
+}
+
+// cutMS parts <unix ms, 13 digits>-<rest>.
+func cutMS(name string) (ms int64, rest string, ok bool) {
 	if len(name) <= msDigits || name[msDigits] != '-' {
-		return "", parsed, false
+		return 0, "", false
 	}
 	for _, digit := range []byte(name[:msDigits]) {
 		if digit < '0' || digit > '9' {
-			return "", parsed, false
+			return 0, "", false
 		}
+		ms = 10*ms + int64(digit-'0')
 	}
-	entry = name[msDigits+1:]
-	parsed, ok = priority.Parse(entry)
-	return entry, parsed, ok
+	return ms, name[msDigits+1:], true
 }
 
 // deadEntry is the entry in a node of the dead.
@@ -68,7 +75,7 @@ func (h *Held) Bury(ctx context.Context, reason string) error {
 
 // bury counts this delivery, and a failure, if counted is 1, and not if it is 0.
 func (h *Held) bury(ctx context.Context, counted int, reason string) error {
-	entry := coord.Delete(h.entry, h.fence)
+	entry := coord.Delete(h.entry, h.at())
 	return h.finish(ctx, finish{
 		act: "bury", entry: entry, ours: h.removed,
 		beside: func(ctx context.Context) ([]coord.Op, error) {
@@ -79,7 +86,7 @@ func (h *Held) bury(ctx context.Context, counted int, reason string) error {
 			}
 			// If it is another's by now, or gone, the commit will be refused.
 			to := path.Join(h.queue.root, dirDead, deadName(time.Now(), h.Name))
-			text := headers{cutReason(reason, maxReason), h.past.Failures + counted, int(h.changes) + counted}
+			text := headers{Reason: cutReason(reason, maxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
 			for {
 				ops := append([]coord.Op{coord.Create(to, text.envelope(n.Value))}, h.past.forget()...)
 				var limit *coord.LimitError
@@ -127,9 +134,6 @@ func wornOutReason(h *Held) string {
 	}
 	return reason
 }
-
-// cameBack says that the entry was handed out before.
-func (h *Held) cameBack() bool { return h.changes > 0 || h.past.there }
 
 // deadPaged walks the dead entries, oldest first.
 func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
@@ -203,7 +207,8 @@ func (p *place) findDead(ctx context.Context, s coord.Session, name string) (str
 // priority, as one that was never delivered. name is what Entries calls it, or what
 // it was called before it died; the result is its new name, as [LockingQueue.Put]
 // tells it: no name is given twice. [ErrNoEntry]: no dead entry has that name. It
-// becomes one entry, or none, whatever answers are lost. Errors are those of Put.
+// becomes one entry, or none, whatever answers are lost. It stands for no unique key any
+// more, and does not expire. Errors are those of Put.
 func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error) {
 	_, _, dead := parseDead(name)
 	if !dead {
@@ -247,11 +252,16 @@ func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string)
 		return nil, err
 	}
 	_, parsed, _ := parseDead(path.Base(at))
+	guard, err := q.room(ctx, s, 1, 0)
+	if err != nil {
+		return nil, err
+	}
 	_, body := unwrap(n.Value)
-	return []coord.Op{
+	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
-		coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), body),
-	}, nil
+		coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), reborn(body)),
+	}
+	return append(ops, guard...), nil
 }
 
 // rise commits them, once, and returns the entry's name.
@@ -263,14 +273,14 @@ func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error)
 	case done.results != nil:
 		return path.Base(done.results[1].Path), nil
 	}
-	return strings.Join(q.namesOf(ctx, done.revision, 1), ""), nil
+	return strings.Join(q.namesOf(ctx, done.revision, ops[1:2]), ""), nil
 }
 
-// removeDead removes a dead entry.
-func (p *place) removeDead(ctx context.Context, name string) error {
+// removeBeside removes a dead entry or a delayed put, from the directory of these.
+func (p *place) removeBeside(ctx context.Context, dir, name string) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
 	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		return p.removeDeadIn(ctx, s, name, &unknown)
+		return p.removeBesideIn(ctx, s, dir, name, &unknown)
 	})
 	if unknown {
 		return stillUnknown(err)
@@ -278,10 +288,10 @@ func (p *place) removeDead(ctx context.Context, name string) error {
 	return err
 }
 
-// removeDeadIn is removeDead in one session.
-func (p *place) removeDeadIn(ctx context.Context, s coord.Session, name string, unknown *bool) error {
+// removeBesideIn is removeBeside in one session.
+func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
 	for pause := newPause(); ; {
-		n, err := s.Get(ctx, path.Join(p.root, dirDead, name))
+		n, err := s.Get(ctx, path.Join(p.root, dir, name))
 		switch {
 		case errors.Is(err, coord.ErrNotExist) && *unknown:
 			return nil
@@ -290,7 +300,11 @@ func (p *place) removeDeadIn(ctx context.Context, s coord.Session, name string, 
 		case err != nil:
 			return err
 		}
-		_, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence))
+		key, err := p.dropKey(ctx, s, n.Value)
+		if err != nil {
+			return err
+		}
+		_, err = s.Commit(ctx, append(key, coord.Delete(n.Path, n.Fence))...)
 		switch {
 		case err == nil:
 			return nil
@@ -305,32 +319,50 @@ func (p *place) removeDeadIn(ctx context.Context, s coord.Session, name string, 
 	}
 }
 
-// purgeDead removes the dead entries.
-func (p *place) purgeDead(ctx context.Context) (int, error) {
-	removed, after := 0, ""
+// PurgeDead removes the dead entries but for those that died last, keep of them, and
+// returns how many it removed.
+func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
+	if keep < 0 {
+		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.root, keep, ErrInvalid)
+	}
+	n, err := q.purgeDead(ctx, keep)
+	if err != nil {
+		return n, fmt.Errorf("purge %s: %w", q.root, err)
+	}
+	return n, nil
+}
+
+// purgeDead removes the dead entries, less the newest.
+func (p *place) purgeDead(ctx context.Context, keep int) (int, error) {
+	var names []string // the oldest first
 	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		for {
+		names = nil
+		for after := ""; ; {
 			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
 			if err != nil {
 				return err
 			}
 			for _, n := range l.Nodes {
-				name := path.Base(n.Path)
-				if _, _, ok := parseDead(name); ok {
-					err := p.removeDead(ctx, name)
-					if err != nil && !errors.Is(err, ErrNoEntry) {
-						return err
-					}
-					if err == nil {
-						removed++
-					}
+				after = path.Base(n.Path)
+				if _, _, ok := parseDead(after); ok {
+					names = append(names, after)
 				}
-				after = name
 			}
 			if !l.More {
 				return nil
 			}
 		}
 	})
+	removed := 0
+	for _, name := range names[:max(len(names)-keep, 0)] {
+		if err != nil {
+			break
+		}
+		if err = p.removeBeside(ctx, dirDead, name); err == nil {
+			removed++
+		} else if errors.Is(err, ErrNoEntry) {
+			err = nil
+		}
+	}
 	return removed, err
 }

@@ -41,6 +41,8 @@ type Entry struct {
 	Reason     string    // of the last failure, or of the death
 	Size       int       // of the value, in bytes
 	Token      int64     // the commit that last wrote it: who holds it has this fencing token
+	Due        time.Time // of a delayed one: until then it is not handed out
+	Expires    time.Time // nobody is handed it from then on; zero: never
 	Created    time.Time // by the coordinator's clock, or the putter's; zero if neither says
 }
 
@@ -60,6 +62,7 @@ func newEntry(name string, n priority.Name, node coord.Node) Entry {
 		Size:       len(value),
 		Token:      node.Revision,
 		Created:    node.Created,
+		Expires:    headersOf(node.Value).expires(),
 	}
 	if e.Created.IsZero() {
 		e.Created = n.Put

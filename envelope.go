@@ -12,24 +12,62 @@ import (
 // JSON, and the body.
 const envelopeMagic = "\x00zkq\x01"
 
-// headers travel with a value. There are none that a put could set; fields that
-// this version does not know are left alone.
+// headers travel with a value. Fields that this version does not know are left alone.
 type headers struct {
+	ExpiresMS int64  `json:"expires_ms,omitempty"` // nobody is handed it from then on
+	Unique    string `json:"unique,omitempty"`     // SHA-256 of its key, in hexadecimal digits
+
 	Reason     string `json:"reason,omitempty"`     // of a dead entry
 	Failures   int    `json:"failures,omitempty"`   // of a dead entry
 	Deliveries int    `json:"deliveries,omitempty"` // of a dead entry
 }
 
 // seal returns the node's value for a body: the plain bytes, as kazoo writes
-// them, unless they look like an envelope.
-func seal(body []byte) []byte {
-	if !bytes.HasPrefix(body, []byte(envelopeMagic)) {
+// them, unless they look like an envelope or something travels with them.
+func (h headers) seal(body []byte) []byte {
+	if h == (headers{}) && !bytes.HasPrefix(body, []byte(envelopeMagic)) {
 		if body == nil {
 			return []byte{} // kazoo reads nil as "no value"
 		}
 		return body
 	}
-	return headers{}.envelope(body)
+	return h.envelope(body)
+}
+
+// headersOf are the headers in a node's value, none where it has none of ours.
+func headersOf(value []byte) headers {
+	text, _ := unwrap(value)
+	var h headers
+	if text == nil || json.Unmarshal(text, &h) != nil {
+		return headers{}
+	}
+	return h
+}
+
+// reseal is the node's value with another body, and all its headers.
+func reseal(value, body []byte) []byte {
+	text, _ := unwrap(value)
+	if text == nil {
+		return headers{}.seal(body)
+	}
+	return envelope(text, body)
+}
+
+// reborn is the node's value for an entry that begins a second life: with the headers of
+// others, but it stands for no key any more, and does not expire.
+func reborn(value []byte) []byte {
+	text, body := unwrap(value)
+	var fields map[string]json.RawMessage
+	if text == nil || json.Unmarshal(text, &fields) != nil || fields["expires_ms"] == nil && fields["unique"] == nil {
+		return value
+	}
+	delete(fields, "expires_ms")
+	delete(fields, "unique")
+	text, err := json.Marshal(fields)
+	if err != nil || len(fields) == 0 {
+		return headers{}.seal(body)
+	}
+	return envelope(text, body)
 }
 
 func (h headers) json() []byte {
@@ -41,8 +79,9 @@ func (h headers) json() []byte {
 }
 
 // envelope is the envelope with these headers around a body.
-func (h headers) envelope(body []byte) []byte {
-	text := h.json()
+func (h headers) envelope(body []byte) []byte { return envelope(h.json(), body) }
+
+func envelope(text, body []byte) []byte {
 	b := make([]byte, 0, len(envelopeMagic)+binary.MaxVarintLen64+len(text)+len(body))
 	b = append(b, envelopeMagic...)
 	b = binary.AppendUvarint(b, uint64(len(text)))

@@ -43,6 +43,13 @@ var (
 	// ErrUnknown: the coordinator did not answer, and the change may have been
 	// made, or may still be. That of a put is an [*UnknownError].
 	ErrUnknown = coord.ErrUnknown
+	// ErrFull: the queue holds as many entries as it takes. Nothing was put.
+	ErrFull = errors.New("zkq: queue is full")
+	// ErrExists: an entry of this unique key is there. That of a put is an
+	// [*ExistsError]. Nothing was put.
+	ErrExists = errors.New("zkq: entry exists")
+	// ErrConfig: the queue has another configuration. The error is a [*ConfigError].
+	ErrConfig = errors.New("zkq: queue has another configuration")
 	// ErrTokenExpired: what became of a put is not known any more.
 	ErrTokenExpired = errors.New("zkq: token expired")
 	// ErrTokenVoid: the put of this token was resolved as not applied, and never

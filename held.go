@@ -39,8 +39,11 @@ type Held struct {
 	entry string
 	fence coord.Fence // of the entry, as the claim left it
 
-	changes int64 // of the entry, before the claim
-	bumps   int64 // that the claim added to them
+	headers  headers
+	updates  int64 // that this handle made
+	updating int64 // the number of the one without an answer; 0: there is none
+	changes  int64 // of the entry, before the claim
+	bumps    int64 // that the claim added to them
 
 	turn    chan struct{} // holds one while a call is finishing
 	past    attempts
@@ -91,6 +94,15 @@ func (o *holding) holds(name string, l *lock.Lock) bool {
 	return h != nil && h.lock.Session() == l.Session() && h.lock.Revision() == l.Revision()
 }
 
+func (o *holding) len() int {
+	if o == nil {
+		return 0
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.byName)
+}
+
 func (o *holding) remove(h *Held) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -111,16 +123,20 @@ func (o *holding) remove(h *Held) {
 // the entry is still held. A lost answer is asked for again as long as ctx and
 // session last.
 func (h *Held) Consume(ctx context.Context) error {
-	return h.finish(ctx, finish{
-		act: "consume", entry: coord.Delete(h.entry, h.fence), ours: h.removed,
+	return h.finish(ctx, h.consumption())
+}
+
+func (h *Held) consumption() finish {
+	return finish{
+		act: "consume", entry: coord.Delete(h.entry, h.at()), ours: h.removed,
 		beside: func(context.Context) ([]coord.Op, error) { return h.past.forget(), nil },
-	})
+	}
 }
 
 // ReleaseOption changes a release.
 type ReleaseOption func(*releaseOptions)
 
-type releaseOptions struct{ alone time.Duration }
+type releaseOptions struct{ alone, after time.Duration }
 
 // LeaveAlone keeps this handle's takes from the entry for d. Others may take it
 // at once.
@@ -128,12 +144,20 @@ func LeaveAlone(d time.Duration) ReleaseOption {
 	return func(o *releaseOptions) { o.alone = d }
 }
 
+// After puts the entry aside for d, of at most some two centuries: it keeps its name and
+// its place, nobody is handed it, and then it is ready again. That is so whatever becomes of
+// this process: whichever handle of a [LockingQueue] takes then makes it ready. When it is
+// due is by this machine's clock, and judged by the other's. A d of 0 or less is no delay.
+func After(d time.Duration) ReleaseOption {
+	return func(o *releaseOptions) { o.after = d }
+}
+
 // Release gives the entry back, undone: it stands in its old place at once, for
 // anyone. This delivery was nobody's fault, and [MaxDeliveries] does not count it. Errors are
 // those of Consume; after [ErrUnknown] the entry is given back or will be when the session ends.
 func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 	return h.giveBack(ctx, finish{
-		act: "release", entry: coord.Check(h.entry, h.fence),
+		act: "release", entry: coord.Check(h.entry, h.at()),
 		beside: func(context.Context) ([]coord.Op, error) {
 			a := h.past
 			if a.Forgiven += h.bumps; h.bumps == 0 {
@@ -152,7 +176,7 @@ func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 // given back or will be when the session ends, and counted or not.
 func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) error {
 	return h.giveBack(ctx, finish{
-		act: "fail", entry: coord.Check(h.entry, h.fence),
+		act: "fail", entry: coord.Check(h.entry, h.at()),
 		beside: func(context.Context) ([]coord.Op, error) {
 			a := h.past
 			a.Failures++
@@ -169,12 +193,21 @@ func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) err
 	for _, set := range opts {
 		set(&o)
 	}
+	if o.after > 0 && h.queue != nil {
+		var err error
+		if f, err = h.aside(f, o.after); err != nil {
+			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
+		}
+	}
 	if o.alone > 0 && h.queue != nil {
 		h.queue.skip.add(h.Name, o.alone)
 	}
 	err := h.finish(ctx, f)
 	if err != nil && o.alone > 0 && h.queue != nil {
 		h.queue.skip.remove(h.Name)
+	}
+	if err == nil && o.after > 0 {
+		h.queue.aside.add(h.Name, o.after)
 	}
 	if err == nil {
 		h.queue.sweepNowAndThen(h.lock.Session())
@@ -188,10 +221,14 @@ func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) err
 type finish struct {
 	act    string
 	entry  coord.Op
+	lock   coord.Op // what becomes of it; without one it is given back
 	beside func(context.Context) ([]coord.Op, error)
 	// ours says whether a refusal, after an attempt without an answer, means that
 	// attempt was applied; its error, that nobody can know.
 	ours func(context.Context, *coord.Refusal) (bool, error)
+	// refused says what a refusal of what goes with it means: nil if it is to be made
+	// again. Without one it is.
+	refused func(context.Context, *coord.Refusal) error
 }
 
 // unlessBroken takes a refusal for the success of an earlier attempt: while the
@@ -216,7 +253,13 @@ func (h *Held) removed(ctx context.Context, r *coord.Refusal) (bool, error) {
 
 // recall reads what became of the entry before.
 func (h *Held) recall(ctx context.Context) error {
-	a, err := h.queue.attempts(ctx, h.lock.Session(), h.Name)
+	s := h.lock.Session()
+	a, err := h.queue.attempts(ctx, s, h.Name)
+	if err == nil {
+		var key coord.Node
+		key, err = h.queue.keyNode(ctx, s, h.headers.Unique)
+		a.key, a.keyFence = key.Path, key.Fence
+	}
 	if err == nil {
 		h.past, h.known = a, true
 	}
@@ -230,11 +273,15 @@ func (h *Held) send(ctx context.Context, f finish) error {
 			return err
 		}
 	}
-	beside, err := f.beside(ctx)
-	if err != nil {
-		return err
+	var beside []coord.Op
+	var err error
+	if !over(h.lock.Session()) { // else what goes with it may ask in the next one, and wait for that
+		if beside, err = f.beside(ctx); err != nil {
+			return err
+		}
 	}
-	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)
+	f.entry.Fence = h.fence
+	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)
 	return err
 }
 
@@ -245,18 +292,21 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 	if ctx == nil {
 		return fmt.Errorf("%s %s: nil context: %w", f.act, h.entry, ErrInvalid)
 	}
+	// The turn first, also when ctx has ended: who has it knows whether a finish is in doubt.
 	select {
 	case h.turn <- struct{}{}:
-		defer func() { <-h.turn }()
-	case <-ctx.Done():
-		return fmt.Errorf("%s %s: %w", f.act, h.entry, ctx.Err())
-	}
-	end := func(state heldState, err error) error {
-		h.state.Store(state)
-		h.queue.holding.remove(h)
-		if state == stateLost { // the keeper leaves it to the finish to tell
-			h.queue.keeper.Lose(h.lock)
+	default:
+		select {
+		case h.turn <- struct{}{}:
+			h.queue.woke(ctx)
+		case <-ctx.Done():
+			h.queue.woke(ctx)
+			return fmt.Errorf("%s %s: %w", f.act, h.entry, ctx.Err())
 		}
+	}
+	defer func() { <-h.turn }()
+	end := func(state heldState, err error) error {
+		h.end(state, err == nil && f.entry.Kind == coord.KindDelete)
 		if err != nil {
 			err = fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}
@@ -269,17 +319,34 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		return end(stateLost, ErrLockLost)
 	}
 	s := h.lock.Session()
+	if f.lock.Kind == 0 {
+		f.lock = h.lock.GiveBack()
+	}
 	h.lock.Settling(true)
 	for pause := newPause(); ; {
 		err := h.send(ctx, f)
 		var r *coord.Refusal
+		if errors.As(err, &r) && r.Index == 0 {
+			if moved, doubt := h.moved(ctx); moved {
+				continue
+			} else if doubt != nil {
+				err, r = doubt, nil
+			}
+		}
 		switch {
 		case err == nil:
 			return end(stateDone, nil)
-		case errors.As(err, &r) && r.Index > 1:
+		case r != nil && r.Index > 1:
 			// Entry and lock stand as the claim left them: somebody else has
 			// been at what goes with them.
 			h.known = false
+			if f.refused == nil {
+				break
+			}
+			if err := f.refused(ctx, r); err != nil {
+				h.lock.Settling(h.unknown != "")
+				return fmt.Errorf("%s %s: %w", f.act, h.entry, h.stillHeld(err))
+			}
 		case r != nil && h.unknown == f.act:
 			mine, doubt := f.ours(ctx, r)
 			switch {
@@ -313,6 +380,22 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 			}
 			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}
+	}
+}
+
+// end notes that the entry is not in hand any more, and whether it was removed.
+func (h *Held) end(state heldState, gone bool) {
+	h.state.Store(state)
+	if gone {
+		h.queue.view.aside.put(h.Name, removed)
+	}
+	h.queue.holding.remove(h)
+	if state == stateLost { // the keeper leaves it to the finish to tell
+		h.queue.keeper.Lose(h.lock)
+	}
+	if !gone {
+		h.queue.view.aside.drop(h.Name)
+		h.queue.skip.signal() // takes passed over the entry meanwhile
 	}
 }
 

@@ -62,7 +62,7 @@ func (p *place) locks(ctx context.Context, s coord.Session) (map[string]coord.No
 func (e Entry) locked(n coord.Node) Entry {
 	switch st := lock.Read(n); st.Kind {
 	case lock.Aside:
-		e.State = StateDelayed
+		e.State, e.Due = StateDelayed, st.Due
 	default:
 		e.State, e.Holder = StateHeld, st.Holder
 	}
@@ -73,7 +73,8 @@ func (e Entry) locked(n coord.Node) Entry {
 // and takes nothing. Values are not filled in, though they are read for their
 // size. It reads page by page: what changes meanwhile may be seen or not, but
 // what stays is seen exactly once. An error is yielded with a zero Entry and
-// ends the loop. Dead entries come last.
+// ends the loop. After those that have a place come the delayed puts, as they fall due,
+// and the dead.
 func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	want := func(s State) bool { return len(states) == 0 || slices.Contains(states, s) }
 	return func(yield func(Entry, error) bool) {
@@ -86,7 +87,13 @@ func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, e
 		if err == nil {
 			err = p.entriesPaged(ctx, func(e Entry) bool {
 				e.Value = nil
-				return !want(e.State) || yield(e, nil)
+				return !want(e.State) || e.expired() || yield(e, nil)
+			})
+		}
+		if err == nil && want(StateDelayed) {
+			err = p.laterPaged(ctx, func(e Entry) bool {
+				e.Value = nil
+				return e.expired() || yield(e, nil)
 			})
 		}
 		if err == nil && want(StateDead) && p.taken != "" {
@@ -130,6 +137,7 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 				}
 				e := newEntry(name, parsed, n)
 				e.Failures, e.Reason = before[name].Failures, before[name].Reason
+				e.Deliveries -= int(before[name].Updates)
 				if lk, held := locks[name]; held {
 					e = e.locked(lk)
 				}
@@ -167,15 +175,29 @@ func (p *place) Peek(ctx context.Context, name string) (Entry, error) {
 
 func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 	if name == "" {
-		err = p.seize(ctx, newSkipped(), 1, func(ctx context.Context, s coord.Session, name string) error {
-			n, err := s.Get(ctx, path.Join(p.entries, name))
-			if errors.Is(err, coord.ErrNotExist) {
-				return errGone
+		if may, err := p.mayExpire(ctx); err != nil || may {
+			if err != nil {
+				return e, err
 			}
-			if err == nil {
-				e, err = p.seen(ctx, s, name, n)
+			return p.nextLiving(ctx)
+		}
+		err = p.seize(ctx, newSkipped(), 1, func(ctx context.Context, s coord.Session, names []string) (int, error) {
+			for _, name := range names {
+				nodes, err := s.Read(ctx, path.Join(p.entries, name))
+				if err == nil && nodes[0].Path == "" {
+					continue
+				}
+				if err == nil {
+					e, err = p.seen(ctx, s, name, nodes[0])
+				}
+				switch {
+				case err == nil:
+					return 1, nil
+				case !errors.Is(err, errGone):
+					return 0, err
+				}
 			}
-			return err
+			return 0, nil
 		})
 		return e, err
 	}
@@ -189,6 +211,9 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 			return err
 		})
 		return e, err
+	}
+	if p.isLater(name) {
+		return p.peekLater(ctx, name)
 	}
 	if err := checkEntryName(name); err != nil {
 		return Entry{}, err
@@ -228,11 +253,12 @@ func (p *place) seen(ctx context.Context, s coord.Session, name string, n coord.
 	}
 	a, err := p.attempts(ctx, s, name)
 	e.Failures, e.Reason = a.Failures, a.Reason
+	e.Deliveries -= int(a.Updates)
 	return e, err
 }
 
 // Stat counts the entries by state, from the names alone: it costs a listing of
-// the whole queue. At rest the numbers are exact; while the queue is in use each
+// the whole queue, and reads all of it where entries may expire. At rest the numbers are exact; while the queue is in use each
 // is right for some instant of the call.
 func (p *place) Stat(ctx context.Context) (Stat, error) {
 	var st Stat
@@ -252,9 +278,16 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 	if err != nil {
 		return st, err
 	}
+	lapsed, err := p.lapsedNames(ctx, s, locks)
+	if err != nil {
+		return st, err
+	}
 	var firsts []string // of each priority: the oldest entry is among them
 	last := -1
 	err = p.eachName(ctx, s, func(name string) error {
+		if lapsed[name] {
+			return nil
+		}
 		if n, _ := priority.Parse(name); n.Priority != last {
 			last = n.Priority
 			firsts = append(firsts, name)
@@ -281,6 +314,9 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 		if !created.IsZero() && (st.Oldest.IsZero() || created.Before(st.Oldest)) {
 			st.Oldest = created
 		}
+	}
+	if st.Delayed, err = p.countLater(ctx, s, st.Delayed); err != nil {
+		return st, err
 	}
 	if p.taken != "" {
 		if st.Dead, err = p.countDead(ctx, s); err != nil {
@@ -309,18 +345,24 @@ func (p *place) WaitEmpty(ctx context.Context) error {
 	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		watching, cancel := context.WithCancel(ctx)
 		defer cancel()
-		changed, err := s.Watch(watching, p.entries)
+		dirs := []string{p.entries}
+		if p.taken != "" {
+			dirs = append(dirs, path.Join(p.root, dirDelayed))
+		}
+		changed, err := s.Watch(watching, dirs...)
 		if err != nil {
 			return err
 		}
 		for {
-			left := false
-			err := p.eachName(ctx, s, func(string) error { left = true; return errStop })
-			if err != nil && !errors.Is(err, errStop) {
+			left, until, err := p.waiting(ctx, s)
+			if err != nil || !left {
 				return err
 			}
-			if !left {
-				return nil
+			lapse := make(<-chan time.Time)
+			if !until.IsZero() {
+				t := time.NewTimer(time.Until(until))
+				defer t.Stop()
+				lapse = t.C
 			}
 			select {
 			case <-ctx.Done():
@@ -328,6 +370,7 @@ func (p *place) WaitEmpty(ctx context.Context) error {
 			case <-s.Done():
 				return coord.ErrSessionLost
 			case <-changed:
+			case <-lapse: // one look answers both
 			}
 		}
 	})

@@ -51,6 +51,7 @@ type lanes struct {
 	mu     sync.Mutex
 	series string // names them, and changes after a hundred
 	used   int
+	ids    int
 	idle   []*lane
 	sweep  time.Time // when this handle looks for abandoned ones again
 }
@@ -77,17 +78,30 @@ func (ls *lanes) give(l *lane) {
 func (ls *lanes) next() string {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	switch {
-	case ls.series == "":
-		var b [8]byte
-		rand.Read(b[:]) // never fails
-		ls.series = hex.EncodeToString(b[:])
-	case ls.used == 100:
+	if ls.begin(); ls.used == 100 {
 		next := sha256.Sum256([]byte(ls.series))
 		ls.series, ls.used = hex.EncodeToString(next[:8]), 0
 	}
 	ls.used++
 	return fmt.Sprintf("%s-%02d", ls.series, ls.used-1)
+}
+
+// id is a text that no two calls return, of any handle.
+func (ls *lanes) id() string {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.ids++
+	return fmt.Sprintf("%s %d", ls.begin(), ls.ids)
+}
+
+// begin is the series.
+func (ls *lanes) begin() string {
+	if ls.series == "" {
+		var b [8]byte
+		rand.Read(b[:]) // never fails
+		ls.series = hex.EncodeToString(b[:])
+	}
+	return ls.series
 }
 
 // due says that it is time to look for abandoned lanes: after an hour of a handle's
@@ -184,7 +198,8 @@ func (p *place) freshen(ctx context.Context, l *lane) bool {
 }
 
 // onceAs commits the ops exactly once in the lane of a token.
-func (p *place) onceAs(ctx context.Context, t Token, note []byte, ops []coord.Op) (applied, error) {
+// What they are is asked just before.
+func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(context.Context) ([]coord.Op, error)) (applied, error) {
 	name, n, err := t.parse()
 	if err != nil {
 		return applied{}, err
@@ -214,6 +229,10 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, ops []coord.Op
 			return applied{}, fmt.Errorf("token %s: its lane has come to %d only: %w", t, m.n, ErrInvalid)
 		}
 		l.fence = node.Fence
+		ops, err := build(ctx)
+		if err != nil {
+			return applied{}, err
+		}
 		if done, err := p.commitIn(ctx, l, note, ops); !errors.Is(err, errLaneGone) {
 			return done, err
 		}
@@ -266,6 +285,18 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 		switch {
 		case errors.Is(err, coord.ErrUnknown):
 			doubt = true
+		case refusedOp(err) > 0 && doubt && errors.Is(err, coord.ErrExist):
+			// What is there may go before an attempt that is still under way
+			// arrives: the lane moves on, so that it never can be applied.
+			refusal := shifted(err)
+			var rs []coord.Result
+			if rs, err = s.Commit(ctx, coord.Set(l.path(), marker{n: next.n, void: true}.value(), l.fence)); err == nil {
+				l.at(next.n, rs[0].Fence, began)
+				return applied{}, refusal
+			}
+			if refused(err) {
+				continue // and hear what the lane says
+			}
 		case refusedOp(err) > 0:
 			// What stood in the way stays: an attempt that is still under way will
 			// be refused for it too.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,12 +25,12 @@ type LockingQueue struct {
 	*place
 	skip   *skipped
 	keeper *lock.Keeper
-	view   view
-	turn   chan struct{} // holds one while somebody searches with the view
+	view   *view
 
-	claims  claims
 	holding holding
 	swept   atomic.Int64 // Unix nanoseconds
+	mover   mover
+	aside   *skipped // what this handle put aside
 
 	coat    chan struct{} // holds one while one of kazoo's methods runs
 	current *Held         // what Get handed out
@@ -44,7 +43,6 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	q := &LockingQueue{
 		place: newPlace(c, name, false, opts),
 		skip:  newSkipped(),
-		turn:  make(chan struct{}, 1),
 		coat:  make(chan struct{}, 1),
 	}
 	if q.holder == "" {
@@ -52,9 +50,9 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	}
 	q.removeReady = q.claimAndConsume
 	q.keeper = lock.NewKeeper(q.taken)
-	q.view = view{place: q.place, skip: q.skip}
-	q.claims.names = make(map[string]*turns)
+	q.aside = newSkipped()
 	q.holding.byName = make(map[string]*Held)
+	q.view = newView(q.place, q.skip, &q.holding)
 	return q
 }
 
@@ -91,28 +89,31 @@ func (q *LockingQueue) TryTake(ctx context.Context) (*Held, error) {
 }
 
 // TakeN waits for an entry as Take does, and takes with it those that are there,
-// up to n in all. An entry that came back is taken alone: should it be one that
-// kills its worker, the others' deliveries do not count with it.
+// up to n in all, and no more than one commit can claim. An entry that came back is taken
+// alone: should it be one that kills its worker, the others' deliveries do not count with it.
 func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
 	}
-	first, err := q.wait(ctx)
+	if q.invalid != nil {
+		return nil, q.invalid
+	}
+	if ctx == nil {
+		return nil, fmt.Errorf("nil context: %w", ErrInvalid)
+	}
+	q.mover.start(q)
+	var held []*Held
+	err := q.whileRunning(ctx, func(ctx context.Context) error {
+		bound, cancel := q.bound(ctx)
+		defer cancel()
+		var failed, err error
+		held, failed, err = q.swap(bound, nil, n, true)
+		return errors.Join(failed, q.ended(ctx, err))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("take from %s: %w", q.root, err)
 	}
-	held := []*Held{first}
-	if n == 1 || first.cameBack() {
-		return held, nil
-	}
-	within, cancel := during(ctx, first.lock.Session())
-	defer cancel()
-	more, err := q.tryTakeN(within, n-1, forBatch)
-	if err != nil && !errors.Is(err, ErrEmpty) && ctx.Err() == nil {
-		// What is held is worth more than the news, which will show again.
-		return held, nil
-	}
-	return append(held, more...), nil
+	return held, nil
 }
 
 // TryTakeN takes up to n entries that are there, one that came back alone;
@@ -121,70 +122,17 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
 	}
-	return q.tryTakeN(ctx, n, forWork)
-}
-
-func (q *LockingQueue) tryTakeN(ctx context.Context, n int, first purpose) ([]*Held, error) {
+	q.mover.tried(q)
 	var held []*Held
-	err := q.seize(ctx, q.skip, n, func(ctx context.Context, s coord.Session, name string) error {
-		why := first
-		if len(held) > 0 {
-			if why = forBatch; held[0].cameBack() {
-				return errAlone
-			}
-		}
-		h, err := q.claim(ctx, s, name, why)
-		if err == nil {
-			held = append(held, h)
-		}
-		return err
+	err := q.seizeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string) (int, error) {
+		var err error
+		held, err = q.claimNamed(ctx, s, names, n)
+		return len(held), err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take from %s: %w", q.root, err)
 	}
 	return held, nil
-}
-
-// during ends ctx also with a session: with it is lost what was taken in it.
-func during(ctx context.Context, s coord.Session) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		select {
-		case <-s.Done():
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	return ctx, func() {
-		cancel()
-		watching.Wait()
-	}
-}
-
-// wait takes one entry by the view. Those who wait take turns, first come first
-// served, so that one process never races with itself.
-func (q *LockingQueue) wait(ctx context.Context) (*Held, error) {
-	if q.invalid != nil {
-		return nil, q.invalid
-	}
-	if ctx == nil {
-		return nil, fmt.Errorf("nil context: %w", ErrInvalid)
-	}
-	bound, cancel := q.bound(ctx)
-	defer cancel()
-	select {
-	case q.turn <- struct{}{}:
-	case <-bound.Done():
-		return nil, q.ended(ctx, bound.Err())
-	}
-	defer func() { <-q.turn }()
-	var held *Held
-	err := q.view.find(bound, func(ctx context.Context, s coord.Session, name string) (err error) {
-		held, err = q.claim(ctx, s, name, forWork)
-		return err
-	})
-	return held, q.ended(ctx, err)
 }
 
 // All yields entries as Take does until ctx ends. The loop's body consumes or
@@ -199,6 +147,9 @@ func (q *LockingQueue) wait(ctx context.Context) (*Held, error) {
 //	}
 func (q *LockingQueue) All(ctx context.Context) iter.Seq2[*Held, error] {
 	return func(yield func(*Held, error) bool) {
+		if ctx != nil {
+			q.Register(ctx)
+		}
 		for {
 			h, err := q.Take(ctx)
 			if err != nil {
@@ -214,9 +165,9 @@ func (q *LockingQueue) All(ctx context.Context) iter.Seq2[*Held, error] {
 	}
 }
 
-// LeftAlone returns how many entries this handle gave back with [LeaveAlone] and
-// will not take yet.
-func (q *LockingQueue) LeftAlone() int { return q.skip.len() }
+// LeftAlone returns how many entries this handle gave back with [LeaveAlone] or [After]
+// and will not take yet.
+func (q *LockingQueue) LeftAlone() int { return q.skip.len() + q.aside.len() }
 
 // Len returns the number of entries, held ones included, as kazoo counts them:
 // right for some instant during the call.
@@ -338,10 +289,9 @@ func (q *LockingQueue) Close() error {
 	if errors.Is(err, ErrNotHeld) || errors.Is(err, ErrLockLost) || errors.Is(err, coord.ErrClosed) {
 		err = nil
 	}
-	q.turn <- struct{}{}
-	q.view.close()
-	<-q.turn
+	q.view.end()
 	q.keeper.Close()
+	q.unregister(ctx)
 	q.endClose()
 	return err
 }

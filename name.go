@@ -17,11 +17,14 @@ const (
 	dirTaken   = "taken"
 	dirDelayed = "delayed"
 	dirDead    = "dead"
+	nodeConfig = "config"
+	nodeCount  = "count"
 
 	dirAttempts = "attempts"
+	dirWorkers  = "workers"
 )
 
-var reserved = []string{dirEntries, dirTaken, dirDelayed, dirDead, dirBroken, dirAttempts, "workers", "unique", "config", "count"}
+var reserved = []string{dirEntries, dirTaken, dirDelayed, dirDead, dirBroken, dirAttempts, dirWorkers, dirLog, "unique", "config", "count"}
 
 // reservedRoots may not be the first segment: ours for all queues, and
 // ZooKeeper's own.

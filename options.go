@@ -1,7 +1,9 @@
 package zkq
 
 import (
+	"context"
 	"fmt"
+	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/lock"
@@ -16,6 +18,8 @@ type options struct {
 	warn     func(string)
 	holder   lock.Holder
 	producer string
+	woke     func(context.Context) // of a simulator: one of this handle has let the caller go on
+	window   int                   // how many entries processes share out among them; 0: headWindow
 
 	maxDeliveries int
 }
@@ -56,6 +60,10 @@ type PutOption func(*putOptions)
 
 type putOptions struct {
 	priority int
+	delay    time.Duration
+	ttl      time.Duration
+	wait     time.Duration
+	unique   []byte // nil: it is not
 	token    *Token
 	note     []byte
 }
@@ -63,6 +71,58 @@ type putOptions struct {
 // WithPriority puts with a priority from 0, the most urgent, to 999; without it
 // the priority is 100. Others are refused with [ErrInvalidPriority].
 func WithPriority(p int) PutOption { return func(o *putOptions) { o.priority = p } }
+
+// WithDelay puts for later: nobody is handed the entry before d is over, by this machine's
+// clock, and judged by that of whoever makes it ready. Until then Entries and Stat call it
+// delayed, by the name that the put returned; then it becomes an entry with a name of its
+// own, behind those of its priority that are there: at once where somebody takes, with the
+// next take where nobody does. It counts in no Len before. A d of 0 or less is no delay. A
+// simple [Queue] refuses it, with [ErrInvalid].
+func WithDelay(d time.Duration) PutOption { return func(o *putOptions) { o.delay = d } }
+
+// WithTTL gives the entry a time to live, from the put on, whatever delay it has: after d
+// nobody is handed it, by the clocks of this machine and of who takes; who comes across it
+// then removes it. Entries, Peek, Stat and WaitEmpty pass it over as if it were gone, Len
+// counts it until it is. One that is held when it expires stays so. The dead do not expire.
+// A d of 0 or less is for ever. A simple [Queue] refuses it, with [ErrInvalid].
+func WithTTL(d time.Duration) PutOption { return func(o *putOptions) { o.ttl = d } }
+
+// WithUnique puts only if no entry of the key is there that is ready, held or delayed:
+// otherwise the error is an [*ExistsError], and nothing was put. The key is free again in
+// the commit that removes the entry, or moves it to the dead; an entry that is requeued has
+// none. It is for one value. A simple [Queue] refuses it, with [ErrInvalid].
+func WithUnique(key string) PutOption {
+	return func(o *putOptions) { o.unique = append([]byte{}, key...) }
+}
+
+// WithWait has the put wait for d, or until its context ends, while the queue is full;
+// without it a full queue is [ErrFull] at once, and with it then.
+func WithWait(d time.Duration) PutOption { return func(o *putOptions) { o.wait = d } }
+
+// MaxKey is the longest key of [WithUnique], in bytes.
+const MaxKey = 4096
+
+// headers are what travels with the values.
+func (o putOptions) headers() (headers, error) {
+	var h headers
+	if o.unique != nil {
+		if len(o.unique) > MaxKey {
+			return h, &coord.LimitError{What: "key", Unit: "bytes", Size: len(o.unique), Limit: MaxKey}
+		}
+		h.Unique = keySum(string(o.unique))
+	}
+	var err error
+	if o.ttl > 0 {
+		h.ExpiresMS, err = expiresIn(o.ttl)
+	}
+	return h, err
+}
+
+// until is when a put stops waiting for room.
+func (o putOptions) until() time.Time {
+	const longest = 100 * 365 * 24 * time.Hour
+	return time.Now().Add(min(o.wait, longest))
+}
 
 // WithToken makes the put with a token of [LockingQueue.NewToken]. Made again with
 // the same token, by any process and however often, it is applied once: the later

@@ -32,6 +32,12 @@ type place struct {
 	running sync.WaitGroup // undoings of claims, and the sweep of lanes
 	lanes   lanes
 
+	settings settings
+
+	registry registry
+
+	checking shared // of the layout
+
 	mu      sync.Mutex
 	sealed  bool // no goroutine may be started any more
 	checked bool // the layout was
@@ -45,6 +51,12 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 	p := &place{coordinator: c, warned: make(map[string]bool)}
 	for _, set := range opts {
 		set(&p.options)
+	}
+	if p.window == 0 {
+		p.window = headWindow
+	}
+	if p.woke == nil {
+		p.woke = func(context.Context) {}
 	}
 	p.life, p.end = context.WithCancel(context.Background())
 	p.root, p.invalid = CheckName(name)
@@ -81,7 +93,9 @@ func (p *place) session(ctx context.Context) (coord.Session, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = p.checkLayout(ctx, s)
+		if err = p.checkLayout(ctx, s); err == nil {
+			err = p.follow(ctx, s)
+		}
 		if !lostBefore(err) {
 			return s, err
 		}
@@ -150,6 +164,9 @@ func (p *place) closed() bool { return p.life.Err() != nil }
 func (p *place) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(p.life, cancel)
+	if p.closed() { // and nobody need wait for the function above to run
+		cancel()
+	}
 	return ctx, func() { stop(); cancel() }
 }
 
@@ -200,12 +217,14 @@ func (p *place) spawn(f func()) {
 // see each other's entries. Once it has seen none of the other's nodes it does
 // not look again.
 func (p *place) checkLayout(ctx context.Context, s coord.Session) error {
-	p.mu.Lock()
-	checked := p.checked
-	p.mu.Unlock()
-	if checked {
-		return nil
-	}
+	return p.checking.until(ctx, p.woke, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.checked
+	}, func() error { return p.lookAtLayout(ctx, s) })
+}
+
+func (p *place) lookAtLayout(ctx context.Context, s coord.Session) error {
 	// Just before the name looked for, so that a listing of one shows it.
 	after, plain := priority.EntryPrefix, p.taken == ""
 	if plain {

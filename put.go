@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/priority"
@@ -27,40 +28,20 @@ func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) (
 	if err != nil {
 		return nil, err
 	}
-	if p.invalid != nil {
-		return nil, p.invalid
-	}
-	prefix := path.Join(p.entries, priority.Prefix(o.priority))
-	ops := make([]coord.Op, len(values))
-	for i, value := range values {
-		if len(value) > MaxValue {
-			return nil, fmt.Errorf("put %s: value %d of %d: %w", p.root, i+1, len(values),
-				&coord.LimitError{What: "value", Unit: "bytes", Size: len(value), Limit: MaxValue})
-		}
-		// A copy: a commit that got no answer may be sent when the caller has gone on.
-		ops[i] = coord.CreateSequential(prefix, seal(bytes.Clone(value)))
+	b, err := p.batch(o, values)
+	if err != nil {
+		return nil, fmt.Errorf("put %s: %w", p.root, err)
 	}
 	names := make([]string, len(values))
 	err = p.bounded(ctx, func(ctx context.Context) error {
-		if err := p.fits(ctx, o.note, ops); err != nil || len(ops) == 0 {
+		if err := p.fits(ctx, o.note, b.whole()); err != nil || len(values) == 0 {
 			return err
 		}
-		var done applied
-		var err error
-		if o.token == nil {
-			done, err = p.once(ctx, o.note, ops)
-		} else {
-			done, err = p.onceAs(ctx, *o.token, o.note, ops)
-		}
+		done, err := p.apply(ctx, o, batches{b})
 		if err != nil {
 			return err
 		}
-		for i, r := range done.results {
-			names[i] = path.Base(r.Path)
-		}
-		if done.results == nil {
-			copy(names, p.namesOf(ctx, done.revision, len(names)))
-		}
+		b.names(ctx, done, 0, names)
 		return nil
 	})
 	if err != nil {
@@ -69,26 +50,67 @@ func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) (
 	return names, nil
 }
 
-// namesOf returns the names of the n entries that the commit of a revision created,
-// or nothing if not all of them are there any more. The put is done, so no trouble
-// with that is an error.
-func (p *place) namesOf(ctx context.Context, revision int64, n int) []string {
+// names fills in what the entries are called, the results of which begin with the given.
+func (b *batch) names(ctx context.Context, done applied, first int, names []string) {
+	switch {
+	case done.results != nil:
+		for i, r := range done.results[first : first+len(names)] {
+			names[i] = path.Base(r.Path)
+		}
+	case b.o.delay > 0 && b.o.token == nil:
+		for i, op := range b.creates {
+			names[i] = path.Base(op.Path)
+		}
+	case b.o.delay > 0:
+		copy(names, b.p.laterNames(ctx, b.creates))
+	default:
+		copy(names, b.p.namesOf(ctx, done.revision, b.creates))
+	}
+}
+
+// namesOf returns the names of the entries that the commit of a revision created by
+// ops, or nothing if not all of them are there any more. The put is done, so no
+// trouble with that is an error. Puts of others may have travelled with it, and are
+// told apart by their values: where all bytes are equal it can be the name of one of
+// those.
+func (p *place) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
 	for pause := newPause(); ; {
 		s, err := p.session(ctx)
 		var l coord.List
 		if err == nil {
-			l, err = s.List(ctx, p.entries, coord.ListOptions{Born: revision})
+			l, err = s.List(ctx, p.entries, coord.ListOptions{Born: revision, Values: true})
 		}
 		if err == nil {
-			if names := p.entryNames(l.Nodes); len(names) == n {
-				return names
-			}
-			return nil
+			return p.namesAmong(l.Nodes, ops)
 		}
 		if !p.again(ctx, err, pause) {
 			return nil
 		}
 	}
+}
+
+// namesAmong finds what ops created among the nodes, which stand in the order in which
+// the service named them.
+func (p *place) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
+	ours := make(map[string]bool, len(ops))
+	for _, op := range ops {
+		ours[string(op.Value)] = true
+	}
+	var own []coord.Node
+	for _, n := range nodes {
+		if strings.HasPrefix(n.Path, ops[0].Path) && ours[string(n.Value)] {
+			own = append(own, n)
+		}
+	}
+	if len(own) != len(ops) {
+		return nil
+	}
+	for i, n := range own {
+		if !bytes.Equal(n.Value, ops[i].Value) {
+			return nil
+		}
+	}
+	return p.entryNames(own)
 }
 
 // fits refuses, before anything is sent, what is too much for one commit, and what
@@ -124,7 +146,10 @@ func (p *place) claimable(s coord.Session, ops []coord.Op) error {
 	wrapped.ValueBytes -= deadHeaders
 	wrapped.CommitBytes -= deadHeaders
 	for _, op := range ops {
-		name := path.Base(op.Path) + longestSequence
+		if op.Kind == coord.KindCreate && !p.isLater(path.Base(op.Path)) {
+			continue // a key
+		}
+		name := priority.Prefix(priority.Max) + longestSequence
 		claim := []coord.Op{
 			coord.Touch(path.Join(p.entries, name), op.Value, 1),
 			coord.CreateEphemeral(path.Join(p.taken, name), make([]byte, 32)),

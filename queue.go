@@ -18,16 +18,15 @@ import (
 type Queue struct {
 	*place
 	skip *skipped
-	view view
-	turn chan struct{} // holds one while somebody searches with the view
+	view *view
 }
 
 // NewQueue returns a handle to the simple queue of that name. Nothing is
 // contacted or created; a name that [CheckName] refuses is reported by every
 // method. A queue nobody wrote to is an empty queue.
 func NewQueue(c coord.Coordinator, name string, opts ...Option) *Queue {
-	q := &Queue{place: newPlace(c, name, true, opts), skip: newSkipped(), turn: make(chan struct{}, 1)}
-	q.view = view{place: q.place, skip: q.skip}
+	q := &Queue{place: newPlace(c, name, true, opts), skip: newSkipped()}
+	q.view = newView(q.place, q.skip, nil)
 	return q
 }
 
@@ -56,31 +55,66 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 	}
 	bound, cancel := q.bound(ctx)
 	defer cancel()
-	var e Entry
-	var err error
-	select {
-	case q.turn <- struct{}{}:
-		err = q.view.find(bound, func(ctx context.Context, s coord.Session, name string) (err error) {
-			e, err = q.remove(ctx, s, name)
-			return err
-		})
-		<-q.turn
-	case <-bound.Done():
-		err = bound.Err()
-	}
+	e, err := q.take(bound)
 	if err != nil {
 		err = fmt.Errorf("get from %s: %w", q.root, q.ended(ctx, err))
 	}
 	return e, err
 }
 
+// take removes the first entry that can be removed, waiting for one.
+func (q *Queue) take(ctx context.Context) (Entry, error) {
+	for pause := newPause(); ; {
+		c, err := q.view.choose(ctx, 1, true)
+		if err != nil {
+			return Entry{}, err
+		}
+		e, err := q.remove(ctx, c.names[0], c.nodes[0])
+		switch {
+		case err == nil:
+			q.view.aside.put(e.Name, removed)
+		case errors.Is(err, errGone):
+			q.view.aside.put(c.names[0], lost)
+		}
+		q.view.claims.end(c.names[0])
+		c.done()
+		if err == nil || !errors.Is(err, errGone) && !lostBefore(err) {
+			if err != nil {
+				q.skip.signal() // it is still there, and nothing else will say so
+				if q.view.patient(ctx, err, pause) {
+					continue
+				}
+			}
+			return e, err
+		}
+		if lostBefore(err) {
+			q.session(ctx) // what is wrong with it the next choice will tell
+		}
+	}
+}
+
 // TryGet is Get without the waiting, as kazoo's get: [ErrEmpty] when there was an
 // instant during the call at which nothing was there.
 func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	var e Entry
-	err := q.seize(ctx, q.skip, 1, func(ctx context.Context, s coord.Session, name string) (err error) {
-		e, err = q.remove(ctx, s, name)
-		return err
+	err := q.seize(ctx, q.skip, 1, func(ctx context.Context, s coord.Session, names []string) (int, error) {
+		for _, name := range names {
+			nodes, err := s.Read(ctx, path.Join(q.entries, name))
+			if err != nil {
+				return 0, fmt.Errorf("read %s: %w", name, err)
+			}
+			if nodes[0].Path == "" {
+				continue
+			}
+			if e, err = q.remove(ctx, name, nodes[0]); errors.Is(err, errGone) {
+				continue
+			}
+			if err != nil {
+				return 0, err
+			}
+			return 1, nil
+		}
+		return 0, nil
 	})
 	if err != nil {
 		err = fmt.Errorf("get from %s: %w", q.root, err)
@@ -89,17 +123,10 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 }
 
 // remove takes an entry away, as it was read and in no other state.
-func (q *Queue) remove(ctx context.Context, s coord.Session, name string) (Entry, error) {
-	n, err := s.Get(ctx, path.Join(q.entries, name))
-	if errors.Is(err, coord.ErrNotExist) {
-		return Entry{}, errGone
-	}
-	if err != nil {
-		return Entry{}, fmt.Errorf("read %s: %w", name, err)
-	}
+func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, error) {
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
-	_, err = q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})
+	_, err := q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})
 	switch {
 	case err == nil:
 		return e, nil
@@ -127,9 +154,7 @@ func (q *Queue) Len(ctx context.Context) (n int, err error) {
 // goroutines have ended. A second Close does nothing.
 func (q *Queue) Close() error {
 	q.end()
-	q.turn <- struct{}{} // whoever has it is on the way out
-	q.view.close()
-	<-q.turn
+	q.view.end()
 	q.endClose()
 	return nil
 }

@@ -4,78 +4,153 @@ import (
 	"context"
 	"errors"
 	"path"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/priority"
 )
 
-// headWindow is how many available entries a view wants to know of. More would
-// be stale before they are taken.
+// headWindow is how many available entries a view wants to know of, unless the
+// handle has more than that in hand at a time. More would be stale before they are
+// taken.
 const headWindow = 64
 
 // errGone says that an entry cannot be claimed any more, or not now: somebody
 // else has it. The search goes on.
 var errGone = errors.New("entry is gone")
 
-// view is what a process knows of the head of a queue while it waits there:
-// entries that nobody holds, in take order. It is kept by a standing watch,
-// which begins before the first listing. It belongs to whoever has the turn.
+// view is what a process knows of the head of a queue: entries that nobody holds,
+// in take order, and the values of the first. All takes of a handle choose from it,
+// one after the other; what they chose they claim side by side. It is kept by a
+// standing watch that begins before the first listing: a signal makes it stale, and
+// nothing is chosen from a stale view.
 type view struct {
-	place *place
-	skip  *skipped
+	place   *place
+	skip    *skipped
+	holding *holding // what this handle holds; nil in the plain layout
+	claims  claims
+	aside   aside
+
+	turn chan struct{} // holds one while somebody chooses; what follows is his
 
 	session coord.Session
 	changed <-chan struct{}
 	unwatch context.CancelFunc
+	ahead   ahead
+	members []string // who works on the queue, if this handle is one of them
+	crowd   bool     // the watch is for them too
+	listed  bool     // since the last signal
+	fresh   bool     // the next listing has to be
+	whole   bool     // ready is all there was, not just the head
+	ready   []string // what is left of it
+	doubt   string   // the first whose claim was in doubt when ready was listed, or ""
+	waits   bool     // the last choice ended before an entry that waits for a claim in doubt
+	passed  string   // the head that the last choices left to another
+	since   int64    // the number of the first of them
+	again   int64    // the number of one after that was answered; 0: none yet
+	chosen  int64    // choices so far
 
-	listed bool     // since the last signal
-	whole  bool     // ready is all there was, not just the head
-	ready  []string // what is left of it
+	answered atomic.Int64 // the number of a choice, claimed or not
+
+	mu     sync.Mutex
+	asleep chan struct{} // closed while whoever has the turn waits
 }
 
-// find claims the first available entry, waiting for one. claim returns errGone
-// when it must be another.
-func (v *view) find(ctx context.Context, claim func(context.Context, coord.Session, string) error) error {
-	fresh := v.place.strict
+func newView(p *place, skip *skipped, h *holding) *view {
+	return &view{
+		place: p, skip: skip, holding: h,
+		claims: claims{names: make(map[string]*turns), woke: p.woke},
+		aside:  aside{names: make(map[string]putAside)},
+		ahead:  ahead{nodes: make(map[string]coord.Node)},
+		turn:   make(chan struct{}, 1),
+		asleep: make(chan struct{}),
+	}
+}
+
+// choice is what a take may claim now: no other take of the handle will try.
+type choice struct {
+	session coord.Session
+	nodes   []coord.Node // as they were read
+	names   []string
+	number  int64
+	done    func() // to be called when they are claimed, or are not
+}
+
+// choose picks up to n entries, waiting for the first if it has to and may.
+func (v *view) choose(ctx context.Context, n int, wait bool) (choice, error) {
+	if !v.enter(ctx, wait) {
+		return choice{}, ctx.Err()
+	}
+	leave := sync.OnceFunc(func() { <-v.turn })
 	for pause := newPause(); ; {
-		if err := v.open(ctx); err != nil {
-			return err
+		v.fresh = v.fresh || v.place.strict
+		err := v.look(ctx, n)
+		var c choice
+		if err == nil {
+			c, err = v.pick(ctx, n)
 		}
-		if v.place.strict {
-			v.listed = false
-		}
-		if v.stale() {
-			err := v.list(ctx, fresh)
-			if lostBefore(err) || v.patient(ctx, err, pause) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-		}
-		name, ok := v.next()
 		switch {
-		case ok:
-			err := claim(ctx, v.session, name)
-			if errors.Is(err, errGone) || lostBefore(err) {
-				continue
+		case lostBefore(err), v.patient(ctx, err, pause):
+			continue
+		case err != nil:
+			leave()
+			return choice{}, err
+		case len(c.names) > 0:
+			// To the letter, nothing is chosen before this is claimed.
+			c.done = func() {
+				v.answered.Store(c.number)
+				leave()
 			}
-			if err != nil {
-				v.listed = false // it is still there, and no signal will say so
+			if !v.place.strict {
+				leave()
 			}
-			if v.patient(ctx, err, pause) {
-				continue
-			}
-			return err
-		case !v.whole:
+			return c, nil
+		case len(v.ready) > 0: // some of it was gone
+		case v.aside.lost(), !v.whole && !v.waits:
 			// All of the head went to others: the next look must show that.
-			v.listed, fresh = false, true
+			v.listed, v.fresh = false, true
+		case !wait:
+			leave()
+			return choice{}, nil
 		default:
-			fresh = v.place.strict
-			v.wait(ctx)
+			v.sleep(ctx)
 		}
 	}
+}
+
+// enter waits for the turn. Who does not want to wait for entries does not wait for
+// one who does, either.
+func (v *view) enter(ctx context.Context, wait bool) bool {
+	v.mu.Lock()
+	asleep := v.asleep
+	v.mu.Unlock()
+	if wait {
+		asleep = nil
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case v.turn <- struct{}{}:
+		return true
+	default:
+	}
+	entered := false
+	select {
+	case v.turn <- struct{}{}:
+		entered = true
+	case <-asleep:
+	case <-ctx.Done():
+	}
+	v.place.woke(ctx)
+	if entered && ctx.Err() != nil {
+		<-v.turn
+		return false
+	}
+	return entered
 }
 
 // patient waits a little if the service asks to come again later.
@@ -83,17 +158,36 @@ func (v *view) patient(ctx context.Context, err error, pause *pause) bool {
 	return errors.Is(err, coord.ErrBusy) && !errors.Is(err, ErrUnknown) && pause.wait(ctx, nil) == nil
 }
 
+// look brings the view up to date with every signal that has arrived.
+func (v *view) look(ctx context.Context, n int) error {
+	if err := v.open(ctx); err != nil {
+		return err
+	}
+	if stale := v.stale(); stale || v.place.strict {
+		return v.list(ctx, n)
+	}
+	return nil
+}
+
 // open subscribes in the live session, before anything is listed in it.
 func (v *view) open(ctx context.Context) error {
 	s, err := v.place.session(ctx)
-	if err != nil || s == v.session {
+	if err != nil {
 		return err
+	}
+	v.place.registerAgain(ctx, s)
+	crowd := v.place.registered(s)
+	if s == v.session && crowd == v.crowd {
+		return nil
 	}
 	v.close()
 	watching, unwatch := context.WithCancel(context.Background())
 	dirs := []string{v.place.entries}
 	if v.place.taken != "" {
 		dirs = append(dirs, v.place.taken)
+	}
+	if crowd {
+		dirs = append(dirs, path.Join(v.place.root, dirWorkers))
 	}
 	stop := context.AfterFunc(ctx, unwatch) // ctx bounds the call, not the watch
 	changed, err := s.Watch(watching, dirs...)
@@ -107,8 +201,16 @@ func (v *view) open(ctx context.Context) error {
 		}
 		return err
 	}
-	v.session, v.changed, v.unwatch = s, changed, unwatch
+	v.session, v.changed, v.unwatch, v.crowd = s, changed, unwatch, crowd
+	v.aside.clear()
 	return nil
+}
+
+// end is the handle's end: whoever has the turn is on the way out.
+func (v *view) end() {
+	v.turn <- struct{}{}
+	v.close()
+	<-v.turn
 }
 
 // close ends the watch.
@@ -117,44 +219,69 @@ func (v *view) close() {
 		v.unwatch()
 	}
 	v.session, v.changed, v.unwatch = nil, nil, nil
-	v.listed, v.ready = false, nil
+	v.listed, v.ready, v.members = false, nil, nil
+	clear(v.ahead.nodes)
 }
 
-// stale says that the listing must be made anew.
+// stale says that the listing must be made anew. It answers whatever was signalled
+// until then.
 func (v *view) stale() bool {
 	select {
 	case <-v.changed:
 		v.listed = false
 	default:
 	}
+	select {
+	case <-v.skip.changed:
+		v.listed = false
+	default:
+	}
 	return !v.listed
 }
 
-func (v *view) list(ctx context.Context, fresh bool) error {
-	a, err := v.place.available(ctx, v.session, headWindow+v.skip.len(), fresh)
+// list makes the listing anew: so much of the head that n entries can be chosen from
+// it whatever this handle does with others at the same time.
+func (v *view) list(ctx context.Context, n int) error {
+	fresh := v.fresh
+	doubt := v.claims.firstInDoubt() // its end signals, and what is listed below may be older
+	want := max(headWindow, 2*min(n, mostSeized)) + v.skip.len() + v.claims.len() + v.aside.len() + 2*v.holding.len()
+	a, err := v.place.available(ctx, v.session, want, seen(fresh))
 	if err != nil {
 		return err
 	}
-	v.ready, v.whole, v.listed = a.names, a.whole, true
+	if v.crowd {
+		if v.members, err = v.place.members(ctx, v.session); err != nil {
+			return err
+		}
+	}
+	v.aside.settle(&a, fresh)
+	v.ahead.settle(&a)
+	v.ready, v.whole, v.listed, v.fresh, v.doubt = a.names, a.whole, true, false, doubt
 	return nil
 }
 
-// next takes the first entry that this process does not leave alone.
-func (v *view) next() (string, bool) {
-	for len(v.ready) > 0 {
-		name := v.ready[0]
-		v.ready = v.ready[1:]
-		if !v.skip.has(name) {
-			return name, true
-		}
-	}
-	return "", false
+// seen is how a view lists: what the signals announced, which costs no request
+// where the driver follows them, or fresh.
+func seen(fresh bool) coord.ListOptions {
+	return coord.ListOptions{Fresh: fresh, Seen: !fresh}
 }
 
-// wait returns when there may be something new: what, the caller finds out.
-func (v *view) wait(ctx context.Context) {
+// sleep returns when there may be something new: what, the caller finds out.
+func (v *view) sleep(ctx context.Context) {
+	v.mu.Lock()
+	close(v.asleep)
+	v.mu.Unlock()
+	defer func() {
+		v.mu.Lock()
+		v.asleep = make(chan struct{})
+		v.mu.Unlock()
+	}()
 	var due <-chan time.Time
-	if at, ok := v.skip.next(); ok {
+	at, ok := v.skip.next()
+	if claimed, some := v.aside.due(); some && (!ok || claimed.Before(at)) {
+		at, ok = claimed, true
+	}
+	if ok {
 		t := time.NewTimer(time.Until(at))
 		defer t.Stop()
 		due = t.C
@@ -168,12 +295,7 @@ func (v *view) wait(ctx context.Context) {
 		// Something else is left alone now, or not any more.
 		v.listed = false
 	case <-due:
-	}
-	// One look answers them all, whichever woke us.
-	select {
-	case <-v.skip.changed:
 		v.listed = false
-	default:
 	}
 	if v.skip.prune() {
 		v.listed = false
@@ -182,42 +304,56 @@ func (v *view) wait(ctx context.Context) {
 
 // available is the head of a queue at some instant.
 type available struct {
-	names []string
+	names []string // what nobody holds, in take order
+	locks map[string]bool
+	last  string // the last name that was looked at
 	whole bool   // nothing available is missing
 	stamp uint64 // of the locks, read before the entries
 }
+
+// has says what the listing has to say of an entry: that it is there and free, or
+// that it is there and locked.
+func (a *available) has(name string) (free, locked bool) {
+	_, free = slices.BinarySearch(a.names, name)
+	return free, a.locks[name]
+}
+
+// covers says that the entry would have been listed.
+func (a *available) covers(name string) bool { return a.whole || name <= a.last }
 
 // available lists entries that nobody holds: at least want of them if there are
 // as many, in take order. Locks are read before entries, so that an entry whose
 // lock was given back in between is missed rather than one that is held be
 // offered; the signal of that change makes the caller look again.
-func (p *place) available(ctx context.Context, s coord.Session, want int, fresh bool) (available, error) {
-	locks := make(map[string]bool)
+func (p *place) available(ctx context.Context, s coord.Session, want int, o coord.ListOptions) (available, error) {
 	var a available
 	if p.taken != "" {
-		l, err := s.List(ctx, p.taken, coord.ListOptions{Fresh: fresh})
+		l, err := s.List(ctx, p.taken, o)
 		if err != nil {
 			return a, err
 		}
+		a.locks = make(map[string]bool, len(l.Nodes))
 		for _, n := range l.Nodes {
-			locks[path.Base(n.Path)] = true
+			a.locks[path.Base(n.Path)] = true
 		}
 		a.stamp = l.Stamp
 	}
 	// Foreign nodes, however many, are passed over where no entry can stand among them.
 	after, more := priority.Beyond("")
-	for limit := want + len(locks); ; limit *= 2 {
-		l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: limit, Fresh: fresh})
+	for limit := want + len(a.locks); ; limit *= 2 {
+		o.After, o.Limit = after, limit
+		l, err := s.List(ctx, p.entries, o)
 		if err != nil {
 			return a, err
 		}
 		for _, name := range p.entryNames(l.Nodes) {
-			if !locks[name] {
+			if !a.locks[name] {
 				a.names = append(a.names, name)
 			}
 		}
 		if l.More {
 			after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
+			a.last = after
 			if _, entry := priority.Parse(after); !entry {
 				after, more = priority.Beyond(after)
 			}
@@ -226,58 +362,4 @@ func (p *place) available(ctx context.Context, s coord.Session, want int, fresh 
 			return a, nil
 		}
 	}
-}
-
-// mostSeized leaves room for what is added to a number of entries to look for.
-const mostSeized = 1 << 28
-
-// seize is one attempt to claim without waiting: it tries what is there until a
-// claim succeeds, and says ErrEmpty only when there was an instant during the
-// call at which nothing was available. Up to n entries are claimed.
-func (p *place) seize(ctx context.Context, skip *skipped, n int, claim func(context.Context, coord.Session, string) error) error {
-	n = min(n, mostSeized)
-	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		got := 0
-		for pause := newPause(); ; {
-			a, err := p.available(ctx, s, n+skip.len(), true)
-			tried := 0
-			for i := 0; err == nil && i < len(a.names) && got < n; i++ {
-				if skip.has(a.names[i]) {
-					continue
-				}
-				tried++
-				if err = claim(ctx, s, a.names[i]); err == nil {
-					got++
-				} else if errors.Is(err, errGone) {
-					err = nil
-				}
-			}
-			switch {
-			case got > 0:
-				return nil // what went wrong after the first will show again
-			case err != nil:
-				return err
-			case tried > 0, !a.whole:
-				// Others were faster, or more is left alone than was when the
-				// listing began.
-				if err := pause.wait(ctx, nil); err != nil {
-					return err
-				}
-				continue
-			}
-			if p.taken == "" {
-				return ErrEmpty
-			}
-			// An entry that was released after the locks were read and claimed
-			// before the entries were would make "empty" a lie: it is true if
-			// the same locks stood all the time in between.
-			l, err := s.List(ctx, p.taken, coord.ListOptions{Fresh: true})
-			if err != nil {
-				return err
-			}
-			if l.Stamp == a.stamp {
-				return ErrEmpty
-			}
-		}
-	})
 }

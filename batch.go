@@ -1,0 +1,180 @@
+package zkq
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
+)
+
+// batch is what one put writes to one queue.
+type batch struct {
+	p       *place
+	o       putOptions
+	largest int        // value, in bytes
+	creates []coord.Op // one for each value
+	removed int        // entries of this queue that go in the same commit
+	more    int        // entries that others of the same commit put into this queue
+	counted bool       // another batch counts these
+	key     string     // the node of the key, where it is unique
+	count   string     // the node that guards an exact bound
+}
+
+// batch makes the ops of a put, of copies of the values: a commit that got no answer may
+// be sent when the caller has gone on.
+func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
+	if p.invalid != nil {
+		return nil, p.invalid
+	}
+	b := &batch{p: p, o: o, count: path.Join(p.root, nodeCount)}
+	if p.taken == "" && (o.delay > 0 || o.ttl > 0 || o.unique != nil || o.wait > 0) {
+		return nil, fmt.Errorf("a plain queue has no delays, times to live, unique keys or bounds: %w", ErrInvalid)
+	}
+	h, err := o.headers()
+	if err != nil {
+		return nil, err
+	}
+	if o.unique != nil {
+		if len(values) > 1 {
+			return nil, fmt.Errorf("%d entries of one unique key: %w", len(values), ErrInvalid)
+		}
+		b.key = p.uniquePath(h.Unique)
+	}
+	create, err := p.creator(o)
+	if err != nil {
+		return nil, err
+	}
+	for i, value := range values {
+		if len(value) > MaxValue {
+			return nil, fmt.Errorf("value %d of %d: %w", i+1, len(values),
+				&coord.LimitError{What: "value", Unit: "bytes", Size: len(value), Limit: MaxValue})
+		}
+		b.largest = max(b.largest, len(value))
+		b.creates = append(b.creates, create(i, h.seal(bytes.Clone(value))))
+	}
+	return b, nil
+}
+
+// creator makes the op of a value.
+func (p *place) creator(o putOptions) (func(i int, value []byte) coord.Op, error) {
+	if o.delay <= 0 {
+		prefix := path.Join(p.entries, priority.Prefix(o.priority))
+		return func(_ int, value []byte) coord.Op { return coord.CreateSequential(prefix, value) }, nil
+	}
+	due, err := dueIn(o.delay)
+	if err != nil {
+		return nil, err
+	}
+	id := p.laterID(o.token)
+	return func(i int, value []byte) coord.Op { return p.createLater(o, due, id, i, value) }, nil
+}
+
+// whole are the ops of the put by their size.
+func (b *batch) whole() []coord.Op {
+	ops := b.creates[:len(b.creates):len(b.creates)]
+	if b.key != "" {
+		ops = append(ops, coord.Create(b.key, b.o.unique))
+	}
+	return ops
+}
+
+// beside are the ops that the put needs besides, as the queue stands now.
+func (b *batch) beside(ctx context.Context) ([]coord.Op, error) {
+	p := b.p
+	s, err := p.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkSize(ctx, s, b.largest); err != nil {
+		return nil, err
+	}
+	var ops []coord.Op
+	if !b.counted {
+		ops, err = p.room(ctx, s, len(b.creates)+b.more, b.removed)
+	}
+	if err == nil && b.o.ttl > 0 {
+		err = p.markExpiring(ctx, s)
+	}
+	if b.key != "" {
+		ops = append(ops, coord.Create(b.key, b.o.unique))
+	}
+	return ops, err
+}
+
+// batches are what one commit puts into several queues.
+type batches []*batch
+
+// ops are those of the commit: those that create entries first, in order.
+func (bs batches) ops(ctx context.Context) ([]coord.Op, error) {
+	var ops []coord.Op
+	for _, b := range bs {
+		ops = append(ops, b.creates...)
+	}
+	for _, b := range bs {
+		beside, err := b.beside(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ops = append(ops, beside...)
+	}
+	return ops, nil
+}
+
+// again says whether a put that was refused may be made once more: nil if so.
+func (bs batches) again(ctx context.Context, err error, pause *pause) error {
+	var r *coord.Refusal
+	switch {
+	case lostBefore(err):
+		return ctx.Err()
+	case errors.Is(err, coord.ErrUnknown), !errors.As(err, &r):
+		return err
+	}
+	for _, b := range bs {
+		switch r.Op.Path {
+		case b.count: // somebody else has put
+			b.p.settings.stale()
+			return pause.wait(ctx, nil)
+		case b.key:
+			return b.p.refusedKey(ctx, b.key)
+		}
+	}
+	return err
+}
+
+// apply makes the put of the batches, once. It waits for room where that was asked for.
+func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, error) {
+	w := waitRoom{until: o.until()}
+	defer w.close()
+	for pause := newPause(); ; {
+		var done applied
+		var err error
+		var ops []coord.Op
+		if o.token != nil {
+			done, err = p.onceAs(ctx, *o.token, o.note, bs.ops)
+		} else if ops, err = bs.ops(ctx); err == nil {
+			done, err = p.once(ctx, o.note, ops)
+		}
+		switch {
+		case err == nil:
+			return done, nil
+		case errors.Is(err, ErrFull) && o.wait > 0:
+			full := (*fullError)(nil)
+			errors.As(err, &full)
+			err = w.wait(ctx, full.place, err)
+		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
+			err = pause.wait(ctx, nil)
+		default:
+			err = bs.again(ctx, err, pause)
+		}
+		if lostBefore(err) {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return applied{}, err
+		}
+	}
+}

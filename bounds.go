@@ -1,0 +1,157 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// An exact bound is kept by the putters alone. Each reads the fence of <q>/count, counts
+// the entries, and writes that node at the fence in the commit that puts: whoever else put
+// in between has moved the fence, and the commit is refused. Who changes the bound writes
+// it too, so the bound is read behind the fence. Those who finish only make the
+// number smaller, so they need not say so, and a finish costs nothing more. The number in
+// the node is what the last putter made it, for people.
+
+// fullError is an ErrFull.
+type fullError struct {
+	place     *place
+	have, max int
+}
+
+func (e *fullError) Error() string {
+	return fmt.Sprintf("%v: it holds %d entries, and takes %d", ErrFull, e.have, e.max)
+}
+
+func (e *fullError) Is(target error) bool { return target == ErrFull }
+
+// room are the ops that a put of n more entries needs, or [ErrFull]. removed says how many
+// go in the same commit.
+func (p *place) room(ctx context.Context, s coord.Session, n, removed int) ([]coord.Op, error) {
+	c, err := p.config(ctx, s)
+	if err != nil || c.MaxEntries == 0 {
+		return nil, err
+	}
+	var guard coord.Op
+	if !c.Approximate {
+		guard = coord.Create(path.Join(p.root, nodeCount), nil)
+		at, err := s.Get(ctx, guard.Path)
+		if err == nil {
+			guard = coord.Set(at.Path, nil, at.Fence)
+		} else if !errors.Is(err, coord.ErrNotExist) {
+			return nil, err
+		}
+		// Whoever changes the bound writes the count too: what is read behind it holds
+		// as long as the count stands.
+		if c, err = p.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {
+			return nil, err
+		}
+	}
+	have, err := p.countBound(ctx, s)
+	if err == nil && have-removed+n > c.MaxEntries && c.Expires {
+		if err = p.removeExpired(ctx, s); err == nil {
+			have, err = p.countBound(ctx, s)
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case have-removed+n > c.MaxEntries:
+		return nil, &fullError{p, have, c.MaxEntries}
+	case c.Approximate:
+		return nil, nil
+	}
+	guard.Value = strconv.AppendInt(nil, int64(have-removed+n), 10)
+	return []coord.Op{guard}, nil
+}
+
+// countBound counts what a bound counts. What is delayed is counted first: one that
+// becomes an entry meanwhile is counted twice rather than not at all. That may refuse a
+// put, so it is made sure.
+func (p *place) countBound(ctx context.Context, s coord.Session) (int, error) {
+	for {
+		later := 0
+		before, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{Fresh: true})
+		if err != nil {
+			return 0, err
+		}
+		for _, n := range before.Nodes {
+			if p.isLater(path.Base(n.Path)) {
+				later++
+			}
+		}
+		entries, err := s.Count(ctx, p.entries)
+		if err != nil || later == 0 {
+			return entries, err
+		}
+		after, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{Fresh: true})
+		if err != nil || after.Stamp == before.Stamp {
+			return entries + later, err
+		}
+	}
+}
+
+// checkSize refuses a value that is too large for the queue.
+func (p *place) checkSize(ctx context.Context, s coord.Session, size int) error {
+	c, err := p.config(ctx, s)
+	if err == nil && c.MaxSize > 0 && size > c.MaxSize {
+		return &coord.LimitError{What: "value", Unit: "bytes", Size: size, Limit: c.MaxSize}
+	}
+	return err
+}
+
+// waitRoom waits for room until a time: it subscribes before the put looks again. nil
+// means that there may be some.
+type waitRoom struct {
+	until   time.Time
+	place   *place
+	session coord.Session
+	changed <-chan struct{}
+	stop    context.CancelFunc
+}
+
+// wait returns full when the time is over.
+func (w *waitRoom) wait(ctx context.Context, p *place, full error) error {
+	s, err := p.session(ctx)
+	if err != nil {
+		return err
+	}
+	p.settings.stale() // the bound may be another now
+	if s != w.session || p != w.place {
+		w.close()
+		watching, stop := context.WithCancel(ctx)
+		changed, err := s.Watch(watching, p.entries, path.Join(p.root, dirDelayed), path.Join(p.root, dirWorkers))
+		if err != nil {
+			stop()
+			return err
+		}
+		w.place, w.session, w.changed, w.stop = p, s, changed, stop
+		return nil
+	}
+	t := time.NewTimer(time.Until(w.until))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-s.Done():
+	case <-w.changed:
+	case <-t.C:
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case !time.Now().Before(w.until):
+		return full
+	}
+	return nil
+}
+
+func (w *waitRoom) close() {
+	if w.stop != nil {
+		w.stop()
+	}
+}

@@ -1,0 +1,407 @@
+package zkq
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// QueueConfig is what is stored with a queue, for all who use it.
+type QueueConfig struct {
+	// MaxEntries bounds the entries that are ready, held or delayed; 0 is no bound.
+	MaxEntries int
+	// MaxSize bounds each value, in bytes; 0 is no bound but [MaxValue].
+	MaxSize int
+	// Approximate lets puts that happen at once each count for itself: they may
+	// exceed MaxEntries, by no more than they put. An exact bound is never exceeded
+	// by handles that know that there is one, and lets one put through at a time.
+	Approximate bool
+	// Paused says that nothing is handed out: see [LockingQueue.Pause].
+	Paused bool
+}
+
+// config is the node <q>/config. Fields that this version does not know are kept.
+type config struct {
+	MaxEntries  int  `json:"max_entries,omitempty"`
+	MaxSize     int  `json:"max_size,omitempty"`
+	Approximate bool `json:"approximate,omitempty"`
+	Paused      bool `json:"paused,omitempty"`
+	Expires     bool `json:"ttl,omitempty"` // some entries may have a time to live
+
+	fields map[string]json.RawMessage
+	path   string
+	fence  coord.Fence
+	there  bool
+}
+
+func (c config) public() QueueConfig {
+	return QueueConfig{c.MaxEntries, c.MaxSize, c.Approximate, c.Paused}
+}
+
+// configAge is how old the configuration may be that a put goes by.
+const configAge = 10 * time.Second
+
+// settings are what a handle knows of its queue's configuration.
+type settings struct {
+	mu      sync.Mutex
+	session coord.Session // it was read in this one; nil: it must be read again
+	at      time.Time
+	now     config
+	reads   int  // begun so far
+	since   int  // the number of the last that may be out of date
+	kept    bool // somebody watches, so that it is never old
+	taking  bool // it is read before anything else in a session
+	reading shared
+	changed chan struct{} // closed when it has changed
+	pauses  map[int]func()
+	waiters int
+}
+
+// readConfig reads the configuration; there is none in a plain queue.
+func (p *place) readConfig(ctx context.Context, s coord.Session) (config, error) {
+	c := config{path: path.Join(p.root, nodeConfig)}
+	if p.taken == "" {
+		return c, nil
+	}
+	n, err := s.Get(ctx, c.path)
+	if errors.Is(err, coord.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read the configuration: %w", err)
+	}
+	c.fence, c.there = n.Fence, true
+	if len(bytes.TrimSpace(n.Value)) == 0 {
+		return c, nil
+	}
+	if json.Unmarshal(n.Value, &c.fields) == nil && json.Unmarshal(n.Value, &c) == nil && c.MaxEntries >= 0 && c.MaxSize >= 0 {
+		return c, nil
+	}
+	return c, fmt.Errorf("%s holds %.60q, which is no configuration of this version: %w", c.path, n.Value, coord.ErrFormat)
+}
+
+// config is what was read of the configuration: in this session, and not too long ago.
+func (p *place) config(ctx context.Context, s coord.Session) (config, error) {
+	if p.taken == "" {
+		return config{}, nil
+	}
+	var now config
+	err := p.heardConfig(ctx, s, func(st *settings) bool {
+		now = st.now
+		return st.session == s && (st.kept || time.Since(st.at) < configAge)
+	})
+	return now, err
+}
+
+// heardConfig reads it until what is known will do.
+func (p *place) heardConfig(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
+	st := &p.settings
+	return st.reading.until(ctx, p.woke, func() bool {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		return enough(st)
+	}, func() error {
+		_, err := p.refreshConfig(ctx, s)
+		return err
+	})
+}
+
+// refreshConfig reads it, and wakes those who wait for a change of it. An answer that
+// comes after that to a later read is not taken for news.
+func (p *place) refreshConfig(ctx context.Context, s coord.Session) (config, error) {
+	for {
+		n, at := p.settings.begin(), time.Now()
+		c, err := p.readConfig(ctx, s)
+		if err != nil || p.settings.heard(s, n, at, c) {
+			return c, err
+		}
+	}
+}
+
+// begin numbers a read.
+func (st *settings) begin() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.reads++
+	return st.reads
+}
+
+// heard takes up what a read that began at a time said, unless it may be out of date.
+func (st *settings) heard(s coord.Session, n int, at time.Time, c config) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if n <= st.since {
+		return false
+	}
+	if st.changed != nil && st.now.public() != c.public() {
+		close(st.changed)
+		st.changed = nil
+	}
+	st.session, st.at, st.now, st.since = s, at, c, n
+	if c.Paused {
+		for _, f := range st.pauses { // each ends a take of its own
+			f()
+		}
+	}
+	return true
+}
+
+// atPause has f called when it is heard that the queue is paused, until the result is.
+func (st *settings) atPause(f func()) (end func()) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.pauses == nil {
+		st.pauses = make(map[int]func())
+	}
+	st.waiters++
+	n := st.waiters
+	st.pauses[n] = f
+	return func() {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		delete(st.pauses, n)
+	}
+}
+
+// follow reads the configuration in a new session of a handle that takes: what was paused
+// while the last one was lost is not handed out in this one.
+func (p *place) follow(ctx context.Context, s coord.Session) error {
+	err := p.heardConfig(ctx, s, func(st *settings) bool { return !st.taking || st.session == s })
+	if errors.Is(err, coord.ErrFormat) {
+		return nil // who needs it will hear of that
+	}
+	return err
+}
+
+// take says that the handle takes. What it heard before, and nobody watched, it does not
+// go by.
+func (st *settings) take() {
+	st.mu.Lock()
+	first := !st.taking
+	st.taking = true
+	st.mu.Unlock()
+	if first {
+		st.look()
+	}
+}
+
+// look has the configuration read again before it is used, unless somebody watches.
+func (st *settings) look() {
+	st.mu.Lock()
+	kept := st.kept
+	st.mu.Unlock()
+	if !kept {
+		st.stale()
+	}
+}
+
+// stale has the configuration read again before it is used.
+func (st *settings) stale() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.session, st.since = nil, st.reads
+}
+
+// keep says whether somebody watches for changes.
+func (st *settings) keep(yes bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.kept = yes
+}
+
+// next is closed when the configuration is another.
+func (st *settings) next() <-chan struct{} {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.changed == nil {
+		st.changed = make(chan struct{})
+	}
+	return st.changed
+}
+
+// value is what to write.
+func (c config) value() ([]byte, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	var own map[string]json.RawMessage
+	if err := json.Unmarshal(text, &own); err != nil {
+		return nil, err
+	}
+	all := map[string]json.RawMessage{"layout": json.RawMessage(`"locking"`)}
+	for name, v := range c.fields {
+		all[name] = v
+	}
+	for _, name := range []string{"max_entries", "max_size", "approximate", "paused", "ttl"} {
+		delete(all, name)
+		if v, ok := own[name]; ok {
+			all[name] = v
+		}
+	}
+	return json.Marshal(all)
+}
+
+// changeConfig changes the configuration in one commit, and again if somebody else has:
+// change says what it is to be, and errDone that it is so. Handles that wait hear of it at
+// once: no watch tells that a node was written, so one is created among the workers.
+func (p *place) changeConfig(ctx context.Context, change func(*config) error) error {
+	unknown := false // an attempt was not answered, in this session or an earlier one
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		var news []string // of attempts without an answer
+		defer func() { p.dropNews(ctx, s, news) }()
+		for pause := newPause(); ; {
+			c, err := p.readConfig(ctx, s)
+			if err != nil {
+				return err
+			}
+			if err := change(&c); err != nil {
+				if errors.Is(err, errDone) {
+					p.settings.stale()
+					return nil
+				}
+				return err
+			}
+			sum := sha256.Sum256([]byte("news " + p.lanes.id()))
+			node := path.Join(p.root, dirWorkers, hex.EncodeToString(sum[:16]))
+			err = p.writeConfig(ctx, s, c, node)
+			if err == nil || errors.Is(err, coord.ErrUnknown) {
+				news = append(news, node)
+			}
+			if err == nil {
+				p.settings.stale()
+				return nil
+			}
+			if !refused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
+				return err
+			}
+			unknown = unknown || errors.Is(err, coord.ErrUnknown)
+			if err := pause.wait(ctx, s.Done()); err != nil {
+				return err
+			}
+		}
+	})
+	if unknown {
+		return stillUnknown(err)
+	}
+	return err
+}
+
+// errDone says that the configuration is what it is to be.
+var errDone = errors.New("done")
+
+// dropNews removes what woke those who wait, or leaves it to the session.
+func (p *place) dropNews(ctx context.Context, s coord.Session, news []string) {
+	for _, node := range news {
+		if n, err := s.Get(ctx, node); err == nil {
+			s.Commit(ctx, coord.Delete(n.Path, n.Fence))
+		}
+	}
+}
+
+func (p *place) writeConfig(ctx context.Context, s coord.Session, c config, news string) error {
+	value, err := c.value()
+	if err != nil {
+		return err
+	}
+	ops := []coord.Op{coord.Create(c.path, value)}
+	if c.there {
+		ops[0] = coord.Set(c.path, value, c.fence)
+	}
+	ops = append(ops, coord.CreateEphemeral(news, []byte{}))
+	// Whoever is about to put by the old bounds is refused.
+	n, err := s.Get(ctx, path.Join(p.root, nodeCount))
+	switch {
+	case err == nil:
+		ops = append(ops, coord.Touch(n.Path, n.Value, n.Fence))
+	case errors.Is(err, coord.ErrNotExist) && c.MaxEntries > 0 && !c.Approximate:
+		ops = append(ops, coord.Create(path.Join(p.root, nodeCount), []byte{}))
+	case !errors.Is(err, coord.ErrNotExist):
+		return err
+	}
+	_, err = s.Commit(ctx, ops...)
+	return err
+}
+
+// Create stores a configuration with the queue, before or after its first entry. It is no
+// error where the same stands already; where another does, the error is a
+// [*ConfigError] and that stands. What a handle has heard of it before, it goes by for
+// some seconds. The queue stays paused if it is.
+func (q *LockingQueue) Create(ctx context.Context, c QueueConfig) error {
+	return q.configure(ctx, "create", c, false)
+}
+
+// Configure is Create, but puts the configuration in the place of another. After an
+// [ErrUnknown] of either it may stand, or may still.
+func (q *LockingQueue) Configure(ctx context.Context, c QueueConfig) error {
+	return q.configure(ctx, "configure", c, true)
+}
+
+func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConfig, replace bool) error {
+	if want.MaxEntries < 0 || want.MaxSize < 0 || want.MaxSize > MaxValue {
+		return fmt.Errorf("%s %s: at most %d entries of at most %d bytes: allowed are 0 and more, and %d bytes: %w",
+			act, q.root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
+	}
+	err := q.changeConfig(ctx, func(c *config) error {
+		have := c.public()
+		have.Paused = want.Paused
+		switch {
+		case have == want && c.there && (c.Paused || !want.Paused):
+			return errDone
+		case have != want && have != (QueueConfig{Paused: want.Paused}) && !replace:
+			return &ConfigError{Want: want, Have: c.public()}
+		}
+		c.MaxEntries, c.MaxSize, c.Approximate, c.Paused = want.MaxEntries, want.MaxSize, want.Approximate, c.Paused || want.Paused
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", act, q.root, err)
+	}
+	return nil
+}
+
+// Config returns what is stored with the queue, the zero value if nothing is.
+func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
+	var c config
+	err := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		c, err = q.refreshConfig(ctx, s)
+		return err
+	})
+	if err != nil {
+		return QueueConfig{}, fmt.Errorf("configuration of %s: %w", q.root, err)
+	}
+	return c.public(), nil
+}
+
+// ConfigError is an [ErrConfig]: the queue has another configuration than was asked for.
+type ConfigError struct{ Want, Have QueueConfig }
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("%v: it has %v, and not %v", ErrConfig, e.Have, e.Want)
+}
+
+// Is reports that a ConfigError is [ErrConfig].
+func (e *ConfigError) Is(target error) bool { return target == ErrConfig }
+
+func (c QueueConfig) String() string {
+	bound := func(n int, of string) string {
+		if n == 0 {
+			return "any " + of
+		}
+		return fmt.Sprintf("at most %d %s", n, of)
+	}
+	text := bound(c.MaxEntries, "entries") + " of " + bound(c.MaxSize, "bytes")
+	if c.Approximate {
+		text += ", approximately"
+	}
+	return text
+}

@@ -1,0 +1,126 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/lock"
+	"github.com/zkq/zkq/priority"
+)
+
+// An entry that is put aside stays where it is, under a persistent lock that says when
+// it is due. Beside the entries stands an index of these, in the order in which they
+// fall due: <due ms, 13 digits>-<entry name>, without data. Lock and index come in one
+// commit, and go in one.
+
+// delayed is what a name in the index says.
+type delayed struct {
+	due      time.Time
+	entry    string // its name among the entries; "" of a delayed put
+	priority int    // of a delayed put
+}
+
+// lastDue is what 13 digits can say.
+const lastDue = 9_999_999_999_999
+
+// dueIn is when something is due that is to wait for d: a whole millisecond, and not
+// before d is over.
+func dueIn(d time.Duration) (time.Time, error) {
+	due := time.Now().Round(0).Add(d + time.Millisecond - 1).Truncate(time.Millisecond)
+	if ms := due.UnixMilli(); d < 0 || ms > lastDue || ms < 0 {
+		return due, fmt.Errorf("a delay of %v: beyond what a name can say: %w", d, ErrInvalid)
+	}
+	return due, nil
+}
+
+func delayedName(due time.Time, rest string) string {
+	return fmt.Sprintf("%0*d-%s", msDigits, due.UnixMilli(), rest)
+}
+
+func parseDelayed(name string) (delayed, bool) {
+	ms, rest, ok := cutMS(name)
+	d := delayed{due: time.UnixMilli(ms)}
+	if !ok {
+		return d, false
+	}
+	if n, later := laterPriority(rest); later {
+		d.priority = n
+		return d, true
+	}
+	d.entry = rest
+	_, ok = priority.Parse(rest)
+	return d, ok
+}
+
+// aside is the finish f, after which the entry is put aside for d.
+func (h *Held) aside(f finish, d time.Duration) (finish, error) {
+	due, err := dueIn(d)
+	if err != nil {
+		return f, err
+	}
+	index := coord.Create(path.Join(h.queue.root, dirDelayed, delayedName(due, h.Name)), []byte{})
+	beside := f.beside
+	f.act += " for later"
+	f.lock = h.lock.PutAside(due)
+	f.ours = h.unlessBroken // whoever broke the lock made it ready at once
+	f.beside = func(ctx context.Context) ([]coord.Op, error) {
+		ops, err := beside(ctx)
+		return append(ops, index), err
+	}
+	return f, nil
+}
+
+// delayedIndex are the ops that go with the removal of a lock that puts an entry aside.
+func (p *place) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
+	st := lock.Read(lk)
+	if st.Kind != lock.Aside {
+		return nil, nil
+	}
+	n, err := s.Get(ctx, path.Join(p.root, dirDelayed, delayedName(st.Due, path.Base(lk.Path))))
+	switch {
+	case errors.Is(err, coord.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return []coord.Op{coord.Delete(n.Path, n.Fence)}, nil
+}
+
+// wake makes ready what is due, if nobody else has: errGone then.
+func (p *place) wake(ctx context.Context, s coord.Session, name string, d delayed) error {
+	if d.entry == "" {
+		return p.becomes(ctx, s, name, d)
+	}
+	index, err := s.Get(ctx, path.Join(p.root, dirDelayed, name))
+	if err != nil {
+		return gone(err)
+	}
+	lk, err := s.Get(ctx, path.Join(p.taken, d.entry))
+	if err != nil && !errors.Is(err, coord.ErrNotExist) {
+		return err
+	}
+	ops := []coord.Op{coord.Delete(index.Path, index.Fence)}
+	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.due) {
+		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
+	} else if time.Since(d.due) < keepIndex {
+		return errGone // it is on its way out, or somebody removed the lock by hand
+	}
+	_, err = s.Commit(ctx, ops...)
+	return gone(err)
+}
+
+// keepIndex is how long an index of nothing is left alone. Its name might be given
+// again by somebody whose clock is behind.
+const keepIndex = time.Minute
+
+// gone makes errGone of what says that somebody was faster.
+func gone(err error) error {
+	if refused(err) || errors.Is(err, coord.ErrNotExist) {
+		return errGone
+	}
+	return err
+}

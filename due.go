@@ -1,0 +1,231 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// mover makes ready what is due, as long as its handle is open. Every handle that takes
+// has one, so that there is one wherever somebody waits, and no process has to be chosen.
+// While nothing is delayed it costs one watch and nothing else.
+type mover struct {
+	tries atomic.Int32
+	once  sync.Once
+}
+
+const (
+	dueOthers = time.Second           // what another should move is left to it for so long
+	dueRest   = 50 * time.Millisecond // between two looks, unless something falls due
+	duePage   = 64
+)
+
+// start has the mover run behind the caller, once.
+func (m *mover) start(q *LockingQueue) {
+	m.once.Do(func() {
+		if q.invalid == nil {
+			q.spawn(q.moveDue)
+		}
+	})
+}
+
+// tried starts the mover when a handle takes without waiting for the second time: one
+// that does so once moves by hand what it needs, and is gone.
+func (m *mover) tried(q *LockingQueue) {
+	if m.tries.Add(1) > 1 {
+		m.start(q)
+	}
+}
+
+// moveDue is the mover's life.
+func (q *LockingQueue) moveDue() {
+	for pause := newPause(); ; {
+		s, err := q.session(q.life)
+		if err == nil {
+			err = q.moveIn(q.life, s)
+		}
+		if q.closed() || errors.Is(err, coord.ErrClosed) || !lostBefore(err) && pause.wait(q.life, nil) != nil {
+			return
+		}
+	}
+}
+
+// moveIn moves what is due until the session is over. It subscribes, looks, and waits.
+func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	changed, err := s.Watch(watching, path.Join(q.root, dirDelayed))
+	if err != nil {
+		return err
+	}
+	// Whoever changes the configuration says so there.
+	news, err := s.Watch(watching, path.Join(q.root, dirWorkers))
+	if err != nil {
+		return err
+	}
+	defer q.settings.keep(false)
+	for look := true; ; {
+		if look {
+			if _, err := q.refreshConfig(ctx, s); err != nil && !errors.Is(err, coord.ErrFormat) {
+				return err
+			}
+			q.settings.keep(true)
+		}
+		next, err := q.moveHead(ctx, s, false)
+		if err != nil {
+			return err
+		}
+		if look, err = restUntil(ctx, s, changed, news, next); err != nil {
+			return err
+		}
+	}
+}
+
+// moveHead moves what is due at the head of the index: what is left to others only when
+// they do not. It says when there will be more; zero if nothing is delayed. All at once
+// means whoever should, one page of it, and zero if nothing was due.
+func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, err error) {
+	for after := ""; ; {
+		l, err := s.List(ctx, path.Join(q.root, dirDelayed), coord.ListOptions{After: after, Limit: duePage, Fresh: all && after == ""})
+		if err != nil {
+			return next, err
+		}
+		moved := false
+		for _, n := range l.Nodes {
+			after = path.Base(n.Path)
+			d, ok := parseDelayed(after)
+			if !ok {
+				q.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+				continue
+			}
+			if d.due.After(time.Now()) {
+				if !all {
+					next = earlier(next, d.due)
+				}
+				return next, nil
+			}
+			at := d.due
+			if !all {
+				owns, err := q.owns(ctx, s, after)
+				if err != nil {
+					return next, err
+				}
+				if !owns {
+					at = at.Add(dueOthers)
+				}
+			}
+			if at.After(time.Now()) {
+				next = earlier(next, at)
+				continue
+			}
+			err := q.wake(ctx, s, after, d)
+			if err != nil && !errors.Is(err, errGone) {
+				return next, err
+			}
+			if moved = true; all {
+				next = d.due
+			} else if err != nil && time.Since(d.due) < keepIndex {
+				next = earlier(next, d.due.Add(keepIndex))
+			}
+		}
+		if !l.More || all && moved {
+			return next, nil
+		}
+	}
+}
+
+// owns says whether this handle is the first to move what is due: where others are
+// registered, one of them is.
+func (q *LockingQueue) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
+	members, err := q.members(ctx, s)
+	return len(members) == 0 || owner(members, name) == string(q.holder), err
+}
+
+// earlier is the earlier of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// restUntil returns when it is time for another look: something changed, or is due. look
+// says that it may be the configuration. Its error says that there is no point in one.
+func restUntil(ctx context.Context, s coord.Session, changed, news <-chan struct{}, next time.Time) (look bool, err error) {
+	// However fast things change, the next look comes after some time only: on
+	// ZooKeeper it costs as much as there is.
+	if err := waitUntil(ctx, s, nil, news, earlier(next, time.Now().Add(dueRest)), &look); err != nil || look {
+		return look, err
+	}
+	if err := waitUntil(ctx, s, changed, news, next, &look); err != nil {
+		return look, err
+	}
+	select {
+	case <-changed: // one look answers all
+	default:
+	}
+	select {
+	case <-news:
+		look = true
+	default:
+	}
+	return look, nil
+}
+
+// waitUntil returns when something changed, when there are news, which it says, or at a
+// time, if it is not zero.
+func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct{}, at time.Time, told *bool) error {
+	var due <-chan time.Time
+	if !at.IsZero() {
+		t := time.NewTimer(time.Until(at))
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.Done():
+	case <-changed:
+	case <-news:
+		*told = true
+	case <-due:
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case over(s):
+		return coord.ErrSessionLost
+	}
+	return nil
+}
+
+// seizeDue is seize, which makes ready what is due before it says that nothing is there.
+func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim func(context.Context, coord.Session, []string) (int, error)) error {
+	q.settings.look()
+	if paused, err := q.paused(ctx); err != nil || paused {
+		if err == nil {
+			err = ErrPaused
+		}
+		return err
+	}
+	err := q.seize(ctx, q.skip, n, claim)
+	if !errors.Is(err, ErrEmpty) {
+		return err
+	}
+	var due time.Time
+	moved := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		due, err = q.moveHead(ctx, s, true)
+		return err
+	})
+	switch {
+	case moved != nil:
+		return moved
+	case due.IsZero():
+		return err
+	}
+	return q.seize(ctx, q.skip, n, claim)
+}

@@ -1,0 +1,357 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// FinishError is what became of one of several entries that were to be removed at
+// once.
+type FinishError struct {
+	Held *Held
+	Err  error // as [Held.Consume] tells it
+}
+
+func (e *FinishError) Error() string { return e.Err.Error() }
+
+// Unwrap is Err.
+func (e *FinishError) Unwrap() error { return e.Err }
+
+// Exchange removes the entries of done, whose work is done, and takes up to n others
+// that are there, all in one commit: a worker that goes on with the next entry pays
+// one commit for each, not two. It does not wait for entries: fewer than n, or none,
+// is no error. An entry that came back is taken alone.
+//
+// What is removed is removed as by [Held.Consume], each by itself: an entry that was
+// lost costs the others nothing. The error joins a [*FinishError] for each entry of
+// done that was not removed for certain, and whatever else went wrong; the entries
+// returned beside it are held. The first call makes the handle known as a worker of
+// the queue: see [LockingQueue.Register].
+func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*Held, error) {
+	if ctx == nil {
+		return nil, fmt.Errorf("exchange: nil context: %w", ErrInvalid)
+	}
+	if n < 0 {
+		return nil, fmt.Errorf("exchange for %d entries: allowed are 0 and more: %w", n, ErrInvalid)
+	}
+	if q.invalid != nil {
+		return nil, q.invalid
+	}
+	seen := make(map[*Held]bool, len(done))
+	for i, h := range done {
+		if h == nil || h.queue != q || seen[h] {
+			return nil, fmt.Errorf("exchange: entry %d of %d is not one that this queue handed out, once: %w", i+1, len(done), ErrNotHeld)
+		}
+		seen[h] = true
+	}
+	bound, cancel := q.bound(ctx)
+	defer cancel()
+	var untaken error
+	if n > 0 {
+		q.registry.stay()
+		q.mover.start(q)
+		q.settings.take()
+		var paused bool
+		if paused, untaken = q.paused(ctx); untaken != nil || paused {
+			n = 0 // what is done is done
+		}
+	}
+	held, failed, err := q.swap(bound, done, n, false)
+	return held, errors.Join(failed, untaken, q.ended(ctx, err))
+}
+
+// chooseAgain is how often entries are chosen, where others are faster, before what
+// is done is removed without taking another.
+const chooseAgain = 3
+
+// swap removes done and takes up to n entries, waiting for the first if it may. failed
+// is of those that were not removed, and err of the taking.
+func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
+	pause := newPause()
+	for tries := 0; ; tries++ {
+		var c choice
+		err = nil
+		if n > 0 && (wait || tries < chooseAgain) {
+			c, err = q.view.choose(ctx, n, wait)
+		}
+		if err != nil || len(c.names) == 0 {
+			return nil, q.removeAll(ctx, done), err
+		}
+		b := q.bundle(c, done)
+		held, err = b.commit(ctx)
+		c.done()
+		done = b.rest
+		if len(held) > 0 || b.failed != nil || err != nil && !lostBefore(err) && !q.view.patient(ctx, err, pause) {
+			if len(held) > 0 {
+				err = nil // what is held is worth more than the news, which will show again
+			}
+			return held, errors.Join(b.failed, q.removeAll(ctx, done)), err
+		}
+		if lostBefore(err) {
+			q.session(ctx) // what is wrong with it the next choice will tell
+		}
+	}
+}
+
+// removeAll removes entries, in one commit if that can be.
+func (q *LockingQueue) removeAll(ctx context.Context, done []*Held) error {
+	var failed error
+	if len(done) > 1 {
+		b := q.bundle(choice{session: done[0].lock.Session()}, done)
+		b.commit(ctx)
+		done, failed = b.rest, b.failed
+	}
+	for _, h := range done {
+		failed = errors.Join(failed, remove(ctx, h))
+	}
+	return failed
+}
+
+func remove(ctx context.Context, h *Held) error {
+	if err := h.Consume(ctx); err != nil {
+		return &FinishError{h, h.queue.ended(context.Background(), err)}
+	}
+	return nil
+}
+
+// bundle is one commit that removes entries and claims others. What it could not do
+// in one is done one by one: the commit is the fast way, and no promise hangs on it.
+type bundle struct {
+	q       *LockingQueue
+	session coord.Session
+	done    []*Held // to be removed; nobody else finishes them meanwhile
+	claims  []attempt
+	bare    bool // there were no claims to begin with
+
+	rest   []*Held // to be removed by themselves
+	failed error   // of what was removed otherwise
+}
+
+func (q *LockingQueue) bundle(c choice, done []*Held) *bundle {
+	b := &bundle{q: q, session: c.session, bare: len(c.names) == 0}
+	for i, name := range c.names {
+		b.claims = append(b.claims, q.attempt(c.session, name, c.nodes[i]))
+	}
+	for _, h := range done {
+		if !b.joins(h) {
+			b.rest = append(b.rest, h)
+		}
+	}
+	return b
+}
+
+// joins takes an entry into the bundle if its finish is a plain one.
+func (b *bundle) joins(h *Held) bool {
+	if h.lock.Session() != b.session {
+		return false
+	}
+	select {
+	case h.turn <- struct{}{}:
+	default:
+		return false // somebody else finishes it
+	}
+	if h.state.Load() != stateHolding || h.unknown != "" || !h.known || h.updating != 0 {
+		<-h.turn
+		return false
+	}
+	h.lock.Settling(true)
+	b.done = append(b.done, h)
+	return true
+}
+
+// leaves lets entry i be removed by itself.
+func (b *bundle) leaves(i int) {
+	h := b.done[i]
+	h.lock.Settling(h.unknown != "")
+	<-h.turn
+	b.rest = append(b.rest, h)
+	b.done = append(b.done[:i:i], b.done[i+1:]...)
+}
+
+func (b *bundle) allLeave() {
+	for len(b.done) > 0 {
+		b.leaves(len(b.done) - 1)
+	}
+}
+
+// commit makes the commit, and again with less where a part of it is refused. The
+// error is that of the claims.
+func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
+	defer b.allLeave()
+	for pause := newPause(); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
+		ops, parts, err := b.ops(ctx)
+		if err != nil {
+			b.allLeave()
+			continue
+		}
+		if !b.fits(ops) {
+			b.shed(ctx)
+			continue
+		}
+		rs, err := b.session.Commit(ctx, ops...)
+		switch at := refusedOp(err); {
+		case err == nil:
+			for _, h := range b.done {
+				h.end(stateDone, true)
+				<-h.turn
+			}
+			first := parts[len(b.done)]
+			b.done = nil
+			return b.concluded(ctx, rs[first:], nil)
+		case at >= 0:
+			b.refuse(ctx, parts, at, err)
+			continue
+		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown) && pause.wait(ctx, b.session.Done()) == nil:
+			continue
+		case errors.Is(err, coord.ErrUnknown):
+			b.resolve(ctx)
+		}
+		b.allLeave()
+		return b.concluded(ctx, nil, err)
+	}
+	return nil, nil
+}
+
+// ops are those of the commit; parts says where the ops of each entry begin, and last
+// where those of the claims do.
+func (b *bundle) ops(ctx context.Context) (ops []coord.Op, parts []int, err error) {
+	for _, h := range b.done {
+		parts = append(parts, len(ops))
+		f := h.consumption()
+		beside, err := f.beside(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		ops = append(append(ops, f.entry, h.lock.GiveBack()), beside...)
+	}
+	parts = append(parts, len(ops))
+	for _, a := range b.claims {
+		ops = append(ops, a.ops...)
+	}
+	return ops, parts, nil
+}
+
+func (b *bundle) fits(ops []coord.Op) bool {
+	limits, size := b.session.Limits(), 0
+	for _, op := range ops {
+		size += coord.OpOverhead + len(op.Path) + len(op.Value)
+	}
+	return len(ops) <= limits.CommitOps && size <= limits.CommitBytes
+}
+
+// shed makes the commit smaller: a claim less, as long as there is more than one.
+func (b *bundle) shed(ctx context.Context) {
+	switch last := len(b.claims) - 1; {
+	case last > 0:
+		b.q.view.claims.end(b.claims[last].name)
+		b.q.skip.signal() // takes passed over the entry meanwhile
+		b.claims = b.claims[:last]
+	case len(b.done) > 0:
+		b.leaves(len(b.done) - 1)
+	default: // one claim that is too large for the service: let it say so
+		b.bare = false
+		_, err := b.q.conclude(ctx, b.claims[0], nil, &coord.LimitError{What: "claim of " + b.claims[0].name, Unit: "ops", Size: 2, Limit: b.session.Limits().CommitOps}, forWork)
+		b.failed = errors.Join(b.failed, err)
+		b.claims = nil
+	}
+}
+
+// refuse takes out what stood in the way of the whole.
+func (b *bundle) refuse(ctx context.Context, parts []int, at int, err error) {
+	for i := range b.done {
+		if at < parts[i+1] {
+			b.leaves(i)
+			return
+		}
+	}
+	i := (at - parts[len(b.done)]) / 2
+	b.q.conclude(ctx, b.claims[i], nil, err, forWork) // which says that it is gone
+	b.claims = append(b.claims[:i:i], b.claims[i+1:]...)
+}
+
+// resolve removes, after a commit without an answer, what that was to remove: when it
+// is known what became of that, it is known of the commit too, or it cannot be
+// applied any more.
+func (b *bundle) resolve(ctx context.Context) {
+	doubtful := b.done
+	for _, h := range doubtful {
+		h.unknown = "consume"
+		<-h.turn
+	}
+	b.done = nil
+	for _, h := range doubtful {
+		b.failed = errors.Join(b.failed, remove(ctx, h))
+	}
+}
+
+// concluded takes up the claims after the commit.
+func (b *bundle) concluded(ctx context.Context, rs []coord.Result, err error) (held []*Held, worst error) {
+	for i, a := range b.claims {
+		var own []coord.Result
+		if err == nil {
+			own = rs[2*i : 2*i+2]
+		}
+		h, problem := b.q.conclude(ctx, a, own, err, forWork)
+		switch {
+		case problem == nil:
+			held = append(held, h)
+		case !errors.Is(problem, errGone) && worst == nil:
+			worst = problem
+		}
+	}
+	b.claims = nil
+	return held, worst
+}
+
+// claimNamed claims up to n of the entries of those names, in one commit if it can be;
+// one that came back alone. It passes over none that is there: where it is not known
+// what becomes of an entry, or its claim is refused, it ends with what it has, and the
+// caller looks again.
+func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []string, n int) ([]*Held, error) {
+	var held []*Held
+	for stop := false; !stop && len(names) > 0 && len(held) < n; {
+		some := names[:min(len(names), n-len(held), mostAhead)]
+		names = names[len(some):]
+		paths := make([]string, len(some))
+		for i, name := range some {
+			paths[i] = path.Join(q.entries, name)
+		}
+		nodes, err := s.Read(ctx, paths...)
+		if err != nil {
+			return held, fmt.Errorf("read %s: %w", some[0], err)
+		}
+		c := choice{session: s}
+		for i, n := range nodes {
+			if n.Path == "" {
+				continue
+			}
+			cameBack := n.Changes > 0
+			if stop = cameBack && len(held)+len(c.names) > 0; stop {
+				break
+			}
+			// Whoever is at it is waited for: what comes behind it is not to be first.
+			err := q.view.claims.begin(ctx, some[i])
+			if err != nil && !errors.Is(err, errGone) {
+				q.view.letGo(c.names)
+				return held, err
+			}
+			if err == nil {
+				c.names, c.nodes = append(c.names, some[i]), append(c.nodes, n)
+			}
+			if stop = cameBack || err != nil; stop {
+				break
+			}
+		}
+		got, err := q.bundle(c, nil).commit(ctx)
+		held = append(held, got...)
+		if err != nil {
+			return held, err
+		}
+		stop = stop || len(got) < len(c.names)
+	}
+	return held, nil
+}

@@ -1,0 +1,299 @@
+package zkq
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
+)
+
+// A delayed put is a node beside the entries: <due ms, 13 digits>-put-PPP-<16 hex>, with
+// the entry's bytes. When it is due it goes, and in the same commit the entry comes, with
+// a name of its own, behind those of its priority that are there. No entry has a name
+// before: names sort as puts happened, and none is given twice.
+
+const laterPrefix = "put-"
+
+// laterName takes "put-PPP-<16 hex>" apart.
+func laterPriority(rest string) (int, bool) {
+	text, ok := strings.CutPrefix(rest, laterPrefix)
+	if !ok || len(text) != 20 || text[3] != '-' {
+		return 0, false
+	}
+	for i, c := range []byte(text) {
+		if digit := c >= '0' && c <= '9'; i != 3 && !digit && (i < 3 || c < 'a' || c > 'f') {
+			return 0, false
+		}
+	}
+	n, err := strconv.Atoi(text[:3])
+	return n, err == nil
+}
+
+// createLater is the op of the i-th value of a delayed put. id tells the puts apart.
+func (p *place) createLater(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
+	name := fmt.Sprintf("%s%03d-%s%04x", laterPrefix, o.priority, hex.EncodeToString(id[:]), i)
+	return coord.Create(path.Join(p.root, dirDelayed, delayedName(due, name)), value)
+}
+
+// laterID names a delayed put: that of a token is the same in whatever process it is made
+// again.
+func (p *place) laterID(t *Token) (id [6]byte) {
+	text := p.lanes.id()
+	if t != nil {
+		text = string(*t)
+	}
+	sum := sha256.Sum256([]byte("delayed put " + text))
+	copy(id[:], sum[:])
+	return id
+}
+
+// laterNames are those of a delayed put that was made before with the token: nothing where
+// it is not there any more.
+func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
+	names := make([]string, 0, len(ops))
+	for pause := newPause(); ; {
+		s, err := p.session(ctx)
+		var l coord.List
+		if err == nil {
+			l, err = s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{Fresh: true})
+		}
+		if err != nil {
+			if !p.again(ctx, err, pause) {
+				return nil
+			}
+			continue
+		}
+		for _, op := range ops {
+			_, want, _ := cutMS(path.Base(op.Path))
+			for _, n := range l.Nodes {
+				if _, rest, ok := cutMS(path.Base(n.Path)); ok && rest == want {
+					names = append(names, path.Base(n.Path))
+				}
+			}
+		}
+		if len(names) != len(ops) {
+			return nil
+		}
+		return names
+	}
+}
+
+// becomes makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errGone then.
+func (p *place) becomes(ctx context.Context, s coord.Session, name string, d delayed) error {
+	n, err := s.Get(ctx, path.Join(p.root, dirDelayed, name))
+	if err != nil {
+		return gone(err)
+	}
+	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
+	h := headersOf(n.Value)
+	key, err := p.keyNode(ctx, s, h.Unique)
+	switch {
+	case err != nil:
+		return err
+	case expired(h.expires()) && key.Path != "":
+		ops = append(ops, coord.Delete(key.Path, key.Fence))
+	case key.Path != "":
+		ops = append(ops, coord.Set(key.Path, key.Value, key.Fence))
+	}
+	if !expired(h.expires()) {
+		ops = append(ops, coord.CreateSequential(path.Join(p.entries, priority.Prefix(d.priority)), n.Value))
+	}
+	_, err = s.Commit(ctx, ops...)
+	return gone(err)
+}
+
+// laterEntry is the entry in the node of a delayed put.
+func laterEntry(n coord.Node) (Entry, bool) {
+	d, ok := parseDelayed(path.Base(n.Path))
+	if !ok || d.entry != "" {
+		return Entry{}, false
+	}
+	e := newEntry(path.Base(n.Path), priority.Name{Priority: d.priority}, n)
+	e.State, e.Due, e.Deliveries = StateDelayed, d.due, 0
+	return e, true
+}
+
+// laterPaged walks the delayed puts, the first to fall due first.
+func (p *place) laterPaged(ctx context.Context, f func(Entry) bool) error {
+	if p.taken == "" {
+		return nil
+	}
+	after := ""
+	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for {
+			l, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			if err != nil {
+				return err
+			}
+			for _, n := range l.Nodes {
+				after = path.Base(n.Path)
+				if e, ok := laterEntry(n); ok && !f(e) {
+					return errStop
+				}
+			}
+			if !l.More {
+				return nil
+			}
+		}
+	})
+}
+
+// eachLater calls f with the names of the delayed puts.
+func (p *place) eachLater(ctx context.Context, s coord.Session, f func(name string) error) error {
+	if p.taken == "" {
+		return nil
+	}
+	for after := ""; ; {
+		l, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		if err != nil {
+			return err
+		}
+		for _, n := range l.Nodes {
+			after = path.Base(n.Path)
+			d, ok := parseDelayed(after)
+			if !ok {
+				p.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+			}
+			if !ok || d.entry != "" {
+				continue
+			}
+			if err := f(after); err != nil {
+				return err
+			}
+		}
+		if !l.More {
+			return nil
+		}
+	}
+}
+
+// isLater says whether a name is one of a delayed put.
+func (p *place) isLater(name string) bool {
+	d, ok := parseDelayed(name)
+	return ok && d.entry == "" && p.taken != ""
+}
+
+// peekLater is a delayed put of that name.
+func (p *place) peekLater(ctx context.Context, name string) (e Entry, err error) {
+	err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		n, err := s.Get(ctx, path.Join(p.root, dirDelayed, name))
+		if errors.Is(err, coord.ErrNotExist) {
+			return fmt.Errorf("%s: %w", name, ErrNoEntry)
+		}
+		e, _ = laterEntry(n)
+		return err
+	})
+	return e, err
+}
+
+// purgeLater removes the delayed puts.
+func (p *place) purgeLater(ctx context.Context, s coord.Session) (removed int, err error) {
+	var names []string
+	err = p.eachLater(ctx, s, func(name string) error { names = append(names, name); return nil })
+	for _, name := range names {
+		if err != nil {
+			break
+		}
+		if err = p.removeBeside(ctx, dirDelayed, name); err == nil {
+			removed++
+		} else if errors.Is(err, ErrNoEntry) {
+			err = nil
+		}
+	}
+	return removed, err
+}
+
+// countLater adds the delayed puts that have not expired to n.
+func (p *place) countLater(ctx context.Context, s coord.Session, n int) (int, error) {
+	if c, err := p.config(ctx, s); err != nil || !c.Expires {
+		if err == nil {
+			err = p.eachLater(ctx, s, func(string) error { n++; return nil })
+		}
+		return n, err
+	}
+	err := p.laterPaged(ctx, func(e Entry) bool {
+		if !e.expired() {
+			n++
+		}
+		return true
+	})
+	return n, err
+}
+
+// waiting says whether anything is ready, held or delayed, and if not, that there was an
+// instant at which nothing was. What it found may expire: then until is not zero.
+func (p *place) waiting(ctx context.Context, s coord.Session) (left bool, until time.Time, err error) {
+	c, err := p.config(ctx, s)
+	if err != nil {
+		return false, until, err
+	}
+	dir := path.Join(p.root, dirDelayed)
+	for {
+		var before coord.List
+		if p.taken != "" {
+			if before, err = s.List(ctx, dir, coord.ListOptions{Fresh: true}); err != nil {
+				return false, until, err
+			}
+			if left, until, err = p.laterLeft(ctx, s, c.Expires); err != nil || left {
+				return left, until, err
+			}
+		}
+		if left, until, err = p.entriesLeft(ctx, s, c.Expires); err != nil || left || p.taken == "" {
+			return left, until, err
+		}
+		// What was delayed before the entries were read, and is one now, stood in
+		// neither: it did not if the same was delayed all the time.
+		after, err := s.List(ctx, dir, coord.ListOptions{Fresh: true})
+		if err != nil || after.Stamp == before.Stamp {
+			return false, until, err
+		}
+	}
+}
+
+// laterLeft says whether there is a delayed put that has not expired, and when it does.
+func (p *place) laterLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+	if !expires {
+		err = p.eachLater(ctx, s, func(string) error { left = true; return errStop })
+	} else {
+		err = p.laterPaged(ctx, func(e Entry) bool {
+			left, until = !e.expired(), e.Expires
+			return !left
+		})
+	}
+	return left, until, notStop(err)
+}
+
+// entriesLeft is laterLeft of the entries.
+func (p *place) entriesLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+	if !expires {
+		err = p.eachName(ctx, s, func(string) error { left = true; return errStop })
+		return left, until, notStop(err)
+	}
+	locks, err := p.locks(ctx, s)
+	if err != nil {
+		return false, until, err
+	}
+	err = p.lapsed(ctx, s, locks, func(_ string, gone bool, at time.Time) error {
+		if gone {
+			return nil
+		}
+		left, until = true, at
+		return errStop
+	})
+	return left, until, notStop(err)
+}
+
+func notStop(err error) error {
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}

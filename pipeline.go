@@ -1,0 +1,152 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// Target is a put into a queue of the same coordinator, made together with something else.
+type Target struct {
+	Queue   *LockingQueue
+	Value   []byte
+	Options []PutOption // not WithToken, nor WithNote
+}
+
+// Forward removes the entry, whose work is done, and puts what came of it into other
+// queues, or its own: all in one commit, so that a pipeline loses nothing and doubles
+// nothing, whoever dies. Errors are those of [Held.Consume], and those of a put, after
+// which nothing was changed and the entry is still held: [ErrFull], [ErrExists],
+// [ErrTooLarge]. A queue of another coordinator is refused with [ErrInvalid], and so is
+// WithWait: who waits for room would wait with a lock in hand.
+func (h *Held) Forward(ctx context.Context, targets ...Target) error {
+	fail := func(err error) error { return fmt.Errorf("forward %s: %w", h.entry, err) }
+	if h.queue == nil {
+		return h.finish(ctx, finish{act: "forward"})
+	}
+	bs, o, err := newBatches(h.queue.place, targets)
+	switch {
+	case err == nil && ctx == nil:
+		err = fmt.Errorf("nil context: %w", ErrInvalid)
+	case err == nil && o.wait > 0:
+		err = fmt.Errorf("a wait for room: %w", ErrInvalid)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	for _, b := range bs {
+		if err := b.p.claimable(h.lock.Session(), b.creates); err != nil {
+			return fail(err)
+		}
+		if b.p.root == h.queue.root && !b.counted {
+			b.removed = 1
+		}
+	}
+	return h.finish(ctx, finish{
+		act: "forward", entry: coord.Delete(h.entry, h.at()), ours: h.removed,
+		beside: func(ctx context.Context) ([]coord.Op, error) {
+			if h.unknown == "forward" { // it may be done, and the targets be full since
+				n, err := h.lock.Session().Get(ctx, h.entry)
+				if errors.Is(err, coord.ErrNotExist) || err == nil && n.Fence != h.fence {
+					return nil, nil // whatever it is, it will be refused
+				}
+				if err != nil {
+					return nil, err
+				}
+			}
+			ops, err := bs.ops(ctx)
+			return append(h.past.forget(), ops...), err
+		},
+		refused: func(ctx context.Context, r *coord.Refusal) error {
+			if err := bs.again(ctx, r, newPause()); err != error(r) {
+				return err
+			}
+			return nil // of what goes with the entry: it is read again
+		},
+	})
+}
+
+// PutTo puts into several queues at once: nobody ever sees a part of it. It returns the
+// names of the entries in the order of the targets; promises and errors are those of
+// [LockingQueue.PutAll]. All are queues of one coordinator; others are [ErrInvalid].
+func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
+	if len(targets) == 0 {
+		return nil, nil
+	}
+	if targets[0].Queue == nil {
+		return nil, fmt.Errorf("put to several queues: target 1 has no queue: %w", ErrInvalid)
+	}
+	p := targets[0].Queue.place
+	names := make([]string, len(targets))
+	err := p.bounded(ctx, func(ctx context.Context) error {
+		bs, o, err := newBatches(p, targets)
+		if err != nil {
+			return err
+		}
+		var all []coord.Op
+		for _, b := range bs {
+			all = append(all, b.whole()...)
+		}
+		if err := p.fits(ctx, nil, all); err != nil {
+			return err
+		}
+		done, err := p.apply(ctx, o, bs)
+		if err != nil {
+			return err
+		}
+		for i, b := range bs {
+			b.names(ctx, done, i, names[i:i+1])
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("put to %d queues, %s the first: %w", len(targets), p.root, err)
+	}
+	return names, nil
+}
+
+// newBatches are the puts of the targets, and how the whole is put.
+func newBatches(p *place, targets []Target) (batches, putOptions, error) {
+	var bs batches
+	var all putOptions
+	counts, keys := make(map[string]*batch), make(map[string]bool)
+	for i, t := range targets {
+		if t.Queue == nil || t.Queue.coordinator != p.coordinator {
+			return nil, all, fmt.Errorf("target %d of %d is no queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
+		}
+		o, err := newPut(t.Options)
+		if err == nil && (o.token != nil || o.note != nil) {
+			err = fmt.Errorf("a token or a note for one of several: %w", ErrInvalid)
+		}
+		var b *batch
+		if err == nil {
+			b, err = t.Queue.batch(o, [][]byte{t.Value})
+		}
+		if err == nil && b.key != "" && keys[b.key] {
+			err = fmt.Errorf("the key %q twice: %w", o.unique, ErrInvalid)
+		}
+		if err != nil {
+			return nil, all, fmt.Errorf("target %d of %d, %s: %w", i+1, len(targets), t.Queue.root, err)
+		}
+		keys[b.key] = true
+		if first := counts[b.p.root]; first != nil {
+			first.more, b.counted = first.more+1, true
+		} else {
+			counts[b.p.root] = b
+		}
+		all.wait = max(all.wait, o.wait)
+		bs = append(bs, b)
+	}
+	return bs, all, nil
+}
+
+// stillHeld is the error of a finish that was refused for what it would put: the entry is
+// held, unless an earlier attempt without an answer is applied after all.
+func (h *Held) stillHeld(err error) error {
+	if h.unknown != "" && !errors.Is(err, ErrUnknown) {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return err
+}

@@ -1,0 +1,58 @@
+package zkq
+
+import (
+	"context"
+	"slices"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// mostSeized leaves room for what is added to a number of entries to look for.
+const mostSeized = 1 << 28
+
+// seize is one attempt to claim without waiting: claim tries the entries that are
+// there, in take order, and says how many it got. ErrEmpty is said only when there
+// was an instant during the call at which nothing was available. n is how many
+// entries are wanted.
+func (p *place) seize(ctx context.Context, skip *skipped, n int, claim func(ctx context.Context, s coord.Session, names []string) (int, error)) error {
+	n = min(n, mostSeized)
+	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for pause := newPause(); ; {
+			a, err := p.available(ctx, s, n+skip.len(), coord.ListOptions{Fresh: true})
+			if err != nil {
+				return err
+			}
+			names := slices.DeleteFunc(a.names, skip.has)
+			got := 0
+			if len(names) > 0 {
+				got, err = claim(ctx, s, names)
+			}
+			switch {
+			case got > 0:
+				return nil // what went wrong after the first will show again
+			case err != nil:
+				return err
+			case len(names) > 0, !a.whole:
+				// Others were faster, or more is left alone than was when the
+				// listing began.
+				if err := pause.wait(ctx, nil); err != nil {
+					return err
+				}
+				continue
+			}
+			if p.taken == "" {
+				return ErrEmpty
+			}
+			// An entry that was released after the locks were read and claimed
+			// before the entries were would make "empty" a lie: it is true if
+			// the same locks stood all the time in between.
+			l, err := s.List(ctx, p.taken, coord.ListOptions{Fresh: true})
+			if err != nil {
+				return err
+			}
+			if l.Stamp == a.stamp {
+				return ErrEmpty
+			}
+		}
+	})
+}
