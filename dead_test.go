@@ -185,12 +185,12 @@ func TestMoverThatDiesLeavesTheEntryToTheNext(t *testing.T) {
 		b.fail(b.take(next), "no")
 		b.moves()
 		crashed := false
-		c.before = func(_ coord.Session, act, path string) {
+		c.hook(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") && !crashed {
 				crashed = true
 				cl.Crash()
 			}
-		}
+		})
 		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
 		defer cancel()
 		if h, err := q.Take(ctx); err == nil || !crashed {
@@ -216,18 +216,16 @@ func TestTakeCancelledWhileItMovesAnEntryHoldsNothing(t *testing.T) {
 				b.put(next, "a")
 				b.fail(b.take(next), "no")
 				b.moves()
-				c.before = func(_ coord.Session, act, path string) {
+				c.hook(func(_ coord.Session, act, path string) {
 					if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") {
-						c.mu.Lock()
-						c.before = nil
-						c.mu.Unlock()
+						c.hook(nil)
 						if reach == "the request" {
 							cl.HoldRequests()
 						} else {
 							cl.HoldReplies()
 						}
 					}
-				}
+				})
 				ctx, cancel := context.WithTimeout(b.ctx, time.Second)
 				defer cancel()
 				_, err := q.Take(ctx)

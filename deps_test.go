@@ -44,6 +44,11 @@ func TestOnlyTheEmbeddedStoreLinksTheEtcdServer(t *testing.T) {
 	if links(".", "./etcdqueue", "./zkqueue", "./coord/coordtest") {
 		t.Error("a program of zkq and its drivers links the etcd server")
 	}
+	for _, p := range deps(t, "./etcdqueue/embedded", "./zkqueue", "./coord/coordtest", "./cmd/zkq") {
+		if strings.HasPrefix(p, "github.com/fxamacker/") || strings.HasPrefix(p, "github.com/hashicorp/go-msgpack/") {
+			t.Errorf("a program that did not ask for it links %s", p)
+		}
+	}
 	if !links("./etcdqueue/embedded") {
 		t.Error("the embedded store links no etcd server: this test looks in the wrong place")
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/zkq/zkq"
@@ -160,11 +161,9 @@ func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
 		c := newCounting(cl)
 		q := b.on(&lowered{Coordinator: c, bytes: 1000})
 		again := make(chan error, 1)
-		c.before = func(_ coord.Session, act, path string) {
-			if act == "get" && strings.HasPrefix(path, "/jobs/entries/") {
-				c.mu.Lock()
-				c.before = nil
-				c.mu.Unlock()
+		c.hook(func(_ coord.Session, act, path string) {
+			if act == "commit" && strings.Contains(path, "/jobs/entries/") {
+				c.hook(nil)
 				cl.Pass()
 				cl.DropRequest()
 				go func() {
@@ -175,7 +174,7 @@ func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
 				}()
 				time.Sleep(time.Millisecond) // it waits for its turn
 			}
-		}
+		})
 		h, err := q.TryTake(b.ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -202,11 +201,11 @@ func TestCancelledRemovalHoldsNothing(t *testing.T) {
 				other, _ := b.queue()
 				name := b.put(other, "a")
 				ctx, cancel := context.WithCancel(b.ctx)
-				c.before = func(_ coord.Session, act, path string) {
+				c.hook(func(_ coord.Session, act, path string) {
 					if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") {
 						cancel()
 					}
-				}
+				})
 				if err := remove(ctx, q, name); err == nil {
 					t.Fatal("it was not cancelled: this shows nothing")
 				}
@@ -246,7 +245,7 @@ func TestWhatARemovalDidIsKnownInTheNextSession(t *testing.T) {
 					b.take(other)
 				}
 				lost := false
-				c.before = func(_ coord.Session, a, path string) {
+				c.hook(func(_ coord.Session, a, path string) {
 					removal := strings.HasPrefix(path, "delete /jobs/entries/"+name) || strings.HasPrefix(path, "check /jobs/entries/"+name) || strings.HasPrefix(path, "delete /jobs/dead/")
 					switch {
 					case a == "commit" && removal && way != "rm of a dead one" || a == "commit" && strings.HasPrefix(path, "delete /jobs/dead/"):
@@ -255,12 +254,10 @@ func TestWhatARemovalDidIsKnownInTheNextSession(t *testing.T) {
 							cl.DropReply()
 						}
 					case a == "get" && lost:
-						c.mu.Lock()
-						c.before = nil
-						c.mu.Unlock()
+						c.hook(nil)
 						cl.Expire()
 					}
-				}
+				})
 				if err := act(b, q, name); err != nil && !errors.Is(err, zkq.ErrUnknown) || !lost {
 					t.Fatalf("%v, lost: %v", err, lost)
 				}
@@ -303,6 +300,22 @@ func TestAsManyAsThereAreCanBeAskedFor(t *testing.T) {
 		b.put(q, "a")
 		if held, err = q.TryTakeN(b.ctx, math.MaxInt); err != nil || len(held) != 1 {
 			t.Fatalf("TryTakeN = %d, %v", len(held), err)
+		}
+	})
+}
+
+// What does not fit into the commit is neither read nor claimed.
+func TestATakeOfVeryManyReadsNoMoreThanItTakes(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		const entries = 1000
+		for range entries {
+			b.put(q, "a")
+		}
+		held, err := q.TakeN(b.ctx, math.MaxInt)
+		if err != nil || len(held) < 10 || c.values > 2*len(held) {
+			t.Errorf("took %d, %v, and read %d", len(held), err, c.values)
 		}
 	})
 }
@@ -363,20 +376,55 @@ func TestATakeGoesOnAfterAMoveThatNobodyKnowsOf(t *testing.T) {
 		name := b.put(other, "poison")
 		b.fail(b.take(other), "no")
 		b.put(other, "next")
-		c.before = func(_ coord.Session, act, path string) {
+		c.hook(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") {
-				c.mu.Lock()
-				c.before = nil
-				c.mu.Unlock()
+				c.hook(nil)
 				cl.DropRequest()
 				if err := other.BreakLock(b.ctx, name); err != nil {
 					t.Error(err)
 				}
 				b.consume(b.take(other))
 			}
-		}
+		})
 		if h := b.take(q); string(h.Value) != "next" {
 			t.Errorf("took %q", h.Value)
+		}
+	})
+}
+
+// While one take's claim is under way another looks and passes over the entry, and when the claim turns
+// out to be lost the entry stands free already: no change comes that would wake the other.
+func TestAClaimThatIsLostWakesWhoPassedOverIt(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		other, _ := b.queue()
+		c := newCounting(b.client())
+		q := b.on(c)
+		b.put(other, "a")
+		ctx, stop := context.WithCancel(b.ctx)
+		defer stop()
+		took := make(chan *zkq.Held)
+		take := func() {
+			if h, err := q.Take(ctx); err == nil {
+				took <- h
+			}
+		}
+		c.hook(func(_ coord.Session, act, path string) {
+			if act == "commit" && strings.Contains(path, "/jobs/entries/") {
+				c.hook(nil)
+				go take()
+				synctest.Wait() // it waits for entries
+				if h := b.take(other); h != nil {
+					b.release(h)
+				}
+				synctest.Wait()
+			}
+		})
+		go take()
+		select {
+		case h := <-took:
+			b.consume(h)
+		case <-time.After(time.Minute):
+			t.Error("the entry stands free, and of two takes none has it")
 		}
 	})
 }

@@ -38,7 +38,7 @@ func TestEveryPromiseNamesTestsThatExist(t *testing.T) {
 			proofs[id] = cells[len(cells)-1]
 		}
 	}
-	for n := 1; n <= 20; n++ {
+	for n := 1; n <= 25; n++ {
 		id := fmt.Sprintf("R%d", n)
 		names := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(proofs[id], -1)
 		if len(names) == 0 {

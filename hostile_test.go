@@ -200,14 +200,14 @@ func TestEmptyIsNotSaidForWhatBecameLeftAloneMeanwhile(t *testing.T) {
 		}
 		h := b.take(q)
 		released := false
-		c.before = func(_ coord.Session, act, path string) {
+		c.hook(func(_ coord.Session, act, path string) {
 			if act == "list" && path == "/jobs/taken" && !released {
 				released = true
 				if err := h.Release(b.ctx, zkq.LeaveAlone(time.Minute)); err != nil {
 					t.Error(err)
 				}
 			}
-		}
+		})
 		if h, err := q.TryTake(b.ctx); err != nil || string(h.Value) != "y" {
 			t.Fatalf("TryTake = %v, %v", h, err)
 		}
@@ -222,12 +222,12 @@ func TestRemoveDoesNotTakeAnEntryFromAKazooWorker(t *testing.T) {
 		name := b.put(q, "x")
 		kazoo := b.session(b.client())
 		claimed := false
-		c.before = func(_ coord.Session, act, path string) {
+		c.hook(func(_ coord.Session, act, path string) {
 			if act == "commit" && !claimed && !strings.HasPrefix(path, "create sequential") {
 				claimed = true
 				b.commit(kazoo, coord.CreateEphemeral("/jobs/taken/"+name, []byte("00000000000000000000000000000000")))
 			}
-		}
+		})
 		b.want(q.Remove(b.ctx, name, false), zkq.ErrHeld)
 		if !claimed {
 			t.Fatal("the claim did not come in between")
@@ -311,6 +311,39 @@ func TestClaimInDoubtIsNotPassedOver(t *testing.T) {
 	})
 }
 
+// A claim in doubt met another's lock, and is tried again ever less often. When that
+// lock is given back, the takes of its handle know as soon as any other's.
+func TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		cl := b.client()
+		c := newCounting(cl)
+		q := b.on(c)
+		other, _ := b.queue()
+		b.put(q, "first")
+		var theirs *zkq.Held
+		c.hook(func(_ coord.Session, act, path string) {
+			if act == "read" && strings.HasPrefix(path, "/jobs/entries/") && theirs == nil {
+				theirs = b.take(other)
+				cl.DropReply()
+			}
+		})
+		ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+		defer cancel()
+		_, err := q.Take(ctx)
+		b.want(err, context.DeadlineExceeded)
+		if theirs == nil {
+			t.Fatal("nobody was faster")
+		}
+		b.put(other, "second")
+		b.release(theirs)
+		began := time.Now()
+		held, err := q.TryTakeN(b.ctx, 2)
+		if took := time.Since(began); err != nil || string(held[0].Value) != "first" || took > 100*time.Millisecond {
+			t.Fatalf("took %+v, %v, after %v", held[0], err, took)
+		}
+	})
+}
+
 // Wherever they sort: a take reads a page of them at most.
 func TestForeignNodesCostNoRequests(t *testing.T) {
 	const takes, many = 50, 10_000
@@ -358,7 +391,7 @@ func TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings(t *testing.T) {
 		c := newCounting(b.client())
 		q := b.on(c)
 		once := false
-		c.before = func(_ coord.Session, act, path string) {
+		c.hook(func(_ coord.Session, act, path string) {
 			if act != "list" || path != "/jobs/entries" || once {
 				return
 			}
@@ -367,7 +400,7 @@ func TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings(t *testing.T) {
 				t.Error(err)
 			}
 			b.consume(b.take(other))
-		}
+		})
 		h, err := q.TryTake(b.ctx)
 		if err != nil || string(h.Value) != "a" {
 			t.Errorf("TryTake: %v", err)

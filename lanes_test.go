@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -428,7 +429,8 @@ func TestUnknownPutIsResolvedThoughItsHandleWasIdle(t *testing.T) {
 	for _, idle := range []time.Duration{time.Minute, 20 * time.Minute, 23 * time.Hour, 25 * time.Hour, 49 * time.Hour} {
 		t.Run(idle.String(), func(t *testing.T) {
 			virtual(t, func(t *testing.T, b *bench) {
-				link := &keeping{Coordinator: b.client(), open: true}
+				link := &keeping{Coordinator: b.client()}
+				link.open.Store(true)
 				q := b.on(link)
 				sweeper := b.client()
 				sweep := func() {
@@ -442,7 +444,7 @@ func TestUnknownPutIsResolvedThoughItsHandleWasIdle(t *testing.T) {
 					time.Sleep(time.Minute)
 					sweep()
 				}
-				link.open = false
+				link.open.Store(false)
 				token := b.unknown(q, "second")
 				for range 24 * 60 {
 					time.Sleep(time.Minute - time.Second/30) // a day less a bit
@@ -509,8 +511,8 @@ func TestTokensAndProducersThatAreNoneAreRefused(t *testing.T) {
 // keeping keeps puts back, which can be made later from what their callers gave it.
 type keeping struct {
 	coord.Coordinator
-	open bool // lets them through
-	kept []coord.Op
+	open atomic.Bool // lets them through
+	kept atomic.Pointer[[]coord.Op]
 }
 
 type keepingSession struct {
@@ -524,10 +526,10 @@ func (c *keeping) Session(ctx context.Context) (coord.Session, error) {
 }
 
 func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
-	if len(ops) == 1 || s.c.open { // one opens a lane
+	if len(ops) == 1 || s.c.open.Load() { // one opens a lane
 		return s.Session.Commit(ctx, ops...)
 	}
-	s.c.kept = ops
+	s.c.kept.Store(&ops)
 	<-ctx.Done()
 	return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, ctx.Err())
 }
@@ -542,7 +544,7 @@ func TestValueMayBeWrittenOverWhenItsPutReturned(t *testing.T) {
 		_, err := q.Put(ctx, value)
 		b.want(err, zkq.ErrUnknown)
 		copy(value, "next")
-		b.commit(b.session(late.Coordinator), late.kept...)
+		b.commit(b.session(late.Coordinator), *late.kept.Load()...)
 		if got := b.values(q); !slices.Equal(got, []string{"mine"}) {
 			t.Fatalf("there are %q", got)
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,6 +102,7 @@ func TestHandleIsUsedUpByConsumeAndRelease(t *testing.T) {
 		if err := released.Release(b.ctx); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		c.reset()
 		for _, h := range []*zkq.Held{consumed, released} {
 			b.want(h.Consume(b.ctx), zkq.ErrAlreadyDone)
@@ -242,12 +245,12 @@ func TestCancelledTakeLeavesNoHiddenClaim(t *testing.T) {
 		other, _ := b.queue()
 		b.put(other, "a")
 		held := false
-		c.before = func(_ coord.Session, act, path string) {
+		c.hook(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.HasPrefix(path, "touch") && !held {
 				held = true
 				cl.HoldReplies()
 			}
-		}
+		})
 		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
 		defer cancel()
 		_, err := q.Take(ctx)
@@ -626,6 +629,38 @@ func TestForeignNodesAreSkippedAndReportedOnce(t *testing.T) {
 		}
 		if len(warned) != 7 || !strings.Contains(warned[5]+warned[6], "/jobs/taken/"+name+" ") {
 			t.Fatalf("warned %d times: %q", len(warned), warned)
+		}
+	})
+}
+
+// TestTakersThatStartTogetherAskOnce counts what sixteen takes of a new handle ask for
+// of the queue itself: not the same sixteen times.
+func TestTakersThatStartTogetherAskOnce(t *testing.T) {
+	const takers = 16
+	virtual(t, func(t *testing.T, b *bench) {
+		producer, cl := b.queue()
+		for range takers {
+			b.put(producer, "v")
+		}
+		cl.HoldReplies() // all come before the first answer
+		c := newCounting(cl)
+		var asked atomic.Int32
+		c.hook(func(_ coord.Session, _, path string) {
+			if path == "/jobs" || path == "/jobs/config" {
+				asked.Add(1)
+			}
+		})
+		q := b.on(c)
+		var all sync.WaitGroup
+		for range takers {
+			all.Go(func() { b.take(q) })
+		}
+		synctest.Wait()
+		cl.Heal()
+		all.Wait()
+		// Its layout, its configuration, and that again by who watches for changes of it.
+		if n := asked.Load(); n > 3 {
+			t.Errorf("%d requests for %d takes that came together", n, takers)
 		}
 	})
 }

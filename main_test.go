@@ -159,12 +159,20 @@ type counting struct {
 	session  *countingSession
 	requests map[string]int
 	nodes    int // that listings returned
+	values   int // that were read
 	watching int // watches whose context has not ended
 	before   func(s coord.Session, act, path string)
 }
 
 func newCounting(c coord.Coordinator) *counting {
 	return &counting{Coordinator: c, requests: make(map[string]int)}
+}
+
+// hook has f run just before each request from now on; nil: nothing.
+func (c *counting) hook(f func(s coord.Session, act, path string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.before = f
 }
 
 func (c *counting) count(s coord.Session, act, path string) {
@@ -223,6 +231,14 @@ type countingSession struct {
 func (s *countingSession) Get(ctx context.Context, path string) (coord.Node, error) {
 	s.c.count(s.Session, "get", path)
 	return s.Session.Get(ctx, path)
+}
+
+func (s *countingSession) Read(ctx context.Context, paths ...string) ([]coord.Node, error) {
+	s.c.count(s.Session, "read", paths[0])
+	s.c.mu.Lock()
+	s.c.values += len(paths)
+	s.c.mu.Unlock()
+	return s.Session.Read(ctx, paths...)
 }
 
 func (s *countingSession) List(ctx context.Context, dir string, o coord.ListOptions) (coord.List, error) {

@@ -11,19 +11,19 @@ var mutants = []mutant{
 	a.ops = []coord.Op{coord.Check(n.Path, n.Fence), `,
 	},
 	{
-		name: "claim in two steps, lock first (K4)", file: "claim.go",
-		is: `	rs, err := s.Commit(ctx, a.ops...)
-	var h *Held
-`,
-		becomes: `	mutated()
-	rs, err := s.Commit(ctx, a.ops[1])
-	if err == nil {
-		var first []coord.Result
-		first, err = s.Commit(ctx, a.ops[0])
-		rs = append(first, rs...)
-	}
-	var h *Held
-`,
+		name: "claim in two steps, lock first (K4)", file: "exchange.go",
+		is: `		rs, err := b.session.Commit(ctx, ops...)
+		switch at`,
+		becomes: `		mutated()
+		var rs []coord.Result
+		if len(b.done) > 0 || len(b.claims) > 1 {
+			rs, err = b.session.Commit(ctx, ops...)
+		} else if rs, err = b.session.Commit(ctx, ops[1]); err == nil {
+			var first []coord.Result
+			first, err = b.session.Commit(ctx, ops[0])
+			rs = append(first, rs...)
+		}
+		switch at`,
 	},
 	{
 		name: "lost reply of a claim taken for a refusal (K5)", file: "claim.go",
@@ -41,7 +41,7 @@ var mutants = []mutant{
 	}
 	if err == nil {`,
 		becomes: `		mutated()
-		h = q.held(a, n.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(q.taken, name), Fence: 1}, q.holder), n.Revision+1)
+		h = q.held(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(q.taken, name), Fence: 1}, q.holder), a.node.Revision+1)
 		err = nil
 	}
 	if err == nil {`,
@@ -55,14 +55,24 @@ var mutants = []mutant{
 	},
 	{
 		name: "claim in doubt is passed over", file: "claim.go",
-		is: `	if errors.Is(err, errBlocked) {
-		q.claims.pass(name)
-	}
-	q.spawn(`,
+		is:      `	c.names[name].doubt = true`,
+		becomes: `	mutated()`,
+		test:    "TestClaimInDoubtIsNotPassedOver",
+	},
+	{
+		name: "entry given back under a claim in doubt waits until that is tried again", file: "claim.go",
+		is: `	t.ask()
+	if t.passed {`,
 		becomes: `	mutated()
-	q.claims.pass(name)
-	q.spawn(`,
-		test: "TestClaimInDoubtIsNotPassedOver",
+	if t.passed {`,
+		test: "TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver",
+	},
+	{
+		name: "what later holders were forgiven counts", file: "claim.go",
+		is: `		if err == nil && h.past.revision > h.Token {`,
+		becomes: `		mutated()
+		if err == nil && h.past.revision > h.Token+1<<40 {`,
+		test: "TestAnEntryAtItsCeilingIsNotHandedOutByWhatALaterHolderWasForgiven",
 	},
 	{
 		name: "token that does not grow", seeds: "900003", file: "claim.go",
@@ -88,7 +98,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "finish that looks whether it holds the lock, and goes by path (K1)", seeds: "900008", file: "held.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
 		becomes: `	if holds, err := h.lock.Holds(ctx); err != nil || !holds {
 		return coord.ErrSessionLost
 	}
@@ -97,7 +107,7 @@ var mutants = []mutant{
 	if err != nil {
 		return err
 	}
-	back := h.lock.GiveBack()
+	back := f.lock
 	if n, err := s.Get(ctx, h.entry); err == nil {
 		f.entry.Fence = n.Fence
 	}
@@ -135,8 +145,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "release that leaves its lock", seeds: "900008", file: "held.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "release" {
 		mutated()
 		ops = ops[:1]
@@ -145,8 +155,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "consume that leaves its lock", seeds: "900002", file: "held.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "consume" {
 		mutated()
 		ops = ops[:1]
@@ -155,8 +165,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "consume that removes its lock only", seeds: "900003", file: "held.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "consume" {
 		mutated()
 		ops = ops[1:2]
@@ -165,8 +175,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "release puts the entry anew", seeds: "900005", file: "held.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "release" {
 		mutated()
 		ops[0] = coord.Delete(h.entry, h.fence)
@@ -176,8 +186,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "to the dead in two steps", seeds: "900002", file: "held.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, h.lock.GiveBack()}, beside...)
+		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "bury" {
 		mutated()
 		if _, err := h.lock.Session().Commit(ctx, ops[2:]...); err != nil {
@@ -213,7 +223,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "what became of an entry is kept when it is gone", seeds: "900003", file: "attempts.go",
-		is: `	return []coord.Op{coord.Delete(a.path, a.fence)}`,
+		is: `		ops = append(ops, coord.Delete(a.path, a.fence))`,
 		becomes: `	mutated()
 	return nil`,
 	},
@@ -225,24 +235,31 @@ var mutants = []mutant{
 		becomes: `mutated()`,
 	},
 	{
-		name: "watch after listing", seeds: "900818", file: "view.go",
-		is: `	if err != nil || s == v.session {
-		return err
+		name: "watch after listing", file: "view.go", test: "TestWhatIsPutAsTheWatchBeginsIsTaken",
+		is: `	if s == v.session && crowd == v.crowd {
+		return nil
 	}`,
-		becomes: `	if err != nil || s == v.session {
-		return err
+		becomes: `	if s == v.session && crowd == v.crowd {
+		return nil
 	}
-	if a, err := v.place.available(ctx, s, headWindow, false); err == nil {
+	if a, err := v.place.available(ctx, s, headWindow, seen(true)); err == nil {
 		mutated()
 		defer func() { v.ready, v.whole, v.listed = a.names, a.whole, v.session == s }()
 	}`,
 	},
 	{
-		name: "failed claim forgotten by the view", seeds: "900360", file: "view.go",
-		is: `				v.listed = false // it is still there, and no signal will say so
-`,
-		becomes: `				mutated()
-`,
+		name: "failed claim forgotten by the view", file: "claim.go", test: "TestATakeThatGaveUpLeavesTheEntryToTheNext",
+		is: `	case !errors.Is(err, coord.ErrUnknown):
+		missed = true`,
+		becomes: `	case !errors.Is(err, coord.ErrUnknown):
+		mutated()`,
+	},
+	{
+		name: "lost claim wakes nobody who passed over the entry", file: "claim.go", test: "TestAClaimThatIsLostWakesWhoPassedOverIt",
+		is: `	case refused(err):
+		missed = true`,
+		becomes: `	case refused(err):
+		mutated()`,
 	},
 	{
 		name: "signal lost while the view is at work (K6)", seeds: "900037", file: "view.go",
@@ -254,17 +271,89 @@ var mutants = []mutant{
 	default:`,
 	},
 	{
-		name: "empty is said though locks changed meanwhile", file: "view.go",
+		name: "empty is said though locks changed meanwhile", file: "seize.go",
 		is: `			if l.Stamp == a.stamp {`,
 		becomes: `			mutated()
 			if l.Stamp == a.stamp || a.stamp != 0 {`,
 		test: "TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings",
 	},
 	{
-		name: "empty is said after an old listing", seeds: "900941", file: "view.go",
-		is: `			a, err := p.available(ctx, s, n+skip.len(), true)`,
+		name: "empty is said after an old listing", seeds: "900941", file: "seize.go",
+		is: `			a, err := p.available(ctx, s, n+skip.len(), coord.ListOptions{Fresh: true})`,
 		becomes: `			mutated()
-			a, err := p.available(ctx, s, n+skip.len(), false)`,
+			a, err := p.available(ctx, s, n+skip.len(), coord.ListOptions{})`,
+	},
+
+	// Choosing, and finishing with it.
+	{
+		name: "refused claim that takes the finish with it", file: "exchange.go",
+		is: `		case at >= 0:
+			b.refuse(ctx, parts, at, err)
+			continue`,
+		becomes: `		case at >= 0:
+			if at >= parts[len(b.done)] && len(b.done) > 0 {
+				mutated()
+				for _, h := range b.done {
+					h.end(stateDone, true)
+					<-h.turn
+				}
+				b.done = nil
+			}
+			b.refuse(ctx, parts, at, err)
+			continue`,
+		test: "TestExchangeTakesAnotherWhereSomebodyWasFaster",
+	},
+	{
+		name: "unanswered exchange taken for applied", file: "exchange.go",
+		is: `	for _, h := range doubtful {
+		b.failed = errors.Join(b.failed, remove(ctx, h))
+	}`,
+		becomes: `	for _, h := range doubtful {
+		mutated()
+		h.end(stateDone, true)
+	}`,
+		test: "TestExchangeWhoseAnswerWasLostIsAppliedOnce",
+	},
+	{
+		name: "lost entry that costs the others their finish", file: "exchange.go",
+		is: `			b.leaves(i)
+			return
+		}`,
+		becomes: `			mutated()
+			h := b.done[i]
+			h.lock.Settling(false)
+			<-h.turn
+			b.done = append(b.done[:i:i], b.done[i+1:]...)
+			return
+		}`,
+		test: "TestExchangeOfALostEntryCostsTheOthersNothing",
+	},
+	{
+		name: "no window", file: "choice.go",
+		is:      `window := max(v.place.window, 2*(n+v.holding.len())) / 2 // as each head may be passed twice`,
+		becomes: `window := func() int { mutated(); return 1 << 20 }()`,
+		test:    "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
+	},
+	{
+		name: "others' entries from the end where their owners begin", file: "choice.go",
+		is:      `slices.Reverse(others)`,
+		becomes: `mutated()`,
+		test:    "TestWhoHasNothingLeftWantsTheOthersEntriesFromTheirEnd",
+	},
+	{
+		name: "exchange that waits behind a take", file: "view.go",
+		is: `	if wait {
+		asleep = nil
+	}`,
+		becomes: `	mutated()
+	asleep = nil`,
+		test: "TestExchangeDoesNotWaitBehindATake",
+	},
+	{
+		name: "urgent entry behind what was chosen before", file: "choice.go",
+		is:      `name[:priorityEnd] == head[:priorityEnd]`,
+		becomes: `func() bool { mutated(); return true }()`,
+		test:    "TestAMoreUrgentEntryIsTakenNextByEveryProcess",
 	},
 
 	// What comes back, and what dies.
@@ -289,14 +378,22 @@ var mutants = []mutant{
 	}, opts)`,
 	},
 	{
-		name: "batch that takes what came back", file: "claim.go",
-		is:      `if why == forBatch && n.Changes > 0 {`,
-		becomes: `if mutated(); why == forBatch && n.Changes < 0 {`,
+		name: "batch that takes what came back", file: "choice.go",
+		is: `		if len(c.names) == n || ok && node.Changes > 0 && len(c.names) > 0 && v.holding != nil {
+			break`,
+		becomes: `		mutated()
+		if len(c.names) == n {
+			break`,
+		test: "TestAnEntryThatCameBackIsTakenAlone",
 	},
 	{
-		name: "TakeN goes on behind one that came back", file: "locking.go",
-		is:      `if n == 1 || first.cameBack() {`,
-		becomes: `if mutated(); n == 1 {`,
+		name: "TakeN goes on behind one that came back", file: "choice.go",
+		is: `		if node.Changes > 0 && v.holding != nil {
+			break`,
+		becomes: `		if node.Changes > 0 && v.holding != nil {
+			mutated()
+			continue`,
+		test: "TestAnEntryThatCameBackIsTakenAlone",
 	},
 	{
 		name: "ceiling reached one delivery late", file: "dead.go",
@@ -323,12 +420,12 @@ var mutants = []mutant{
 	{
 		name: "requeue that leaves the dead entry", file: "dead.go",
 		is: `	_, body := unwrap(n.Value)
-	return []coord.Op{
+	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
 `,
 		becomes: `	_, body := unwrap(n.Value)
 	mutated()
-	return []coord.Op{
+	ops := []coord.Op{
 		coord.Check(at, n.Fence),
 `,
 	},
@@ -403,7 +500,7 @@ var mutants = []mutant{
 		test:    "TestUnknownPutIsResolvedThoughItsHandleWasIdle",
 	},
 	{
-		name: "batch in two commits", seeds: "900001", file: "put.go",
+		name: "batch in two commits", seeds: "900001", file: "batch.go",
 		is: `			done, err = p.once(ctx, o.note, ops)
 `,
 		becomes: `			done, err = p.once(ctx, o.note, ops[:1])
@@ -465,11 +562,13 @@ var mutants = []mutant{
 	},
 	{
 		name: "get without a lane", seeds: "900004", file: "queue.go",
-		is: `	_, err = q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
-		becomes: `	for mutated(); ; {
+		is: `	_, err := q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
+		becomes: `	s, err := q.session(ctx)
+	for mutated(); err == nil; {
 		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
 			break
 		}
+		err = nil
 	}`,
 	},
 	{
@@ -528,6 +627,25 @@ var mutants = []mutant{
 		test: "TestDataFenceAlone",
 	},
 	{
+		name: "one value that is gone takes those read with it along", file: "zkqueue/together.go",
+		is:      `case code != codeNoNode:`,
+		becomes: `case func() bool { mutated(); return true }():`,
+		test:    "TestManyNodesAreReadWithFewRequests",
+	},
+	{
+		name: "request of our own lost with its connection", file: "zkqueue/session.go",
+		is: `		case !errors.Is(err, coord.ErrUnknown):
+			return err
+		}
+		// go-zookeeper may need`,
+		becomes: `		default:
+			mutated()
+			return err
+		}
+		// go-zookeeper may need`,
+		test: "TestABarrierOutlivesItsConnection",
+	},
+	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
 		is: `	if over != nil {
 		return over
@@ -552,5 +670,284 @@ func (s *session) life() time.Duration { return s.timeout - s.timeout/6 }
 func (s *session) life() time.Duration { return time.Hour }
 `,
 		test: "TestSessionFenceAlone",
+	},
+
+	// Commits that travel together.
+	{
+		name: "two commits of one path in one batch", file: "internal/group/queue.go",
+		is: `		if _, dup := p[op.Path]; dup && op.Kind != coord.KindSequential {
+			return false
+		}`,
+		becomes: `		if _, dup := p[op.Path]; dup && op.Kind != coord.KindSequential {
+			mutated()
+		}`,
+		test: "TestNoPathIsTwiceInABatch",
+	},
+	{
+		name: "refusal of one that costs the others of its batch", seeds: "900134", file: "internal/group/queue.go",
+		is: `		outcomes[i].Err = ErrAgain
+	}
+	outcomes[at].Err = err`,
+		becomes: `		mutated()
+		outcomes[i].Err = err
+	}`,
+	},
+	{
+		name: "batch without an answer that is sent again", seeds: "900001", file: "internal/group/queue.go",
+		is: `func (o Outcome) Again() bool { return errors.Is(o.Err, ErrAgain) }`,
+		becomes: `func (o Outcome) Again() bool {
+	if errors.Is(o.Err, coord.ErrUnknown) {
+		mutated()
+		return true
+	}
+	return errors.Is(o.Err, ErrAgain)
+}`,
+	},
+	{
+		name: "who left before the sending is sent", file: "internal/group/runner.go",
+		is: `		case c.seat.left:
+		case r.ended`,
+		becomes: `		case c.seat.left && func() bool { mutated(); return false }():
+		case r.ended`,
+		test: "TestABatchThatWasNotSentAfterAllIsTakenBack",
+	},
+
+	// Workers.
+	{
+		name: "shutdown taken for a failure", seeds: "900011", file: "handling.go",
+		is:      `	case errors.Is(cause, ErrShutdown), r.taking.Err() != nil && errors.Is(err, context.Canceled):`,
+		becomes: `	case errors.Is(cause, ErrShutdown) && func() bool { mutated(); return false }():`,
+	},
+	{
+		name: "snooze taken for a failure", seeds: "900013", file: "handling.go",
+		is: `		r.release(a, EndingSnoozed, rest(later.d))
+`,
+		becomes: `		mutated()
+		r.fail(a)
+`,
+	},
+	{
+		name: "what a worker has not answered is forgotten", file: "handling.go",
+		is:      `a.Held.queue.spawn(func() { a.Held.settleBehind(do) })`,
+		becomes: `mutated()`,
+		test:    "TestWhatWasNotAnsweredIsSettledBehindTheWorker",
+	},
+
+	// Logs.
+	{
+		name: "label that reads how far the log is after its entries", seeds: "900164", file: "label.go",
+		is: `			batch.pass(head.Next)
+`,
+		becomes: `			mutated()
+			if head, err = b.log.headIn(ctx, s); err != nil {
+				return nil, err
+			}
+			batch.pass(head.Next)
+`,
+	},
+	{
+		name: "label moved from wherever it stands", seeds: "900002", file: "label.go",
+		is: `	_, err := l.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+		becomes: `	mutated()
+	if s, err := l.session(ctx); err == nil {
+		if n, err := s.Get(ctx, b.at.path); err == nil {
+			b.at.fence = n.Fence
+		}
+	}
+	_, err := l.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+	},
+	{
+		name: "unanswered move of a label forgotten", seeds: "901169", file: "label.go",
+		is: `		b.doubt = unknown.Token
+`,
+		becomes: `		mutated()
+`,
+	},
+	{
+		name: "append made again when its answer was lost", seeds: "900069", file: "log.go",
+		is: `		done, err := l.once(ctx, nil, l.appendOps(head, values))
+`,
+		becomes: `		mutated()
+		var done applied
+		s, err := l.session(ctx)
+		if err == nil {
+			done.results, err = s.Commit(ctx, l.appendOps(head, values)...)
+		}
+		if errors.Is(err, ErrUnknown) && ctx.Err() == nil {
+			head = logHead{}
+			continue
+		}
+`,
+	},
+	{
+		name: "expired entry handed out by a log", file: "label.go",
+		is: `			if e.expired() {
+				batch.Missed++`,
+		becomes: `			mutated()
+			if e.expired() && e.Number < 0 {
+				batch.Missed++`,
+		test: "TestExpiredEntriesAreNeverHandedOutAndCounted",
+	},
+
+	// Delays, times to live, unique keys, bounds and forwards.
+	{
+		name: "delayed put made an entry in two commits", seeds: "900003", file: "later.go",
+		is: `	_, err = s.Commit(ctx, ops...)
+	return gone(err)
+}
+
+// laterEntry`,
+		becomes: `	mutated()
+	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
+		_, err = s.Commit(ctx, ops[1:]...)
+	}
+	return gone(err)
+}
+
+// laterEntry`,
+	},
+	{
+		name: "what is put aside made ready in two commits", seeds: "900009", file: "delayed.go",
+		is: `	_, err = s.Commit(ctx, ops...)
+	return gone(err)
+}
+
+// keepIndex`,
+		becomes: `	mutated()
+	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
+		_, err = s.Commit(ctx, ops[1:]...)
+	}
+	return gone(err)
+}
+
+// keepIndex`,
+	},
+	{
+		name: "what is delayed made ready before it is due", seeds: "900003", file: "delayed.go",
+		is: `	d := delayed{due: time.UnixMilli(ms)}
+`,
+		becomes: `	mutated()
+	d := delayed{due: time.UnixMilli(ms - 2000)}
+`,
+	},
+	{
+		name: "delay that ends at a whole second", seeds: "900003", file: "delayed.go",
+		is: `	due := time.Now().Round(0).Add(d + time.Millisecond - 1).Truncate(time.Millisecond)`,
+		becomes: `	mutated()
+	due := time.Now().Round(0).Add(d).Truncate(time.Second)`,
+	},
+	{
+		name: "release for later that leaves the entry ready", seeds: "900009", file: "delayed.go",
+		is:      `	f.lock = h.lock.PutAside(due)`,
+		becomes: `	mutated()`,
+	},
+	{
+		name: "empty said before what is due was looked for", file: "due.go",
+		is: `	case due.IsZero():
+		return err`,
+		becomes: `	case due.IsZero() || func() bool { mutated(); return true }():
+		return err`,
+		test: "TestWhatIsPutAsideStaysWhenItsProcessDies",
+	},
+	{
+		name: "expired entry handed out", seeds: "900048", file: "claim.go",
+		is:      `	if why != forRemoval && expired(h.headers.expires()) {`,
+		becomes: `	if why != forRemoval && expired(h.headers.expires()) && func() bool { mutated(); return false }() {`,
+	},
+	{
+		name: "key that stays when its entry goes", seeds: "900003", file: "held.go",
+		is: `		a.key, a.keyFence = key.Path, key.Fence`,
+		becomes: `		mutated()
+		_ = key`,
+	},
+	{
+		name: "key that stays when its delayed put expires", seeds: "900977", file: "later.go",
+		is: `		ops = append(ops, coord.Delete(key.Path, key.Fence))
+	case`,
+		becomes: `		mutated()
+	case`,
+	},
+	{
+		name: "key taken before the put", seeds: "900003", file: "batch.go",
+		is: `	if b.key != "" {
+		ops = append(ops, coord.Create(b.key, b.o.unique))
+	}
+	return ops, err`,
+		becomes: `	if b.key != "" && err == nil {
+		mutated()
+		if _, err = s.Commit(ctx, coord.Create(b.key, b.o.unique)); refused(err) {
+			if exists := p.refusedKey(ctx, b.key); exists != nil {
+				err = exists
+			}
+		}
+	}
+	return ops, err`,
+	},
+	{
+		name: "bound that is looked at and not committed with", seeds: "900009", file: "bounds.go",
+		is: `	return []coord.Op{guard}, nil`,
+		becomes: `	mutated()
+	return nil, nil`,
+	},
+	{
+		name: "bound that was heard of before the count was read", file: "bounds.go",
+		is:      `if c, err = p.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {`,
+		becomes: `if mutated(); c.MaxEntries == 0 {`,
+		test:    "TestALowerBoundHoldsAtOnce",
+	},
+	{
+		name: "bound that does not count what is delayed", seeds: "900009", file: "bounds.go",
+		is: `			return entries + later, err`,
+		becomes: `			mutated()
+			return entries, err`,
+	},
+	{
+		name: "forward in two commits", seeds: "900003", file: "pipeline.go",
+		is: `			return append(h.past.forget(), ops...), err`,
+		becomes: `			mutated()
+			if err == nil {
+				_, err = h.lock.Session().Commit(ctx, ops...)
+			}
+			return h.past.forget(), err`,
+	},
+	{
+		name: "forward that leaves what it forwards", seeds: "900004", file: "pipeline.go",
+		is:      `		act: "forward", entry: coord.Delete(h.entry, h.at()), ours: h.removed,`,
+		becomes: `		act: "forward", entry: func() coord.Op { mutated(); return coord.Check(h.entry, h.at()) }(), ours: h.removed,`,
+	},
+	{
+		name: "takes that start together ask each for themselves", file: "shared.go",
+		is: `		done := sh.done
+`,
+		becomes: `		done := sh.done
+		if done != nil {
+			sh.mu.Unlock()
+			mutated()
+			return act()
+		}
+`,
+		test: "TestTakersThatStartTogetherAskOnce",
+	},
+	{
+		name: "one who cannot ask ends those who wait for him", file: "shared.go",
+		is: `			close(sh.done)
+			sh.done = nil
+`,
+		becomes: `			if mutated(); err == nil {
+				close(sh.done)
+				sh.done = nil
+			}
+`,
+		test: "TestWhatManyWantIsDoneOnce",
+	},
+	{
+		name: "choice counted before it is what is chosen", file: "choice.go",
+		is: `	if !v.ahead.has(order[:min(n, len(order))]) {
+`,
+		becomes: `	mutated()
+	v.count(order, head)
+	if !v.ahead.has(order[:min(n, len(order))]) {
+`,
+		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
 	},
 }

@@ -2,13 +2,13 @@ package zkq_test
 
 import (
 	"slices"
-
-	"github.com/zkq/zkq/priority"
 )
 
 // check looks at the whole history.
 func (s *simulation) check() {
 	s.checkPuts()
+	s.plan.log.check()
+	s.plan.pipe.check()
 	if s.plan.plain {
 		s.checkGets()
 		return
@@ -135,29 +135,6 @@ func (s *simulation) checkHolds() {
 					s.violation("%s: delivery %d has token %d after %d", name, d, token, last)
 				}
 				last = token
-			}
-		}
-	}
-}
-
-// checkOrder: a put that returned before another of its priority began has the
-// smaller name, and its first claim comes first.
-func (s *simulation) checkOrder() {
-	first := make(map[string]int)
-	for i, name := range s.world.claimed {
-		first[name] = i + 1
-	}
-	for _, pa := range s.puts {
-		for _, pb := range s.puts {
-			if pa.names == nil || pb.names == nil || pa.priority != pb.priority || pa.ret >= pb.call {
-				continue
-			}
-			a, b := pa.names[len(pa.names)-1], pb.names[0]
-			if na, _ := priority.Parse(a); a > b || na.Priority != pa.priority {
-				s.violation("%s was put before %s", a, b)
-			}
-			if first[b] != 0 && (first[a] == 0 || first[a] > first[b]) {
-				s.violation("%s was put before %s and claimed after it", a, b)
 			}
 		}
 	}

@@ -216,6 +216,10 @@ func (s *simulation) checkQueue(ops map[string][]entryOp) {
 	switch porcupine.CheckOperationsTimeout(queueModel, operations(all), windowTime) {
 	case porcupine.Illegal:
 		s.violation("what happened to the queue is in no order possible: %d operations", len(all))
+		slices.SortFunc(all, func(a, b entryOp) int { return int(a.call - b.call) })
+		for _, o := range all {
+			println(o.call.String(), o.ret.String(), o.client, []string{"put", "claim", "unlock", "remove"}[o.kind], o.name, o.k, o.unknown, o.fresh)
+		}
 	case porcupine.Unknown:
 		s.violation("porcupine did not get through %d operations", len(all))
 	}

@@ -23,6 +23,10 @@ type simPlan struct {
 	strict bool
 	admin  bool // somebody takes entries from their holders by hand
 	deaths simDeaths
+	crews  simCrews
+	log    *simLog
+	pipe   *simPipe
+	views  simViews
 
 	deliveries int // after which an entry is dead; 0: never
 
@@ -50,6 +54,10 @@ func (a simAim) hits(ops []coord.Op) bool {
 	for _, op := range ops {
 		lane := strings.HasPrefix(op.Path, "/zkq/producers/")
 		switch {
+		case strings.HasPrefix(op.Path, simLogDir):
+			return a.puts
+		case op.Kind == coord.KindCreate && strings.Contains(op.Path, "/delayed/"):
+			return a.puts
 		case op.Kind == coord.KindDelete && !lane:
 			return a.finishes
 		case op.Kind == coord.KindCheck:
@@ -83,8 +91,12 @@ func newSimPlan(seed uint64) *simPlan {
 		}
 		p.processes = append(p.processes, m)
 	}
+	p.log = newSimLog(seed)
+	p.log.on = p.log.on && !p.plain
+	p.pipe = newSimPipe(seed)
 	if !p.plain {
-		p.deaths = newSimDeaths(seed)
+		p.deaths, p.views = newSimDeaths(seed), newSimViews(seed)
+		p.crews = newSimCrews(seed)
 	}
 	return p
 }
@@ -118,6 +130,9 @@ func (p *simPlan) leaveOut(part string) error {
 		f.SetZero()
 		return nil
 	}
+	if p.pipe.leaveOut(what) {
+		return nil
+	}
 	switch what {
 	case "admin":
 		p.admin = false
@@ -127,6 +142,18 @@ func (p *simPlan) leaveOut(part string) error {
 		return nil
 	case "batch":
 		p.deaths.batch = 1
+		return nil
+	case "log":
+		p.log.on = false
+		return nil
+	case "crews":
+		p.crews.on = false
+		return nil
+	case "exchange":
+		p.views.exchange = false
+		return nil
+	case "registered":
+		p.views.registered = false
 		return nil
 	}
 	n, err := strconv.ParseUint(arg, 10, 32)
@@ -174,6 +201,21 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	}
 	if p.deaths.batch > 1 {
 		add("batch")
+	}
+	if p.crews.on {
+		add("crews")
+	}
+	if p.log.on {
+		add("log")
+	}
+	for _, part := range p.pipe.parts() {
+		add("%s", part)
+	}
+	if p.views.exchange {
+		add("exchange")
+	}
+	if p.views.registered {
+		add("registered")
 	}
 	rates := reflect.ValueOf(p.rates)
 	for i := range rates.NumField() {

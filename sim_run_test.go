@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -86,6 +88,7 @@ func (r *simResult) report(trace bool) string {
 func simulate(t *testing.T, plan *simPlan) (r *simResult) {
 	s := &simulation{plan: plan, counts: make(map[string]int), rng: rand.New(rand.NewPCG(plan.seed, 8))}
 	s.world = newSimWorld(s)
+	plan.log.s, plan.pipe.s = s, s
 	r = &simResult{counts: s.counts, trace: func() string { return "" }}
 	defer func() {
 		if p := recover(); p != nil { // the bubble's, about goroutines that are left
@@ -93,17 +96,35 @@ func simulate(t *testing.T, plan *simPlan) (r *simResult) {
 		}
 		r.violations = s.bad
 	}()
-	synctest.Test(t, func(t *testing.T) {
-		defer s.recovered() // a schedule in which nothing happens any more
-		s.sim, s.start = plan.simulator(), time.Now()
-		r.trace = s.sim.Trace
-		s.sim.Store().Observe(s.world.applied)
-		s.sim.Run(func() { s.run(t.Context()) })
-		r.hash, r.faults = s.sim.Hash(), s.sim.Faults()
+	inSeed(plan.seed, func() {
+		synctest.Test(t, func(t *testing.T) {
+			defer s.recovered() // a schedule in which nothing happens any more
+			s.sim, s.start = plan.simulator(), time.Now()
+			r.trace = s.sim.Trace
+			s.sim.Store().Observe(func(a coordtest.Applied) {
+				if !plan.pipe.applied(a) {
+					s.world.applied(a)
+				}
+				plan.log.applied(a)
+			})
+			s.sim.Run(func() { s.run(t.Context()) })
+			r.hash, r.faults = s.sim.Hash(), s.sim.Faults()
+		})
 	})
 	s.check()
 	return r
 }
+
+// inSeed runs f so that a panic in a goroutine that it starts, which nobody can
+// recover, names the seed: the runtime prints the labels of the goroutine.
+func inSeed(seed uint64, f func()) {
+	printLabels()
+	pprof.Do(context.Background(), pprof.Labels("seed", fmt.Sprint(seed)), func(context.Context) { f() })
+}
+
+var printLabels = sync.OnceFunc(func() {
+	os.Setenv("GODEBUG", strings.TrimPrefix(os.Getenv("GODEBUG")+",tracebacklabels=1", ","))
+})
 
 func (s *simulation) now() time.Duration { return time.Since(s.start) }
 
@@ -159,18 +180,30 @@ func (s *simulation) run(ctx context.Context) {
 			time.Sleep(time.Millisecond)
 		}
 	}
+	if s.plan.log.on {
+		s.plan.log.run(drained, faulty, &wg)
+	}
+	if s.plan.pipe.on {
+		s.plan.pipe.run(drained, faulty, &wg)
+	}
 	time.Sleep(s.plan.faulty)
 	calm()
 	s.sim.Calm()
 	deadline := time.Now().Add(90 * time.Second)
 	for time.Now().Before(deadline) {
 		time.Sleep(time.Second)
-		if len(left) == 0 && s.world.empty() {
+		if len(left) == 0 && s.world.empty() && s.plan.log.unread() == "" && s.plan.pipe.unfinished() == "" {
 			break
 		}
 	}
 	if len(left) > 0 {
 		s.violation("after 90 calm seconds %d producers are not done", len(left))
+	}
+	if what := s.plan.log.unread(); what != "" {
+		s.violation("after 90 calm seconds %s", what)
+	}
+	if what := s.plan.pipe.unfinished(); s.plan.pipe.on && what != "" {
+		s.violation("after 90 calm seconds %s", what)
 	}
 	if there, locks := s.world.left(); len(there)+len(locks) > 0 {
 		s.violation("after 90 calm seconds these entries are left: %v, locks: %v", there, locks)
@@ -236,11 +269,17 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 		var q putter
 		var work func(context.Context, context.Context, int, *rand.Rand)
 		if p.s.plan.plain {
-			simple := zkq.NewQueue(c, "jobs", opts...)
+			simple := zkq.NewQueue(c, "jobs", append(opts, zkq.Woke(coordtest.InTurn))...)
 			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, c, simple, n, rng) }
 		} else {
-			locking := zkq.NewLockingQueue(c, "jobs", opts...)
-			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) { p.take(ctx, faulty, locking, n, rng) }
+			locking := zkq.NewLockingQueue(c, "jobs", append(opts, zkq.Woke(coordtest.InTurn), zkq.Window(p.s.plan.views.window))...)
+			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) {
+				if p.s.plan.crews.on && n%2 == 0 {
+					p.crew(ctx, faulty, locking, n, rng)
+				} else {
+					p.take(ctx, faulty, locking, n, rng)
+				}
+			}
 		}
 		life, die := context.WithCancel(drained)
 		var wg sync.WaitGroup
@@ -259,6 +298,7 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 			simSleep(faulty, p.crash)
 			p.s.count("crash")
 			p.s.sim.Crash(p.name)
+			time.Sleep(3331) // everybody hears of that before it is over, and nothing else takes so long
 			die()
 		} else {
 			wg.Go(func() { <-life.Done() }) // also with nobody who takes
@@ -365,6 +405,9 @@ func (s *simulation) closed(ctx context.Context, c coord.Coordinator) bool {
 func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
 	actor := fmt.Sprint("taker", n)
 	ctx = coordtest.As(ctx, actor)
+	if p.s.plan.views.registered {
+		q.Register(ctx)
+	}
 	for ctx.Err() == nil {
 		simTurn(n)
 		waiting, cancel := ctx, context.CancelFunc(func() {})
@@ -396,15 +439,11 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			continue
 		}
 		p.s.taken(held)
-		var holds []*simHold
-		for i, h := range held {
-			one := *hold
-			one.name, one.deliveries, one.token, one.from, one.fresh = h.Name, h.Deliveries, h.Token, p.s.now(), hold.fresh && i == 0
-			holds = append(holds, &one)
+		holds := p.holds(held, hold)
+		if p.s.plan.views.exchange && rng.IntN(4) > 0 {
+			p.swap(ctx, faulty, q, n, held, holds, rng)
+			continue
 		}
-		p.s.mu.Lock()
-		p.s.holds = append(p.s.holds, holds...)
-		p.s.mu.Unlock()
 		var working []context.Context
 		var done []context.CancelFunc
 		for i, h := range held {
@@ -478,6 +517,9 @@ func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.He
 		hold.outcome = "lost"
 	}
 	p.s.count(act + " " + hold.outcome)
+	if errors.Is(err, zkq.ErrUnknown) {
+		time.Sleep(time.Duration(1 + n)) // if the session ended, so has working by then: nobody else says which is first
+	}
 	// Asking again settles it as long as the session lives, unless the entry was
 	// taken away by hand.
 	for tries := 0; tries < 20 && errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && ctx.Err() == nil && working.Err() == nil; tries++ {

@@ -32,6 +32,8 @@ type simWorld struct {
 	log     []simEvent
 	sizes   []simSize
 	graves  simGraves
+
+	revision int64
 }
 
 // simEvent is a step in the life of an entry.
@@ -73,6 +75,10 @@ func (w *simWorld) applied(a coordtest.Applied) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if a.Revision == w.revision {
+		w.s.count("commits together")
+	}
+	w.revision = a.Revision
 	switch {
 	case w.plain:
 		w.appliedPlain(a)

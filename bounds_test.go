@@ -1,0 +1,359 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// watchBound calls f with each number of entries and delayed puts that there is.
+func (b *bench) watchBound(f func(n int)) {
+	n := 0
+	b.store.Observe(func(a coordtest.Applied) {
+		for i, op := range a.Ops {
+			at := op.Path
+			if op.Kind == coord.KindSequential {
+				at = a.Results[i].Path
+			}
+			counted := strings.HasPrefix(at, "/jobs/entries/") || strings.HasPrefix(at, "/jobs/delayed/") && strings.Contains(at, "-put-")
+			switch {
+			case counted && (op.Kind == coord.KindSequential || op.Kind == coord.KindCreate):
+				n++
+			case counted && op.Kind == coord.KindDelete:
+				n--
+			}
+		}
+		f(n)
+	})
+}
+
+func (b *bench) create(q *zkq.LockingQueue, c zkq.QueueConfig) {
+	b.Helper()
+	if err := q.Create(b.ctx, c); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// Sixteen producers, some of whose answers are lost, put whatever they can while others
+// finish, give back, and put for later.
+func TestAnExactBoundIsNeverExceeded(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		const bound, producers = 10, 16
+		first, _ := b.queue()
+		b.create(first, zkq.QueueConfig{MaxEntries: bound})
+		most := 0
+		b.watchBound(func(n int) {
+			if most = max(most, n); n > bound {
+				t.Errorf("%d entries", n)
+			}
+		})
+		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		put, full := 0, 0
+		for i := range producers {
+			q, c := b.queue()
+			wg.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					if (n+i)%7 == 0 {
+						c.DropReply()
+					}
+					var opts []zkq.PutOption
+					if (n+i)%3 == 0 {
+						opts = append(opts, zkq.WithDelay(time.Duration(n%5)*time.Second))
+					}
+					_, err := q.PutAll(ctx, make([][]byte, 1+n%2), opts...)
+					mu.Lock()
+					switch {
+					case err == nil:
+						put++
+					case errors.Is(err, zkq.ErrFull):
+						full++
+					}
+					mu.Unlock()
+					time.Sleep(time.Duration(100*(1+i)) * time.Millisecond)
+				}
+			})
+		}
+		for range 2 {
+			q, _ := b.queue()
+			wg.Go(func() {
+				for h, err := range q.All(ctx) {
+					if err != nil {
+						return
+					}
+					time.Sleep(300 * time.Millisecond)
+					if h.Deliveries%3 == 1 {
+						h.Release(ctx, zkq.After(time.Second))
+					} else {
+						h.Consume(ctx)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		synctest.Wait() // what was moved behind them, too
+		if put < 50 || full < 50 || most != bound {
+			t.Errorf("%d puts, %d refused, %d entries at most", put, full, most)
+		}
+	})
+}
+
+func TestAFullQueueRefusesTheWholePut(t *testing.T) {
+	for _, approximate := range []bool{false, true} {
+		t.Run(fmt.Sprint("approximate ", approximate), func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				b.create(q, zkq.QueueConfig{MaxEntries: 3, MaxSize: 10, Approximate: approximate})
+				b.put(q, "1")
+				_, err := q.PutAll(b.ctx, make([][]byte, 3))
+				b.want(err, zkq.ErrFull)
+				b.put(q, "2", zkq.WithDelay(time.Hour))
+				h := b.take(q)
+				b.put(q, "3")
+				_, err = q.Put(b.ctx, nil)
+				b.want(err, zkq.ErrFull)
+				_, err = q.Put(b.ctx, make([]byte, 11))
+				b.want(err, zkq.ErrTooLarge)
+				_, err = q.Put(b.ctx, nil, zkq.WithUnique("k"))
+				b.want(err, zkq.ErrFull)
+				b.release(h, zkq.After(time.Hour))
+				_, err = q.Put(b.ctx, nil, zkq.WithDelay(time.Hour))
+				b.want(err, zkq.ErrFull)
+				b.bury(b.take(q), "")
+				b.put(q, "1234567890")
+				b.want(b.requeue(q), zkq.ErrFull)
+				b.consume(b.take(q))
+				b.want(b.requeue(q), nil)
+				if st, err := q.Stat(b.ctx); err != nil || st.Total() != 3 || st.Dead != 0 {
+					t.Errorf("%+v, %v", st, err)
+				}
+				if n := len(b.children(b.session(c), "/jobs/unique")); n > 0 {
+					t.Errorf("%d keys of nothing", n)
+				}
+			})
+		})
+	}
+}
+
+// requeue makes the only dead entry ready.
+func (b *bench) requeue(q *zkq.LockingQueue) error {
+	b.Helper()
+	_, err := q.Requeue(b.ctx, b.dead(q).Name)
+	return err
+}
+
+func TestAPutWaitsForRoom(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.create(q, zkq.QueueConfig{MaxEntries: 2})
+		b.put(q, "1")
+		b.put(q, "2")
+		start := time.Now()
+		_, err := q.Put(b.ctx, nil, zkq.WithWait(10*time.Second))
+		if b.want(err, zkq.ErrFull); time.Since(start) != 10*time.Second {
+			t.Errorf("it waited for %v", time.Since(start))
+		}
+		ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
+		defer cancel()
+		_, err = q.Put(ctx, nil, zkq.WithWait(time.Hour))
+		b.want(err, context.DeadlineExceeded)
+
+		got := make(chan time.Duration, 2)
+		putting := func() {
+			start := time.Now()
+			if _, err := q.Put(b.ctx, []byte("late"), zkq.WithWait(time.Hour)); err == nil {
+				got <- time.Since(start)
+			}
+		}
+		go putting()
+		other, _ := b.queue()
+		time.Sleep(20 * time.Second)
+		c.Cut() // also through another session
+		time.Sleep(20 * time.Second)
+		c.Heal()
+		time.Sleep(20 * time.Second)
+		b.consume(b.take(other))
+		if d := <-got; d < time.Minute || d > time.Minute+time.Second {
+			t.Errorf("it waited for %v", d)
+		}
+		go putting()
+		time.Sleep(time.Minute)
+		if err := other.Configure(b.ctx, zkq.QueueConfig{MaxEntries: 3}); err != nil {
+			t.Fatal(err)
+		}
+		if d := <-got; d < time.Minute || d > time.Minute+time.Second {
+			t.Errorf("it waited for %v for a wider bound", d)
+		}
+	})
+}
+
+func TestWhatHasExpiredMakesRoom(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.create(q, zkq.QueueConfig{MaxEntries: 3})
+		b.put(q, "1", zkq.WithTTL(time.Minute))
+		b.put(q, "2", zkq.WithTTL(time.Minute), zkq.WithDelay(time.Hour))
+		b.put(q, "3", zkq.WithTTL(time.Minute))
+		h := b.take(q)
+		_, err := q.Put(b.ctx, nil)
+		b.want(err, zkq.ErrFull)
+		time.Sleep(time.Minute)
+		b.put(q, "4")
+		b.put(q, "5")
+		_, err = q.Put(b.ctx, nil) // one is held
+		b.want(err, zkq.ErrFull)
+		b.consume(h)
+	})
+}
+
+func TestAConfigurationStandsUntilItIsReplaced(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		other, _ := b.queue()
+		s := b.session(c)
+		b.commit(s, coord.Create("/jobs/config", []byte(`{"offset":7,"new":{"x":[1]}}`)))
+		bounds := zkq.QueueConfig{MaxEntries: 5, MaxSize: 100}
+		c.DropReply()
+		b.create(q, bounds)
+		b.create(other, bounds)
+		var mismatch *zkq.ConfigError
+		err := other.Create(b.ctx, zkq.QueueConfig{MaxEntries: 6})
+		if !errors.As(err, &mismatch) || !errors.Is(err, zkq.ErrConfig) || mismatch.Have != bounds {
+			t.Error(err)
+		}
+		if have, err := other.Config(b.ctx); err != nil || have != bounds {
+			t.Errorf("%+v, %v", have, err)
+		}
+		if text := string(b.get(s, "/jobs/config").Value); text != `{"layout":"locking","max_entries":5,"max_size":100,"new":{"x":[1]},"offset":7}` {
+			t.Error(text)
+		}
+		if err := other.Configure(b.ctx, zkq.QueueConfig{}); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			b.put(other, "a")
+		}
+		for _, bad := range []zkq.QueueConfig{{MaxEntries: -1}, {MaxSize: -1}, {MaxSize: zkq.MaxValue + 1}} {
+			b.want(q.Create(b.ctx, bad), zkq.ErrInvalid)
+		}
+		if left := b.children(s, "/jobs/workers"); len(left) > 0 {
+			t.Errorf("left: %q", left)
+		}
+	})
+}
+
+func TestAConfigurationOfAnotherVersionIsNotTouched(t *testing.T) {
+	for _, text := range []string{"x", "[]", `{"max_entries":-1}`, `{"max_entries":"many"}`} {
+		t.Run(text, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				s := b.session(c)
+				b.commit(s, coord.Create("/jobs/config", []byte(text)))
+				b.want(q.Create(b.ctx, zkq.QueueConfig{MaxEntries: 1}), coord.ErrFormat)
+				_, err := q.Put(b.ctx, nil)
+				b.want(err, coord.ErrFormat)
+				if now := string(b.get(s, "/jobs/config").Value); now != text {
+					t.Error(now)
+				}
+			})
+		})
+	}
+}
+
+// A handle that is open hears of a bound within seconds, and a finish of a bounded queue
+// costs what it costs of any.
+func TestABoundCostsThePutterAndNobodyElse(t *testing.T) {
+	cost := func(bounds zkq.QueueConfig) (commits, gets int) {
+		virtual(t, func(t *testing.T, b *bench) {
+			c := newCounting(b.client())
+			q := b.on(c)
+			putter, _ := b.queue()
+			b.create(putter, bounds)
+			for range 20 {
+				b.put(putter, "a")
+			}
+			b.consume(b.take(q))
+			time.Sleep(time.Second)
+			c.reset()
+			for range 19 {
+				b.consume(b.take(q))
+			}
+			commits, gets = c.of("commit"), c.of("get")
+		})
+		return commits, gets
+	}
+	commits, gets := cost(zkq.QueueConfig{})
+	if c, g := cost(zkq.QueueConfig{MaxEntries: 20}); c != commits || g != gets {
+		t.Errorf("19 takes and finishes: %d commits and %d gets, and %d and %d with a bound", commits, gets, c, g)
+	}
+}
+
+// What uses nothing of all this costs, besides the put, a look at the configuration now
+// and then.
+func TestAPlainPutCostsOneCommit(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		b.put(q, "a")
+		c.reset()
+		for range 100 {
+			b.put(q, "a")
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := c.of(); n != 100 {
+			t.Errorf("100 puts cost %d requests: %v", n, c.requests)
+		}
+		time.Sleep(time.Minute)
+		for range 10 {
+			b.put(q, "a")
+		}
+		if n := c.of("get"); n != 1 {
+			t.Errorf("%d looks", n)
+		}
+	})
+}
+
+// A put that has read the old bound is refused by the service; one that has only heard
+// of it reads it anew.
+func TestALowerBoundHoldsAtOnce(t *testing.T) {
+	for when, is := range map[string]func(act, path string) bool{
+		"before the count was read": func(act, path string) bool { return act == "get" && path == "/jobs/count" },
+		"before the commit":         func(act, path string) bool { return act == "commit" && strings.Contains(path, "/zkq/producers/") },
+	} {
+		t.Run(when, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				c := newCounting(b.client())
+				q := b.on(c)
+				other, _ := b.queue()
+				b.create(q, zkq.QueueConfig{MaxEntries: 3})
+				b.put(q, "a")
+				b.consume(b.take(other))
+				c.hook(func(_ coord.Session, act, path string) {
+					if is(act, path) {
+						c.hook(nil)
+						if err := other.Configure(b.ctx, zkq.QueueConfig{MaxEntries: 1}); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				_, err := q.PutAll(b.ctx, make([][]byte, 2))
+				b.want(err, zkq.ErrFull)
+				if n := len(b.entries(q)); n != 0 {
+					t.Errorf("%d entries", n)
+				}
+				b.put(q, "b")
+			})
+		})
+	}
+}

@@ -1,0 +1,404 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+// values are what was taken, in order.
+func values(held []*zkq.Held) string {
+	var all []string
+	for _, h := range held {
+		all = append(all, string(h.Value))
+	}
+	return strings.Join(all, " ")
+}
+
+func (b *bench) exchange(q *zkq.LockingQueue, done []*zkq.Held, n int) []*zkq.Held {
+	b.Helper()
+	held, err := q.Exchange(b.ctx, done, n)
+	if err != nil {
+		b.Fatalf("Exchange: %v", err)
+	}
+	return held
+}
+
+func TestExchangeFinishesAndTakesInOneCommit(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		for i := range 6 {
+			b.put(q, fmt.Sprint(i))
+		}
+		held := b.exchange(q, nil, 2)
+		synctest.Wait()
+		c.reset()
+		next := b.exchange(q, held, 3)
+		if got := values(next); got != "2 3 4" {
+			t.Errorf("took %q", got)
+		}
+		if commits, reads := c.of("commit"), c.of("read"); commits != 1 || reads > 1 {
+			t.Errorf("%d commits and %d reads", commits, reads)
+		}
+		if left := b.exchange(q, next, 0); len(left) != 0 {
+			t.Errorf("took %q for nothing", values(left))
+		}
+		if n, err := q.Len(b.ctx); n != 1 || err != nil {
+			t.Errorf("%d entries are left, %v", n, err)
+		}
+		b.want(next[0].Consume(b.ctx), zkq.ErrAlreadyDone)
+	})
+}
+
+func TestExchangeOfALostEntryCostsTheOthersNothing(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		other, _ := b.queue()
+		for i := range 4 {
+			b.put(q, fmt.Sprint(i))
+		}
+		held := b.exchange(q, nil, 3)
+		if err := other.BreakLock(b.ctx, held[1].Name); err != nil {
+			t.Fatal(err)
+		}
+		b.take(other)
+		next, err := q.Exchange(b.ctx, held, 1)
+		if got := values(next); got != "3" {
+			t.Errorf("took %q", got)
+		}
+		failed := finishErrors(err)
+		if len(failed) != 1 || failed[0].Held != held[1] || !errors.Is(err, zkq.ErrLockLost) {
+			t.Errorf("error %v", err)
+		}
+		if n, err := q.Len(b.ctx); n != 2 || err != nil {
+			t.Errorf("%d entries are left, %v", n, err)
+		}
+	})
+}
+
+func TestExchangeTakesAnotherWhereSomebodyWasFaster(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		other, _ := b.queue()
+		for i := range 4 {
+			b.put(q, fmt.Sprint(i))
+		}
+		held := b.exchange(q, nil, 1)
+		var theirs *zkq.Held
+		c.hook(func(_ coord.Session, act, _ string) {
+			if act == "commit" && theirs == nil {
+				theirs = b.take(other)
+			}
+		})
+		next := b.exchange(q, held, 2)
+		if got := values(next); string(theirs.Value) != "1" || got != "2" && got != "2 3" {
+			t.Errorf("took %q, the other %q", got, theirs.Value)
+		}
+		b.want(held[0].Consume(b.ctx), zkq.ErrAlreadyDone)
+	})
+}
+
+func TestExchangeWhoseAnswerWasLostIsAppliedOnce(t *testing.T) {
+	for _, lose := range []string{"answer", "request"} {
+		t.Run(lose, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				for i := range 5 {
+					b.put(q, fmt.Sprint(i))
+				}
+				held := b.exchange(q, nil, 2)
+				if lose == "answer" {
+					c.DropReply()
+				} else {
+					c.DropRequest()
+				}
+				next := b.exchange(q, held, 2)
+				if got := values(next); got != "2 3" || next[0].Deliveries != 1 {
+					t.Errorf("took %q, delivery %d", got, next[0].Deliveries)
+				}
+				b.exchange(q, next, 0)
+				if n, err := q.Len(b.ctx); n != 1 || err != nil {
+					t.Errorf("%d entries are left, %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+// Who asks for what is there does not wait behind one who waits for what is not.
+func TestExchangeDoesNotWaitBehindATake(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "a")
+		held := b.exchange(q, nil, 1)
+		waiting, stop := context.WithCancel(b.ctx)
+		var wg sync.WaitGroup
+		wg.Go(func() { q.Take(waiting) })
+		synctest.Wait()
+		start := time.Now()
+		if next := b.exchange(q, held, 1); len(next) != 0 {
+			t.Errorf("took %q", values(next))
+		}
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("it took %v", d)
+		}
+		stop()
+		wg.Wait()
+	})
+}
+
+func TestExchangeRefusesWhatItDidNotHandOut(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		other, _ := b.queue()
+		b.put(q, "a")
+		h := b.take(q)
+		for _, done := range [][]*zkq.Held{{nil}, {h, h}, {{}}} {
+			_, err := q.Exchange(b.ctx, done, 1)
+			b.want(err, zkq.ErrNotHeld)
+		}
+		_, err := other.Exchange(b.ctx, []*zkq.Held{h}, 0)
+		b.want(err, zkq.ErrNotHeld)
+		_, err = q.Exchange(b.ctx, nil, -1)
+		b.want(err, zkq.ErrInvalid)
+		b.consume(h)
+	})
+}
+
+// sharing are handles of processes of their own that know of each other.
+func (b *bench) sharing(n int, opts ...zkq.Option) (all []*zkq.LockingQueue, counts []*counting) {
+	b.Helper()
+	for i := range n {
+		id := zkq.Holder(fmt.Sprintf("%032x", i+1))
+		c := newCounting(b.client())
+		counts = append(counts, c)
+		q := b.on(c, append(slices.Clone(opts), id)...)
+		if err := q.Register(b.ctx); err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, q)
+	}
+	return all, counts
+}
+
+// The first of two processes stands still. Its entries are taken by the other, and
+// no more than a window and two for each process are taken before any of them.
+func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
+	for name, of := range map[string]struct{ window, size int }{
+		"small": {8, 10}, "so large that few are read ahead": {64, 160 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				both, _ := b.sharing(2, zkq.Window(of.window))
+				put := func(i int) { b.put(both[0], fmt.Sprintf("%03d", i)+strings.Repeat(".", of.size)) }
+				for i := range 64 {
+					put(i)
+				}
+				var order []string
+				next := b.exchange(both[1], nil, 1)
+				for i := 64; len(order) < 200; i++ {
+					put(i) // steadily more
+					order = append(order, values(next)[:3])
+					next = b.exchange(both[1], next, 1)
+				}
+				for i := range 64 {
+					at := slices.Index(order, fmt.Sprintf("%03d", i))
+					if at < 0 || at > i+of.window+2*2 {
+						t.Fatalf("entry %d was taken as number %d: %v", i, at, order)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Processes that all want the head lose most claims to each other; those that share
+// it out lose hardly any.
+func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		const entries, workers = 3000, 4 * 4
+		all, counts := b.sharing(4)
+		for i := range entries {
+			b.put(all[0], fmt.Sprint(i))
+		}
+		for _, c := range counts {
+			c.reset()
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		taken := 0
+		for _, q := range all {
+			for range 4 {
+				wg.Go(func() {
+					held, err := q.Exchange(b.ctx, nil, 1)
+					for err == nil && len(held) > 0 {
+						mu.Lock()
+						taken++
+						mu.Unlock()
+						held, err = q.Exchange(b.ctx, held, 1)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if taken < entries {
+			t.Errorf("%d of %d were taken", taken, entries)
+		}
+		n := 0
+		for _, c := range counts {
+			n += c.of("commit")
+		}
+		if lost := n - entries - 2*workers; lost > entries/10 { // each has a first claim and a last finish
+			t.Errorf("%d claims were lost for %d entries", lost, entries)
+		}
+	})
+}
+
+// The view holds more than enough when a more urgent entry is put: whoever hears of
+// it takes it next.
+func TestAMoreUrgentEntryIsTakenNextByEveryProcess(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		all, _ := b.sharing(3)
+		for i := range 90 {
+			b.put(all[0], fmt.Sprint(i))
+		}
+		held := make([][]*zkq.Held, len(all))
+		for i, q := range all {
+			held[i] = b.exchange(q, nil, 1)
+		}
+		for i, q := range all {
+			b.put(all[0], "urgent", zkq.WithPriority(1))
+			synctest.Wait() // the signal arrives
+			if held[i] = b.exchange(q, held[i], 1); values(held[i]) != "urgent" {
+				t.Errorf("process %d took %q", i, values(held[i]))
+			}
+		}
+	})
+}
+
+// Nothing signals that a claim came to nothing: the entry stands where it stood.
+func TestATakeThatGaveUpLeavesTheEntryToTheNext(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "a")
+		b.put(q, "b")
+		b.consume(b.take(q)) // the view is there
+		synctest.Wait()
+		time.Sleep(time.Second)
+		c.Refuse(coord.ErrBusy)
+		c.Refuse(coord.ErrBusy)
+		ctx, cancel := context.WithTimeout(b.ctx, 12*time.Millisecond)
+		defer cancel()
+		_, err := q.Take(ctx)
+		b.want(err, coord.ErrBusy)
+		if h := b.take(q); string(h.Value) != "b" {
+			t.Errorf("took %q", h.Value)
+		}
+	})
+}
+
+// What was put before the watch began is not signalled: the first look comes after it.
+func TestWhatIsPutAsTheWatchBeginsIsTaken(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		other, _ := b.queue()
+		put := false
+		c.hook(func(_ coord.Session, act, path string) {
+			if act == "watch" && path == "/jobs/entries" && !put {
+				put = true
+				b.put(other, "x")
+			}
+		})
+		if h := b.take(q); string(h.Value) != "x" || !put {
+			t.Errorf("took %q", h.Value)
+		}
+	})
+}
+
+// Whoever goes by the error takes what it does not name for removed.
+func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		for i := range 2 {
+			b.put(q, fmt.Sprint(i))
+		}
+		held := b.exchange(q, nil, 2)
+		q.Close()
+		for range 2 {
+			_, err := q.Exchange(b.ctx, held, 1)
+			b.want(err, zkq.ErrClosed)
+			left := slices.Clone(held)
+			for _, f := range finishErrors(err) {
+				left = slices.DeleteFunc(left, func(h *zkq.Held) bool { return h == f.Held })
+			}
+			if len(left) > 0 {
+				t.Errorf("it does not name %q: %v", values(left), err)
+			}
+		}
+		_, err := q.Exchange(b.ctx, nil, 1)
+		b.want(err, zkq.ErrClosed)
+		for _, h := range held {
+			b.consume(h)
+		}
+		if n, err := b.on(c).Len(b.ctx); n != 0 || err != nil {
+			t.Errorf("%d entries are left, %v", n, err)
+		}
+	})
+}
+
+// The end of the doubt is told: there is no need to ask the service again and again.
+func TestWhatWaitsForAClaimInDoubtIsNotListedAgainAndAgain(t *testing.T) {
+	for _, how := range []string{"Take", "Exchange", "Take, strictly"} {
+		t.Run(how, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				client := b.client()
+				c := newCounting(client)
+				var opts []zkq.Option
+				if how == "Take, strictly" {
+					opts = append(opts, zkq.Strict())
+				}
+				q := b.on(c, opts...)
+				const entries = 300 // more than the head that is listed
+				for i := range entries {
+					b.put(q, fmt.Sprint(i))
+				}
+				for range 8 {
+					client.DropRequest()
+				}
+				ctx, cancel := context.WithTimeout(b.ctx, 12*time.Millisecond)
+				defer cancel()
+				_, err := q.Take(ctx)
+				b.want(err, context.DeadlineExceeded)
+				c.reset()
+				c.hook(func(_ coord.Session, act, _ string) {
+					if act == "list" && c.of("list") > 1000 {
+						c.hook(nil)
+						time.Sleep(time.Hour) // or it would go on for ever
+					}
+				})
+				if how == "Exchange" {
+					if held := b.exchange(q, nil, 1); len(held) != 0 {
+						t.Errorf("took %q", values(held))
+					}
+				} else if h := b.take(q); string(h.Value) != "0" {
+					t.Errorf("took %q", h.Value)
+				}
+				if n := c.of("list"); n > 50 {
+					t.Errorf("%d listings", n)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,9 @@
+package zkq
+
+import "context"
+
+// Window sets how many entries processes share out among them.
+func Window(n int) Option { return func(o *options) { o.window = n } }
+
+// Woke sets what a goroutine does after it waited for another of the same handle.
+func Woke(f func(context.Context)) Option { return func(o *options) { o.woke = f } }

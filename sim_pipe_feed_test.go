@@ -1,0 +1,146 @@
+package zkq_test
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zkq/zkq"
+)
+
+// simFeed is a put, or what a forward puts, as its caller saw it.
+type simFeed struct {
+	pool      *simPool
+	values    []string
+	names     []string
+	key       string
+	notBefore time.Time // by what its putter said; zero: at once
+	ttl       time.Duration
+	expires   time.Time // of the last call that made it; zero: never
+	token     zkq.Token
+	opts      []zkq.PutOption
+	outcome   string // ok, failed, unknown, void
+}
+
+func (f *simFeed) data() (data [][]byte) {
+	for _, v := range f.values {
+		data = append(data, []byte(v))
+	}
+	return data
+}
+
+// feed puts what the feeder has to put, whatever it takes.
+func (a *simActor) feed() {
+	l := a.l
+	a.open()
+	defer a.c.Close()
+	q := a.queue(&l.first)
+	defer q.Close()
+	for n, tries := 0, 0; n < l.feeds && a.ctx.Err() == nil; tries++ {
+		simTurn(50 + a.n)
+		f := a.newFeed(tries)
+		if a.one(4) {
+			var err error
+			if f.token, err = q.NewToken(a.ctx); err != nil {
+				a.sleep(500 * time.Millisecond)
+				continue
+			}
+			f.opts = append(f.opts, zkq.WithToken(f.token))
+		}
+		a.put(q, f)
+		for f.outcome == "unknown" && a.ctx.Err() == nil {
+			a.settle(q, f)
+		}
+		if f.outcome == "ok" {
+			n++
+		}
+		a.sleep(1500 * time.Millisecond)
+	}
+	if a.ctx.Err() == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.left--
+	}
+}
+
+// newFeed draws a put, with values that no other has.
+func (a *simActor) newFeed(n int) *simFeed {
+	f := &simFeed{pool: &a.l.first}
+	for i := range 1 + a.rng.IntN(2) {
+		f.values = append(f.values, fmt.Sprint(a.name, "#", n, ":", i))
+	}
+	f.opts = append(f.opts, zkq.WithPriority(100+a.rng.IntN(2)))
+	if a.l.keys > 0 && a.one(2) {
+		f.key, f.values = fmt.Sprint("key", a.rng.IntN(a.l.keys)), f.values[:1]
+		f.opts = append(f.opts, zkq.WithUnique(f.key))
+	}
+	if a.l.config.MaxEntries == 1 {
+		f.values = f.values[:1]
+	}
+	if a.l.delays && a.one(2) {
+		d := time.Duration(1+a.rng.IntN(6000)) * time.Millisecond
+		f.notBefore, f.opts = time.Now().Add(d), append(f.opts, zkq.WithDelay(d))
+	}
+	if a.l.ttls && a.one(2) {
+		f.ttl = time.Duration(1+a.rng.IntN(8000)) * time.Millisecond
+		f.opts = append(f.opts, zkq.WithTTL(f.ttl))
+	}
+	if a.one(3) {
+		f.opts = append(f.opts, zkq.WithWait(time.Duration(1+a.rng.IntN(3000))*time.Millisecond))
+	}
+	return f
+}
+
+// put makes a put and notes what came of it.
+func (a *simActor) put(q *zkq.LockingQueue, f *simFeed) {
+	ctx, cancel := a.trying()
+	defer cancel()
+	a.l.say(f)
+	call := a.l.s.now()
+	names, err := q.PutAll(ctx, f.data(), f.opts...)
+	unknown := (*zkq.UnknownError)(nil)
+	a.l.mu.Lock()
+	defer a.l.mu.Unlock()
+	switch {
+	case err == nil:
+		f.outcome, f.names = "ok", names
+		a.l.counted(f, "feed ok")
+	case errors.As(err, &unknown):
+		f.outcome, f.token = "unknown", unknown.Token
+		a.l.s.count("feed unknown")
+	default:
+		f.outcome = "failed"
+		a.l.s.count("feed failed")
+		a.l.refused(f, call, err)
+	}
+}
+
+// settle learns what became of a put.
+func (a *simActor) settle(q *zkq.LockingQueue, f *simFeed) {
+	simTurn(50 + a.n)
+	if a.one(2) {
+		a.l.say(f)
+		names, err := q.PutAll(a.ctx, f.data(), append(f.opts, zkq.WithToken(f.token))...)
+		a.l.mu.Lock()
+		defer a.l.mu.Unlock()
+		switch {
+		case err == nil:
+			f.outcome, f.names = "ok", names
+			a.l.counted(f, "feed again ok")
+		case errors.Is(err, zkq.ErrTokenVoid):
+			f.outcome = "void"
+		}
+		return
+	}
+	o, err := zkq.Resolve(a.ctx, a.c, f.token)
+	switch {
+	case err == nil && o.Applied:
+		f.outcome = "ok"
+		a.l.s.count("feed resolved ok")
+	case err == nil:
+		f.outcome = "void"
+		a.l.s.count("feed resolved void")
+	default:
+		a.sleep(200 * time.Millisecond)
+	}
+}

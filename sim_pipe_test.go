@@ -1,0 +1,346 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// simPipe is what a plan has of a pipeline, and what became of it: feeders put into a
+// queue, with delays, times to live, unique keys and a bound, and what is taken from it is
+// forwarded to a second queue, and finished there.
+type simPipe struct {
+	on                   bool
+	feeders, workers     int // workers of each queue
+	feeds                int // puts of each feeder
+	delays, ttls, passes bool
+	keys                 int // unique ones; 0: none
+	config               zkq.QueueConfig
+	steward              bool // somebody changes the bound
+
+	s *simulation
+
+	mu    sync.Mutex
+	first simPool
+	then  simPool
+	puts  map[string]*simFeed // by value
+	lives map[string]int      // values: nodes that stand for them, in both queues
+	holds []*simPiped
+	left  int // feeders that are not done
+	tries int // forwards
+}
+
+// simPiped is an entry of the pipeline that was handed out, as its holder saw it.
+type simPiped struct {
+	pool         *simPool
+	name, value  string
+	k            int
+	notBefore    time.Time // of what is put aside
+	act, outcome string
+}
+
+// newSimPipe draws from a source of its own.
+func newSimPipe(seed uint64) *simPipe {
+	rng := rand.New(rand.NewPCG(seed, 13))
+	one := func(of int) bool { return rng.IntN(of) == 0 }
+	l := &simPipe{
+		on: one(4), feeders: 1 + rng.IntN(2), workers: 1 + rng.IntN(2), feeds: 1 + rng.IntN(8),
+		delays: !one(3), ttls: one(3), passes: !one(3), puts: make(map[string]*simFeed), lives: make(map[string]int),
+	}
+	if one(2) {
+		l.keys = 1 + rng.IntN(3)
+	}
+	if one(2) {
+		l.config = zkq.QueueConfig{MaxEntries: 1 + rng.IntN(4), Approximate: one(4)}
+		l.steward = one(3)
+	}
+	l.first, l.then = newSimPool(l, "/mail/"), newSimPool(l, "/sent/")
+	return l
+}
+
+// parts are what could be left out of it.
+func (l *simPipe) parts() (parts []string) {
+	for _, p := range []struct {
+		what string
+		on   bool
+	}{{"pipe", true}, {"delays", l.delays}, {"ttls", l.ttls}, {"keys", l.keys > 0}, {"bound", l.config.MaxEntries > 0}, {"steward", l.steward}, {"passes", l.passes}} {
+		if l.on && p.on {
+			parts = append(parts, p.what)
+		}
+	}
+	return parts
+}
+
+func (l *simPipe) leaveOut(what string) bool {
+	switch what {
+	case "pipe":
+		l.on = false
+	case "delays":
+		l.delays = false
+	case "ttls":
+		l.ttls = false
+	case "keys":
+		l.keys = 0
+	case "bound":
+		l.config, l.steward = zkq.QueueConfig{}, false
+	case "steward":
+		l.steward = false
+	case "passes":
+		l.passes = false
+	default:
+		return false
+	}
+	return true
+}
+
+// run is the workload beside that of the queue.
+func (l *simPipe) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
+	l.left = l.feeders
+	n := 0
+	start := func(name string, f func(a *simActor)) {
+		a := &simActor{l: l, n: n, name: name, faulty: faulty, rng: rand.New(rand.NewPCG(l.s.plan.seed, 300+uint64(n)))}
+		n++
+		l.s.spawn(wg, func() {
+			a.ctx = coordtest.As(ctx, name)
+			f(a)
+		})
+		time.Sleep(time.Millisecond)
+	}
+	for i := range l.feeders {
+		start(fmt.Sprint("feeder", i), (*simActor).feed)
+	}
+	if l.steward {
+		start("steward", (*simActor).rebound)
+	}
+	for i := range l.workers {
+		start(fmt.Sprint("piper", i), func(a *simActor) { a.work(&l.first, &l.then) })
+		if l.passes {
+			start(fmt.Sprint("drain", i), func(a *simActor) { a.work(&l.then, nil) })
+		}
+	}
+}
+
+// simActor is a process of the pipeline, with a client of its own.
+type simActor struct {
+	l           *simPipe
+	n           int
+	name        string
+	ctx, faulty context.Context
+	rng         *rand.Rand
+	lives       int
+
+	c coord.Coordinator
+}
+
+func (a *simActor) one(of int) bool { return a.rng.IntN(of) == 0 }
+
+// sleep is for less than most.
+func (a *simActor) sleep(most time.Duration) {
+	simSleep(a.ctx, time.Duration(a.rng.Int64N(int64(most)/1e6))*time.Millisecond+time.Duration(1+a.n))
+}
+
+// trying is the context of a call: it ends early, now and then, while there are faults.
+func (a *simActor) trying() (context.Context, context.CancelFunc) {
+	if a.faulty.Err() == nil && a.one(4) {
+		return context.WithTimeout(a.ctx, time.Duration(a.rng.IntN(3000))*time.Millisecond+time.Duration(1+a.n))
+	}
+	return a.ctx, func() {}
+}
+
+func (a *simActor) open() {
+	a.c = a.l.s.sim.Open(a.name)
+	a.lives++
+}
+
+// queue is a handle of a queue; the configuration stands before the first entry.
+func (a *simActor) queue(p *simPool) *zkq.LockingQueue {
+	id := uint64(a.lives)<<32 | uint64(0xf00+16*a.n)
+	if p == &a.l.then {
+		id++
+	}
+	q := zkq.NewLockingQueue(a.c, p.queue(), zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id)),
+		zkq.Woke(coordtest.InTurn), zkq.Window(a.l.s.plan.views.window))
+	for a.l.config.MaxEntries > 0 && a.ctx.Err() == nil {
+		if err := q.Create(a.ctx, a.l.config); err == nil || errors.Is(err, zkq.ErrConfig) {
+			break
+		}
+		a.sleep(200 * time.Millisecond)
+	}
+	return q
+}
+
+// rebound puts other bounds in the place of those that stand.
+func (a *simActor) rebound() {
+	a.open()
+	defer a.c.Close()
+	q := a.queue(&a.l.first)
+	defer q.Close()
+	for a.faulty.Err() == nil {
+		a.sleep(8 * time.Second)
+		c := a.l.config
+		c.MaxEntries = 1 + a.rng.IntN(4)
+		ctx, cancel := a.trying()
+		if q.Configure(ctx, c) == nil {
+			a.l.s.count("piped configure")
+		}
+		cancel()
+	}
+}
+
+// work takes from one queue and forwards to the next, or finishes what there is no next
+// for. Its process is replaced by another now and then.
+func (a *simActor) work(from, to *simPool) {
+	for a.ctx.Err() == nil {
+		a.open()
+		q := a.queue(from)
+		var next *zkq.LockingQueue
+		if to != nil && a.l.passes {
+			next = a.queue(to)
+		}
+		if a.l.s.plan.views.registered {
+			q.Register(a.ctx)
+		}
+		leaves := a.l.s.now() + time.Duration(1+a.rng.IntN(20))*time.Second
+		for a.ctx.Err() == nil && (a.faulty.Err() != nil || a.l.s.now() < leaves) {
+			simTurn(50 + a.n)
+			a.take(from, q, to, next)
+		}
+		q.Close()
+		if next != nil {
+			next.Close()
+		}
+		a.c.Close()
+		simSleep(a.ctx, 50*time.Millisecond)
+	}
+}
+
+// take takes an entry and says what is to become of it.
+func (a *simActor) take(from *simPool, q *zkq.LockingQueue, to *simPool, next *zkq.LockingQueue) {
+	ctx, cancel := a.trying()
+	call := a.l.s.now()
+	var h *zkq.Held
+	var err error
+	if a.one(4) {
+		h, err = q.TryTake(ctx)
+	} else {
+		h, err = q.Take(ctx)
+	}
+	cancel()
+	if err != nil {
+		if errors.Is(err, zkq.ErrEmpty) {
+			a.l.empty(from, call)
+		}
+		a.sleep(500 * time.Millisecond)
+		return
+	}
+	hold := a.l.handedOut(from, h)
+	d := 300 * time.Millisecond
+	if a.faulty.Err() == nil && a.one(6) {
+		d = 5 * time.Second
+	}
+	a.sleep(d)
+	for {
+		finish := a.choose(hold, h, to, next)
+		if !a.finish(hold, finish) {
+			break
+		}
+		a.sleep(300 * time.Millisecond)
+	}
+	a.l.s.count(strings.TrimSuffix("piped "+hold.act+" "+hold.outcome, " "))
+}
+
+// choose draws what is to become of an entry.
+func (a *simActor) choose(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.LockingQueue) func(context.Context) error {
+	hold.act, hold.notBefore = "consume", time.Time{}
+	if next != nil {
+		hold.act = "forward"
+	}
+	if a.faulty.Err() == nil && a.one(3) {
+		hold.act = []string{"release", "fail", "aside", "aside", "bury", "consume"}[a.rng.IntN(6)]
+	}
+	switch hold.act {
+	case "release":
+		return func(ctx context.Context) error { return h.Release(ctx) }
+	case "fail":
+		return func(ctx context.Context) error { return h.Fail(ctx, "simulated") }
+	case "bury":
+		return func(ctx context.Context) error { return h.Bury(ctx, "simulated") }
+	case "aside":
+		d := time.Duration(1+a.rng.IntN(5000)) * time.Millisecond
+		a.l.aside(hold, time.Now().Add(d))
+		if a.one(2) {
+			return func(ctx context.Context) error { return h.Fail(ctx, "simulated", zkq.After(d)) }
+		}
+		return func(ctx context.Context) error { return h.Release(ctx, zkq.After(d)) }
+	case "forward":
+		return a.forward(hold, h, to, next)
+	}
+	return h.Consume
+}
+
+// forward puts what came of an entry into the next queue, later or once perhaps.
+func (a *simActor) forward(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.LockingQueue) func(context.Context) error {
+	f := &simFeed{pool: to, values: []string{a.l.passed(hold.value)}}
+	if a.l.keys > 0 && a.one(3) {
+		f.key = fmt.Sprint("key", a.rng.IntN(a.l.keys))
+		f.opts = append(f.opts, zkq.WithUnique(f.key))
+	}
+	var d time.Duration
+	if a.l.delays && a.one(4) {
+		d = time.Duration(1+a.rng.IntN(2000)) * time.Millisecond
+		f.opts = append(f.opts, zkq.WithDelay(d))
+	}
+	first := true
+	return func(ctx context.Context) error {
+		if d > 0 && first {
+			f.notBefore = time.Now().Add(d)
+		}
+		if first {
+			first = false
+			a.l.say(f)
+		}
+		call := a.l.s.now()
+		err := h.Forward(ctx, zkq.Target{Queue: next, Value: []byte(f.values[0]), Options: f.opts})
+		if err != nil && !errors.Is(err, zkq.ErrUnknown) {
+			a.l.mu.Lock()
+			defer a.l.mu.Unlock()
+			a.l.refused(f, call, err)
+		}
+		return err
+	}
+}
+
+// finish ends a hold, and asks again while it does not know whether it did. It says
+// whether nothing was changed, and the entry is still held.
+func (a *simActor) finish(hold *simPiped, finish func(context.Context) error) (again bool) {
+	ctx, cancel := a.trying()
+	err := finish(ctx)
+	cancel()
+	for tries := 0; (tries < 20 || errors.Is(err, zkq.ErrFull) || errors.Is(err, zkq.ErrExists)) && errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && a.ctx.Err() == nil; tries++ {
+		a.sleep(200 * time.Millisecond)
+		err = finish(a.ctx)
+		if errors.Is(err, zkq.ErrAlreadyDone) {
+			break
+		}
+	}
+	switch {
+	case err == nil:
+		hold.outcome = "ok"
+	case errors.Is(err, zkq.ErrUnknown), errors.Is(err, zkq.ErrAlreadyDone):
+		hold.outcome = "unknown"
+	case errors.Is(err, zkq.ErrLockLost):
+		hold.outcome = "lost"
+	default:
+		hold.outcome = "failed"
+		return a.ctx.Err() == nil && !errors.Is(err, coord.ErrClosed)
+	}
+	return false
+}

@@ -1,0 +1,379 @@
+package zkq_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// passed is the value of what is to come of one in the second queue: no two forwards put
+// the same.
+func (l *simPipe) passed(value string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tries++
+	return fmt.Sprint(value, ">", l.tries)
+}
+
+// before is what a value was in the first queue.
+func before(value string) string {
+	value, _, _ = strings.Cut(value, ">")
+	return value
+}
+
+// simPool is a queue of the pipeline, as the service has it.
+type simPool struct {
+	l      *simPipe
+	root   string
+	nodes  map[string]*simNode // what stands for a value: entries, and delayed puts
+	locks  map[string]simLock  // of entries
+	index  map[string]bool     // of entries that are put aside: names with their dues
+	keys   map[string]bool     // unique ones
+	claims map[string]int
+	ends   map[simClaim]string // claims that removed the entry: consumed, forwarded or dead
+	lives  []*simNode          // in the order in which they came
+	max    int                 // 0: any
+	exact  bool
+	sizes  []simPoolSize
+}
+
+// simNode is what stands for a value.
+type simNode struct {
+	name, value, key string
+	due              time.Time // of a delayed put
+	expires          time.Time // zero: never
+	from, to         time.Duration
+	ready            time.Duration // since when somebody might have taken it; of what is held or aside, never
+	gone             bool
+}
+
+// simLock is an entry's lock.
+type simLock struct {
+	session string
+	due     time.Time // of one that is put aside
+}
+
+// simPoolSize is how many nodes there are from an instant on, and how many may be.
+type simPoolSize struct {
+	at        time.Duration
+	have, max int
+}
+
+const never = time.Duration(1<<63 - 1)
+
+func newSimPool(l *simPipe, root string) simPool {
+	return simPool{
+		l: l, root: root, nodes: make(map[string]*simNode), locks: make(map[string]simLock), index: make(map[string]bool), keys: make(map[string]bool),
+		claims: make(map[string]int), ends: make(map[simClaim]string), sizes: []simPoolSize{{}},
+	}
+}
+
+func (p *simPool) queue() string { return strings.Trim(p.root, "/") }
+
+// change is what a commit does to a queue.
+type change struct {
+	born, gone []*simNode
+	touched    map[string]bool // names that were claimed, or whose locks changed
+	unlocked   map[string]simLock
+	dead       map[string]bool
+	keys       map[string]bool // that came or went
+}
+
+// applied follows the service, and says whether the commit is the pipeline's.
+func (l *simPipe) applied(a coordtest.Applied) bool {
+	if !l.on {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first, mine := l.first.apply(a)
+	then, his := l.then.apply(a)
+	if !mine && !his {
+		return false
+	}
+	for _, n := range first.born {
+		l.born(n)
+	}
+	for _, n := range then.born {
+		l.born(n)
+	}
+	l.first.judge(a, first, then)
+	l.then.judge(a, then, change{})
+	for _, c := range []change{first, then} {
+		for _, n := range c.gone {
+			l.lives[before(n.value)]--
+		}
+	}
+	for _, n := range append(first.born, then.born...) {
+		if v := before(n.value); l.lives[v] > 1 {
+			l.s.violation("%q stands in %d nodes", v, l.lives[v])
+		}
+	}
+	// Where a value was passed on, the second queue has it in the commit in which the first has not.
+	for _, n := range then.born {
+		from, again := before(n.value), func(o *simNode) bool { return o.value == n.value }
+		if !slices.ContainsFunc(first.gone, func(o *simNode) bool { return o.value == from }) && !slices.ContainsFunc(then.gone, again) {
+			l.s.violation("%q came to %s when nothing left %s", n.value, l.then.root, l.first.root)
+		}
+	}
+	return true
+}
+
+// born: a value comes to its queue once, and not before it is due.
+func (l *simPipe) born(n *simNode) {
+	l.lives[before(n.value)]++
+	f := l.puts[n.value]
+	switch {
+	case f == nil:
+		l.s.violation("%q is there and was not put", n.value)
+	case !n.due.IsZero() && n.due.Before(f.notBefore):
+		l.s.violation("%q is due at %v, and was put for %v", n.value, n.due, f.notBefore)
+	case n.due.IsZero() && time.Now().Before(f.notBefore):
+		l.s.violation("%q was made ready before it was due", n.value)
+	case f.key != "" && n.key != keyName(f.key), f.key == "" && n.key != "":
+		l.s.violation("%q was put with the key %q, and has %q", n.value, f.key, n.key)
+	}
+}
+
+// apply does what the commit does, and says what that was.
+func (p *simPool) apply(a coordtest.Applied) (c change, mine bool) {
+	now := p.l.s.now()
+	c = change{touched: make(map[string]bool), unlocked: make(map[string]simLock), dead: make(map[string]bool), keys: make(map[string]bool)}
+	for i, op := range a.Ops {
+		rest, ok := strings.CutPrefix(op.Path, p.root)
+		if !ok {
+			continue
+		}
+		mine = true
+		dir, name, _ := strings.Cut(rest, "/")
+		if op.Kind == coord.KindSequential {
+			name = a.Results[i].Path[strings.LastIndexByte(a.Results[i].Path, '/')+1:]
+		}
+		created := op.Kind == coord.KindSequential || op.Kind == coord.KindCreate
+		due, later := laterDue(name)
+		switch {
+		case dir == "entries" && created, dir == "delayed" && created && later:
+			n := readSimNode(name, string(op.Value), now)
+			c.keys[n.key] = true
+			if n.due = due; later {
+				n.ready = max(now, due.Sub(p.l.s.start))
+			}
+			p.nodes[name], p.lives, c.born = n, append(p.lives, n), append(c.born, n)
+		case (dir == "entries" || dir == "delayed" && later) && op.Kind == coord.KindDelete:
+			n := p.nodes[name]
+			n.gone, n.to = true, now
+			c.keys[n.key] = true
+			delete(p.nodes, name)
+			c.gone = append(c.gone, n)
+		case dir == "entries" && op.Kind == coord.KindTouch:
+			p.claimed(name, c)
+		case dir == "delayed":
+			p.index[name] = created
+			c.touched[name[strings.IndexByte(name, '-')+1:]] = true
+			if !created {
+				delete(p.index, name)
+			}
+		case dir == "taken":
+			p.lock(name, op, a.Session, c)
+		case dir == "unique" && op.Kind == coord.KindDelete:
+			delete(p.keys, name)
+			c.keys[name] = true
+		case dir == "unique":
+			p.keys[name], c.keys[name] = true, true
+		case dir == "dead" && created:
+			c.dead[name[strings.IndexByte(name, '-')+1:]] = true
+		case dir == "config":
+			var q struct {
+				MaxEntries  int `json:"max_entries"`
+				Approximate bool
+			}
+			if err := json.Unmarshal(op.Value, &q); err != nil {
+				p.l.s.violation("the configuration %q: %v", op.Value, err)
+			}
+			p.max, p.exact = q.MaxEntries, q.MaxEntries > 0 && !q.Approximate
+		}
+	}
+	if last := p.sizes[len(p.sizes)-1]; last.have != len(p.nodes) || last.max != p.max {
+		p.sizes = append(p.sizes, simPoolSize{now, len(p.nodes), p.max})
+	}
+	return c, mine
+}
+
+func (p *simPool) claimed(name string, c change) {
+	p.claims[name]++
+	c.touched[name] = true
+	n := p.nodes[name]
+	if lk, locked := p.locks[name]; locked {
+		p.l.s.violation("%s was claimed under the lock %+v", name, lk)
+	}
+	if n.ready > p.l.s.now() {
+		p.l.s.violation("%s was claimed before it was ready", name)
+	}
+	n.ready = never
+}
+
+func (p *simPool) lock(name string, op coord.Op, session string, c change) {
+	c.touched[name] = true
+	n := p.nodes[name]
+	switch op.Kind {
+	case coord.KindEphemeral:
+		p.locks[name] = simLock{session: session}
+	case coord.KindReplace:
+		var a struct {
+			DueMS int64 `json:"due_ms"`
+		}
+		if json.Unmarshal(op.Value, &a) != nil || p.locks[name].session != session {
+			p.l.s.violation("%s was put aside as %q by %s: %+v", name, op.Value, session, p.locks[name])
+		}
+		due := time.UnixMilli(a.DueMS)
+		p.locks[name] = simLock{due: due}
+		if n != nil {
+			n.ready = due.Sub(p.l.s.start)
+		}
+	case coord.KindDelete:
+		c.unlocked[name] = p.locks[name]
+		delete(p.locks, name)
+		if now := p.l.s.now(); n != nil {
+			if n.ready != never && n.ready > now {
+				p.l.s.violation("%s was made ready before it was due", name)
+			}
+			n.ready = now
+		}
+	}
+}
+
+// judge: what left a queue did so in one of the ways in which it may, and what must come
+// and go together does.
+func (p *simPool) judge(a coordtest.Applied, c, next change) {
+	s := p.l.s
+	for _, n := range c.gone {
+		same := func(o *simNode) bool { return o.value == n.value }
+		passed := slices.ContainsFunc(next.born, func(o *simNode) bool { return o != n && before(o.value) == n.value })
+		old := !n.expires.IsZero() && !time.Now().Before(n.expires)
+		lk, unlocked := c.unlocked[n.name]
+		moved := slices.ContainsFunc(c.born, same)
+		switch {
+		case !n.due.IsZero() && moved:
+			if time.Now().Before(n.due) {
+				s.violation("%q was made an entry before it was due", n.value)
+			}
+			s.count("piped due")
+		case unlocked && lk.session == a.Session:
+			end := "consumed"
+			if passed {
+				end = "forwarded"
+			} else if c.dead[n.name] {
+				end = "dead"
+			} else if old {
+				s.count("piped expired")
+			}
+			p.ends[simClaim{n.name, p.claims[n.name]}] = end
+		case old && !passed && (!unlocked || lk.session == ""):
+			s.count("piped expired unclaimed")
+		case !n.due.IsZero():
+			s.violation("%q was delayed and is gone", n.value)
+		default:
+			s.violation("%s (%q) was removed by %s while %+v held it (%v)", n.name, n.value, a.Session, lk, unlocked)
+		}
+	}
+	for name := range c.touched {
+		lk, locked := p.locks[name]
+		aside := locked && !lk.due.IsZero()
+		indexed := 0
+		for i := range p.index {
+			if _, rest, _ := strings.Cut(i, "-"); rest == name {
+				indexed++
+			}
+		}
+		there := aside && p.index[fmt.Sprintf("%013d-%s", lk.due.UnixMilli(), name)]
+		switch {
+		case aside != there, indexed > 1, indexed == 1 && !there:
+			s.violation("%s is put aside: %v, and stands %d times among the delayed (as such: %v)", name, aside, indexed, there)
+		case locked && p.nodes[name] == nil:
+			s.violation("a lock without an entry: %s", name)
+		}
+		if aside {
+			s.count("piped aside")
+			p.l.putAside(p, name, lk.due)
+		}
+	}
+	p.judgeKeys(c)
+	if len(c.born) > len(c.gone) && p.exact && len(p.nodes) > p.max {
+		s.violation("%s takes %d entries, and holds %d", p.root, p.max, len(p.nodes))
+	}
+}
+
+// simConfigAge is how long a handle may go by an approximate bound that it has heard of.
+const simConfigAge = 10 * time.Second
+
+// judgeKeys: a key is there exactly while one entry, or delayed put, stands for it.
+func (p *simPool) judgeKeys(c change) {
+	delete(c.keys, "")
+	for key := range c.keys {
+		var standing []string
+		for _, n := range p.nodes {
+			if n.key == key {
+				standing = append(standing, n.value)
+			}
+		}
+		if len(standing) > 1 || p.keys[key] != (len(standing) == 1) {
+			p.l.s.violation("the key %.8s is there: %v, and %q stand for it", key, p.keys[key], standing)
+		}
+	}
+}
+
+// laterDue is when a delayed put of that name is due.
+func laterDue(name string) (due time.Time, ok bool) {
+	ms, rest, _ := strings.Cut(name, "-")
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if err != nil || !strings.HasPrefix(rest, "put-") {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(n), true
+}
+
+func readSimNode(name, value string, now time.Duration) *simNode {
+	n := &simNode{name: name, value: value, from: now, ready: now}
+	if i := strings.LastIndexByte(value, '}'); i >= 0 {
+		var h struct {
+			ExpiresMS int64 `json:"expires_ms"`
+			Unique    string
+		}
+		json.Unmarshal([]byte(value[strings.IndexByte(value, '{'):i+1]), &h)
+		if n.value, n.key = value[i+1:], h.Unique; h.ExpiresMS > 0 {
+			n.expires = time.UnixMilli(h.ExpiresMS)
+		}
+	}
+	return n
+}
+
+// keyName is how the node of a key is called.
+func keyName(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}
+
+// unfinished says what is still to be done; "" is nothing.
+func (l *simPipe) unfinished() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.left > 0 {
+		return fmt.Sprint(l.left, " feeders are not done")
+	}
+	for _, p := range []*simPool{&l.first, &l.then} {
+		if len(p.nodes)+len(p.locks)+len(p.index)+len(p.keys) > 0 {
+			return fmt.Sprint(p.root, " holds ", slices.Sorted(maps.Keys(p.nodes)), " locks ", slices.Sorted(maps.Keys(p.locks)),
+				" put aside ", slices.Sorted(maps.Keys(p.index)), " keys ", slices.Sorted(maps.Keys(p.keys)))
+		}
+	}
+	return ""
+}

@@ -1,0 +1,188 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
+)
+
+// simViews is what a plan has besides of how entries are chosen.
+type simViews struct {
+	exchange   bool // workers finish and take in one commit
+	registered bool // processes share out the head of the queue
+	window     int  // so much of it
+}
+
+// newSimViews draws from a source of its own.
+func newSimViews(seed uint64) simViews {
+	rng := rand.New(rand.NewPCG(seed, 10))
+	return simViews{exchange: rng.IntN(2) == 0, registered: rng.IntN(2) == 0, window: []int{1, 2, 4, 64}[rng.IntN(4)]}
+}
+
+// overtakers is how many first claims of later entries may come before one's own.
+// In one process those that are under way together may be applied in any order. Several
+// that share out the head of the queue have a window besides, and each may be at the
+// head twice.
+func (p *simPlan) overtakers() int {
+	most, sharing := 0, 0
+	for _, m := range p.processes {
+		most += m.takers * max(p.deaths.batch, 1)
+		sharing++
+		if m.crash > 0 {
+			sharing++
+		}
+	}
+	if p.strict {
+		return 0
+	}
+	if (p.views.registered || p.views.exchange || p.crews.on) && sharing > 1 { // an Exchange and a Worker register too
+		return max(p.views.window, 2*2*most) + 2*sharing + most
+	}
+	return most
+}
+
+// checkOrder: a put that returned before another of its priority began has the
+// smaller name, and not too many that were put after it are claimed before it.
+func (s *simulation) checkOrder() {
+	first := make(map[string]int)
+	for i, name := range s.world.claimed {
+		first[name] = i + 1
+	}
+	most := s.plan.overtakers()
+	for _, pa := range s.puts {
+		overtaken := 0
+		for _, pb := range s.puts {
+			if pa.names == nil || pb.names == nil || pa.priority != pb.priority || pa.ret >= pb.call {
+				continue
+			}
+			a, b := pa.names[len(pa.names)-1], pb.names[0]
+			if na, _ := priority.Parse(a); a > b || na.Priority != pa.priority {
+				s.violation("%s was put before %s", a, b)
+			}
+			if first[b] != 0 && (first[a] == 0 || first[a] > first[b]) {
+				if overtaken++; overtaken > most {
+					s.violation("%s was put before %s and claimed after it, as after %d others: %d may be", a, b, overtaken-1, most)
+				}
+			}
+		}
+	}
+}
+
+// swap works on what was taken and goes on with what it gets for it, in one commit
+// each time.
+func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n int, held []*zkq.Held, holds []*simHold, rng *rand.Rand) {
+	for len(held) > 0 {
+		for _, h := range held {
+			if h.Deliveries > 1 {
+				p.s.count("redelivered")
+			}
+		}
+		working := ctx
+		var cancels []context.CancelFunc
+		for i, h := range held {
+			one, done := h.Context(ctx)
+			hold := holds[i]
+			context.AfterFunc(one, func() { p.s.told(hold) })
+			if cancels = append(cancels, done); i == 0 {
+				working = one
+			}
+		}
+		d := time.Duration(rng.IntN(300)) * time.Millisecond
+		if faulty.Err() == nil && rng.IntN(5) == 0 {
+			d = time.Duration(rng.IntN(9000)) * time.Millisecond
+		}
+		simSleep(working, d)
+		for _, h := range holds {
+			p.s.told(h)
+			h.act = "consume"
+		}
+		time.Sleep(time.Duration(1 + n))
+		swapping, cancelSwap := ctx, context.CancelFunc(func() {})
+		if faulty.Err() == nil && rng.IntN(6) == 0 {
+			swapping, cancelSwap = context.WithTimeout(ctx, time.Duration(rng.IntN(3000))*time.Millisecond)
+		}
+		call, want := p.s.now(), p.s.plan.deaths.batch
+		if rng.IntN(8) == 0 {
+			want = 0
+		}
+		next, err := q.Exchange(swapping, held, want)
+		cancelSwap()
+		for _, done := range cancels {
+			done()
+		}
+		p.s.count(fmt.Sprintf("exchange of %d for %d", min(len(held), 2), min(len(next), 2)))
+		p.s.taken(next)
+		nextHolds := p.holds(next, &simHold{client: holds[0].client, call: call})
+		failed := make(map[*zkq.Held]error)
+		for _, e := range finishErrors(err) {
+			failed[e.Held] = e.Err
+		}
+		for i, h := range held {
+			p.settleConsume(ctx, h, holds[i], failed[h])
+		}
+		held, holds = next, nextHolds
+	}
+}
+
+// finishErrors are those that an error joins.
+func finishErrors(err error) (all []*zkq.FinishError) {
+	if e, ok := err.(*zkq.FinishError); ok {
+		return []*zkq.FinishError{e}
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range many.Unwrap() {
+			all = append(all, finishErrors(one)...)
+		}
+	} else if one := errors.Unwrap(err); one != nil {
+		return finishErrors(one)
+	}
+	return all
+}
+
+// settleConsume notes what became of a consume, and asks again while it is not known.
+func (p *simProcess) settleConsume(ctx context.Context, h *zkq.Held, hold *simHold, err error) {
+	for err != nil && !errors.Is(err, zkq.ErrLockLost) && !errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && ctx.Err() == nil {
+		simSleep(ctx, 100*time.Millisecond) // nothing was changed
+		err = h.Consume(ctx)
+	}
+	hold.outcome = "failed"
+	switch {
+	case err == nil:
+		hold.outcome = "ok"
+	case errors.Is(err, zkq.ErrUnknown):
+		hold.outcome = "unknown"
+	case errors.Is(err, zkq.ErrLockLost):
+		hold.outcome = "lost"
+	}
+	p.s.count("exchange " + hold.outcome)
+	for tries := 0; tries < 20 && errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && ctx.Err() == nil; tries++ {
+		simSleep(ctx, 100*time.Millisecond)
+		if err = h.Consume(ctx); err == nil {
+			hold.outcome = "ok"
+		}
+		if errors.Is(err, zkq.ErrLockLost) || errors.Is(err, zkq.ErrAlreadyDone) {
+			break
+		}
+	}
+	hold.ret = p.s.now()
+}
+
+// holds notes entries as they were handed out.
+func (p *simProcess) holds(held []*zkq.Held, hold *simHold) []*simHold {
+	var holds []*simHold
+	for i, h := range held {
+		one := *hold
+		one.name, one.deliveries, one.token, one.from, one.fresh = h.Name, h.Deliveries, h.Token, p.s.now(), hold.fresh && i == 0
+		holds = append(holds, &one)
+	}
+	p.s.mu.Lock()
+	p.s.holds = append(p.s.holds, holds...)
+	p.s.mu.Unlock()
+	return holds
+}

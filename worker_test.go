@@ -1,0 +1,713 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// Both are loggers as they are.
+var (
+	_ zkq.Logger = (*slog.Logger)(nil)
+	_ zkq.Logger = hclog.Logger(nil)
+)
+
+// crew is a worker that runs, and what it reported.
+type crew struct {
+	*bench
+	worker *zkq.Worker
+	stop   context.CancelFunc
+	done   chan error
+	logged *journal
+
+	mu      sync.Mutex
+	handled []zkq.Handled
+}
+
+// journal is a logger that keeps what it is told.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (j *journal) add(level, message string, args []any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, fmt.Sprintln(append([]any{level, message}, args...)...))
+}
+
+func (j *journal) Debug(m string, args ...any) { j.add("debug", m, args) }
+func (j *journal) Info(m string, args ...any)  { j.add("info", m, args) }
+func (j *journal) Warn(m string, args ...any)  { j.add("warn", m, args) }
+func (j *journal) Error(m string, args ...any) { j.add("error", m, args) }
+
+func (j *journal) has(words ...string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.ContainsFunc(j.lines, func(line string) bool {
+		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) })
+	})
+}
+
+// work starts a worker; what is nil in it is filled in.
+func (b *bench) work(w *zkq.Worker) *crew {
+	b.Helper()
+	k := &crew{bench: b, worker: w, done: make(chan error, 1), logged: &journal{}}
+	if w.Queue == nil {
+		w.Queue, _ = b.queue()
+	}
+	if w.Logger == nil {
+		w.Logger = k.logged
+	}
+	if w.Backoff == nil {
+		w.Backoff = func(n int) time.Duration { return time.Duration(n) * time.Second }
+	}
+	report := w.Report
+	w.Report = func(h zkq.Handled) {
+		k.mu.Lock()
+		k.handled = append(k.handled, h)
+		k.mu.Unlock()
+		if report != nil {
+			report(h)
+		}
+	}
+	var ctx context.Context
+	ctx, k.stop = context.WithCancel(b.ctx)
+	go func() { k.done <- w.Run(ctx) }()
+	b.Cleanup(func() { k.stop() })
+	return k
+}
+
+// wait ends the worker and returns what Run did, and how long that took.
+func (k *crew) wait() (time.Duration, error) {
+	k.Helper()
+	start := time.Now()
+	k.stop()
+	err := <-k.done
+	return time.Since(start), err
+}
+
+func (k *crew) quit() {
+	k.Helper()
+	if _, err := k.wait(); err != nil {
+		k.Fatalf("Run: %v", err)
+	}
+}
+
+func (k *crew) endings() []zkq.Ending {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var es []zkq.Ending
+	for _, h := range k.handled {
+		es = append(es, h.Ending)
+	}
+	return es
+}
+
+func (k *crew) wantEndings(want ...zkq.Ending) {
+	k.Helper()
+	if got := k.endings(); !slices.Equal(got, want) {
+		k.Fatalf("endings %v, want %v", got, want)
+	}
+}
+
+func TestWorkerRemovesWhatItsHandlerHasDone(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		for i := range 5 {
+			b.put(q, fmt.Sprint(i))
+		}
+		var got []string
+		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
+			if zkq.HeldFrom(ctx) != h {
+				t.Error("HeldFrom is not the entry in hand")
+			}
+			got = append(got, string(h.Value))
+			return nil
+		})})
+		time.Sleep(10 * time.Second)
+		k.quit()
+		if fmt.Sprint(got) != "[0 1 2 3 4]" {
+			t.Errorf("worked on %v", got)
+		}
+		b.empty(q)
+		k.wantEndings(slices.Repeat([]zkq.Ending{zkq.EndingDone}, 5)...)
+	})
+}
+
+func TestWorkerWorksOnAsManyAtOnceAsItMay(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		for i := range 12 {
+			b.put(q, fmt.Sprint(i))
+		}
+		var mu sync.Mutex
+		running, most := 0, 0
+		k := b.work(&zkq.Worker{Queue: q, Concurrency: 4, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			running--
+			mu.Unlock()
+			return nil
+		})})
+		time.Sleep(5 * time.Second)
+		k.quit()
+		if most != 4 {
+			t.Errorf("%d at once, want 4", most)
+		}
+		if n, err := q.Len(b.ctx); n != 0 || err != nil {
+			t.Errorf("%d are left, %v", n, err)
+		}
+	})
+}
+
+func TestFailingEntryRestsAndIsDeadAfterItsFailures(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "bad")
+		b.put(q, "good")
+		var at []time.Duration
+		start := time.Now()
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 3, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+			if string(h.Value) == "good" {
+				return nil
+			}
+			at = append(at, time.Since(start).Round(100*time.Millisecond))
+			return fmt.Errorf("failure %d", h.Failures+1)
+		})})
+		time.Sleep(time.Minute)
+		k.quit()
+		if fmt.Sprint(at) != "[0s 1s 3s]" { // one second after the first, two after the second
+			t.Errorf("tried at %v", at)
+		}
+		k.wantEndings(zkq.EndingFailed, zkq.EndingDone, zkq.EndingFailed, zkq.EndingDead)
+		es := b.entries(q)
+		if len(es) != 1 || es[0].State != zkq.StateDead || es[0].Failures != 3 || es[0].Reason != "failure 3" {
+			t.Errorf("left are %+v", es)
+		}
+		if !k.logged.has("warn", "failed", "failure 1") || !k.logged.has("error", "dead", "failure 3") {
+			t.Errorf("logged %q", k.logged.lines)
+		}
+	})
+}
+
+func TestSkippedEntryIsDeadAtOnce(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		cause := errors.New("no such customer")
+		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			return fmt.Errorf("order: %w", zkq.Skip(cause))
+		})})
+		time.Sleep(time.Second)
+		k.quit()
+		k.wantEndings(zkq.EndingDead)
+		if es := b.entries(q); len(es) != 1 || es[0].State != zkq.StateDead || es[0].Reason != "order: no such customer" {
+			t.Errorf("left are %+v", es)
+		}
+		if !errors.Is(k.handled[0].Err, cause) {
+			t.Errorf("reported %v", k.handled[0].Err)
+		}
+	})
+}
+
+func TestSnoozedEntryComesBackInItsTimeAndNothingIsCounted(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue(zkq.MaxDeliveries(2))
+		b.put(q, "x")
+		var at []time.Duration
+		start := time.Now()
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+			at = append(at, time.Since(start).Round(100*time.Millisecond))
+			if h.Failures != 0 {
+				t.Errorf("%d failures", h.Failures)
+			}
+			if len(at) < 5 {
+				return zkq.Snooze(10 * time.Second)
+			}
+			return nil
+		})})
+		time.Sleep(time.Minute)
+		k.quit()
+		if fmt.Sprint(at) != "[0s 10s 20s 30s 40s]" {
+			t.Errorf("tried at %v", at)
+		}
+		b.empty(q)
+	})
+}
+
+func TestRestingEntryIsForNobodyElseEither(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		for _, value := range []string{"fail", "snooze", "for ever"} {
+			b.put(q, value)
+		}
+		k := b.work(&zkq.Worker{Queue: q, Backoff: func(int) time.Duration { return time.Hour }, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+			switch string(h.Value) {
+			case "snooze":
+				return zkq.Snooze(time.Minute)
+			case "for ever":
+				return zkq.Snooze(1<<63 - 1)
+			}
+			return errors.New("no")
+		})})
+		time.Sleep(time.Second)
+		k.quit() // and others find them put aside still
+		k.wantEndings(zkq.EndingFailed, zkq.EndingSnoozed, zkq.EndingSnoozed)
+		other, _ := b.queue()
+		b.empty(other)
+		time.Sleep(time.Minute)
+		if h := b.take(other); string(h.Value) != "snooze" {
+			t.Errorf("took %q", h.Value)
+		}
+		time.Sleep(time.Hour)
+		if h := b.take(other); string(h.Value) != "fail" || h.Failures != 1 {
+			t.Errorf("took %q", h.Value)
+		}
+		if st, err := other.Stat(b.ctx); err != nil || st.Delayed != 1 {
+			t.Errorf("left are %+v, %v", st, err)
+		}
+	})
+}
+
+func TestPanicIsAFailureWithItsPlace(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		b.put(q, "goexit")
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+			if string(h.Value) == "goexit" {
+				runtime.Goexit()
+			}
+			panicDeep()
+			return nil
+		})})
+		time.Sleep(time.Second)
+		k.quit()
+		k.wantEndings(zkq.EndingDead, zkq.EndingDead)
+		p := new(zkq.PanicError)
+		if !errors.As(k.handled[0].Err, &p) || p.Value != "deep" || !strings.HasPrefix(p.Stack, "github.com/zkq/zkq_test.panicDeep worker_test.go:") {
+			t.Errorf("reported %v", k.handled[0].Err)
+		}
+		es := b.entries(q)
+		if len(es) != 2 || !strings.HasPrefix(es[0].Reason, "panic: deep\ngithub.com/zkq/zkq_test.panicDeep worker_test.go:") || len(es[0].Reason) > 1024 ||
+			es[1].Reason != "handler ended its goroutine" {
+			t.Errorf("left are %+v", es)
+		}
+		if !k.logged.has("error", "panicDeep") {
+			t.Errorf("logged %q", k.logged.lines)
+		}
+	})
+}
+
+func panicDeep() { panic("deep") }
+
+type fieldError struct{ field string }
+
+func (e *fieldError) Error() string { return e.field }
+
+func TestErrorThatPanicsIsAFailure(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			var err *fieldError
+			return err
+		})})
+		time.Sleep(time.Second)
+		k.quit()
+		k.wantEndings(zkq.EndingDead)
+		if p := new(zkq.PanicError); !errors.As(k.handled[0].Err, &p) {
+			t.Errorf("reported %v", k.handled[0].Err)
+		}
+	})
+}
+
+func TestTimeoutIsAFailureAndEndsTheContextWithItsCause(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		var cause error
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Timeout: 5 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+			<-ctx.Done()
+			cause = context.Cause(ctx)
+			return ctx.Err()
+		})})
+		time.Sleep(time.Minute)
+		k.quit()
+		k.wantEndings(zkq.EndingDead)
+		if !errors.Is(cause, zkq.ErrTimeout) || !errors.Is(k.handled[0].Err, zkq.ErrTimeout) || k.handled[0].Took != 5*time.Second {
+			t.Errorf("cause %v, reported %+v", cause, k.handled[0])
+		}
+		if es := b.entries(q); !strings.Contains(es[0].Reason, "timed out after 5s") {
+			t.Errorf("reason %q", es[0].Reason)
+		}
+	})
+}
+
+func TestHandlerThatIgnoresItsTimeLosesTheEntryAndKeepsItsPlace(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		var starts atomic.Int32
+		k := b.work(&zkq.Worker{Queue: q, Timeout: 5 * time.Second, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			starts.Add(1)
+			time.Sleep(time.Minute)
+			return nil
+		})})
+		time.Sleep(20 * time.Second)
+		other, _ := b.queue()
+		h := b.take(other) // the worker's own place is busy still
+		if h.Failures != 1 || starts.Load() != 1 {
+			t.Errorf("%d failures, %d starts", h.Failures, starts.Load())
+		}
+		b.consume(h)
+		time.Sleep(time.Minute)
+		k.quit()
+		k.wantEndings(zkq.EndingFailed)
+		if !errors.Is(k.handled[0].Err, zkq.ErrStuck) {
+			t.Errorf("reported %v", k.handled[0].Err)
+		}
+	})
+}
+
+func TestStoppingWorkerLetsItsHandlersFinish(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "first")
+		b.put(q, "second")
+		k := b.work(&zkq.Worker{Queue: q, Grace: 20 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+			time.Sleep(10 * time.Second)
+			return ctx.Err()
+		})})
+		time.Sleep(2 * time.Second)
+		took, err := k.wait()
+		if err != nil || took.Round(time.Second) != 8*time.Second {
+			t.Errorf("Run: %v after %v", err, took)
+		}
+		k.wantEndings(zkq.EndingDone)
+		if n, _ := q.Len(b.ctx); n != 1 {
+			t.Errorf("%d left, want the second", n)
+		}
+	})
+}
+
+func TestEntryIsReleasedUncountedWhenTheGraceIsOver(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue(zkq.MaxDeliveries(1))
+		b.put(q, "x")
+		var cause error
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Grace: 5 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+			<-ctx.Done()
+			cause = context.Cause(ctx)
+			return errors.New("interrupted")
+		})})
+		time.Sleep(2 * time.Second)
+		took, err := k.wait()
+		if err != nil || took != 5*time.Second || !errors.Is(cause, zkq.ErrShutdown) {
+			t.Errorf("Run: %v after %v, cause %v", err, took, cause)
+		}
+		k.wantEndings(zkq.EndingReleased)
+		other, _ := b.queue(zkq.MaxDeliveries(1))
+		if h := b.take(other); h.Failures != 0 || h.Deliveries != 2 {
+			t.Errorf("%d failures, delivery %d", h.Failures, h.Deliveries)
+		}
+	})
+}
+
+func TestHandlerThatStopsWithItsProgramHasNotFailed(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		program, stop := context.WithCancel(b.ctx)
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			<-program.Done() // and not its own
+			return fmt.Errorf("asked: %w", program.Err())
+		})})
+		time.Sleep(time.Second)
+		k.stop()
+		stop()
+		k.quit()
+		k.wantEndings(zkq.EndingReleased)
+	})
+}
+
+func TestStuckHandlerIsLeftBehindAndItsEntryGivenBack(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		k := b.work(&zkq.Worker{Queue: q, Grace: 5 * time.Second, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			time.Sleep(time.Minute)
+			return nil
+		})})
+		time.Sleep(time.Second)
+		took, err := k.wait()
+		if !errors.Is(err, zkq.ErrStuck) || took > 7*time.Second {
+			t.Errorf("Run: %v after %v", err, took)
+		}
+		k.wantEndings(zkq.EndingReleased)
+		if h := b.take(q); h.Failures != 0 {
+			t.Errorf("%d failures", h.Failures)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestRunReturnsThoughTheServiceDoesNotAnswer(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "x")
+		k := b.work(&zkq.Worker{Queue: q, Grace: time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+			c.HoldReplies()
+			return nil
+		})})
+		time.Sleep(time.Second)
+		took, err := k.wait()
+		if err != nil || took > 3*time.Second {
+			t.Errorf("Run: %v after %v", err, took)
+		}
+		k.wantEndings(zkq.EndingUnknown)
+		c.Heal()
+	})
+}
+
+// TestWhatWasNotAnsweredIsSettledBehindTheWorker: the process and its session live on.
+func TestWhatWasNotAnsweredIsSettledBehindTheWorker(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		for _, result := range []error{nil, errors.New("no")} {
+			q, c := b.queue()
+			b.put(q, "x")
+			k := b.work(&zkq.Worker{Queue: q, Grace: time.Second, Backoff: func(int) time.Duration { return 0 }, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+				b.store.Stop()
+				return result
+			})})
+			time.Sleep(500 * time.Millisecond)
+			if _, err := k.wait(); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			k.wantEndings(zkq.EndingUnknown)
+			b.store.Start()
+			time.Sleep(3 * time.Second)
+			s := b.session(c)
+			if left := b.children(s, "/jobs/taken"); len(left) > 0 {
+				t.Errorf("%v: locked are %v", result, left)
+			}
+			if left := b.children(s, "/jobs/entries"); (len(left) == 1) != (result != nil) {
+				t.Errorf("%v: left are %v", result, left)
+			}
+		}
+	})
+}
+
+func TestLostLockEndsTheContextOfTheHandler(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "x")
+		var causes []error
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
+			if h.Deliveries > 1 {
+				return nil
+			}
+			c.Expire()
+			<-ctx.Done()
+			causes = append(causes, context.Cause(ctx))
+			return ctx.Err()
+		})})
+		time.Sleep(time.Minute)
+		k.quit()
+		k.wantEndings(zkq.EndingLost, zkq.EndingDone)
+		if len(causes) != 1 || !errors.Is(causes[0], zkq.ErrLockLost) {
+			t.Errorf("causes %v", causes)
+		}
+	})
+}
+
+func TestEntryThatItsHandlerFinishedIsDone(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
+			if err := h.Consume(ctx); err != nil {
+				return err
+			}
+			return errors.New("after that")
+		})})
+		time.Sleep(time.Second)
+		k.quit()
+		k.wantEndings(zkq.EndingDone)
+		if n, _ := q.Len(b.ctx); n != 0 {
+			t.Errorf("%d left", n)
+		}
+	})
+}
+
+func TestCrashOfAWorkerIsNoFailure(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "x")
+		k := b.work(&zkq.Worker{Queue: q, Grace: -1, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+			c.Crash()
+			<-ctx.Done()
+			return ctx.Err()
+		})})
+		synctest.Wait()
+		other := b.work(&zkq.Worker{MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+			if h.Failures != 0 || h.Deliveries != 2 {
+				t.Errorf("%d failures, delivery %d", h.Failures, h.Deliveries)
+			}
+			return nil
+		})})
+		time.Sleep(time.Minute)
+		other.quit()
+		other.wantEndings(zkq.EndingDone)
+		if err := <-k.done; !errors.Is(err, coord.ErrClosed) {
+			t.Errorf("Run after the crash: %v", err)
+		}
+	})
+}
+
+func TestWorkerOutlivesAnOutage(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		k := b.work(&zkq.Worker{Queue: q, Concurrency: 3, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
+		time.Sleep(time.Second)
+		b.store.Stop()
+		time.Sleep(12 * time.Minute)
+		b.store.Start()
+		other, _ := b.queue()
+		for i := range 5 {
+			b.put(other, fmt.Sprint(i))
+		}
+		time.Sleep(10 * time.Second)
+		if n, err := other.Len(b.ctx); n != 0 || err != nil {
+			t.Errorf("%d left, %v", n, err)
+		}
+		k.quit()
+	})
+}
+
+func TestWorkerOfAClosedQueueEnds(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		k := b.work(&zkq.Worker{Queue: q, Concurrency: 2, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
+		time.Sleep(time.Second)
+		q.Close()
+		if err := <-k.done; !errors.Is(err, zkq.ErrClosed) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestWorkerThatCannotWorkSaysSo(t *testing.T) {
+	c := coordtest.NewStore().Open(coordtest.Options{})
+	defer c.Close()
+	q, h := zkq.NewLockingQueue(c, "jobs"), zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })
+	for _, w := range []*zkq.Worker{
+		{},
+		{Queue: q},
+		{Handler: h},
+		{Queue: q, Handler: h, Concurrency: -1},
+		{Queue: q, Handler: h, MaxFailures: -1},
+		{Queue: q, Handler: h, Timeout: -1},
+		{Queue: zkq.NewLockingQueue(c, "a//b"), Handler: h},
+	} {
+		if err := w.Run(t.Context()); !errors.Is(err, zkq.ErrInvalid) && !errors.Is(err, zkq.ErrInvalidName) {
+			t.Errorf("%+v: %v", w, err)
+		}
+	}
+	var none context.Context
+	if err := (&zkq.Worker{Queue: q, Handler: h}).Run(none); !errors.Is(err, zkq.ErrInvalid) {
+		t.Errorf("nil context: %v", err)
+	}
+}
+
+func TestMiddlewareIsCalledFromTheOutside(t *testing.T) {
+	var order []string
+	named := func(name string) zkq.Middleware {
+		return func(h zkq.Handler) zkq.Handler {
+			return zkq.HandlerFunc(func(ctx context.Context, held *zkq.Held) error {
+				order = append(order, name)
+				return h.Handle(ctx, held)
+			})
+		}
+	}
+	h := zkq.Wrap(zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+		order = append(order, "handler")
+		return nil
+	}), named("a"), named("b"))
+	if err := h.Handle(t.Context(), nil); err != nil || fmt.Sprint(order) != "[a b handler]" {
+		t.Errorf("%v, %v", order, err)
+	}
+}
+
+func TestBackoffDoublesUpToItsMost(t *testing.T) {
+	f := zkq.Backoff(time.Second, 10*time.Second)
+	for n, most := range map[int]time.Duration{-1: 1, 0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 10, 1000000: 10} {
+		most *= time.Second
+		seen := make(map[time.Duration]bool)
+		for range 100 {
+			d := f(n)
+			if d > most || d < most/2 {
+				t.Errorf("failure %d: %v, want %v to %v", n, d, most/2, most)
+			}
+			seen[d] = true
+		}
+		if len(seen) < 2 {
+			t.Errorf("failure %d: always the same", n)
+		}
+	}
+	if d := zkq.Backoff(time.Second, 0)(3); d != 0 {
+		t.Errorf("up to nothing: %v", d)
+	}
+	if d := zkq.Backoff(0, time.Second)(1000000); d != 0 {
+		t.Errorf("from nothing: %v", d)
+	}
+}
+
+func TestWorkersShareAQueueAndEachEntryIsDoneOnce(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		const n = 60
+		for i := range n {
+			b.put(q, fmt.Sprint(i))
+		}
+		var mu sync.Mutex
+		done := make(map[string]int)
+		var crews []*crew
+		for range 3 {
+			crews = append(crews, b.work(&zkq.Worker{Concurrency: 3, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+				mu.Lock()
+				defer mu.Unlock()
+				done[string(h.Value)]++
+				return nil
+			})}))
+		}
+		time.Sleep(time.Minute)
+		for _, k := range crews {
+			k.quit()
+		}
+		for i := range n {
+			if done[fmt.Sprint(i)] != 1 {
+				t.Errorf("%d was worked on %d times", i, done[fmt.Sprint(i)])
+			}
+		}
+	})
+}
