@@ -31,9 +31,10 @@ type backend struct {
 	reached  func() bool
 }
 
-// onEvery runs a test on the embedded store, on etcd and on ZooKeeper.
+// onEvery runs a test on the embedded store, on etcd and on ZooKeeper, beside each other.
 func onEvery(t *testing.T, test func(t *testing.T, b backend)) {
 	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
 		dir, err := os.MkdirTemp("", "zq") // a unix socket's path must be short
 		if err != nil {
 			t.Fatal(err)
@@ -228,7 +229,7 @@ func TestFullStandardOutputLosesNothing(t *testing.T) {
 		if _, stderr, code := zkqAt(t, b.past, "put", "jobs", "a", "b"); code != 0 {
 			t.Fatal(code, stderr)
 		}
-		for _, line := range []string{"zkq get jobs", "zkq get -n 5 --raw jobs", "zkq consume --drain jobs", "zkq consume -n 2 jobs -- cat /dev/stdin /dev/null", "zkq peek jobs", "zkq ls jobs", "zkq stat jobs"} {
+		for _, line := range []string{"zkq get jobs", "zkq get -n 5 --raw jobs", "zkq consume --drain jobs", "zkq consume -n 2 --backoff 0 jobs -- cat /dev/stdin /dev/null", "zkq peek jobs", "zkq ls jobs", "zkq stat jobs"} {
 			p := startCommand(t, b.past, "sh", "-c", line+" >/dev/full")
 			p.stdin.Close()
 			_, code := p.end()

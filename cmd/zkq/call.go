@@ -144,13 +144,13 @@ func (k *call) newQueue(c coord.Coordinator, name string, l layout) queue {
 	return k.newLocking(c, name)
 }
 
-func (k *call) newLocking(c coord.Coordinator, name string) *zkq.LockingQueue {
+func (k *call) newLocking(c coord.Coordinator, name string, more ...zkq.Option) *zkq.LockingQueue {
 	if k.holder == "" {
 		var id [16]byte
 		rand.Read(id[:])
 		k.holder = hex.EncodeToString(id[:])
 	}
-	return zkq.NewLockingQueue(c, name, zkq.Warn(k.warnNode), zkq.Holder(k.holder))
+	return zkq.NewLockingQueue(c, name, append(more, zkq.Warn(k.warnNode), zkq.Holder(k.holder))...)
 }
 
 func (k *call) warnNode(message string) { k.log.Warn(printable(message)) }
@@ -205,6 +205,15 @@ func (k *call) interrupted(ctx context.Context, err error) error {
 // no longer than a session and a connection may take to be given up.
 func (k *call) patient(ctx context.Context) (context.Context, context.CancelFunc) {
 	return linger(ctx, k.settings.sessionTimeout+k.settings.connectTimeout, 2*time.Second)
+}
+
+// patientFor is patient for a change that may wait for so long before it is made.
+func (k *call) patientFor(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	most := k.settings.sessionTimeout + k.settings.connectTimeout
+	if wait > forever-most {
+		return linger(ctx, forever, 2*time.Second)
+	}
+	return linger(ctx, wait+most, 2*time.Second)
 }
 
 // linger returns a context that ends after most, and leash after ctx ended.

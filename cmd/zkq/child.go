@@ -21,19 +21,29 @@ type child struct {
 // whom a CMD that has ended left its standard output.
 const outputAfter = time.Second
 
-// startChild starts cmd with a value on its standard input. The thread that
-// starts it lives as long as the child does: Linux sends the signal that a
-// parent's death sends when the parent's *thread* ends.
-func startChild(cmd *exec.Cmd, value []byte) (*child, error) {
+// startChild starts cmd with a value on its standard input and a limit on its
+// memory, 0 for none. The thread that starts it lives as long as the child does:
+// Linux sends the signal that a parent's death sends when the parent's *thread*
+// ends.
+func startChild(cmd *exec.Cmd, value []byte, memory uint64) (*child, error) {
 	ownGroup(cmd)
 	cmd.Stdin = bytes.NewReader(value)
 	cmd.WaitDelay = outputAfter
 	c := &child{cmd: cmd, done: make(chan struct{})}
+	if memory > 0 {
+		c.stopAtStart()
+	}
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
+		if err == nil && memory > 0 {
+			if err = c.limitMemory(memory); err != nil {
+				cmd.Process.Kill()
+				cmd.Wait()
+			}
+		}
 		started <- err
 		if err != nil {
 			return

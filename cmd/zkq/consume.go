@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"math"
 	"os/exec"
 	"sync"
@@ -20,9 +19,9 @@ func consumeVerb() verb {
 		args:  "QUEUE [-- CMD ARG…]",
 		usage: "take entries, run a command for each, and remove what is done",
 		more: `CMD reads the value on its standard input. It exits 0: done, the entry is removed;
-75: put back, not a failure; 65: dead at once; anything else: failed, the entry goes
-back to its place and this process leaves it alone for a second; with --retries it is
-dead after so many. zkq requeue brings it back. Without CMD values are printed.
+75: put back, not a failure; 65: dead at once; anything else: failed, and the entry is
+put aside for --backoff, twice as long each time; with --retries it is dead after so
+many. zkq requeue brings it back. Without CMD values are printed.
 SIGINT, SIGTERM or SIGHUP: takes no more, and lets what runs finish within --grace.`,
 		example: []string{
 			"zkq consume -j 4 audio -- ./transcode.sh",
@@ -30,13 +29,19 @@ SIGINT, SIGTERM or SIGHUP: takes no more, and lets what runs finish within --gra
 		},
 		flags: []cli.Flag{
 			stringFlag("jobs", "j", "N", "run so many at once (default 1)"),
+			stringFlag("read-ahead", "", "N", "hold so many more, to go on with at once (default 0)"),
 			stringFlag("max", "n", "N", "stop after taking so many"),
 			stringFlag("wait", "w", "D", "stop when idle that long"),
 			boolFlag("drain", "", "stop when nothing is ready"),
 			stringFlag("retries", "", "N", "an entry that failed so often is dead (default: never)"),
+			stringFlag("max-deliveries", "", "N", "an entry handed out so often, and back from there, is dead (default: never)"),
+			stringFlag("backoff", "", "D", "how long an entry rests after its first failure, doubling to 1m (default 1s)"),
+			stringFlag("timeout", "", "D", "end CMD after that long: it has failed"),
+			stringFlag("memory-limit", "", "SIZE", "of data for each of CMD's processes: 500MB, 2GiB (Linux)"),
 			stringFlag("grace", "", "D", "how long CMD may go on after a signal or a lost lock (default 30s)"),
 			stringFlag("halt", "", "N", "stop after so many failures"),
 			stringFlag("joblog", "", "FILE", "append a line of JSON for each attempt"),
+			stringFlag("forward", "", "QUEUE", "what CMD prints becomes an entry of QUEUE, in the transaction that removes this one"),
 			boolFlag("ungroup", "", "with -j: do not hold back CMD's output until it ends"),
 		},
 		min: 1, max: 1, queue: true, cmd: true, locking: true, twoSignals: true,
@@ -47,29 +52,38 @@ SIGINT, SIGTERM or SIGHUP: takes no more, and lets what runs finish within --gra
 // consumer takes entries and works on them.
 type consumer struct {
 	*call
-	queue    *zkq.LockingQueue
-	jobs     int
-	max      int           // entries to take; 0 for any number
-	halt     int           // failures to stop after; 0 for any number
-	retries  int           // failures after which an entry is dead; 0 for any number
-	idle     time.Duration // to stop after; forever if not
-	drain    bool
-	grace    time.Duration
-	path     string // of CMD
-	group    bool   // hold CMD's output until it ends
-	log      *jobLog
-	progress *progress
+	queue      *zkq.LockingQueue
+	next       *zkq.LockingQueue // gets what CMD prints; nil for nobody
+	jobs       int
+	ahead      int           // entries to hold beyond those that are worked on
+	max        int           // entries to take; 0 for any number
+	halt       int           // failures to stop after; 0 for any number
+	deliveries int           // after which an entry is dead if it is back; 0 for any number
+	retries    int           // failures after which an entry is dead; 0 for any number
+	idle       time.Duration // to stop after; forever if not
+	drain      bool
+	backoff    time.Duration // after the first failure
+	timeout    time.Duration // of CMD; 0 for none
+	memory     uint64        // of CMD's processes, in bytes; 0 for any
+	grace      time.Duration
+	forward    string // name of next
+	path       string // of CMD
+	group      bool   // hold CMD's output until it ends
+	log        *jobLog
+	status     *status
 
 	stop context.CancelCauseFunc // take no more
 	end  context.CancelCauseFunc // end what runs, kindly
 	kill context.CancelCauseFunc // end what runs, at once
 
-	ending, killing context.Context
-	ended           chan struct{} // holds one: a job ended
-	working         sync.WaitGroup
+	claiming, ending, killing context.Context
+	ended                     chan struct{} // holds one: a job ended
+	working                   sync.WaitGroup
 
 	mu      sync.Mutex
 	running int
+	swaps   swaps
+	held    []*job // not begun yet, in the order in which they were taken
 	taken   int
 	active  time.Time // something was taken or done
 	tally   tally
@@ -84,10 +98,15 @@ func consume(ctx context.Context, k *call) error {
 	}
 	defer c.log.close()
 	return k.with(ctx, func(co coord.Coordinator) error {
-		c.queue = k.newLocking(co, k.queue)
+		c.queue = k.newLocking(co, k.queue, zkq.MaxDeliveries(c.deliveries))
 		defer c.queue.Close()
-		c.progress = k.newProgress("consume", c.expected(ctx), false, c.hasCmd && !c.group)
-		defer c.progress.end()
+		if c.forward != "" {
+			c.next = k.newLocking(co, c.forward)
+			defer c.next.Close()
+		}
+		c.register(ctx)
+		c.status = k.newStatus(c.expected(ctx), c.hasCmd && !c.group)
+		defer c.status.end()
 		return c.run(ctx)
 	})
 }
@@ -95,6 +114,9 @@ func consume(ctx context.Context, k *call) error {
 func (c *consumer) configure() (err error) {
 	f := c.flags
 	if c.jobs, err = flagValue(f, "jobs", 1, func(s string) (int, error) { return decimal(s, 1, 1000) }); err != nil {
+		return err
+	}
+	if c.ahead, err = countFlag(f, "read-ahead", 1000); err != nil {
 		return err
 	}
 	if c.max, err = countFlag(f, "max", math.MaxInt32); err != nil {
@@ -106,14 +128,45 @@ func (c *consumer) configure() (err error) {
 	if c.retries, err = countFlag(f, "retries", math.MaxInt32); err != nil {
 		return err
 	}
+	if c.deliveries, err = countFlag(f, "max-deliveries", math.MaxInt32); err != nil {
+		return err
+	}
 	if c.idle, err = flagValue(f, "wait", forever, waiting); err != nil {
 		return err
 	}
 	if c.grace, err = flagValue(f, "grace", 30*time.Second, duration); err != nil {
 		return err
 	}
+	if c.backoff, err = flagValue(f, "backoff", time.Second, restTime); err != nil {
+		return err
+	}
+	if c.timeout, err = flagValue(f, "timeout", 0, above0); err != nil {
+		return err
+	}
+	if c.memory, err = flagValue(f, "memory-limit", 0, size); err != nil {
+		return err
+	}
+	if f.IsSet("forward") {
+		if c.forward, err = queueName(f.String("forward")); err != nil {
+			return err
+		}
+		if f.Bool("ungroup") {
+			return usageError("", "--ungroup: with --forward nothing is printed")
+		}
+		if c.forward == c.call.queue {
+			return usageError("", "--forward %s: is the queue that the entries come from", quoteWord(c.forward))
+		}
+	}
+	if c.memory > 0 && !limitsMemory {
+		return usageError("", "--memory-limit is known on Linux only")
+	}
+	for _, name := range []string{"timeout", "memory-limit"} {
+		if f.IsSet(name) && !c.hasCmd {
+			return usageError("", "--%s is for CMD, and there is none after --", name)
+		}
+	}
 	c.drain = f.Bool("drain") || c.idle == 0
-	c.group = c.hasCmd && c.jobs > 1 && !f.Bool("ungroup")
+	c.group = c.hasCmd && (c.forward != "" || c.jobs > 1 && !f.Bool("ungroup"))
 	if c.hasCmd {
 		if len(c.cmd) == 0 {
 			return usageError("", "CMD is missing after --")
@@ -121,7 +174,7 @@ func (c *consumer) configure() (err error) {
 		if c.path, err = exec.LookPath(c.cmd[0]); err != nil {
 			return usageError("", "CMD %s: %w", quoteWord(c.cmd[0]), err)
 		}
-	} else if err := c.out.forValues(); err != nil {
+	} else if err := c.out.forValues(); err != nil && c.forward == "" {
 		return c.about(err)
 	}
 	if c.log, err = openJobLog(f.String("joblog")); err != nil {
@@ -130,33 +183,42 @@ func (c *consumer) configure() (err error) {
 	return nil
 }
 
-// expected is how many entries a progress bar has ahead of it; 0 if nobody
-// knows.
-func (c *consumer) expected(ctx context.Context) int64 {
-	if c.max > 0 || !c.drain || c.settings.progress == "never" || c.settings.progress == "auto" && !isTerminal(c.stderr) {
-		return int64(c.max)
+// expected is how many entries the consumer has ahead of it; 0 if nobody knows, or
+// asks.
+func (c *consumer) expected(ctx context.Context) int {
+	if c.max > 0 || !c.drain || !c.showsProgress(c.hasCmd && !c.group) {
+		return c.max
 	}
 	n, err := c.queue.Len(ctx)
 	if err != nil {
 		return 0
 	}
-	return int64(n)
+	return n
+}
+
+// register has others see that this process is there; where it fails at first it
+// is tried again with each take.
+func (c *consumer) register(ctx context.Context) {
+	ctx, cancel := c.patient(ctx)
+	defer cancel()
+	if err := c.queue.Register(ctx); err != nil {
+		c.call.log.Info("not among the workers yet: " + printable(err.Error()))
+	}
 }
 
 func (c *consumer) run(ctx context.Context) error {
-	claiming, stop := context.WithCancelCause(ctx)
-	c.stop = stop
+	c.claiming, c.stop = context.WithCancelCause(ctx)
 	c.ending, c.end = context.WithCancelCause(context.Background())
 	c.killing, c.kill = context.WithCancelCause(context.Background())
 	finished := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { c.watchSignals(ctx, finished) })
 
-	c.claim(claiming)
+	c.claim(c.claiming)
 	c.working.Wait()
 	close(finished)
 	watching.Wait()
-	stop(nil)
+	c.stop(nil)
 	c.end(nil)
 	c.kill(nil)
 	return c.result()
@@ -185,141 +247,6 @@ func (c *consumer) watchSignals(ctx context.Context, finished <-chan struct{}) {
 			c.kill(sig)
 			c.end(sig)
 		}
-	}
-}
-
-// Why the claiming ended, when nothing went wrong.
-var (
-	errIdle    = errors.New("idle")
-	errDrained = errors.New("drained")
-	errHalted  = errors.New("halted")
-)
-
-// claim takes entries and starts their work until it is told to stop, or there
-// is a reason to.
-func (c *consumer) claim(ctx context.Context) {
-	for ctx.Err() == nil {
-		c.mu.Lock()
-		free := c.jobs - c.running
-		if c.max > 0 {
-			free = min(free, c.max-c.taken)
-		}
-		enough := c.max > 0 && c.taken == c.max
-		c.mu.Unlock()
-		if enough {
-			return
-		}
-		if free == 0 {
-			c.pause(ctx, time.Hour)
-			continue
-		}
-		held, err := c.take(ctx, min(free, chunk))
-		for _, h := range held {
-			c.mu.Lock()
-			c.running++
-			c.taken++
-			c.active = time.Now()
-			c.mu.Unlock()
-			c.working.Go(func() { c.work(h) })
-		}
-		switch {
-		case err == nil:
-		case errors.Is(err, errIdle), errors.Is(err, errDrained), ctx.Err() != nil:
-			return
-		case errors.Is(err, coord.ErrUnknown), errors.Is(err, coord.ErrSessionLost), errors.Is(err, coord.ErrBusy), errors.Is(err, context.DeadlineExceeded):
-			// The next attempt is made later, in a new session, or finds none.
-			c.call.log.Info("claim again: " + printable(err.Error()))
-			c.pause(ctx, 100*time.Millisecond)
-		default:
-			c.fail(err)
-			return
-		}
-	}
-}
-
-// take claims up to n entries, and waits for one.
-func (c *consumer) take(ctx context.Context, n int) ([]*zkq.Held, error) {
-	if !c.drain {
-		ctx, cancel := c.untilIdle(ctx)
-		defer cancel()
-		held, err := c.queue.TakeN(ctx, n)
-		if err != nil && context.Cause(ctx) == errIdle {
-			err = errIdle
-		}
-		return held, err
-	}
-	for {
-		// What ended in between may have been given back after the look.
-		c.mu.Lock()
-		settled := c.running == 0
-		c.mu.Unlock()
-		settled = settled && c.queue.LeftAlone() == 0
-		long, cancel := c.patient(ctx)
-		held, err := c.queue.TryTakeN(long, n)
-		cancel()
-		switch {
-		case !errors.Is(err, zkq.ErrEmpty):
-			return held, err
-		case settled:
-			return nil, errDrained
-		}
-		c.pause(ctx, 100*time.Millisecond)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// untilIdle returns a context that ends with errIdle when nothing runs, and
-// nothing was taken or done for the time given.
-func (c *consumer) untilIdle(parent context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(parent)
-	if c.idle == forever {
-		return ctx, func() { cancel(nil) }
-	}
-	c.mu.Lock()
-	if c.active.IsZero() {
-		c.active = time.Now()
-	}
-	c.mu.Unlock()
-	quit := make(chan struct{})
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		for {
-			c.mu.Lock()
-			left := c.idle - time.Since(c.active)
-			if c.running > 0 {
-				left = c.idle
-			}
-			c.mu.Unlock()
-			if left <= 0 {
-				cancel(errIdle)
-				return
-			}
-			t := time.NewTimer(left)
-			select {
-			case <-t.C:
-			case <-quit:
-				t.Stop()
-				return
-			}
-		}
-	})
-	return ctx, func() {
-		close(quit)
-		watching.Wait()
-		cancel(nil)
-	}
-}
-
-// pause waits until a job ended, and no longer than d.
-func (c *consumer) pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-c.ended:
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 

@@ -23,7 +23,9 @@ const (
 	exitLockLost    = 4
 	exitUnreachable = 5
 	exitSome        = 6
+	exitFull        = 7
 	exitUnknown     = 8
+	exitExists      = 9
 )
 
 // failure is an error with its exit code.
@@ -67,6 +69,10 @@ func classify(err error) *failure {
 		f.code, f.hint = exitUnknown, fmt.Sprintf("no answer came: zkq resolve %s tells whether it was done, and makes sure that otherwise it never is", unknown.Token)
 	case is(coord.ErrUnknown):
 		f.code, f.hint = exitUnknown, "no answer came: the change may have been made, or may still be; look with zkq ls before you repeat it"
+	case is(zkq.ErrFull):
+		f.code, f.hint = exitFull, "put --wait waits for room"
+	case is(zkq.ErrExists):
+		f.code = exitExists
 	case is(zkq.ErrLockLost):
 		f.code = exitLockLost
 	case is(zkq.ErrEmpty, zkq.ErrNoEntry, zkq.ErrNotHeld):

@@ -38,6 +38,18 @@ func duration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// maxRest is a hundred years: what is later has no place among the delayed.
+const maxRest = 100 * 365 * 24 * time.Hour
+
+// restTime reads how long an entry rests.
+func restTime(s string) (time.Duration, error) {
+	d, err := duration(s)
+	if err == nil && d > maxRest {
+		err = fmt.Errorf("%q: at most %.0fh, a hundred years", s, maxRest.Hours())
+	}
+	return d, err
+}
+
 // above0 reads a duration that is not 0 either.
 func above0(s string) (time.Duration, error) {
 	d, err := duration(s)
@@ -45,6 +57,25 @@ func above0(s string) (time.Duration, error) {
 		err = fmt.Errorf("%q: must be more than 0", s)
 	}
 	return d, err
+}
+
+// size reads a number of bytes, with or without a unit.
+func size(s string) (uint64, error) {
+	units := []struct {
+		name  string
+		bytes uint64
+	}{{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}}
+	digits, unit := s, uint64(1)
+	for _, u := range units {
+		if d, ok := strings.CutSuffix(s, u.name); ok {
+			digits, unit = d, u.bytes
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil || n == 0 || digits[0] == '0' || n > math.MaxInt64/unit {
+		return 0, fmt.Errorf("%q: allowed are sizes from 1 byte, like 65536, 500kB, 64MiB or 2GB (kB, MB, GB; KiB, MiB, GiB)", s)
+	}
+	return n * unit, nil
 }
 
 // oneOf reads a word of a few.

@@ -110,7 +110,7 @@ func touchesFiles(args []string) bool {
 	path := slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, "/") })
 	for _, a := range args {
 		switch {
-		case a == "serve", strings.Contains(a, "joblog"):
+		case a == "serve", strings.Contains(a, "bench"), strings.Contains(a, "joblog"):
 			return true
 		case path && (a == "--" || strings.HasPrefix(a, "-") && strings.Contains(a, "file")):
 			return true
@@ -129,8 +129,8 @@ func withSecret(url string) string {
 }
 
 // passwords are what stands in a URL in the place of a password. What zkq was told
-// elsewhere it may repeat.
-var passwords = regexp.MustCompile(`://[^@/:\s"']*:` + secret + `[^@\s"']*@`)
+// elsewhere it may repeat. None of them reaches from one argument into the next.
+var passwords = regexp.MustCompile(`://[^@/:\s"'\x00]*:` + secret + `[^@\s"'\x00]*@`)
 
 // raw is where bytes begin that a terminal would take for more than text, or -1.
 func raw(s string) int {

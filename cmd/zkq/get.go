@@ -82,6 +82,9 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 			cancel()
 		}
 		if errors.Is(err, zkq.ErrEmpty) {
+			if errors.Is(err, zkq.ErrPaused) && got == 0 {
+				return nothing("the queue is paused: nothing is handed out")
+			}
 			return emptyUnless(got, wait)
 		}
 		if err == nil {

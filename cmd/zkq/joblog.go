@@ -21,6 +21,7 @@ type attempt struct {
 	Token      int64     `json:"token"`
 	Exit       *int      `json:"exit"`   // null: a signal ended CMD, or there was none
 	Signal     string    `json:"signal"` // that ended CMD
+	Reason     string    `json:"reason"` // how CMD ended, if not well
 	Outcome    string    `json:"outcome"`
 }
 
@@ -55,7 +56,30 @@ func openJobLog(path string) (*jobLog, error) {
 	if err != nil {
 		return nil, err
 	}
+	if unfinished(path) {
+		if _, err := f.WriteString("\n"); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
 	return &jobLog{file: f}, nil
+}
+
+// unfinished says that a file ends within a line, as when its disk was full: a line
+// of ours would not be one.
+func unfinished(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false // it may be written and not read
+	}
+	defer f.Close()
+	var last [1]byte
+	_, err = f.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // write appends an attempt in one write, so that several consumers may share a

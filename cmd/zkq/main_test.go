@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"os"
 	"os/signal"
 	"sync"
@@ -31,6 +32,7 @@ func (t tidy) Run() int {
 			signal.Notify(make(chan os.Signal, 1), s)
 		}
 	}
+	flag.Set("test.parallel", "6") // unless the command line says otherwise: most of them wait for processes
 	code := t.m.Run()
 	zooKeepers.Stop()
 	if etcd != nil {

@@ -25,7 +25,8 @@ type output struct {
 
 	mu     sync.Mutex
 	w      io.Writer
-	before func() // clears what a progress bar drew
+	before func()          // clears what progress drew
+	after  func(last byte) // hears how that write ended; nil: nobody asks
 }
 
 func newOutput(w io.Writer) *output {
@@ -59,7 +60,20 @@ func (o *output) write(b []byte) error {
 		o.before()
 	}
 	_, err := o.w.Write(b)
+	o.wrote(b)
 	return err
+}
+
+// wrote tells what progress should know of a write.
+func (o *output) wrote(b []byte) {
+	if o.after == nil {
+		return
+	}
+	last := byte('\n')
+	if len(b) > 0 {
+		last = b[len(b)-1]
+	}
+	o.after(last)
 }
 
 // copy writes all of r at once, as no other write's neighbour within.
@@ -69,8 +83,23 @@ func (o *output) copy(r io.Reader) error {
 	if o.before != nil {
 		o.before()
 	}
-	_, err := io.Copy(o.w, r)
+	end := &lastByte{w: o.w}
+	_, err := io.Copy(end, r)
+	o.wrote(end.seen)
 	return err
+}
+
+// lastByte remembers how what was written ends.
+type lastByte struct {
+	w    io.Writer
+	seen []byte
+}
+
+func (l *lastByte) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		l.seen = append(l.seen[:0], b[len(b)-1])
+	}
+	return l.w.Write(b)
 }
 
 // text writes text of our own.
@@ -117,6 +146,8 @@ type entryRecord struct {
 	Token      int64      `json:"token"`
 	Size       int        `json:"size"`
 	Created    *time.Time `json:"created,omitempty"`
+	Due        *time.Time `json:"due,omitempty"`
+	Expires    *time.Time `json:"expires,omitempty"`
 	Value      *string    `json:"value,omitempty"`
 	Base64     *[]byte    `json:"value_base64,omitempty"`
 }
@@ -125,7 +156,7 @@ func newEntryRecord(queue string, e zkq.Entry) entryRecord {
 	return entryRecord{
 		Queue: queue, Name: e.Name, Priority: e.Priority, State: e.State, Holder: e.Holder,
 		Deliveries: e.Deliveries, Failures: e.Failures, Reason: e.Reason, Token: e.Token, Size: e.Size,
-		Created: known(e.Created),
+		Created: known(e.Created), Due: known(e.Due), Expires: known(e.Expires),
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -37,6 +39,15 @@ func newEnvironment(environ []string) environment {
 		}
 	}
 	return env
+}
+
+// list is the environment as processes are given it.
+func (e environment) list() []string {
+	list := make([]string, 0, len(e))
+	for _, name := range slices.Sorted(maps.Keys(e)) {
+		list = append(list, name+"="+e[name])
+	}
+	return list
 }
 
 // run runs the command and returns its exit code.
@@ -101,9 +112,10 @@ type verb struct {
 func verbs() []verb {
 	return []verb{
 		putVerb(), getVerb(), consumeVerb(),
-		lsVerb(), peekVerb(), statVerb(), waitVerb(),
+		lsVerb(), peekVerb(), statVerb(), workersVerb(), waitVerb(),
 		rmVerb(), purgeVerb(), releaseVerb(), requeueVerb(), resolveVerb(),
-		serveVerb(), doctorVerb(), completionVerb(), versionVerb(), helpVerb(), completeVerb(),
+		createVerb(), pauseVerb(), resumeVerb(),
+		serveVerb(), doctorVerb(), benchVerb(), completionVerb(), versionVerb(), helpVerb(), completeVerb(), benchWorkerVerb(),
 	}
 }
 

@@ -19,18 +19,14 @@ type progress struct {
 	bytes bool // the total is in bytes of input, not in entries
 	label string
 	done  int
-	bad   int
 	total int64
 	shown time.Time
 }
 
 // newProgress starts a bar for total things, 0 if nobody knows how many; a
-// negative total is not worth one. direct says that somebody else writes to
-// standard output past us: on a terminal the two would scribble over each other.
-func (k *call) newProgress(label string, total int64, bytes, direct bool) *progress {
-	show := k.settings.progress == "always" ||
-		k.settings.progress == "auto" && isTerminal(k.stderr) && k.env["TERM"] != "dumb" && !(k.out.terminal && direct)
-	if !show || total < 0 {
+// negative total is not worth one.
+func (k *call) newProgress(label string, total int64, bytes bool) *progress {
+	if !k.showsProgress(false) || total < 0 {
 		return nil
 	}
 	most := total
@@ -66,17 +62,6 @@ func (p *progress) add(entries int, bytes int64) {
 	p.step(entries, bytes)
 }
 
-// failed counts an entry that was not done.
-func (p *progress) failed() {
-	if p == nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.bad++
-	p.step(0, 0)
-}
-
 func (p *progress) step(entries int, bytes int64) {
 	if time.Since(p.shown) >= 100*time.Millisecond {
 		p.shown = time.Now()
@@ -96,13 +81,7 @@ func (p *progress) step(entries int, bytes int64) {
 	}
 }
 
-func (p *progress) text() string {
-	s := fmt.Sprintf("%s %d", p.label, p.done)
-	if p.bad > 0 {
-		s += fmt.Sprintf(", %d failed", p.bad)
-	}
-	return s
-}
+func (p *progress) text() string { return fmt.Sprintf("%s %d", p.label, p.done) }
 
 func (p *progress) clear() {
 	p.mu.Lock()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -20,6 +21,7 @@ func purgeVerb() verb {
 		flags: []cli.Flag{
 			boolFlag("yes", "", "really"),
 			stringFlag("state", "", "STATE", "ready (default), held, delayed or dead"),
+			stringFlag("keep-newest", "", "N", "of the dead, leave those that died last"),
 		},
 		min: 1, max: 1, queue: true,
 		run: purge,
@@ -41,8 +43,21 @@ func purge(ctx context.Context, k *call) error {
 	if !k.flags.Bool("yes") {
 		return usageError("zkq purge --yes removes them", "purge of %s entries of %s is refused without --yes", st, k.queue)
 	}
+	keep, err := flagValue(k.flags, "keep-newest", 0, func(s string) (int, error) { return decimal(s, 0, math.MaxInt32) })
+	if err != nil {
+		return err
+	}
+	if k.flags.IsSet("keep-newest") && (st != zkq.StateDead || k.settings.layout == layoutPlain) {
+		return usageError("", "--keep-newest is of --state dead")
+	}
 	return k.withQueue(ctx, func(q queue) error {
-		n, err := q.Purge(ctx, st)
+		var n int
+		var err error
+		if locking, ok := q.(*zkq.LockingQueue); ok && keep > 0 {
+			n, err = locking.PurgeDead(ctx, keep)
+		} else {
+			n, err = q.Purge(ctx, st)
+		}
 		if n > 0 || err == nil {
 			if werr := k.out.record(purgeRecord{k.queue, st, n}, strconv.Itoa(n)); err == nil {
 				err = werr

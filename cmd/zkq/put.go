@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -35,6 +36,10 @@ last may lack it, and an empty one is an empty entry.`,
 			boolFlag("null", "0", "the same, but NUL ends an entry"),
 			&cli.StringSliceFlag{Name: "file", Usage: "`PATH` put what is in a file as one entry; may be repeated"},
 			boolFlag("atomic", "", "put all entries in one transaction, or none"),
+			stringFlag("delay", "", "D", "hand it out not before D is over: 90s, 1h30m"),
+			stringFlag("ttl", "", "D", "and not after D, counted from now"),
+			stringFlag("unique", "", "KEY", "only if no entry of KEY is there; otherwise exit 9, naming it. For one entry"),
+			stringFlag("wait", "w", "D", "while the queue is full, or forever (default 0: exit 7)"),
 		},
 		min: 1, max: -1, queue: true,
 		run: put,
@@ -46,6 +51,10 @@ func put(ctx context.Context, k *call) error {
 	if err != nil {
 		return err
 	}
+	o, err := k.putOptions(p)
+	if err != nil {
+		return err
+	}
 	in, err := k.input()
 	if err != nil {
 		return k.about(err)
@@ -54,11 +63,56 @@ func put(ctx context.Context, k *call) error {
 		q := k.newQueue(c, k.queue, k.settings.layout)
 		defer q.Close()
 		defer k.sweepSometimes(ctx, c)
-		w := &putter{call: k, queue: q, priority: p, atomic: k.flags.Bool("atomic")}
-		w.progress = k.newProgress("put", inputSize(k.stdin, in), true, false)
+		w := &putter{call: k, queue: q, priority: p, putOptions: o, atomic: k.flags.Bool("atomic")}
+		w.progress = k.newProgress("put", inputSize(k.stdin, in), true)
 		defer w.progress.end()
 		return k.about(w.run(ctx, in))
 	})
+}
+
+// putOptions is how entries are put.
+type putOptions struct {
+	delay time.Duration
+	wait  time.Duration
+	all   []zkq.PutOption
+}
+
+func (k *call) putOptions(priority int) (o putOptions, err error) {
+	if o.delay, err = flagValue(k.flags, "delay", 0, duration); err != nil {
+		return o, err
+	}
+	ttl, err := flagValue(k.flags, "ttl", 0, above0)
+	if err != nil {
+		return o, err
+	}
+	if o.wait, err = flagValue(k.flags, "wait", 0, waiting); err != nil {
+		return o, err
+	}
+	for _, name := range []string{"delay", "ttl", "unique", "wait"} {
+		if k.flags.IsSet(name) && k.settings.layout == layoutPlain {
+			return o, usageError("", "--%s needs the locking layout", name)
+		}
+	}
+	o.all = []zkq.PutOption{zkq.WithPriority(priority), zkq.WithDelay(o.delay), zkq.WithTTL(ttl), zkq.WithWait(o.wait)}
+	if k.flags.IsSet("unique") {
+		key := k.flags.String("unique")
+		switch {
+		case len(k.words) > 2 || len(k.flags.StringSlice("file")) > 1 || k.flags.Bool("lines") || k.flags.Bool("null"):
+			return o, usageError("", "--unique is for one entry")
+		case len(key) > zkq.MaxKey:
+			return o, usageError("", "--unique: %d bytes, the limit is %d", len(key), zkq.MaxKey)
+		}
+		o.all = append(o.all, zkq.WithUnique(key))
+	}
+	return o, nil
+}
+
+// state is that of an entry that was put just now.
+func (o putOptions) state() zkq.State {
+	if o.delay > 0 {
+		return zkq.StateDelayed
+	}
+	return zkq.StateReady
 }
 
 // sweepEvery is among how many puts one removes what dead producers left. Where
@@ -141,6 +195,7 @@ type putter struct {
 	*call
 	queue    queue
 	priority int
+	putOptions
 	atomic   bool
 	progress *progress
 	put      int // entries
@@ -241,15 +296,15 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 		if !w.atomic {
 			n = w.fits(rest)
 		}
-		long, cancel := w.patient(ctx)
-		names, err := w.queue.PutAll(long, rest[:n], zkq.WithPriority(w.priority), zkq.WithNote(noteOf(w.put+n)))
+		long, cancel := w.patientFor(ctx, w.wait)
+		names, err := w.queue.PutAll(long, rest[:n], append(w.all[:len(w.all):len(w.all)], zkq.WithNote(noteOf(w.put+n)))...)
 		cancel()
 		if err != nil {
 			return w.so(err)
 		}
 		w.put += n
 		for i, name := range names {
-			e := zkq.Entry{Name: name, Priority: w.priority, State: zkq.StateReady, Size: len(rest[i])}
+			e := zkq.Entry{Name: name, Priority: w.priority, State: w.state(), Size: len(rest[i])}
 			if err := w.out.record(newEntryRecord(w.call.queue, e), name); err != nil {
 				return w.so(err)
 			}

@@ -20,6 +20,25 @@ const (
 // tally counts what became of the entries.
 type tally struct{ done, failed, dead, putBack, released, lost, unknown int }
 
+func (t *tally) add(outcome string) {
+	switch outcome {
+	case outcomeDone:
+		t.done++
+	case outcomePutBack:
+		t.putBack++
+	case outcomeReleased:
+		t.released++
+	case outcomeLost:
+		t.lost++
+	case outcomeUnknown:
+		t.unknown++
+	case outcomeFailed:
+		t.failed++
+	case outcomeDead:
+		t.dead++
+	}
+}
+
 // result is the error, and so the exit code, of the whole: unreachable, unless an
 // outcome is unknown, before lost, before what else ended it, before what became
 // of single entries.

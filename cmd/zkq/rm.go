@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -51,10 +52,16 @@ func checkEntry(name string) error {
 	return nil
 }
 
-// checkEntryOrDead takes the name of a dead entry too: when it died, and what it
-// was called.
+// later is what a delayed put is called, behind the time when it is due.
+var later = regexp.MustCompile(`^put-[0-9]{3}-[0-9a-f]{16}$`)
+
+// checkEntryOrDead takes the name of a dead entry too, when it died and what it
+// was called, and that of a delayed put.
 func checkEntryOrDead(name string) error {
 	if at, was, _ := strings.Cut(name, "-"); len(at) == 13 && strings.Trim(at, "0123456789") == "" {
+		if later.MatchString(was) {
+			return nil
+		}
 		return checkEntry(was)
 	}
 	return checkEntry(name)

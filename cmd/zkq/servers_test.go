@@ -91,14 +91,16 @@ type link interface {
 	Dials() int
 }
 
-// onBoth runs a test at etcd and at ZooKeeper, by a link and past it.
+// onBoth runs a test at etcd and at ZooKeeper, by a link and past it, beside each other.
 func onBoth(t *testing.T, test func(t *testing.T, l link, by, past string)) {
 	t.Run("etcd", func(t *testing.T) {
+		t.Parallel()
 		servers := etcdServer(t).Endpoints()
 		l := testetcd.NewLink(t, servers...)
 		test(t, l, place("etcd", l.Addresses()), place("etcd", servers))
 	})
 	t.Run("ZooKeeper", func(t *testing.T) {
+		t.Parallel()
 		servers := zooKeepers.Single(t).Addresses()
 		l := testzk.NewLink(t, servers...)
 		test(t, l, place("zk", l.Addresses()), place("zk", servers))

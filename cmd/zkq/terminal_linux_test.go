@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +51,102 @@ func onTerminal(t *testing.T, coordinator string, args ...string) (seen []byte, 
 	}()
 	p.cmd.Wait()
 	return <-shown, p.cmd.ProcessState.ExitCode()
+}
+
+// screen is what stands on a terminal that was sent this: lines, each of which a carriage return begins
+// again.
+func screen(seen []byte) []string {
+	lines, column := []string{""}, 0
+	for _, b := range seen {
+		last := &lines[len(lines)-1]
+		switch {
+		case b == '\r':
+			column = 0
+		case b == '\n':
+			lines, column = append(lines, ""), 0
+		case column < len(*last):
+			*last = (*last)[:column] + string(b) + (*last)[column+1:]
+			column++
+		default:
+			*last += string(b)
+			column++
+		}
+	}
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return lines
+}
+
+// What a command prints stands there whole, on lines of its own, and the status below it.
+func TestStatusStandsBelowWhatCommandsPrint(t *testing.T) {
+	coordinator := "local:" + shortDir(t)
+	if _, stderr, code := zkqAt(t, coordinator, "put", "jobs", "1", "2", "3", "4", "5", "6"); code != 0 {
+		t.Fatal(stderr)
+	}
+	seen, code := onTerminal(t, coordinator, "consume", "-j", "2", "--drain", "--retries", "1", "jobs", "--", "sh", "-c",
+		`read v; echo "$v begins" >&2; sleep 0.3; echo "out $v"; test "$v" = 5 && exit 1; printf "$v says " >&2; sleep 0.3; echo "goodbye" >&2`)
+	if code != exitSome {
+		t.Errorf("exit %d", code)
+	}
+	for i := 0; i < len(seen); i++ {
+		if c := seen[i]; c < 0x20 && !strings.ContainsRune("\r\n", rune(c)) {
+			t.Fatalf("byte %#x was sent to the terminal", c)
+		}
+	}
+	var want []string
+	for v := '1'; v <= '6'; v++ {
+		want = append(want, fmt.Sprintf("%c begins", v), fmt.Sprintf("out %c", v))
+	}
+	lines := screen(seen)
+	for _, w := range want {
+		// Somebody else may have begun the line.
+		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasSuffix(line, w) }) {
+			t.Errorf("no line ends in %q", w)
+		}
+	}
+	n := len(lines)
+	if n < 3 || lines[n-1] != "" || !strings.HasPrefix(lines[n-2], "zkq: consume jobs at ") || !strings.HasSuffix(lines[n-2], ": 1 dead, 5 done") {
+		t.Fatalf("the terminal ends in %q", lines[max(0, n-3):])
+	}
+	if !regexp.MustCompile(`^consume 5 of 6 done, 0 running, 1 dead, [0-9.]+/s$`).MatchString(lines[n-3]) {
+		t.Errorf("the status is %q", lines[n-3])
+	}
+	for _, line := range lines[:n-3] {
+		if strings.Contains(line, "consume") || strings.Contains(line, "running") {
+			t.Errorf("a status was left behind: %q", line)
+		}
+	}
+	for _, part := range []string{"\rconsume 0 of 6 done, 2 running, 0.0/s", "\rconsume 2 of 6 done, 2 running, "} {
+		if !bytes.Contains(seen, []byte(part)) {
+			t.Errorf("it never showed %q", part)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%q", lines)
+	}
+}
+
+// Whatever the terminal's width.
+func TestStatusTakesOneLine(t *testing.T) {
+	var w bytes.Buffer
+	s := &status{w: &w, width: func() int { return 20 }, begun: time.Now()}
+	s.mu.Lock()
+	s.draw()
+	s.clear()
+	s.mu.Unlock()
+	s.start()
+	s.mu.Lock()
+	s.draw()
+	s.mu.Unlock()
+	for _, line := range strings.Split(w.String(), "\r") {
+		if len(line) > 19 {
+			t.Errorf("%q is longer than the terminal is wide", line)
+		}
+	}
+	if got := screen(w.Bytes()); len(got) != 1 || got[0] != "consume 0 done, 1 r" {
+		t.Errorf("the screen shows %q", got)
+	}
 }
 
 // control is the first control character in what a terminal was sent, other than the ends of lines and tabs.

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os/exec"
-	"slices"
 	"strconv"
 	"time"
 
@@ -20,58 +20,53 @@ const (
 	statusPutBack = 75
 )
 
-// aloneFor is how long this process leaves an entry alone that it gave back.
-const aloneFor = time.Second
+// maxBackoff is the longest that an entry rests, unless --backoff says longer.
+const maxBackoff = time.Minute
+
+// rest is how long an entry rests after its n-th failure: twice as long each time,
+// and up to a tenth more, so that what failed together is not tried together.
+func (c *consumer) rest(n int) time.Duration {
+	d := c.backoff
+	for ; n > 1 && d > 0 && d < maxBackoff; n-- {
+		d = min(2*d, maxBackoff)
+	}
+	return d + rand.N(d/10+1)
+}
 
 // work is one attempt at one entry.
-func (c *consumer) work(h *zkq.Held) {
-	a := newAttempt(c.call, h)
+func (c *consumer) work(j *job) {
+	defer j.cancel()
+	a := newAttempt(c.call, j.Held)
+	c.status.start()
 	if c.hasCmd {
-		c.command(h, a)
+		c.command(j, a)
 	} else {
-		c.print(h, a)
+		c.print(j.Held, a)
 	}
 	a.Seconds = time.Since(a.Start).Seconds()
 	if err := c.log.write(a); err != nil {
 		c.fail(err)
 	}
-	if a.Outcome == outcomeDone {
-		c.progress.add(1, 0)
-	} else {
-		c.progress.failed()
-	}
+	c.status.finish(a.Outcome)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
 	c.active = time.Now()
-	switch a.Outcome {
-	case outcomeDone:
-		c.tally.done++
-	case outcomePutBack:
-		c.tally.putBack++
-	case outcomeReleased:
-		c.tally.released++
-	case outcomeLost:
-		c.tally.lost++
-	case outcomeUnknown:
-		c.tally.unknown++
-	case outcomeFailed:
-		c.tally.failed++
-	case outcomeDead:
-		c.tally.dead++
-	}
+	c.tally.add(a.Outcome)
 	if c.halt > 0 && c.tally.failed+c.tally.dead >= c.halt {
 		c.stop(errHalted)
 	}
-	select {
-	case c.ended <- struct{}{}:
-	default:
-	}
+	c.begin()
+	c.wake()
 }
 
 // print is the work where there is no CMD.
 func (c *consumer) print(h *zkq.Held, a *attempt) {
 	err := context.Cause(c.ending)
+	if err == nil && c.next != nil {
+		c.passOn(h, a, h.Value, nil)
+		return
+	}
 	if err == nil {
 		if err = c.out.value(newHeldRecord(c.call.queue, c.holder, h), h.Value, false); err != nil {
 			c.fail(err)
@@ -85,12 +80,15 @@ func (c *consumer) print(h *zkq.Held, a *attempt) {
 }
 
 // command is the work where there is one.
-func (c *consumer) command(h *zkq.Held, a *attempt) {
-	locked, cancel := h.Context(context.Background())
-	defer cancel()
+func (c *consumer) command(j *job, a *attempt) {
+	h := j.Held
 	cmd := &exec.Cmd{Path: c.path, Args: c.cmd, Env: c.childEnv(h)}
 	var kept *spill
+	var next *printed
 	switch {
+	case c.next != nil:
+		next = &printed{}
+		cmd.Stdout = next
 	case c.group:
 		kept = &spill{}
 		defer kept.close()
@@ -100,14 +98,14 @@ func (c *consumer) command(h *zkq.Held, a *attempt) {
 	default:
 		cmd.Stdout = writerFunc(c.out.write)
 	}
-	cmd.Stderr = c.stderr
-	child, err := startChild(cmd, h.Value)
+	cmd.Stderr = c.status.stderr(c.stderr)
+	child, err := startChild(cmd, h.Value, c.memory)
 	if err != nil {
 		c.fail(fmt.Errorf("start %s: %w", quoteWord(c.cmd[0]), err))
 		c.release(h, a, outcomeReleased)
 		return
 	}
-	lost, ended := c.supervise(child, locked.Done())
+	end := c.supervise(child, j.locked.Done())
 	a.ended(child.state)
 	err = child.err
 	if err == nil && kept != nil {
@@ -117,43 +115,74 @@ func (c *consumer) command(h *zkq.Held, a *attempt) {
 	}
 	if err != nil {
 		c.fail(fmt.Errorf("pass on what %s printed: %w", quoteWord(c.cmd[0]), err))
-		ended = true
+		if end != endLost {
+			end = endTold
+		}
 	}
+	if !child.state.Success() {
+		a.Reason = child.state.String()
+	}
+	if end == endLate {
+		a.Reason = fmt.Sprintf("ran longer than %v: %v", c.timeout, child.state)
+	}
+	status := child.state.ExitCode()
 	switch {
-	case lost:
+	case end == endLost:
 		a.Outcome = outcomeLost
-	case ended:
+	case end == endTold:
 		c.release(h, a, outcomeReleased)
-	case child.state.Success():
+	case end == endLate:
+		c.failed(h, a)
+	case status == 0 && next != nil:
+		value, err := next.value()
+		c.passOn(h, a, value, err)
+	case status == 0:
 		c.finish(h, a)
-	case child.state.ExitCode() == statusPutBack:
-		c.release(h, a, outcomePutBack, zkq.LeaveAlone(aloneFor))
-	case child.state.ExitCode() == statusDead, c.retries > 0 && h.Failures+1 >= c.retries:
-		c.bury(h, a, child.state.String())
+	case status == statusPutBack:
+		c.release(h, a, outcomePutBack, zkq.LeaveAlone(c.backoff))
+	case status == statusDead:
+		c.bury(h, a)
 	default:
-		c.giveBack(h, a, outcomeFailed, func(ctx context.Context) error {
-			return h.Fail(ctx, child.state.String(), zkq.LeaveAlone(aloneFor))
-		})
+		c.failed(h, a)
 	}
 	if a.Outcome == outcomeLost {
 		c.call.log.Warn("lock lost before the work was finished", "entry", h.Name)
 	}
 }
 
-// killAfter is how long CMD has after the SIGTERM at the end of the grace.
+// killAfter is how long CMD has after the SIGTERM at the end of its time.
 const killAfter = time.Second
 
-// supervise waits for the child to end. When the lock is lost, or the consumer
-// ends, it ends the child: what it then exits with says nothing about the work.
-func (c *consumer) supervise(ch *child, lock <-chan struct{}) (lost, ended bool) {
-	leash, ending := killAfter, c.ending.Done()
+// ending is why CMD ended.
+type ending int
+
+const (
+	endOwn  ending = iota // by itself: its status counts
+	endLate               // its time was over
+	endTold               // the consumer is ending
+	endLost               // the lock was lost
+)
+
+// supervise waits for the child to end. When the lock is lost, its time is over,
+// or the consumer ends, it ends the child: what it then exits with says nothing
+// about the work.
+func (c *consumer) supervise(ch *child, lock <-chan struct{}) ending {
+	why, leash, told := endOwn, killAfter, c.ending.Done()
+	var late <-chan time.Time
+	if c.timeout > 0 {
+		t := time.NewTimer(c.timeout)
+		defer t.Stop()
+		late = t.C
+	}
 	select {
 	case <-ch.done:
-		return false, false
-	case <-c.ending.Done():
-		ended, ending = true, nil
+		return endOwn
+	case <-told:
+		why, told = endTold, nil
+	case <-late:
+		why = endLate
 	case <-lock:
-		lost, leash = true, c.grace
+		why, leash = endLost, c.grace
 	}
 	ch.terminate()
 	t := time.NewTimer(leash)
@@ -162,9 +191,9 @@ func (c *consumer) supervise(ch *child, lock <-chan struct{}) (lost, ended bool)
 		select {
 		case <-ch.done:
 			ch.kill() // whom it left behind
-			return lost, ended
-		case <-ending:
-			ended, ending = true, nil
+			return why
+		case <-told:
+			told = nil
 			t.Reset(min(killAfter, c.grace))
 			continue
 		case <-t.C:
@@ -172,7 +201,7 @@ func (c *consumer) supervise(ch *child, lock <-chan struct{}) (lost, ended bool)
 		}
 		ch.kill()
 		<-ch.done
-		return lost, ended
+		return why
 	}
 }
 
@@ -187,11 +216,7 @@ func (c *consumer) childEnv(h *zkq.Held) []string {
 	env["ZKQ_DELIVERIES"] = strconv.Itoa(h.Deliveries)
 	env["ZKQ_FAILURES"] = strconv.Itoa(h.Failures)
 	env["ZKQ_TOKEN"] = strconv.FormatInt(h.Token, 10)
-	list := make([]string, 0, len(env))
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		list = append(list, name+"="+env[name])
-	}
-	return list
+	return env.list()
 }
 
 // settling is the context for giving back and removing: it outlasts a first
@@ -202,9 +227,11 @@ func (c *consumer) settling() (context.Context, context.CancelFunc) {
 
 // finish removes an entry whose work is done.
 func (c *consumer) finish(h *zkq.Held, a *attempt) {
-	ctx, cancel := c.settling()
-	defer cancel()
-	err := h.Consume(ctx)
+	c.finished(h, a, c.remove(h))
+}
+
+// finished notes what became of an entry whose work is done.
+func (c *consumer) finished(h *zkq.Held, a *attempt, err error) {
 	switch {
 	case err == nil:
 		a.Outcome = outcomeDone
@@ -219,10 +246,10 @@ func (c *consumer) finish(h *zkq.Held, a *attempt) {
 }
 
 // bury gives an entry up.
-func (c *consumer) bury(h *zkq.Held, a *attempt, reason string) {
+func (c *consumer) bury(h *zkq.Held, a *attempt) {
 	ctx, cancel := c.settling()
 	defer cancel()
-	err := h.Bury(ctx, reason)
+	err := h.Bury(ctx, a.Reason)
 	switch {
 	case err == nil:
 		a.Outcome = outcomeDead
@@ -232,9 +259,22 @@ func (c *consumer) bury(h *zkq.Held, a *attempt, reason string) {
 		a.Outcome = outcomeUnknown
 	default: // it is held still: too large for it, for instance
 		c.call.log.Warn("not given up", "entry", h.Name, "error", printable(err.Error()))
-		c.giveBack(h, a, outcomeFailed, func(ctx context.Context) error {
-			return h.Fail(ctx, reason, zkq.LeaveAlone(aloneFor))
-		})
+		c.giveBack(h, a, outcomeFailed, c.fails(h, a))
+	}
+}
+
+// failed puts an entry aside for its next attempt, if it has one.
+func (c *consumer) failed(h *zkq.Held, a *attempt) {
+	if c.retries > 0 && h.Failures+1 >= c.retries {
+		c.bury(h, a)
+		return
+	}
+	c.giveBack(h, a, outcomeFailed, c.fails(h, a))
+}
+
+func (c *consumer) fails(h *zkq.Held, a *attempt) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return h.Fail(ctx, a.Reason, zkq.After(c.rest(h.Failures+1)))
 	}
 }
 

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+)
+
+// benchHeader is the part of a value that bench reads: when its put was called.
+const benchHeader = 8
+
+func (b *bench) value(now time.Time) []byte {
+	v := make([]byte, b.size)
+	binary.BigEndian.PutUint64(v, uint64(now.UnixNano()))
+	return v
+}
+
+// putAt is when the put of a value was called.
+func putAt(v []byte) time.Time {
+	if len(v) < benchHeader {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(binary.BigEndian.Uint64(v)))
+}
+
+// together runs do n times at once and returns the first error.
+func together(n int, do func(i int) error) error {
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { errs[i] = do(i) })
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// puts puts single entries as fast as its putters can.
+func (b *bench) puts(ctx context.Context) (benchRecord, error) {
+	if err := b.clean(ctx); err != nil {
+		return benchRecord{}, err
+	}
+	var left atomic.Int64
+	left.Store(int64(b.entries))
+	took := make([][]time.Duration, b.workers)
+	begun := time.Now()
+	end := begun.Add(b.share)
+	err := together(b.workers, func(i int) error {
+		for (len(took[i]) == 0 || time.Now().Before(end)) && ctx.Err() == nil && left.Add(-1) >= 0 {
+			now := time.Now()
+			if _, err := b.queue.Put(ctx, b.value(now)); err != nil {
+				return err
+			}
+			took[i] = append(took[i], time.Since(now))
+		}
+		return nil
+	})
+	r := benchRecord{Processes: 1, Workers: b.workers, Batch: 1, Seconds: time.Since(begun).Seconds()}
+	r.times(slices.Concat(took...))
+	return r, err
+}
+
+// times are those of single entries.
+func (r *benchRecord) times(took []time.Duration) {
+	r.Entries = len(took)
+	if len(took) == 0 {
+		return
+	}
+	slices.Sort(took)
+	at := func(percent int) *float64 {
+		f := float64(took[min(len(took)*percent/100, len(took)-1)]) / float64(time.Millisecond)
+		return &f
+	}
+	r.P50, r.P99 = at(50), at(99)
+}
+
+// fill brings the queue to a backlog, or as near as it gets by then, and returns
+// how many entries it has.
+func (b *bench) fill(ctx context.Context, backlog int, by time.Time) (int, error) {
+	n, err := b.queue.Len(ctx)
+	if err != nil {
+		return 0, err
+	}
+	const putters = 4
+	per := max(1, min(100, 64<<10/b.size)) // in a commit
+	var mu sync.Mutex
+	err = together(putters, func(int) error {
+		for {
+			mu.Lock()
+			k := min(per, backlog-n)
+			if k > 0 {
+				n += k
+			}
+			mu.Unlock()
+			if k <= 0 || ctx.Err() != nil || time.Now().After(by) {
+				return nil
+			}
+			values := make([][]byte, k)
+			for i := range values {
+				values[i] = b.value(time.Now())
+			}
+			if _, err := b.queue.PutAll(ctx, values); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	return b.queue.Len(ctx)
+}
+
+// takes fills the queue to a backlog and measures how fast half of it is taken
+// and finished.
+func (b *bench) takes(ctx context.Context, backlog, workers, batch int) (benchRecord, error) {
+	r := benchRecord{Processes: 1, Workers: workers, Batch: batch}
+	var err error
+	if r.Backlog, err = b.fill(ctx, backlog, time.Now().Add(b.share/2)); err != nil {
+		return r, err
+	}
+	working, cancel := context.WithTimeout(ctx, b.share/2+benchPatience)
+	defer cancel()
+	var n, last atomic.Int64
+	begun := time.Now()
+	end := begun.Add(b.share / 2)
+	over := time.AfterFunc(b.share/2, func() {
+		if n.Load() > 0 {
+			cancel()
+		}
+	})
+	defer over.Stop()
+	err = workOff(working, b.queue, workers, batch, func(*zkq.Held) {}, func(k int) {
+		last.Store(int64(time.Since(begun)))
+		if n.Add(int64(k)) >= int64((r.Backlog+1)/2) || time.Now().After(end) {
+			cancel()
+		}
+	})
+	r.Entries, r.Seconds = int(n.Load()), time.Duration(last.Load()).Seconds()
+	if err == nil && r.Entries == 0 {
+		err = errNothingTaken
+	}
+	return r, err
+}
+
+// workOff has workers take entries, batch at a time, show each to see and finish
+// them, until ctx ends; what is held then is given back. finished hears how many
+// were.
+func workOff(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
+	settled, cancel := linger(ctx, forever, benchPatience) // what was begun comes to its end
+	defer cancel()
+	return together(workers, func(int) error {
+		var held []*zkq.Held
+		defer func() {
+			for _, h := range held {
+				h.Release(settled) // where it fails, the entry is removed with the others
+			}
+		}()
+		for ctx.Err() == nil {
+			var err error
+			if len(held) == 0 {
+				if held, err = q.TakeN(ctx, batch); err != nil {
+					if ctx.Err() != nil {
+						return nil
+					}
+					return err
+				}
+			}
+			for _, h := range held {
+				see(h)
+			}
+			done := held
+			if held, err = q.Exchange(settled, done, batch); err != nil {
+				return err
+			}
+			finished(len(done))
+		}
+		return nil
+	})
+}
+
+// endToEnd has putters and workers at work side by side.
+func (b *bench) endToEnd(ctx context.Context) (benchRecord, error) {
+	if err := b.clean(ctx); err != nil {
+		return benchRecord{}, err
+	}
+	r := benchRecord{Processes: 1, Workers: b.workers, Batch: 1}
+	return b.flow(ctx, r, func(ctx context.Context, put func() error) error {
+		var left atomic.Int64
+		left.Store(int64(b.entries))
+		end := time.Now().Add(b.share / 2)
+		return together(b.workers, func(int) error {
+			for first := true; (first || time.Now().Before(end)) && ctx.Err() == nil && left.Add(-1) >= 0; first = false {
+				if err := put(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// latency puts 100 entries a second, for workers that wait.
+func (b *bench) latency(ctx context.Context) (benchRecord, error) {
+	if err := b.clean(ctx); err != nil {
+		return benchRecord{}, err
+	}
+	r := benchRecord{Processes: 1, Workers: b.workers, Batch: 1}
+	return b.flow(ctx, r, func(ctx context.Context, put func() error) error {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		var all sync.WaitGroup
+		defer all.Wait()
+		errs := make(chan error, 1)
+		end := time.Now().Add(b.share * 3 / 4)
+		for n := 0; n < b.entries && (n == 0 || time.Now().Before(end)); n++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			case err := <-errs:
+				return err
+			}
+			all.Go(func() {
+				if err := put(); err != nil {
+					select {
+					case errs <- err:
+					default:
+					}
+				}
+			})
+		}
+		return nil
+	})
+}
+
+// flow measures entries from the call of their put to their worker, while feed
+// puts them, until all were finished.
+func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Context, func() error) error) (benchRecord, error) {
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	var mu sync.Mutex
+	var took []time.Duration
+	put, finished := 0, 0
+	fed, all := false, make(chan struct{})
+	look := func() { // with mu held
+		if fed && finished == put && all != nil {
+			close(all)
+			all = nil
+		}
+	}
+	done := all
+	ended := make(chan error, 1)
+	go func() {
+		ended <- workOff(working, b.queue, b.workers, 1, func(h *zkq.Held) {
+			d := time.Since(putAt(h.Value))
+			mu.Lock()
+			defer mu.Unlock()
+			took = append(took, d)
+		}, func(k int) {
+			mu.Lock()
+			defer mu.Unlock()
+			finished += k
+			look()
+		})
+	}()
+	begun := time.Now()
+	err := feed(working, func() error {
+		if _, err := b.queue.Put(ctx, b.value(time.Now())); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		put++
+		return nil
+	})
+	mu.Lock()
+	fed = true
+	look()
+	mu.Unlock()
+	if err == nil {
+		patience := time.NewTimer(b.share + benchPatience)
+		defer patience.Stop()
+		select {
+		case <-done:
+		case err = <-ended:
+			ended <- nil
+		case <-ctx.Done():
+		case <-patience.C:
+			err = errors.New("what was put was not all taken")
+		}
+	}
+	r.Seconds = time.Since(begun).Seconds()
+	stop()
+	if worked := <-ended; err == nil {
+		err = worked
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	r.times(took)
+	if err == nil && r.Entries == 0 {
+		err = errNothingTaken
+	}
+	return r, err
+}
+
+// countingCoordinator counts the commits that are refused because another process
+// was faster.
+type countingCoordinator struct {
+	coord.Coordinator
+	lost atomic.Int64
+
+	mu   sync.Mutex
+	last *countingSession
+}
+
+type countingSession struct {
+	coord.Session
+	of *countingCoordinator
+}
+
+func newCountingCoordinator(c coord.Coordinator) *countingCoordinator {
+	return &countingCoordinator{Coordinator: c}
+}
+
+// Session returns the same one as long as it lives.
+func (c *countingCoordinator) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == nil || c.last.Session != s {
+		c.last = &countingSession{s, c}
+	}
+	return c.last, nil
+}
+
+func (s *countingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	r, err := s.Session.Commit(ctx, ops...)
+	if errors.Is(err, coord.ErrVersion) || errors.Is(err, coord.ErrExist) || errors.Is(err, coord.ErrNotExist) {
+		s.of.lost.Add(1)
+	}
+	return r, err
+}
