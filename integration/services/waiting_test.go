@@ -3,6 +3,7 @@ package services_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -177,8 +178,11 @@ func TestClosedUnderLoadLeavesNoClaim(t *testing.T) {
 	})
 }
 
-// TestWaitersWakeSoon has eight processes wait for each put. What is soon, a machine with nothing else to do says; on a busy
-// one it is measured by single reads in between: a waiter that wakes needs four requests, one after the other.
+// `make soak` says so.
+var alone = flag.Bool("alone", false, "the machine does nothing else: TestWaitersWakeSoon makes no allowance")
+
+// TestWaitersWakeSoon has eight processes wait for each put. What is soon, a machine with nothing else to do says; beside
+// other tests it is measured by single reads in between: a waiter that wakes needs four requests, one after the other.
 func TestWaitersWakeSoon(t *testing.T) {
 	const puts, waiters, soon, stalled = 300 / scale, 8, 50 * time.Millisecond, 10 * time.Second
 	onEach(t, func(t *testing.T, p *place) {
@@ -221,7 +225,11 @@ func TestWaitersWakeSoon(t *testing.T) {
 			}
 		}
 		t.Logf("%d puts, taken after their return: %v; a read takes: %v", puts, woke, reads)
-		if most := max(soon, 8*reads.at(99)); woke.at(99) > most {
+		most := soon
+		if !*alone {
+			most = max(soon, 8*reads.at(99))
+		}
+		if woke.at(99) > most {
 			t.Errorf("taken after the put's return: %v; want 99 %% within %v", woke, most)
 		}
 	})
