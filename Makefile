@@ -1,7 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate mutants fuzz soak faults deep images up integration down headtohead build clean
+.PHONY: help demo deps test check simulate mutants fuzz soak faults deep images up integration down headtohead bench counts build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ simulate: ## SEEDS=N FIRST=M: that many schedules with faults, on a service in m
 fuzz: ## each fuzz target for a while (FUZZTIME=15s); what fails is kept in testdata/fuzz
 	@scripts/fuzz.sh
 
-soak: ## put, take and finish CYCLES=50000 entries on each service, and cut clients off, until nothing may have grown
+soak: ## put, take and finish CYCLES=50000 entries on each service, and cut clients off: nothing may grow; waiters wake in 50 ms
 	@scripts/soak.sh
 
 faults: ## kill, stop and cut off servers, links and workers of real clusters, and judge what was committed; ROUNDS=n
@@ -50,6 +50,12 @@ down: ## remove the clusters of `make up` and all that they kept
 
 headtohead: ## 50 faults to kazoo's queue and the same to zkq's, and what each lost: ten minutes, and nothing else beside it
 	@scripts/headtohead.sh
+
+bench: ## zkq beside kazoo, etcd's recipes and brokers, each figure beside its target: ten minutes; BENCH=quick: six; BENCH=counts: one
+	@scripts/bench.sh
+
+counts: ## what an entry costs in requests, listings and lost claims, against the most that it may: a minute
+	@scripts/counts.sh
 
 build: ## bin/zkq
 	@scripts/build.sh

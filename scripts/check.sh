@@ -15,9 +15,13 @@ if [ -n "$unformatted" ]; then
   exit 1
 fi
 
+# As the tests without the race detector are built, so that the two share what is built.
+export CGO_ENABLED=0
+
 step go vet
 go vet ./...
 go vet -tags cluster,headtohead,faults ./integration/...
+go -C bench vet ./... # a module of its own
 
 step staticcheck
 tool staticcheck ./...
@@ -28,6 +32,12 @@ if ! printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | "${CC:-gcc}"
   echo "the race detector needs a C compiler, and ${CC:-gcc} does not compile here: make deps"
   exit 1
 fi
+# Built on all processors first: below, one thing is done at a time.
+CGO_ENABLED=1 go build -race ./...
 # One package at a time: what waits for a real server shares the processors with one thing less.
-# The contract's suite on three members runs the same code as on one, and longer: make test has it.
-CGO_ENABLED=1 go test -race -shuffle=on -p 1 -skip '^TestConformanceOfThree' ./...
+# The contract's suite on three members runs the same code as on one, and longer, and what two tests measure means nothing
+# under the race detector: make test has them.
+CGO_ENABLED=1 go test -race -shuffle=on -p 1 -skip '^(TestConformanceOfThree|TestForeignNodesCostLittleTime$|TestBacklogOf100000)' ./...
+
+step go test ./bench # what it says of a measurement; the measurements are make bench
+go -C bench test ./...
