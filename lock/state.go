@@ -2,6 +2,7 @@ package lock
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -28,6 +29,16 @@ type State struct {
 type aside struct {
 	Version int   `json:"zkq"`
 	DueMS   int64 `json:"due_ms"`
+}
+
+// PutAside is the op that puts the locked thing aside until due: nobody holds it then, and
+// nobody can take it. Like GiveBack it needs a condition on the thing beside it.
+func (l *Lock) PutAside(due time.Time) coord.Op {
+	value, err := json.Marshal(aside{Version: 1, DueMS: due.UnixMilli()})
+	if err != nil {
+		panic(fmt.Sprintf("lock: put aside: %v", err)) // a struct of plain fields
+	}
+	return coord.Replace(l.path, value, l.fence)
 }
 
 // Read says what a lock node means.
