@@ -17,6 +17,8 @@ import (
 type mover struct {
 	tries atomic.Int32
 	once  sync.Once
+
+	begun, ended atomic.Int64 // what this handle makes ready
 }
 
 const (
@@ -123,7 +125,9 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 				next = earlier(next, at)
 				continue
 			}
+			q.mover.begun.Add(1)
 			err := q.wake(ctx, s, after, d)
+			q.mover.ended.Add(1)
 			if err != nil && !errors.Is(err, errGone) {
 				return next, err
 			}
@@ -212,6 +216,7 @@ func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim func(context.C
 		}
 		return err
 	}
+	ended := q.mover.ended.Load()
 	err := q.seize(ctx, q.skip, n, claim)
 	if !errors.Is(err, ErrEmpty) {
 		return err
@@ -224,7 +229,7 @@ func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim func(context.C
 	switch {
 	case moved != nil:
 		return moved
-	case due.IsZero():
+	case due.IsZero() && q.mover.begun.Load() == ended: // nor did the mover make anything ready meanwhile
 		return err
 	}
 	return q.seize(ctx, q.skip, n, claim)

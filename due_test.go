@@ -123,6 +123,38 @@ func TestWhatIsPutAsideStaysWhenItsProcessDies(t *testing.T) {
 	})
 }
 
+// A take that looked just before, and finds nothing left to make ready just after.
+func TestWhatTheMoverMakesReadyIsNotEmpty(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q := b.on(c)
+		b.put(q, "a", zkq.WithDelay(time.Minute))
+		b.empty(q)
+		b.empty(q) // and from here on the handle has a mover
+		looked, taken := make(chan struct{}), make(chan error, 1)
+		c.hook(func(_ coord.Session, act, _ string) {
+			if act != "commit" { // the mover's
+				return
+			}
+			c.hook(func(_ coord.Session, act, path string) {
+				if act == "list" && path == "/jobs/delayed" {
+					c.hook(nil)
+					close(looked)
+					time.Sleep(time.Second)
+				}
+			})
+			go func() {
+				_, err := q.TryTake(b.ctx)
+				taken <- err
+			}()
+			<-looked
+		})
+		if err := <-taken; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatIsDueIsMovedInTheNextSession(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {
 		q, c := b.queue()

@@ -843,11 +843,20 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "empty said before what is due was looked for", file: "due.go",
-		is: `	case due.IsZero():
-		return err`,
-		becomes: `	case due.IsZero() || func() bool { mutated(); return true }():
-		return err`,
+		is: `	var due time.Time
+	moved := q.do`,
+		becomes: `	if mutated(); true {
+		return err
+	}
+	var due time.Time
+	moved := q.do`,
 		test: "TestWhatIsPutAsideStaysWhenItsProcessDies",
+	},
+	{
+		name: "empty said while the handle's own mover makes it ready", file: "due.go",
+		is:      ` && q.mover.begun.Load() == ended:`,
+		becomes: ` && q.mover.begun.Load() >= ended && func() bool { mutated(); return true }():`,
+		test:    "TestWhatTheMoverMakesReadyIsNotEmpty",
 	},
 	{
 		name: "expired entry handed out", seeds: "900048", file: "claim.go",
