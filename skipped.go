@@ -46,7 +46,8 @@ func (s *skipped) signal() {
 func (s *skipped) has(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Before(s.until[name])
+	until, ok := s.until[name]
+	return ok && time.Now().Before(until)
 }
 
 // next is when the first of them is due, or was.

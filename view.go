@@ -346,10 +346,11 @@ func (p *place) available(ctx context.Context, s coord.Session, want int, o coor
 		if err != nil {
 			return a, err
 		}
-		for _, name := range p.entryNames(l.Nodes) {
-			if !a.locks[name] {
-				a.names = append(a.names, name)
-			}
+		free := slices.DeleteFunc(p.entryNames(l.Nodes), func(name string) bool { return a.locks[name] })
+		if a.names == nil {
+			a.names = free
+		} else {
+			a.names = append(a.names, free...)
 		}
 		if l.More {
 			after = path.Base(l.Nodes[len(l.Nodes)-1].Path)

@@ -53,8 +53,8 @@ func CreateEphemeral(path string, value []byte) Op {
 // CreateSequential creates a persistent node whose name is prefix and a suffix
 // that the service chooses; [Result.Path] tells it. Suffixes sort in the order of
 // commits: when a commit was answered before another began, whoever made them,
-// the names of the first sort before the names of the second under the same
-// prefix. Within a commit they sort in the order of its ops. A suffix is never
+// the names of the first that still stand sort before the names of the second under the
+// same prefix. Within a commit they sort in the order of its ops. A suffix is never
 // given twice. Several of a commit may share a prefix.
 func CreateSequential(prefix string, value []byte) Op {
 	return Op{Kind: KindSequential, Path: prefix, Value: value}

@@ -23,6 +23,10 @@ var batches = group.Limits{Commits: nest, Each: nest - 1, Bytes: maxRequest / 3}
 // flightsAtOnce is how many requests with commits a session has under way.
 const flightsAtOnce = 32
 
+// guessesAtOnce is how many of those whose names are guessed. Of two the later could be
+// the first to be applied, and refuse the other.
+const guessesAtOnce = 1
+
 // apartFor is how long commits travel each by itself after the service had no space
 // left: those that only delete are still taken, and must not wait for the others.
 const apartFor = time.Second
@@ -35,7 +39,12 @@ var errApart = errors.New("each by itself")
 
 // deliver is what the session's group sends a batch by.
 func (s *session) deliver(b *group.Batch) []group.Outcome {
-	var commits []*commit
+	commits, outcomes := s.deliverAll(b)
+	s.c.guesses.judge(commits, outcomes)
+	return outcomes
+}
+
+func (s *session) deliverAll(b *group.Batch) (commits []*commit, outcomes []group.Outcome) {
 	x := &sending{s: s, user: context.Background(), ctx: s.ctx, options: eager, back: b.Unseal}
 	x.begin = func() (*pb.TxnRequest, error) {
 		if err := s.ready(); err != nil {
@@ -44,7 +53,7 @@ func (s *session) deliver(b *group.Batch) []group.Outcome {
 		sealed := b.Seal()
 		commits = make([]*commit, len(sealed))
 		for i, c := range sealed {
-			commits[i] = &commit{s: s, ops: c.Ops}
+			commits[i] = &commit{s: s, ops: s.name(c.Ops)}
 		}
 		switch len(commits) {
 		case 0:
@@ -58,32 +67,32 @@ func (s *session) deliver(b *group.Batch) []group.Outcome {
 	var why *refused
 	switch {
 	case len(b.Commits) == 0:
-		return nil
+		return nil, nil
 	case len(commits) == 1:
-		return []group.Outcome{commits[0].outcome(r, err)}
+		return commits, []group.Outcome{commits[0].outcome(r, err)}
 	case errors.Is(err, errApart):
-		return each(commits, (*commit).alone)
+		return commits, each(commits, (*commit).alone)
 	case errors.As(err, &why) && why.code == noSpace:
 		s.c.full.Store(time.Now().UnixNano())
-		return each(commits, func(c *commit) group.Outcome { return c.afterFull(why) })
+		return commits, each(commits, func(c *commit) group.Outcome { return c.afterFull(why) })
 	case errors.As(err, &why) && why.code == tooManyOps:
 		lower(&s.c.wide, width(commits)/2)
-		return each(commits, (*commit).alone)
+		return commits, each(commits, (*commit).alone)
 	case errors.As(err, &why) && (why.means == coord.ErrForbidden || why.means == coord.ErrTooLarge || why.means == coord.ErrInvalid):
-		return each(commits, (*commit).alone) // for what one of them wants
+		return commits, each(commits, (*commit).alone) // for what one of them wants
 	case err == nil && !r.Succeeded:
 		if err = s.standing(r.Responses[0]); err == nil {
 			err = errTaken
 		}
 	}
 	if err != nil {
-		outcomes := make([]group.Outcome, len(b.Commits))
+		outcomes = make([]group.Outcome, len(b.Commits))
 		for i := range outcomes {
 			outcomes[i].Err = err
 		}
-		return outcomes
+		return commits, outcomes
 	}
-	outcomes := make([]group.Outcome, len(commits))
+	outcomes = make([]group.Outcome, len(commits))
 	for i, c := range commits {
 		one := r.Responses[i].GetResponseTxn()
 		if one.Succeeded {
@@ -92,7 +101,7 @@ func (s *session) deliver(b *group.Batch) []group.Outcome {
 			outcomes[i].Err = c.refusal(one.Responses)
 		}
 	}
-	return outcomes
+	return commits, outcomes
 }
 
 func each(commits []*commit, f func(*commit) group.Outcome) []group.Outcome {

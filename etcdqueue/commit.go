@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -48,7 +47,7 @@ func (s *session) Commit(user context.Context, ops ...coord.Op) ([]coord.Result,
 }
 
 // commit has the ops sent until it is decided what became of them. It goes round
-// again when the name of a sequential node was taken, which is not the caller's
+// again when the name of a sequential node would not do, which is not the caller's
 // affair, and when the guard of a large commit failed though nothing was in its way.
 func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, error) {
 	if err := checkContext(user); err != nil {
@@ -63,16 +62,20 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	for {
-		named, err := s.name(user, ops)
+	large := len(ops) > commitOps
+	for guess := !large; ; guess = false {
+		numbered, err := s.number(user, ops, guess)
 		if err != nil {
 			return nil, err
 		}
 		var r []coord.Result
-		if len(ops) > commitOps {
-			r, err = s.large(user, named)
-		} else {
-			r, err = s.commits.Do(user, named)
+		switch {
+		case large:
+			r, err = s.large(user, s.name(numbered))
+		case slices.ContainsFunc(numbered, guessed):
+			r, err = s.puts.Do(user, numbered)
+		default:
+			r, err = s.commits.Do(user, numbered)
 		}
 		if !errors.Is(err, errTaken) {
 			return r, err
@@ -81,44 +84,7 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 }
 
 // errTaken says that a transaction was refused for what is not its caller's affair.
-var errTaken = errors.New("the name of a sequential node was taken")
-
-// name completes the paths of sequential nodes.
-func (s *session) name(user context.Context, ops []coord.Op) ([]coord.Op, error) {
-	n := 0
-	for _, op := range ops {
-		if op.Kind == coord.KindSequential {
-			n++
-		}
-	}
-	if n == 0 {
-		return ops, nil
-	}
-	ctx, cancel, err := s.call(user)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	named := slices.Clone(ops)
-	number, now := s.c.numbers.take(n), time.Now()
-	seqs := make(map[string]int64, 1)
-	for i, op := range ops {
-		if op.Kind != coord.KindSequential {
-			continue
-		}
-		queue := queueOf(op.Path)
-		seq, ok := seqs[queue]
-		if !ok {
-			if seq, err = s.c.sequence(user, ctx, queue); err != nil {
-				return nil, err
-			}
-			seqs[queue] = seq
-		}
-		named[i].Path += suffix(seq, now, s.c.producer, number)
-		number++
-	}
-	return named, nil
-}
+var errTaken = errors.New("the name of a sequential node would not do")
 
 // commit is what one call of Commit wants done. The paths of its sequential nodes are
 // complete.
@@ -137,9 +103,12 @@ func (c *commit) txn() *pb.TxnRequest {
 	for _, op := range c.ops {
 		key := c.s.c.key(op.Path)
 		t.Failure = append(t.Failure, look(key))
-		if creates(op) {
+		switch {
+		case guessed(op):
+			t.Compare = append(t.Compare, last(key, c.s.c.key(op.Path[:len(op.Path)-suffixLen])))
+		case creates(op):
 			t.Compare = append(t.Compare, absent(key))
-		} else {
+		default:
 			t.Compare = append(t.Compare, at(key, op.Fence))
 		}
 		if w := c.write(op, key); w != nil {
@@ -251,6 +220,14 @@ func (s *session) stands() *pb.Compare {
 
 func absent(key []byte) *pb.Compare {
 	return &pb.Compare{Key: key, Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: 0}}
+}
+
+// last compares what stands from key on among the names that begin with prefix and go
+// on with a number, the key included: nothing may.
+func last(key, prefix []byte) *pb.Compare {
+	t := absent(key)
+	t.RangeEnd = append(prefix, '9'+1)
+	return t
 }
 
 // at compares a fence. A key that is not there has the revision 0, so 0, which is

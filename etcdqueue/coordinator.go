@@ -14,7 +14,11 @@
 //
 // The revision is that of a linearizable read begun after the commit was called.
 // If put A was answered before put B began, B reads a revision at which A's entry
-// stands, and its name sorts behind. The time only informs. The offset is a
+// stands, and its name sorts behind. Where the coordinator was shown a revision a
+// moment ago it does without the read: the commit carries the condition that no
+// name stands which does not sort before, and if it is refused for that, it reads
+// after all. Such a name may sort before those of entries that are gone. The time
+// only informs. The offset is a
 // number of that name in the JSON of the node <queue>/config: whoever restores a
 // queue into a cluster with a lower revision sets it so that new names sort last.
 //
@@ -127,6 +131,7 @@ type Coordinator struct {
 	producer string // of sequential names
 	numbers  numbers
 	rounds   rounds
+	guesses  guesses
 	flights  flights
 	shown    shown
 	most     atomic.Int64 // ops that a commit may have

@@ -71,23 +71,24 @@ type rounds struct {
 
 // round is one read.
 type round struct {
-	done chan struct{} // closed when seq and err are set
-	seq  int64
-	err  error
+	done     chan struct{} // closed when the others are set
+	revision int64
+	seq      int64 // with the offset
+	err      error
 }
 
 // sequence returns a number for names in queue: larger than the number of any
 // name whose commit was answered before this call.
-func (c *Coordinator) sequence(user, ctx context.Context, queue string) (int64, error) {
+func (c *Coordinator) sequence(user, ctx context.Context, queue string) (*round, error) {
 	r := c.join(queue)
 	if r == nil {
-		return 0, coord.ErrClosed
+		return nil, coord.ErrClosed
 	}
 	select {
 	case <-r.done:
-		return r.seq, r.err
+		return r, r.err
 	case <-ctx.Done():
-		return 0, stopped(user, ctx)
+		return nil, stopped(user, ctx)
 	}
 }
 
@@ -114,7 +115,7 @@ func (c *Coordinator) join(queue string) *round {
 // fly makes the read of r, and of what was queued meanwhile.
 func (c *Coordinator) fly(queue string, r *round) {
 	for r != nil {
-		r.seq, r.err = c.revision(queue)
+		r.revision, r.seq, r.err = c.revision(queue)
 		close(r.done)
 		c.rounds.mu.Lock()
 		r = c.rounds.queued[queue]
@@ -129,10 +130,10 @@ func (c *Coordinator) fly(queue string, r *round) {
 }
 
 // revision reads the queue's configuration: for the revision that it is read at,
-// and for the offset in it.
-func (c *Coordinator) revision(queue string) (int64, error) {
+// and for the offset in it, which seq has added.
+func (c *Coordinator) revision(queue string) (revision, seq int64, err error) {
 	var r *pb.RangeResponse
-	err := c.ask(c.ctx, c.ctx, func(ctx context.Context) (err error) {
+	err = c.ask(c.ctx, c.ctx, func(ctx context.Context) (err error) {
 		r, err = c.kv.Range(ctx, &pb.RangeRequest{Key: []byte(c.base(queue) + "config")}, waiting...)
 		return err
 	})
@@ -140,19 +141,19 @@ func (c *Coordinator) revision(queue string) (int64, error) {
 		if c.ctx.Err() != nil {
 			err = coord.ErrClosed
 		}
-		return 0, fmt.Errorf("read the revision: %w", err)
+		return 0, 0, fmt.Errorf("read the revision: %w", err)
 	}
 	var config struct {
 		Offset int64 `json:"offset"`
 	}
 	if len(r.Kvs) > 0 && len(r.Kvs[0].Value) > 0 {
 		if err := json.Unmarshal(r.Kvs[0].Value, &config); err != nil {
-			return 0, fmt.Errorf("%s: %w: %w", c.base(queue)+"config", err, coord.ErrInvalid)
+			return 0, 0, fmt.Errorf("%s: %w: %w", c.base(queue)+"config", err, coord.ErrInvalid)
 		}
 	}
 	rev := r.Header.Revision
-	if config.Offset < -rev || config.Offset > math.MaxInt64/2 {
-		return 0, fmt.Errorf("%s: offset %d: %w", c.base(queue)+"config", config.Offset, coord.ErrInvalid)
+	if config.Offset <= -rev || config.Offset > math.MaxInt64/2 {
+		return 0, 0, fmt.Errorf("%s: offset %d: %w", c.base(queue)+"config", config.Offset, coord.ErrInvalid)
 	}
-	return rev + config.Offset, nil
+	return rev, rev + config.Offset, nil
 }

@@ -98,6 +98,27 @@ func TestNamesComeFromAReadBegunLater(t *testing.T) {
 	}
 }
 
+// TestAGuessedNameSortsBehindWhatStands has one client put right after another that has
+// put more: what the first was shown last is too little.
+func TestAGuessedNameSortsBehindWhatStands(t *testing.T) {
+	cluster, at := single.get(t), prefix()
+	var sessions []coord.Session
+	for range 2 {
+		sessions = append(sessions, session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: at})))
+	}
+	last := ""
+	for i := range 60 {
+		s := sessions[i%2]
+		for range 3 {
+			r := commit(t, s, coord.CreateSequential("/q/entries/entry-100-", nil), coord.CreateSequential("/q/entries/entry-050-", nil))
+			if r[0].Path <= last {
+				t.Fatalf("%s was answered before %s was begun", last, r[0].Path)
+			}
+			last = r[0].Path
+		}
+	}
+}
+
 func TestNamesHaveTheirForm(t *testing.T) {
 	s := session(t, open(t, etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: prefix()}))
 	form := regexp.MustCompile(`^entry-100-\d{19}-\d{13}-[0-9a-f]{8}-\d{6}$`)
@@ -112,7 +133,8 @@ func TestNamesHaveTheirForm(t *testing.T) {
 // TestOffsetLiftsNames is what a queue needs that was restored into a younger
 // cluster: its old names must sort before the new ones.
 func TestOffsetLiftsNames(t *testing.T) {
-	s := session(t, open(t, etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: prefix()}))
+	at := prefix()
+	s := session(t, open(t, etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: at}))
 	old := fmt.Sprintf("/q/entries/entry-100-%019d-%013d-00000000-000000", 5_000_000_000, 1)
 	commit(t, s, coord.Create(old, nil))
 	if p := commit(t, s, coord.CreateSequential("/q/entries/entry-100-", nil))[0].Path; p > old {
@@ -123,7 +145,7 @@ func TestOffsetLiftsNames(t *testing.T) {
 		t.Errorf("%s sorts before %s", p, old)
 	}
 	commit(t, s, coord.Set("/q/config", []byte(`{`), f))
-	_, err := s.Commit(t.Context(), coord.CreateSequential("/q/entries/entry-100-", nil))
+	_, err := session(t, open(t, etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: at})).Commit(t.Context(), coord.CreateSequential("/q/entries/entry-100-", nil))
 	if err == nil || !strings.Contains(err.Error(), "/q/config") {
 		t.Errorf("with a broken configuration: %v", err)
 	}

@@ -36,6 +36,7 @@ type session struct {
 	timer    *time.Timer // fires at the deadline
 	unhook   func()
 	commits  *group.Runner
+	puts     *group.Runner // those commits whose names are guessed
 }
 
 var _ coord.Session = (*session)(nil)
@@ -99,6 +100,7 @@ func (c *Coordinator) grant(ctx context.Context) (*session, verdict, error) {
 	s.timeout = time.Duration(g.TTL) * time.Second
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	s.commits = group.NewRunner(batches, flightsAtOnce, s.deliver)
+	s.puts = group.NewRunner(batches, guessesAtOnce, s.deliver)
 	s.timer = time.AfterFunc(time.Hour, s.expire) // until heard says when
 	s.heard(sent)
 	return s, verdict{}, nil
@@ -127,6 +129,7 @@ func (s *session) establish(user, ctx context.Context) error {
 		Success: []*pb.RequestOp{put(&pb.PutRequest{Key: s.key, Lease: s.lease})},
 		Failure: []*pb.RequestOp{look(s.key)},
 	}
+	before := s.c.shown.rev.Load()
 	err := s.c.ask(user, ctx, func(ctx context.Context) error {
 		r, err := s.c.kv.Txn(ctx, txn, waiting...)
 		if err != nil {
@@ -145,6 +148,7 @@ func (s *session) establish(user, ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", s.key, err)
 	}
+	s.c.shown.restart(s.created, before)
 	if !s.c.spawn(s.keep) {
 		return coord.ErrClosed
 	}
@@ -172,6 +176,7 @@ func (s *session) expire() {
 func (s *session) end(why error) {
 	s.over.Do(func() {
 		s.commits.End(why)
+		s.puts.End(why)
 		s.cancel(why)
 		s.timer.Stop()
 		s.unhook()
@@ -216,7 +221,11 @@ func (s *session) alive() error {
 // commits has been answered.
 func (s *session) keep() {
 	defer s.commits.Wait()
-	defer func() { s.commits.End(s.alive()) }()
+	defer s.puts.Wait()
+	defer func() {
+		s.commits.End(s.alive())
+		s.puts.End(s.alive())
+	}()
 	for s.alive() == nil {
 		s.beat()
 		select {

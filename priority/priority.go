@@ -65,18 +65,18 @@ func Parse(name string) (Name, bool) {
 	}
 	var n Name
 	n.Priority, _ = strconv.Atoi(rest[:3])
-	parts := strings.Split(rest[4:], "-")
+	rest = rest[4:]
 	var err error
-	switch {
-	case len(parts) == 1 && len(parts[0]) == 10 && digits(parts[0]):
-		n.Sequence, err = strconv.ParseInt(parts[0], 10, 64)
-	case len(parts) == 4 && etcdForm(parts):
-		n.Sequence, err = strconv.ParseInt(parts[0], 10, 64)
-		ms, _ := strconv.ParseInt(parts[1], 10, 64)
-		n.Put = time.UnixMilli(ms)
-	default:
+	if len(rest) == 10 && digits(rest) {
+		n.Sequence, err = strconv.ParseInt(rest, 10, 64)
+		return n, err == nil
+	}
+	if !etcdForm(rest) {
 		return Name{}, false
 	}
+	n.Sequence, err = strconv.ParseInt(rest[:19], 10, 64)
+	ms, _ := strconv.ParseInt(rest[20:33], 10, 64)
+	n.Put = time.UnixMilli(ms)
 	return n, err == nil
 }
 
@@ -107,11 +107,11 @@ func Beyond(name string) (after string, more bool) {
 	return name, true
 }
 
-func etcdForm(parts []string) bool {
-	return len(parts[0]) == 19 && digits(parts[0]) &&
-		len(parts[1]) == 13 && digits(parts[1]) &&
-		len(parts[2]) == 8 && lowerHex(parts[2]) &&
-		len(parts[3]) >= 6 && len(parts[3]) <= 12 && digits(parts[3])
+// etcdForm says whether it is 19 digits, 13 digits, 8 of lower-case hex, and 6 to 12
+// digits, with dashes between them.
+func etcdForm(s string) bool {
+	return len(s) >= 49 && len(s) <= 55 && s[19] == '-' && s[33] == '-' && s[42] == '-' &&
+		digits(s[:19]) && digits(s[20:33]) && lowerHex(s[34:42]) && digits(s[43:])
 }
 
 func digits(s string) bool {
