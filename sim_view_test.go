@@ -48,7 +48,7 @@ func (p *simPlan) overtakers() int {
 }
 
 // checkOrder: a put that returned before another of its priority began has the
-// smaller name, and not too many that were put after it are claimed before it.
+// smaller name, if it stands when that one is made, and not too many that were put after it are claimed before it.
 func (s *simulation) checkOrder() {
 	first := make(map[string]int)
 	for i, name := range s.world.claimed {
@@ -62,7 +62,7 @@ func (s *simulation) checkOrder() {
 				continue
 			}
 			a, b := pa.names[len(pa.names)-1], pb.names[0]
-			if na, _ := priority.Parse(a); a > b || na.Priority != pa.priority {
+			if na, _ := priority.Parse(a); a > b && !s.world.outlived(a, b) || na.Priority != pa.priority {
 				s.violation("%s was put before %s", a, b)
 			}
 			if first[b] != 0 && (first[a] == 0 || first[a] > first[b]) {

@@ -3,6 +3,7 @@ package zkq_test
 import (
 	"encoding/json"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +35,9 @@ type simWorld struct {
 	graves  simGraves
 
 	revision int64
+	applies  int            // commits so far
+	made     map[string]int // name: which of them created it
+	gone     map[string]int // and which deleted it
 }
 
 // simEvent is a step in the life of an entry.
@@ -63,7 +67,7 @@ const simEntries, simTaken = "/jobs/entries/", "/jobs/taken/"
 func newSimWorld(s *simulation) simWorld {
 	return simWorld{
 		s: s, plain: s.plan.plain, names: make(map[string]string), present: make(map[string]bool), locks: make(map[string]string),
-		removed: make(map[string]removal), claims: make(map[string]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), sizes: []simSize{{}},
+		removed: make(map[string]removal), claims: make(map[string]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), made: make(map[string]int), gone: make(map[string]int), sizes: []simSize{{}},
 		graves: newSimGraves(s),
 	}
 }
@@ -79,6 +83,7 @@ func (w *simWorld) applied(a coordtest.Applied) {
 		w.s.count("commits together")
 	}
 	w.revision = a.Revision
+	w.follow(a)
 	switch {
 	case w.plain:
 		w.appliedPlain(a)
@@ -94,6 +99,24 @@ func (w *simWorld) applied(a coordtest.Applied) {
 		w.sizes = append(w.sizes, simSize{now, len(w.present), len(w.present) - len(w.locks)})
 	}
 }
+
+// follow keeps account of which entry stood when.
+func (w *simWorld) follow(a coordtest.Applied) {
+	w.applies++
+	for i, op := range a.Ops {
+		switch op.Kind {
+		case coord.KindSequential:
+			w.made[path.Base(a.Results[i].Path)] = w.applies
+		case coord.KindDelete:
+			if dir, name := path.Split(op.Path); dir == simEntries || dir == "/jobs/" {
+				w.gone[name] = w.applies
+			}
+		}
+	}
+}
+
+// outlived says that an entry was gone before another was made.
+func (w *simWorld) outlived(a, b string) bool { return w.gone[a] != 0 && w.gone[a] < w.made[b] }
 
 // created follows what was put: each value once, and all of a put or none.
 func (w *simWorld) created(a coordtest.Applied) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -22,6 +23,7 @@ type request struct {
 
 	commit  *group.Commit // of a commit: its place in the session's queue
 	asked   int64         // of a commit: the revision when it was called
+	shown   int64         // of a commit: the one that the client knew of then
 	results []coord.Result
 
 	batch    *group.Batch // of a batch
@@ -131,7 +133,7 @@ func (c *Coordinator) submit(q *request) {
 
 // commit lets q wait for its batch. In a simulation that is a step away.
 func (c *Coordinator) commit(q *request) {
-	q.asked = c.store.st.revision
+	q.asked, q.shown = c.store.st.revision, c.view
 	c.unsent = append(c.unsent, q)
 	if c.store.simulated {
 		q.new = true
@@ -207,14 +209,24 @@ func waited(q *request) bool {
 	return slices.ContainsFunc(q.batch.Commits, func(m *group.Commit) bool { return waited(m.Caller.(*request)) })
 }
 
-// namer names sequential nodes as etcd's driver does: by what the service's revision
-// was when the commit was called, so that a name may sort before one which was
-// there earlier.
-func (q *request) namer(now time.Time) func(string) string {
-	c := q.session.c
-	return func(prefix string) string {
+// namer names the sequential nodes of a commit as etcd's driver does: by the revision that
+// the client had been shown when the commit was called, so that a name may sort before
+// one which was there earlier. If one stands that does not sort before it, by what the
+// service's revision was then, so that it may even now.
+func (q *request) namer(now time.Time) func(dir, prefix string) string {
+	c, revision := q.session.c, q.shown
+	return func(dir, prefix string) string {
 		c.named++
-		return fmt.Sprintf("%s%019d-%013d-%08x-%06d", prefix, q.asked, now.UnixMilli(), c.number, c.named)
+		name := func() string {
+			return fmt.Sprintf("%s%019d-%013d-%08x-%06d", prefix, revision, now.UnixMilli(), c.number, c.named)
+		}
+		if d := c.store.st.dirs[dir]; d != nil {
+			i, _ := slices.BinarySearch(d.names, name())
+			if i < len(d.names) && strings.HasPrefix(d.names[i], prefix) {
+				revision = q.asked
+			}
+		}
+		return name()
 	}
 }
 

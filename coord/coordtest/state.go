@@ -88,7 +88,7 @@ func join(parent, name string) string {
 // proposal is a commit that travels with others.
 type proposal struct {
 	ops  []coord.Op
-	name func(prefix string) string // etcd's: names a sequential node
+	name func(dir, prefix string) string // etcd's: names a sequential node
 
 	paths   []string // of the ops
 	results []coord.Result
@@ -223,7 +223,7 @@ type planner struct {
 	dirs    map[string]bool
 }
 
-func (p *planner) create(op coord.Op, named func(prefix string) string) (string, error) {
+func (p *planner) create(op coord.Op, named func(dir, prefix string) string) (string, error) {
 	parent, name := split(op.Path)
 	if err := p.directory(parent); err != nil {
 		return "", err
@@ -231,7 +231,7 @@ func (p *planner) create(op coord.Op, named func(prefix string) string) (string,
 	n := p.next(parent)
 	switch {
 	case op.Kind == coord.KindSequential && p.st.etcd:
-		name = named(name)
+		name = named(parent, name)
 	case op.Kind == coord.KindSequential:
 		name = fmt.Sprintf("%s%010d", name, n)
 	}
