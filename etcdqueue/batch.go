@@ -160,7 +160,7 @@ func (c *Coordinator) mayExceed(commits ...*commit) bool {
 	size := 0
 	for _, x := range commits {
 		for _, op := range x.ops {
-			size += 3*(len(c.cfg.Prefix)+len(op.Path)) + len(op.Value) + coord.OpOverhead
+			size += 4*(len(c.cfg.Prefix)+len(op.Path)) + len(op.Value) + coord.OpOverhead
 		}
 	}
 	return size > maxRequest
