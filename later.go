@@ -18,7 +18,7 @@ import (
 // A delayed put is a node beside the entries: <due ms, 13 digits>-put-PPP-<16 hex>, with
 // the entry's bytes. When it is due it goes, and in the same commit the entry comes, with
 // a name of its own, behind those of its priority that are there. No entry has a name
-// before: names sort as puts happened, and none is given twice.
+// before: names sort as puts happened, among those that stand, and none is given twice.
 
 const laterPrefix = "put-"
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/boottime"
 	"github.com/zkq/zkq/internal/group"
 )
 
@@ -39,22 +40,37 @@ var errApart = errors.New("each by itself")
 
 // deliver is what the session's group sends a batch by.
 func (s *session) deliver(b *group.Batch) []group.Outcome {
-	commits, outcomes := s.deliverAll(b)
-	s.c.guesses.judge(commits, outcomes)
+	_, outcomes := s.send(b, func() bool { return true })
 	return outcomes
 }
 
-func (s *session) deliverAll(b *group.Batch) (commits []*commit, outcomes []group.Outcome) {
-	x := &sending{s: s, user: context.Background(), ctx: s.ctx, options: eager, back: b.Unseal}
-	x.begin = func() (*pb.TxnRequest, error) {
-		if err := s.ready(); err != nil {
-			return nil, err
-		}
+// deliverGuesses sends a batch of commits whose names are guessed.
+func (s *session) deliverGuesses(b *group.Batch) []group.Outcome {
+	commits, outcomes := s.send(b, s.c.guesses.begin)
+	s.c.guesses.ended(commits, outcomes)
+	return outcomes
+}
+
+// send returns the commits that were sent, if any were, and what became of all.
+func (s *session) send(b *group.Batch, may func() bool) (commits []*commit, outcomes []group.Outcome) {
+	seal := func() {
 		sealed := b.Seal()
 		commits = make([]*commit, len(sealed))
 		for i, c := range sealed {
 			commits[i] = &commit{s: s, ops: s.name(c.Ops)}
 		}
+	}
+	var begun time.Duration
+	x := &sending{s: s, user: context.Background(), ctx: s.ctx, options: eager, back: b.Unseal}
+	x.begin = func() (*pb.TxnRequest, error) {
+		if err := s.ready(); err != nil {
+			return nil, err
+		}
+		if commits = nil; !may() {
+			return nil, errTaken
+		}
+		begun = boottime.Now()
+		seal()
 		switch len(commits) {
 		case 0:
 			return nil, nil
@@ -64,6 +80,9 @@ func (s *session) deliverAll(b *group.Batch) (commits []*commit, outcomes []grou
 		return s.together(commits)
 	}
 	r, err := x.send()
+	if err == nil && r != nil {
+		s.c.guesses.heard(begun)
+	}
 	var why *refused
 	switch {
 	case len(b.Commits) == 0:
@@ -77,9 +96,11 @@ func (s *session) deliverAll(b *group.Batch) (commits []*commit, outcomes []grou
 		return commits, each(commits, func(c *commit) group.Outcome { return c.afterFull(why) })
 	case errors.As(err, &why) && why.code == tooManyOps:
 		lower(&s.c.wide, width(commits)/2)
+		seal() // without those who have left since they were told that nothing was sent
 		return commits, each(commits, (*commit).alone)
 	case errors.As(err, &why) && (why.means == coord.ErrForbidden || why.means == coord.ErrTooLarge || why.means == coord.ErrInvalid):
-		return commits, each(commits, (*commit).alone) // for what one of them wants
+		seal() // for what one of them wants
+		return commits, each(commits, (*commit).alone)
 	case err == nil && !r.Succeeded:
 		if err = s.standing(r.Responses[0]); err == nil {
 			err = errTaken
@@ -136,6 +157,7 @@ func (s *session) together(commits []*commit) (*pb.TxnRequest, error) {
 		return nil, errApart
 	}
 	t := &pb.TxnRequest{Success: make([]*pb.RequestOp, len(commits))}
+	s.c.guess(t, guessedFirst(commits...))
 	for i, c := range commits {
 		t.Success[i] = nested(c.txn())
 	}
@@ -152,7 +174,7 @@ func width(commits []*commit) int {
 	for _, c := range commits {
 		most = max(most, len(c.ops))
 	}
-	return len(commits) + most
+	return max(len(commits), 1+len(guessedFirst(commits...))) + most
 }
 
 // mayExceed says that a request with the commits must be measured.
@@ -168,8 +190,9 @@ func (c *Coordinator) mayExceed(commits ...*commit) bool {
 
 // whole is the transaction of a commit that travels alone.
 func (c *commit) whole() (*pb.TxnRequest, error) {
-	t := c.s.guarded(c.txn())
-	if c.s.c.mayExceed(c) {
+	t := c.txn()
+	c.s.c.guess(t, guessedFirst(c))
+	if c.s.guarded(t); c.s.c.mayExceed(c) {
 		if err := fits(t); err != nil {
 			return nil, err
 		}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/group"
 )
 
 // etcd's limits, as a server without options has them. Of the ops of a transaction
@@ -62,18 +64,21 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	large := len(ops) > commitOps
-	for guess := !large; ; guess = false {
+	// What travels alone would have all others wait for it.
+	for guess := len(ops) <= batches.Each; ; guess = false {
 		numbered, err := s.number(user, ops, guess)
 		if err != nil {
 			return nil, err
 		}
 		var r []coord.Result
 		switch {
-		case large:
+		case len(ops) > commitOps:
 			r, err = s.large(user, s.name(numbered))
 		case slices.ContainsFunc(numbered, guessed):
-			r, err = s.puts.Do(user, numbered)
+			r, err = s.puts.DoWithin(user, guessAge, numbered)
+			if errors.Is(err, group.ErrLate) || errors.Is(err, coord.ErrTooLarge) { // as a guess is larger
+				continue
+			}
 		default:
 			r, err = s.commits.Do(user, numbered)
 		}
@@ -93,7 +98,8 @@ type commit struct {
 	ops []coord.Op
 }
 
-// txn is a transaction whose other branch reads what stood in the way.
+// txn is a transaction whose other branch reads what stood in the way. That all that
+// stands sorts before its guessed names is another's to compare.
 func (c *commit) txn() *pb.TxnRequest {
 	t := &pb.TxnRequest{
 		Compare: make([]*pb.Compare, 0, len(c.ops)+1),
@@ -103,12 +109,9 @@ func (c *commit) txn() *pb.TxnRequest {
 	for _, op := range c.ops {
 		key := c.s.c.key(op.Path)
 		t.Failure = append(t.Failure, look(key))
-		switch {
-		case guessed(op):
-			t.Compare = append(t.Compare, last(key, c.s.c.key(op.Path[:len(op.Path)-suffixLen])))
-		case creates(op):
+		if creates(op) {
 			t.Compare = append(t.Compare, absent(key))
-		default:
+		} else {
 			t.Compare = append(t.Compare, at(key, op.Fence))
 		}
 		if w := c.write(op, key); w != nil {
@@ -116,6 +119,13 @@ func (c *commit) txn() *pb.TxnRequest {
 		}
 	}
 	return t
+}
+
+// guess has t demand that all that stands sorts before the guessed names.
+func (c *Coordinator) guess(t *pb.TxnRequest, first map[string]string) {
+	for _, prefix := range slices.Sorted(maps.Keys(first)) {
+		t.Compare = append(t.Compare, last(c.key(first[prefix]), c.key(prefix)))
+	}
 }
 
 // guarded is t, unless the session is over: what it reads then tells.

@@ -1,14 +1,22 @@
 package etcdqueue
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/boottime"
 	"github.com/zkq/zkq/internal/group"
 	"github.com/zkq/zkq/internal/testetcd"
 )
@@ -74,33 +82,170 @@ func TestPutsInARowAreOneRequestEach(t *testing.T) {
 func TestMissesMakeGuessesRare(t *testing.T) {
 	var g guesses
 	queues := map[string]int64{"/q": 0}
+	now := boottime.Now()
+	g.heard(now)
 	if g.may(queues) {
 		t.Error("it guesses what it never read")
 	}
-	g.read("/q", &round{revision: 7, seq: 107})
+	for _, queue := range []string{"/q", "/other"} {
+		g.read(queue, &round{revision: 7, seq: 107}, now)
+	}
 	if o := g.offset("/q"); o != 100 {
 		t.Errorf("offset %d", o)
 	}
-	guess := []*commit{{ops: []coord.Op{coord.CreateSequential("/q/entries/e-", nil)}}, {ops: []coord.Op{coord.Create("/q/a", nil)}}}
-	reads := func() (n int) {
-		for !g.may(queues) {
-			n++
+	commits := []*commit{{ops: []coord.Op{coord.CreateSequential("/q/entries/e-", nil)}}, {ops: []coord.Op{coord.Create("/other/a", nil)}}}
+	miss := func() time.Duration {
+		g.begin()
+		g.ended(commits, []group.Outcome{{Err: errTaken}, {Err: errTaken}})
+		if g.may(queues) || !g.may(map[string]int64{"/other": 0}) {
+			t.Error("a miss is held against one queue, and it is this")
 		}
-		return n
+		return g.queues["/q"].pause
 	}
-	for _, want := range []int{1, 3, 7, 15, 31, 63, 63} {
-		g.judge(guess, []group.Outcome{{Err: errTaken}, {}})
-		if n := reads(); n != want {
-			t.Errorf("%d reads after a miss, want %d", n, want)
+	for want := firstPause; want < mostPause; want *= 2 {
+		if pause := miss(); pause != want {
+			t.Errorf("a pause of %v, want %v", pause, want)
+		}
+		if pause := miss(); pause != want {
+			t.Errorf("what was under way beside it makes a pause of %v, want %v", pause, want)
+		}
+		g.queues["/q"].until = boottime.Now() // it is over
+	}
+	if pause := miss(); pause != mostPause {
+		t.Errorf("a pause of %v", pause)
+	}
+	g.queues["/q"].until = boottime.Now() - mostPause
+	if pause := miss(); pause != firstPause {
+		t.Errorf("a pause of %v for one that is the first for long", pause)
+	}
+	g.queues["/q"].until = 0
+	g.begin()
+	g.ended(commits, []group.Outcome{{}, {Err: errTaken}})
+	if !g.may(queues) {
+		t.Error("a hit is held against the queue")
+	}
+}
+
+func TestWhatIsOldIsNotGuessedWith(t *testing.T) {
+	queues := map[string]int64{"/q": 0}
+	for what, change := range map[string]func(*guesses, time.Duration){
+		"a revision":            func(g *guesses, now time.Duration) { g.at = now - guessAge - 1 },
+		"an offset":             func(g *guesses, now time.Duration) { g.queues["/q"].at = now - offsetAge - 1 },
+		"a request under way":   func(g *guesses, now time.Duration) { g.flying = now - guessAge - 1 },
+		"what was before it":    func(g *guesses, _ time.Duration) { g.forget() },
+		"a queue never read of": func(g *guesses, _ time.Duration) { delete(g.queues, "/q") },
+	} {
+		var g guesses
+		now := boottime.Now()
+		g.read("/q", &round{revision: 7, seq: 7}, now)
+		if !g.may(queues) || !g.begin() {
+			t.Fatal("a guess is due")
+		}
+		g.ended(nil, nil)
+		change(&g, now)
+		if g.may(queues) {
+			t.Errorf("%s is guessed with", what)
+		}
+		if g.begin() && g.at < now {
+			t.Errorf("%s is guessed with when it is sent", what)
 		}
 	}
-	for range 6 {
-		g.judge(guess, []group.Outcome{{}, {Err: errors.New("other")}})
-		g.judge(guess[1:], []group.Outcome{{Err: errTaken}}) // for a guard of its own
+}
+
+// hanging is a service that does not answer the next put.
+type hanging struct {
+	pb.KVClient
+	next atomic.Bool
+	hung chan struct{}
+	free chan struct{}
+}
+
+func (h *hanging) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+	names := func(c *pb.Compare) bool { return strings.Contains(string(c.Key), "/entries/") }
+	if slices.ContainsFunc(in.Compare, names) && h.next.CompareAndSwap(true, false) {
+		close(h.hung)
+		<-h.free
 	}
-	g.judge(guess, []group.Outcome{{Err: errTaken}, {}})
-	if n := reads(); n != 1 {
-		t.Errorf("%d reads after a miss among many hits", n)
+	return h.KVClient.Txn(ctx, in, opts...)
+}
+
+func TestAPutThatHangsHoldsUpNoOther(t *testing.T) {
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
+	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/hang"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	h := &hanging{KVClient: c.kv, hung: make(chan struct{}), free: make(chan struct{})}
+	c.kv = h
+	s, err := c.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func() {
+		if _, err := s.Commit(t.Context(), coord.CreateSequential("/q/entries/entry-100-", nil)); err != nil {
+			t.Error(err)
+		}
+	}
+	put()
+	put()
+	h.next.Store(true)
+	var first sync.WaitGroup
+	first.Go(put)
+	<-h.hung
+	begun := time.Now()
+	for range 5 {
+		put()
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("five puts took %v beside one that hung", took)
+	}
+	close(h.free)
+	first.Wait()
+}
+
+func TestNamesOfACommitSortWhateverIsReadBeside(t *testing.T) {
+	c := &Coordinator{producer: "00000000"}
+	c.shown.saw(1000)
+	s := &session{c: c}
+	queue := "/q"
+	var reader sync.WaitGroup
+	stop := make(chan struct{})
+	c.guesses.read(queue, &round{revision: 5, seq: 5}, boottime.Now())
+	reader.Go(func() {
+		for i := int64(0); ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				c.guesses.read(queue, &round{revision: 5, seq: 5 + i%2*1000}, boottime.Now())
+				c.shown.saw(1000 + i)
+			}
+		}
+	})
+	ops := slices.Repeat([]coord.Op{coord.CreateSequential("/q/entries/entry-100-", nil)}, 10)
+	for range 5000 {
+		named := s.name(ops)
+		if !slices.IsSortedFunc(named, func(a, b coord.Op) int { return cmp.Compare(a.Path, b.Path) }) {
+			t.Errorf("%v", named)
+			break
+		}
+	}
+	close(stop)
+	reader.Wait()
+}
+
+func TestQueuesThatAreKnownAreBounded(t *testing.T) {
+	var g guesses
+	now := boottime.Now()
+	for i := range mostKnown + 10 {
+		g.read(fmt.Sprint("/", i), &round{}, now)
+	}
+	if len(g.queues) != mostKnown {
+		t.Errorf("%d queues", len(g.queues))
+	}
+	if g.read("/new", &round{}, now+2*offsetAge+1); len(g.queues) != 1 {
+		t.Errorf("%d queues when all others are old", len(g.queues))
 	}
 }
 
@@ -117,7 +262,59 @@ func TestARestoredServiceIsBelieved(t *testing.T) {
 	if rev := s.rev.Load(); rev != 105 {
 		t.Errorf("revision %d", rev)
 	}
-	if s.restart(7, 105); s.rev.Load() != 7 {
+	if !s.restart(7, 105) || s.rev.Load() != 7 {
 		t.Errorf("revision %d of a service that went back to 7", s.rev.Load())
+	}
+}
+
+// slow is a service where what is no batch takes its time.
+type slow struct{ pb.KVClient }
+
+func (k slow) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+	if len(in.Success) > 0 && in.Success[0].GetRequestTxn() == nil {
+		time.Sleep(30 * time.Millisecond)
+	}
+	return k.KVClient.Txn(ctx, in, opts...)
+}
+
+// A batch that the service refuses is sent commit by commit. Who left before that was
+// told that nothing was sent.
+func TestWhoLeftABatchThatWasRefusedIsNotSent(t *testing.T) {
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{MaxTxnOps: 8})
+	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/left"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.kv = slow{c.kv}
+	var all sync.WaitGroup
+	var unsent [40]bool
+	for i := range unsent {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+			defer cancel()
+			_, err := s.Commit(ctx, coord.Create(fmt.Sprint("/own/", i), nil))
+			unsent[i] = err != nil && !errors.Is(err, coord.ErrUnknown)
+		})
+	}
+	all.Wait()
+	if err := c.Close(); err != nil { // and so nothing is under way
+		t.Fatal(err)
+	}
+	c, err = Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/left"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if s, err = c.Session(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, unsent := range unsent {
+		if _, err := s.Get(t.Context(), fmt.Sprint("/own/", i)); unsent && !errors.Is(err, coord.ErrNotExist) {
+			t.Errorf("/own/%d was not sent, as its caller was told, and is there (%v)", i, err)
+		}
 	}
 }

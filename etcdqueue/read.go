@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -15,35 +14,25 @@ import (
 
 // shown is the last revision that the service has shown a coordinator in any answer
 // or event.
-type shown struct {
-	rev atomic.Int64
-	at  atomic.Int64 // when that was, in ns of Unix time
-}
+type shown struct{ rev atomic.Int64 }
 
 // saw is told of a revision before anybody is told what there was at it.
 func (s *shown) saw(rev int64) {
 	for old := s.rev.Load(); rev > old; old = s.rev.Load() {
 		if s.rev.CompareAndSwap(old, rev) {
-			break
+			return
 		}
-	}
-	if rev >= s.rev.Load() {
-		s.at.Store(time.Now().UnixNano())
 	}
 }
 
 // restart is told of the revision at which a session began, and of what was shown before
 // it was asked for. If that is higher, the service was restored from a backup since.
-func (s *shown) restart(rev, before int64) {
-	if rev < before {
-		s.rev.Store(rev)
+func (s *shown) restart(rev, before int64) (restored bool) {
+	if rev >= before {
+		return false
 	}
-}
-
-// age is how long ago the service was known to be at that revision. A clock that is put
-// back makes it negative, which costs a request or two.
-func (s *shown) age() time.Duration {
-	return time.Since(time.Unix(0, s.at.Load()))
+	s.rev.Store(rev)
+	return true
 }
 
 // watchedKV notes the revisions of the answers.

@@ -100,7 +100,7 @@ func (c *Coordinator) grant(ctx context.Context) (*session, verdict, error) {
 	s.timeout = time.Duration(g.TTL) * time.Second
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	s.commits = group.NewRunner(batches, flightsAtOnce, s.deliver)
-	s.puts = group.NewRunner(batches, guessesAtOnce, s.deliver)
+	s.puts = group.NewRunner(batches, guessesAtOnce, s.deliverGuesses)
 	s.timer = time.AfterFunc(time.Hour, s.expire) // until heard says when
 	s.heard(sent)
 	return s, verdict{}, nil
@@ -148,7 +148,9 @@ func (s *session) establish(user, ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", s.key, err)
 	}
-	s.c.shown.restart(s.created, before)
+	if s.c.shown.restart(s.created, before) {
+		s.c.guesses.forget()
+	}
 	if !s.c.spawn(s.keep) {
 		return coord.ErrClosed
 	}

@@ -26,7 +26,7 @@ func TestCallsCompareTheClock(t *testing.T) {
 		unhooked := 0
 		s := &session{c: &Coordinator{ctx: context.Background()}, unhook: func() { unhooked++ }, timer: time.NewTimer(time.Hour)}
 		s.c.hub, s.commits = newHub(s.c), group.NewRunner(batches, flightsAtOnce, s.deliver)
-		s.puts = group.NewRunner(batches, guessesAtOnce, s.deliver)
+		s.puts = group.NewRunner(batches, guessesAtOnce, s.deliverGuesses)
 		s.ctx, s.cancel = context.WithCancelCause(context.Background())
 		s.deadline.Store(int64(boottime.Now()))
 		if err := call(s); !errors.Is(err, coord.ErrSessionLost) {

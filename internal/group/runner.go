@@ -3,9 +3,11 @@ package group
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/zkq/zkq/coord"
 )
@@ -52,6 +54,27 @@ func NewRunner(l Limits, flights int, send func(*Batch) []Outcome) *Runner {
 // they were sent they never are, and the error is the context's; after that it is
 // [coord.ErrUnknown] too. After [Runner.End] nothing is sent.
 func (r *Runner) Do(ctx context.Context, ops []coord.Op) ([]coord.Result, error) {
+	return r.do(ctx, nil, ops)
+}
+
+// ErrLate says that a commit was not sent in time, and never is.
+var ErrLate = errors.New("not sent in time")
+
+// DoWithin is Do, with [ErrLate] if nobody has begun to send the commit after patience.
+func (r *Runner) DoWithin(ctx context.Context, patience time.Duration, ops []coord.Op) ([]coord.Result, error) {
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	return r.do(ctx, t.C, ops)
+}
+
+// Waiting returns how many commits are not in a request yet.
+func (r *Runner) Waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.queue.Len()
+}
+
+func (r *Runner) do(ctx context.Context, late <-chan time.Time, ops []coord.Op) ([]coord.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -64,14 +87,22 @@ func (r *Runner) Do(ctx context.Context, ops []coord.Op) ([]coord.Result, error)
 	if err := r.add(c); err != nil {
 		return nil, err
 	}
-	select {
-	case <-c.seat.done:
-	case <-ctx.Done():
-		if err := r.leave(c, ctx.Err()); err != nil {
-			return nil, err
+	for {
+		select {
+		case <-c.seat.done:
+			return c.seat.out.Results, c.seat.out.Err
+		case <-late:
+			if r.withdraw(c) {
+				return nil, ErrLate
+			}
+			late = nil
+		case <-ctx.Done():
+			if err := r.leave(c, ctx.Err()); err != nil {
+				return nil, err
+			}
+			return c.seat.out.Results, c.seat.out.Err
 		}
 	}
-	return c.seat.out.Results, c.seat.out.Err
 }
 
 // add lets c wait and sees to it that somebody will take it.
@@ -96,6 +127,18 @@ func (r *Runner) wake() {
 	r.flying++
 	r.flown.Add(1)
 	go r.fly()
+}
+
+// withdraw takes a commit back that nobody has begun to send.
+func (r *Runner) withdraw(c *Commit) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.seat.settled || c.seat.sealed {
+		return false
+	}
+	c.seat.left = true
+	r.queue.Remove(c)
+	return true
 }
 
 // leave ends a caller's wait; nil: there is an outcome.

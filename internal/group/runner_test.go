@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -282,6 +283,46 @@ func TestABatchThatWasNotSentAfterAllIsTakenBack(t *testing.T) {
 			t.Errorf("%v after %d tries", err, tries)
 		}
 		r.Wait()
+	})
+}
+
+func TestWhatIsNotSentInTimeNeverIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []string
+		r := group.NewRunner(limits, 1, func(b *group.Batch) []group.Outcome {
+			commits := b.Seal()
+			for _, c := range commits {
+				sent = append(sent, c.Ops[0].Path)
+			}
+			time.Sleep(time.Minute) // under way
+			return make([]group.Outcome, len(commits))
+		})
+		do := func(path string) <-chan error {
+			ch := make(chan error, 1)
+			go func() {
+				_, err := r.DoWithin(t.Context(), time.Second, []coord.Op{coord.Create(path, nil)})
+				ch <- err
+			}()
+			synctest.Wait()
+			return ch
+		}
+		first := do("/a")
+		second := do("/b")
+		if n := r.Waiting(); n != 1 {
+			t.Errorf("%d wait", n)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if err := <-second; !errors.Is(err, group.ErrLate) || r.Waiting() != 0 {
+			t.Errorf("what waited: %v, and %d wait", err, r.Waiting())
+		}
+		if err := <-first; err != nil { // for as long as it takes
+			t.Errorf("what was under way: %v", err)
+		}
+		r.Wait()
+		if !slices.Equal(sent, []string{"/a"}) {
+			t.Errorf("%q were sent", sent)
+		}
 	})
 }
 
