@@ -190,6 +190,34 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 }
 
 // A queue that is used stays small, whatever went through it.
+// At a hundred requests etcd removes the first of its log from memory. A store that has
+// no snapshot then would begin its next start with what is gone, and may panic.
+func TestANewStoreHasASnapshotBeforeItsLogIsCut(t *testing.T) {
+	dir := newDir(t)
+	c, s := session(t, dir)
+	for i := range 96 {
+		if _, err := s.Commit(t.Context(), coord.Create(fmt.Sprint("/n/", i), nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	snapshots, err := filepath.Glob(filepath.Join(dir, "data", "member", "snap", "*.snap"))
+	if err != nil || len(snapshots) == 0 {
+		t.Errorf("snapshots %v, %v", snapshots, err)
+	}
+	for range 3 { // and it starts again
+		c, s = session(t, dir)
+		if n, err := s.Count(t.Context(), "/n"); err != nil || n != 96 {
+			t.Errorf("%d nodes, %v", n, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDirectoryStaysSmall(t *testing.T) {
 	entries := 100_000
 	if testing.Short() {

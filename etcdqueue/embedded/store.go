@@ -58,6 +58,11 @@ const (
 	// elects itself, and panics if one is gone: as many as may lie behind a snapshot.
 	keptEntries = 2 * snapshotEvery
 
+	// Every hundred entries etcd removes those from memory that need not be kept, and
+	// the very first even if it must be. So the log of a new store must not begin there
+	// any more by then: after its first snapshot it does not.
+	firstSnapshot = 90
+
 	// What a request that was sent before the goodbye may take to be answered.
 	farewell = 5 * time.Second
 )
@@ -177,6 +182,9 @@ func startEtcd(dir directory) (e *embed.Etcd, err error) {
 	cfg.EnableGRPCGateway = false
 	cfg.TickMs, cfg.ElectionMs = uint(tick.Milliseconds()), uint(election.Milliseconds())
 	cfg.SnapshotCount = snapshotEvery
+	if snapshots, _ := filepath.Glob(filepath.Join(dir.data(), "member", "snap", "*.snap")); len(snapshots) == 0 {
+		cfg.SnapshotCount = firstSnapshot
+	}
 	cfg.SnapshotCatchUpEntries = keptEntries
 	cfg.MaxWalFiles = 0        // purged by the store
 	cfg.QuotaBackendBytes = -1 // the disk is the limit; over a quota nobody could join to drain the queues
