@@ -157,7 +157,7 @@ func (s *session) together(commits []*commit) (*pb.TxnRequest, error) {
 		return nil, errApart
 	}
 	t := &pb.TxnRequest{Success: make([]*pb.RequestOp, len(commits))}
-	s.c.guess(t, guessedFirst(commits...))
+	s.c.demandLast(t, guessedFirst(commits...))
 	for i, c := range commits {
 		t.Success[i] = nested(c.txn())
 	}
@@ -191,7 +191,7 @@ func (c *Coordinator) mayExceed(commits ...*commit) bool {
 // whole is the transaction of a commit that travels alone.
 func (c *commit) whole() (*pb.TxnRequest, error) {
 	t := c.txn()
-	c.s.c.guess(t, guessedFirst(c))
+	c.s.c.demandLast(t, guessedFirst(c))
 	if c.s.guarded(t); c.s.c.mayExceed(c) {
 		if err := fits(t); err != nil {
 			return nil, err

@@ -99,7 +99,7 @@ type commit struct {
 }
 
 // txn is a transaction whose other branch reads what stood in the way. That all that
-// stands sorts before its guessed names is another's to compare.
+// stands sorts before its guessed names the whole request compares: see demandLast.
 func (c *commit) txn() *pb.TxnRequest {
 	t := &pb.TxnRequest{
 		Compare: make([]*pb.Compare, 0, len(c.ops)+1),
@@ -121,8 +121,8 @@ func (c *commit) txn() *pb.TxnRequest {
 	return t
 }
 
-// guess has t demand that all that stands sorts before the guessed names.
-func (c *Coordinator) guess(t *pb.TxnRequest, first map[string]string) {
+// demandLast has t demand that all that stands sorts before the guessed names.
+func (c *Coordinator) demandLast(t *pb.TxnRequest, first map[string]string) {
 	for _, prefix := range slices.Sorted(maps.Keys(first)) {
 		t.Compare = append(t.Compare, last(c.key(first[prefix]), c.key(prefix)))
 	}

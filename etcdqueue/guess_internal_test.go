@@ -21,6 +21,21 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
+// opened is a client of its own, for as long as the test.
+func opened(t *testing.T, cluster *testetcd.Cluster) (*Coordinator, coord.Session) {
+	t.Helper()
+	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/guess"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	s, err := c.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, s
+}
+
 // told counts requests.
 type told struct {
 	pb.KVClient
@@ -39,18 +54,6 @@ func (c *told) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOpti
 
 func TestPutsInARowAreOneRequestEach(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
-	open := func() (*Coordinator, coord.Session) {
-		c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/guess"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		s, err := c.Session(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c, s
-	}
 	put := func(s coord.Session) string {
 		t.Helper()
 		r, err := s.Commit(t.Context(), coord.CreateSequential("/q/entries/entry-100-", nil))
@@ -59,7 +62,7 @@ func TestPutsInARowAreOneRequestEach(t *testing.T) {
 		}
 		return r[0].Path
 	}
-	c, s := open()
+	c, s := opened(t, cluster)
 	n := &told{KVClient: c.kv}
 	c.kv = n
 	const puts = 40
@@ -70,7 +73,7 @@ func TestPutsInARowAreOneRequestEach(t *testing.T) {
 	if n.commits < puts || n.commits+n.reads > puts+puts/4 {
 		t.Errorf("%d commits and %d reads for %d puts", n.commits, n.reads, puts)
 	}
-	_, other := open()
+	_, other := opened(t, cluster)
 	put(other)
 	last := put(other)
 	*n = told{KVClient: n.KVClient}
@@ -171,17 +174,9 @@ func (h *hanging) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallO
 
 func TestAPutThatHangsHoldsUpNoOther(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
-	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/hang"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c, s := opened(t, cluster)
 	h := &hanging{KVClient: c.kv, hung: make(chan struct{}), free: make(chan struct{})}
 	c.kv = h
-	s, err := c.Session(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
 	put := func() {
 		if _, err := s.Commit(t.Context(), coord.CreateSequential("/q/entries/entry-100-", nil)); err != nil {
 			t.Error(err)
@@ -281,14 +276,7 @@ func (k slow) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOptio
 // told that nothing was sent.
 func TestWhoLeftABatchThatWasRefusedIsNotSent(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{MaxTxnOps: 8})
-	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/left"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Session(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, s := opened(t, cluster)
 	c.kv = slow{c.kv}
 	var all sync.WaitGroup
 	var unsent [40]bool
@@ -304,14 +292,7 @@ func TestWhoLeftABatchThatWasRefusedIsNotSent(t *testing.T) {
 	if err := c.Close(); err != nil { // and so nothing is under way
 		t.Fatal(err)
 	}
-	c, err = Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/left"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if s, err = c.Session(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	_, s = opened(t, cluster)
 	for i, unsent := range unsent {
 		if _, err := s.Get(t.Context(), fmt.Sprint("/own/", i)); unsent && !errors.Is(err, coord.ErrNotExist) {
 			t.Errorf("/own/%d was not sent, as its caller was told, and is there (%v)", i, err)

@@ -194,7 +194,7 @@ func TestCyclesLeaveNothing(t *testing.T) {
 		queues = handles(c)
 		begun := time.Now()
 		p.cycle(queues, tenth)
-		if p.service == "embedded" { // which is in this process, and keeps the last 2,000 to 3,000 requests in memory
+		if p.service == "embedded" { // which is in this process, and keeps the last 2,000 requests in memory
 			for first := p.revision(s); p.revision(s) < first+3000; {
 				p.cycle(queues, hands*batch)
 			}
