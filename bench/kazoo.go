@@ -18,6 +18,9 @@ func kazooGroup() group {
 			shown("zk-naive-1-1k", " ×", "the same against kazoo's steps in Go, 1 consumer, backlog 1,000"),
 			shown("zk-naive-16-1k", " ×", "the same against kazoo's steps in Go, 16 consumers, backlog 1,000"),
 			shown("zk-naive-16-10k", " ×", "the same against kazoo's steps in Go, 16 consumers, backlog 10,000"),
+			shown("zk-ceiling-1-1k", " ×", "nothing but zkq's commits, sent by a loop, against kazoo, 1 consumer, backlog 1,000"),
+			shown("zk-ceiling-16-1k", " ×", "nothing but zkq's commits, sent by 4 loops with 4 entries each, against kazoo, 16 consumers, backlog 1,000"),
+			shown("zk-ceiling-16-10k", " ×", "nothing but zkq's commits, sent by 4 loops with 4 entries each, against kazoo, 16 consumers, backlog 10,000"),
 		},
 		measure: func(ctx context.Context, b *bench, r map[string]*row) error {
 			v, err := b.zookeeper(ctx, false)
@@ -35,10 +38,18 @@ func kazooGroup() group {
 				if at.workers > 1 {
 					theirs.series, theirs.backlog = "kazoo", at.backlog
 				}
-				b.compare(ctx, ours, naive, theirs)
+				top, err := b.newCeiling(ctx, v, at.workers, at.backlog)
+				if err != nil {
+					end()
+					return err
+				}
+				most := top.contender()
+				b.compare(ctx, ours, most, naive, theirs)
 				end()
+				top.close()
 				r["zk-kazoo-"+at.name].over(ours, theirs)
 				r["zk-naive-"+at.name].over(ours, naive)
+				r["zk-ceiling-"+at.name].over(most, theirs)
 			}
 			return nil
 		},

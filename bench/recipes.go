@@ -23,6 +23,8 @@ func recipeGroup() group {
 		rows: []*row{
 			atLeast("etcd-recipes-1", 1.3, " ×", "take and finish against the better recipe's dequeue, 1 worker, backlog 1,000"),
 			atLeast("etcd-recipes-16", 8, " ×", "take and finish against the better recipe's dequeue, 16 workers, backlog 1,000"),
+			shown("etcd-ceiling-1", " ×", "nothing but zkq's commits, sent by a loop, against the better recipe's dequeue, 1 worker, backlog 1,000"),
+			shown("etcd-ceiling-16", " ×", "nothing but zkq's commits, sent by 4 loops with 4 entries each, against the better recipe's dequeue, 16 workers, backlog 1,000"),
 			atLeast("etcd-put-counter", 10, " ×", "put against a counter key in the transaction, 16 producers"),
 			atLeast("etcd-put-priority", 20, " ×", "put against recipes.PriorityQueue, 16 producers, backlog 1,000"),
 			shown("etcd-put-queue", " ×", "put against recipes.Queue, which orders by wall clock, 16 producers"),
@@ -54,8 +56,15 @@ func recipeGroup() group {
 				prioritized := &contender{name: "recipes.PriorityQueue", run: func(ctx context.Context) (load.Done, error) {
 					return b.dequeue(ctx, e, priorityRecipe, v.root(), workers, backlog)
 				}}
-				b.compare(ctx, ours, queue, prioritized)
+				top, err := b.newCeiling(ctx, v, workers, backlog)
+				if err != nil {
+					return err
+				}
+				most := top.contender()
+				b.compare(ctx, ours, most, queue, prioritized)
+				top.close()
 				r["etcd-recipes-"+name].overBest(ours, queue, prioritized)
+				r["etcd-ceiling-"+name].overBest(most, queue, prioritized)
 			}
 			return b.comparePuts(ctx, v, c, e, r)
 		},

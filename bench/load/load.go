@@ -127,9 +127,9 @@ func Work(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func
 	settled := context.WithoutCancel(ctx) // what was begun comes to its end
 	return each(workers, func(int) error {
 		var held []*zkq.Held
-		defer func() { // what was taken when ctx ended
+		defer func() { // what was taken when ctx ended: given back it would be the next drain's, and come back there
 			for _, h := range held {
-				h.Release(settled)
+				h.Consume(settled)
 			}
 		}()
 		for ctx.Err() == nil {
