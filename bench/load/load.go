@@ -104,8 +104,7 @@ func (d Done) Rate() float64 {
 	return float64(d.N) / d.Took.Seconds()
 }
 
-// Drain has workers take and finish entries, batch at a time, until there were most of them or the time is over. What is
-// held at the end is given back.
+// Drain has workers take and finish entries, batch at a time, until there were most of them or the time is over.
 func Drain(ctx context.Context, q *zkq.LockingQueue, workers, batch, most int, limit time.Duration) (Done, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -122,12 +121,13 @@ func Drain(ctx context.Context, q *zkq.LockingQueue, workers, batch, most int, l
 }
 
 // Work has workers take entries, batch at a time, and finish them, until ctx ends. Each entry is shown to see between the
-// two; finished hears how many were.
+// two; finished hears how many were. What is held when ctx ends is finished too, and not counted: given back it would come
+// back to the next drain, and cost more there.
 func Work(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
 	settled := context.WithoutCancel(ctx) // what was begun comes to its end
 	return each(workers, func(int) error {
 		var held []*zkq.Held
-		defer func() { // what was taken when ctx ended: given back it would be the next drain's, and come back there
+		defer func() {
 			for _, h := range held {
 				h.Consume(settled)
 			}

@@ -154,8 +154,9 @@ func (b *bench) takes(ctx context.Context, backlog, workers, batch int) (benchRe
 }
 
 // workOff has workers take entries, batch at a time, show each to see and finish
-// them, until ctx ends; what is held then is given back. finished hears how many
-// were.
+// them, until ctx ends; what is held then is finished too, and not counted: given back
+// it would come back to the next measurement, and cost more there. finished hears how
+// many were.
 func workOff(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
 	settled, cancel := linger(ctx, forever, benchPatience) // what was begun comes to its end
 	defer cancel()
@@ -163,7 +164,7 @@ func workOff(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see f
 		var held []*zkq.Held
 		defer func() {
 			for _, h := range held {
-				h.Release(settled) // where it fails, the entry is removed with the others
+				h.Consume(settled) // where it fails, the entry is removed with the others
 			}
 		}()
 		for ctx.Err() == nil {
