@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -227,7 +226,6 @@ func (f *fleet) drain() {
 		return len(left("entries")) == 0
 	})
 	for _, p := range f.running {
-		p.cmd.Process.Signal(syscall.SIGTERM)
 		p.stdin.Close()
 	}
 	f.until("the workers end", func() bool {
