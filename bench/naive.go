@@ -73,22 +73,23 @@ func (q *naive) take() (string, error) {
 		held[name] = true
 	}
 	entries = slices.DeleteFunc(entries, func(name string) bool { return held[name] || !strings.HasPrefix(name, "entry-") })
-	slices.Sort(entries)
-	for _, name := range entries {
-		lock := path.Join(q.taken, name)
-		_, err := q.conn.Create(lock, nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
-		if errors.Is(err, zk.ErrNodeExists) {
-			return "", nil // look again
-		}
-		if err != nil {
-			return "", err
-		}
-		_, _, err = q.conn.Get(path.Join(q.entries, name))
-		if errors.Is(err, zk.ErrNoNode) { // finished before we locked it
-			err = q.conn.Delete(lock, -1)
-			return "", err
-		}
-		return name, err
+	if len(entries) == 0 {
+		return "", nil
 	}
-	return "", nil
+	slices.Sort(entries)
+	name := entries[0]
+	lock := path.Join(q.taken, name)
+	_, err = q.conn.Create(lock, nil, zk.FlagEphemeral, zk.WorldACL(zk.PermAll))
+	if errors.Is(err, zk.ErrNodeExists) {
+		return "", nil // look again
+	}
+	if err != nil {
+		return "", err
+	}
+	_, _, err = q.conn.Get(path.Join(q.entries, name))
+	if errors.Is(err, zk.ErrNoNode) { // finished before we locked it
+		err = q.conn.Delete(lock, -1)
+		return "", err
+	}
+	return name, err
 }

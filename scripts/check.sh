@@ -26,6 +26,7 @@ go -C bench vet ./... # a module of its own
 step staticcheck
 tool staticcheck ./...
 tool staticcheck -tags cluster,headtohead,faults ./integration/...
+(cd bench && go tool -modfile=../tools/go.mod staticcheck ./...)
 
 step go test -race
 if ! printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | "${CC:-gcc}" -x c -o /dev/null - 2>/dev/null; then
