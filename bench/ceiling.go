@@ -16,7 +16,7 @@ import (
 
 // ceiling is what takes and finishes would cost if they were nothing but their commits: loops that know beforehand which
 // entries to claim, and what they will be, send just what a worker of ours sends, several entries in a commit as ours
-// travel, while one session watches. No queue that makes these commits one after the other can be faster.
+// travel, while one session watches. What a queue has to do besides comes on top.
 type ceiling struct {
 	b       *bench
 	client  *load.Client // fills, lists and watches

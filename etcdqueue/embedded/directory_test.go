@@ -189,7 +189,6 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A queue that is used stays small, whatever went through it.
 // At a hundred requests etcd removes the first of its log from memory. A store that has
 // no snapshot then would begin its next start with what is gone, and may panic.
 func TestANewStoreHasASnapshotBeforeItsLogIsCut(t *testing.T) {
@@ -218,6 +217,7 @@ func TestANewStoreHasASnapshotBeforeItsLogIsCut(t *testing.T) {
 	}
 }
 
+// A queue that is used stays small, whatever went through it.
 func TestDirectoryStaysSmall(t *testing.T) {
 	entries := 100_000
 	if testing.Short() {
