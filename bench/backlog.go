@@ -44,13 +44,12 @@ func (b *bench) backlogGroup(prefix string) group {
 			}
 			defer end()
 			ten := at(10_000)
-			top, err := b.newCeiling(ctx, v, 16, 10_000)
+			most, endMost, err := b.ceiling(ctx, v, 16, 10_000)
 			if err != nil {
 				return err
 			}
-			most := top.contender()
 			b.compare(ctx, bare, ten, most)
-			top.close()
+			endMost()
 			r[prefix+"-limit"].over(ten, bare)
 			r[prefix+"-limit-ceiling"].over(most, bare)
 			long, short := at(50_000), at(1_000)

@@ -18,77 +18,64 @@ import (
 // entries to claim, and what they will be, send just what a worker of ours sends, several entries in a commit as ours
 // travel, while one session watches. What a queue has to do besides comes on top.
 type ceiling struct {
-	b       *bench
 	client  *load.Client // fills, lists and watches
-	queue   string
 	backlog int
 	loops   int
 	at      int // entries in a commit
-	send    func(ctx context.Context, finish, claim []coord.Node) error
-	close   func()
+	send    sendCommits
 }
 
-// newCeiling is that of so many workers at a backlog. 16 of ours travel some four to a commit.
-func (b *bench) newCeiling(ctx context.Context, v *service, workers, backlog int) (*ceiling, error) {
-	k := &ceiling{b: b, queue: "/ceiling", backlog: backlog, loops: 1, at: 1}
+// sendCommits finishes entries and claims others, in one commit.
+type sendCommits func(ctx context.Context, finish, claim []coord.Node) error
+
+// The ceiling's queue.
+const (
+	ceilingQueue   = "/ceiling"
+	ceilingEntries = ceilingQueue + "/entries"
+	ceilingTaken   = ceilingQueue + "/taken"
+)
+
+// ceiling is that of so many workers at a backlog. 16 of ours travel some four to a commit.
+func (b *bench) ceiling(ctx context.Context, v *service, workers, backlog int) (most *contender, end func(), err error) {
+	k := &ceiling{backlog: backlog, loops: 1, at: 1}
 	if workers > 1 {
 		k.loops, k.at = 4, workers/4
 	}
 	root := v.root()
-	var err error
+	var hangUp func()
 	if k.client, err = load.Open(ctx, v.kind, v.address, root); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	end := func() {}
 	if v.kind == load.Etcd {
-		k.send, end, err = etcdCommits(ctx, v.address, root, path.Join(k.queue, "taken"))
+		k.send, hangUp, err = etcdCommits(ctx, v.address, root)
 	} else {
-		k.send, end, err = zkCommits(v.address, root, path.Join(k.queue, "taken"))
+		k.send, hangUp, err = zkCommits(v.address, root)
 	}
-	k.close = func() { end(); k.client.Close() }
 	if err != nil {
 		k.client.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return k, nil
-}
-
-// contender is the ceiling as one of those that are measured in turns.
-func (k *ceiling) contender() *contender {
-	return &contender{name: "the same commits, bare", run: func(ctx context.Context) (load.Done, error) {
-		var sum load.Done
-		for sum.Took < k.b.cell/2 {
-			d, err := k.drain(ctx)
-			if err != nil {
-				return sum, err
-			}
-			sum.N += d.N
-			sum.Took += d.Took
-		}
-		return sum, nil
+	most = &contender{name: "the same commits, bare", run: func(ctx context.Context) (load.Done, error) {
+		return b.again(func() (load.Done, error) { return k.drain(ctx) })
 	}}
+	return most, func() { hangUp(); k.client.Close() }, nil
 }
 
 // drain fills the queue up to its backlog and works it off to half of it. Only the latter is measured.
 func (k *ceiling) drain(ctx context.Context) (load.Done, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := refill(ctx, k.client, ceilingQueue, k.backlog); err != nil {
+		return load.Done{}, err
+	}
 	s, err := k.client.Session(ctx)
 	if err != nil {
 		return load.Done{}, err
 	}
-	entries := path.Join(k.queue, "entries")
-	n, err := s.Count(ctx, entries)
-	if err != nil {
+	if _, err := s.Watch(ctx, ceilingEntries, ceilingTaken); err != nil {
 		return load.Done{}, err
 	}
-	if err := load.Fill(ctx, k.client, k.queue, k.backlog-n); err != nil {
-		return load.Done{}, err
-	}
-	if _, err := s.Watch(ctx, entries, path.Join(k.queue, "taken")); err != nil {
-		return load.Done{}, err
-	}
-	l, err := s.List(ctx, entries, coord.ListOptions{Limit: k.backlog / 2, Values: true})
+	l, err := s.List(ctx, ceilingEntries, coord.ListOptions{Limit: k.backlog / 2, Values: true})
 	if err != nil {
 		return load.Done{}, err
 	}
@@ -114,14 +101,17 @@ func (k *ceiling) drain(ctx context.Context) (load.Done, error) {
 // lockValue is as long as what ours say of who holds a lock.
 var lockValue = []byte("0123456789abcdef0123456789abcdef")
 
+// lockOf is the lock of an entry.
+func lockOf(root string, n coord.Node) string { return path.Join(root+ceilingTaken, path.Base(n.Path)) }
+
 // zkCommits sends the commits to ZooKeeper.
-func zkCommits(address, root, taken string) (send func(ctx context.Context, finish, claim []coord.Node) error, end func(), err error) {
+func zkCommits(address, root string) (send sendCommits, end func(), err error) {
 	conn, err := zkConn(address)
 	if err != nil {
 		return nil, nil, err
 	}
 	acl := zk.WorldACL(zk.PermAll)
-	for _, dir := range []string{root, root + path.Dir(taken), root + taken} {
+	for _, dir := range []string{root, root + ceilingQueue, root + ceilingTaken} {
 		if _, err := conn.Create(dir, nil, 0, acl); err != nil && !errors.Is(err, zk.ErrNodeExists) {
 			conn.Close()
 			return nil, nil, err
@@ -131,10 +121,10 @@ func zkCommits(address, root, taken string) (send func(ctx context.Context, fini
 		var ops []any
 		for _, n := range finish { // what the claim left: all were changed once
 			ops = append(ops, &zk.DeleteRequest{Path: root + n.Path, Version: 1},
-				&zk.DeleteRequest{Path: path.Join(root+taken, path.Base(n.Path)), Version: 1})
+				&zk.DeleteRequest{Path: lockOf(root, n), Version: 1})
 		}
 		for _, n := range claim {
-			lock := path.Join(root+taken, path.Base(n.Path))
+			lock := lockOf(root, n)
 			ops = append(ops, &zk.SetDataRequest{Path: root + n.Path, Data: n.Value, Version: 0},
 				&zk.CreateRequest{Path: lock, Data: lockValue, Acl: acl, Flags: zk.FlagEphemeral},
 				&zk.SetDataRequest{Path: lock, Data: lockValue, Version: 0})
@@ -145,7 +135,7 @@ func zkCommits(address, root, taken string) (send func(ctx context.Context, fini
 }
 
 // etcdCommits sends the commits to etcd: one for each entry, together in one transaction.
-func etcdCommits(ctx context.Context, address, root, taken string) (send func(ctx context.Context, finish, claim []coord.Node) error, end func(), err error) {
+func etcdCommits(ctx context.Context, address, root string) (send sendCommits, end func(), err error) {
 	e, err := etcdClient(address)
 	if err != nil {
 		return nil, nil, err
@@ -161,13 +151,13 @@ func etcdCommits(ctx context.Context, address, root, taken string) (send func(ct
 			var ifs []clientv3.Cmp
 			var then []clientv3.Op
 			if i < len(finish) {
-				entry, lock := root+finish[i].Path, path.Join(root+taken, path.Base(finish[i].Path))
+				entry, lock := root+finish[i].Path, lockOf(root, finish[i])
 				ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(entry), ">", int64(finish[i].Fence)),
 					clientv3.Compare(clientv3.LeaseValue(lock), "=", lease.ID))
 				then = append(then, clientv3.OpDelete(entry), clientv3.OpDelete(lock))
 			}
 			if i < len(claim) {
-				entry, lock := root+claim[i].Path, path.Join(root+taken, path.Base(claim[i].Path))
+				entry, lock := root+claim[i].Path, lockOf(root, claim[i])
 				ifs = append(ifs, clientv3.Compare(clientv3.ModRevision(entry), "=", int64(claim[i].Fence)),
 					clientv3.Compare(clientv3.CreateRevision(lock), "=", 0))
 				then = append(then, clientv3.OpPut(entry, "", clientv3.WithIgnoreValue(), clientv3.WithIgnoreLease()),

@@ -38,15 +38,14 @@ func kazooGroup() group {
 				if at.workers > 1 {
 					theirs.series, theirs.backlog = "kazoo", at.backlog
 				}
-				top, err := b.newCeiling(ctx, v, at.workers, at.backlog)
+				most, endMost, err := b.ceiling(ctx, v, at.workers, at.backlog)
 				if err != nil {
 					end()
 					return err
 				}
-				most := top.contender()
 				b.compare(ctx, ours, most, naive, theirs)
 				end()
-				top.close()
+				endMost()
 				r["zk-kazoo-"+at.name].over(ours, theirs)
 				r["zk-naive-"+at.name].over(ours, naive)
 				r["zk-ceiling-"+at.name].over(most, theirs)
@@ -70,22 +69,11 @@ func (b *bench) kazooContenders(ctx context.Context, v *service, workers, backlo
 		return nil, nil, nil, nil, err
 	}
 	processes := min(workers, 4)
-	refill := func(ctx context.Context, name string) error {
-		s, err := c.Session(ctx)
-		if err != nil {
-			return err
-		}
-		n, err := s.Count(ctx, name+"/entries")
-		if err != nil {
-			return err
-		}
-		return load.Fill(ctx, c, name, backlog-n)
-	}
 	ours = &contender{name: "zkq", run: func(ctx context.Context) (load.Done, error) {
 		return b.drain(ctx, c, "/ours", backlog, workers, 1)
 	}}
 	theirs = &contender{name: "kazoo", run: func(ctx context.Context) (load.Done, error) {
-		if err := refill(ctx, "/theirs"); err != nil {
+		if err := refill(ctx, c, "/theirs", backlog); err != nil {
 			return load.Done{}, err
 		}
 		ws, err := b.kazooWorkers(v, root, "/theirs", "work", processes, workers/processes, 0)
@@ -100,7 +88,7 @@ func (b *bench) kazooContenders(ctx context.Context, v *service, workers, backlo
 		return d, err
 	}}
 	port = &contender{name: "kazoo's steps in Go", run: func(ctx context.Context) (load.Done, error) {
-		if err := refill(ctx, "/port"); err != nil {
+		if err := refill(ctx, c, "/port", backlog); err != nil {
 			return load.Done{}, err
 		}
 		return newNaive(conn, root+"/port").drain(ctx, workers, backlog/2, b.cell)

@@ -56,13 +56,12 @@ func recipeGroup() group {
 				prioritized := &contender{name: "recipes.PriorityQueue", run: func(ctx context.Context) (load.Done, error) {
 					return b.dequeue(ctx, e, priorityRecipe, v.root(), workers, backlog)
 				}}
-				top, err := b.newCeiling(ctx, v, workers, backlog)
+				most, end, err := b.ceiling(ctx, v, workers, backlog)
 				if err != nil {
 					return err
 				}
-				most := top.contender()
 				b.compare(ctx, ours, most, queue, prioritized)
-				top.close()
+				end()
 				r["etcd-recipes-"+name].overBest(ours, queue, prioritized)
 				r["etcd-ceiling-"+name].overBest(most, queue, prioritized)
 			}

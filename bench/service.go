@@ -72,12 +72,18 @@ func drainOnce(ctx context.Context, c *load.Client, name string, backlog, most, 
 	return load.Drain(ctx, q, workers, batch, most, limit)
 }
 
-// drain works a queue off from a backlog to half of it, again and again until enough time has gone by to be measured, or
-// for as long as the bench has for it.
+// drain works a queue off from a backlog to half of it, again and again.
 func (b *bench) drain(ctx context.Context, c *load.Client, name string, backlog, workers, batch int) (load.Done, error) {
+	return b.again(func() (load.Done, error) {
+		return drainOnce(ctx, c, name, backlog, backlog/2, workers, batch, b.cell)
+	})
+}
+
+// again measures something again and again until enough time has gone by, or for as long as the bench has for it.
+func (b *bench) again(once func() (load.Done, error)) (load.Done, error) {
 	var sum load.Done
 	for sum.Took < b.cell/2 {
-		d, err := drainOnce(ctx, c, name, backlog, backlog/2, workers, batch, b.cell)
+		d, err := once()
 		if err != nil {
 			return sum, err
 		}
@@ -88,4 +94,17 @@ func (b *bench) drain(ctx context.Context, c *load.Client, name string, backlog,
 		sum.Took += d.Took
 	}
 	return sum, nil
+}
+
+// refill fills a queue up to a backlog, whatever takes from it.
+func refill(ctx context.Context, c *load.Client, name string, backlog int) error {
+	s, err := c.Session(ctx)
+	if err != nil {
+		return err
+	}
+	n, err := s.Count(ctx, name+"/entries")
+	if err != nil {
+		return err
+	}
+	return load.Fill(ctx, c, name, backlog-n)
 }
