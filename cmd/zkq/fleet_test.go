@@ -162,7 +162,7 @@ func TestRolledDeploymentFinishesEachEntryOnceAtNoCost(t *testing.T) {
 			f.send(m, syscall.SIGTERM)
 			f.ended(m, exitDone)
 		}
-		if out := f.zkq("stat", "roll"); out != "roll\t0\t0\t0\t0\t0\t-\n" {
+		if out := f.zkq("stat", "roll"); out != "roll\t0\t0\t0\t0\t0\t-\t-\t-\t-\n" {
 			t.Errorf("left in the end: %s", out)
 		}
 		done := f.lines("done")

@@ -17,7 +17,8 @@ func statVerb() verb {
 		args:  "[QUEUE…]",
 		usage: "count a queue's entries by state",
 		more: `One line for each queue: its name, ready, held, delayed, dead, total, and the age of
-the oldest entry. Without QUEUE all queues, each in its own layout.`,
+the oldest entry; then "paused" if it is, and its bounds: --max-entries and --max-size of
+create. Without QUEUE all queues, each in its own layout.`,
 		example: []string{"zkq stat jobs", "zkq -o json stat"},
 		max:     -1,
 		run:     stat,
@@ -33,6 +34,57 @@ type statRecord struct {
 	Dead    int      `json:"dead"`
 	Total   int      `json:"total"`
 	Oldest  *float64 `json:"oldest_age_seconds"`
+
+	Paused     bool `json:"paused"`
+	MaxEntries *int `json:"max_entries"` // null: no bound
+	MaxSize    *int `json:"max_size"`    // null: no bound
+}
+
+// queueStat is what stat tells about one queue.
+type queueStat struct {
+	zkq.Stat
+	config zkq.QueueConfig // zero in the plain layout, which has none
+}
+
+func (st queueStat) record(name string) statRecord {
+	r := statRecord{
+		Queue: name, Ready: st.Ready, Held: st.Held, Delayed: st.Delayed, Dead: st.Dead, Total: st.Total(),
+		Paused: st.config.Paused, MaxEntries: bound(st.config.MaxEntries), MaxSize: bound(st.config.MaxSize),
+	}
+	if !st.Oldest.IsZero() {
+		seconds := max(time.Since(st.Oldest).Seconds(), 0)
+		r.Oldest = &seconds
+	}
+	return r
+}
+
+// bound is nil where 0 stands for no bound.
+func bound(n int) *int {
+	if n == 0 {
+		return nil
+	}
+	return &n
+}
+
+// cells are the record's words in a text line, with the age of the oldest entry.
+func (r statRecord) cells(oldest string) []string {
+	cells := []string{r.Queue}
+	for _, n := range []int{r.Ready, r.Held, r.Delayed, r.Dead, r.Total} {
+		cells = append(cells, strconv.Itoa(n))
+	}
+	paused := ""
+	if r.Paused {
+		paused = "paused"
+	}
+	cells = append(cells, oldest, paused)
+	for _, most := range []*int{r.MaxEntries, r.MaxSize} {
+		cell := ""
+		if most != nil {
+			cell = strconv.Itoa(*most)
+		}
+		cells = append(cells, cell)
+	}
+	return cells
 }
 
 func stat(ctx context.Context, k *call) error {
@@ -55,20 +107,15 @@ func stat(ctx context.Context, k *call) error {
 				names = append(names, strings.TrimPrefix(name, "/"))
 			}
 		}
-		t := k.out.table("queue", "ready", "held", "delayed", "dead", "total", "oldest")
+		t := k.out.table("queue", "ready", "held", "delayed", "dead", "total", "oldest", "paused", "max-entries", "max-size")
 		for _, name := range names {
 			k.queue = name
 			st, err := k.stat(ctx, c, name, all)
 			if err != nil {
 				return k.about(err)
 			}
-			r := statRecord{Queue: name, Ready: st.Ready, Held: st.Held, Delayed: st.Delayed, Dead: st.Dead, Total: st.Total()}
-			if !st.Oldest.IsZero() {
-				seconds := max(time.Since(st.Oldest).Seconds(), 0)
-				r.Oldest = &seconds
-			}
-			err = t.row(r, name, strconv.Itoa(r.Ready), strconv.Itoa(r.Held), strconv.Itoa(r.Delayed),
-				strconv.Itoa(r.Dead), strconv.Itoa(r.Total), age(st.Oldest))
+			r := st.record(name)
+			err = t.row(r, r.cells(age(st.Oldest))...)
 			if err != nil {
 				return k.about(err)
 			}
@@ -79,10 +126,8 @@ func stat(ctx context.Context, k *call) error {
 
 // stat counts one queue; either says that its layout need not be the one asked
 // for.
-func (k *call) stat(ctx context.Context, c coord.Coordinator, name string, either bool) (zkq.Stat, error) {
-	q := k.newQueue(c, name, k.settings.layout)
-	defer q.Close()
-	st, err := q.Stat(ctx)
+func (k *call) stat(ctx context.Context, c coord.Coordinator, name string, either bool) (queueStat, error) {
+	st, err := k.statAs(ctx, c, name, k.settings.layout)
 	if !either || !errors.Is(err, zkq.ErrLayout) {
 		return st, err
 	}
@@ -90,7 +135,18 @@ func (k *call) stat(ctx context.Context, c coord.Coordinator, name string, eithe
 	if k.settings.layout == layoutPlain {
 		other = layoutLocking
 	}
-	o := k.newQueue(c, name, other)
-	defer o.Close()
-	return o.Stat(ctx)
+	return k.statAs(ctx, c, name, other)
+}
+
+// statAs counts a queue of a known layout and reads what is stored with it.
+func (k *call) statAs(ctx context.Context, c coord.Coordinator, name string, l layout) (st queueStat, err error) {
+	q := k.newQueue(c, name, l)
+	defer q.Close()
+	if st.Stat, err = q.Stat(ctx); err != nil {
+		return st, err
+	}
+	if locking, ok := q.(*zkq.LockingQueue); ok {
+		st.config, err = locking.Config(ctx)
+	}
+	return st, err
 }
