@@ -24,7 +24,7 @@ type mover struct {
 const (
 	dueOthers = time.Second           // what another should move is left to it for so long
 	dueRest   = 50 * time.Millisecond // between two looks, unless something falls due
-	duePage   = 64
+	duePage   = 64                    // so many of the index are read at once
 )
 
 // start has the mover run behind the caller, once.
@@ -93,7 +93,7 @@ func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 // means whoever should, one page of it, and zero if nothing was due.
 func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, err error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(q.root, dirDelayed), coord.ListOptions{After: after, Limit: duePage, Fresh: all && after == ""})
+		l, err := s.List(ctx, path.Join(q.root, dirDelayed), coord.ListOptions{After: after, Limit: q.duePage, Fresh: all && after == ""})
 		if err != nil {
 			return next, err
 		}

@@ -7,3 +7,6 @@ func Window(n int) Option { return func(o *options) { o.window = n } }
 
 // Woke sets what a goroutine does after it waited for another of the same handle.
 func Woke(f func(context.Context)) Option { return func(o *options) { o.woke = f } }
+
+// DuePage sets how much of the index of delayed entries is read at once.
+func DuePage(n int) Option { return func(o *options) { o.duePage = n } }

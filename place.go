@@ -55,6 +55,9 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 	if p.window == 0 {
 		p.window = headWindow
 	}
+	if p.duePage == 0 {
+		p.duePage = duePage
+	}
 	if p.woke == nil {
 		p.woke = func(context.Context) {}
 	}

@@ -444,17 +444,11 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			p.swap(ctx, faulty, q, n, held, holds, rng)
 			continue
 		}
-		var working []context.Context
-		var done []context.CancelFunc
-		for i, h := range held {
-			one, cancel := h.Context(ctx)
-			context.AfterFunc(one, func() { p.s.told(holds[i]) }) // while it works on another, perhaps
-			working, done = append(working, one), append(done, cancel)
-		}
+		working, done := p.working(ctx, held, holds)
 		for i, h := range held {
 			p.work(ctx, faulty, working[i], n, h, holds[i], rng)
-			done[i]()
 		}
+		done()
 	}
 }
 

@@ -77,27 +77,18 @@ func (s *simulation) checkOrder() {
 // swap works on what was taken and goes on with what it gets for it, in one commit
 // each time.
 func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n int, held []*zkq.Held, holds []*simHold, rng *rand.Rand) {
+	working, done := p.working(ctx, held, holds)
 	for len(held) > 0 {
 		for _, h := range held {
 			if h.Deliveries > 1 {
 				p.s.count("redelivered")
 			}
 		}
-		working := ctx
-		var cancels []context.CancelFunc
-		for i, h := range held {
-			one, done := h.Context(ctx)
-			hold := holds[i]
-			context.AfterFunc(one, func() { p.s.told(hold) })
-			if cancels = append(cancels, done); i == 0 {
-				working = one
-			}
-		}
 		d := time.Duration(rng.IntN(300)) * time.Millisecond
 		if faulty.Err() == nil && rng.IntN(5) == 0 {
 			d = time.Duration(rng.IntN(9000)) * time.Millisecond
 		}
-		simSleep(working, d)
+		simSleep(working[0], d)
 		for _, h := range holds {
 			p.s.told(h)
 			h.act = "consume"
@@ -113,12 +104,11 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		}
 		next, err := q.Exchange(swapping, held, want)
 		cancelSwap()
-		for _, done := range cancels {
-			done()
-		}
+		done()
 		p.s.count(fmt.Sprintf("exchange of %d for %d", min(len(held), 2), min(len(next), 2)))
 		p.s.taken(next)
 		nextHolds := p.holds(next, &simHold{client: holds[0].client, call: call})
+		working, done = p.working(ctx, next, nextHolds) // before anything else takes time
 		failed := make(map[*zkq.Held]error)
 		for _, e := range finishErrors(err) {
 			failed[e.Held] = e.Err
@@ -127,6 +117,23 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			p.settleConsume(ctx, h, holds[i], failed[h])
 		}
 		held, holds = next, nextHolds
+	}
+	done()
+}
+
+// working returns a context for each entry, and notes when each of them ends.
+func (p *simProcess) working(ctx context.Context, held []*zkq.Held, holds []*simHold) (working []context.Context, done func()) {
+	var cancels []context.CancelFunc
+	for i, h := range held {
+		one, cancel := h.Context(ctx)
+		hold := holds[i]
+		context.AfterFunc(one, func() { p.s.told(hold) }) // while its holder works on another, perhaps
+		working, cancels = append(working, one), append(cancels, cancel)
+	}
+	return working, func() {
+		for _, cancel := range cancels {
+			cancel()
+		}
 	}
 }
 
