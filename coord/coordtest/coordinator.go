@@ -36,9 +36,10 @@ type Coordinator struct {
 	faults  []fault    // of the next commits
 
 	lagging bool
-	view    int64    // the revision that listings have reached
-	seen    int64    // the one that listings of what was seen have reached
-	signals []signal // not yet delivered, in order
+	delay   time.Duration // of each signal; 0: signals come as soon as they can
+	view    int64         // the revision that listings have reached
+	seen    int64         // the one that listings of what was seen have reached
+	signals []signal      // not yet delivered, in order
 }
 
 var _ coord.Coordinator = (*Coordinator)(nil)
@@ -267,12 +268,13 @@ func (c *Coordinator) reconnect() {
 	if c.connected() {
 		for l := c.session; l != nil && len(l.subs) > 0; l = nil {
 			for _, sub := range l.subs {
-				c.signals = append(c.signals, signal{revision: c.store.st.revision, sub: sub})
+				c.notify(signal{revision: c.store.st.revision, sub: sub})
 			}
 		}
 		if !c.lagging {
 			c.catchUp()
 		}
+		c.deliverDue()
 	}
 	c.pump()
 }

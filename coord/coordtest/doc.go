@@ -39,6 +39,7 @@
 //	DropReply, DropRequest    the next commit: its outcome is unknown
 //	Refuse                    the next commit: it is not applied
 //	Lag, CatchUp              listings and signals fall behind
+//	LagBy, CatchUp            signals and listings of what was seen come late
 //	Crash                     the process dies
 //
 // and to the service: Stop, Start, Restart, Expire. Commits that had to wait travel

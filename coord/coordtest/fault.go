@@ -1,6 +1,8 @@
 package coordtest
 
 import (
+	"time"
+
 	"github.com/zkq/zkq/coord"
 )
 
@@ -93,9 +95,23 @@ func (c *Coordinator) Lag() {
 	})
 }
 
-// CatchUp ends a Lag.
+// LagBy lets what the client's watches tell it fall behind by d, until
+// [Coordinator.CatchUp]: each signal comes d after the change, and until then a
+// listing of what was seen ([coord.ListOptions].Seen) of a watched directory does not
+// show the change, not even one of the client's own. All other reads are as in a
+// [Coordinator.Lag]. It is not for clients of a [Sim].
+func (c *Coordinator) LagBy(d time.Duration) {
+	c.fault(func() {
+		c.lagging, c.store.st.keepLog = true, true
+		c.delay = d
+		c.view = c.store.st.revision
+	})
+}
+
+// CatchUp ends a Lag, also one of a fixed time.
 func (c *Coordinator) CatchUp() {
 	c.fault(func() {
+		c.delay = 0
 		c.catchUp()
 		c.lagging = false
 		c.store.trim()

@@ -277,8 +277,7 @@ func (s *Store) end(r *remote) {
 func (s *Store) signal(changes []change) {
 	for _, ch := range changes {
 		for _, sub := range s.watchers[ch.dir] {
-			c := sub.session.c
-			c.signals = append(c.signals, signal{revision: ch.revision, sub: sub})
+			sub.session.c.notify(signal{revision: ch.revision, sub: sub})
 		}
 	}
 	for _, c := range s.clients {

@@ -296,3 +296,53 @@ func TestWatchShowsWhatCameBeforeIt(t *testing.T) {
 	behind.Close()
 	other.Close()
 }
+
+// TestLateSignalsKeepSeenListingsBehind: with LagBy, what was seen is behind by just that time, for changes of
+// the client's own, too; other listings and the other client are not.
+func TestLateSignalsKeepSeenListingsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := coordtest.NewStore()
+		a, b := store.Open(coordtest.Options{}), store.Open(coordtest.Options{})
+		defer a.Close()
+		defer b.Close()
+		sa, sb := open(t, a), open(t, b)
+		signal, err := sa.Watch(t.Context(), "/q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := func(s coord.Session, o coord.ListOptions) int {
+			t.Helper()
+			l, err := s.List(t.Context(), "/q", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(l.Nodes)
+		}
+		const late = 300 * time.Millisecond
+		a.LagBy(late)
+		for i, s := range []coord.Session{sa, sb, sa} {
+			start := time.Now()
+			put(t, s, coord.Create("/q/"+string(rune('a'+i)), nil))
+			time.Sleep(late - time.Millisecond)
+			if n := count(sa, coord.ListOptions{Seen: true}); n != i {
+				t.Errorf("%d nodes seen before the signal, want %d", n, i)
+			}
+			if n := count(sa, coord.ListOptions{Fresh: true}); n != i+1 {
+				t.Errorf("%d nodes there, want %d", n, i+1)
+			}
+			<-signal
+			if d := time.Since(start); d != late {
+				t.Errorf("signal after %v", d)
+			}
+			if n := count(sa, coord.ListOptions{Seen: true}); n != i+1 {
+				t.Errorf("%d nodes seen after the signal, want %d", n, i+1)
+			}
+		}
+		put(t, sb, coord.Create("/q/z", nil))
+		a.CatchUp()
+		<-signal
+		if n := count(sa, coord.ListOptions{Seen: true}); n != 4 {
+			t.Errorf("%d nodes seen in the end, want 4", n)
+		}
+	})
+}

@@ -1,6 +1,9 @@
 package coordtest
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // subscription is one Watch.
 type subscription struct {
@@ -14,7 +17,8 @@ type subscription struct {
 type signal struct {
 	revision int64
 	sub      *subscription
-	last     bool // the session is over
+	last     bool      // the session is over
+	due      time.Time // where signals are late: when it comes
 }
 
 func (sub *subscription) signal() {
@@ -55,7 +59,7 @@ func (s *Store) unsubscribe(sub *subscription) {
 // catchUp shows the client all there is, and delivers the signals of it when they
 // get through. (A simulator delivers them later, one by one.)
 func (c *Coordinator) catchUp() {
-	for len(c.signals) > 0 && c.repliesReach() && !c.store.simulated {
+	for len(c.signals) > 0 && c.repliesReach() && !c.store.simulated && c.delay == 0 {
 		c.deliver()
 	}
 	c.view = c.store.st.revision
@@ -63,6 +67,26 @@ func (c *Coordinator) catchUp() {
 		c.store.trim()
 	} else {
 		c.seen = c.view
+	}
+}
+
+// notify adds a signal to those that wait. With a delay a timer delivers it.
+func (c *Coordinator) notify(sig signal) {
+	if c.delay > 0 {
+		sig.due = time.Now().Add(c.delay)
+		time.AfterFunc(c.delay, func() {
+			c.store.mu.Lock()
+			defer c.store.mu.Unlock()
+			c.deliverDue()
+		})
+	}
+	c.signals = append(c.signals, sig)
+}
+
+// deliverDue delivers the late signals whose time has come, if they get through.
+func (c *Coordinator) deliverDue() {
+	for c.delay > 0 && len(c.signals) > 0 && c.repliesReach() && !c.signals[0].due.After(time.Now()) {
+		c.deliver()
 	}
 }
 
