@@ -12,10 +12,10 @@ demo: build ## hash Go's own source tree with four workers, and kill one half wa
 deps: ## install what the tests use and this machine lacks, from the distribution's packages
 	@scripts/deps.sh
 
-test: ## run every test this machine can run, and say which parts it could not
-	@scripts/test.sh
+test: ## run every test this machine can run, and say which parts it could not; RACE=all: all under the race detector
+	@RACE=$(RACE) scripts/test.sh
 
-check: ## formatting, go vet, staticcheck, and the tests under the race detector
+check: ## formatting, go vet and staticcheck
 	@scripts/check.sh
 
 simulate: ## SEEDS=N FIRST=M: that many schedules with faults, on a service in memory and in virtual time
@@ -27,11 +27,11 @@ fuzz: ## each fuzz target for a while (FUZZTIME=15s); what fails is kept in test
 soak: ## put, take and finish CYCLES=50000 entries on each service, and cut clients off: nothing may grow; waiters wake in 50 ms
 	@scripts/soak.sh
 
-faults: ## kill, stop and cut off servers, links and workers of real clusters, and judge what was committed; ROUNDS=n
-	@ROUNDS=$(ROUNDS) scripts/faults.sh
+faults: ## kill, stop and cut off servers, links and workers of real clusters, and judge what was committed; ROUNDS=n, SHARE=0/3
+	@ROUNDS=$(ROUNDS) SHARE=$(SHARE) scripts/faults.sh
 
-mutants: ## the code with one thing wrong, many times over: each must be noticed by the simulation or a test
-	@scripts/mutants.sh
+mutants: ## the code with one thing wrong, many times over: each must be noticed by the simulation or a test; SHARE=0/4: a quarter
+	@SHARE=$(SHARE) scripts/mutants.sh
 
 deep: ## FIRST=M: all of the above for hours, and the row for docs/deep.md
 	@SEEDS=$(SEEDS) FIRST=$(FIRST) scripts/deep.sh
@@ -43,7 +43,7 @@ up: ## start three ZooKeeper and three etcd members in containers, and wait unti
 	@scripts/up.sh
 
 integration: ## test against the clusters of `make up`: the contract, then faults on both while workers run
-	@scripts/integration.sh
+	@SHARE=$(SHARE) scripts/integration.sh
 
 down: ## remove the clusters of `make up` and all that they kept
 	@scripts/down.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# make deep FIRST=M: what is too long for every change: SEEDS=1000000 schedules from seed M on, TWICE=10000 of them run twice, every
-# mutant, ROUNDS=3 of the real faults, CYCLES=200000 entries on each service, FUZZTIME=2m for each target. Hours, on a machine that
-# does nothing else. It ends with the row for docs/deep.md, and with 0 only if everything held.
+# make deep FIRST=M: everything that is too long for every change. Every test under the race detector, SEEDS=1000000 schedules from
+# seed M on, TWICE=10000 of them run twice, every mutant, ROUNDS=3 of the real faults, CYCLES=200000 entries on each service,
+# FUZZTIME=2m for each target. It takes hours, on a machine that does nothing else. It ends with the row for docs/deep.md, and
+# with 0 only if everything held.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,7 @@ part() { # runs a part; its last line is left in $last
   last=$(tail -n 1 "$said")
 }
 
+RACE=all scripts/test.sh || bad=1
 part scripts/simulate.sh
 schedules=$last
 part go test -count=1 -timeout 0 -run 'TestSimulation$' . -sim.first "$FIRST" -sim.seeds "$twice" -sim.twice 1

@@ -10,17 +10,32 @@ import (
 	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/internal/testetcd"
 	"github.com/zkq/zkq/internal/testfleet"
+	"github.com/zkq/zkq/internal/testshare"
 	"github.com/zkq/zkq/internal/testzk"
 )
 
-func TestConformanceOfZooKeeper(t *testing.T) {
+// TestConformance runs the contract's suite on the clusters. A share of the checks has one of the two, or neither:
+// go test ./... runs the same suite on three members of each service without containers.
+func TestConformance(t *testing.T) {
+	for _, service := range testshare.Of(t, []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"ZooKeeper", conformZooKeeper},
+		{"etcd", conformEtcd},
+	}) {
+		t.Run(service.name, service.run)
+	}
+}
+
+func conformZooKeeper(t *testing.T) {
 	conform(t, zooKeeper(t), func(t *testing.T, p testfleet.Place) coord.Coordinator {
 		l := testzk.NewLink(t, p.Addresses...)
 		return zooKeeperClient{open(t, p, l), l, t}
 	})
 }
 
-func TestConformanceOfEtcd(t *testing.T) {
+func conformEtcd(t *testing.T) {
 	s := etcd(t)
 	s.session = 3 * time.Second
 	admin := etcdClient(t, s)

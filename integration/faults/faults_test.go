@@ -15,6 +15,7 @@ import (
 
 	"github.com/zkq/zkq/internal/testfleet"
 	"github.com/zkq/zkq/internal/testproxy"
+	"github.com/zkq/zkq/internal/testshare"
 )
 
 // patience is how long a cluster may take to be whole again.
@@ -222,8 +223,10 @@ func TestQueuesSurviveFaults(t *testing.T) {
 	}
 }
 
-// whole says that no part of a test was chosen by -run.
-func whole() bool { return !strings.Contains(flag.Lookup("test.run").Value.String(), "/") }
+// whole reports whether every fault runs: neither -run nor a share selects some.
+func whole() bool {
+	return testshare.Whole() && !strings.Contains(flag.Lookup("test.run").Value.String(), "/")
+}
 
 // survive lets every fault happen to a cluster, and holds what it committed against what the clients were told.
 func survive(t *testing.T, s *service) testfleet.Sum {
@@ -244,7 +247,7 @@ func survive(t *testing.T, s *service) testfleet.Sum {
 			all = append(all, testfleet.Fault{Name: one.name, Bound: one.bound, Do: func(t *testfleet.Trial) { one.do(&trial{t, s}) }})
 		}
 	}
-	sum := f.Endure(t, all, func(t testing.TB) { s.leader(t) })
+	sum := f.Endure(t, testshare.Of(t, all), func(t testing.TB) { s.leader(t) })
 	if t.Failed() {
 		return sum
 	}

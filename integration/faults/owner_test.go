@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/internal/testfleet"
+	"github.com/zkq/zkq/internal/testshare"
 )
 
 // ownerFaults happen to the client that runs the embedded store for all.
@@ -66,7 +67,7 @@ func surviveOwners(t *testing.T) testfleet.Sum {
 	for _, one := range ownerFaults {
 		all = append(all, testfleet.Fault{Name: one.name, Do: func(t *testfleet.Trial) { one.do(t, owner(t)) }})
 	}
-	sum := f.Endure(t, all, func(testing.TB) {})
+	sum := f.Endure(t, testshare.Of(t, all), func(testing.TB) {})
 	if !t.Failed() {
 		f.End(t)
 	}
