@@ -124,6 +124,15 @@ func (bs batches) ops(ctx context.Context) ([]coord.Op, error) {
 	return ops, nil
 }
 
+// entries is how many the batches put.
+func (bs batches) entries() int {
+	n := 0
+	for _, b := range bs {
+		n += len(b.creates)
+	}
+	return n
+}
+
 // again says whether a put that was refused may be made once more: nil if so.
 func (bs batches) again(ctx context.Context, err error, pause *pause) error {
 	var r *coord.Refusal
@@ -168,7 +177,7 @@ func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, e
 		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
 			err = pause.wait(ctx, nil)
 		default:
-			err = bs.again(ctx, err, pause)
+			err = inEntries(bs.again(ctx, err, pause), bs.entries())
 		}
 		if lostBefore(err) {
 			err = ctx.Err()

@@ -357,3 +357,29 @@ func TestALowerBoundHoldsAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// TestPutAllNamesItsLimitOfEntries puts as much as one commit takes, and one entry more: the
+// op that guards an exact bound leaves room for one entry less.
+func TestPutAllNamesItsLimitOfEntries(t *testing.T) {
+	for _, of := range []struct {
+		exact bool
+		limit int
+	}{{false, 4095}, {true, 4094}} {
+		t.Run(fmt.Sprintf("exact=%v", of.exact), func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, _ := b.queue()
+				if of.exact {
+					b.create(q, zkq.QueueConfig{MaxEntries: 10_000})
+				}
+				_, err := q.PutAll(b.ctx, make([][]byte, of.limit+1))
+				var limit *coord.LimitError
+				if !errors.As(err, &limit) || limit.Unit != "entries" || limit.Size != of.limit+1 || limit.Limit != of.limit {
+					t.Errorf("%d entries: %v; want the limit of %d", of.limit+1, err, of.limit)
+				}
+				if _, err := q.PutAll(b.ctx, make([][]byte, of.limit)); err != nil {
+					t.Errorf("%d entries: %v", of.limit, err)
+				}
+			})
+		})
+	}
+}

@@ -646,6 +646,26 @@ var mutants = []mutant{
 		test: "TestABarrierOutlivesItsConnection",
 	},
 	{
+		name: "answer of ZooKeeper that is cut short is decoded as it is", file: "zkqueue/conn.go",
+		is: `	if !wholeMulti(answer[4+headBytes:]) {
+`,
+		becomes: `	if mutated(); false {
+`,
+		test: "TestAnAnswerCutShortIsUnknown",
+	},
+	{
+		name: "decoding error of a read is an answer", file: "zkqueue/errors.go",
+		is:      `{zk.ErrShortBuffer, unknown, nil}, `,
+		becomes: `{func() error { mutated(); return zk.ErrShortBuffer }(), refused, coord.ErrTooLarge}, `,
+		test:    "TestAReadWhoseAnswerIsCutShortIsMadeAgain",
+	},
+	{
+		name: "limit of a batch that forgets the op of its bound", file: "put.go",
+		is:      `Limit: limit.Limit - (limit.Size - n)}`,
+		becomes: `Limit: func() int { mutated(); return limit.Limit - 1 }()}`,
+		test:    "TestPutAllNamesItsLimitOfEntries",
+	},
+	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
 		is: `	if over != nil {
 		return over

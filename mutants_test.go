@@ -95,7 +95,7 @@ var mutated = sync.OnceFunc(func() { os.Stderr.WriteString("\nthe mutant was rea
 // failed what a test does.
 var (
 	noticed = regexp.MustCompile(`seed \d+: .*|panic: .*`)
-	failed  = regexp.MustCompile(`--- FAIL: Test.*`)
+	failed  = regexp.MustCompile(`--- FAIL: Test.*|panic: .*`)
 )
 
 // kill says what noticed the mutant.

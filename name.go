@@ -41,7 +41,7 @@ const (
 // segments joined by single slashes; one leading slash is optional. No segment is
 // empty, ".", "..", longer than [MaxSegment] bytes, begins with "entry-", or is a
 // name that zkq keeps for itself beside the entries; none holds control
-// characters. The first is neither "zkq" nor "zookeeper".
+// characters, or characters beyond U+FFFF such as emoji. The first is neither "zkq" nor "zookeeper".
 func CheckName(name string) (string, error) {
 	bad := func(format string, args ...any) (string, error) {
 		return "", fmt.Errorf("queue name %q: %s: %w", name, fmt.Sprintf(format, args...), ErrInvalidName)
@@ -56,6 +56,8 @@ func CheckName(name string) (string, error) {
 	if i := coord.BadByte(name); i >= 0 {
 		if r, size := utf8.DecodeRuneInString(name[i:]); r == utf8.RuneError && size == 1 {
 			return bad("byte %d is not UTF-8", i)
+		} else if r > 0xffff {
+			return bad("character %q at byte %d is beyond U+FFFF, and ZooKeeper takes none of those", r, i)
 		}
 		return bad("byte %d is not of a printable character", i)
 	}

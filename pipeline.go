@@ -89,7 +89,7 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 		for _, b := range bs {
 			all = append(all, b.whole()...)
 		}
-		if err := p.fits(ctx, nil, all); err != nil {
+		if err := p.fits(ctx, nil, all, len(bs)); err != nil {
 			return err
 		}
 		done, err := p.apply(ctx, o, bs)

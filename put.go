@@ -34,7 +34,7 @@ func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) (
 	}
 	names := make([]string, len(values))
 	err = p.bounded(ctx, func(ctx context.Context) error {
-		if err := p.fits(ctx, o.note, b.whole()); err != nil || len(values) == 0 {
+		if err := p.fits(ctx, o.note, b.whole(), len(values)); err != nil || len(values) == 0 {
 			return err
 		}
 		done, err := p.apply(ctx, o, batches{b})
@@ -113,10 +113,10 @@ func (p *place) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 	return p.entryNames(own)
 }
 
-// fits refuses, before anything is sent, what is too much for one commit, and what
-// fits a put but, on a server that wants the value sent again, would not fit the
+// fits refuses, before anything is sent, a put of n entries that is too much for one
+// commit, and one that, on a server that wants the value sent again, would not fit the
 // claim.
-func (p *place) fits(ctx context.Context, note []byte, ops []coord.Op) error {
+func (p *place) fits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
 	s, err := p.session(ctx)
 	for lostBefore(err) {
 		s, err = p.session(ctx)
@@ -126,14 +126,20 @@ func (p *place) fits(ctx context.Context, note []byte, ops []coord.Op) error {
 	}
 	lane := lane{name: "0000000000000000-00"}
 	all := append([]coord.Op{coord.Set(lane.path(), marker{n: 1 << 62, note: note}.value(), 1)}, ops...)
-	err = coord.CheckOps(s.Limits(), all)
-	if limit := (*coord.LimitError)(nil); errors.As(err, &limit) && limit.Unit == "ops" {
-		return &coord.LimitError{What: "batch", Unit: "entries", Size: limit.Size - 1, Limit: limit.Limit - 1}
-	}
-	if err != nil {
-		return err
+	if err = coord.CheckOps(s.Limits(), all); err != nil {
+		return inEntries(err, n)
 	}
 	return p.claimable(s, ops)
+}
+
+// inEntries says in entries what a commit that puts n of them has too many ops for. The
+// ops beside them, of the lane, of an exact bound and of keys, make the limit smaller.
+func inEntries(err error, n int) error {
+	var limit *coord.LimitError
+	if !errors.As(err, &limit) || limit.Unit != "ops" {
+		return err
+	}
+	return &coord.LimitError{What: "batch", Unit: "entries", Size: n, Limit: limit.Limit - (limit.Size - n)}
 }
 
 // claimable refuses a value that would not fit the claim or the move to the dead.

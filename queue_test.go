@@ -256,7 +256,7 @@ func TestCheckNameSaysWhatIsWrongAndWhere(t *testing.T) {
 	}
 	for name, says := range map[string]string{
 		"": "empty", "/": "empty", "//a": "byte 1", "a/": "byte 2", "a//b": "byte 2", ".": `"."`, "..": `".."`, "a/../b": "byte 2",
-		"a\x00": "byte 1", "a\nb": "byte 1", "a\x7f": "byte 1", "\xff": "UTF-8", "\ue000": "byte 0", "entries": "reserved", "a/taken": "byte 2", "dead/x": "byte 0",
+		"a\x00": "byte 1", "a\nb": "byte 1", "a\x7f": "byte 1", "\xff": "UTF-8", "\ue000": "byte 0", "mail-📮": "beyond U+FFFF", "entries": "reserved", "a/taken": "byte 2", "dead/x": "byte 0",
 		"entry-1": "entry-", "x/entry-100-0000000001": "byte 2", "zkq": "reserved", "zookeeper/x": "reserved", "config": "reserved",
 		strings.Repeat("x", 256): "255", strings.Repeat("x/", 600) + "x": "1024",
 	} {

@@ -71,12 +71,12 @@ func TestCheckOpsRefusesTheRestAndSaysWhy(t *testing.T) {
 }
 
 func TestCheckPath(t *testing.T) {
-	for _, good := range []string{"/a", "/a/b", "/a b", "/ü", "/a.b", "/..."} {
+	for _, good := range []string{"/a", "/a/b", "/a b", "/ü", "/a.b", "/...", "/日本", "/\uffef", "/" + strings.Repeat("a", coord.MaxPath-1)} {
 		if err := coord.CheckPath(good); err != nil {
 			t.Errorf("CheckPath(%q) = %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", "/", "a", "//", "/a/", "/a//b", "/.", "/a/..", "/a\x00", "/\n", "/\x7f", "/\u0080", "/\ue000", "/\uffff", "/\xff"} {
+	for _, bad := range []string{"", "/", "a", "//", "/a/", "/a//b", "/.", "/a/..", "/a\x00", "/\n", "/\x7f", "/\u0080", "/\ue000", "/\uffff", "/\xff", "/📮", "/a/\U00010000", "/" + strings.Repeat("a", coord.MaxPath)} {
 		if err := coord.CheckPath(bad); !errors.Is(err, coord.ErrInvalid) {
 			t.Errorf("CheckPath(%q) = %v", bad, err)
 		}

@@ -165,11 +165,15 @@ func checkOp(op Op) error {
 
 // CheckPath reports what is wrong with a node's path: it begins with a slash, its
 // segments are joined by single slashes, none is empty, "." or "..", and all of
-// it is UTF-8 without control characters, surrogates and private-use characters
-// (ZooKeeper refuses those).
+// it is UTF-8 without control characters, surrogates, private-use characters and
+// characters beyond U+FFFF such as emoji (ZooKeeper refuses those). It is at most
+// [MaxPath] bytes long.
 func CheckPath(path string) error {
 	if !strings.HasPrefix(path, "/") || path == "/" {
 		return fmt.Errorf("path %q: does not name a node below /: %w", path, ErrInvalid)
+	}
+	if len(path) > MaxPath {
+		return fmt.Errorf("path %.40q…: %d bytes, the limit is %d: %w", path, len(path), MaxPath, ErrInvalid)
 	}
 	for seg := range strings.SplitSeq(path[1:], "/") {
 		if seg == "" || seg == "." || seg == ".." {
@@ -181,6 +185,9 @@ func CheckPath(path string) error {
 	}
 	return nil
 }
+
+// MaxPath is the longest path of a node, in bytes: a request for it fits every service.
+const MaxPath = 64 << 10
 
 // CheckDir is CheckPath for a directory to list or watch, which may be "/".
 func CheckDir(dir string) error {
@@ -212,7 +219,7 @@ func CheckList(dir string, o ListOptions) error {
 // or -1.
 func BadByte(s string) int {
 	for i, r := range s {
-		if r < 0x20 || r >= 0x7f && r <= 0x9f || r >= 0xd800 && r <= 0xf8ff || r >= 0xfff0 && r <= 0xffff {
+		if r < 0x20 || r >= 0x7f && r <= 0x9f || r >= 0xd800 && r <= 0xf8ff || r >= 0xfff0 {
 			return i // what is not UTF-8 reads as U+FFFD and is among them
 		}
 	}

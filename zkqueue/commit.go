@@ -22,9 +22,11 @@ type multi struct {
 // owner is the coord.Op that an op of a multi is part of.
 type owner struct{ commit, op int }
 
+// ask sends the multi. An answer has a part for each op, or none where the request
+// failed as a whole; any other tells nothing about the ops.
 func (m *multi) ask(z *zk.Conn) ([]zk.MultiResponse, error) {
 	answers, err := z.Multi(m.ops...)
-	if len(answers) > len(m.ops) || err == nil && len(answers) < len(m.ops) {
+	if len(answers) != len(m.ops) && (err == nil || len(answers) > 0) {
 		return nil, errMalformed
 	}
 	return answers, err

@@ -31,19 +31,25 @@ type conn struct {
 	asked    bool // the connect request was written
 	admitted bool // and answered with a session
 
-	hello []byte // what is left of the connect response
+	ready []byte // what is left of a frame that was read whole and goes to go-zookeeper
 	pass  int    // bytes left of a frame that goes to go-zookeeper
 	out   []byte // what it wrote, changed
 
 	writing sync.Mutex // one frame at a time
 
 	mu    sync.Mutex
-	sent  map[int32]time.Duration // when, by xid, what was not answered yet
+	sent  map[int32]request // by xid, what was not answered yet
 	own   map[int32]answered
 	asks  int32 // how many of our own
 	ended bool
 
 	greeted atomic.Bool // others may write
+}
+
+// request is what is remembered of a request until its answer comes.
+type request struct {
+	at time.Duration // before it was sent
+	op int32
 }
 
 // answered is called with the answer to a request of our own, once, in the goroutine that
@@ -53,9 +59,13 @@ type answered func(code int32, body []byte)
 // The opcodes and reserved xids that a conn knows, and the types of watch events. Our own
 // requests count down from the highest xid that is ours: the service takes any.
 const (
+	opCreate        = 1
+	opDelete        = 2
 	opExists        = 3
 	opGetData       = 4
+	opSetData       = 5
 	opGetChildren   = 12
+	opCheck         = 13
 	opMulti         = 14
 	opRemoveWatches = 18
 	opMultiRead     = 22
@@ -84,7 +94,7 @@ func newConn(c net.Conn, s *session, address string, handshake time.Duration) *c
 	return &conn{
 		Conn: c, s: s, address: address, silence: handshake,
 		r:    bufio.NewReaderSize(c, readBuffer),
-		sent: make(map[int32]time.Duration),
+		sent: make(map[int32]request),
 		own:  make(map[int32]answered),
 	}
 }
@@ -105,14 +115,14 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) read(p []byte) (int, error) {
-	for c.pass == 0 && len(c.hello) == 0 {
+	for c.pass == 0 && len(c.ready) == 0 {
 		if err := c.frame(); err != nil {
 			return 0, err
 		}
 	}
-	if len(c.hello) > 0 {
-		n := copy(p, c.hello)
-		c.hello = c.hello[n:]
+	if len(c.ready) > 0 {
+		n := copy(p, c.ready)
+		c.ready = c.ready[n:]
 		return n, nil
 	}
 	if err := c.wait(1); err != nil {
@@ -178,13 +188,16 @@ func (c *conn) frame() error {
 		return err
 	}
 	c.mu.Lock()
-	at, sent := c.sent[xid]
+	request, sent := c.sent[xid]
 	delete(c.sent, xid)
 	then, own := c.own[xid]
 	delete(c.own, xid)
 	c.mu.Unlock()
 	if sent {
-		c.s.heard(at)
+		c.s.heard(request.at)
+	}
+	if xid >= 0 && request.op == opMulti && code == 0 {
+		return c.multi(length)
 	}
 	if xid >= 0 {
 		c.pass = 4 + length
@@ -204,6 +217,42 @@ func (c *conn) frame() error {
 	}
 	then(code, body)
 	return nil
+}
+
+// multi reads the answer to a multi whole and checks it before go-zookeeper decodes it,
+// which would end the process over one that is cut short. An answer that does not parse
+// ends the connection: the outcome of everything on it is unknown.
+func (c *conn) multi(length int) error {
+	answer := make([]byte, 4+length)
+	if err := c.fill(answer); err != nil {
+		return err
+	}
+	if !wholeMulti(answer[4+headBytes:]) {
+		return errMalformed
+	}
+	c.ready = answer
+	return nil
+}
+
+// wholeMulti reports whether an answer to a multi can be decoded to its end.
+func wholeMulti(b []byte) bool {
+	for in := (&jute{b: b}); ; {
+		op, done := in.part()
+		switch {
+		case in.short:
+			return false
+		case done:
+			return len(in.b) == 0
+		case op == opEnd:
+			in.int32()
+		case op == opCreate:
+			in.bytes()
+		case op == opSetData:
+			in.stat()
+		case op != opDelete && op != opCheck:
+			return false
+		}
+	}
 }
 
 // fill reads all of b. Each part of it may take as long as a frame.
@@ -296,15 +345,15 @@ func (c *conn) connected(length int) error {
 	if err != nil {
 		return err
 	}
-	c.hello = slices.Clone(hello)
+	c.ready = slices.Clone(hello)
 	if err := c.discard(4 + length); err != nil {
 		return err
 	}
-	head := c.hello[4:]
+	head := c.ready[4:]
 	timeout := time.Duration(int32(binary.BigEndian.Uint32(head[4:]))) * time.Millisecond
 	id := int64(binary.BigEndian.Uint64(head[8:]))
 	c.mu.Lock()
-	at := c.sent[xidConnect]
+	at := c.sent[xidConnect].at
 	delete(c.sent, xidConnect)
 	c.mu.Unlock()
 	if err := c.s.admit(id, timeout, at); err != nil {
@@ -390,7 +439,7 @@ func (c *conn) send(xid, op int32, body []byte) error {
 	frame := binary.BigEndian.AppendUint32(nil, uint32(8+len(body)))
 	frame = binary.BigEndian.AppendUint32(frame, uint32(xid))
 	frame = binary.BigEndian.AppendUint32(frame, uint32(op))
-	_, err := c.write(xid, append(frame, body...))
+	_, err := c.write(xid, op, append(frame, body...))
 	return err
 }
 
@@ -407,7 +456,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		if err := c.s.alive(); err != nil {
 			return 0, err
 		}
-		return c.write(xidConnect, p)
+		return c.write(xidConnect, 0, p)
 	}
 	xid := int32(binary.BigEndian.Uint32(p[4:]))
 	op := int32(binary.BigEndian.Uint32(p[8:]))
@@ -421,17 +470,17 @@ func (c *conn) Write(p []byte) (int, error) {
 		// end with their connection, and the server keeps one per path.
 		c.out = append(c.out[:0], p...)
 		c.out[len(c.out)-1] = 1
-		return c.write(xid, c.out)
+		return c.write(xid, op, c.out)
 	}
-	return c.write(xid, p)
+	return c.write(xid, op, p)
 }
 
 // write notes when the frame went before it goes: the service may count a session's
 // time from any moment after.
-func (c *conn) write(xid int32, frame []byte) (int, error) {
+func (c *conn) write(xid, op int32, frame []byte) (int, error) {
 	c.mu.Lock()
 	if _, ok := c.sent[xid]; !ok { // pings share an xid: the oldest counts
-		c.sent[xid] = boottime.Now()
+		c.sent[xid] = request{boottime.Now(), op}
 	}
 	c.mu.Unlock()
 	n, err := c.put(frame)

@@ -42,7 +42,6 @@ var answers = []struct {
 	{zk.ErrBadArguments, refused, coord.ErrInvalid},
 	{zk.ErrInvalidPath, refused, coord.ErrInvalid},
 	{zk.ErrInvalidFlags, refused, coord.ErrInvalid},
-	{zk.ErrShortBuffer, refused, coord.ErrTooLarge},
 	{code(-5), refused, coord.ErrInvalid},   // marshalling error
 	{code(-6), refused, coord.ErrForbidden}, // the server does not know it, or has it switched off
 	{code(-119), refused, coord.ErrBusy},    // not read-only: the server has no quorum
@@ -55,6 +54,8 @@ var answers = []struct {
 	{zk.ErrConnectionClosed, unknown, nil},
 	{zk.ErrClosing, unknown, nil},
 	{zk.ErrAPIError, unknown, nil},
+	{zk.ErrShortBuffer, unknown, nil}, // from decoding: a request is measured before it is sent
+	{errMalformed, unknown, nil},
 	{code(-1), unknown, nil},   // system error
 	{code(-2), unknown, nil},   // runtime inconsistency
 	{code(-3), unknown, nil},   // data inconsistency
