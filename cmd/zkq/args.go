@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -38,6 +37,10 @@ func (p *program) splitArguments(v verb, c *cli.Command, raw, rest []string) (ar
 			}
 		}
 	}
+	if v.cmd && !a.hasCmd && len(words) > 1 && (a.literal || !flagLike(words[1])) {
+		line := slices.Concat(p.head(raw), taken, words[:1], []string{"--"}, words[1:])
+		return a, usageError("zkq "+quoteLine(line), "the command to run stands after --")
+	}
 	if !a.literal {
 		for _, w := range words {
 			if flagLike(w) {
@@ -50,10 +53,6 @@ func (p *program) splitArguments(v verb, c *cli.Command, raw, rest []string) (ar
 	if len(words) < len(rest) && !v.cmd {
 		a.words = slices.Concat(words, rest[len(words)+1:])
 	}
-	if v.cmd && !a.hasCmd && len(words) > 1 {
-		line := slices.Concat(p.head(raw), taken, words[:1], []string{"--"}, words[1:])
-		return a, usageError("zkq "+quoteLine(line), "the command to run stands after --")
-	}
 	return a, nil
 }
 
@@ -62,15 +61,20 @@ func flagLike(word string) bool { return len(word) > 1 && word[0] == '-' && word
 // head is the command line up to the verb, the verb included.
 func (p *program) head(raw []string) []string { return p.args[:len(p.args)-len(raw)] }
 
-// flagsFirst is the command line with the flags moved to where they belong, for
+// flagsFirst returns the command line with the flags moved to where they belong, for
 // people to paste. What no flag is called becomes an argument behind --.
 func (p *program) flagsFirst(c *cli.Command, raw, taken, words, tail []string) string {
 	head := slices.Clone(p.head(raw))
 	name := head[len(head)-1]
 	global, flags, args := head[:len(head)-1:len(head)-1], slices.Clone(taken), []string{}
+	words = splitWords(words, c.Flags, p.app.Flags)
 	for i := 0; i < len(words); i++ {
 		w := words[i]
 		if !flagLike(w) {
+			if c.Name == "consume" && len(args) == 1 && len(tail) == 0 {
+				tail = slices.Concat([]string{"--"}, words[i:]) // CMD: its flags are its own
+				break
+			}
 			args = append(args, w)
 			continue
 		}
@@ -186,16 +190,11 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// unknownFlagHint guesses what was meant: a value glued to a short flag, several
-// short flags in one word, or a misspelling.
+// unknownFlagHint guesses what was meant: several short flags in one word, or a
+// misspelling.
 func unknownFlagHint(c *cli.Command, name string) string {
-	if f := lookup(c.Flags, name[:1]); f != nil && len(name) > 1 {
-		switch value := name[1:]; {
-		case takesValue(f):
-			return fmt.Sprintf("write -%s %s", name[:1], quoteWord(value))
-		case strings.Trim(name, strings.Join(shortFlags(c.Flags), "")) == "":
-			return "write -" + strings.Join(strings.Split(name, ""), " -")
-		}
+	if len(name) > 1 && strings.Trim(name, strings.Join(shortFlags(c.Flags), "")) == "" {
+		return "write -" + strings.Join(strings.Split(name, ""), " -")
 	}
 	var names []string
 	for _, f := range c.Flags {

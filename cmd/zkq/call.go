@@ -66,6 +66,11 @@ func (k *call) prepare() error {
 	}
 	k.out.json = k.settings.json
 	k.log = newLogger(k.stderr, k.settings)
+	if !k.verb.offline {
+		for _, warning := range k.env.unknownVariables() {
+			k.log.Warn(printable(warning))
+		}
+	}
 	switch n := len(k.words); {
 	case n == 0 && k.verb.min > 0 && k.verb.queue:
 		return usageError("", "QUEUE is missing")

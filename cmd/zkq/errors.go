@@ -138,7 +138,7 @@ func (p *program) say(f *failure) {
 	if f.what != "" {
 		text = f.what + ": " + text
 	}
-	text, hint := hideUsers(text), hideUsers(f.hint)
+	text, hint := hideSecrets(text), hideSecrets(f.hint)
 	if p.out.json {
 		line, err := marshal(struct {
 			Error string `json:"error"`
@@ -200,9 +200,3 @@ func marshal(v any) ([]byte, error) {
 }
 
 func upperControl(r rune) bool { return r >= 0x7f && acts(r) }
-
-var userInfo = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*@`)
-
-// hideUsers is the text without the passwords of URLs, which zkq does not take and
-// people give all the same: an error repeats arguments, and may end in a log.
-func hideUsers(text string) string { return userInfo.ReplaceAllString(text, "://***@") }

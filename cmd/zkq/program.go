@@ -83,8 +83,9 @@ func (s *shared) Write(b []byte) (int, error) {
 }
 
 func (p *program) run(ctx context.Context) int {
-	p.out.json = wantsJSON(p.args, p.env)
 	p.newApp()
+	p.args = p.splitGlued(p.args)
+	p.out.json = wantsJSON(p.args, p.env)
 	err := p.app.RunContext(ctx, append([]string{"zkq"}, p.args...))
 	return p.report(err)
 }
@@ -195,7 +196,7 @@ func (p *program) noVerb(c *cli.Context) error {
 	if near := nearest(name, p.verbNames()); near != "" {
 		hint = "did you mean " + near + "? " + hint
 	}
-	return p.explain(nil, usageError(hint, "unknown command %q", name))
+	return p.explain(nil, usageError(hint, "unknown command %q", hideQuery(name)))
 }
 
 // flagError is what urfave calls for a command line it cannot parse.

@@ -181,7 +181,16 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"-c", "etcd://h:x", "stat"}, "1 to 65535"},
 		{[]string{"-c", "etcd://u:secret@h:1", "stat"}, "user information"},
 		{[]string{"-c", "zk://h:1/a//b", "stat"}, "segment"},
-		{[]string{"-c", "zk://h:1/a?b", "stat"}, "?"},
+		{[]string{"-c", "zk://h:1/a?secret", "stat"}, `"zk://h:1/a?***": no ? is allowed`},
+		{[]string{"-c", "etcds://h?secret=1", "stat"}, "etcds://h?***"},
+		{[]string{"-c", "h?secret", "stat"}, `"h?***": has no scheme`},
+		{[]string{"-c", "h?secret:1", "stat"}, `scheme "h?***"`},
+		{[]string{"stat", "q", "-c", "http://h?secret it's"}, "hint: zkq -c 'http://h?***' stat q\n"},
+		{[]string{"stat", "q", "--coordinator=zk://h?secret it's"}, "zkq '--coordinator=zk://h?***' stat q\n"},
+		{[]string{"zk://h/p?secret it's", "stat"}, "zk://h/p?***"},
+		{[]string{"get", "zk://h/p?secret=2"}, "zk://h/p?***"},
+		{[]string{"get", "q", "zk://h/p?secret=2"}, "zk://h/p?***"},
+		{[]string{"--layout", "zk://h/p?secret=2", "stat"}, "zk://h/p?***"},
 		{[]string{"-c", "local:~/x", "stat"}, "$HOME"},
 
 		// Values.
@@ -226,7 +235,12 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"help", "nosuch"}, "unknown command"},
 		{[]string{"put", "--prio", "5", "q", "v"}, "unknown flag --prio"},
 		{[]string{"put", "--line", "q"}, "did you mean --lines?"},
-		{[]string{"consume", "-j4", "q"}, "write -j 4"},
+		{[]string{"consume", "-j0", "q"}, `"0": allowed are 1 to 1000`},
+		{[]string{"put", "-l0", "q"}, "write -l -0"},
+		{[]string{"put", "-ojson", "q"}, "zkq -o json put q"},
+		{[]string{"get", "q", "-w2s"}, "hint: zkq get -w 2s q\n"},
+		{[]string{"get", "q", "-ojson"}, "hint: zkq -o json get q\n"},
+		{[]string{"consume", "q", "-j2", "--", "cat", "-n1"}, "hint: zkq consume -j 2 q -- cat -n1\n"},
 		{[]string{"--bogus", "stat"}, "unknown flag --bogus"},
 		{[]string{"-l", "put", "q"}, "it is a flag of put"},
 		{[]string{"put", "-o", "json", "q"}, "zkq -o json put q"},
@@ -250,6 +264,10 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"stat", "q", "--output=json"}, "hint: zkq --output=json stat q\n"},
 		{[]string{"consume", "q", "-j", "4", "--", "cat"}, "hint: zkq consume -j 4 q -- cat\n"},
 		{[]string{"consume", "q", "cat"}, "hint: zkq consume q -- cat\n"},
+		{[]string{"consume", "jobs", "sh", "-c", "x"}, "hint: zkq consume jobs -- sh -c x\n"},
+		{[]string{"consume", "-j2", "jobs", "sh", "-c", "x"}, "hint: zkq consume -j 2 jobs -- sh -c x\n"},
+		{[]string{"consume", "jobs", "-j", "2", "sh", "-c", "a b"}, "hint: zkq consume -j 2 jobs -- sh -c 'a b'\n"},
+		{[]string{"consume", "--", "jobs", "sh", "-c", "x"}, "hint: zkq consume -- jobs -- sh -c x\n"},
 		{[]string{"consume", "q", "--"}, "CMD is missing"},
 		{[]string{"consume", "q", "--", "/nonexistent/cmd"}, "/nonexistent/cmd"},
 		{[]string{"consume", "q", "r", "--", "cat"}, "one too many"},
@@ -297,6 +315,40 @@ func TestBadVariableIsNamed(t *testing.T) {
 		s = newShell(t)
 		s.env = append(s.env, name+"=")
 		s.expect(exitDone, "", "", "stat")
+	}
+}
+
+// Everybody writes -j2, and the parser does not know it.
+func TestValueMayBeGluedToAShortFlag(t *testing.T) {
+	s := newShell(t)
+	s.run("", "put", "-p5", "q", "b")
+	s.run("", "put", "-p4", "q", "a")
+	s.expect(exitDone, "a\nb\n", "", "get", "-n2", "-w2s", "q")
+	s.run("", "put", "-p", "-5", "q", "no") // a value that looks like one is none
+	if got := s.run("", "-ojson", "ls", "-n1", "q"); got.code != exitDone || got.stdout != "" {
+		t.Errorf("%+v", got)
+	}
+	s.expect(exitDone, "", "", "put", "-l", "q")
+	s.run("", "put", "--", "q", "-p5")
+	s.expect(exitDone, "-p5\n", "", "get", "q")
+	s.run("", "put", "q", "x")
+	s.expect(exitDone, "x -j2", "", "consume", "-j1", "-n1", "q", "--", "sh", "-c", `printf "%s $1" "$(cat)"`, "sh", "-j2")
+}
+
+func TestUnknownVariableIsWarnedOf(t *testing.T) {
+	s := newShell(t)
+	s.env = append(s.env, "ZKQ_CORDINATOR=zk://h", "ZKQ_ZEBRA=1", "ZKQ_QUEUE=q", "ZKQ_LOG_LEVEL=warn", "ZKQ_USER=", "ZKQ_SERVICE_HOST=10.0.0.1", "ZKQ_PORT_2379_TCP_ADDR=10.0.0.1")
+	got := s.expect(exitDone, "", "", "stat")
+	lines := strings.Split(strings.TrimSpace(got.stderr), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "[WARN]  zkq: ZKQ_CORDINATOR is set, and zkq has no such variable: did you mean ZKQ_COORDINATOR?") ||
+		!strings.Contains(lines[1], "ZKQ_ZEBRA") {
+		t.Errorf("stderr is %q", got.stderr)
+	}
+	if strings.Contains(got.stderr, "zk://h") {
+		t.Errorf("stderr tells the value: %q", got.stderr)
+	}
+	if got := s.expect(exitDone, "", "", "--log-level", "off", "stat"); got.stderr != "" {
+		t.Errorf("stderr is %q", got.stderr)
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// quoteWord is the word as a shell reads it back.
+// quoteWord returns the word as a shell reads it back, but for what may be a
+// password in a URL.
 func quoteWord(w string) string {
+	w = hideQuery(w)
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=,@%+", r)
 	}
@@ -39,7 +41,7 @@ func quoteWord(w string) string {
 
 func quoteLine(words []string) string {
 	quoted := make([]string, len(words))
-	for i, w := range words {
+	for i, w := range hideCoordinator(words) {
 		quoted[i] = quoteWord(w)
 	}
 	return strings.Join(quoted, " ")

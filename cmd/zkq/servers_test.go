@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,8 @@ func startCommand(t *testing.T, coordinator, name string, args ...string) *zkqPr
 func newProcess(t *testing.T, coordinator, name string, args ...string) *zkqProcess {
 	t.Helper()
 	p := &zkqProcess{cmd: exec.Command(name, args...)}
-	p.cmd.Env = append(os.Environ(), "ZKQ_COORDINATOR="+coordinator, goRace+"="+quickExit)
+	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, variablePrefix) })
+	p.cmd.Env = append(p.cmd.Env, "ZKQ_COORDINATOR="+coordinator, goRace+"="+quickExit)
 	p.cmd.Stderr = &p.stderr
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
@@ -59,7 +61,7 @@ func (p *zkqProcess) start(t *testing.T) {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	overdue := time.AfterFunc(40*time.Second, func() { p.cmd.Process.Kill() })
+	overdue := time.AfterFunc(3*time.Minute, func() { p.cmd.Process.Kill() })
 	t.Cleanup(func() {
 		overdue.Stop()
 		p.cmd.Process.Kill()

@@ -84,7 +84,7 @@ func (r *settingsReader) value(flag string) (value, name string) {
 	if r.flags.IsSet(flag) {
 		return fmt.Sprint(r.flags.Value(flag)), "--" + flag
 	}
-	name = "ZKQ_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+	name = variableOf(flag)
 	return r.env[name], name
 }
 

@@ -39,7 +39,7 @@ func parseTarget(url string, env environment) (target, error) {
 	}
 	scheme, rest, ok := strings.Cut(url, ":")
 	if !ok {
-		return target{}, fmt.Errorf("%q: has no scheme; allowed are local:, etcd://, etcds://, zk:// and zks://", url)
+		return target{}, fmt.Errorf("%q: has no scheme; allowed are local:, etcd://, etcds://, zk:// and zks://", cutQuery(url))
 	}
 	port := "2379"
 	switch scheme {
@@ -50,11 +50,14 @@ func parseTarget(url string, env environment) (target, error) {
 		port = "2181"
 	case "etcd", "etcds":
 	default:
-		return target{}, fmt.Errorf("scheme %q: allowed are local:, etcd://, etcds://, zk:// and zks://", scheme)
+		return target{}, fmt.Errorf("scheme %q: allowed are local:, etcd://, etcds://, zk:// and zks://", cutQuery(scheme))
 	}
 	rest, ok = strings.CutPrefix(rest, "//")
 	if !ok {
 		return target{}, fmt.Errorf("%s: must be followed by //HOST:PORT", scheme)
+	}
+	if shown := cutQuery(rest); shown != rest && !strings.Contains(rest, "@") {
+		return target{}, fmt.Errorf("%q: no ? is allowed; set ZKQ_USER and ZKQ_PASSWORD_FILE to log in", scheme+"://"+shown)
 	}
 	t, err := serverTarget(scheme, port, rest)
 	if before, _, ok := strings.Cut(rest, "@"); ok && (err != nil || !strings.Contains(before, "/")) {
