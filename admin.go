@@ -68,7 +68,7 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 			return err
 		}
 		ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
-		key, err := p.dropKey(ctx, s, n.Value)
+		key, err := p.dropKey(ctx, s, n)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
 )
 
 // attempts is what an entry's earlier deliveries came to, in the node of its name
@@ -30,6 +31,9 @@ type attempts struct {
 	key      string // the node of the key that the entry stands for, "" if for none
 	keyFence coord.Fence
 }
+
+// mostCounted is more than any entry comes to: a larger number was not counted.
+const mostCounted = 1 << 40
 
 // maxReason bounds what is kept of a reason, in bytes.
 const maxReason = 1024
@@ -59,7 +63,8 @@ func (p *place) attempts(ctx context.Context, s coord.Session, name string) (att
 // parseAttempts takes what is not ours for nothing known.
 func parseAttempts(n coord.Node) attempts {
 	var a attempts
-	if json.Unmarshal(n.Value, &a) != nil || a.Failures < 0 || a.Forgiven < 0 {
+	if json.Unmarshal(n.Value, &a) != nil || a.Failures < 0 || a.Forgiven < 0 || a.Updates < 0 ||
+		max(int64(a.Failures), a.Forgiven, a.Updates) > mostCounted {
 		a = attempts{}
 	}
 	a.path, a.fence, a.revision, a.there = n.Path, n.Fence, n.Revision, true
@@ -136,6 +141,9 @@ func (p *place) sweepAttempts(ctx context.Context, s coord.Session) {
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
+			if _, ok := priority.Parse(after); !ok {
+				continue // not ours, and no name of a node beside
+			}
 			_, err := s.Get(ctx, path.Join(p.entries, after))
 			if err == nil {
 				continue

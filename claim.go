@@ -488,6 +488,7 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 		changes:    a.node.Changes,
 		bumps:      a.bumps,
 		headers:    headersOf(a.node.Value),
+		born:       a.node.Born,
 		past:       attempts{path: path.Join(q.root, dirAttempts, a.name)},
 		turn:       make(chan struct{}, 1),
 	}

@@ -300,7 +300,7 @@ func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name s
 		case err != nil:
 			return err
 		}
-		key, err := p.dropKey(ctx, s, n.Value)
+		key, err := p.dropKey(ctx, s, n)
 		if err != nil {
 			return err
 		}

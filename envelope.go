@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // envelopeMagic begins a node's value that is not plain bytes. An envelope is
@@ -34,12 +35,16 @@ func (h headers) seal(body []byte) []byte {
 	return h.envelope(body)
 }
 
-// headersOf are the headers in a node's value, none where it has none of ours.
+// headersOf are the headers in a node's value, none where it has none of ours. Any client
+// of the service may have written them: no field may become a part of a path unchecked.
 func headersOf(value []byte) headers {
 	text, _ := unwrap(value)
 	var h headers
 	if text == nil || json.Unmarshal(text, &h) != nil {
 		return headers{}
+	}
+	if !isKeySum(h.Unique) {
+		h.Unique = ""
 	}
 	return h
 }
@@ -58,11 +63,18 @@ func reseal(value, body []byte) []byte {
 func reborn(value []byte) []byte {
 	text, body := unwrap(value)
 	var fields map[string]json.RawMessage
-	if text == nil || json.Unmarshal(text, &fields) != nil || fields["expires_ms"] == nil && fields["unique"] == nil {
+	if text == nil || json.Unmarshal(text, &fields) != nil {
 		return value
 	}
-	delete(fields, "expires_ms")
-	delete(fields, "unique")
+	all := len(fields)
+	for name := range fields { // encoding/json takes fields in any case
+		if strings.EqualFold(name, "expires_ms") || strings.EqualFold(name, "unique") {
+			delete(fields, name)
+		}
+	}
+	if len(fields) == all {
+		return value
+	}
 	text, err := json.Marshal(fields)
 	if err != nil || len(fields) == 0 {
 		return headers{}.seal(body)

@@ -40,6 +40,7 @@ type Held struct {
 	fence coord.Fence // of the entry, as the claim left it
 
 	headers  headers
+	born     int64 // the commit that created the entry
 	updates  int64 // that this handle made
 	updating int64 // the number of the one without an answer; 0: there is none
 	changes  int64 // of the entry, before the claim
@@ -257,7 +258,7 @@ func (h *Held) recall(ctx context.Context) error {
 	a, err := h.queue.attempts(ctx, s, h.Name)
 	if err == nil {
 		var key coord.Node
-		key, err = h.queue.keyNode(ctx, s, h.headers.Unique)
+		key, err = h.queue.ownKey(ctx, s, h.headers, h.born)
 		a.key, a.keyFence = key.Path, key.Fence
 	}
 	if err == nil {

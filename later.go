@@ -94,7 +94,7 @@ func (p *place) becomes(ctx context.Context, s coord.Session, name string, d del
 	}
 	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
 	h := headersOf(n.Value)
-	key, err := p.keyNode(ctx, s, h.Unique)
+	key, err := p.ownKey(ctx, s, h, n.Born)
 	switch {
 	case err != nil:
 		return err

@@ -47,7 +47,8 @@ func MaxDeliveries(n int) Option { return func(o *options) { o.maxDeliveries = n
 
 // Holder sets the 32 lowercase hexadecimal digits by which others see who holds
 // an entry. Without it each handle makes up its own, which is what you want
-// outside tests: no two handles may share one.
+// outside tests: no two handles may share one. Anything else is refused by every method,
+// with [ErrInvalid].
 func Holder(id string) Option { return func(o *options) { o.holder = lock.Holder(id) } }
 
 // Producer sets the 16 lowercase hexadecimal digits that begin the handle's tokens.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +45,9 @@ type place struct {
 	warned  map[string]bool
 }
 
+// holderForm is that of a holder: its text is the name of a node too.
+var holderForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
 func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *place {
 	if c == nil {
 		panic("zkq: a queue needs a coordinator")
@@ -67,6 +71,9 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 		if _, _, err := token(p.producer+"-00", 1).parse(); err != nil {
 			p.invalid = fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", p.producer, ErrInvalid)
 		}
+	}
+	if p.holder != "" && !holderForm.MatchString(string(p.holder)) && p.invalid == nil {
+		p.invalid = fmt.Errorf("holder %q: not 32 lowercase hexadecimal digits: %w", string(p.holder), ErrInvalid)
 	}
 	if plain {
 		p.entries = p.root

@@ -189,7 +189,7 @@ func (g *simGraves) wrote(name string, entry coord.Kind, ops map[string]coord.Op
 // exhume makes dead entries ready again, two at a time, who may meet at one.
 func (s *simulation) exhume(ctx context.Context, n int) {
 	client := fmt.Sprint("undertaker", n)
-	c := s.sim.Open(client)
+	c := s.open(client, "jobs")
 	defer c.Close()
 	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 2+n)), zkq.Producer(fmt.Sprintf("%016x", 2+n)))
 	defer q.Close()

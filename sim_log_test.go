@@ -129,7 +129,7 @@ func (l *simLog) applied(a coordtest.Applied) {
 func (l *simLog) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 	start := func(i int, name string, f func(ctx context.Context, log *zkq.Log, rng *rand.Rand)) {
 		l.s.spawn(wg, func() {
-			c := l.s.sim.Open(name)
+			c := l.s.open(name, "events")
 			defer c.Close()
 			log := zkq.NewLog(c, "events", zkq.LogConfig{Keep: l.keep}, zkq.Producer(fmt.Sprintf("%016x", 0xe0000+i)))
 			defer log.Close()

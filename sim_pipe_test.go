@@ -156,7 +156,7 @@ func (a *simActor) trying() (context.Context, context.CancelFunc) {
 }
 
 func (a *simActor) open() {
-	a.c = a.l.s.sim.Open(a.name)
+	a.c = a.l.s.open(a.name, a.l.first.queue(), a.l.then.queue())
 	a.lives++
 }
 

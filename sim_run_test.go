@@ -215,7 +215,7 @@ func (s *simulation) run(ctx context.Context) {
 
 // administer takes entries from their holders by hand.
 func (s *simulation) administer(ctx context.Context, rng *rand.Rand) {
-	c := s.sim.Open("admin")
+	c := s.open("admin", "jobs")
 	defer c.Close()
 	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 1)))
 	defer q.Close()
@@ -257,7 +257,7 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 	once := sync.OnceFunc(produced)
 	for drained.Err() == nil {
 		p.lives++
-		c := p.s.sim.Open(p.name)
+		c := p.s.open(p.name, "jobs")
 		id := uint64(p.lives)<<32 | uint64(p.name[1])
 		opts := []zkq.Option{zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id))}
 		if p.s.plan.strict {

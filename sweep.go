@@ -73,7 +73,7 @@ func removeLanes(ctx context.Context, s coord.Session, before int64) error {
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			if n.Revision >= before {
+			if n.Revision >= before || !laneForm.MatchString(after) {
 				continue
 			}
 			if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !refused(err) {

@@ -22,7 +22,10 @@ func ParseToken(s string) (Token, error) {
 // token names the n-th put of a lane.
 func token(lane string, n uint64) Token { return Token(fmt.Sprintf("%s-%d", lane, n)) }
 
-var tokenForm = regexp.MustCompile(`^([0-9a-f]{16}-[0-9]{2})-([1-9][0-9]{0,18})$`)
+var (
+	laneForm  = regexp.MustCompile(`^[0-9a-f]{16}-[0-9]{2}$`)
+	tokenForm = regexp.MustCompile(`^([0-9a-f]{16}-[0-9]{2})-([1-9][0-9]{0,18})$`)
+)
 
 // parse splits a token into its lane's name and the put's number there.
 func (t Token) parse() (lane string, n uint64, err error) {

@@ -13,8 +13,13 @@ import (
 
 // A unique key is a node beside the entries, named by its SHA-256 and holding the key. It
 // comes in the commit of the put, and goes in the commit that removes the entry: the
-// entry's headers say which it is. When a delayed put becomes an entry the node is written,
-// so that its last commit is always the one that created what stands for the key.
+// entry's headers say which it is. When a delayed put becomes an entry, or an entry hands
+// its key on, the node is written, so that its last commit is always the one that created
+// what stands for the key.
+//
+// Headers are bytes, and any client of the service can put any bytes. So a header counts
+// only if the key's node came, or was last written, in the commit that created the entry:
+// nobody else's commits do that.
 
 const dirUnique = "unique"
 
@@ -36,11 +41,38 @@ func keySum(key string) string {
 
 func (p *place) uniquePath(sum string) string { return path.Join(p.root, dirUnique, sum) }
 
-// keyNode reads the node of an entry's key: no path where there is none.
-func (p *place) keyNode(ctx context.Context, s coord.Session, sum string) (coord.Node, error) {
-	if len(sum) != 2*sha256.Size {
+// isKeySum says whether a header's text can be the name of a key: without that it is no
+// part of a path.
+func isKeySum(text string) bool {
+	if len(text) != 2*sha256.Size {
+		return false
+	}
+	for _, c := range []byte(text) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// standsFor says whether what was created in the commit born stands for the key.
+func standsFor(key coord.Node, born int64) bool { return born == key.Born || born == key.Revision }
+
+// ownKey reads the node of the key that an entry stands for, by its headers and the commit
+// that created it: no path where it stands for none.
+func (p *place) ownKey(ctx context.Context, s coord.Session, h headers, born int64) (coord.Node, error) {
+	if h.Unique == "" {
 		return coord.Node{}, nil
 	}
+	key, err := p.keyNode(ctx, s, h.Unique)
+	if err != nil || !standsFor(key, born) {
+		return coord.Node{}, err
+	}
+	return key, nil
+}
+
+// keyNode reads the node of a key: no path where there is none.
+func (p *place) keyNode(ctx context.Context, s coord.Session, sum string) (coord.Node, error) {
 	n, err := s.Get(ctx, p.uniquePath(sum))
 	if errors.Is(err, coord.ErrNotExist) {
 		return coord.Node{}, nil
@@ -48,13 +80,13 @@ func (p *place) keyNode(ctx context.Context, s coord.Session, sum string) (coord
 	return n, err
 }
 
-// dropKey are the ops that go with the removal of what stands for a key.
-func (p *place) dropKey(ctx context.Context, s coord.Session, value []byte) ([]coord.Op, error) {
-	n, err := p.keyNode(ctx, s, headersOf(value).Unique)
-	if err != nil || n.Path == "" {
+// dropKey are the ops that go with the removal of n, which may stand for a key.
+func (p *place) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]coord.Op, error) {
+	key, err := p.ownKey(ctx, s, headersOf(n.Value), n.Born)
+	if err != nil || key.Path == "" {
 		return nil, err
 	}
-	return []coord.Op{coord.Delete(n.Path, n.Fence)}, nil
+	return []coord.Op{coord.Delete(key.Path, key.Fence)}, nil
 }
 
 // refusedKey says what a put met that found its key in use: an [*ExistsError], or nil when
@@ -67,7 +99,7 @@ func (p *place) refusedKey(ctx context.Context, key string) error {
 			if err != nil || n.Path == "" {
 				return err
 			}
-			name, err := p.bornWith(ctx, s, sum, n.Revision)
+			name, err := p.bornWith(ctx, s, n)
 			if err == nil && name != "" {
 				return &ExistsError{name}
 			}
@@ -77,7 +109,7 @@ func (p *place) refusedKey(ctx context.Context, key string) error {
 			}
 			if err == nil && now.Revision == n.Revision && now.Path != "" {
 				// The entry went without its key: kazoo knows nothing of it.
-				err = p.orphaned(ctx, s, sum, now)
+				err = p.orphaned(ctx, s, now)
 			}
 			if exists := (*ExistsError)(nil); errors.As(err, &exists) {
 				return err
@@ -92,23 +124,28 @@ func (p *place) refusedKey(ctx context.Context, key string) error {
 	})
 }
 
-// bornWith is the entry, or the delayed put, that came with its key in the commit of a
-// revision.
-func (p *place) bornWith(ctx context.Context, s coord.Session, sum string, revision int64) (string, error) {
-	l, err := s.List(ctx, p.entries, coord.ListOptions{Born: revision, Values: true})
+// bornWith is the entry, or the delayed put, that came in the commit that last wrote its
+// key.
+func (p *place) bornWith(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
+	l, err := s.List(ctx, p.entries, coord.ListOptions{Born: key.Revision, Values: true})
 	if err != nil {
 		return "", err
 	}
 	for _, n := range l.Nodes {
-		if headersOf(n.Value).Unique == sum {
+		if p.hasKey(n, key) {
 			return path.Base(n.Path), nil
 		}
 	}
-	return p.standing(ctx, s, dirDelayed, sum)
+	return p.standing(ctx, s, dirDelayed, key)
+}
+
+// hasKey says whether a node stands for the key, by what it says and by when it came.
+func (p *place) hasKey(n, key coord.Node) bool {
+	return headersOf(n.Value).Unique == path.Base(key.Path) && standsFor(key, n.Born)
 }
 
 // standing looks through a whole directory for what has the key.
-func (p *place) standing(ctx context.Context, s coord.Session, dir, sum string) (string, error) {
+func (p *place) standing(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
 	for after := ""; ; {
 		l, err := s.List(ctx, path.Join(p.root, dir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
@@ -116,7 +153,7 @@ func (p *place) standing(ctx context.Context, s coord.Session, dir, sum string) 
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			if headersOf(n.Value).Unique == sum {
+			if p.hasKey(n, key) {
 				return after, nil
 			}
 		}
@@ -130,13 +167,13 @@ func (p *place) standing(ctx context.Context, s coord.Session, dir, sum string) 
 // would do the same, and is slow, removes no key that was put in its place. That write
 // parts the key from the commit of its entry, if it has one after all, so that is looked
 // for once more, among all there is.
-func (p *place) orphaned(ctx context.Context, s coord.Session, sum string, n coord.Node) error {
+func (p *place) orphaned(ctx context.Context, s coord.Session, n coord.Node) error {
 	rs, err := s.Commit(ctx, coord.Set(n.Path, n.Value, n.Fence))
 	if err != nil {
 		return err
 	}
 	for _, dir := range []string{dirDelayed, dirEntries} { // the way in which it moves
-		name, err := p.standing(ctx, s, dir, sum)
+		name, err := p.standing(ctx, s, dir, n)
 		if err != nil {
 			return err
 		}

@@ -110,6 +110,11 @@ type Node struct {
 	// Revision is the commit that last wrote the node, as in [Result.Revision].
 	Revision int64
 
+	// Born is the commit that created the node: nodes that came in one commit have the
+	// same, whoever wrote them since. Of one that a Replace made it is that commit or an
+	// earlier one.
+	Born int64
+
 	// Owner is the ID of the session whose ephemeral node this is; "" for a
 	// persistent node.
 	Owner string

@@ -379,6 +379,7 @@ func node(path string, kv *mvccpb.KeyValue) coord.Node {
 		Fence:    coord.Fence(kv.ModRevision),
 		Changes:  kv.Version - 1,
 		Revision: kv.ModRevision,
+		Born:     kv.CreateRevision,
 		Owner:    ownerID(kv.Lease),
 	}
 	if n.Value == nil {

@@ -249,6 +249,7 @@ func (d data) node(path string) coord.Node {
 		Fence:    coord.Fence(d.stat.Version),
 		Changes:  int64(d.stat.Version),
 		Revision: d.stat.Mzxid,
+		Born:     d.stat.Czxid,
 		Created:  time.UnixMilli(d.stat.Ctime),
 		Modified: time.UnixMilli(d.stat.Mtime),
 	}

@@ -238,6 +238,22 @@ var commitCases = []example{
 		a.do(coord.Check("/q/a", second[0].Fence))
 		e.equal(a.get("/q/a").Revision, second[0].Revision, "revision after a check")
 	}},
+	{name: "NodeTellsTheCommitThatMadeIt", run: func(e *env) {
+		a, b := e.open(), e.open()
+		first := a.commit(coord.Create("/q/a", []byte("v")), coord.CreateEphemeral("/q/b", nil), coord.CreateSequential("/q/c-", nil))
+		for i, fence := range []coord.Fence{first[0].Fence, first[1].Fence, first[2].Fence} {
+			b.do(coord.Set(first[i].Path, []byte("w"), fence))
+			e.equal(a.get(first[i].Path).Born, first[1].Revision, "commit that made "+first[i].Path)
+		}
+		second := b.commit(coord.Create("/q/d", nil), coord.CreateEphemeral("/q/e", nil))
+		for _, n := range append(a.list("/q", coord.ListOptions{Values: true, Fresh: true}).Nodes, a.read("/q/a", "/q/d")...) {
+			want := first[1].Revision
+			if n.Path == "/q/d" || n.Path == "/q/e" {
+				want = second[1].Revision
+			}
+			e.equal(n.Born, want, "commit that made "+n.Path)
+		}
+	}},
 	{name: "EmptyCommitIsApplied", run: func(e *env) {
 		p := e.open()
 		if r, err := p.Commit(e.ctx); err != nil || len(r) != 0 {

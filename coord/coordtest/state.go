@@ -47,7 +47,8 @@ type node struct {
 	fence             coord.Fence
 	changes           int64
 	revision          int64 // of the commit that last wrote it
-	born              int64 // of the commit that created it, if that named it
+	born              int64 // of the commit that created it
+	named             bool  // by the service, as CreateSequential asks
 	owner             string
 	created, modified time.Time
 }
@@ -130,10 +131,10 @@ func (st *state) apply(session string, now time.Time, c *proposal, changes []cha
 		st.remember(path)
 		switch op.Kind {
 		case coord.KindCreate, coord.KindSequential, coord.KindEphemeral:
-			n := &node{value: clone(op.Value), revision: st.revision, created: now, modified: now}
+			n := &node{value: clone(op.Value), revision: st.revision, born: st.revision, created: now, modified: now}
 			switch op.Kind {
 			case coord.KindSequential:
-				n.born = st.revision
+				n.named = true
 			case coord.KindEphemeral:
 				// A plain client's ephemeral node stands at 0: ours was written once.
 				n.owner, n.fence = session, 1
@@ -158,7 +159,7 @@ func (st *state) apply(session string, now time.Time, c *proposal, changes []cha
 				n.value, n.revision, n.owner = clone(op.Value), st.revision, ""
 				n.changes++
 			} else {
-				*n = node{value: clone(op.Value), revision: st.revision, created: now, modified: now}
+				*n = node{value: clone(op.Value), revision: st.revision, born: st.revision, created: now, modified: now}
 			}
 			st.fence(n)
 			r.Fence = n.fence
@@ -415,7 +416,7 @@ func (n *node) node(path string) (coord.Node, bool) {
 	}
 	return coord.Node{
 		Path: path, Value: clone(n.value), Fence: n.fence, Changes: n.changes,
-		Revision: n.revision, Owner: n.owner, Created: n.created, Modified: n.modified,
+		Revision: n.revision, Born: n.born, Owner: n.owner, Created: n.created, Modified: n.modified,
 	}, true
 }
 
@@ -435,7 +436,7 @@ func (st *state) list(path string, o coord.ListOptions, view int64) coord.List {
 			break
 		}
 		n := coord.Node{Path: join(path, name)}
-		if o.Born != 0 && (st.nodes[n.Path] == nil || st.nodes[n.Path].born != o.Born) {
+		if made := st.nodes[n.Path]; o.Born != 0 && (made == nil || !made.named || made.born != o.Born) {
 			continue
 		}
 		if o.Values {
