@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
 )
 
 // dirBroken holds a trace of each entry that was taken from its holder by hand:
@@ -54,9 +54,8 @@ func (p *place) sweepTraces(ctx context.Context, s coord.Session) {
 		return
 	}
 	for _, n := range l.Nodes {
-		at, _, _ := strings.Cut(path.Base(n.Path), "-")
-		ms, err := strconv.ParseInt(at, 10, 64)
-		if err != nil || time.Since(time.UnixMilli(ms)) < keepBroken {
+		ms, of, ok := cutMS(path.Base(n.Path))
+		if _, entry := priority.Parse(of); !ok || !entry || time.Since(time.UnixMilli(ms)) < keepBroken {
 			continue
 		}
 		if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !refused(err) {

@@ -99,7 +99,7 @@ var ownForms = map[string]*regexp.Regexp{
 	"attempts":         nil,
 	"delayed":          regexp.MustCompile(`^\d{13}-(entry|put)-[0-9a-f-]+$`),
 	"dead":             regexp.MustCompile(`^\d{13}-entry-[0-9a-f-]+$`),
-	"broken":           regexp.MustCompile(`^[0-9]+-entry-[0-9a-f-]+$`),
+	"broken":           regexp.MustCompile(`^\d{13}-entry-[0-9a-f-]+$`),
 	"workers":          regexp.MustCompile(`^[0-9a-f]{32}$`),
 	"unique":           regexp.MustCompile(`^[0-9a-f]{64}$`),
 	"retained":         regexp.MustCompile(`^(head|labels)$`),

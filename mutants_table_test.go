@@ -3,6 +3,34 @@ package zkq_test
 // mutants, by the part of the code. Those that are kazoo's mistakes have their
 // number there.
 var mutants = []mutant{
+	// Bytes that another client of the service made up.
+	{
+		name: "a key of 64 bytes is a key", file: "unique.go",
+		is: `		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+`,
+		becomes: `		if mutated(); c == 0 {
+`,
+		test: "TestForgedKeyChangesNothingElse",
+	},
+	{
+		name: "a header counts whoever made the key", file: "unique.go",
+		is:      `bool { return born == key.Born || born == key.Revision }`,
+		becomes: `bool { mutated(); return true }`,
+		test:    "TestForgedKeyChangesNothingElse",
+	},
+	{
+		name: "a requeued entry keeps a header of another case", file: "envelope.go",
+		is:      `		if strings.EqualFold(name, "expires_ms") || strings.EqualFold(name, "unique") {`,
+		becomes: `		if mutated(); name == "expires_ms" || strings.Clone(name) == "unique" {`,
+		test:    "TestRequeuedEntryHasNoHeaderOfAnyCaseLeft",
+	},
+	{
+		name: "any history counts", file: "attempts.go",
+		is:      `		max(int64(a.Failures), a.Forgiven, a.Updates) > mostCounted {`,
+		becomes: `		func() bool { mutated(); return false }() {`,
+		test:    "TestNumbersThatNothingCountedAreNoHistory",
+	},
+
 	// Claims.
 	{
 		name: "claim that moves no fence", seeds: "900003", file: "claim.go",
