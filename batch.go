@@ -17,6 +17,8 @@ type batch struct {
 	o       putOptions
 	largest int        // value, in bytes
 	creates []coord.Op // one for each value
+	some    bool       // put the first of them only, where there is no room for all
+	n       int        // creates that the commit makes
 	removed int        // entries of this queue that go in the same commit
 	more    int        // entries that others of the same commit put into this queue
 	counted bool       // another batch counts these
@@ -56,6 +58,7 @@ func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
 		b.largest = max(b.largest, len(value))
 		b.creates = append(b.creates, create(i, h.seal(bytes.Clone(value))))
 	}
+	b.n = len(b.creates)
 	return b, nil
 }
 
@@ -94,7 +97,9 @@ func (b *batch) beside(ctx context.Context) ([]coord.Op, error) {
 	}
 	var ops []coord.Op
 	if !b.counted {
-		ops, err = p.room(ctx, s, len(b.creates)+b.more, b.removed)
+		var n int
+		n, ops, err = p.room(ctx, s, demand{entries: len(b.creates) + b.more, removed: b.removed, some: b.some})
+		b.n = n - b.more
 	}
 	if err == nil && b.o.ttl > 0 {
 		err = p.markExpiring(ctx, s)
@@ -110,25 +115,26 @@ type batches []*batch
 
 // ops are those of the commit: those that create entries first, in order.
 func (bs batches) ops(ctx context.Context) ([]coord.Op, error) {
-	var ops []coord.Op
+	var beside []coord.Op
 	for _, b := range bs {
-		ops = append(ops, b.creates...)
-	}
-	for _, b := range bs {
-		beside, err := b.beside(ctx)
+		ops, err := b.beside(ctx)
 		if err != nil {
 			return nil, err
 		}
-		ops = append(ops, beside...)
+		beside = append(beside, ops...)
 	}
-	return ops, nil
+	var ops []coord.Op
+	for _, b := range bs {
+		ops = append(ops, b.creates[:b.n]...)
+	}
+	return append(ops, beside...), nil
 }
 
 // entries is how many the batches put.
 func (bs batches) entries() int {
 	n := 0
 	for _, b := range bs {
-		n += len(b.creates)
+		n += b.n
 	}
 	return n
 }
@@ -163,9 +169,9 @@ func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, e
 		var err error
 		var ops []coord.Op
 		if o.token != nil {
-			done, err = p.onceAs(ctx, *o.token, o.note, bs.ops)
+			done, err = p.onceAs(ctx, *o.token, o.noteOf(bs), bs.ops)
 		} else if ops, err = bs.ops(ctx); err == nil {
-			done, err = p.once(ctx, o.note, ops)
+			done, err = p.once(ctx, o.noteOf(bs), ops)
 		}
 		switch {
 		case err == nil:

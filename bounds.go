@@ -30,12 +30,21 @@ func (e *fullError) Error() string {
 
 func (e *fullError) Is(target error) bool { return target == ErrFull }
 
-// room are the ops that a put of n more entries needs, or [ErrFull]. removed says how many
-// go in the same commit.
-func (p *place) room(ctx context.Context, s coord.Session, n, removed int) ([]coord.Op, error) {
+// demand is the room that a put asks for.
+type demand struct {
+	entries int
+	removed int  // entries of the same queue that the same commit removes
+	some    bool // fewer will do, but not none
+}
+
+// room returns how many of the entries there is room for, and the ops that their put needs:
+// all of them, or as many as there is room for where some will do. [ErrFull] when there is
+// not enough; [ErrTooLarge] when there never will be.
+func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, ops []coord.Op, err error) {
+	n = want.entries
 	c, err := p.config(ctx, s)
 	if err != nil || c.MaxEntries == 0 {
-		return nil, err
+		return n, nil, err
 	}
 	var guard coord.Op
 	if !c.Approximate {
@@ -44,30 +53,38 @@ func (p *place) room(ctx context.Context, s coord.Session, n, removed int) ([]co
 		if err == nil {
 			guard = coord.Set(at.Path, nil, at.Fence)
 		} else if !errors.Is(err, coord.ErrNotExist) {
-			return nil, err
+			return n, nil, err
 		}
 		// Whoever changes the bound writes the count too: what is read behind it holds
 		// as long as the count stands.
 		if c, err = p.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {
-			return nil, err
+			return n, nil, err
 		}
 	}
+	if n > c.MaxEntries && !want.some {
+		return n, nil, &coord.LimitError{What: "put into a bounded queue", Unit: "entries", Size: n, Limit: c.MaxEntries}
+	}
 	have, err := p.countBound(ctx, s)
-	if err == nil && have-removed+n > c.MaxEntries && c.Expires {
+	if err == nil && have-want.removed+n > c.MaxEntries && c.Expires {
 		if err = p.removeExpired(ctx, s); err == nil {
 			have, err = p.countBound(ctx, s)
 		}
 	}
-	switch {
-	case err != nil:
-		return nil, err
-	case have-removed+n > c.MaxEntries:
-		return nil, &fullError{p, have, c.MaxEntries}
-	case c.Approximate:
-		return nil, nil
+	if err != nil {
+		return n, nil, err
 	}
-	guard.Value = strconv.AppendInt(nil, int64(have-removed+n), 10)
-	return []coord.Op{guard}, nil
+	stay := have - want.removed
+	if want.some {
+		n = min(n, max(c.MaxEntries-stay, 1))
+	}
+	switch {
+	case stay+n > c.MaxEntries:
+		return n, nil, &fullError{p, have, c.MaxEntries}
+	case c.Approximate:
+		return n, nil, nil
+	}
+	guard.Value = strconv.AppendInt(nil, int64(stay+n), 10)
+	return n, []coord.Op{guard}, nil
 }
 
 // countBound counts what a bound counts. What is delayed is counted first: one that

@@ -348,7 +348,7 @@ func TestALowerBoundHoldsAtOnce(t *testing.T) {
 					}
 				})
 				_, err := q.PutAll(b.ctx, make([][]byte, 2))
-				b.want(err, zkq.ErrFull)
+				b.want(err, zkq.ErrTooLarge)
 				if n := len(b.entries(q)); n != 0 {
 					t.Errorf("%d entries", n)
 				}
@@ -382,4 +382,127 @@ func TestPutAllNamesItsLimitOfEntries(t *testing.T) {
 			})
 		})
 	}
+}
+
+// More than a bounded queue ever takes is refused at once, with both numbers, and is not
+// waited for.
+func TestAPutOfMoreThanTheBoundIsRefusedAtOnce(t *testing.T) {
+	for what, c := range map[string]zkq.QueueConfig{
+		"exact": {MaxEntries: 3}, "approximate": {MaxEntries: 3, Approximate: true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, _ := b.queue()
+				b.create(q, c)
+				start := time.Now()
+				_, err := q.PutAll(b.ctx, make([][]byte, 4), zkq.WithWait(time.Hour))
+				var limit *coord.LimitError
+				if !errors.As(err, &limit) || limit.Size != 4 || limit.Limit != 3 || errors.Is(err, zkq.ErrFull) {
+					t.Errorf("error %v, want one with 4 and 3", err)
+				}
+				if d := time.Since(start); d > time.Second {
+					t.Errorf("it took %v", d)
+				}
+				target := zkq.Target{Queue: q}
+				_, err = zkq.PutTo(b.ctx, target, target, target, target)
+				b.want(err, zkq.ErrTooLarge)
+				b.empty(q)
+				if _, err := q.PutAll(b.ctx, make([][]byte, 3)); err != nil {
+					t.Error(err)
+				}
+				_, err = q.PutSome(b.ctx, make([][]byte, 2))
+				b.want(err, zkq.ErrFull)
+			})
+		})
+	}
+}
+
+// A stream goes into a bounded queue in order, a commit for as much as there is room for.
+func TestPutSomePutsAStreamInOrder(t *testing.T) {
+	for what, c := range map[string]zkq.QueueConfig{
+		"exact": {MaxEntries: 3}, "approximate": {MaxEntries: 3, Approximate: true}, "unbounded": {},
+	} {
+		t.Run(what, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				const all = 300
+				q, c1 := b.queue()
+				consumer, _ := b.queue()
+				b.create(q, c)
+				b.watchBound(func(n int) {
+					if c.MaxEntries > 0 && n > c.MaxEntries {
+						t.Errorf("%d entries stand", n)
+					}
+				})
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					for i := range all {
+						h := b.take(consumer)
+						if string(h.Value) != fmt.Sprint(i) {
+							t.Errorf("took %q, want %d", h.Value, i)
+						}
+						time.Sleep(10 * time.Millisecond)
+						b.consume(h)
+					}
+				})
+				var values [][]byte
+				for i := range all {
+					values = append(values, fmt.Append(nil, i))
+				}
+				put := 0
+				for len(values) > 0 {
+					if put%5 == 0 {
+						c1.DropReply()
+					}
+					names, err := q.PutSome(b.ctx, values, zkq.WithWait(time.Minute))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(names) == 0 || c.MaxEntries == 0 && len(names) != all {
+						t.Fatalf("%d of %d were put", len(names), len(values))
+					}
+					values, put = values[len(names):], put+len(names)
+				}
+				wg.Wait()
+				b.empty(q)
+			})
+		})
+	}
+}
+
+// The note of a put of some says how many they are, to whoever resolves it.
+func TestTheNoteOfAPutOfSomeSaysHowMany(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := b.client()
+		counts := newCounting(c)
+		q := b.on(counts)
+		b.create(q, zkq.QueueConfig{MaxEntries: 2})
+		b.put(q, "a")
+		note := func(n int) []byte { return fmt.Append(nil, 40+n) }
+		ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+		defer cancel()
+		counts.hook(func(_ coord.Session, act, path string) {
+			if act == "commit" && strings.Contains(path, "/zkq/producers/") {
+				counts.hook(nil)
+				c.HoldReplies()
+				time.AfterFunc(time.Second, cancel)
+			}
+		})
+		_, err := q.PutSome(ctx, make([][]byte, 5), zkq.WithNoteOf(note))
+		var unknown *zkq.UnknownError
+		if !errors.As(err, &unknown) {
+			t.Fatalf("error %v, want an unknown one", err)
+		}
+		c.Heal()
+		if o, err := zkq.Resolve(b.ctx, b.client(), unknown.Token); err != nil || !o.Applied || string(o.Note) != "41" {
+			t.Errorf("%+v, %v", o, err)
+		}
+		_, err = q.PutSome(b.ctx, make([][]byte, 5), zkq.WithNoteOf(func(int) []byte { return make([]byte, 2000) }))
+		b.want(err, zkq.ErrTooLarge)
+		token, err := q.NewToken(b.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = q.PutSome(b.ctx, make([][]byte, 5), zkq.WithToken(token))
+		b.want(err, zkq.ErrInvalid)
+	})
 }

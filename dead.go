@@ -252,7 +252,7 @@ func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string)
 		return nil, err
 	}
 	_, parsed, _ := parseDead(path.Base(at))
-	guard, err := q.room(ctx, s, 1, 0)
+	_, guard, err := q.room(ctx, s, demand{entries: 1})
 	if err != nil {
 		return nil, err
 	}

@@ -68,9 +68,19 @@ func (q *LockingQueue) Put(ctx context.Context, value []byte, opts ...PutOption)
 
 // PutAll puts the values, all or none: nobody ever sees a part of them. They
 // stand next to each other in the order given. More than one commit can take is
-// refused with [ErrTooLarge] before anything is sent; no values are no error.
+// refused with [ErrTooLarge] before anything is sent, and so is more than a bounded queue
+// takes, however empty it is and however long the put would wait. No values are no error.
 func (q *LockingQueue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
 	return q.putAll(ctx, values, opts)
+}
+
+// PutSome puts the first of the values in one commit: all of them, or as many as a bounded
+// queue has room for, and at least one. It returns the names of those that it put; the
+// caller puts the rest with another call, and so keeps the order. [ErrFull] when there is
+// room for none, after the wait of [WithWait]. A token is refused with [ErrInvalid]; all
+// else is as in PutAll.
+func (q *LockingQueue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
+	return q.putSome(ctx, values, opts)
 }
 
 // Take waits for an entry and holds it: the most urgent one, the longest-waiting

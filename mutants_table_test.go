@@ -529,7 +529,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "batch in two commits", seeds: "900001", file: "batch.go",
-		is: `			done, err = p.once(ctx, o.note, ops)
+		is: `			done, err = p.once(ctx, o.noteOf(bs), ops)
 `,
 		becomes: `			done, err = p.once(ctx, o.note, ops[:1])
 			if err == nil && len(ops) > 1 {
@@ -942,9 +942,23 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "bound that is looked at and not committed with", seeds: "900009", file: "bounds.go",
-		is: `	return []coord.Op{guard}, nil`,
+		is: `	return n, []coord.Op{guard}, nil`,
 		becomes: `	mutated()
-	return nil, nil`,
+	return n, nil, nil`,
+	},
+	{
+		name: "put of some that is larger than the room", file: "bounds.go",
+		is: `		n = min(n, max(c.MaxEntries-stay, 1))`,
+		becomes: `		mutated()
+		n = min(n, max(c.MaxEntries-stay+1, 1))`,
+		test: "TestPutSomePutsAStreamInOrder",
+	},
+	{
+		name: "put of more than the bound is waited for", file: "bounds.go",
+		is: `	if n > c.MaxEntries && !want.some {`,
+		becomes: `	mutated()
+	if n > c.MaxEntries && !want.some && want.entries < 0 {`,
+		test: "TestAPutOfMoreThanTheBoundIsRefusedAtOnce",
 	},
 	{
 		name: "bound that was heard of before the count was read", file: "bounds.go",

@@ -68,6 +68,7 @@ type putOptions struct {
 	unique   []byte // nil: it is not
 	token    *Token
 	note     []byte
+	noteFor  func(put int) []byte // instead of note
 }
 
 // WithPriority puts with a priority from 0, the most urgent, to 999; without it
@@ -139,6 +140,20 @@ func WithToken(t Token) PutOption { return func(o *putOptions) { o.token = &t } 
 // WithNote keeps up to [MaxNote] bytes beside the put, for [Outcome.Note].
 func WithNote(note []byte) PutOption { return func(o *putOptions) { o.note = note } }
 
+// WithNoteOf is WithNote where the note depends on how many of the values one commit puts:
+// see [LockingQueue.PutSome].
+func WithNoteOf(note func(put int) []byte) PutOption {
+	return func(o *putOptions) { o.noteFor = note }
+}
+
+// noteOf is the note of a put of the batches.
+func (o putOptions) noteOf(bs batches) []byte {
+	if o.noteFor == nil {
+		return o.note
+	}
+	return o.noteFor(bs.entries())
+}
+
 // MaxNote is the largest note in bytes.
 const MaxNote = 1024
 
@@ -150,8 +165,8 @@ func newPut(opts []PutOption) (putOptions, error) {
 	if err := priority.Check(o.priority); err != nil {
 		return o, fmt.Errorf("put: %w", err)
 	}
-	if len(o.note) > MaxNote {
-		return o, fmt.Errorf("put: %w", &coord.LimitError{What: "note", Unit: "bytes", Size: len(o.note), Limit: MaxNote})
+	if err := checkNote(o.note); err != nil {
+		return o, fmt.Errorf("put: %w", err)
 	}
 	if o.token != nil {
 		if _, _, err := o.token.parse(); err != nil {
@@ -159,4 +174,11 @@ func newPut(opts []PutOption) (putOptions, error) {
 		}
 	}
 	return o, nil
+}
+
+func checkNote(note []byte) error {
+	if len(note) > MaxNote {
+		return &coord.LimitError{What: "note", Unit: "bytes", Size: len(note), Limit: MaxNote}
+	}
+	return nil
 }

@@ -117,7 +117,7 @@ func newBatches(p *place, targets []Target) (batches, putOptions, error) {
 			return nil, all, fmt.Errorf("target %d of %d is no queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
 		}
 		o, err := newPut(t.Options)
-		if err == nil && (o.token != nil || o.note != nil) {
+		if err == nil && (o.token != nil || o.note != nil || o.noteFor != nil) {
 			err = fmt.Errorf("a token or a note for one of several: %w", ErrInvalid)
 		}
 		var b *batch

@@ -24,23 +24,41 @@ func (p *place) put(ctx context.Context, value []byte, opts []PutOption) (string
 // are values, empty ones where an answer was lost and the entries were taken before
 // their names could be read.
 func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
+	return p.putOf(ctx, values, opts, false)
+}
+
+// putSome is putAll of the first of the values, as many as there is room for.
+func (p *place) putSome(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
+	return p.putOf(ctx, values, opts, true)
+}
+
+func (p *place) putOf(ctx context.Context, values [][]byte, opts []PutOption, some bool) ([]string, error) {
 	o, err := newPut(opts)
 	if err != nil {
 		return nil, err
 	}
 	b, err := p.batch(o, values)
+	if err == nil && some && o.token != nil {
+		err = fmt.Errorf("a token for a put of which only some may be made: %w", ErrInvalid)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("put %s: %w", p.root, err)
 	}
-	names := make([]string, len(values))
+	b.some = some
+	var names []string
 	err = p.bounded(ctx, func(ctx context.Context) error {
-		if err := p.fits(ctx, o.note, b.whole(), len(values)); err != nil || len(values) == 0 {
+		note := o.noteOf(batches{b})
+		if err := checkNote(note); err != nil {
+			return err
+		}
+		if err := p.fits(ctx, note, b.whole(), len(values)); err != nil || len(values) == 0 {
 			return err
 		}
 		done, err := p.apply(ctx, o, batches{b})
 		if err != nil {
 			return err
 		}
+		names = make([]string, b.n)
 		b.names(ctx, done, 0, names)
 		return nil
 	})
@@ -58,13 +76,13 @@ func (b *batch) names(ctx context.Context, done applied, first int, names []stri
 			names[i] = path.Base(r.Path)
 		}
 	case b.o.delay > 0 && b.o.token == nil:
-		for i, op := range b.creates {
+		for i, op := range b.creates[:b.n] {
 			names[i] = path.Base(op.Path)
 		}
 	case b.o.delay > 0:
-		copy(names, b.p.laterNames(ctx, b.creates))
+		copy(names, b.p.laterNames(ctx, b.creates[:b.n]))
 	default:
-		copy(names, b.p.namesOf(ctx, done.revision, b.creates))
+		copy(names, b.p.namesOf(ctx, done.revision, b.creates[:b.n]))
 	}
 }
 

@@ -42,6 +42,12 @@ func (q *Queue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) 
 	return q.putAll(ctx, values, opts)
 }
 
+// PutSome puts all of the values, since a simple queue has no bound; see
+// [LockingQueue.PutSome].
+func (q *Queue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
+	return q.putSome(ctx, values, opts)
+}
+
 // Get waits for an entry, removes it and returns it with its value; it ends with
 // ctx's error when ctx ends. A lost answer is asked for until ctx ends. Then the
 // error is an [*UnknownError] and the entry is returned beside it: [Resolve] tells
