@@ -1,7 +1,7 @@
 # Plain `make` prints the targets: the text after ## is their documentation.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deps test check simulate mutants fuzz soak faults deep images up integration down headtohead bench counts build clean
+.PHONY: help demo deps bench-deps test check simulate mutants fuzz soak faults deep images up integration down headtohead bench counts build clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -11,6 +11,9 @@ demo: build ## hash Go's own source tree with four workers, and kill one half wa
 
 deps: ## install what the tests use and this machine lacks, from the distribution's packages
 	@scripts/deps.sh
+
+bench-deps: ## the same, and the servers that make bench compares zkq with: Redis, beanstalkd, PostgreSQL
+	@scripts/deps.sh bench
 
 test: ## run every test this machine can run, and say which parts it could not; RACE=all: all under the race detector
 	@RACE=$(RACE) scripts/test.sh

@@ -24,7 +24,7 @@ import (
 // postgres starts a server with its own defaults; it refuses to run as root.
 func (b *bench) postgres(ctx context.Context, slow bool) (*process, error) {
 	return b.start(ctx, slow, system{"postgres", func(port int, dir string) (command, error) {
-		missing := fmt.Errorf("%w: apt-get install --no-install-recommends postgresql", errMissing)
+		missing := fmt.Errorf("%w: PostgreSQL: make bench-deps", errMissing)
 		bins, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 		if path, err := exec.LookPath("initdb"); err == nil {
 			bins = append(bins, filepath.Dir(path))

@@ -94,12 +94,12 @@ func (b *bench) place(slow bool, y system) (*process, error) {
 		s.env = append(s.env, roleVariable+"="+c.role)
 	}
 	if args[0], err = exec.LookPath(args[0]); err != nil {
-		return s, fmt.Errorf("%w: apt-get install --no-install-recommends %s", errMissing, c.from)
+		return s, fmt.Errorf("%w: %s: make bench-deps", errMissing, c.from)
 	}
 	if c.as != "" && os.Geteuid() == 0 {
 		setpriv, err := exec.LookPath("setpriv")
 		if err != nil {
-			return s, fmt.Errorf("%w: setpriv: apt-get install util-linux", errMissing)
+			return s, fmt.Errorf("%w: setpriv: make bench-deps", errMissing)
 		}
 		args = append([]string{setpriv, "--reuid=" + c.as, "--regid=" + c.as, "--clear-groups", "--pdeathsig=KILL", "--"}, args...)
 	}

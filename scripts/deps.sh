@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# make deps: what the tests use and this machine lacks, from the distribution's packages (Debian and Ubuntu).
+# make deps: installs what the tests use and this machine lacks, from the distribution's packages (Debian and Ubuntu).
+# make bench-deps (deps.sh bench): also the servers that make bench compares zkq with.
 # Elsewhere, and without the right to install, it says what is missing.
 #
 # Ends with 0, so that `make deps test` runs what can be run. Under CI=true it ends with 1 when something is missing.
@@ -21,6 +22,15 @@ have_zookeeper() { # where internal/testzk looks for it
 have_kazoo() { python3 -c 'import kazoo' 2>/dev/null || /usr/bin/python3 -c 'import kazoo' 2>/dev/null; }
 have_compiler() { printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | "${CC:-gcc}" -x c -o /dev/null - 2>/dev/null; }
 
+have_postgresql() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
+
+for_bench=false
+case ${1:-} in
+  '') users='the tests use' ;;
+  bench) for_bench=true users='the tests and the bench use' ;;
+  *) echo "deps: $1: the only argument is bench"; exit 2 ;;
+esac
+
 missing=() # one line each, for people
 packages=()
 look() {
@@ -29,6 +39,11 @@ look() {
   have_zookeeper || { missing+=("ZooKeeper's jars (the tests start it themselves)"); packages+=(libzookeeper-java libslf4j-java); }
   have_kazoo || { missing+=("kazoo for Python 3 (tests that Python and Go share a queue)"); packages+=(python3 python3-kazoo); }
   have_compiler || { missing+=("a C compiler (go test -race, in make check)"); packages+=(gcc libc6-dev); }
+  $for_bench || return 0
+  command -v redis-server >/dev/null || { missing+=("Redis (asynq's store)"); packages+=(redis-server); }
+  command -v beanstalkd >/dev/null || { missing+=("beanstalkd"); packages+=(beanstalkd); }
+  have_postgresql || { missing+=("PostgreSQL (River's store)"); packages+=(postgresql); }
+  command -v setpriv >/dev/null || { missing+=("setpriv (starts PostgreSQL, which refuses root)"); packages+=(util-linux); }
 }
 report() {
   printf '%s\n' "$1"
@@ -45,7 +60,7 @@ incomplete() {
 
 look
 if [ ${#missing[@]} -eq 0 ]; then
-  echo "deps: everything the tests use is here"
+  echo "deps: everything that $users is here"
   exit 0
 fi
 
