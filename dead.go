@@ -61,6 +61,8 @@ func deadEntry(n coord.Node) (Entry, bool) {
 	n.Value = body
 	e := newEntry(name, parsed, n)
 	e.State, e.Deliveries, e.Failures, e.Reason = StateDead, max(h.Deliveries, 0), max(h.Failures, 0), h.Reason
+	ms, _, _ := cutMS(name)
+	e.Since = time.UnixMilli(ms)
 	return e, true
 }
 

@@ -44,6 +44,7 @@ type Entry struct {
 	Due        time.Time // of a delayed one: until then it is not handed out
 	Expires    time.Time // nobody is handed it from then on; zero: never
 	Created    time.Time // by the coordinator's clock, or the putter's; zero if neither says
+	Since      time.Time // when a held entry was claimed, or a dead one died; zero where no time is kept (claims on etcd)
 }
 
 // MaxValue is the largest value in bytes that a queue takes on any coordinator:

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -64,7 +65,7 @@ func (e Entry) locked(n coord.Node) Entry {
 	case lock.Aside:
 		e.State, e.Due = StateDelayed, st.Due
 	default:
-		e.State, e.Holder = StateHeld, st.Holder
+		e.State, e.Holder, e.Since = StateHeld, st.Holder, n.Created
 	}
 	return e
 }
@@ -76,6 +77,18 @@ func (e Entry) locked(n coord.Node) Entry {
 // ends the loop. After those that have a place come the delayed puts, as they fall due,
 // and the dead.
 func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for e, err := range p.EntriesWithValues(ctx, states...) {
+			e.Value = nil
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// EntriesWithValues is Entries with the values filled in.
+func (p *place) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	want := func(s State) bool { return len(states) == 0 || slices.Contains(states, s) }
 	return func(yield func(Entry, error) bool) {
 		var err error
@@ -86,26 +99,56 @@ func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, e
 		}
 		if err == nil {
 			err = p.entriesPaged(ctx, func(e Entry) bool {
-				e.Value = nil
 				return !want(e.State) || e.expired() || yield(e, nil)
 			})
 		}
 		if err == nil && want(StateDelayed) {
-			err = p.laterPaged(ctx, func(e Entry) bool {
-				e.Value = nil
-				return e.expired() || yield(e, nil)
-			})
+			err = p.laterPaged(ctx, func(e Entry) bool { return e.expired() || yield(e, nil) })
 		}
 		if err == nil && want(StateDead) && p.taken != "" {
-			err = p.deadPaged(ctx, func(e Entry) bool {
-				e.Value = nil
-				return yield(e, nil)
-			})
+			err = p.deadPaged(ctx, func(e Entry) bool { return yield(e, nil) })
 		}
 		if err != nil && !errors.Is(err, errStop) {
 			yield(Entry{}, fmt.Errorf("list %s: %w", p.root, err))
 		}
 	}
+}
+
+// FindNames returns, for each tail, the names of the entries that end in "-" and that
+// tail, in take order: of those that have a place, of delayed puts and of the dead. It
+// costs a listing of each.
+func (p *place) FindNames(ctx context.Context, tails ...string) (map[string][]string, error) {
+	found := make(map[string][]string)
+	match := func(name string) error {
+		for _, tail := range tails {
+			if strings.HasSuffix(name, "-"+tail) && !slices.Contains(found[tail], name) {
+				found[tail] = append(found[tail], name)
+			}
+		}
+		return nil
+	}
+	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		if err := p.eachName(ctx, s, match); err != nil || p.taken == "" {
+			return err
+		}
+		for _, dir := range []string{dirDelayed, dirDead} {
+			l, err := s.List(ctx, path.Join(p.root, dir), coord.ListOptions{Fresh: true})
+			if err != nil {
+				return err
+			}
+			for _, n := range l.Nodes {
+				name := path.Base(n.Path)
+				if _, _, dead := parseDead(name); p.isLater(name) || dead && dir == dirDead {
+					match(name)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find names in %s: %w", p.root, err)
+	}
+	return found, nil
 }
 
 // errStop ends a walk that somebody has seen enough of.

@@ -238,7 +238,7 @@ func (p *place) lookAtLayout(ctx context.Context, s coord.Session) error {
 	// Just before the name looked for, so that a listing of one shows it.
 	after, plain := priority.EntryPrefix, p.taken == ""
 	if plain {
-		after = dirEntries[:len(dirEntries)-1] + "r~"
+		after = beforeEntries
 	}
 	l, err := s.List(ctx, p.root, coord.ListOptions{After: after, Limit: 1})
 	if err != nil {

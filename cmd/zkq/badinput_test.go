@@ -169,7 +169,7 @@ func TestRefusedCommandsChangeNothing(t *testing.T) {
 			{[]string{"put", "jobs", "v", "-p", "1"}, exitUsage, "-p stands after an argument"},
 			{[]string{"purge", "jobs"}, exitUsage, "--yes"},
 			{[]string{"put", "plain", "v"}, exitUsage, "other layout"},
-			{[]string{"get", "plain"}, exitUsage, "other layout"},
+			{[]string{"--layout", "locking", "get", "plain"}, exitUsage, "other layout"},
 			{[]string{"--layout", "plain", "put", "jobs", "v"}, exitUsage, "other layout"},
 			{[]string{"--layout", "plain", "consume", "plain"}, exitUsage, "locking layout"},
 			{[]string{"put", "--file", filepath.Join(dir, "missing"), "jobs"}, exitFailed, "no such file"},

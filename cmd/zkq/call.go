@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -34,6 +35,8 @@ type queue interface {
 	Put(ctx context.Context, value []byte, opts ...zkq.PutOption) (string, error)
 	PutAll(ctx context.Context, values [][]byte, opts ...zkq.PutOption) ([]string, error)
 	Entries(ctx context.Context, states ...zkq.State) iter.Seq2[zkq.Entry, error]
+	EntriesWithValues(ctx context.Context, states ...zkq.State) iter.Seq2[zkq.Entry, error]
+	FindNames(ctx context.Context, tails ...string) (map[string][]string, error)
 	Peek(ctx context.Context, name string) (zkq.Entry, error)
 	Stat(ctx context.Context) (zkq.Stat, error)
 	Remove(ctx context.Context, name string, force bool) error
@@ -133,13 +136,29 @@ func (k *call) with(ctx context.Context, do func(coord.Coordinator) error) error
 	return do(c)
 }
 
-// withQueue is with for the queue that the verb names, in the layout asked for.
+// withQueue is with for the queue that the verb names, in the layout asked for or found.
 func (k *call) withQueue(ctx context.Context, do func(queue) error) error {
 	return k.with(ctx, func(c coord.Coordinator) error {
-		q := k.newQueue(c, k.queue, k.settings.layout)
+		l, err := k.findLayout(ctx, c)
+		if err != nil {
+			return k.about(err)
+		}
+		q := k.newQueue(c, k.queue, l)
 		defer q.Close()
 		return do(q)
 	})
+}
+
+// findLayout returns the layout asked for, or where the verb may, that of the queue that
+// stands there.
+func (k *call) findLayout(ctx context.Context, c coord.Coordinator) (layout, error) {
+	if k.settings.layoutGiven || !k.verb.anyLayout {
+		return k.settings.layout, nil
+	}
+	ctx, cancel := k.patient(ctx)
+	defer cancel()
+	found, err := zkq.FindLayout(ctx, c, k.queue)
+	return cmp.Or(layout(found), k.settings.layout), err
 }
 
 func (k *call) newQueue(c coord.Coordinator, name string, l layout) queue {

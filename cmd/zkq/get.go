@@ -27,7 +27,7 @@ the plain layout it is removed first, as kazoo's Queue does. Exit 3: nothing the
 			stringFlag("max", "n", "N", "up to so many, those that are there (default 1)"),
 			stringFlag("wait", "w", "D", "wait so long for the first, or forever (default 0: one attempt)"),
 		},
-		min: 1, max: 1, queue: true,
+		min: 1, max: 1, queue: true, anyLayout: true,
 		run: get,
 	}
 }
@@ -53,7 +53,11 @@ func get(ctx context.Context, k *call) error {
 			waiting, cancel = context.WithDeadline(ctx, began.Add(wait))
 			defer cancel()
 		}
-		if k.settings.layout == layoutPlain {
+		l, err := k.findLayout(waiting, c)
+		if err != nil {
+			return k.about(err)
+		}
+		if l == layoutPlain {
 			q := zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode))
 			defer q.Close()
 			return k.about(k.getPlain(ctx, waiting, q, max(n, 1), wait > 0))

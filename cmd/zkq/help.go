@@ -50,7 +50,8 @@ func (p *program) verbHelp(c *cli.Command) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "zkq %s: %s\n\nusage: %s\n", c.Name, c.Usage, usageLine(c))
 	if c.Description != "" {
-		fmt.Fprintf(&b, "\n%s\n", c.Description)
+		fmt.Fprintln(&b)
+		wrap(&b, "", 0, c.Description)
 	}
 	b.WriteString("\nflags:\n")
 	writeFlags(&b, c.Flags)
@@ -63,9 +64,14 @@ func (p *program) verbHelp(c *cli.Command) string {
 	return b.String()
 }
 
-// writeFlags writes one paragraph for each flag, broken to fit a terminal.
+// helpWidth is the width of a terminal that help fits.
+const helpWidth = 80
+
+// flagIndent is where the text of a flag begins.
+const flagIndent = 27
+
+// writeFlags writes one paragraph for each flag.
 func writeFlags(b *strings.Builder, flags []cli.Flag) {
-	const indent, width = 28, 100
 	for _, f := range flags {
 		d := f.(cli.DocGenerationFlag)
 		usage, left := d.GetUsage(), "    "
@@ -80,14 +86,29 @@ func writeFlags(b *strings.Builder, flags []cli.Flag) {
 			placeholder, text, _ := strings.Cut(rest, "` ")
 			left, usage = left+" "+placeholder, text
 		}
-		line := fmt.Sprintf("  %-*s", indent-3, left)
-		for word := range strings.FieldsSeq(usage) {
-			if len(line)+1+len(word) > width {
-				fmt.Fprintln(b, line)
-				line = strings.Repeat(" ", indent-1)
-			}
-			line += " " + word
-		}
-		fmt.Fprintln(b, line)
+		wrap(b, "  "+left, flagIndent, usage)
 	}
+}
+
+// wrap writes a paragraph that begins with head, its text indented and broken to fit a
+// terminal.
+func wrap(b *strings.Builder, head string, indent int, text string) {
+	line := head
+	if len(line) > indent-1 && indent > 0 {
+		fmt.Fprintln(b, line)
+		line = ""
+	}
+	line += strings.Repeat(" ", max(indent-len(line), 0))
+	empty := true
+	for word := range strings.FieldsSeq(text) {
+		if !empty && textWidth(line)+1+textWidth(word) > helpWidth {
+			fmt.Fprintln(b, line)
+			line, empty = strings.Repeat(" ", indent), true
+		}
+		if !empty {
+			line += " "
+		}
+		line, empty = line+word, false
+	}
+	fmt.Fprintln(b, line)
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -102,6 +100,15 @@ func (l *lastByte) Write(b []byte) (int, error) {
 	return l.w.Write(b)
 }
 
+type writerFunc func([]byte) error
+
+func (f writerFunc) Write(b []byte) (int, error) {
+	if err := f(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
 // text writes text of our own.
 func (o *output) text(s string) error { return o.write([]byte(s)) }
 
@@ -148,6 +155,9 @@ type entryRecord struct {
 	Created    *time.Time `json:"created,omitempty"`
 	Due        *time.Time `json:"due,omitempty"`
 	Expires    *time.Time `json:"expires,omitempty"`
+	Host       string     `json:"host,omitempty"` // where the holder runs, if it said so
+	PID        int        `json:"pid,omitempty"`
+	Since      *time.Time `json:"since,omitempty"` // held or dead
 	Value      *string    `json:"value,omitempty"`
 	Base64     *[]byte    `json:"value_base64,omitempty"`
 }
@@ -156,7 +166,7 @@ func newEntryRecord(queue string, e zkq.Entry) entryRecord {
 	return entryRecord{
 		Queue: queue, Name: e.Name, Priority: e.Priority, State: e.State, Holder: e.Holder,
 		Deliveries: e.Deliveries, Failures: e.Failures, Reason: e.Reason, Token: e.Token, Size: e.Size,
-		Created: known(e.Created), Due: known(e.Due), Expires: known(e.Expires),
+		Created: known(e.Created), Due: known(e.Due), Expires: known(e.Expires), Since: known(e.Since),
 	}
 }
 
@@ -185,65 +195,6 @@ func (e entryRecord) with(value []byte) entryRecord {
 		e.Base64 = &value
 	}
 	return e
-}
-
-// table writes records: on a terminal as columns under a header, otherwise
-// separated by tabs without one, or as JSON.
-type table struct {
-	out    *output
-	header []string
-	rows   int
-	tabs   *tabwriter.Writer
-}
-
-func (o *output) table(header ...string) *table {
-	t := &table{out: o, header: header}
-	if o.terminal && !o.json {
-		t.tabs = tabwriter.NewWriter(writerFunc(o.write), 0, 8, 2, ' ', 0)
-	}
-	return t
-}
-
-type writerFunc func([]byte) error
-
-func (f writerFunc) Write(b []byte) (int, error) {
-	if err := f(b); err != nil {
-		return 0, err
-	}
-	return len(b), nil
-}
-
-// columnsOver is how many rows share their columns' widths; what is shown of a
-// long table need not wait for its end.
-const columnsOver = 200
-
-func (t *table) row(v any, cells ...string) error {
-	for i, c := range cells {
-		if cells[i] = printable(c); cells[i] == "" {
-			cells[i] = "-"
-		}
-	}
-	if t.tabs == nil {
-		return t.out.record(v, cells...)
-	}
-	if t.rows == 0 {
-		fmt.Fprintln(t.tabs, strings.ToUpper(strings.Join(t.header, "\t")))
-	}
-	t.rows++
-	if _, err := fmt.Fprintln(t.tabs, strings.Join(cells, "\t")); err != nil {
-		return err
-	}
-	if t.rows%columnsOver == 0 {
-		return t.tabs.Flush()
-	}
-	return nil
-}
-
-func (t *table) end() error {
-	if t.tabs == nil {
-		return nil
-	}
-	return t.tabs.Flush()
 }
 
 // age is how long ago t was, as people and the duration flags write it.

@@ -17,7 +17,7 @@ func peekVerb() verb {
 		more:    `Without NAME the entry that would be taken next. Exit 3: nothing there.`,
 		example: []string{"zkq peek jobs"},
 		flags:   []cli.Flag{boolFlag("raw", "", "exactly the value's bytes, without a newline after them")},
-		min:     1, max: 2, queue: true,
+		min:     1, max: 2, queue: true, anyLayout: true,
 		run: peek,
 	}
 }
@@ -35,12 +35,21 @@ func peek(ctx context.Context, k *call) error {
 	return k.withQueue(ctx, func(q queue) error {
 		pctx, cancel := k.patient(ctx)
 		defer cancel()
+		if tail.MatchString(name) {
+			names, err := k.wholeNames(ctx, q, []string{name})
+			if err != nil {
+				return k.about(err)
+			}
+			if name = names[0]; tail.MatchString(name) {
+				return k.about(noEntry(name))
+			}
+		}
 		e, err := q.Peek(pctx, name)
 		switch {
 		case errors.Is(err, zkq.ErrEmpty):
 			err = nothing("nothing there")
 		case errors.Is(err, zkq.ErrNoEntry):
-			err = nothing("no entry %s", name)
+			err = noEntry(name)
 		case err == nil:
 			err = k.out.value(newEntryRecord(k.queue, e), e.Value, k.flags.Bool("raw"))
 		}

@@ -104,7 +104,9 @@ type verb struct {
 	cmd     bool // a command may follow after --
 	locking bool // the plain layout has no such verb
 	offline bool // needs no settings
-	hidden  bool
+	// anyLayout: without --layout the verb works in that of the queue that it finds.
+	anyLayout bool
+	hidden    bool
 	// twoSignals: the verb deals with the second signal itself.
 	twoSignals bool
 	run        func(context.Context, *call) error

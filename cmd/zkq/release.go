@@ -8,6 +8,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/priority"
 )
 
 func releaseVerb() verb {
@@ -15,8 +16,8 @@ func releaseVerb() verb {
 		name:  "release",
 		args:  "QUEUE NAME",
 		usage: "break the lock of a held entry",
-		more: `The entry is ready again at once; who held it cannot remove it any more. Exit 3: it
-is not there, or not held.`,
+		more: `The entry is ready again at once, and its former holder cannot remove it any more.
+Exit 3: it is not there, or not held.`,
 		example: []string{"zkq release --force jobs entry-100-0000000042"},
 		flags:   []cli.Flag{boolFlag("force", "", "really")},
 		min:     2, max: 2, queue: true, locking: true,
@@ -30,17 +31,25 @@ func release(ctx context.Context, k *call) error {
 		return err
 	}
 	if !k.flags.Bool("force") {
-		return usageError("zkq release --force breaks it", "breaking the lock of %s is refused without --force: somebody may be at work on it", name)
+		return usageError("zkq release --force breaks it", "breaking the lock of %s is refused without --force: a worker may be busy with it", name)
 	}
 	return k.with(ctx, func(c coord.Coordinator) error {
 		q := k.newLocking(c, k.queue)
 		defer q.Close()
+		names, err := k.wholeNames(ctx, q, []string{name})
+		if err != nil {
+			return k.about(err)
+		}
+		name := names[0]
+		if _, lives := priority.Parse(name); !lives {
+			return k.about(noEntry(name))
+		}
 		rctx, cancel := k.patient(ctx)
 		defer cancel()
-		err := q.BreakLock(rctx, name)
+		err = q.BreakLock(rctx, name)
 		switch {
 		case errors.Is(err, zkq.ErrNoEntry):
-			err = nothing("no entry %s", name)
+			err = noEntry(name)
 		case errors.Is(err, zkq.ErrNotHeld):
 			err = nothing("%s is not held", name)
 		}

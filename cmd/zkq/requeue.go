@@ -60,7 +60,14 @@ func requeue(ctx context.Context, k *call) error {
 				names = append(names, e.Name)
 			}
 		}
+		names, err := k.wholeNames(ctx, q, names)
+		if err != nil {
+			return k.about(err)
+		}
 		return k.eachName(ctx, names, func(ctx context.Context, name string) error {
+			if tail.MatchString(name) {
+				return nothing("no dead entry's name ends in -%s", name)
+			}
 			again, err := q.Requeue(ctx, name)
 			switch {
 			case errors.Is(err, zkq.ErrNoEntry) && !errors.Is(err, zkq.ErrUnknown):

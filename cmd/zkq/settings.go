@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -22,6 +23,7 @@ const (
 type settings struct {
 	target         target
 	layout         layout
+	layoutGiven    bool // it was asked for, and is not the default
 	json           bool
 	logLevel       hclog.Level
 	logJSON        bool
@@ -34,7 +36,7 @@ type settings struct {
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		stringFlag("coordinator", "c", "URL", "where the queues live: local:DIR, etcd://HOST:PORT,…/PREFIX, zk://HOST:PORT,…/CHROOT, etcds:// and zks:// with TLS (default: local: in your data directory)"),
-		stringFlag("layout", "", "LAYOUT", "locking (kazoo's LockingQueue, the default) or plain (kazoo's Queue)"),
+		stringFlag("layout", "", "LAYOUT", "locking (kazoo's LockingQueue) or plain (kazoo's Queue); default: that of the queue where a command only looks or gets, else locking"),
 		stringFlag("output", "o", "FORMAT", "text (default) or json, one object per line"),
 		stringFlag("log-level", "", "LEVEL", "trace, debug, info, warn (default), error or off"),
 		boolFlag("log-json", "", "log in JSON"),
@@ -53,7 +55,8 @@ func readSettings(c *cli.Context, env environment) (settings, error) {
 	r := settingsReader{flags: g, env: env}
 	var s settings
 	s.json = read(&r, "output", "text", oneOf("text", "json")) == "json"
-	s.layout = layout(read(&r, "layout", string(layoutLocking), oneOf(string(layoutLocking), string(layoutPlain))))
+	given := read(&r, "layout", "", oneOf(string(layoutLocking), string(layoutPlain)))
+	s.layout, s.layoutGiven = cmp.Or(layout(given), layoutLocking), given != ""
 	s.logLevel = hclog.LevelFromString(read(&r, "log-level", "warn", oneOf("trace", "debug", "info", "warn", "error", "off")))
 	s.logJSON = read(&r, "log-json", false, boolean)
 	s.sessionTimeout = read(&r, "session-timeout", 10*time.Second, above0)

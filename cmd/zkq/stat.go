@@ -17,8 +17,8 @@ func statVerb() verb {
 		args:  "[QUEUE…]",
 		usage: "count a queue's entries by state",
 		more: `One line for each queue: its name, ready, held, delayed, dead, total, and the age of
-the oldest entry; then "paused" if it is, and its bounds: --max-entries and --max-size of
-create. Without QUEUE all queues, each in its own layout.`,
+the oldest entry; then a pause and the bounds of create, in three columns on a pipe.
+Without QUEUE all queues, each in its own layout.`,
 		example: []string{"zkq stat jobs", "zkq -o json stat"},
 		max:     -1,
 		run:     stat,
@@ -66,17 +66,21 @@ func bound(n int) *int {
 	return &n
 }
 
-// cells are the record's words in a text line, with the age of the oldest entry.
-func (r statRecord) cells(oldest string) []string {
+func (r statRecord) counts() []string {
 	cells := []string{r.Queue}
 	for _, n := range []int{r.Ready, r.Held, r.Delayed, r.Dead, r.Total} {
 		cells = append(cells, strconv.Itoa(n))
 	}
+	return cells
+}
+
+// settings are the words for a pause and for each bound, "" where there is none.
+func (r statRecord) settings() []string {
 	paused := ""
 	if r.Paused {
 		paused = "paused"
 	}
-	cells = append(cells, oldest, paused)
+	cells := []string{paused}
 	for _, most := range []*int{r.MaxEntries, r.MaxSize} {
 		cell := ""
 		if most != nil {
@@ -85,6 +89,21 @@ func (r statRecord) cells(oldest string) []string {
 		cells = append(cells, cell)
 	}
 	return cells
+}
+
+// note is the same for people.
+func (r statRecord) note() string {
+	var parts []string
+	if r.Paused {
+		parts = append(parts, "paused")
+	}
+	if r.MaxEntries != nil {
+		parts = append(parts, "max "+counted(*r.MaxEntries, "entry", "entries"))
+	}
+	if r.MaxSize != nil {
+		parts = append(parts, "max "+counted(*r.MaxSize, "byte", "bytes")+" each")
+	}
+	return strings.Join(parts, ", ")
 }
 
 func stat(ctx context.Context, k *call) error {
@@ -107,16 +126,21 @@ func stat(ctx context.Context, k *call) error {
 				names = append(names, strings.TrimPrefix(name, "/"))
 			}
 		}
-		t := k.out.table("queue", "ready", "held", "delayed", "dead", "total", "oldest", "paused", "max-entries", "max-size")
+		t := k.out.table("queue", "ready", "held", "delayed", "dead", "total", "oldest", "note")
 		for _, name := range names {
 			k.queue = name
-			st, err := k.stat(ctx, c, name, all)
+			st, err := k.stat(ctx, c, name, all || !k.settings.layoutGiven)
 			if err != nil {
 				return k.about(err)
 			}
 			r := st.record(name)
-			err = t.row(r, r.cells(age(st.Oldest))...)
-			if err != nil {
+			cells := append(r.counts(), age(st.Oldest))
+			if t.aligned() {
+				cells = append(cells, r.note())
+			} else {
+				cells = append(cells, r.settings()...)
+			}
+			if err := t.row(r, cells...); err != nil {
 				return k.about(err)
 			}
 		}

@@ -15,7 +15,7 @@ func waitVerb() verb {
 		more:    `Exit 3: the time was over first.`,
 		example: []string{"zkq wait --timeout 10m jobs && echo all done"},
 		flags:   []cli.Flag{stringFlag("timeout", "", "D", "wait no longer than this (default: forever)")},
-		min:     1, max: 1, queue: true,
+		min:     1, max: 1, queue: true, anyLayout: true,
 		run: wait,
 	}
 }

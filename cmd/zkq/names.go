@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"regexp"
+	"strings"
+
+	"github.com/zkq/zkq/priority"
+)
+
+// An entry's name ends in a part that no other name of its queue ends in, and ls shows
+// that part where the whole does not fit: the number that ZooKeeper gave it; on etcd the
+// producer and its count; of a delayed put its id. It is taken for a name wherever one is
+// asked for.
+var tail = regexp.MustCompile(`^(?:[0-9]{10}|[0-9a-f]{8}-[0-9]{6,}|[0-9a-f]{16})$`)
+
+// later is what a delayed put is called, behind the time when it is due.
+var later = regexp.MustCompile(`^put-[0-9]{3}-[0-9a-f]{16}$`)
+
+// shortName is the tail of a name, or the name if it has none.
+func shortName(name string) string {
+	last := strings.LastIndexByte(name, '-')
+	if last < 0 {
+		return name
+	}
+	if short := name[last+1:]; tail.MatchString(short) {
+		return short
+	}
+	if before := strings.LastIndexByte(name[:last], '-'); tail.MatchString(name[before+1:]) {
+		return name[before+1:]
+	}
+	return name
+}
+
+// checkEntry refuses what names no entry.
+func checkEntry(name string) error {
+	if _, ok := priority.Parse(name); !ok && !tail.MatchString(name) {
+		return usageError("", "entry name %q: allowed are the names that put and ls print, entry-PPP-… or the end of one", name)
+	}
+	return nil
+}
+
+// checkEntryOrDead takes the name of a dead entry too, when it died and what it
+// was called, and that of a delayed put.
+func checkEntryOrDead(name string) error {
+	if at, was, _ := strings.Cut(name, "-"); len(at) == 13 && strings.Trim(at, "0123456789") == "" {
+		if later.MatchString(was) {
+			return nil
+		}
+		return checkEntry(was)
+	}
+	return checkEntry(name)
+}
+
+// finder looks names up in a queue.
+type finder interface {
+	FindNames(ctx context.Context, tails ...string) (map[string][]string, error)
+}
+
+// noEntry is the error for a name that no entry has.
+func noEntry(name string) *failure {
+	if tail.MatchString(name) {
+		return nothing("no entry's name ends in -%s", name)
+	}
+	return nothing("no entry %s", name)
+}
+
+// wholeNames returns the names with each tail replaced by the name that ends in it. A tail
+// that no name ends in stays as it is: there is no such entry.
+func (k *call) wholeNames(ctx context.Context, q finder, names []string) ([]string, error) {
+	var tails []string
+	for _, name := range names {
+		if tail.MatchString(name) {
+			tails = append(tails, name)
+		}
+	}
+	if len(tails) == 0 {
+		return names, nil
+	}
+	ctx, cancel := k.patient(ctx)
+	defer cancel()
+	found, err := q.FindNames(ctx, tails...)
+	if err != nil {
+		return nil, err
+	}
+	whole := make([]string, len(names))
+	for i, name := range names {
+		whole[i] = name
+		switch matches := found[name]; len(matches) {
+		case 0:
+		case 1:
+			whole[i] = matches[0]
+		default:
+			return nil, usageError("zkq ls --full "+k.queue+" shows whole names",
+				"%s is the end of %d names, among them %s and %s", name, len(matches), matches[0], matches[1])
+		}
+	}
+	return whole, nil
+}
