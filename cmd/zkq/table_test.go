@@ -53,8 +53,8 @@ func TestRowsAreCutToTheTerminal(t *testing.T) {
 // ls shows the part of a name that no other of its queue has, and every verb takes it.
 func TestShortNamesAreTheEndsOfNames(t *testing.T) {
 	for name, want := range map[string]string{
-		"entry-100-0000000042":                                        "0000000042",
-		"entry-100-0000000000000000004-1795955716859-34175fc2-000001": "34175fc2-000001",
+		"entry-100-0000000042": "0000000042",
+		"entry-100-0000000000000000004-1795955716859-34175fc2-000001":                "34175fc2-000001",
 		"1795955717034-entry-003-0000000000000000014-1795955716967-6564bfa6-1000000": "6564bfa6-1000000",
 		"1795955717034-entry-100-0000000042":                                         "0000000042",
 		"1795959316909-put-100-61f3247dd93f0000":                                     "61f3247dd93f0000",
