@@ -42,7 +42,7 @@ func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
 	}
 	if o.unique != nil {
 		if len(values) > 1 {
-			return nil, fmt.Errorf("%d entries of one unique key: %w", len(values), ErrInvalid)
+			return nil, fmt.Errorf("a unique key is for one entry, not for %d: %w", len(values), ErrInvalid)
 		}
 		b.key = p.uniquePath(h.Unique)
 	}

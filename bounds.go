@@ -25,7 +25,7 @@ type fullError struct {
 }
 
 func (e *fullError) Error() string {
-	return fmt.Sprintf("%v: it holds %d entries, and takes %d", ErrFull, e.have, e.max)
+	return fmt.Sprintf("%v: %d of %d entries", ErrFull, e.have, e.max)
 }
 
 func (e *fullError) Is(target error) bool { return target == ErrFull }

@@ -506,3 +506,18 @@ func TestTheNoteOfAPutOfSomeSaysHowMany(t *testing.T) {
 		b.want(err, zkq.ErrInvalid)
 	})
 }
+
+// Bounds are told in words that agree with their numbers.
+func TestBoundsAreToldInWords(t *testing.T) {
+	for want, c := range map[string]zkq.QueueConfig{
+		"any number of entries":                             {},
+		"at most 1 entry":                                   {MaxEntries: 1},
+		"at most 5 entries (approximately)":                 {MaxEntries: 5, Approximate: true},
+		"at most 5 entries, values of at most 1 byte":       {MaxEntries: 5, MaxSize: 1},
+		"any number of entries, values of at most 64 bytes": {MaxSize: 64},
+	} {
+		if got := c.String(); got != want {
+			t.Errorf("%+v is told as %q, want %q", c, got, want)
+		}
+	}
+}

@@ -374,7 +374,7 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 	case err == nil, errors.Is(err, ErrLockLost):
 		return errGone
 	case errors.Is(err, ErrTooLarge):
-		q.warnOnce(h.entry, "is too large to be moved to the dead: handed out once more")
+		q.warnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")
 		return nil
 	}
 	return err

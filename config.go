@@ -348,7 +348,7 @@ func (q *LockingQueue) Configure(ctx context.Context, c QueueConfig) error {
 
 func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConfig, replace bool) error {
 	if want.MaxEntries < 0 || want.MaxSize < 0 || want.MaxSize > MaxValue {
-		return fmt.Errorf("%s %s: at most %d entries of at most %d bytes: allowed are 0 and more, and %d bytes: %w",
+		return fmt.Errorf("%s %s: MaxEntries %d, MaxSize %d: allowed are 0 and more, and a MaxSize of up to %d bytes: %w",
 			act, q.root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
 	}
 	err := q.changeConfig(ctx, func(c *config) error {
@@ -386,22 +386,22 @@ func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
 type ConfigError struct{ Want, Have QueueConfig }
 
 func (e *ConfigError) Error() string {
-	return fmt.Sprintf("%v: it has %v, and not %v", ErrConfig, e.Have, e.Want)
+	return fmt.Sprintf("%v: it has %v; asked for: %v", ErrConfig, e.Have, e.Want)
 }
 
 // Is reports that a ConfigError is [ErrConfig].
 func (e *ConfigError) Is(target error) bool { return target == ErrConfig }
 
 func (c QueueConfig) String() string {
-	bound := func(n int, of string) string {
-		if n == 0 {
-			return "any " + of
-		}
-		return fmt.Sprintf("at most %d %s", n, of)
+	text := "any number of entries"
+	if c.MaxEntries > 0 {
+		text = "at most " + counted(c.MaxEntries, "entry", "entries")
 	}
-	text := bound(c.MaxEntries, "entries") + " of " + bound(c.MaxSize, "bytes")
 	if c.Approximate {
-		text += ", approximately"
+		text += " (approximately)"
+	}
+	if c.MaxSize > 0 {
+		text += ", values of at most " + counted(c.MaxSize, "byte", "bytes")
 	}
 	return text
 }

@@ -130,7 +130,7 @@ func (q *LockingQueue) wornOut(h *Held) bool {
 }
 
 func wornOutReason(h *Held) string {
-	reason := fmt.Sprintf("%d deliveries came to nothing", h.changes-h.past.Forgiven)
+	reason := "handed out " + counted(int(h.changes-h.past.Forgiven), "time", "times") + " and never finished"
 	if h.past.Reason != "" {
 		reason += "; the last failure: " + h.past.Reason
 	}

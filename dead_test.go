@@ -96,7 +96,7 @@ func TestAnEntryDeliveredTooOftenDies(t *testing.T) {
 		b.fail(b.take(q), "last")
 		b.empty(q)
 		e := b.dead(q)
-		want := "3 deliveries came to nothing; the last failure: last"
+		want := "handed out 3 times and never finished; the last failure: last"
 		if !strings.HasSuffix(e.Name, "-"+name) || string(e.Value) != "poison" || e.Priority != 7 || e.Deliveries != 9 || e.Failures != 2 || e.Reason != want {
 			t.Errorf("%+v", e)
 		}

@@ -32,7 +32,7 @@ const lastDue = 9_999_999_999_999
 func dueIn(d time.Duration) (time.Time, error) {
 	due := time.Now().Round(0).Add(d + time.Millisecond - 1).Truncate(time.Millisecond)
 	if ms := due.UnixMilli(); d < 0 || ms > lastDue || ms < 0 {
-		return due, fmt.Errorf("a delay of %v: beyond what a name can say: %w", d, ErrInvalid)
+		return due, fmt.Errorf("a delay of %v: it must end before the year 2286: %w", d, ErrInvalid)
 	}
 	return due, nil
 }

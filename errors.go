@@ -2,6 +2,7 @@ package zkq
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/lock"
@@ -56,3 +57,11 @@ var (
 	// will be.
 	ErrTokenVoid = errors.New("zkq: token is void")
 )
+
+// counted is a number and the noun for it.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

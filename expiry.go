@@ -21,7 +21,7 @@ import (
 func expiresIn(d time.Duration) (ms int64, err error) {
 	ms = time.Now().Add(d).UnixMilli()
 	if ms > lastDue || ms < 1 {
-		return 0, fmt.Errorf("a time to live of %v: beyond what can be said: %w", d, ErrInvalid)
+		return 0, fmt.Errorf("a time to live of %v: it must end before the year 2286: %w", d, ErrInvalid)
 	}
 	return ms, nil
 }

@@ -237,7 +237,7 @@ type finish struct {
 func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
 	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 	if broken {
-		err = errors.New("somebody broke its lock")
+		err = errors.New("its lock was broken by hand")
 	}
 	return err == nil, err
 }

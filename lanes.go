@@ -224,9 +224,9 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 		case m.n == n:
 			return applied{revision: node.Revision}, nil
 		case m.n > n:
-			return applied{}, fmt.Errorf("token %s: its lane has come to %d: %w", t, m.n, ErrTokenExpired)
+			return applied{}, fmt.Errorf("token %s: its producer has put again since, and is at number %d: %w", t, m.n, ErrTokenExpired)
 		case m.n+1 < n:
-			return applied{}, fmt.Errorf("token %s: its lane has come to %d only: %w", t, m.n, ErrInvalid)
+			return applied{}, fmt.Errorf("token %s: its producer has only come to number %d: %w", t, m.n, ErrInvalid)
 		}
 		l.fence = node.Fence
 		ops, err := build(ctx)

@@ -31,7 +31,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 	case err == nil && ctx == nil:
 		err = fmt.Errorf("nil context: %w", ErrInvalid)
 	case err == nil && o.wait > 0:
-		err = fmt.Errorf("a wait for room: %w", ErrInvalid)
+		err = fmt.Errorf("a forward cannot wait for room: %w", ErrInvalid)
 	}
 	if err != nil {
 		return fail(err)
@@ -114,18 +114,18 @@ func newBatches(p *place, targets []Target) (batches, putOptions, error) {
 	counts, keys := make(map[string]*batch), make(map[string]bool)
 	for i, t := range targets {
 		if t.Queue == nil || t.Queue.coordinator != p.coordinator {
-			return nil, all, fmt.Errorf("target %d of %d is no queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
+			return nil, all, fmt.Errorf("target %d of %d is not a queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
 		}
 		o, err := newPut(t.Options)
 		if err == nil && (o.token != nil || o.note != nil || o.noteFor != nil) {
-			err = fmt.Errorf("a token or a note for one of several: %w", ErrInvalid)
+			err = fmt.Errorf("a put to several queues takes no token and no note: %w", ErrInvalid)
 		}
 		var b *batch
 		if err == nil {
 			b, err = t.Queue.batch(o, [][]byte{t.Value})
 		}
 		if err == nil && b.key != "" && keys[b.key] {
-			err = fmt.Errorf("the key %q twice: %w", o.unique, ErrInvalid)
+			err = fmt.Errorf("the unique key %q is given twice: %w", o.unique, ErrInvalid)
 		}
 		if err != nil {
 			return nil, all, fmt.Errorf("target %d of %d, %s: %w", i+1, len(targets), t.Queue.root, err)

@@ -77,9 +77,9 @@ func resolveIn(ctx context.Context, s coord.Session, lane string, n uint64) (Out
 	case m.n == n:
 		return Outcome{Applied: true, Note: m.note, revision: node.Revision}, nil
 	case m.n > n: // the lane went on, and does so only when the outcome was told
-		return Outcome{}, fmt.Errorf("its lane has come to %d: %w", m.n, ErrTokenExpired)
+		return Outcome{}, fmt.Errorf("its producer has put again since, and is at number %d: %w", m.n, ErrTokenExpired)
 	case m.n+1 < n:
-		return Outcome{}, fmt.Errorf("its lane has come to %d only: %w", m.n, ErrInvalid)
+		return Outcome{}, fmt.Errorf("its producer has only come to number %d: %w", m.n, ErrInvalid)
 	}
 	_, err = s.Commit(ctx, coord.Set(lane, marker{n: n, void: true}.value(), node.Fence))
 	return Outcome{}, err
@@ -89,7 +89,7 @@ func resolveIn(ctx context.Context, s coord.Session, lane string, n uint64) (Out
 func readMarker(ctx context.Context, s coord.Session, lane string) (coord.Node, marker, error) {
 	node, err := s.Get(ctx, lane)
 	if errors.Is(err, coord.ErrNotExist) {
-		return node, marker{}, fmt.Errorf("%s is gone: %w", path.Base(lane), ErrTokenExpired)
+		return node, marker{}, fmt.Errorf("nothing is known of producer %s any more: %w", path.Base(lane), ErrTokenExpired)
 	}
 	if err != nil {
 		return node, marker{}, err
@@ -129,7 +129,7 @@ func forget(ctx context.Context, c coord.Coordinator, t Token) error {
 			case errors.Is(err, ErrTokenExpired), err == nil && m.n > n:
 				return nil
 			case err == nil && m.n+1 < n: // somebody else's, who is at work in it
-				return fmt.Errorf("its lane has come to %d only: %w", m.n, ErrInvalid)
+				return fmt.Errorf("its producer has only come to number %d: %w", m.n, ErrInvalid)
 			case err == nil:
 				_, err = s.Commit(ctx, coord.Delete(l.path(), node.Fence))
 			}

@@ -87,7 +87,7 @@ func runBench(ctx context.Context, k *call) error {
 		}
 		if st.Total() > 0 {
 			return k.about(&failure{
-				code: exitFailed, err: fmt.Errorf("the queue is not empty (%d): bench would take what is in it", st.Total()),
+				code: exitFailed, err: fmt.Errorf("the queue holds %s, and bench would take what is in it", counted(st.Total(), "entry", "entries")),
 				hint: "name a queue that is empty: zkq bench QUEUE",
 			})
 		}
@@ -270,7 +270,7 @@ func (b *bench) takeAway(ctx context.Context) error {
 }
 
 // errNothingTaken says that a measurement has no result.
-var errNothingTaken = errors.New("nothing was done")
+var errNothingTaken = errors.New("nothing was taken")
 
 // benchPatience is how much longer than its time a measurement waits for its first
 // entry, or its last.

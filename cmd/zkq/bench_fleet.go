@@ -244,9 +244,9 @@ func (p *fleetProcess) died(ctx context.Context) error {
 	}
 	p.cmd.Wait()
 	if said := strings.TrimSpace(p.stderr.String()); said != "" {
-		return fmt.Errorf("one of its processes ended: %s", printable(said))
+		return fmt.Errorf("a bench process ended early: %s", printable(said))
 	}
-	return errors.New("one of its processes ended")
+	return errors.New("a bench process ended early")
 }
 
 // end ends the process; its entries come back when its session is over.

@@ -298,7 +298,7 @@ func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Conte
 			ended <- nil
 		case <-ctx.Done():
 		case <-patience.C:
-			err = errors.New("what was put was not all taken")
+			err = errors.New("not every entry that was put was taken")
 		}
 	}
 	r.Seconds = time.Since(begun).Seconds()

@@ -78,7 +78,7 @@ func (k *call) prepare() error {
 	case n == 0 && k.verb.min > 0 && k.verb.queue:
 		return usageError("", "QUEUE is missing")
 	case n < k.verb.min:
-		return usageError("", "%d arguments, %s takes %s", n, k.verb.name, k.verb.args)
+		return usageError("", "%s, and %s takes %s", counted(n, "argument", "arguments"), k.verb.name, k.verb.args)
 	case k.verb.max >= 0 && n > k.verb.max:
 		return usageError("", "argument %s is one too many", quoteWord(k.words[k.verb.max]))
 	}

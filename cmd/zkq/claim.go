@@ -111,7 +111,7 @@ func (c *consumer) letGo() {
 		releasing.Go(func() {
 			defer j.cancel()
 			if err := j.Release(ctx); err != nil && !errors.Is(err, zkq.ErrLockLost) {
-				c.call.log.Warn("not given back, and back when the session ends", "entry", j.Name, "error", printable(err.Error()))
+				c.call.log.Warn("could not give the entry back; it is ready again when this session ends", "entry", j.Name, "error", printable(err.Error()))
 			}
 		})
 	}

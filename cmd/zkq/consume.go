@@ -151,18 +151,18 @@ func (c *consumer) configure() (err error) {
 			return err
 		}
 		if f.Bool("ungroup") {
-			return usageError("", "--ungroup: with --forward nothing is printed")
+			return usageError("", "--ungroup has no use with --forward, which prints nothing: leave one of them out")
 		}
 		if c.forward == c.call.queue {
-			return usageError("", "--forward %s: is the queue that the entries come from", quoteWord(c.forward))
+			return usageError("", "--forward %s names the queue that is consumed: name another", quoteWord(c.forward))
 		}
 	}
 	if c.memory > 0 && !limitsMemory {
-		return usageError("", "--memory-limit is known on Linux only")
+		return usageError("", "--memory-limit works on Linux only")
 	}
 	for _, name := range []string{"timeout", "memory-limit"} {
 		if f.IsSet(name) && !c.hasCmd {
-			return usageError("", "--%s is for CMD, and there is none after --", name)
+			return usageError("", "--%s needs a CMD: write it after --", name)
 		}
 	}
 	c.drain = f.Bool("drain") || c.idle == 0

@@ -17,15 +17,15 @@ func createVerb() verb {
 		name:  "create",
 		args:  "QUEUE",
 		usage: "store bounds with a queue",
-		more: `All who put go by them, within seconds also those that run already. Without a bound
-the queue has none. It is no error where the same bounds stand; where others do it fails,
-unless --change is given.`,
+		more: `Every put obeys them; running processes notice within seconds. A bound that is not given
+is no bound. Creating a queue again with the same bounds changes nothing; with other
+bounds it fails, unless --change is given.`,
 		example: []string{"zkq create --max-entries 10000 --max-size 64KiB jobs"},
 		flags: []cli.Flag{
-			stringFlag("max-entries", "", "N", "entries that are ready, held or delayed; above it put is exit 7"),
-			stringFlag("max-size", "", "SIZE", "of each value; above it put is exit 2"),
-			boolFlag("approximate", "", "let puts that happen at once exceed N a little, and not wait for each other"),
-			boolFlag("change", "", "in the place of other bounds"),
+			stringFlag("max-entries", "", "N", "entries that are ready, held or delayed; a put beyond it exits 7"),
+			stringFlag("max-size", "", "SIZE", "of each value; a put of a larger one exits 2"),
+			boolFlag("approximate", "", "puts at the same time do not wait for each other, and may exceed N a little"),
+			boolFlag("change", "", "replace the bounds that the queue has"),
 		},
 		min: 1, max: 1, queue: true, locking: true,
 		run: create,
@@ -43,11 +43,11 @@ func create(ctx context.Context, k *call) error {
 		return err
 	}
 	if most > zkq.MaxValue {
-		return usageError("", "--max-size %d bytes: the largest value has %d", most, zkq.MaxValue)
+		return usageError("", "--max-size %d bytes: the largest value that a queue takes has %d bytes", most, zkq.MaxValue)
 	}
 	want.MaxSize = int(most)
 	if want.Approximate = k.flags.Bool("approximate"); want.Approximate && want.MaxEntries == 0 {
-		return usageError("", "--approximate is of --max-entries")
+		return usageError("", "--approximate needs --max-entries")
 	}
 	return k.change(ctx, func(ctx context.Context, q *zkq.LockingQueue) error {
 		if k.flags.Bool("change") {
@@ -55,7 +55,7 @@ func create(ctx context.Context, k *call) error {
 		}
 		err := q.Create(ctx, want)
 		if have := (*zkq.ConfigError)(nil); errors.As(err, &have) {
-			err = &failure{code: exitFailed, err: fmt.Errorf("it has other bounds: %v", have.Have), hint: "--change puts the new ones in their place"}
+			err = &failure{code: exitFailed, err: fmt.Errorf("the queue has other bounds: %v", have.Have), hint: "create --change replaces them"}
 		}
 		return err
 	})
@@ -77,8 +77,8 @@ func pauseVerb() verb {
 		name:  "pause",
 		args:  "QUEUE",
 		usage: "hand out nothing until resume",
-		more: `Those who wait go on waiting; get says that nothing is there (exit 3). What is held can be
-finished, and puts go on. kazoo's workers know nothing of it.`,
+		more: `Waiting consumers go on waiting; get exits 3. Held entries can be finished, and puts go
+on. Workers that run kazoo do not notice a pause.`,
 		example: []string{"zkq pause jobs"},
 		min:     1, max: 1, queue: true, locking: true,
 		run: func(ctx context.Context, k *call) error {

@@ -18,8 +18,8 @@ func doctorVerb() verb {
 	return verb{
 		name:  "doctor",
 		usage: "say what was reached, how it does, and what to fix",
-		more: `Asks each server for its version and mode, shows the session timeout that was
-granted and the limits, writes and removes a node of its own to see that it may, and
+		more: `Asks each server for its version and mode, shows the granted session timeout and the
+limits, tries whether it may write by creating and removing a node of its own, and
 compares the clocks where the service has one. What should be fixed comes last.`,
 		example: []string{"zkq -c zk://h1,h2,h3 doctor", "zkq -o json doctor | jq '.fix'"},
 		run:     doctor,
@@ -92,11 +92,11 @@ func doctor(ctx context.Context, k *call) error {
 		}
 		x.session(s)
 		if k.settings.target.scheme != "zk" && k.settings.target.scheme != "zks" && x.Session != x.Asked { // ZooKeeper's driver warns
-			advise("the session timeout is %v, not %v as asked for: what a dead process held stays held that long",
+			advise("the service granted a session timeout of %v, not the %v asked for: a dead process keeps its entries that long",
 				s.Timeout(), k.settings.sessionTimeout)
 		}
 		if x.ValueBytes < zkq.MaxValue {
-			advise("values of more than %d bytes do not fit, elsewhere %d do", x.ValueBytes, zkq.MaxValue)
+			advise("this service takes values of up to %d bytes, others take %d: raise the server's limit if you need larger ones", x.ValueBytes, zkq.MaxValue)
 		}
 		sick := x.write(ctx, s, advise)
 		mu.Lock()
@@ -128,7 +128,7 @@ func (x *examination) servers(ctx context.Context, c coord.Coordinator, advise f
 		x.Servers = append(x.Servers, r)
 	}
 	if len(service.Servers) == 1 && service.Name == "ZooKeeper" && (x.Servers[0].Mode == "leader" || x.Servers[0].Mode == "follower") {
-		advise("the URL names one server of several: name the others too, or nobody gets there while that one is gone")
+		advise("the URL names one server of a cluster: name the others too, or zkq is cut off when that one fails")
 	}
 	return nil
 }
@@ -150,7 +150,7 @@ func (x *examination) write(ctx context.Context, s coord.Session, advise func(st
 	rs, err := s.Commit(ctx, coord.CreateEphemeral(path, nil))
 	took := time.Since(began)
 	if errors.Is(err, coord.ErrForbidden) {
-		advise("the credentials may not write below %s, and without that nothing can be put or taken", x.Coordinator)
+		advise("the credentials may not write below %s: grant that right, or nothing can be put or taken", x.Coordinator)
 	}
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
@@ -167,7 +167,7 @@ func (x *examination) write(ctx context.Context, s coord.Session, advise func(st
 		seconds := skew.Seconds()
 		x.Skew = &seconds
 		if skew.Abs() > worstSkew+took/2 {
-			advise("this machine's clock and the service's are %v apart: set both by NTP, or times that entries carry are wrong by that much", skew.Abs().Round(time.Millisecond))
+			advise("this machine's clock and the service's differ by %v: set both by NTP, or delays and times to live are wrong by as much", skew.Abs().Round(time.Millisecond))
 		}
 	}
 	if _, err := s.Commit(ctx, coord.Delete(path, rs[0].Fence)); err != nil {

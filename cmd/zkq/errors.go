@@ -70,7 +70,7 @@ func classify(err error) *failure {
 	case is(coord.ErrUnknown):
 		f.code, f.hint = exitUnknown, "no answer came: the change may have been made, or may still be; look with zkq ls before you repeat it"
 	case is(zkq.ErrFull):
-		f.code, f.hint = exitFull, "put --wait waits for room"
+		f.code, f.hint = exitFull, "put --wait D waits for room"
 	case is(zkq.ErrExists):
 		f.code = exitExists
 	case is(zkq.ErrLockLost):
@@ -78,9 +78,9 @@ func classify(err error) *failure {
 	case is(zkq.ErrEmpty, zkq.ErrNoEntry, zkq.ErrNotHeld):
 		f.code = exitNothing
 	case is(zkq.ErrHeld):
-		f.hint = "somebody works on it; --force removes it all the same"
+		f.hint = "a worker is busy with it; --force removes it anyway"
 	case is(zkq.ErrLayout):
-		f.code, f.hint = exitUsage, "choose the other one with --layout, or another name"
+		f.code, f.hint = exitUsage, "name the queue's own layout with --layout, or choose another queue"
 	case is(zkq.ErrTooLarge, zkq.ErrInvalidName, zkq.ErrInvalidPriority, zkq.ErrInvalid):
 		f.code = exitUsage
 	case is(coord.ErrTLS):
@@ -92,7 +92,7 @@ func classify(err error) *failure {
 	case is(coord.ErrSessionLost, context.DeadlineExceeded):
 		f.code = exitUnreachable
 	case is(zkq.ErrTokenExpired):
-		f.hint = "what became of a put is kept for a day, and until the same process puts again: look with zkq ls"
+		f.hint = "an outcome is kept for a day, and only until the same process puts again; look with zkq ls"
 	case is(coord.ErrForbidden):
 		f.hint = "the credentials do not allow it: see ZKQ_USER and ZKQ_PASSWORD_FILE"
 	case is(syscall.EPIPE):

@@ -27,7 +27,7 @@ func (p *printed) Write(b []byte) (int, error) {
 // value is what the entry holds, and why there can be none.
 func (p *printed) value() ([]byte, error) {
 	if p.n > zkq.MaxValue {
-		return nil, fmt.Errorf("printed %d bytes, and an entry holds %d: %w", p.n, zkq.MaxValue, zkq.ErrTooLarge)
+		return nil, fmt.Errorf("CMD printed %d bytes, and an entry holds at most %d: %w", p.n, zkq.MaxValue, zkq.ErrTooLarge)
 	}
 	return p.buf.Bytes(), nil
 }

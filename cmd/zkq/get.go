@@ -107,7 +107,7 @@ func handed(err error, got int) error {
 	if got == 0 {
 		return err
 	}
-	return halfway(err, fmt.Sprintf("%d entries were printed and removed before", got))
+	return halfway(err, counted(got, "entry was", "entries were")+" printed and removed before")
 }
 
 // ranOut says that a wait ended by its own deadline.
@@ -148,7 +148,7 @@ func (k *call) handOver(ctx context.Context, held []*zkq.Held) error {
 			if i < written {
 				errs[i] = h.Consume(long)
 			} else if err := h.Release(long); err != nil {
-				k.log.Warn("not given back, and back when the session ends: " + printable(h.Name+": "+err.Error()))
+				k.log.Warn("could not give the entry back; it is ready again when this session ends: " + printable(h.Name+": "+err.Error()))
 			}
 		})
 	}

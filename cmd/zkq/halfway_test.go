@@ -68,7 +68,7 @@ func TestUnreachableHalfwayIsNotNothingChanged(t *testing.T) {
 			c.after.Store(after)
 			return c, nil
 		}
-		if code := p.run(context.Background()); code != exitFailed || !strings.Contains(stderr.String(), "before") && !strings.Contains(stderr.String(), "1 entries were removed") {
+		if code := p.run(context.Background()); code != exitFailed || !strings.Contains(stderr.String(), "before") && !strings.Contains(stderr.String(), "1 entry was removed") {
 			t.Errorf("zkq %s: exit %d, stdout %q, stderr %q", quoteLine(line), code, stdout.String(), stderr.String())
 		}
 	}

@@ -144,14 +144,14 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"consume", "--backoff", "-1s", "q"}, `"-1s"`},
 		{[]string{"consume", "--backoff", "2562047h", "q"}, "at most 876000h"},
 		{[]string{"consume", "--forward", "a//b", "q"}, "empty segment"},
-		{[]string{"consume", "--forward", "/q", "q", "--", "cat"}, "is the queue that the entries come from"},
-		{[]string{"consume", "--forward", "r", "--ungroup", "q", "--", "cat"}, "nothing is printed"},
+		{[]string{"consume", "--forward", "/q", "q", "--", "cat"}, "names the queue that is consumed"},
+		{[]string{"consume", "--forward", "r", "--ungroup", "q", "--", "cat"}, "prints nothing"},
 		{[]string{"consume", "--read-ahead", "0", "q"}, `"0"`},
 		{[]string{"consume", "--max-deliveries", "0", "q"}, `"0"`},
 		{[]string{"consume", "--read-ahead", "1001", "q"}, "1 to 1000"},
 		{[]string{"consume", "--timeout", "0", "q", "--", "cat"}, "more than 0"},
-		{[]string{"consume", "--timeout", "1s", "q"}, "is for CMD"},
-		{[]string{"consume", "--memory-limit", "1GB", "q"}, "is for CMD"},
+		{[]string{"consume", "--timeout", "1s", "q"}, "needs a CMD"},
+		{[]string{"consume", "--memory-limit", "1GB", "q"}, "needs a CMD"},
 		{[]string{"consume", "--memory-limit", "0", "q", "--", "cat"}, `"0"`},
 		{[]string{"consume", "--memory-limit", "1g", "q", "--", "cat"}, `"1g"`},
 		{[]string{"consume", "--memory-limit", "01MB", "q", "--", "cat"}, `"01MB"`},
@@ -221,7 +221,7 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"peek", "q", ""}, "empty"},
 		{[]string{"rm", "q", "1763683200000-bob"}, "entry-PPP"},
 		{[]string{"requeue", "q"}, "--all"},
-		{[]string{"requeue", "--all", "q", "entry-100-0000000001"}, "exclude"},
+		{[]string{"requeue", "--all", "q", "entry-100-0000000001"}, "not both"},
 		{[]string{"requeue", "q", "bob"}, "entry-PPP"},
 		{[]string{"requeue", "q", "17-entry-100-0000000001"}, "entry-PPP"},
 
@@ -595,7 +595,7 @@ func TestPutReadsItsInput(t *testing.T) {
 func TestTooLongLineTellsHowFarThePutCame(t *testing.T) {
 	s := newShell(t)
 	got := s.run("a\n"+strings.Repeat("x", zkq.MaxValue+1)+"\nb\n", "put", "-l", "q")
-	if got.code != exitFailed || strings.Count(got.stdout, "\n") != 1 || strings.Contains(got.stderr, "usage:") || !strings.Contains(got.stderr, "entry 2") || !strings.Contains(got.stderr, "the limit is 1044480") || !strings.Contains(got.stderr, "first 1 entries were put") {
+	if got.code != exitFailed || strings.Count(got.stdout, "\n") != 1 || strings.Contains(got.stderr, "usage:") || !strings.Contains(got.stderr, "entry 2") || !strings.Contains(got.stderr, "the limit is 1044480") || !strings.Contains(got.stderr, "first entry was put") {
 		t.Fatalf("exit %d, stderr %q", got.code, got.stderr)
 	}
 	s.expect(exitDone, "a\n", "", "get", "-n", "9", "q")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"strconv"
 
@@ -48,7 +47,7 @@ func purge(ctx context.Context, k *call) error {
 		return err
 	}
 	if k.flags.IsSet("keep-newest") && (st != zkq.StateDead || k.settings.layout == layoutPlain) {
-		return usageError("", "--keep-newest is of --state dead")
+		return usageError("", "--keep-newest needs --state dead")
 	}
 	return k.withQueue(ctx, func(q queue) error {
 		var n int
@@ -64,7 +63,7 @@ func purge(ctx context.Context, k *call) error {
 			}
 		}
 		if err != nil && n > 0 {
-			err = halfway(err, fmt.Sprintf("%d entries were removed", n))
+			err = halfway(err, counted(n, "entry was", "entries were")+" removed")
 		}
 		return k.about(err)
 	})

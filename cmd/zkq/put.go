@@ -36,10 +36,10 @@ last may lack it, and an empty one is an empty entry.`,
 			boolFlag("null", "0", "the same, but NUL ends an entry"),
 			&cli.StringSliceFlag{Name: "file", Usage: "`PATH` put what is in a file as one entry; may be repeated"},
 			boolFlag("atomic", "", "put all entries in one transaction, or none"),
-			stringFlag("delay", "", "D", "hand it out not before D is over: 90s, 1h30m"),
-			stringFlag("ttl", "", "D", "and not after D, counted from now"),
-			stringFlag("unique", "", "KEY", "only if no entry of KEY is there; otherwise exit 9, naming it. For one entry"),
-			stringFlag("wait", "w", "D", "while the queue is full, or forever (default 0: exit 7)"),
+			stringFlag("delay", "", "D", "ready only after this time: 90s, 1h30m"),
+			stringFlag("ttl", "", "D", "never handed out after this time, counted from now"),
+			stringFlag("unique", "", "KEY", "only if the queue has no entry of this KEY; otherwise exit 9, naming it. For one entry"),
+			stringFlag("wait", "w", "D", "wait that long, or forever, while the queue is full (default 0: exit 7)"),
 		},
 		min: 1, max: -1, queue: true,
 		run: put,
@@ -98,7 +98,7 @@ func (k *call) putOptions(priority int) (o putOptions, err error) {
 		key := k.flags.String("unique")
 		switch {
 		case len(k.words) > 2 || len(k.flags.StringSlice("file")) > 1 || k.flags.Bool("lines") || k.flags.Bool("null"):
-			return o, usageError("", "--unique is for one entry")
+			return o, usageError("", "--unique takes one entry: one VALUE, one --file, or all of standard input")
 		case len(key) > zkq.MaxKey:
 			return o, usageError("", "--unique: %d bytes, the limit is %d", len(key), zkq.MaxKey)
 		}
@@ -335,6 +335,9 @@ func (w *putter) fits(values [][]byte) int {
 func (w *putter) so(err error) error {
 	if w.put == 0 {
 		return err
+	}
+	if w.put == 1 {
+		return halfway(err, "the first entry was put")
 	}
 	return halfway(err, fmt.Sprintf("the first %d entries were put", w.put))
 }

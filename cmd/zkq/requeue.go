@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -40,7 +39,7 @@ func requeue(ctx context.Context, k *call) error {
 	names, all := k.words[1:], k.flags.Bool("all")
 	switch {
 	case all && len(names) > 0:
-		return usageError("", "--all and NAME exclude each other")
+		return usageError("", "give --all or NAMEs, not both")
 	case !all && len(names) == 0:
 		return usageError("zkq requeue --all requeues all", "NAME or --all is missing")
 	}
@@ -102,7 +101,7 @@ func (k *call) eachName(ctx context.Context, names []string, do func(context.Con
 		f := k.about(err).(*failure)
 		if f.code != exitNothing && !errors.Is(err, zkq.ErrHeld) {
 			if done > 0 {
-				return halfway(f, fmt.Sprintf("the change was made to %d entries before", done))
+				return halfway(f, counted(done, "entry was", "entries were")+" changed before")
 			}
 			return f
 		}

@@ -22,7 +22,7 @@ another process has it, serve waits and takes over when that one leaves.`,
 
 func serve(ctx context.Context, k *call) error {
 	if k.settings.target.scheme != "local" {
-		return usageError("", "serve keeps the embedded store up, and %s is a server's address", k.settings.target)
+		return usageError("", "serve runs the embedded store, and %s is a server: name local: or local:DIR", k.settings.target)
 	}
 	where := printable(k.settings.target.String())
 	say := func(text string) {

@@ -145,7 +145,7 @@ func TestPutWithoutAnAnswerExitsWith8(t *testing.T) {
 		if code != exitUnknown || stdout != "" {
 			t.Errorf("exit %d, printed %q; %s", code, stdout, &p.stderr)
 		}
-		for _, says := range []string{"zkq: put unanswered at " + by, "outcome unknown", "the first 1 entries were put", "zkq: hint: no answer came: zkq resolve "} {
+		for _, says := range []string{"zkq: put unanswered at " + by, "outcome unknown", "the first entry was put", "zkq: hint: no answer came: zkq resolve "} {
 			if !strings.Contains(p.stderr.String(), says) {
 				t.Errorf("stderr does not say %q: %s", says, &p.stderr)
 			}

@@ -35,14 +35,14 @@ type settings struct {
 
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
-		stringFlag("coordinator", "c", "URL", "where the queues live: local:DIR, etcd://HOST:PORT,…/PREFIX, zk://HOST:PORT,…/CHROOT, etcds:// and zks:// with TLS (default: local: in your data directory)"),
-		stringFlag("layout", "", "LAYOUT", "locking (kazoo's LockingQueue) or plain (kazoo's Queue); default: that of the queue where a command only looks or gets, else locking"),
+		stringFlag("coordinator", "c", "URL", "local:DIR, etcd://HOST:PORT,…/PREFIX or zk://HOST:PORT,…/CHROOT; etcds:// and zks:// with TLS (default: a store in your data directory)"),
+		stringFlag("layout", "", "LAYOUT", "locking or plain, kazoo's two queues (default: that of the queue, and locking for a new one)"),
 		stringFlag("output", "o", "FORMAT", "text (default) or json, one object per line"),
 		stringFlag("log-level", "", "LEVEL", "trace, debug, info, warn (default), error or off"),
 		boolFlag("log-json", "", "log in JSON"),
-		stringFlag("session-timeout", "", "D", "how long what a dead process held stays held (default 10s)"),
-		stringFlag("connect-timeout", "", "D", "how long to try to reach the coordinator (default 5s)"),
-		stringFlag("progress", "", "WHEN", "auto (default: when stderr is a terminal), always or never"),
+		stringFlag("session-timeout", "", "D", "how long a dead process keeps its entries (10s)"),
+		stringFlag("connect-timeout", "", "D", "how long to try to reach the coordinator (5s)"),
+		stringFlag("progress", "", "WHEN", "auto (default: on a terminal), always or never"),
 		boolFlag("version", "", "show the version"),
 		helpFlag(),
 	}

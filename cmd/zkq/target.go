@@ -152,7 +152,7 @@ func readCredentials(t target, env environment) (credentials, error) {
 	c.user = env["ZKQ_USER"]
 	file := env["ZKQ_PASSWORD_FILE"]
 	if (c.user == "") != (file == "") {
-		return c, usageError("", "ZKQ_USER and ZKQ_PASSWORD_FILE go together: one of them is not set")
+		return c, usageError("", "ZKQ_USER and ZKQ_PASSWORD_FILE go together: set both or neither")
 	}
 	if file != "" {
 		b, err := os.ReadFile(file)
@@ -185,7 +185,7 @@ func readCredentials(t target, env environment) (credentials, error) {
 	}
 	cert, key := env["ZKQ_CERT_FILE"], env["ZKQ_KEY_FILE"]
 	if (cert == "") != (key == "") {
-		return c, usageError("", "ZKQ_CERT_FILE and ZKQ_KEY_FILE go together: one of them is not set")
+		return c, usageError("", "ZKQ_CERT_FILE and ZKQ_KEY_FILE go together: set both or neither")
 	}
 	if cert != "" {
 		pair, err := tls.LoadX509KeyPair(cert, key)

@@ -42,7 +42,7 @@ func wait(ctx context.Context, k *call) error {
 		defer cancel()
 		st, err := q.Stat(pctx)
 		if left := st.Ready + st.Held + st.Delayed; err == nil && left > 0 {
-			err = nothing("%d entries are left, and the time is over", left)
+			err = nothing("the time is over, and %s left", counted(left, "entry is", "entries are"))
 		}
 		return k.about(err)
 	})

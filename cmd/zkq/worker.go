@@ -258,7 +258,7 @@ func (c *consumer) bury(h *zkq.Held, a *attempt) {
 	case errors.Is(err, coord.ErrUnknown):
 		a.Outcome = outcomeUnknown
 	default: // it is held still: too large for it, for instance
-		c.call.log.Warn("not given up", "entry", h.Name, "error", printable(err.Error()))
+		c.call.log.Warn("could not move the entry to the dead", "entry", h.Name, "error", printable(err.Error()))
 		c.giveBack(h, a, outcomeFailed, c.fails(h, a))
 	}
 }
@@ -290,6 +290,6 @@ func (c *consumer) giveBack(h *zkq.Held, a *attempt, outcome string, do func(con
 	if err := do(ctx); errors.Is(err, zkq.ErrLockLost) {
 		a.Outcome = outcomeLost
 	} else if err != nil {
-		c.call.log.Warn("not given back, and back when the session ends", "entry", h.Name, "error", printable(err.Error()))
+		c.call.log.Warn("could not give the entry back; it is ready again when this session ends", "entry", h.Name, "error", printable(err.Error()))
 	}
 }

@@ -17,8 +17,8 @@ func workersVerb() verb {
 		args:  "[QUEUE]",
 		usage: "list the processes that work on a queue",
 		more: `One line for each: host, pid, entries held, since when, queue. Without QUEUE those of
-all queues. Who holds entries and says nothing of himself, a kazoo worker or a get,
-stands last, without host and pid.`,
+all queues. Holders that do not register themselves (kazoo workers, zkq get) are listed
+last, without host and pid.`,
 		example: []string{"zkq workers jobs", "zkq -o json workers | jq -r 'select(.entries == 0).host'"},
 		max:     1, queue: true, locking: true,
 		run: workers,
