@@ -31,6 +31,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -281,7 +282,7 @@ func (c *Coordinator) start(ctx context.Context) error {
 // failure is the error of an attempt to connect or to begin a session; late says
 // that it was cut short.
 func (c *Coordinator) failure(ctx context.Context, late bool, err error) error {
-	if !late {
+	if !late || errors.Is(err, coord.ErrBusy) {
 		return fmt.Errorf("etcd at %s: %w", strings.Join(c.cfg.Endpoints, ", "), err)
 	}
 	why := c.link.explain()

@@ -98,6 +98,10 @@ func classify(err error) *failure {
 	case is(syscall.EPIPE):
 		f.err = errors.New("the reader of the output went away")
 	}
+	var local interface{ Hint() string } // of the embedded store
+	if f.code == exitUnreachable && errors.As(err, &local) {
+		f.hint = local.Hint()
+	}
 	return f
 }
 

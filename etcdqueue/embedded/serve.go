@@ -18,7 +18,7 @@ func Serve(ctx context.Context, cfg Config) error {
 		return err
 	}
 	k := newKeeper(dir, cfg.Warn)
-	defer k.leave()
+	defer k.leave(leaveLimit)
 	first, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	err = k.guard(first, k.awaitOwning)
