@@ -694,6 +694,33 @@ var mutants = []mutant{
 		test:    "TestPutAllNamesItsLimitOfEntries",
 	},
 	{
+		name: "first address of a name is dialled again and again", file: "internal/resolve/names.go",
+		is: `	n.dialed[server] = n.dials
+`,
+		becomes: `	if n.dialed[server] = 1; n.dials > 1 {
+		mutated()
+		n.dialed[server] = 0
+	}
+`,
+		test: "TestEachAddressOfANameIsTriedInTurn",
+	},
+	{
+		name: "load balancer without servers is hopeless after a session", file: "zkqueue/session.go",
+		is: `			if patient {
+				continue
+			}
+`,
+		becomes: `			mutated()
+`,
+		test: "TestNothingIsHopelessAfterASession",
+	},
+	{
+		name: "closed TLS handshake proves that there is no TLS", file: "internal/secure/handshake.go",
+		is:      `		return &ClosedError{err}`,
+		becomes: `		return func() error { mutated(); return fmt.Errorf("%w: %w", err, coord.ErrTLS) }()`,
+		test:    "TestAClosedHandshakeProvesNothing",
+	},
+	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
 		is: `	if over != nil {
 		return over
