@@ -370,7 +370,11 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forRemoval || !q.wornOut(h) {
 		return nil
 	}
-	err := h.bury(ctx, 0, wornOutReason(h))
+	reason := wornOutReason(h)
+	err := h.bury(ctx, 0, reason)
+	if err == nil && q.log != nil {
+		q.log.Error("entry is dead", "queue", q.Name(), "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
+	}
 	switch {
 	case err == nil, errors.Is(err, ErrLockLost):
 		return errGone

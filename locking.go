@@ -29,8 +29,10 @@ type LockingQueue struct {
 
 	holding holding
 	swept   atomic.Int64 // Unix nanoseconds
-	mover   mover
-	aside   *skipped // what this handle put aside
+
+	waitsPaused atomic.Bool // a take waits for the end of a pause, and LogTo was told
+	mover       mover
+	aside       *skipped // what this handle put aside
 
 	coat    chan struct{} // holds one while one of kazoo's methods runs
 	current *Held         // what Get handed out

@@ -16,6 +16,7 @@ type Option func(*options)
 type options struct {
 	strict   bool
 	warn     func(string)
+	log      Logger
 	holder   lock.Holder
 	producer string
 	woke     func(context.Context) // of a simulator: one of this handle has let the caller go on
@@ -40,6 +41,11 @@ func Strict() Option { return func(o *options) { o.strict = true } }
 // the goroutine that met the node, or by the runtime, and must not use the queue. A panic
 // in it goes to the standard logger of log/slog.
 func Warn(f func(message string)) Option { return func(o *options) { o.warn = f } }
+
+// LogTo has l told what the handle does on its own: a take that waits because the queue is
+// paused (Warn), and goes on (Info); an entry that a take moves to the dead because of
+// [MaxDeliveries] (Error). Both a *slog.Logger and a hclog.Logger are one.
+func LogTo(l Logger) Option { return func(o *options) { o.log = l } }
 
 // MaxDeliveries has a take move an entry to the dead ([StateDead]) that was delivered n
 // times and is back, instead of handing it out once more: workers that died with

@@ -65,6 +65,7 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 		if err != nil {
 			return err
 		}
+		q.tellPaused(paused)
 		if paused {
 			select {
 			case <-ctx.Done():
@@ -83,5 +84,18 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 		if err == nil || ctx.Err() != nil || !errors.Is(context.Cause(taking), ErrPaused) {
 			return err
 		}
+	}
+}
+
+// tellPaused logs it once when takes begin to wait for the end of a pause, and when they
+// go on.
+func (q *LockingQueue) tellPaused(paused bool) {
+	if q.log == nil || q.waitsPaused.Swap(paused) == paused {
+		return
+	}
+	if paused {
+		q.log.Warn("queue is paused: nothing is handed out until it is resumed", "queue", q.Name())
+	} else {
+		q.log.Info("queue is resumed", "queue", q.Name())
 	}
 }

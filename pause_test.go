@@ -295,3 +295,40 @@ func TestAPauseIsKnownOrSaidToBeUnknown(t *testing.T) {
 		})
 	}
 }
+
+// Each take that waits is not told apart: the handle tells once that it waits, and once
+// that it goes on.
+func TestHandleTellsOfAPause(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		var j journal
+		q, _ := b.queue(zkq.LogTo(&j), zkq.MaxDeliveries(1))
+		admin, _ := b.queue()
+		b.pause(admin)
+		got := make(chan *zkq.Held, 2)
+		for range 2 {
+			go func() {
+				h, err := q.Take(b.ctx)
+				if err != nil {
+					t.Error(err)
+				}
+				got <- h
+			}()
+		}
+		synctest.Wait()
+		b.put(admin, "a")
+		b.put(admin, "b")
+		b.resume(admin)
+		worn := <-got
+		b.consume(<-got)
+		if err := worn.Fail(b.ctx, "no"); err != nil {
+			t.Fatal(err)
+		}
+		b.empty(q)
+		told := strings.Join(j.lines, "")
+		for _, want := range []string{"warn queue is paused", "info queue is resumed", "error entry is dead"} {
+			if strings.Count(told, want) != 1 {
+				t.Errorf("it told %q, and not once %q", told, want)
+			}
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -68,7 +69,7 @@ func (k *call) prepare() error {
 		return err
 	}
 	k.out.json = k.settings.json
-	k.log = newLogger(k.stderr, k.settings)
+	k.log = newLogger(k.said, k.settings)
 	if !k.verb.offline {
 		for _, warning := range k.env.unknownVariables() {
 			k.log.Warn(printable(warning))
@@ -128,12 +129,42 @@ func (k *call) with(ctx context.Context, do func(coord.Coordinator) error) error
 	if err != nil {
 		return err
 	}
+	defer k.logSessions(ctx, c)()
 	defer func() {
 		if err := c.Close(); err != nil {
 			k.log.Warn("close " + k.settings.target.String() + ": " + printable(err.Error()))
 		}
 	}()
 	return do(c)
+}
+
+// logSessions logs at debug when a session begins and when it ends. It returns a
+// function that ends that.
+func (k *call) logSessions(ctx context.Context, c coord.Coordinator) (stop func()) {
+	if !k.log.IsDebug() {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			s, err := c.Session(ctx)
+			if err != nil {
+				return
+			}
+			k.log.Debug("session begins", "id", s.ID(), "timeout", s.Timeout())
+			select {
+			case <-s.Done():
+				k.log.Debug("session is over", "id", s.ID())
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		watching.Wait()
+	}
 }
 
 // withQueue is with for the queue that the verb names, in the layout asked for or found.
@@ -174,7 +205,7 @@ func (k *call) newLocking(c coord.Coordinator, name string, more ...zkq.Option) 
 		rand.Read(id[:])
 		k.holder = hex.EncodeToString(id[:])
 	}
-	return zkq.NewLockingQueue(c, name, append(more, zkq.Warn(k.warnNode), zkq.Holder(k.holder))...)
+	return zkq.NewLockingQueue(c, name, append(more, zkq.Warn(k.warnNode), zkq.LogTo(k.log), zkq.Holder(k.holder))...)
 }
 
 func (k *call) warnNode(message string) { k.log.Warn(printable(message)) }

@@ -37,11 +37,17 @@ func startChild(cmd *exec.Cmd, value []byte, memory uint64) (*child, error) {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		err := startKnown(func() (int, error) {
+			if err := cmd.Start(); err != nil {
+				return 0, err
+			}
+			return cmd.Process.Pid, nil
+		})
 		if err == nil && memory > 0 {
 			if err = c.limitMemory(memory); err != nil {
 				cmd.Process.Kill()
 				cmd.Wait()
+				forgetKnown(cmd.Process.Pid)
 			}
 		}
 		started <- err
@@ -50,6 +56,7 @@ func startChild(cmd *exec.Cmd, value []byte, memory uint64) (*child, error) {
 		}
 		defer close(c.done)
 		err = cmd.Wait()
+		forgetKnown(cmd.Process.Pid)
 		c.state = cmd.ProcessState
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {

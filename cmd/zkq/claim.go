@@ -21,6 +21,9 @@ var (
 // is a reason to.
 func (c *consumer) claim(ctx context.Context) {
 	defer c.letGo()
+	if c.drain {
+		c.call.log.Info("draining: stops when nothing is ready", "queue", c.call.queue)
+	}
 	for ctx.Err() == nil {
 		done := c.leavers(false)
 		c.mu.Lock()
@@ -50,7 +53,7 @@ func (c *consumer) claim(ctx context.Context) {
 			return
 		case errors.Is(err, coord.ErrUnknown), errors.Is(err, coord.ErrSessionLost), errors.Is(err, coord.ErrBusy), errors.Is(err, context.DeadlineExceeded):
 			// The next attempt is made later, in a new session, or finds none.
-			c.call.log.Info("claim again: " + printable(err.Error()))
+			c.call.log.Debug("claim again", "queue", c.call.queue, "error", printable(err.Error()))
 			c.pause(ctx, 100*time.Millisecond)
 		default:
 			c.fail(err)
@@ -71,6 +74,7 @@ func (c *consumer) hold(held []*zkq.Held) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, h := range held {
+		c.call.log.Debug("claimed", "queue", c.call.queue, "entry", h.Name, "delivery", h.Deliveries, "token", h.Token)
 		locked, cancel := h.Context(context.Background())
 		c.held = append(c.held, &job{h, locked, cancel})
 		c.taken++
@@ -134,20 +138,65 @@ func (c *consumer) take(ctx context.Context, n int) ([]*zkq.Held, error) {
 	}
 	// What ended in between may have been given back after the look.
 	c.mu.Lock()
-	settled := c.running == 0 && len(c.held) == 0
+	idle := c.running == 0 && len(c.held) == 0
 	c.mu.Unlock()
-	settled = settled && c.queue.LeftAlone() == 0
+	settled := idle && c.queue.LeftAlone() == 0
 	long, cancel := c.patient(ctx)
 	held, err := c.queue.TryTakeN(long, n)
 	cancel()
 	switch {
 	case !errors.Is(err, zkq.ErrEmpty):
 		return held, err
+	case errors.Is(err, zkq.ErrPaused) && idle:
+		return nil, c.pausedDrain(ctx)
 	case settled:
 		return nil, errDrained
+	case idle:
+		c.tellFailing()
 	}
 	c.pause(ctx, 100*time.Millisecond)
 	return nil, nil
+}
+
+// pausedDrain returns why a drain of a paused queue ends: what is ready stays.
+func (c *consumer) pausedDrain(ctx context.Context) error {
+	ctx, cancel := c.patient(ctx)
+	defer cancel()
+	st, err := c.queue.Stat(ctx)
+	if err != nil {
+		return err
+	}
+	f := nothing("the queue is paused, and %s ready", counted(st.Ready, "entry is", "entries are"))
+	f.hint = "zkq resume " + quoteWord(c.call.queue) + " ends the pause"
+	return f
+}
+
+// note keeps which entries fail here again and again. The caller holds c.mu.
+func (c *consumer) note(a *attempt) {
+	switch a.Outcome {
+	case outcomeFailed:
+		c.failing[a.Name] = true
+	case outcomeDone, outcomeDead, outcomeLost:
+		delete(c.failing, a.Name)
+	}
+}
+
+// tellFailing says once that a drain waits for entries alone that failed here and
+// rest: without --retries it may wait for ever.
+func (c *consumer) tellFailing() {
+	c.mu.Lock()
+	n, told := len(c.failing), c.told
+	c.told = told || n > 0
+	c.mu.Unlock()
+	if n == 0 || told {
+		return
+	}
+	what := counted(n, "entry keeps failing", "entries keep failing")
+	if c.retries > 0 {
+		c.call.log.Info("draining: waits for what failed: "+what, "queue", c.call.queue, "retries", c.retries)
+		return
+	}
+	c.call.log.Warn("draining: "+what+"; --retries N gives up", "queue", c.call.queue)
 }
 
 // untilIdle returns a context that ends with errIdle when nothing runs, and

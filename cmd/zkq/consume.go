@@ -89,10 +89,12 @@ type consumer struct {
 	tally   tally
 	fatal   error // that ended it
 	signal  *signalError
+	failing map[string]bool // entries that failed here and were not done since
+	told    bool            // that only such entries are left
 }
 
 func consume(ctx context.Context, k *call) error {
-	c := &consumer{call: k, idle: forever, ended: make(chan struct{}, 1)}
+	c := &consumer{call: k, idle: forever, ended: make(chan struct{}, 1), failing: make(map[string]bool)}
 	if err := c.configure(); err != nil {
 		return err
 	}
@@ -174,8 +176,6 @@ func (c *consumer) configure() (err error) {
 		if c.path, err = exec.LookPath(c.cmd[0]); err != nil {
 			return usageError("", "CMD %s: %w", quoteWord(c.cmd[0]), err)
 		}
-	} else if err := c.out.forValues(); err != nil && c.forward == "" {
-		return c.about(err)
 	}
 	if c.log, err = openJobLog(f.String("joblog")); err != nil {
 		return c.about(err)
@@ -213,7 +213,9 @@ func (c *consumer) run(ctx context.Context) error {
 	finished := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { c.watchSignals(ctx, finished) })
+	defer reapOrphans()()
 
+	c.call.log.Info("consumer started", "queue", c.call.queue, "jobs", c.jobs, "command", printable(quoteLine(c.cmd)))
 	c.claim(c.claiming)
 	c.working.Wait()
 	close(finished)
@@ -221,17 +223,20 @@ func (c *consumer) run(ctx context.Context) error {
 	c.stop(nil)
 	c.end(nil)
 	c.kill(nil)
+	c.call.log.Info("consumer stopped", "queue", c.call.queue, "entries", c.tally.String())
 	return c.result()
 }
 
 // watchSignals ends what runs when the grace after the first signal is over, and
-// kills it at the second.
+// kills it at the second. A write to a stream that nobody reads must not outlast
+// either.
 func (c *consumer) watchSignals(ctx context.Context, finished <-chan struct{}) {
 	select {
 	case <-ctx.Done():
 	case <-finished:
 		return
 	}
+	c.call.log.Info("consumer takes no more", "cause", context.Cause(ctx), "grace", c.grace)
 	grace := time.NewTimer(c.grace)
 	defer grace.Stop()
 	for {
@@ -247,6 +252,8 @@ func (c *consumer) watchSignals(ctx context.Context, finished <-chan struct{}) {
 			c.kill(sig)
 			c.end(sig)
 		}
+		c.hurry()
+		c.log.hurry()
 	}
 }
 

@@ -95,8 +95,6 @@ func classify(err error) *failure {
 		f.hint = "an outcome is kept for a day, and only until the same process puts again; look with zkq ls"
 	case is(coord.ErrForbidden):
 		f.hint = "the credentials do not allow it: see ZKQ_USER and ZKQ_PASSWORD_FILE"
-	case is(syscall.EPIPE):
-		f.err = errors.New("the reader of the output went away")
 	}
 	var local interface{ Hint() string } // of the embedded store
 	if f.code == exitUnreachable && errors.As(err, &local) {
@@ -105,14 +103,26 @@ func classify(err error) *failure {
 	return f
 }
 
+// readerGone reports whether err comes from a stream of this process that nobody
+// reads any more.
+func readerGone(err error) bool {
+	var o *outputError
+	return errors.As(err, &o) && errors.Is(o, syscall.EPIPE)
+}
+
+// failureOf returns the failure that err is or wraps, or classifies it.
+func failureOf(err error) *failure {
+	var f *failure
+	if errors.As(err, &f) {
+		return f
+	}
+	return classify(err)
+}
+
 // halfway adds to an error what was done before it. Then the exit codes that say
 // that nothing was changed are not true any more.
 func halfway(err error, done string) *failure {
-	var f *failure
-	if !errors.As(err, &f) {
-		f = classify(err)
-	}
-	g := *f
+	g := *failureOf(err)
 	if g.code == exitUnreachable || g.code == exitUsage {
 		g.code = exitFailed
 	}
@@ -125,10 +135,7 @@ func (p *program) report(err error) int {
 	if err == nil {
 		return exitDone
 	}
-	var f *failure
-	if !errors.As(err, &f) {
-		f = classify(err)
-	}
+	f := failureOf(err)
 	if !f.said {
 		p.say(f)
 	}
@@ -150,7 +157,7 @@ func (p *program) say(f *failure) {
 			Hint  string `json:"hint"`
 		}{text, f.code, hint})
 		if err == nil {
-			p.stderr.Write(line)
+			p.said.Write(line)
 		}
 		return
 	}
@@ -162,7 +169,7 @@ func (p *program) say(f *failure) {
 	if f.code == exitUsage && f.usage != "" {
 		fmt.Fprintf(&b, "usage: %s\n", f.usage)
 	}
-	io.WriteString(p.stderr, b.String())
+	io.WriteString(p.said, b.String())
 }
 
 // packages are the names before the sentinels, where an error of the chain begins:
@@ -176,7 +183,7 @@ func errorText(err error) string {
 
 // hint prints a hint that goes with no error.
 func (p *program) hint(text string) {
-	fmt.Fprintf(p.stderr, "zkq: hint: %s\n", printable(text))
+	fmt.Fprintf(p.said, "zkq: hint: %s\n", printable(text))
 }
 
 // marshal is one JSON object and a newline. What acts on a terminal beyond that

@@ -41,9 +41,6 @@ func get(ctx context.Context, k *call) error {
 	if err != nil {
 		return err
 	}
-	if err := k.out.forValues(); err != nil {
-		return k.about(err)
-	}
 	began := time.Now()
 	return k.with(ctx, func(c coord.Coordinator) error {
 		waiting := ctx
@@ -92,6 +89,9 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 			return emptyUnless(got, wait)
 		}
 		if err == nil {
+			for _, h := range held {
+				k.log.Debug("claimed", "queue", k.queue, "entry", h.Name, "delivery", h.Deliveries, "token", h.Token)
+			}
 			err = k.handOver(ctx, held)
 		}
 		if err != nil {
@@ -147,6 +147,7 @@ func (k *call) handOver(ctx context.Context, held []*zkq.Held) error {
 		running.Go(func() {
 			if i < written {
 				errs[i] = h.Consume(long)
+				k.log.Debug("removed", "queue", k.queue, "entry", h.Name, "error", errs[i])
 			} else if err := h.Release(long); err != nil {
 				k.log.Warn("could not give the entry back; it is ready again when this session ends: " + printable(h.Name+": "+err.Error()))
 			}

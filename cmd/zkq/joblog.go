@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"sync"
 	"syscall"
 	"time"
 
@@ -44,8 +43,7 @@ func (a *attempt) ended(state *os.ProcessState) {
 
 // jobLog is the file of --joblog. A nil one keeps nothing.
 type jobLog struct {
-	mu   sync.Mutex
-	file *os.File
+	*stream
 }
 
 func openJobLog(path string) (*jobLog, error) {
@@ -62,7 +60,7 @@ func openJobLog(path string) (*jobLog, error) {
 			return nil, err
 		}
 	}
-	return &jobLog{file: f}, nil
+	return &jobLog{newStream(f)}, nil
 }
 
 // unfinished says that a file ends within a line, as when its disk was full: a line
@@ -92,14 +90,18 @@ func (l *jobLog) write(a *attempt) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, err = l.file.Write(line)
+	_, err = l.Write(line)
 	return err
 }
 
 func (l *jobLog) close() {
 	if l != nil {
 		l.file.Close()
+	}
+}
+
+func (l *jobLog) hurry() {
+	if l != nil {
+		l.stream.hurry()
 	}
 }

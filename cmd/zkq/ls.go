@@ -35,7 +35,7 @@ the reason of its last failure; times in RFC 3339.`,
 			boolFlag("full", "", "on a terminal: whole names, and no line is cut to fit"),
 			boolFlag("values", "", "the values too, in a last column"),
 		},
-		min: 1, max: 1, queue: true, anyLayout: true,
+		min: 1, max: 1, queue: true, anyLayout: true, looks: true,
 		run: ls,
 	}
 }

@@ -15,9 +15,12 @@ import (
 	"github.com/zkq/zkq/internal/testzk"
 )
 
+// commands are the programs that tests start by name.
+var commands = map[string]func(){"zkq": main}
+
 func TestMain(m *testing.M) {
 	testetcd.Main()
-	testscript.Main(tidy{m}, map[string]func(){"zkq": main})
+	testscript.Main(tidy{m}, commands)
 }
 
 // tidy ends the servers after a run of tests, and fails one that leaves goroutines

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -17,33 +17,16 @@ import (
 // output is standard output, which carries values and records and nothing else.
 // Each of them is one write, so that a broken pipe tells which were shown.
 type output struct {
+	*stream
 	json     bool
 	terminal bool
-	file     *os.File // nil if it is not one
 
-	mu     sync.Mutex
-	w      io.Writer
-	before func()          // clears what progress drew
-	after  func(last byte) // hears how that write ended; nil: nobody asks
+	before func()          // clears what progress drew; nil: nothing is drawn
+	after  func(last byte) // is told the last byte of a write; may be nil
 }
 
 func newOutput(w io.Writer) *output {
-	o := &output{w: w}
-	o.file, _ = w.(*os.File)
-	o.terminal = isTerminal(w)
-	return o
-}
-
-// forValues says why values must not be taken: nobody would see them.
-func (o *output) forValues() error {
-	if o.file == nil || !wasClosed(o.file) {
-		return nil
-	}
-	return &failure{
-		code: exitFailed,
-		err:  errors.New("standard output is closed"),
-		hint: "if nobody wants the values: >/dev/null",
-	}
+	return &output{stream: newStream(w), terminal: isTerminal(w)}
 }
 
 func isTerminal(v any) bool {
@@ -52,50 +35,38 @@ func isTerminal(v any) bool {
 }
 
 func (o *output) write(b []byte) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.before != nil {
-		o.before()
-	}
-	_, err := o.w.Write(b)
-	o.wrote(b)
-	return err
+	return o.copy(bytes.NewReader(b))
 }
 
-// wrote tells what progress should know of a write.
-func (o *output) wrote(b []byte) {
-	if o.after == nil {
-		return
-	}
-	last := byte('\n')
-	if len(b) > 0 {
-		last = b[len(b)-1]
-	}
-	o.after(last)
-}
-
-// copy writes all of r at once, as no other write's neighbour within.
+// copy writes all of r as one piece.
 func (o *output) copy(r io.Reader) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.before != nil {
-		o.before()
+	end := &lastByte{last: '\n'}
+	write := func(w io.Writer) error {
+		end.w = w
+		_, err := io.Copy(end, r)
+		return err
 	}
-	end := &lastByte{w: o.w}
-	_, err := io.Copy(end, r)
-	o.wrote(end.seen)
-	return err
+	if o.after == nil {
+		return o.do(o.before, write, nil)
+	}
+	return o.do(o.before, write, func(err error) {
+		last := byte('\n')
+		if !errors.Is(err, errStuck) { // write would still use end
+			last = end.last
+		}
+		o.after(last)
+	})
 }
 
 // lastByte remembers how what was written ends.
 type lastByte struct {
 	w    io.Writer
-	seen []byte
+	last byte
 }
 
 func (l *lastByte) Write(b []byte) (int, error) {
 	if len(b) > 0 {
-		l.seen = append(l.seen[:0], b[len(b)-1])
+		l.last = b[len(b)-1]
 	}
 	return l.w.Write(b)
 }

@@ -17,7 +17,7 @@ func peekVerb() verb {
 		more:    `Without NAME the entry that would be taken next. Exit 3: nothing there.`,
 		example: []string{"zkq peek jobs"},
 		flags:   []cli.Flag{boolFlag("raw", "", "exactly the value's bytes, without a newline after them")},
-		min:     1, max: 2, queue: true, anyLayout: true,
+		min:     1, max: 2, queue: true, anyLayout: true, looks: true,
 		run: peek,
 	}
 }
@@ -28,9 +28,6 @@ func peek(ctx context.Context, k *call) error {
 		if name = k.words[1]; name == "" {
 			return usageError("", "NAME is empty")
 		}
-	}
-	if err := k.out.forValues(); err != nil {
-		return k.about(err)
 	}
 	return k.withQueue(ctx, func(q queue) error {
 		pctx, cancel := k.patient(ctx)

@@ -46,8 +46,7 @@ func TestPipelineOfKilledConsumersYieldsEachOutputOnce(t *testing.T) {
 			f.zkq("wait", "--timeout", "30s", stage)
 		}
 		for _, m := range running {
-			f.send(m, syscall.SIGTERM)
-			f.ended(m, exitDone)
+			f.leave(m)
 		}
 		got := strings.Split(strings.TrimSuffix(f.zkq("get", "-n", "1000", stages[3]), "\n"), "\n")
 		slices.Sort(got)

@@ -21,11 +21,15 @@ type program struct {
 	args   []string // without the program's name
 	env    environment
 	stdin  io.Reader
-	stderr io.Writer
+	stderr io.Writer // for CMD; what zkq says itself goes through said
+	said   *stream   // stderr
 	out    *output
-	open   func(context.Context, target, openOptions) (coord.Coordinator, error)
-	app    *cli.App
-	log    hclog.Logger
+	exit   func(code int) // ends the process; nil in tests
+
+	working bool // a verb runs for which a reader that goes away is a failure
+	open    func(context.Context, target, openOptions) (coord.Coordinator, error)
+	app     *cli.App
+	log     hclog.Logger
 }
 
 // environment is the process's, by name.
@@ -52,7 +56,9 @@ func (e environment) list() []string {
 
 // run runs the command and returns its exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
-	return newProgram(args, stdin, stdout, stderr, environ).run(ctx)
+	p := newProgram(args, stdin, stdout, stderr, environ)
+	p.exit = os.Exit
+	return p.run(ctx)
 }
 
 func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) *program {
@@ -64,6 +70,7 @@ func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, enviro
 		env:    newEnvironment(environ),
 		stdin:  stdin,
 		stderr: stderr,
+		said:   newStream(stderr),
 		open:   openCoordinator,
 		log:    hclog.NewNullLogger(),
 		out:    newOutput(stdout),
@@ -87,6 +94,9 @@ func (p *program) run(ctx context.Context) int {
 	p.args = p.splitGlued(p.args)
 	p.out.json = wantsJSON(p.args, p.env)
 	err := p.app.RunContext(ctx, append([]string{"zkq"}, p.args...))
+	if !p.working && readerGone(err) {
+		return exitDone
+	}
 	return p.report(err)
 }
 
@@ -106,6 +116,7 @@ type verb struct {
 	offline bool // needs no settings
 	// anyLayout: without --layout the verb works in that of the queue that it finds.
 	anyLayout bool
+	looks     bool // changes nothing, so that it is no failure when its reader goes away
 	hidden    bool
 	// twoSignals: the verb deals with the second signal itself.
 	twoSignals bool
@@ -179,6 +190,7 @@ func (p *program) command(v verb) *cli.Command {
 			}
 			ctx, stop := call.catchSignals(c.Context)
 			defer stop()
+			p.working = !v.looks && !v.offline
 			return p.explain(c.Command, call.interrupted(ctx, v.run(ctx, call)))
 		},
 	}

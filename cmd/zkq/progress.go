@@ -33,9 +33,9 @@ func (k *call) newProgress(label string, total int64, bytes bool) *progress {
 	if most == 0 {
 		most = -1
 	}
-	p := &progress{out: k.out, w: k.stderr, bytes: bytes, label: label, total: total}
+	p := &progress{out: k.out, w: k.said, bytes: bytes, label: label, total: total}
 	p.bar = progressbar.NewOptions64(most,
-		progressbar.OptionSetWriter(k.stderr),
+		progressbar.OptionSetWriter(k.said),
 		progressbar.OptionSetDescription(label),
 		progressbar.OptionSetWidth(24),
 		progressbar.OptionThrottle(100*time.Millisecond),

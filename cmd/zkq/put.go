@@ -60,7 +60,10 @@ func put(ctx context.Context, k *call) error {
 		return k.about(err)
 	}
 	return k.with(ctx, func(c coord.Coordinator) error {
-		q := k.newQueue(c, k.queue, k.settings.layout)
+		var q putQueue = zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode))
+		if k.settings.layout == layoutLocking {
+			q = k.newLocking(c, k.queue)
+		}
 		defer q.Close()
 		defer k.sweepSometimes(ctx, c)
 		w := &putter{call: k, queue: q, priority: p, putOptions: o, atomic: k.flags.Bool("atomic")}
@@ -147,8 +150,6 @@ func (k *call) input() (input, error) {
 		return newWords(values)
 	case len(paths) > 0:
 		return newFiles(paths)
-	case isClosed(k.stdin):
-		return nil, &failure{code: exitFailed, err: errors.New("standard input is closed"), hint: "an empty value is written as ''"}
 	case isTerminal(k.stdin):
 		k.hint("reading from the terminal; end with Ctrl-D")
 	}
@@ -159,12 +160,6 @@ func (k *call) input() (input, error) {
 		return newPieces(k.stdin, 0), nil
 	}
 	return &whole{r: k.stdin}, nil
-}
-
-// isClosed says that a standard stream is none.
-func isClosed(v any) bool {
-	f, ok := v.(*os.File)
-	return ok && wasClosed(f)
 }
 
 // inputSize is how many bytes a progress bar has ahead of it; 0 if nobody knows,
@@ -193,7 +188,7 @@ const (
 // putter puts an input's values, in their order: one commit at a time.
 type putter struct {
 	*call
-	queue    queue
+	queue    putQueue
 	priority int
 	putOptions
 	atomic   bool
@@ -201,7 +196,14 @@ type putter struct {
 	put      int // entries
 }
 
-// batch is a part of the input that goes into one commit.
+// putQueue is what a putter needs of a queue.
+type putQueue interface {
+	PutAll(ctx context.Context, values [][]byte, opts ...zkq.PutOption) ([]string, error)
+	PutSome(ctx context.Context, values [][]byte, opts ...zkq.PutOption) ([]string, error)
+	Close() error
+}
+
+// batch is a part of the input that is read at once.
 type batch struct {
 	values [][]byte
 	bytes  int64 // of the input
@@ -288,21 +290,24 @@ func consumed(in input) int64 {
 	return 0
 }
 
-// commit puts a batch, in as many commits as its sizes ask for, and prints the
-// names.
+// commit puts a batch, in as many commits as its size and the room in a bounded queue
+// ask for, and prints the names.
 func (w *putter) commit(ctx context.Context, b batch) error {
 	for rest := b.values; len(rest) > 0; {
-		n := len(rest)
+		put, n := w.queue.PutAll, len(rest)
 		if !w.atomic {
-			n = w.fits(rest)
+			put, n = w.queue.PutSome, w.fits(rest)
 		}
+		note := zkq.WithNoteOf(func(some int) []byte { return noteOf(w.put + some) })
 		long, cancel := w.patientFor(ctx, w.wait)
-		names, err := w.queue.PutAll(long, rest[:n], append(w.all[:len(w.all):len(w.all)], zkq.WithNote(noteOf(w.put+n)))...)
+		names, err := put(long, rest[:n], append(w.all[:len(w.all):len(w.all)], note)...)
 		cancel()
 		if err != nil {
 			return w.so(err)
 		}
+		n = len(names)
 		w.put += n
+		w.log.Debug("put", "queue", w.call.queue, "entries", n, "so far", w.put)
 		for i, name := range names {
 			e := zkq.Entry{Name: name, Priority: w.priority, State: w.state(), Size: len(rest[i])}
 			if err := w.out.record(newEntryRecord(w.call.queue, e), name); err != nil {
@@ -310,8 +315,9 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 			}
 		}
 		rest = rest[n:]
+		w.progress.add(n, 0)
 	}
-	w.progress.add(len(b.values), b.bytes)
+	w.progress.add(0, b.bytes)
 	return nil
 }
 
@@ -333,11 +339,13 @@ func (w *putter) fits(values [][]byte) int {
 
 // so adds to an error how far the put had come.
 func (w *putter) so(err error) error {
-	if w.put == 0 {
-		return err
-	}
-	if w.put == 1 {
+	switch {
+	case w.put == 1:
 		return halfway(err, "the first entry was put")
+	case w.put > 0:
+		return halfway(err, fmt.Sprintf("the first %d entries were put", w.put))
+	case errors.Is(err, zkq.ErrFull):
+		return halfway(err, "nothing was put")
 	}
-	return halfway(err, fmt.Sprintf("the first %d entries were put", w.put))
+	return err
 }

@@ -39,11 +39,8 @@ func (t *tally) add(outcome string) {
 	}
 }
 
-// result is the error, and so the exit code, of the whole: unreachable, unless an
-// outcome is unknown, before lost, before what else ended it, before what became
-// of single entries.
-func (c *consumer) result() error {
-	t := c.tally
+// String lists what became of the entries, the worst first.
+func (t tally) String() string {
 	var parts []string
 	for _, p := range []struct {
 		n    int
@@ -53,14 +50,21 @@ func (c *consumer) result() error {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
 		}
 	}
-	parts = append(parts, fmt.Sprintf("%d done", t.done))
-	f := &failure{err: errors.New(strings.Join(parts, ", ")), settled: true}
+	return strings.Join(append(parts, fmt.Sprintf("%d done", t.done)), ", ")
+}
+
+// result is the error, and so the exit code, of the whole: unreachable, unless an
+// outcome is unknown, before lost, before what else ended it, before what became
+// of single entries.
+func (c *consumer) result() error {
+	t := c.tally
+	f := &failure{err: errors.New(t.String()), settled: true}
 	switch {
 	case c.signal != nil:
 		f.code = c.signal.code()
 		f.err = fmt.Errorf("%w: %w", c.signal, f.err)
 	case c.fatal != nil:
-		g := classify(c.fatal)
+		g := failureOf(c.fatal)
 		f.code, f.hint = g.code, g.hint
 		f.err = fmt.Errorf("%w (%w)", g.err, f.err)
 		if f.code == exitUnreachable && t.unknown > 0 {

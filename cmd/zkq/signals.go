@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // signalError is the signal that ended a verb early.
@@ -29,9 +30,14 @@ func (e *signalError) code() int {
 	return exitFailed
 }
 
+// lastResort is how long a verb that deals with the second signal itself has to end
+// after it.
+const lastResort = 5 * time.Second
+
 // catchSignals returns a context that ends with the first SIGINT, SIGTERM or
 // SIGHUP, which is its cause, and a function that ends the catching. The second one
-// reaches k.second if the verb wants it, and ends the process otherwise. SIGPIPE
+// reaches k.second if the verb wants it, and ends the process otherwise. A verb that
+// does not end on the second is ended by the third, or after lastResort. SIGPIPE
 // is caught and dropped, so that the write that met the broken pipe returns an
 // error and what it would have shown can be given back. A signal that was
 // ignored when zkq started, as SIGINT is in a shell's background and SIGHUP under
@@ -50,22 +56,29 @@ func (k *call) catchSignals(parent context.Context) (context.Context, context.Ca
 	quit := make(chan struct{})
 	var running sync.WaitGroup
 	running.Go(func() {
-		for first := true; ; first = false {
+		var overdue <-chan time.Time
+		code := exitFailed
+		for n := 1; ; n++ {
 			select {
 			case <-quit:
 				return
+			case <-overdue:
+				k.exitNow(code)
 			case s := <-caught:
+				sig := &signalError{s}
 				switch {
-				case !first:
-					select {
-					case k.second <- &signalError{s}:
-					default:
-					}
-				case !k.verb.twoSignals:
+				case n == 1 && !k.verb.twoSignals:
 					signal.Stop(caught)
-					fallthrough
+					k.hurry()
+					cancel(sig)
+				case n == 1:
+					cancel(sig)
+				case n == 2:
+					k.second <- sig
+					k.hurry()
+					code, overdue = sig.code(), time.After(lastResort)
 				default:
-					cancel(&signalError{s})
+					k.exitNow(code)
 				}
 			}
 		}
@@ -79,5 +92,19 @@ func (k *call) catchSignals(parent context.Context) (context.Context, context.Ca
 			running.Wait()
 			cancel(nil)
 		})
+	}
+}
+
+// hurry bounds the writes of a process that is about to end.
+func (p *program) hurry() {
+	p.out.hurry()
+	p.said.hurry()
+}
+
+// exitNow ends the process without another word: what it still holds comes back when
+// its session ends.
+func (p *program) exitNow(code int) {
+	if p.exit != nil {
+		p.exit(code)
 	}
 }

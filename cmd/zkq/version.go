@@ -14,6 +14,7 @@ func versionVerb() verb {
 	return verb{
 		name:  "version",
 		usage: "show the version",
+		looks: true,
 		run:   func(_ context.Context, k *call) error { return k.out.version() },
 	}
 }

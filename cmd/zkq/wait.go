@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -12,10 +13,13 @@ func waitVerb() verb {
 		name:    "wait",
 		args:    "QUEUE",
 		usage:   "wait until nothing is ready, held or delayed",
-		more:    `Exit 3: the time was over first.`,
+		more:    `Exit 3: the time was over first. The dead are not waited for; see --fail-on-dead.`,
 		example: []string{"zkq wait --timeout 10m jobs && echo all done"},
-		flags:   []cli.Flag{stringFlag("timeout", "", "D", "wait no longer than this (default: forever)")},
-		min:     1, max: 1, queue: true, anyLayout: true,
+		flags: []cli.Flag{
+			stringFlag("timeout", "", "D", "wait no longer than this (default: forever)"),
+			boolFlag("fail-on-dead", "", "exit 6 when there are dead entries in the end"),
+		},
+		min: 1, max: 1, queue: true, anyLayout: true,
 		run: wait,
 	}
 }
@@ -34,16 +38,23 @@ func wait(ctx context.Context, k *call) error {
 			defer cancel()
 		}
 		err := q.WaitEmpty(waiting)
-		if !ranOut(err, ctx) {
+		over := ranOut(err, ctx)
+		if err != nil && !over || err == nil && !k.flags.Bool("fail-on-dead") {
 			return k.about(err)
 		}
-		// The last look may have been long ago, or there was none.
 		pctx, cancel := k.patient(ctx)
 		defer cancel()
 		st, err := q.Stat(pctx)
-		if left := st.Ready + st.Held + st.Delayed; err == nil && left > 0 {
-			err = nothing("the time is over, and %s left", counted(left, "entry is", "entries are"))
+		if err != nil {
+			return k.about(err)
 		}
-		return k.about(err)
+		// When the time is over, the last look may have been long ago.
+		if left := st.Ready + st.Held + st.Delayed; over && left > 0 {
+			return k.about(nothing("the time is over, and %s left", counted(left, "entry is", "entries are")))
+		}
+		if st.Dead > 0 && k.flags.Bool("fail-on-dead") {
+			return k.about(&failure{code: exitSome, err: fmt.Errorf("%s dead", counted(st.Dead, "entry is", "entries are")), hint: "zkq ls --state dead " + quoteWord(k.queue) + " lists them"})
+		}
+		return nil
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/zkq/zkq"
@@ -44,12 +45,14 @@ func (c *consumer) work(j *job) {
 		c.print(j.Held, a)
 	}
 	a.Seconds = time.Since(a.Start).Seconds()
-	if err := c.log.write(a); err != nil {
+	if err := c.log.write(a); err != nil && !errors.Is(err, errStuck) {
 		c.fail(err)
 	}
 	c.status.finish(a.Outcome)
+	c.call.log.Debug("entry "+a.Outcome, "queue", a.Queue, "entry", a.Name, "seconds", a.Seconds)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.note(a)
 	c.running--
 	c.active = time.Now()
 	c.tally.add(a.Outcome)
@@ -68,7 +71,8 @@ func (c *consumer) print(h *zkq.Held, a *attempt) {
 		return
 	}
 	if err == nil {
-		if err = c.out.value(newHeldRecord(c.call.queue, c.holder, h), h.Value, false); err != nil {
+		err = c.out.value(newHeldRecord(c.call.queue, c.holder, h), h.Value, false)
+		if err != nil && !errors.Is(err, errStuck) {
 			c.fail(err)
 		}
 	}
@@ -85,6 +89,7 @@ func (c *consumer) command(j *job, a *attempt) {
 	cmd := &exec.Cmd{Path: c.path, Args: c.cmd, Env: c.childEnv(h)}
 	var kept *spill
 	var next *printed
+	direct := false // CMD writes to zkq's own standard output
 	switch {
 	case c.next != nil:
 		next = &printed{}
@@ -94,7 +99,7 @@ func (c *consumer) command(j *job, a *attempt) {
 		defer kept.close()
 		cmd.Stdout = kept
 	case c.out.file != nil:
-		cmd.Stdout = c.out.file
+		cmd.Stdout, direct = c.out.file, true
 	default:
 		cmd.Stdout = writerFunc(c.out.write)
 	}
@@ -113,8 +118,14 @@ func (c *consumer) command(j *job, a *attempt) {
 			c.end(err) // nobody will see what the others print either
 		}
 	}
+	if err == nil && direct && end == endOwn && c.lostReader(child) {
+		err = &outputError{syscall.EPIPE}
+		c.end(err)
+	}
 	if err != nil {
-		c.fail(fmt.Errorf("pass on what %s printed: %w", quoteWord(c.cmd[0]), err))
+		if !errors.Is(err, errStuck) {
+			c.fail(fmt.Errorf("pass on what %s printed: %w", quoteWord(c.cmd[0]), err))
+		}
 		if end != endLost {
 			end = endTold
 		}
@@ -148,6 +159,17 @@ func (c *consumer) command(j *job, a *attempt) {
 	if a.Outcome == outcomeLost {
 		c.call.log.Warn("lock lost before the work was finished", "entry", h.Name)
 	}
+}
+
+// lostReader reports whether a CMD that failed most likely did so because the reader
+// of zkq's standard output or error has gone, as after | head. A status that says what
+// is to become of the entry counts all the same.
+func (c *consumer) lostReader(child *child) bool {
+	switch child.state.ExitCode() {
+	case 0, statusDead, statusPutBack:
+		return false
+	}
+	return hungUp(c.out.file) || c.said.file != nil && hungUp(c.said.file)
 }
 
 // killAfter is how long CMD has after the SIGTERM at the end of its time.
@@ -253,13 +275,14 @@ func (c *consumer) bury(h *zkq.Held, a *attempt) {
 	switch {
 	case err == nil:
 		a.Outcome = outcomeDead
+		c.call.log.Error("entry is dead", "queue", c.call.queue, "entry", h.Name, "reason", printable(a.Reason), "failures", h.Failures+1)
 	case errors.Is(err, zkq.ErrLockLost):
 		a.Outcome = outcomeLost
 	case errors.Is(err, coord.ErrUnknown):
 		a.Outcome = outcomeUnknown
 	default: // it is held still: too large for it, for instance
 		c.call.log.Warn("could not move the entry to the dead", "entry", h.Name, "error", printable(err.Error()))
-		c.giveBack(h, a, outcomeFailed, c.fails(h, a))
+		c.putAside(h, a)
 	}
 }
 
@@ -269,12 +292,14 @@ func (c *consumer) failed(h *zkq.Held, a *attempt) {
 		c.bury(h, a)
 		return
 	}
-	c.giveBack(h, a, outcomeFailed, c.fails(h, a))
+	c.putAside(h, a)
 }
 
-func (c *consumer) fails(h *zkq.Held, a *attempt) func(context.Context) error {
-	return func(ctx context.Context) error {
-		return h.Fail(ctx, a.Reason, zkq.After(c.rest(h.Failures+1)))
+// putAside counts a failure, and has the entry rest.
+func (c *consumer) putAside(h *zkq.Held, a *attempt) {
+	rest := c.rest(h.Failures + 1)
+	if c.giveBack(h, a, outcomeFailed, func(ctx context.Context) error { return h.Fail(ctx, a.Reason, zkq.After(rest)) }) {
+		c.call.log.Warn("entry failed", "queue", c.call.queue, "entry", h.Name, "reason", printable(a.Reason), "failures", h.Failures+1, "rests", rest.Round(time.Millisecond))
 	}
 }
 
@@ -283,13 +308,19 @@ func (c *consumer) release(h *zkq.Held, a *attempt, outcome string, opts ...zkq.
 	c.giveBack(h, a, outcome, func(ctx context.Context) error { return h.Release(ctx, opts...) })
 }
 
-func (c *consumer) giveBack(h *zkq.Held, a *attempt, outcome string, do func(context.Context) error) {
+// giveBack gives an entry back as do does, and reports whether it did.
+func (c *consumer) giveBack(h *zkq.Held, a *attempt, outcome string, do func(context.Context) error) bool {
 	ctx, cancel := c.settling()
 	defer cancel()
 	a.Outcome = outcome
-	if err := do(ctx); errors.Is(err, zkq.ErrLockLost) {
+	err := do(ctx)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, zkq.ErrLockLost):
 		a.Outcome = outcomeLost
-	} else if err != nil {
+	default:
 		c.call.log.Warn("could not give the entry back; it is ready again when this session ends", "entry", h.Name, "error", printable(err.Error()))
 	}
+	return false
 }

@@ -1,7 +1,0 @@
-//go:build !unix
-
-package main
-
-import "os"
-
-func wasClosed(*os.File) bool { return false }
