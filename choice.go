@@ -243,11 +243,13 @@ func (a *ahead) settle(l *available) {
 type aside struct {
 	mu    sync.Mutex
 	names map[string]putAside
+	count int64 // of all that were put aside so far
 }
 
 type putAside struct {
-	why reason
-	at  time.Time
+	why    reason
+	at     time.Time
+	number int64 // so many were put aside before it, and it
 }
 
 // reason is why an entry is put aside.
@@ -267,7 +269,15 @@ const keepAside = 100 * time.Millisecond
 func (a *aside) put(name string, why reason) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.names[name] = putAside{why, time.Now()}
+	a.count++
+	a.names[name] = putAside{why, time.Now(), a.count}
+}
+
+// mark returns the number of the last entry put aside, for settle.
+func (a *aside) mark() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.count
 }
 
 // drop says that the entry is as available as a listing says.
@@ -320,14 +330,17 @@ func (a *aside) clear() {
 	clear(a.names)
 }
 
-// settle forgets those of which a listing shows that it knows as much.
-func (a *aside) settle(l *available, fresh bool) {
+// settle forgets those of which a listing shows that it knows as much. mark was taken
+// before the listing, which shows all claims that this handle had made by then: one
+// that it does not show was broken.
+func (a *aside) settle(l *available, mark int64, fresh bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for name, p := range a.names {
 		free, locked := l.has(name)
 		switch {
 		case p.why == removed && !free && !locked && l.covers(name):
+		case p.why == claimed && p.number <= mark:
 		case p.why != removed && (fresh || !free || time.Since(p.at) >= keepAside):
 		default:
 			continue

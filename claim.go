@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"runtime"
 	"sync"
 	"time"
 
@@ -267,6 +266,7 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 func (q *LockingQueue) attempt(s coord.Session, name string, n coord.Node) attempt {
 	a := attempt{session: s, name: name, node: n, bumps: 1}
 	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(q.taken, name, q.holder)}
+	a.ops[1].SignalLater = true // this handle passes over what it holds
 	if coord.CheckOps(s.Limits(), a.ops) != nil {
 		// Somebody with higher limits put it. Its fence cannot be moved without
 		// sending the value, so it is fenced by the session alone.
@@ -363,7 +363,7 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 			return err
 		}
 	}
-	h.Failures, h.Deliveries, h.stuck = h.past.Failures, h.deliveries(), h.past.Stuck
+	h.Failures, h.Deliveries = h.past.Failures, h.deliveries()
 	if why != forRemoval && expired(h.headers.expires()) {
 		return h.discard(ctx)
 	}
@@ -487,7 +487,7 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 		Token:      token,
 		Created:    e.Created,
 		queue:      q,
-		hold:       &hold{name: e.Name, lock: l},
+		lock:       l,
 		entry:      a.node.Path,
 		fence:      fence,
 		changes:    a.node.Changes,
@@ -499,10 +499,7 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 	}
 	// It was never handed out, nor given back, and stands for no key.
 	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
-	if q.warn != nil {
-		runtime.AddCleanup(h, q.dropped, h.hold)
-	}
-	if old := q.holding.add(h.hold); old != nil {
+	if old := q.holding.add(h); old != nil {
 		// Its lock was taken from it, and this handle has the next: to the
 		// service the two locks may look the same.
 		if old.state.CompareAndSwap(stateHolding, stateLost) {

@@ -10,36 +10,32 @@ import (
 	"github.com/zkq/zkq/coord/coordtest"
 )
 
-// A worker has a handler work on each entry. One that failed rests before it is tried again.
-// The coordinator in memory stands in for zkqueue.Open or etcdqueue.Open.
+// A worker takes an entry, does the work, and consumes it. The coordinator in
+// memory stands in for zkqueue.Open or etcdqueue.Open.
 func Example() {
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
+	ctx := context.Background()
 	c := coordtest.NewStore().Open(coordtest.Options{})
 	defer c.Close()
 	q := zkq.NewLockingQueue(c, "mail")
 	defer q.Close()
 
-	tries := 0
-	send := func(_ context.Context, mail []byte) error {
-		if tries++; tries == 1 {
-			return errors.New("the mail server is busy")
-		}
-		fmt.Printf("sent %s at try %d\n", mail, tries)
-		stop()
-		return nil
-	}
 	q.Put(ctx, []byte("to ann"))
-	run := func() error {
-		w := &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, held *zkq.Held) error {
-			return send(ctx, held.Value)
-		})}
-		return w.Run(ctx)
+	q.Put(ctx, []byte("to bob, quickly"), zkq.WithPriority(1))
+
+	for range 2 {
+		held, err := q.Take(ctx)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("sending %s\n", held.Value)
+		if err := held.Consume(ctx); err != nil {
+			fmt.Println(err)
+		}
 	}
-	fmt.Println(run())
 	// Output:
-	// sent to ann at try 2
-	// <nil>
+	// sending to bob, quickly
+	// sending to ann
 }
 
 // The methods that kazoo has: one entry at a time, held until it is consumed or

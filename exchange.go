@@ -226,7 +226,9 @@ func (b *bundle) ops(ctx context.Context) (ops []coord.Op, parts []int, err erro
 		if err != nil {
 			return nil, nil, err
 		}
-		ops = append(append(ops, f.entry, h.lock.GiveBack()), beside...)
+		free := h.lock.GiveBack()
+		f.entry.SignalLater, free.SignalLater = true, true // this handle passes over what it removed
+		ops = append(append(ops, f.entry, free), beside...)
 	}
 	parts = append(parts, len(ops))
 	for _, a := range b.claims {

@@ -26,7 +26,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "any history counts", file: "attempts.go",
-		is:      `		max(int64(a.Failures), int64(a.Stuck), a.Forgiven, a.Updates) > mostCounted {`,
+		is:      `		max(int64(a.Failures), a.Forgiven, a.Updates) > mostCounted {`,
 		becomes: `		func() bool { mutated(); return false }() {`,
 		test:    "TestNumbersThatNothingCountedAreNoHistory",
 	},
@@ -694,33 +694,6 @@ var mutants = []mutant{
 		test:    "TestPutAllNamesItsLimitOfEntries",
 	},
 	{
-		name: "first address of a name is dialled again and again", file: "internal/resolve/names.go",
-		is: `	n.dialed[server] = n.dials
-`,
-		becomes: `	if n.dialed[server] = 1; n.dials > 1 {
-		mutated()
-		n.dialed[server] = 0
-	}
-`,
-		test: "TestEachAddressOfANameIsTriedInTurn",
-	},
-	{
-		name: "load balancer without servers is hopeless after a session", file: "zkqueue/session.go",
-		is: `			if patient {
-				continue
-			}
-`,
-		becomes: `			mutated()
-`,
-		test: "TestNothingIsHopelessAfterASession",
-	},
-	{
-		name: "closed TLS handshake proves that there is no TLS", file: "internal/secure/handshake.go",
-		is:      `		return &ClosedError{err}`,
-		becomes: `		return func() error { mutated(); return fmt.Errorf("%w: %w", err, coord.ErrTLS) }()`,
-		test:    "TestAClosedHandshakeProvesNothing",
-	},
-	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
 		is: `	if over != nil {
 		return over
@@ -822,14 +795,14 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "label moved from wherever it stands", seeds: "900002", file: "label.go",
-		is: `	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+		is: `	_, err := l.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
 		becomes: `	mutated()
-	if s, err := l.place.session(ctx); err == nil {
+	if s, err := l.session(ctx); err == nil {
 		if n, err := s.Get(ctx, b.at.path); err == nil {
 			b.at.fence = n.Fence
 		}
 	}
-	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+	_, err := l.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
 	},
 	{
 		name: "unanswered move of a label forgotten", seeds: "901169", file: "label.go",
@@ -840,11 +813,11 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "append made again when its answer was lost", seeds: "900069", file: "log.go",
-		is: `		done, err := l.place.once(ctx, nil, l.appendOps(head, values))
+		is: `		done, err := l.once(ctx, nil, l.appendOps(head, values))
 `,
 		becomes: `		mutated()
 		var done applied
-		s, err := l.place.session(ctx)
+		s, err := l.session(ctx)
 		if err == nil {
 			done.results, err = s.Commit(ctx, l.appendOps(head, values)...)
 		}
@@ -1001,7 +974,7 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "forward in two commits", seeds: "900003", file: "pipeline.go",
-		is: `			return h.past.handOn(ops), err`,
+		is: `			return append(h.past.forget(), ops...), err`,
 		becomes: `			mutated()
 			if err == nil {
 				_, err = h.lock.Session().Commit(ctx, ops...)
@@ -1047,5 +1020,43 @@ func (s *session) life() time.Duration { return time.Hour }
 	if !v.ahead.has(order[:min(n, len(order))]) {
 `,
 		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
+	},
+
+	// What a process was told.
+	{
+		name: "listing that does not wait for the process's own commits", file: "etcdqueue/watch.go",
+		is:      `				w.mirror.committed(rev)`,
+		becomes: `				mutated()`,
+		test:    "TestAProcessSeesItsOwnCommitsAtOnce",
+	},
+	{
+		name: "own commit that is signalled by its event alone", file: "etcdqueue/watch.go",
+		is:      `				if direct && !op.SignalLater && rev > w.told`,
+		becomes: `				if mutated(); direct && rev < 0`,
+		test:    "TestAProcessSeesItsOwnCommitsAtOnce",
+	},
+	{
+		name: "listing that waits for an event for ever", file: "etcdqueue/list.go",
+		is:      `				late = time.After(s.timeout / 2)`,
+		becomes: `				mutated()`,
+		test:    "TestListingsDoNotWaitForAnEventForEver",
+	},
+	{
+		name: "dropped mirror that comes back", file: "etcdqueue/mirror.go",
+		is: `	if m.drops != drops {
+		return
+	}
+	m.set`,
+		becomes: `	if mutated(); false {
+		return
+	}
+	m.set`,
+		test: "TestADroppedMirrorDoesNotComeBack",
+	},
+	{
+		name: "broken entry hidden from the handle that claimed it", file: "choice.go",
+		is:      `		case p.why == claimed && p.number <= mark:`,
+		becomes: `		case p.why == claimed && p.number <= mark && func() bool { mutated(); return false }():`,
+		test:    "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce",
 	},
 }

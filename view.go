@@ -243,6 +243,7 @@ func (v *view) stale() bool {
 // it whatever this handle does with others at the same time.
 func (v *view) list(ctx context.Context, n int) error {
 	fresh := v.fresh
+	mark := v.aside.mark()
 	doubt := v.claims.firstInDoubt() // its end signals, and what is listed below may be older
 	want := max(headWindow, 2*min(n, mostSeized)) + v.skip.len() + v.claims.len() + v.aside.len() + 2*v.holding.len()
 	a, err := v.place.available(ctx, v.session, want, seen(fresh))
@@ -254,7 +255,7 @@ func (v *view) list(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	v.aside.settle(&a, fresh)
+	v.aside.settle(&a, mark, fresh)
 	v.ahead.settle(&a)
 	v.ready, v.whole, v.listed, v.fresh, v.doubt = a.names, a.whole, true, false, doubt
 	return nil

@@ -167,9 +167,7 @@ func (p *place) members(ctx context.Context, s coord.Session) ([]string, error) 
 	}
 	names := make([]string, 0, len(l.Nodes))
 	for _, n := range l.Nodes {
-		if name := path.Base(n.Path); keeps(dirWorkers, name) { // others lead to queues further down
-			names = append(names, name)
-		}
+		names = append(names, path.Base(n.Path))
 	}
 	return names, nil
 }

@@ -75,7 +75,10 @@ type Session interface {
 	//
 	// A change that a signal announced is seen by every read that begins after
 	// the signal was received, and a change that came before Watch returned by
-	// every read that begins after that. What a Watch costs ends with its ctx.
+	// every read that begins after that. The signal of this session's own commit
+	// comes before Commit returns, unless all that it changed in the directories is
+	// marked [Op].SignalLater, or the server's watches fire once (ZooKeeper before
+	// 3.6). What a Watch costs ends with its ctx.
 	Watch(ctx context.Context, dirs ...string) (<-chan struct{}, error)
 
 	// Commit applies the ops, all or nothing; see the package comment for how it
@@ -141,11 +144,11 @@ type ListOptions struct {
 	// all that a received signal announced, but may lag behind others.
 	Fresh bool
 
-	// Seen is content with what the signals that were received before the call
-	// announced: this session's own changes since then may be missing, too. Such
-	// listings of one directory never go back in time within a session. Of a
-	// directory that is watched they need not ask the service. Not with Fresh or
-	// Born.
+	// Seen is content with this session's own answered commits and with what the
+	// signals that were received before the call announced. Such listings of one
+	// directory never go back in time within a session. Of a directory that is
+	// watched they need not ask the service, but may wait for its watch to tell of
+	// the own commits. Not with Fresh or Born.
 	Seen bool
 
 	// Born, when not 0, leaves only what [CreateSequential] made in the commit of

@@ -35,6 +35,12 @@ type Op struct {
 	Path  string
 	Value []byte
 	Fence Fence
+
+	// SignalLater allows the session's own watches to signal what the op creates or
+	// deletes after Commit has returned, as they do with others' changes. It is for
+	// changes that the caller knows of by itself, and costs less. Listings show such
+	// a change as soon as any other.
+	SignalLater bool
 }
 
 // Create creates a persistent node; [ErrExist] when the path is taken.

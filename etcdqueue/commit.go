@@ -82,9 +82,13 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 		default:
 			r, err = s.commits.Do(user, numbered)
 		}
-		if !errors.Is(err, errTaken) {
-			return r, err
+		if errors.Is(err, errTaken) {
+			continue
 		}
+		if err == nil {
+			s.c.hub.committed(ops, r)
+		}
+		return r, err
 	}
 }
 

@@ -31,7 +31,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -47,7 +46,6 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/internal/resolve"
 )
 
 const (
@@ -92,15 +90,12 @@ type Config struct {
 	Warn func(string)
 
 	// Dial makes the connections; nil means a net.Dialer. The address is as it
-	// stands in Endpoints. Without it a host name is looked up at each dial, and each of
-	// its IP addresses is a server of its own.
+	// stands in Endpoints.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	// LeaseHook is called with the ID of a session before it exists; what it
 	// returns is called when the session is over or could not be had.
 	LeaseHook func(id string) (end func(), err error)
-
-	names *resolve.Names
 }
 
 // String renders the configuration without the password.
@@ -120,9 +115,6 @@ func (cfg *Config) setDefaults() {
 	}
 	if cfg.Warn == nil {
 		cfg.Warn = func(string) {}
-	}
-	if cfg.names == nil {
-		cfg.names = new(resolve.Names)
 	}
 	if cfg.LeaseHook == nil {
 		cfg.LeaseHook = func(string) (func(), error) { return func() {}, nil }
@@ -180,7 +172,7 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	c.wide.Store(maxOps)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.hub = newHub(c)
-	c.link = newLink(endpoints, cfg.Dial, cfg.names, c.hub.signal)
+	c.link = newLink(endpoints, cfg.Dial, c.hub.signal)
 
 	// What takes too long and what never will work both end the attempt.
 	connect, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
@@ -289,7 +281,7 @@ func (c *Coordinator) start(ctx context.Context) error {
 // failure is the error of an attempt to connect or to begin a session; late says
 // that it was cut short.
 func (c *Coordinator) failure(ctx context.Context, late bool, err error) error {
-	if !late || errors.Is(err, coord.ErrBusy) {
+	if !late {
 		return fmt.Errorf("etcd at %s: %w", strings.Join(c.cfg.Endpoints, ", "), err)
 	}
 	why := c.link.explain()

@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"strings"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -80,8 +81,12 @@ func (s *session) list(user context.Context, dir string, o coord.ListOptions, re
 
 func forgotten(err error) bool { return text(err) == text(rpctypes.ErrGRPCCompacted) }
 
-// seen lists a watched directory: from the mirror, where that stands.
+// seen lists a watched directory: from the mirror, where that stands. It shows what
+// this process committed, whatever it takes: the event of the commit is on its way,
+// and where it stays away the service is asked.
 func (s *session) seen(user context.Context, w *dirWatch, o coord.ListOptions) (coord.List, error) {
+	least := w.mirror.least()
+	var late <-chan time.Time
 	for {
 		if err := checkContext(user); err != nil {
 			return coord.List{}, err
@@ -89,7 +94,21 @@ func (s *session) seen(user context.Context, w *dirWatch, o coord.ListOptions) (
 		if err := s.alive(); err != nil {
 			return coord.List{}, err
 		}
-		if l, at := w.mirror.page(w.dir, o); at != 0 {
+		l, at, moved := w.mirror.page(w.dir, o, least)
+		if moved != nil {
+			if late == nil {
+				late = time.After(s.timeout / 2)
+			}
+			switch inTime, err := s.until(user, moved, late); {
+			case err != nil:
+				return coord.List{}, err
+			case !inTime:
+				w.mirror.drop(false)
+				least, late = w.mirror.least(), nil
+			}
+			continue
+		}
+		if at != 0 {
 			if !o.Values {
 				return l, nil
 			}
@@ -105,33 +124,37 @@ func (s *session) seen(user context.Context, w *dirWatch, o coord.ListOptions) (
 			w.mirror.answered(err)
 			return l, err
 		}
-		if err := s.until(user, b.pinned); err != nil {
+		if _, err := s.until(user, b.pinned, nil); err != nil {
 			return coord.List{}, err
 		}
 		if b.rev == 0 {
 			continue // it came to nothing
 		}
-		if l, err := s.list(user, w.dir, o, b.rev); err == nil || !forgotten(err) {
-			return l, err
+		if b.rev >= least {
+			if l, err := s.list(user, w.dir, o, b.rev); err == nil || !forgotten(err) {
+				return l, err
+			}
 		}
-		if err := s.until(user, b.over); err != nil {
+		if _, err := s.until(user, b.over, nil); err != nil {
 			return coord.List{}, err
 		}
 	}
 }
 
-// until waits for the channel to be closed.
-func (s *session) until(user context.Context, done <-chan struct{}) error {
+// until waits for the channel to be closed, and reports whether it was before late.
+func (s *session) until(user context.Context, done <-chan struct{}, late <-chan time.Time) (inTime bool, err error) {
 	ctx, cancel, err := s.call(user)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer cancel()
 	select {
 	case <-done:
-		return nil
+		return true, nil
+	case <-late:
+		return false, nil
 	case <-ctx.Done():
-		return stopped(user, ctx)
+		return false, stopped(user, ctx)
 	}
 }
 

@@ -22,7 +22,8 @@ import (
 //
 // A listing never shows less than one that was answered before it: all that the
 // service answers before the mirror stands are linearizable, and while it is being
-// made they are of the revision that it begins with.
+// made they are of the revision that it begins with. Nor does it show less than this
+// process was told: it waits for the events of the process's own commits.
 type mirror struct {
 	mu     sync.Mutex
 	set    *names.Set        // nil until the mirror stands
@@ -30,10 +31,13 @@ type mirror struct {
 	rev    int64             // of the listing
 	at     int64             // of the last event; 0: the mirror does not stand
 	last   int64             // of the last change of the names
+	own    int64             // of the last answered commit of this process that changed the names
+	moved  chan struct{}     // closed when at changes; nil: no listing waits for that
 	asking int               // listings that the service is being asked for
 	asked  bool              // it has answered one
 	making *making           // of the first listing
 	ended  bool              // the watch is no more
+	drops  int               // how often it was dropped: what began to be read before does not count
 
 	wanted chan struct{} // a token: somebody waits for the making to begin
 }
@@ -53,26 +57,55 @@ type making struct {
 
 func newMirror() *mirror { return &mirror{wanted: make(chan struct{}, 1)} }
 
-// page lists from the mirror, and says which revision that has reached; 0: it does
-// not stand.
-func (m *mirror) page(dir string, o coord.ListOptions) (coord.List, int64) {
+// committed is told of an answered commit of this process that changed the names.
+func (m *mirror) committed(rev int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.own = max(m.own, rev)
+}
+
+// least is the revision that a listing which begins now has to reach.
+func (m *mirror) least() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.own
+}
+
+// page lists from the mirror, and says which revision that has reached; 0: it does
+// not stand. If that is less than least it lists nothing, and returns a channel that
+// is closed when the mirror has moved on.
+func (m *mirror) page(dir string, o coord.ListOptions, least int64) (l coord.List, at int64, moved <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.set != nil && m.at < least {
+		if m.moved == nil {
+			m.moved = make(chan struct{})
+		}
+		return coord.List{}, m.at, m.moved
+	}
 	if m.set == nil || o.Values {
-		return coord.List{}, m.at
+		return coord.List{}, m.at, nil
 	}
 	if dir == "/" {
 		dir = ""
 	}
 	page, more := m.set.Page(o.After, o.Limit)
-	l := coord.List{Nodes: make([]coord.Node, len(page)), More: more}
+	l = coord.List{Nodes: make([]coord.Node, len(page)), More: more}
 	for i, name := range page {
 		l.Nodes[i].Path = dir + "/" + name
 	}
 	if !more && o.After == "" {
 		l.Stamp = standing(m.last)
 	}
-	return l, m.at
+	return l, m.at, nil
+}
+
+// wakeLocked lets the listings look again that wait for the mirror to move on.
+func (m *mirror) wakeLocked() {
+	if m.moved != nil {
+		close(m.moved)
+		m.moved = nil
+	}
 }
 
 // standing stamps the children that a directory has had since a revision.
@@ -110,34 +143,50 @@ func (m *mirror) answered(err error) {
 	m.asked = m.asked || err == nil
 }
 
-// pin says what revision is being read.
-func (m *mirror) pin(rev int64) {
+// begin returns what pin and stand want to be told of a reading that begins.
+func (m *mirror) begin() (drops int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.making != nil && m.making.rev == 0 {
+	return m.drops
+}
+
+// pin says what revision is being read.
+func (m *mirror) pin(drops int, rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.drops == drops && m.making != nil && m.making.rev == 0 {
 		m.making.rev = rev
 		close(m.making.pinned)
 	}
 }
 
-// stand puts what was read at rev in place.
-func (m *mirror) stand(rev int64, nodes []string, dirs map[string]*below) {
+// stand puts what was read at rev in place, unless the mirror was dropped meanwhile:
+// the service may have shown a later revision since.
+func (m *mirror) stand(drops int, rev int64, nodes []string, dirs map[string]*below) {
 	set := names.New(nodes)
 	for name, d := range dirs {
 		d.node = !set.Add(name)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.drops != drops {
+		return
+	}
 	m.set, m.below, m.rev, m.at, m.last = set, dirs, rev, rev, rev
+	m.wakeLocked()
 	m.made()
 }
 
-// drop gives the mirror up; whoever lists begins anew.
+// drop gives the mirror up. The next one is read from now on, and so holds whatever
+// was answered before.
 func (m *mirror) drop(ended bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.set, m.below, m.at, m.asked = nil, nil, 0, false
+	m.own = 0
+	m.drops++
 	m.ended = m.ended || ended
+	m.wakeLocked()
 	m.made()
 }
 
@@ -182,6 +231,7 @@ func (m *mirror) apply(base int, events []*clientv3.Event) {
 	}
 	if n := len(events); n > 0 {
 		m.at = max(m.at, events[n-1].Kv.ModRevision)
+		m.wakeLocked()
 	}
 }
 
@@ -241,6 +291,7 @@ func (w *dirWatch) build() {
 func (w *dirWatch) readNames() error {
 	var nodes []string
 	dirs := make(map[string]*below)
+	drops := w.mirror.begin()
 	from, rev, page := w.base, int64(0), int64(firstPage)
 	for {
 		var r *pb.RangeResponse
@@ -253,7 +304,7 @@ func (w *dirWatch) readNames() error {
 		}
 		if rev == 0 {
 			rev = r.Header.Revision
-			w.mirror.pin(rev)
+			w.mirror.pin(drops, rev)
 		}
 		for _, kv := range r.Kvs {
 			rest := string(kv.Key[len(w.base):])
@@ -269,7 +320,7 @@ func (w *dirWatch) readNames() error {
 			from = w.base + rest + "\x00"
 		}
 		if !r.More {
-			w.mirror.stand(rev, nodes, dirs)
+			w.mirror.stand(drops, rev, nodes, dirs)
 			return nil
 		}
 		page = min(4*page, largePage)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,8 +129,11 @@ type dirWatch struct {
 	ready  chan struct{} // closed when the service watches, or err says why it does not
 	err    error
 
-	subs map[*subscriber]bool // under hub.mu
-	dirs map[string]bool      // directories below that are known to stand
+	subs    map[*subscriber]bool // under hub.mu
+	acked   []int64              // under hub.mu: own commits that were signalled, and whose events have not come
+	arrived int64                // under hub.mu: the revision of the last event
+	told    int64                // under hub.mu: the same, when the last signal was sent
+	dirs    map[string]bool      // directories below that are known to stand
 
 	established bool // the service has watched
 	mirror      *mirror
@@ -178,8 +182,50 @@ func (w *dirWatch) signal() {
 			}
 		}
 	}
+	for _, w := range h.news {
+		w.told = w.arrived
+	}
 	clear(h.news)
 	h.news = h.news[:0]
+}
+
+// committed is told of a commit before its caller is. What the caller does next sees
+// the commit: the listings of the directories wait for its event, and their
+// subscribers look again without waiting for it.
+func (h *hub) committed(ops []coord.Op, results []coord.Result) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.by) == 0 {
+		return
+	}
+	told := make(map[*subscriber]bool)
+	for i, op := range ops {
+		if !creates(op) && op.Kind != coord.KindDelete {
+			continue
+		}
+		dir, rev, direct := results[i].Path, results[i].Revision, true
+		for dir != "/" {
+			dir = parent(dir)
+			if w := h.by[dir]; w != nil {
+				w.mirror.committed(rev)
+				if direct && !op.SignalLater && rev > w.told && !slices.Contains(w.acked, rev) {
+					w.acked = append(w.acked, rev)
+					for s := range w.subs {
+						if !told[s] {
+							told[s] = true
+							s.signal()
+						}
+					}
+				}
+			}
+			direct = false
+		}
+	}
+}
+
+// parent is the directory of a path.
+func parent(path string) string {
+	return path[:max(1, strings.LastIndexByte(path, '/'))]
 }
 
 // yields are enough for an event to get from the connection to its watch: twice as many
@@ -252,6 +298,7 @@ func (w *dirWatch) begin() {
 	for s := range w.subs {
 		s.signal()
 	}
+	w.acked = nil
 	w.hub.mu.Unlock()
 	if !w.established {
 		w.established = true
@@ -281,16 +328,21 @@ func (w *dirWatch) fail(err error) {
 	w.end()
 }
 
-// news says whether direct children came or went. A directory comes with its first
-// key and goes with its last; since others' keys are not counted, the first to come
-// after any went is taken for one that brings it back.
+// news says whether direct children came or went of which nobody was told. A
+// directory comes with its first key and goes with its last; since others' keys are
+// not counted, the first to come after any went is taken for one that brings it back.
 func (w *dirWatch) news(events []*clientv3.Event) bool {
+	if len(events) == 0 {
+		return false
+	}
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
 	news := false
 	for _, e := range events {
 		name, _, deeper := strings.Cut(string(e.Kv.Key[len(w.base):]), "/")
 		switch gone := e.Type == clientv3.EventTypeDelete; {
 		case !deeper:
-			news = news || gone || e.IsCreate()
+			news = news || (gone || e.IsCreate()) && !slices.Contains(w.acked, e.Kv.ModRevision)
 		case gone:
 			delete(w.dirs, name)
 		case !w.dirs[name]:
@@ -298,5 +350,7 @@ func (w *dirWatch) news(events []*clientv3.Event) bool {
 			news = true
 		}
 	}
+	w.arrived = events[len(events)-1].Kv.ModRevision
+	w.acked = slices.DeleteFunc(w.acked, func(rev int64) bool { return rev <= w.arrived })
 	return news
 }

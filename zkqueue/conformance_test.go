@@ -30,6 +30,7 @@ func TestConformanceOfAnOldServer(t *testing.T) {
 	f := conformance(servers.Single(t))
 	f.New = func(t *testing.T) coordtest.Service { return service{servers.Single(t), chroot(t), timeout, old} }
 	f.Restarting = nil
+	f.LateSignals = true
 	f.Without = []string{"Restart"}
 	coordtest.Run(t, f)
 }

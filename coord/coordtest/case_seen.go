@@ -72,6 +72,78 @@ var seenCases = []example{
 		p.do(coord.Delete("/q/entries/1", f))
 		p.awaits(signal, "the entry is gone", func() bool { return !p.sees("/q/entries", "1") })
 	}},
+	{name: "SeenHoldsOwnAnsweredCommits", run: func(e *env) {
+		// Without waiting for a signal, and beside another who changes the same directories.
+		p, other := e.open(), e.open()
+		p.watch("/q/entries", "/q/taken")
+		stop := e.churn(other, "/q/entries", "/q/taken")
+		defer stop()
+		for i := range 60 {
+			name := fmt.Sprintf("n%02d", i)
+			r := p.commit(coord.Create("/q/entries/"+name, nil), coord.CreateEphemeral("/q/taken/"+name, nil))
+			e.equal(p.sees("/q/entries", name), true, name+" is seen")
+			e.equal(p.sees("/q/taken", name), true, "the lock of "+name+" is seen")
+			if i%2 == 0 {
+				free := coord.Delete("/q/taken/"+name, r[1].Fence)
+				free.SignalLater = i%4 == 0
+				p.commit(coord.Touch("/q/entries/"+name, nil, r[0].Fence), free)
+				e.equal(p.sees("/q/taken", name), false, "the lock of "+name+" is still seen")
+				continue
+			}
+			p.commit(coord.Delete("/q/entries/"+name, r[0].Fence), coord.Delete("/q/taken/"+name, r[1].Fence))
+			e.equal(p.sees("/q/entries", name), false, name+" is still seen")
+		}
+		made := p.do(coord.CreateSequential("/q/entries/s-", nil)).Path
+		e.equal(p.sees("/q/entries", made[len("/q/entries/"):]), true, made+" is seen")
+	}},
+	{name: "SeenHoldsOwnAnsweredCommitsInALargeDirectory", run: func(e *env) {
+		// From the first listing on, however long it takes to read the directory.
+		p, other := e.open(), e.open()
+		for range 3 {
+			ops := make([]coord.Op, 1000)
+			for i := range ops {
+				ops[i] = coord.CreateSequential("/q/b-", nil)
+			}
+			other.commit(ops...)
+		}
+		for i := range 5 {
+			_, stop := p.watching("/q")
+			for j := range 10 {
+				name := fmt.Sprintf("a-%d-%d", i, j)
+				p.do(coord.Create("/q/"+name, nil))
+				l := p.list("/q", coord.ListOptions{Seen: true, After: "a", Limit: 10*i + j + 1})
+				e.equal(l.Nodes[len(l.Nodes)-1].Path, "/q/"+name, "the last of what p made")
+			}
+			stop()
+		}
+	}},
+	{name: "SeenHoldsWhatOthersOfTheSessionCommitted", run: func(e *env) {
+		// Several goroutines share the session; each sees what any of them was answered.
+		p := e.open()
+		p.watch("/q")
+		var mu sync.Mutex
+		made := 0
+		var wg sync.WaitGroup
+		for g := range 4 {
+			wg.Go(func() {
+				for i := range 25 {
+					if _, err := p.Commit(e.ctx, coord.Create(fmt.Sprintf("/q/%d-%02d", g, i), nil)); err != nil {
+						e.Errorf("create: %v", err)
+						return
+					}
+					mu.Lock()
+					made++
+					least := made
+					mu.Unlock()
+					l, err := p.List(e.ctx, "/q", coord.ListOptions{Seen: true})
+					if err != nil || len(l.Nodes) < least {
+						e.Errorf("%d nodes seen, and %d were made: %v", len(l.Nodes), least, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}},
 	{name: "SeenNeverGoesBack", run: func(e *env) {
 		a, b := e.open(), e.open()
 		signal := a.watch("/q")
@@ -252,6 +324,30 @@ var seenCases = []example{
 		}
 		a.awaits(signal, "the lock is gone", func() bool { return !a.sees("/q/taken", "1") })
 	}},
+}
+
+// churn has p create and delete nodes in the directories until stop is called.
+func (e *env) churn(p *peer, dirs ...string) (stop func()) {
+	ctx, cancel := context.WithCancel(e.ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			path := fmt.Sprintf("%s/churn-%d", dirs[i%len(dirs)], i)
+			r, err := p.Commit(e.ctx, coord.Create(path, nil))
+			if err == nil {
+				_, err = p.Commit(e.ctx, coord.Delete(path, r[0].Fence))
+			}
+			if err != nil {
+				e.Errorf("%s: %v", path, err)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // watching watches a directory until stop is called.

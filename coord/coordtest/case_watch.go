@@ -31,6 +31,51 @@ var watchCases = []example{
 			e.signalled(ch, "created ephemeral")
 		}
 	}},
+	{name: "WatchSignalsOwnCommitsBeforeTheyReturn", run: func(e *env) {
+		p := e.open()
+		p.made("/q/entries")
+		p.made("/q/taken")
+		ch := p.watch("/q/entries", "/q/taken")
+		signals := func(what string, ops ...coord.Op) []coord.Result {
+			time.Sleep(20 * time.Millisecond) // what was signalled twice is forgotten
+			drain(ch)
+			r := p.commit(ops...)
+			if e.late {
+				e.signalled(ch, what)
+				return r
+			}
+			select {
+			case <-ch:
+			default:
+				e.Errorf("no signal when the commit returned: %s", what)
+			}
+			return r
+		}
+		for range 10 {
+			entry := signals("create", coord.Create("/q/entries/a", nil))[0]
+			lock := signals("create ephemeral", coord.CreateEphemeral("/q/taken/a", nil))[0]
+			free := signals("delete", coord.Check("/q/entries/a", entry.Fence), coord.Delete("/q/taken/a", lock.Fence))
+			signals("delete", coord.Delete("/q/entries/a", free[0].Fence))
+		}
+	}},
+	{name: "WatchSignalsOwnCommitsThatMaySignalLater", run: func(e *env) {
+		p := e.open()
+		ch := p.watch("/q")
+		for range 10 {
+			time.Sleep(20 * time.Millisecond)
+			drain(ch)
+			op := coord.Create("/q/a", nil)
+			op.SignalLater = true
+			f := p.do(op).Fence
+			e.signalled(ch, "created")
+			time.Sleep(20 * time.Millisecond)
+			drain(ch)
+			op = coord.Delete("/q/a", f)
+			op.SignalLater = true
+			p.do(op)
+			e.signalled(ch, "deleted")
+		}
+	}},
 	{name: "WatchSignalsEndOfAnothersSession", run: func(e *env) {
 		a, b := e.open(), e.open()
 		b.do(coord.CreateEphemeral("/q/e", nil))

@@ -30,6 +30,10 @@ type Factory struct {
 	// one that is named and there.
 	Without []string
 
+	// LateSignals says that a session's own commits may be signalled after their
+	// return: by ZooKeeper before 3.6, whose watches fire once.
+	LateSignals bool
+
 	// Restarting is New for the cases that restart the service: sessions of its
 	// clients last longer than a restart does on a busy machine. nil: New.
 	Restarting func(t *testing.T) Service

@@ -15,6 +15,7 @@ type env struct {
 	*testing.T
 	service Service
 	timeout time.Duration
+	late    bool // Factory.LateSignals
 	ctx     context.Context
 }
 
@@ -24,7 +25,7 @@ const patience = 60 * time.Second
 func newEnv(t *testing.T, f Factory) *env {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	return &env{T: t, service: f.New(t), timeout: f.Timeout, ctx: ctx}
+	return &env{T: t, service: f.New(t), timeout: f.Timeout, late: f.LateSignals, ctx: ctx}
 }
 
 // peer is a client with its session.

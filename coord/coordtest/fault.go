@@ -98,8 +98,10 @@ func (c *Coordinator) Lag() {
 // LagBy lets what the client's watches tell it fall behind by d, until
 // [Coordinator.CatchUp]: each signal comes d after the change, and until then a
 // listing of what was seen ([coord.ListOptions].Seen) of a watched directory does not
-// show the change, not even one of the client's own. All other reads are as in a
-// [Coordinator.Lag]. It is not for clients of a [Sim].
+// show the change. That holds for the client's own commits, too, though a service shows
+// those at once: a commit whose answer was lost may look like that, and what a queue
+// does then must be safe. All other reads are as in a [Coordinator.Lag]. It is not for
+// clients of a [Sim].
 func (c *Coordinator) LagBy(d time.Duration) {
 	c.fault(func() {
 		c.lagging, c.store.st.keepLog = true, true

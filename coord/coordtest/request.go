@@ -25,6 +25,7 @@ type request struct {
 	asked   int64         // of a commit: the revision when it was called
 	shown   int64         // of a commit: the one that the client knew of then
 	results []coord.Result
+	applied int64 // the revision at which it was
 
 	batch    *group.Batch // of a batch
 	outcomes []group.Outcome
@@ -365,6 +366,9 @@ func (c *Coordinator) finish(q *request, err error) {
 	if q.opened != nil && err == nil {
 		c.session = q.opened
 		c.hear()
+	}
+	if q.commit != nil && err == nil {
+		c.told(q)
 	}
 	q.answered, q.err = true, err
 	close(q.done)

@@ -229,6 +229,7 @@ func (s *Store) commit(r *remote, b *group.Batch) []group.Outcome {
 	outcomes := make([]group.Outcome, len(batch))
 	for i, c := range batch {
 		if outcomes[i] = (group.Outcome{Results: c.results, Err: c.err}); c.err == nil {
+			b.Commits[i].Caller.(*request).applied = s.st.revision
 			s.applied(r, now, c)
 		}
 	}

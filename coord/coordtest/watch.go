@@ -3,6 +3,8 @@ package coordtest
 import (
 	"slices"
 	"time"
+
+	"github.com/zkq/zkq/coord"
 )
 
 // subscription is one Watch.
@@ -87,6 +89,30 @@ func (c *Coordinator) notify(sig signal) {
 func (c *Coordinator) deliverDue() {
 	for c.delay > 0 && len(c.signals) > 0 && c.repliesReach() && !c.signals[0].due.After(time.Now()) {
 		c.deliver()
+	}
+}
+
+// told shows a simulator's client its own commit with the answer, and signals it. The
+// signal that waits with others' comes later, for nothing.
+func (c *Coordinator) told(q *request) {
+	if !c.store.simulated {
+		return
+	}
+	c.seen = max(c.seen, q.applied)
+	c.view = max(c.view, c.seen)
+	changed := make(map[string]bool)
+	for i, op := range q.ops {
+		switch op.Kind {
+		case coord.KindCreate, coord.KindEphemeral, coord.KindSequential, coord.KindDelete:
+			if dir, _ := split(q.results[i].Path); !op.SignalLater {
+				changed[dir] = true
+			}
+		}
+	}
+	for _, sub := range q.session.subs {
+		if slices.ContainsFunc(sub.dirs, func(dir string) bool { return changed[dir] }) {
+			sub.signal()
+		}
 	}
 }
 

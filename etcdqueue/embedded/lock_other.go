@@ -4,7 +4,6 @@ package embedded
 
 import (
 	"errors"
-	"io/fs"
 	"runtime"
 )
 
@@ -22,5 +21,3 @@ func (*fileLock) free()                      {}
 func (*fileLock) writePID(int) error         { return supported() }
 func readPID(string) int                     { return 0 }
 func alive(int) bool                         { return false }
-func foreignOwner(fs.FileInfo) string        { return "" }
-func writable(string) bool                   { return false }
