@@ -107,7 +107,7 @@ func consume(ctx context.Context, k *call) error {
 			defer c.next.Close()
 		}
 		c.register(ctx)
-		c.status = k.newStatus(c.expected(ctx), c.hasCmd && !c.group)
+		c.status = k.newStatus(c.expected(ctx))
 		defer c.status.end()
 		return c.run(ctx)
 	})
@@ -186,7 +186,7 @@ func (c *consumer) configure() (err error) {
 // expected is how many entries the consumer has ahead of it; 0 if nobody knows, or
 // asks.
 func (c *consumer) expected(ctx context.Context) int {
-	if c.max > 0 || !c.drain || !c.showsProgress(c.hasCmd && !c.group) {
+	if c.max > 0 || !c.drain || !c.showsProgress() {
 		return c.max
 	}
 	n, err := c.queue.Len(ctx)

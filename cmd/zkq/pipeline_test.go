@@ -43,10 +43,10 @@ func TestPipelineOfKilledConsumersYieldsEachOutputOnce(t *testing.T) {
 			t.Fatalf("put: exit %d, %s", code, &producer.stderr)
 		}
 		for _, stage := range stages[:3] {
-			f.zkq("wait", "--timeout", "30s", stage)
+			f.zkq("wait", "--timeout", "90s", stage)
 		}
 		for _, m := range running {
-			f.leave(m)
+			f.leaveAnyhow(m)
 		}
 		got := strings.Split(strings.TrimSuffix(f.zkq("get", "-n", "1000", stages[3]), "\n"), "\n")
 		slices.Sort(got)

@@ -26,7 +26,7 @@ type progress struct {
 // newProgress starts a bar for total things, 0 if nobody knows how many; a
 // negative total is not worth one.
 func (k *call) newProgress(label string, total int64, bytes bool) *progress {
-	if !k.showsProgress(false) || total < 0 {
+	if !k.showsProgress() || total < 0 {
 		return nil
 	}
 	most := total

@@ -73,6 +73,8 @@ func runScripts(t *testing.T, dir string, place func(*testscript.Env) error) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TMPDIR", os.TempDir())
 			e.Setenv(goRace, quickExit)
+			name, value, _ := strings.Cut(patience, "=")
+			e.Setenv(name, value)
 			if err := place(e); err != nil {
 				return err
 			}
@@ -96,6 +98,9 @@ func runScripts(t *testing.T, dir string, place func(*testscript.Env) error) {
 		},
 	})
 }
+
+// patience has a zkq on a busy machine not give up on a coordinator that is there.
+const patience = "ZKQ_CONNECT_TIMEOUT=30s"
 
 // Under the race detector a process would sleep for a second before it exits.
 const goRace, quickExit = "GORACE", "atexit_sleep_ms=0"
@@ -129,7 +134,7 @@ func spawn(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(path, args[2:]...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WORK", "STORE", "ZKQ_COORDINATOR", "ZKQ_SESSION_TIMEOUT", goRace} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WORK", "STORE", "ZKQ_COORDINATOR", "ZKQ_SESSION_TIMEOUT", "ZKQ_CONNECT_TIMEOUT", goRace} {
 		if v := ts.Getenv(name); v != "" {
 			cmd.Env = append(cmd.Env, name+"="+v)
 		}

@@ -71,7 +71,7 @@ func newProcess(t *testing.T, coordinator, name string, args ...string) *zkqProc
 	t.Helper()
 	p := &zkqProcess{cmd: exec.Command(name, args...)}
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, variablePrefix) })
-	p.cmd.Env = append(p.cmd.Env, "ZKQ_COORDINATOR="+coordinator, goRace+"="+quickExit)
+	p.cmd.Env = append(p.cmd.Env, "ZKQ_COORDINATOR="+coordinator, patience, goRace+"="+quickExit)
 	p.cmd.Stderr = &p.stderr
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {

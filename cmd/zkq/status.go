@@ -45,16 +45,14 @@ const (
 	tellEvery = 10 * time.Second
 )
 
-// showsProgress says whether progress is to be shown on stderr. direct says that
-// somebody else writes to standard output past us: on a terminal the two would
-// scribble over each other.
-func (k *call) showsProgress(direct bool) bool {
+// showsProgress says whether progress is to be shown on stderr.
+func (k *call) showsProgress() bool {
 	return k.settings.progress == "always" ||
-		k.settings.progress == "auto" && isTerminal(k.stderr) && k.env["TERM"] != "dumb" && !(k.out.terminal && direct)
+		k.settings.progress == "auto" && isTerminal(k.stderr) && k.env["TERM"] != "dumb"
 }
 
-func (k *call) newStatus(total int, direct bool) *status {
-	if !k.showsProgress(direct) {
+func (k *call) newStatus(total int) *status {
+	if !k.showsProgress() {
 		return nil
 	}
 	s := &status{out: k.out, w: k.said, log: k.log, total: total, begun: time.Now(), quit: make(chan struct{})}
@@ -104,11 +102,15 @@ func (s *status) divertLog(w io.Writer) {
 // stderr is where others write to, so that the line makes room for them; to is
 // where they would without it.
 func (s *status) stderr(to io.Writer) io.Writer {
-	if s == nil || s.width == nil {
+	if !s.onTerminal() {
 		return to
 	}
 	return s
 }
+
+// onTerminal reports whether the line stands on a terminal, where what CMD prints must
+// make room for it, too.
+func (s *status) onTerminal() bool { return s != nil && s.width != nil }
 
 // start counts an entry as worked on.
 func (s *status) start() {

@@ -127,6 +127,26 @@ func TestStatusStandsBelowWhatCommandsPrint(t *testing.T) {
 	}
 }
 
+// One CMD at a time has a status line as well as several.
+func TestOneJobHasAStatusLineOnATerminal(t *testing.T) {
+	coordinator := "local:" + shortDir(t)
+	if _, stderr, code := zkqAt(t, coordinator, "put", "jobs", "1", "2"); code != 0 {
+		t.Fatal(stderr)
+	}
+	seen, code := onTerminal(t, coordinator, "consume", "--drain", "jobs", "--", "sh", "-c", `read v; printf "out $v"; sleep 0.5; echo " ends"`)
+	if code != exitDone {
+		t.Errorf("exit %d", code)
+	}
+	lines := screen(seen)
+	n := len(lines)
+	if n != 4 || lines[0] != "out 1 ends" || lines[1] != "out 2 ends" || !strings.HasPrefix(lines[2], "consume 2 of 2 done, 0 running, ") || lines[3] != "" {
+		t.Errorf("the terminal shows %q", lines)
+	}
+	if !bytes.Contains(seen, []byte("\rconsume 1 of 2 done, ")) {
+		t.Errorf("it never showed that one is done: %q", seen)
+	}
+}
+
 // Whatever the terminal's width.
 func TestStatusTakesOneLine(t *testing.T) {
 	var w bytes.Buffer

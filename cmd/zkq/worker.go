@@ -98,7 +98,7 @@ func (c *consumer) command(j *job, a *attempt) {
 		kept = &spill{}
 		defer kept.close()
 		cmd.Stdout = kept
-	case c.out.file != nil:
+	case c.out.file != nil && !(c.out.terminal && c.status.onTerminal()):
 		cmd.Stdout, direct = c.out.file, true
 	default:
 		cmd.Stdout = writerFunc(c.out.write)
