@@ -285,7 +285,7 @@ func TestSignalsEndEveryCommand(t *testing.T) {
 						t.Fatalf("zkq %s: %q, %v: %s", quoteLine(c.line), line, err, &p.stderr)
 					}
 				}
-				for end := time.Now().Add(20 * time.Second); !b.reached(); time.Sleep(5 * time.Millisecond) {
+				for end := time.Now().Add(time.Minute); !b.reached(); time.Sleep(5 * time.Millisecond) {
 					if time.Now().After(end) {
 						t.Fatalf("zkq %s did not reach its coordinator: %s", quoteLine(c.line), &p.stderr)
 					}

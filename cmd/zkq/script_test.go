@@ -25,7 +25,7 @@ import (
 //	spawn NAME zkq …   run it in the background; output goes to NAME.out and NAME.err
 //	send NAME SIGNAL   send it a signal: INT, TERM, KILL, STOP, CONT
 //	ended NAME N       wait until it has ended, and demand this exit code
-//	until CMD …        repeat a command until it succeeds, 20 s at the most
+//	until CMD …        repeat a command until it succeeds, a minute at the most
 //	nothing FILE       demand that a file is empty or not there
 
 func TestScriptsOnTheEmbeddedStore(t *testing.T) {
@@ -169,7 +169,7 @@ func send(ts *testscript.TestScript, neg bool, args []string) {
 func ended(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 2, "ended NAME N")
 	cmd := process(ts, args[0])
-	overdue := time.AfterFunc(40*time.Second, func() { cmd.Process.Kill() })
+	overdue := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	cmd.Wait()
 	delete(ts.Value(spawned{}).(map[string]*exec.Cmd), args[0])
 	if !overdue.Stop() {
@@ -187,7 +187,7 @@ func ended(ts *testscript.TestScript, neg bool, args []string) {
 
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 1, "until CMD …")
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := ts.Exec(args[0], args[1:]...)
 		if err == nil {

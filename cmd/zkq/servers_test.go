@@ -161,7 +161,7 @@ func TestPutWithoutAnAnswerExitsWith8(t *testing.T) {
 		}
 		fmt.Fprintln(p.stdin, second)
 		p.stdin.Close()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			if out, _, _ := zkqAt(t, past, "stat", "unanswered"); strings.HasPrefix(out, "unanswered\t2\t") {
 				break
 			}
