@@ -10,3 +10,6 @@ func Woke(f func(context.Context)) Option { return func(o *options) { o.woke = f
 
 // DuePage sets how much of the index of delayed entries is read at once.
 func DuePage(n int) Option { return func(o *options) { o.duePage = n } }
+
+// Reserved are the names that no segment of a queue's name may have.
+var Reserved = reserved

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/zkq/zkq"
 )
 
 // features are those of the merged list that everybody needs, or nearly everybody.
@@ -139,6 +141,9 @@ func TestEveryFeatureNamesWhatExists(t *testing.T) {
 		ids := named(`(F\d+)`, cells[1])
 		id := strings.Join(ids, ", ")
 		for _, id := range ids {
+			if told[id] {
+				t.Errorf("%s is listed twice", id)
+			}
 			told[id] = true
 		}
 		for _, name := range named("`([^`]+)`", cells[4]) {
@@ -199,5 +204,46 @@ func TestTheTestsThatTheDocumentsNameAreThere(t *testing.T) {
 	}
 	if len(named) == 0 {
 		t.Error("no test is named")
+	}
+}
+
+// The names that no queue may have are listed where people look for them.
+func TestTheDocumentsListTheReservedNames(t *testing.T) {
+	for _, page := range []string{"layout.md", "cli.md"} {
+		b, err := os.ReadFile(filepath.Join("docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range zkq.Reserved {
+			if !regexp.MustCompile("(?s)`entries`, `taken`.*`"+name+"`").Match(b) && name != "entries" && name != "taken" {
+				t.Errorf("%s does not list %s, which no queue may be called", page, name)
+			}
+		}
+	}
+}
+
+// Each page is in the index, and what the pages link to is there.
+func TestTheDocumentsAreIndexed(t *testing.T) {
+	index, err := os.ReadFile(filepath.Join("docs", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob(filepath.Join("docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "README.md") {
+		if name := filepath.Base(page); name != "README.md" && !strings.Contains(string(index), "("+name+")") {
+			t.Errorf("docs/README.md does not name %s", name)
+		}
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllSubmatch(b, -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), string(m[1]))); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, m[1])
+			}
+		}
 	}
 }
