@@ -267,44 +267,49 @@ func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var queues []string
-	if err := findQueues(ctx, s, "/", &queues); err != nil {
+	queues, _, err := findQueues(ctx, s, "/")
+	if err != nil {
 		return nil, fmt.Errorf("find queues: %w", err)
 	}
 	return queues, nil
 }
 
-func findQueues(ctx context.Context, s coord.Session, dir string, queues *[]string) error {
+// findQueues are the queues at dir and below, in order. ours says that zkq made nodes in
+// dir, as beside the entries of a queue.
+func findQueues(ctx context.Context, s coord.Session, dir string) (queues []string, ours bool, err error) {
 	found := false
 	var below []string
 	for after := ""; ; {
 		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: namesPage})
 		if err != nil {
-			return err
+			return nil, false, err
 		}
 		for _, n := range l.Nodes {
 			name := path.Base(n.Path)
-			if _, entry := priority.Parse(name); entry || name == dirEntries || name == dirWorkers || name == dirDelayed {
-				found = found || dir != "/"
-				continue
-			}
-			// What no queue may be called is ours beside the entries, or a stranger's.
-			if _, err := CheckName(n.Path); err == nil {
+			after = name
+			if _, entry := priority.Parse(name); entry || name == dirEntries {
+				found = true
+			} else if keeps(path.Base(dir), name) {
+				ours = true
+			} else if _, err := CheckName(path.Join(n.Path, "x")); err == nil {
 				below = append(below, n.Path)
 			}
 		}
 		if !l.More {
 			break
 		}
-		after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
-	}
-	if found {
-		*queues = append(*queues, dir)
 	}
 	for _, d := range below {
-		if err := findQueues(ctx, s, d, queues); err != nil {
-			return err
+		more, inUse, err := findQueues(ctx, s, d)
+		if err != nil {
+			return nil, false, err
 		}
+		base := path.Base(d)
+		found = found || inUse && (base == dirWorkers || base == dirDelayed)
+		queues = append(queues, more...)
 	}
-	return nil
+	if _, err := CheckName(dir); found && err == nil {
+		queues = append([]string{dir}, queues...)
+	}
+	return queues, ours, nil
 }

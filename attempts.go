@@ -21,6 +21,7 @@ type attempts struct {
 	Failures int    `json:"failures"`          // deliveries that ended in Fail
 	Forgiven int64  `json:"forgiven"`          // deliveries that were nobody's fault
 	Updates  int64  `json:"updates,omitempty"` // writes of the value by those who held it, which are forgiven too
+	Stuck    int    `json:"stuck,omitempty"`   // failures in which the handler did not return
 	Reason   string `json:"reason,omitempty"`  // of the last failure
 
 	path     string
@@ -63,8 +64,8 @@ func (p *place) attempts(ctx context.Context, s coord.Session, name string) (att
 // parseAttempts takes what is not ours for nothing known.
 func parseAttempts(n coord.Node) attempts {
 	var a attempts
-	if json.Unmarshal(n.Value, &a) != nil || a.Failures < 0 || a.Forgiven < 0 || a.Updates < 0 ||
-		max(int64(a.Failures), a.Forgiven, a.Updates) > mostCounted {
+	if json.Unmarshal(n.Value, &a) != nil || a.Failures < 0 || a.Forgiven < 0 || a.Updates < 0 || a.Stuck < 0 ||
+		max(int64(a.Failures), int64(a.Stuck), a.Forgiven, a.Updates) > mostCounted {
 		a = attempts{}
 	}
 	a.path, a.fence, a.revision, a.there = n.Path, n.Fence, n.Revision, true
@@ -111,6 +112,18 @@ func (a attempts) forget() (ops []coord.Op) {
 		ops = append(ops, coord.Delete(a.key, a.keyFence))
 	}
 	return ops
+}
+
+// handOn are the ops that go with the removal of the entry, and those that put what came of
+// it. A key that both name stays, and is written: from then on it belongs to what was put.
+func (a attempts) handOn(puts []coord.Op) []coord.Op {
+	for i, op := range puts {
+		if a.key != "" && op.Path == a.key {
+			puts[i] = coord.Set(a.key, op.Value, a.keyFence)
+			a.key = ""
+		}
+	}
+	return append(a.forget(), puts...)
 }
 
 // sweepEvery is how often a handle that gives entries back looks for attempts

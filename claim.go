@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
 	"sync"
 	"time"
 
@@ -363,7 +364,7 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 			return err
 		}
 	}
-	h.Failures, h.Deliveries = h.past.Failures, h.deliveries()
+	h.Failures, h.Deliveries, h.stuck = h.past.Failures, h.deliveries(), h.past.Stuck
 	if why != forRemoval && expired(h.headers.expires()) {
 		return h.discard(ctx)
 	}
@@ -487,7 +488,7 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 		Token:      token,
 		Created:    e.Created,
 		queue:      q,
-		lock:       l,
+		hold:       &hold{name: e.Name, lock: l},
 		entry:      a.node.Path,
 		fence:      fence,
 		changes:    a.node.Changes,
@@ -499,7 +500,10 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 	}
 	// It was never handed out, nor given back, and stands for no key.
 	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
-	if old := q.holding.add(h); old != nil {
+	if q.warn != nil {
+		runtime.AddCleanup(h, q.dropped, h.hold)
+	}
+	if old := q.holding.add(h.hold); old != nil {
 		// Its lock was taken from it, and this handle has the next: to the
 		// service the two locks may look the same.
 		if old.state.CompareAndSwap(stateHolding, stateLost) {

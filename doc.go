@@ -14,18 +14,15 @@
 //	defer c.Close()
 //	q := zkq.NewLockingQueue(c, "mail")
 //	defer q.Close()
-//	for held, err := range q.All(ctx) {
-//		if err != nil {
-//			return err
-//		}
-//		if err := send(held.Value); err != nil {
-//			held.Release(ctx)
-//			continue
-//		}
-//		if err := held.Consume(ctx); err != nil {
-//			log.Print(err)
-//		}
-//	}
+//	w := &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, held *zkq.Held) error {
+//		return send(ctx, held.Value)
+//	})}
+//	return w.Run(ctx)
+//
+// A mail that could not be sent rests for about a second, then for two, up to a minute, while
+// the others go on; [Worker] has a bound for failures, concurrency and time. Who wants a loop
+// of their own uses [LockingQueue.All] and gives back what failed with [Held.Fail] and [After]:
+// without a pause it would be taken again at once.
 //
 // # What is promised
 //

@@ -10,32 +10,36 @@ import (
 	"github.com/zkq/zkq/coord/coordtest"
 )
 
-// A worker takes an entry, does the work, and consumes it. The coordinator in
-// memory stands in for zkqueue.Open or etcdqueue.Open.
+// A worker has a handler work on each entry. One that failed rests before it is tried again.
+// The coordinator in memory stands in for zkqueue.Open or etcdqueue.Open.
 func Example() {
-	ctx := context.Background()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	c := coordtest.NewStore().Open(coordtest.Options{})
 	defer c.Close()
 	q := zkq.NewLockingQueue(c, "mail")
 	defer q.Close()
 
-	q.Put(ctx, []byte("to ann"))
-	q.Put(ctx, []byte("to bob, quickly"), zkq.WithPriority(1))
-
-	for range 2 {
-		held, err := q.Take(ctx)
-		if err != nil {
-			fmt.Println(err)
-			return
+	tries := 0
+	send := func(_ context.Context, mail []byte) error {
+		if tries++; tries == 1 {
+			return errors.New("the mail server is busy")
 		}
-		fmt.Printf("sending %s\n", held.Value)
-		if err := held.Consume(ctx); err != nil {
-			fmt.Println(err)
-		}
+		fmt.Printf("sent %s at try %d\n", mail, tries)
+		stop()
+		return nil
 	}
+	q.Put(ctx, []byte("to ann"))
+	run := func() error {
+		w := &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, held *zkq.Held) error {
+			return send(ctx, held.Value)
+		})}
+		return w.Run(ctx)
+	}
+	fmt.Println(run())
 	// Output:
-	// sending to bob, quickly
-	// sending to ann
+	// sent to ann at try 2
+	// <nil>
 }
 
 // The methods that kazoo has: one entry at a time, held until it is consumed or

@@ -33,19 +33,21 @@ func (r *shift) handle(h *Held) (next *Held) {
 	err, returned := await(ctx, result)
 	cause := context.Cause(ctx)
 	if !returned {
-		err = fmt.Errorf("%w: %w", ErrStuck, cause)
+		a.stuck, err = true, fmt.Errorf("%w: %w", ErrStuck, cause)
+		r.placeStuck(h)
 	}
 	a.Took = time.Since(a.Started)
 	next = r.settle(&a, err, cause)
 	if returned {
 		return next
 	}
-	// The entry is others' now, the place is the handler's.
+	// The entry was given back; the handler still has the place.
 	select {
 	case <-result:
+		r.placeFree(h)
 	case <-r.settling.Done():
 		r.mu.Lock()
-		r.stuck++
+		r.left++
 		r.mu.Unlock()
 	}
 	return next
@@ -83,7 +85,11 @@ func (r *shift) call(ctx context.Context, h *Held, result chan<- error) {
 	}()
 	err = r.Handler.Handle(ctx, h)
 	if err != nil {
-		_ = err.Error() // a nil in an error of the handler's own panics here, where it is its own
+		// A nil in an error of the handler's own panics here, where it is its own, and so do
+		// methods that say what it wraps.
+		_ = err.Error()
+		errors.Is(err, context.Canceled)
+		errors.As(err, new(*skip))
 	}
 	returned = true
 }
@@ -109,7 +115,7 @@ func (r *shift) settle(a *Handled, err, cause error) (next *Held) {
 		if errors.Is(cause, ErrTimeout) && !errors.Is(err, ErrTimeout) {
 			a.Err = fmt.Errorf("%w after %v: %w", ErrTimeout, r.Timeout, err)
 		}
-		if r.MaxFailures > 0 && a.Held.Failures+1 >= r.MaxFailures {
+		if r.MaxFailures > 0 && a.Held.Failures+1 >= r.MaxFailures || a.stuck && a.Held.stuck+1 >= mostStuck {
 			r.bury(a)
 		} else {
 			r.fail(a)
@@ -146,9 +152,9 @@ func (r *shift) release(a *Handled, as Ending, opts ...ReleaseOption) {
 func rest(d time.Duration) ReleaseOption { return After(min(d, 100*365*24*time.Hour)) }
 
 func (r *shift) fail(a *Handled) {
-	pause := rest(r.backoff(a.Held.Failures + 1))
+	pause := After(r.backoff(a.Held.Failures + 1))
 	reason := a.Err.Error()
-	r.finish(a, EndingFailed, func(ctx context.Context) error { return a.Held.Fail(ctx, reason, pause) })
+	r.finish(a, EndingFailed, func(ctx context.Context) error { return a.Held.fail(ctx, reason, a.stuck, []ReleaseOption{pause}) })
 }
 
 func (r *shift) bury(a *Handled) {
@@ -220,9 +226,20 @@ func (r *shift) tell(a Handled) {
 		log, args = r.log().Error, append(args, "stack", p.Stack)
 	}
 	log("entry "+message, args...)
-	if r.Report != nil {
-		r.Report(a)
+	r.report(a)
+}
+
+// report calls the user's function.
+func (r *shift) report(a Handled) {
+	if r.Report == nil {
+		return
 	}
+	defer func() {
+		if v := recover(); v != nil {
+			r.log().Error("Report panicked", "queue", r.Queue.Name(), "entry", a.Held.Name, "panic", fmt.Sprint(v))
+		}
+	}()
+	r.Report(a)
 }
 
 // PanicError is a handler's panic.

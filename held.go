@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,12 +36,12 @@ type Held struct {
 	Created time.Time
 
 	queue *LockingQueue
-	lock  *lock.Lock
 	entry string
 	fence coord.Fence // of the entry, as the claim left it
 
 	headers  headers
 	born     int64 // the commit that created the entry
+	stuck    int   // earlier deliveries in which its handler got stuck
 	updates  int64 // that this handle made
 	updating int64 // the number of the one without an answer; 0: there is none
 	changes  int64 // of the entry, before the claim
@@ -48,11 +49,27 @@ type Held struct {
 
 	turn    chan struct{} // holds one while a call is finishing
 	past    attempts
-	known   bool         // past is
-	unknown string       // the finish that was sent and not answered last, if one was
-	several bool         // finishes of several kinds were
-	back    bool         // one of them gives the entry back
-	state   atomic.Int32 // a heldState
+	known   bool   // past is
+	unknown string // the finish that was sent and not answered last, if one was
+	several bool   // finishes of several kinds were
+	back    bool   // one of them gives the entry back
+	*hold
+}
+
+// hold is what is known of a Held when the Held itself is no longer reachable.
+type hold struct {
+	name  string
+	lock  *lock.Lock
+	state atomic.Int32 // a heldState
+	tried atomic.Bool  // a finish was
+}
+
+// dropped warns of a Held that the program lost without finishing it. It is called when the
+// garbage collector has found that out, by a goroutine of the runtime's.
+func (p *place) dropped(d *hold) {
+	if d.state.Load() == stateHolding && !d.tried.Load() {
+		p.warnOnce(path.Join(p.entries, d.name), "was taken and dropped without Consume, Release, Fail or Bury: it stays held as long as this session lasts")
+	}
 }
 
 type heldState = int32
@@ -67,16 +84,16 @@ const (
 // else of.
 type holding struct {
 	mu     sync.Mutex
-	byName map[string]*Held
+	byName map[string]*hold // not the Held, which the collector could never find unreachable then
 }
 
 // add returns the one that it replaces, if the same entry was handed out before
 // and never finished.
-func (o *holding) add(h *Held) (old *Held) {
+func (o *holding) add(h *hold) (old *hold) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	old = o.byName[h.Name]
-	o.byName[h.Name] = h
+	old = o.byName[h.name]
+	o.byName[h.name] = h
 	if len(o.byName)%1024 == 0 { // those whose holders went away with their sessions
 		for name, h := range o.byName {
 			if over(h.lock.Session()) {
@@ -104,11 +121,11 @@ func (o *holding) len() int {
 	return len(o.byName)
 }
 
-func (o *holding) remove(h *Held) {
+func (o *holding) remove(h *hold) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.byName[h.Name] == h {
-		delete(o.byName, h.Name)
+	if o.byName[h.name] == h {
+		delete(o.byName, h.name)
 	}
 }
 
@@ -176,11 +193,19 @@ func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 // beginning of its reason. Errors are those of Consume; after [ErrUnknown] it is
 // given back or will be when the session ends, and counted or not.
 func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) error {
+	return h.fail(ctx, reason, false, opts)
+}
+
+// fail is Fail, which also counts that the handler got stuck.
+func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []ReleaseOption) error {
 	return h.giveBack(ctx, finish{
 		act: "fail", entry: coord.Check(h.entry, h.at()),
 		beside: func(context.Context) ([]coord.Op, error) {
 			a := h.past
 			a.Failures++
+			if stuck {
+				a.Stuck++
+			}
 			a.Reason = cutReason(reason, maxReason)
 			return []coord.Op{a.write()}, nil
 		},
@@ -322,6 +347,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 	case stateLost:
 		return end(stateLost, ErrLockLost)
 	}
+	h.tried.Store(true)
 	s := h.lock.Session()
 	if f.lock.Kind == 0 {
 		f.lock = h.lock.GiveBack()
@@ -393,7 +419,7 @@ func (h *Held) end(state heldState, gone bool) {
 	if gone {
 		h.queue.view.aside.put(h.Name, removed)
 	}
-	h.queue.holding.remove(h)
+	h.queue.holding.remove(h.hold)
 	if state == stateLost { // the keeper leaves it to the finish to tell
 		h.queue.keeper.Lose(h.lock)
 	}

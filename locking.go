@@ -53,7 +53,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	q.removeReady = q.claimAndConsume
 	q.keeper = lock.NewKeeper(q.taken)
 	q.aside = newSkipped()
-	q.holding.byName = make(map[string]*Held)
+	q.holding.byName = make(map[string]*hold)
 	q.view = newView(q.place, q.skip, &q.holding)
 	return q
 }
@@ -148,12 +148,19 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 }
 
 // All yields entries as Take does until ctx ends. The loop's body consumes or
-// releases each; leaving the loop leaves the last one held. An error other than
-// ctx's is yielded with a nil Held and ends the loop.
+// gives back each; leaving the loop leaves the last one held. An error other than
+// ctx's is yielded with a nil Held and ends the loop. What failed needs a pause, or the
+// loop gets it again at once:
 //
+//	pause := zkq.Backoff(time.Second, time.Minute)
 //	for held, err := range q.All(ctx) {
 //		if err != nil {
 //			return err
+//		}
+//		if err := work(held.Value); err != nil {
+//			err = held.Fail(ctx, err.Error(), zkq.After(pause(held.Failures+1)))
+//		} else {
+//			err = held.Consume(ctx)
 //		}
 //		...
 //	}
@@ -197,7 +204,32 @@ func (q *LockingQueue) Len(ctx context.Context) (n int, err error) {
 // Get waits for an entry, holds it and returns its value; once it holds one it
 // returns the same value at once, until Consume or Release. An entry whose lock
 // was lost is forgotten, and Get takes another.
+//
+// A context whose deadline has passed already is kazoo's get(timeout=0): Get looks once,
+// as [LockingQueue.TryGet] does and for five seconds at most, and returns
+// [context.DeadlineExceeded] when nothing is there. One that was cancelled ends Get at once.
 func (q *LockingQueue) Get(ctx context.Context) (value []byte, err error) {
+	if ctx == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return q.get(ctx, q.Take)
+	}
+	once, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookOnce)
+	defer cancel()
+	value, err = q.get(once, q.TryTake)
+	if errors.Is(err, ErrEmpty) {
+		err = ctx.Err()
+	}
+	return value, err
+}
+
+// lookOnce bounds a Get whose time is over when it begins.
+const lookOnce = 5 * time.Second
+
+// TryGet is Get without the waiting, as kazoo's get(timeout=0): [ErrEmpty] when there was an
+// instant during the call at which nothing was available.
+func (q *LockingQueue) TryGet(ctx context.Context) ([]byte, error) { return q.get(ctx, q.TryTake) }
+
+// get returns the value in hand, or of what take takes.
+func (q *LockingQueue) get(ctx context.Context, take func(context.Context) (*Held, error)) (value []byte, err error) {
 	err = q.alone(ctx, func(ctx context.Context) error {
 		if q.current != nil {
 			holds, err := q.current.HoldsLock(ctx)
@@ -210,7 +242,7 @@ func (q *LockingQueue) Get(ctx context.Context) (value []byte, err error) {
 			}
 		}
 		q.current = nil
-		h, err := q.Take(ctx)
+		h, err := take(ctx)
 		if err != nil {
 			return err
 		}

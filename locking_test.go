@@ -690,3 +690,65 @@ func TestAnEntryWhoseLockWasBrokenIsTakenAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// kazoo's get(timeout=0), as it is ported word for word, and by the method made for it.
+func TestGetThatHasNoTimeLooksOnce(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		plain := zkq.NewQueue(b.client(), "plain")
+		defer plain.Close()
+		none, cancel := context.WithTimeout(b.ctx, 0)
+		defer cancel()
+		if _, err := q.Get(none); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Get of an empty queue: %v", err)
+		}
+		if _, err := q.TryGet(b.ctx); !errors.Is(err, zkq.ErrEmpty) {
+			t.Errorf("TryGet of an empty queue: %v", err)
+		}
+		if _, err := plain.Get(none); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Get of an empty simple queue: %v", err)
+		}
+		b.put(q, "a")
+		b.put(q, "b")
+		b.put(plain, "c")
+		for range 2 { // the same until it is finished
+			if v, err := q.Get(none); string(v) != "a" || err != nil {
+				t.Errorf("Get = %q, %v", v, err)
+			}
+			if v, err := q.TryGet(b.ctx); string(v) != "a" || err != nil {
+				t.Errorf("TryGet = %q, %v", v, err)
+			}
+		}
+		b.want(q.Consume(b.ctx), nil)
+		if v, err := q.TryGet(b.ctx); string(v) != "b" || err != nil {
+			t.Errorf("TryGet = %q, %v", v, err)
+		}
+		if e, err := plain.Get(none); string(e.Value) != "c" || err != nil {
+			t.Errorf("Get = %q, %v", e.Value, err)
+		}
+		b.want(q.Release(b.ctx), nil)
+
+		gone, leave := context.WithCancel(b.ctx)
+		leave()
+		for _, f := range []func(context.Context) ([]byte, error){q.Get, q.TryGet} {
+			if _, err := f(gone); !errors.Is(err, context.Canceled) {
+				t.Errorf("with a cancelled context: %v", err)
+			}
+		}
+	})
+}
+
+func TestGetThatHasNoTimeEndsThoughTheServiceDoesNotAnswer(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.put(q, "a")
+		c.HoldRequests()
+		none, cancel := context.WithTimeout(b.ctx, 0)
+		defer cancel()
+		start := time.Now()
+		if _, err := q.Get(none); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 6*time.Second {
+			t.Errorf("Get: %v after %v", err, time.Since(start))
+		}
+		c.Heal()
+	})
+}

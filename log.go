@@ -27,7 +27,7 @@ import (
 //
 // Its methods may be called from several goroutines.
 type Log struct {
-	*place
+	place  *place // not embedded: its methods are those of a queue
 	config LogConfig
 	turn   chan struct{} // holds one while somebody appends
 
@@ -76,14 +76,17 @@ type logHead struct {
 // a name that [CheckName] refuses is reported by every method.
 func NewLog(c coord.Coordinator, name string, config LogConfig, opts ...Option) *Log {
 	l := &Log{place: newPlace(c, name, false, opts), config: config, turn: make(chan struct{}, 1)}
-	if l.invalid == nil && (config.TTL < 0 || config.Keep < 0) {
-		l.invalid = fmt.Errorf("log %s: TTL %v, keep %d: allowed are 0 and more: %w", l.root, config.TTL, config.Keep, ErrInvalid)
+	if l.place.invalid == nil && (config.TTL < 0 || config.Keep < 0) {
+		l.place.invalid = fmt.Errorf("log %s: TTL %v, keep %d: allowed are 0 and more: %w", l.place.root, config.TTL, config.Keep, ErrInvalid)
 	}
 	return l
 }
 
+// Name is the log's name with its leading slash.
+func (l *Log) Name() string { return l.place.root }
+
 func (l *Log) node(names ...string) string {
-	return path.Join(append([]string{l.root, dirLog}, names...)...)
+	return path.Join(append([]string{l.place.root, dirLog}, names...)...)
 }
 
 func logName(e LogEntry) string {
@@ -122,9 +125,9 @@ func (e LogEntry) expired() bool { return !e.Expires.IsZero() && !time.Now().Bef
 // [Resolve]. After any other error nothing was appended. More than one commit can take
 // is [ErrTooLarge].
 func (l *Log) Append(ctx context.Context, values ...[]byte) (first int64, err error) {
-	err = l.bounded(ctx, func(ctx context.Context) error {
-		if l.invalid != nil || len(values) == 0 {
-			return l.invalid
+	err = l.place.bounded(ctx, func(ctx context.Context) error {
+		if l.place.invalid != nil || len(values) == 0 {
+			return l.place.invalid
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -142,7 +145,7 @@ func (l *Log) Append(ctx context.Context, values ...[]byte) (first int64, err er
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("append to %s: %w", l.root, err)
+		return 0, fmt.Errorf("append to %s: %w", l.place.root, err)
 	}
 	return first, nil
 }
@@ -162,7 +165,7 @@ func (l *Log) append(ctx context.Context, values [][]byte) (int64, error) {
 				return 0, err
 			}
 		}
-		done, err := l.once(ctx, nil, l.appendOps(head, values))
+		done, err := l.place.once(ctx, nil, l.appendOps(head, values))
 		switch {
 		case err == nil:
 			l.head = logHead{}
@@ -227,11 +230,11 @@ func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 // service was busy. f must be one that can be run again.
 func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error {
 	for pause := newPause(); ; {
-		s, err := l.session(ctx)
+		s, err := l.place.session(ctx)
 		if err == nil {
 			err = f(s)
 		}
-		if err == nil || !l.again(ctx, err, pause) {
+		if err == nil || !l.place.again(ctx, err, pause) {
 			return err
 		}
 	}
@@ -239,12 +242,12 @@ func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error 
 
 // Len returns the number of entries, expired ones that were not removed yet included.
 func (l *Log) Len(ctx context.Context) (n int, err error) {
-	err = l.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = l.place.do(ctx, func(ctx context.Context, s coord.Session) error {
 		n, err = s.Count(ctx, l.node(dirLogEntries))
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", l.root, err)
+		return 0, fmt.Errorf("count %s: %w", l.place.root, err)
 	}
 	return n, nil
 }
@@ -257,7 +260,7 @@ func (l *Log) trimNowAndThen(ctx context.Context) {
 	if l.config.TTL == 0 && l.config.Keep == 0 || time.Since(l.trimmed) < trimEvery {
 		return
 	}
-	if s, err := l.session(ctx); err == nil {
+	if s, err := l.place.session(ctx); err == nil {
 		if _, more, err := l.trimPage(ctx, s, l.unkept); err == nil && !more {
 			l.trimmed = time.Now()
 		}
@@ -275,7 +278,7 @@ func (l *Log) unkept(e LogEntry, next int64) bool {
 func (l *Log) Trim(ctx context.Context) (int, error) {
 	n, err := l.trimAll(ctx, l.unkept)
 	if err != nil {
-		return n, fmt.Errorf("trim %s: %w", l.root, err)
+		return n, fmt.Errorf("trim %s: %w", l.place.root, err)
 	}
 	return n, nil
 }
@@ -285,13 +288,13 @@ func (l *Log) Trim(ctx context.Context) (int, error) {
 func (l *Log) Truncate(ctx context.Context, before int64) (int, error) {
 	n, err := l.trimAll(ctx, func(e LogEntry, _ int64) bool { return e.Number < before })
 	if err != nil {
-		return n, fmt.Errorf("truncate %s: %w", l.root, err)
+		return n, fmt.Errorf("truncate %s: %w", l.place.root, err)
 	}
 	return n, nil
 }
 
 func (l *Log) trimAll(ctx context.Context, goes func(LogEntry, int64) bool) (removed int, err error) {
-	err = l.bounded(ctx, func(ctx context.Context) error {
+	err = l.place.bounded(ctx, func(ctx context.Context) error {
 		return l.patiently(ctx, func(s coord.Session) error {
 			for {
 				n, more, err := l.trimPage(ctx, s, goes)
@@ -325,7 +328,7 @@ func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(LogEntry,
 			o.After = path.Base(node.Path)
 			e, ok := parseLogName(o.After)
 			if !ok {
-				l.warnOnce(node.Path, "is not an entry of a log: skipped")
+				l.place.warnOnce(node.Path, "is not an entry of a log: skipped")
 				continue
 			}
 			if !goes(e, head.Next) {
@@ -375,7 +378,7 @@ func (l *Log) foreign(ctx context.Context, s coord.Session, after string) (befor
 // Close ends waiting reads with [ErrClosed] and returns when the handle's goroutines
 // have ended. A second Close does nothing.
 func (l *Log) Close() error {
-	l.end()
-	l.endClose()
+	l.place.end()
+	l.place.endClose()
 	return nil
 }

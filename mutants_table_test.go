@@ -26,7 +26,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "any history counts", file: "attempts.go",
-		is:      `		max(int64(a.Failures), a.Forgiven, a.Updates) > mostCounted {`,
+		is:      `		max(int64(a.Failures), int64(a.Stuck), a.Forgiven, a.Updates) > mostCounted {`,
 		becomes: `		func() bool { mutated(); return false }() {`,
 		test:    "TestNumbersThatNothingCountedAreNoHistory",
 	},
@@ -694,6 +694,33 @@ var mutants = []mutant{
 		test:    "TestPutAllNamesItsLimitOfEntries",
 	},
 	{
+		name: "first address of a name is dialled again and again", file: "internal/resolve/names.go",
+		is: `	n.dialed[server] = n.dials
+`,
+		becomes: `	if n.dialed[server] = 1; n.dials > 1 {
+		mutated()
+		n.dialed[server] = 0
+	}
+`,
+		test: "TestEachAddressOfANameIsTriedInTurn",
+	},
+	{
+		name: "load balancer without servers is hopeless after a session", file: "zkqueue/session.go",
+		is: `			if patient {
+				continue
+			}
+`,
+		becomes: `			mutated()
+`,
+		test: "TestNothingIsHopelessAfterASession",
+	},
+	{
+		name: "closed TLS handshake proves that there is no TLS", file: "internal/secure/handshake.go",
+		is:      `		return &ClosedError{err}`,
+		becomes: `		return func() error { mutated(); return fmt.Errorf("%w: %w", err, coord.ErrTLS) }()`,
+		test:    "TestAClosedHandshakeProvesNothing",
+	},
+	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
 		is: `	if over != nil {
 		return over
@@ -795,14 +822,14 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "label moved from wherever it stands", seeds: "900002", file: "label.go",
-		is: `	_, err := l.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+		is: `	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
 		becomes: `	mutated()
-	if s, err := l.session(ctx); err == nil {
+	if s, err := l.place.session(ctx); err == nil {
 		if n, err := s.Get(ctx, b.at.path); err == nil {
 			b.at.fence = n.Fence
 		}
 	}
-	_, err := l.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
 	},
 	{
 		name: "unanswered move of a label forgotten", seeds: "901169", file: "label.go",
@@ -813,11 +840,11 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "append made again when its answer was lost", seeds: "900069", file: "log.go",
-		is: `		done, err := l.once(ctx, nil, l.appendOps(head, values))
+		is: `		done, err := l.place.once(ctx, nil, l.appendOps(head, values))
 `,
 		becomes: `		mutated()
 		var done applied
-		s, err := l.session(ctx)
+		s, err := l.place.session(ctx)
 		if err == nil {
 			done.results, err = s.Commit(ctx, l.appendOps(head, values)...)
 		}
@@ -974,7 +1001,7 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "forward in two commits", seeds: "900003", file: "pipeline.go",
-		is: `			return append(h.past.forget(), ops...), err`,
+		is: `			return h.past.handOn(ops), err`,
 		becomes: `			mutated()
 			if err == nil {
 				_, err = h.lock.Session().Commit(ctx, ops...)

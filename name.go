@@ -10,8 +10,7 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// The nodes that zkq keeps beside a queue's entries. None may be a segment of a
-// queue's name.
+// The nodes that zkq keeps beside a queue's entries.
 const (
 	dirEntries = "entries"
 	dirTaken   = "taken"
@@ -24,11 +23,38 @@ const (
 	dirWorkers  = "workers"
 )
 
-var reserved = []string{dirEntries, dirTaken, dirDelayed, dirDead, dirBroken, dirAttempts, dirWorkers, dirLog, "unique", "config", "count"}
+// reserved may not be the last segment of a queue's name: it would be a node of the queue
+// that the rest of the name may be. reservedBelow may be no segment at all: whatever lies
+// below is an entry or a lock to kazoo.
+var (
+	reserved      = []string{dirDelayed, dirDead, dirBroken, dirAttempts, dirWorkers, dirLog, dirUnique, nodeConfig, nodeCount}
+	reservedBelow = []string{dirEntries, dirTaken}
+)
 
 // reservedRoots may not be the first segment: ours for all queues, and
 // ZooKeeper's own.
 var reservedRoots = []string{"zkq", "zookeeper"}
+
+// keeps says whether a node of that name in a directory of that name can be one that zkq
+// made there. No queue may lie at or below such a node. Names of entries need no mention:
+// no segment may look like one.
+func keeps(dir, name string) bool {
+	switch dir {
+	case dirWorkers:
+		return holderForm.MatchString(name)
+	case dirUnique:
+		return isKeySum(name)
+	case dirDelayed:
+		_, ok := parseDelayed(name)
+		return ok
+	case dirDead, dirBroken:
+		_, _, ok := parseDead(name)
+		return ok
+	case dirLog:
+		return slices.Contains([]string{logHeadNode, logLabelsNode, dirLogEntries, dirLogCursors}, name)
+	}
+	return false
+}
 
 // The longest queue name and the longest segment of one, in bytes.
 const (
@@ -39,8 +65,11 @@ const (
 // CheckName returns the canonical form of a queue's name, with one leading slash,
 // or an error that is [ErrInvalidName] and says what is wrong with it. A name is
 // segments joined by single slashes; one leading slash is optional. No segment is
-// empty, ".", "..", longer than [MaxSegment] bytes, begins with "entry-", or is a
-// name that zkq keeps for itself beside the entries; none holds control
+// empty, ".", "..", longer than [MaxSegment] bytes, "entries" or "taken", or begins with
+// "entry-". The last is none of the other names that zkq keeps beside the entries: delayed,
+// dead, broken, attempts, workers, retained, unique, config and count. They may stand before
+// it, but not before what zkq itself would call a node there; and below the config or the
+// count of a queue that has bounds nothing can be put. None holds control
 // characters, or characters beyond U+FFFF such as emoji. The first is neither "zkq" nor "zookeeper".
 func CheckName(name string) (string, error) {
 	bad := func(format string, args ...any) (string, error) {
@@ -62,7 +91,8 @@ func CheckName(name string) (string, error) {
 		return bad("byte %d is not of a printable character", i)
 	}
 	at := len(name) - len(path) + 1 // of the segment, in the name as given
-	for i, seg := range strings.Split(path[1:], "/") {
+	segments := strings.Split(path[1:], "/")
+	for i, seg := range segments {
 		switch {
 		case seg == "":
 			return bad("empty segment at byte %d", at)
@@ -72,8 +102,14 @@ func CheckName(name string) (string, error) {
 			return bad("segment at byte %d has %d bytes, the limit is %d", at, len(seg), MaxSegment)
 		case strings.HasPrefix(seg, priority.EntryPrefix):
 			return bad("segment %q at byte %d begins with %q, as entries do", seg, at, priority.EntryPrefix)
-		case slices.Contains(reserved, seg), i == 0 && slices.Contains(reservedRoots, seg):
-			return bad("segment %q at byte %d is reserved", seg, at)
+		case i == 0 && slices.Contains(reservedRoots, seg):
+			return bad("the first segment %q is reserved: if the queue lies there, make that directory the chroot, the path in the coordinator's address", seg)
+		case slices.Contains(reservedBelow, seg):
+			return bad("segment %q at byte %d is reserved for what is below a queue: if the queue lies there, make the path up to it the chroot, the path in the coordinator's address", seg, at)
+		case i == len(segments)-1 && slices.Contains(reserved, seg):
+			return bad("the last segment %q, at byte %d, is reserved for what zkq keeps beside the entries of a queue: give the queue another name, or one below it", seg, at)
+		case i > 0 && keeps(segments[i-1], seg):
+			return bad("segment %q at byte %d is reserved: in a directory called %s zkq itself makes nodes of such names", seg, at, segments[i-1])
 		}
 		at += len(seg) + 1
 	}

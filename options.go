@@ -36,8 +36,10 @@ func Strict() Option { return func(o *options) { o.strict = true } }
 // entries; they are skipped. A take tells about those that it comes across, Stat
 // about all, up to a thousand. Stat, Entries and Purge also tell about persistent nodes
 // among the locks that are none: an entry of that name is never taken, until
-// somebody removes the node. f is called from the goroutine that met the node
-// and must not use the queue.
+// somebody removes the node. f is told, too, about a [Held] that the program dropped
+// without finishing it, when the garbage collector has found that out. f is called from
+// the goroutine that met the node, or by the runtime, and must not use the queue. A panic
+// in it goes to the standard logger of log/slog.
 func Warn(f func(message string)) Option { return func(o *options) { o.warn = f } }
 
 // LogTo has l told what the handle does on its own: a take that waits because the queue is

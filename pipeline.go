@@ -17,7 +17,8 @@ type Target struct {
 
 // Forward removes the entry, whose work is done, and puts what came of it into other
 // queues, or its own: all in one commit, so that a pipeline loses nothing and doubles
-// nothing, whoever dies. Errors are those of [Held.Consume], and those of a put, after
+// nothing, whoever dies. An entry with a unique key may hand it on to what it puts into its
+// own queue, with the same [WithUnique]: a job that recurs. Errors are those of [Held.Consume], and those of a put, after
 // which nothing was changed and the entry is still held: [ErrFull], [ErrExists],
 // [ErrTooLarge]. A queue of another coordinator is refused with [ErrInvalid], and so is
 // WithWait: who waits for room would wait with a lock in hand.
@@ -57,13 +58,14 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 				}
 			}
 			ops, err := bs.ops(ctx)
-			return append(h.past.forget(), ops...), err
+			return h.past.handOn(ops), err
 		},
 		refused: func(ctx context.Context, r *coord.Refusal) error {
-			if err := bs.again(ctx, r, newPause()); err != error(r) {
-				return err
+			err := bs.again(ctx, r, newPause())
+			if exists := (*ExistsError)(nil); err == error(r) || r.Op.Path == h.past.key && errors.As(err, &exists) && exists.Name == h.Name {
+				return nil // of what goes with the entry: it is read again
 			}
-			return nil // of what goes with the entry: it is read again
+			return err
 		},
 	})
 }

@@ -258,3 +258,41 @@ func TestAForwardAfterALostSessionDoesNotWait(t *testing.T) {
 		b.empty(next)
 	})
 }
+
+// A job that recurs: its key stands all the time, and only the standing entry has it.
+func TestAForwardHandsItsUniqueKeyOn(t *testing.T) {
+	for what, opts := range map[string][]zkq.PutOption{"ready": {zkq.WithUnique("k")}, "delayed": {zkq.WithUnique("k"), zkq.WithDelay(time.Minute)}} {
+		for _, lost := range []string{"", "request", "reply"} {
+			t.Run(what+" "+lost, func(t *testing.T) {
+				virtual(t, func(t *testing.T, b *bench) {
+					q, c := b.queue()
+					other, _ := b.queue()
+					b.put(q, "0", opts...)
+					for i := range 5 {
+						h := b.take2(q, 2*time.Minute)
+						if string(h.Value) != fmt.Sprint(i) {
+							t.Fatalf("took %q", h.Value)
+						}
+						b.refusedBy(other, "k", h.Name)
+						switch lost {
+						case "request":
+							c.DropRequest()
+						case "reply":
+							c.DropReply()
+						}
+						b.want(h.Forward(b.ctx, zkq.Target{Queue: q, Value: []byte(fmt.Sprint(i + 1)), Options: opts}), nil)
+						if es := b.entries(q); len(es) != 1 {
+							t.Fatalf("%d entries stand", len(es))
+						} else {
+							b.refusedBy(other, "k", es[0].Name)
+						}
+					}
+					b.consume(b.take2(q, 2*time.Minute))
+					b.put(other, "anew", zkq.WithUnique("k"))
+					b.consume(b.take(other))
+					b.left(q)
+				})
+			})
+		}
+	}
+}

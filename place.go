@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"regexp"
 	"strings"
@@ -40,8 +41,9 @@ type place struct {
 	checking shared // of the layout
 
 	mu      sync.Mutex
-	sealed  bool // no goroutine may be started any more
-	checked bool // the layout was
+	sealed  bool          // no goroutine may be started any more
+	checked bool          // the layout was
+	timeout time.Duration // of the session in which it was
 	warned  map[string]bool
 }
 
@@ -255,9 +257,17 @@ func (p *place) lookAtLayout(ctx context.Context, s coord.Session) error {
 		}
 	}
 	p.mu.Lock()
-	p.checked = true
+	p.checked, p.timeout = true, s.Timeout()
 	p.mu.Unlock()
 	return nil
+}
+
+// granted is the timeout of the handle's first session, 0 if the service has let it in
+// never yet.
+func (p *place) granted() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.timeout
 }
 
 // entryNames returns the names of a listing that are entries' names, and warns
@@ -289,6 +299,17 @@ func (p *place) warnOnce(node, what string) {
 	}
 	p.mu.Unlock()
 	if first {
-		p.warn(node + " " + what)
+		p.tellWarning(node + " " + what)
 	}
+}
+
+// tellWarning calls the user's function, whose panic is no reason to end the process: it
+// may be called by any goroutine of the handle.
+func (p *place) tellWarning(message string) {
+	defer func() {
+		if v := recover(); v != nil {
+			slog.Error("zkq: the function given to Warn panicked", "panic", fmt.Sprint(v), "message", message)
+		}
+	}()
+	p.warn(message)
 }

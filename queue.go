@@ -51,8 +51,18 @@ func (q *Queue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption)
 // Get waits for an entry, removes it and returns it with its value; it ends with
 // ctx's error when ctx ends. A lost answer is asked for until ctx ends. Then the
 // error is an [*UnknownError] and the entry is returned beside it: [Resolve] tells
-// whether this call removed it. If not, it never will, and somebody else gets it.
+// whether this call removed it. If not, it never will, and somebody else gets it. With a
+// context whose deadline has passed already Get looks once, as [LockingQueue.Get] does.
 func (q *Queue) Get(ctx context.Context) (Entry, error) {
+	if ctx != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookOnce)
+		defer cancel()
+		e, err := q.TryGet(once)
+		if errors.Is(err, ErrEmpty) {
+			err = fmt.Errorf("get from %s: %w", q.root, ctx.Err())
+		}
+		return e, err
+	}
 	if q.invalid != nil {
 		return Entry{}, q.invalid
 	}

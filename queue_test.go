@@ -256,7 +256,10 @@ func TestCheckNameSaysWhatIsWrongAndWhere(t *testing.T) {
 	}
 	for name, says := range map[string]string{
 		"": "empty", "/": "empty", "//a": "byte 1", "a/": "byte 2", "a//b": "byte 2", ".": `"."`, "..": `".."`, "a/../b": "byte 2",
-		"a\x00": "byte 1", "a\nb": "byte 1", "a\x7f": "byte 1", "\xff": "UTF-8", "\ue000": "byte 0", "mail-📮": "beyond U+FFFF", "entries": "reserved", "a/taken": "byte 2", "dead/x": "byte 0",
+		"a\x00": "byte 1", "a\nb": "byte 1", "a\x7f": "byte 1", "\xff": "UTF-8", "\ue000": "byte 0", "mail-📮": "beyond U+FFFF", "entries": "reserved", "a/taken": "byte 2", "dead": "byte 0",
+		"a/entries/b": "chroot", "zkq/a": "chroot", "a/taken/b": "chroot", "a/retained/head": "byte 11", "a/retained/labels/b": "byte 11", "a/retained/cursors": "byte 11",
+		"a/workers/0123456789abcdef0123456789abcdef": "byte 10", "a/workers/0123456789abcdef0123456789abcdef/b": "byte 10", "a/unique/" + strings.Repeat("0f", 32): "byte 9",
+		"a/delayed/0000000000001-put-100-0123456789abcdef/b": "byte 10", "a/dead/0000000000001-entry-100-0000000001": "byte 7", "a/broken/0000000000001-entry-100-0000000001/b": "byte 9",
 		"entry-1": "entry-", "x/entry-100-0000000001": "byte 2", "zkq": "reserved", "zookeeper/x": "reserved", "config": "reserved",
 		strings.Repeat("x", 256): "255", strings.Repeat("x/", 600) + "x": "1024",
 	} {

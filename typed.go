@@ -1,9 +1,13 @@
 package zkq
 
 import (
+	"bytes"
 	"context"
+	"encoding"
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"unicode/utf8"
 )
 
 // Codec turns values into the bytes of an entry and back. Those of other formats
@@ -41,16 +45,87 @@ func (t Typed[T]) codec() Codec {
 	return t.Codec
 }
 
+// encode refuses what a worker could not read, or would read as something else: an entry
+// like that would be dead when it is first taken. So it is decoded once here.
 func (t Typed[T]) encode(v T) ([]byte, error) {
 	b, err := t.codec().Marshal(v)
+	if err == nil {
+		err = t.codec().Unmarshal(b, new(T))
+	}
+	if _, plain := t.codec().(jsonCodec); err == nil && plain {
+		err = checkText(v, b)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode %T: %w: %w", v, ErrInvalid, err)
 	}
 	return b, nil
 }
 
+// checkText refuses text that is not UTF-8, of which encoding/json makes other text. It
+// writes \ufffd for each wrong byte, and for nothing else but JSON that was there before:
+// only then it is looked at more closely.
+func checkText(v any, text []byte) error {
+	if !bytes.Contains(text, []byte(`\ufffd`)) {
+		return nil
+	}
+	if wrong, found := wrongText(reflect.ValueOf(v), 0); found {
+		return fmt.Errorf("%q is not UTF-8", wrong)
+	}
+	return nil
+}
+
+// wrongText finds a string in v that is not UTF-8. What says itself how it is written is
+// not looked into.
+func wrongText(v reflect.Value, depth int) (wrong string, found bool) {
+	if !v.IsValid() || depth > 1000 {
+		return "", false
+	}
+	t := v.Type()
+	own := func(t reflect.Type) bool {
+		return t.Implements(reflect.TypeFor[json.Marshaler]()) || t.Implements(reflect.TypeFor[encoding.TextMarshaler]())
+	}
+	if t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface && (own(t) || v.CanAddr() && own(reflect.PointerTo(t))) {
+		return "", false
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return v.String(), !utf8.ValidString(v.String())
+	case reflect.Pointer, reflect.Interface:
+		return wrongText(v.Elem(), depth+1)
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "", false
+		}
+		for i := range v.Len() {
+			if wrong, found = wrongText(v.Index(i), depth+1); found {
+				return wrong, true
+			}
+		}
+	case reflect.Map:
+		for at := v.MapRange(); at.Next(); {
+			if wrong, found = wrongText(at.Key(), depth+1); !found {
+				wrong, found = wrongText(at.Value(), depth+1)
+			}
+			if found {
+				return wrong, true
+			}
+		}
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if f := t.Field(i); (f.IsExported() || f.Anonymous) && f.Tag.Get("json") != "-" {
+				if wrong, found = wrongText(v.Field(i), depth+1); found {
+					return wrong, true
+				}
+			}
+		}
+	}
+	return "", false
+}
+
 // Put puts a value; the promises are those of [LockingQueue.Put]. What the codec
-// does not take is [ErrInvalid], before anything is sent.
+// does not take, or could not read again, is [ErrInvalid], before anything is sent: text that
+// is not UTF-8, for instance, where the format has none. A type that a worker cannot decode,
+// such as an interface with methods, is that too.
 func (t Typed[T]) Put(ctx context.Context, v T, opts ...PutOption) (string, error) {
 	b, err := t.encode(v)
 	if err != nil {

@@ -2,6 +2,7 @@ package zkq_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -80,6 +81,68 @@ func TestWhatCannotBeEncodedIsNotPut(t *testing.T) {
 		if !strings.Contains(err.Error(), "value 1") || errors.Is(err, zkq.ErrUnknown) {
 			t.Errorf("error %v", err)
 		}
+		b.empty(q)
+	})
+}
+
+// encoding/json makes U+FFFD of what is not UTF-8, and says nothing.
+func TestTextThatIsNoTextIsRefusedAtPut(t *testing.T) {
+	const wrong = "caf\xe9"
+	type inner struct {
+		Text string             `json:"text,omitempty"`
+		Map  map[string][]any   `json:"map,omitempty"`
+		Ptr  *string            `json:"ptr,omitempty"`
+		Skip string             `json:"-"`
+		Raw  json.RawMessage    `json:"raw,omitempty"`
+		Data []byte             `json:"data,omitempty"`
+		Own  map[string]ownText `json:"own,omitempty"`
+	}
+	text := wrong
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		strs, structs, keys := zkq.Typed[string]{Queue: q}, zkq.Typed[[]inner]{Queue: q}, zkq.Typed[map[string]int]{Queue: q}
+		refused := func(err error) {
+			t.Helper()
+			if b.want(err, zkq.ErrInvalid); !strings.Contains(err.Error(), "is not UTF-8") {
+				t.Errorf("error %v", err)
+			}
+		}
+		_, err := strs.Put(b.ctx, wrong)
+		refused(err)
+		_, err = strs.PutAll(b.ctx, []string{"fine", wrong})
+		refused(err)
+		_, err = keys.Put(b.ctx, map[string]int{wrong: 1})
+		refused(err)
+		for _, v := range []inner{{Text: wrong}, {Map: map[string][]any{"a": {1, wrong}}}, {Map: map[string][]any{wrong: nil}}, {Ptr: &text}} {
+			_, err = structs.Put(b.ctx, []inner{{}, v})
+			refused(err)
+		}
+		b.empty(q)
+		for _, v := range []inner{
+			{Text: "caf\u00e9 \ufffd \\ufffd"}, {Skip: wrong}, {Raw: json.RawMessage(`"\ufffd"`)}, {Data: []byte(wrong)}, {Own: map[string]ownText{"a": wrong}},
+		} {
+			if _, err = structs.Put(b.ctx, []inner{v}); err != nil {
+				t.Errorf("%+v: %v", v, err)
+			}
+			h := b.take(q)
+			if got, err := structs.Decode(h); err != nil || got[0].Text != v.Text {
+				t.Errorf("%+v came out as %+v, %v", v, got, err)
+			}
+			b.consume(h)
+		}
+	})
+}
+
+// ownText says itself how it is written.
+type ownText string
+
+func (o ownText) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", string(o)), nil }
+
+func TestWhatNoWorkerCouldDecodeIsRefusedAtPut(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		_, err := zkq.Typed[fmt.Stringer]{Queue: q}.Put(b.ctx, time.Second)
+		b.want(err, zkq.ErrInvalid)
 		b.empty(q)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -22,6 +23,15 @@ import (
 //		Logger:      slog.Default(),
 //	}
 //	err := w.Run(ctx) // ctx from signal.NotifyContext
+//
+// A handler that goes on a second after its context has ended is stuck, and keeps its
+// place: Go cannot end it. The worker logs an Error with how many of its places are stuck.
+// An entry whose handler got stuck in three deliveries because of Timeout is dead, with
+// MaxFailures 0 too, whichever workers had it: each of them cost a worker a place. When all
+// places have been stuck for a minute, Run ends with [ErrStuck], so that a supervisor can
+// start the process anew; their entries were given back by then.
+//
+// A panic in Backoff, Report or Logger is logged, and the worker goes on as without it.
 type Worker struct {
 	Queue   *LockingQueue
 	Handler Handler
@@ -35,7 +45,9 @@ type Worker struct {
 	MaxFailures int
 
 	// Backoff is how long an entry rests after its failure of that number, counted
-	// from 1; nil means Backoff(time.Second, time.Minute).
+	// from 1; nil means Backoff(time.Second, time.Minute). Allowed are up to 30 days:
+	// a longer rest is cut to that, and a negative one, as an overflow makes it, is 30
+	// days too. A panic in it is logged, and the entry rests as with nil.
 	Backoff func(failures int) time.Duration
 
 	// Timeout ends a handler's context with [ErrTimeout]; 0 means never.
@@ -83,6 +95,8 @@ type Handled struct {
 	Err     error // the handler's, or why there is no better outcome; a [*PanicError] if it panicked
 	Started time.Time
 	Took    time.Duration // until the handler returned, or was given up
+
+	stuck bool // it did not return
 }
 
 // Defaults of a Worker, and how long a handler has to return after the end of its
@@ -90,6 +104,15 @@ type Handled struct {
 const (
 	defaultGrace = 30 * time.Second
 	leash        = time.Second
+	mostBackoff  = 30 * 24 * time.Hour
+)
+
+// One stuck delivery may be the machine's fault and two bad luck; and a worker of four
+// places still has one after three. A handler that merely overran its time by far is back
+// within a minute.
+const (
+	mostStuck = 3           // deliveries of an entry; with this one it is dead
+	stuckRun  = time.Minute // so long may all places be stuck
 )
 
 var defaultBackoff = Backoff(time.Second, time.Minute)
@@ -101,7 +124,9 @@ var defaultBackoff = Backoff(time.Second, time.Minute)
 // alone ended it. What was not answered by then is settled behind it, or ends with the
 // session. [ErrStuck]: handlers run on. Any other error ended the work, or says what is
 // wrong with the worker: the queue was closed, or the service does not allow it to
-// work. Lost connections and sessions are waited out.
+// work. Lost connections and sessions are waited out. A service that let the worker in
+// before and now refuses it may be starting, or changing its certificates: Run ends only
+// when that has lasted longer than a session.
 //
 // No error of an entry ends Run. It may be called again, and by several goroutines.
 func (w *Worker) Run(ctx context.Context) error {
@@ -118,7 +143,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer kill()
 
 	var places sync.WaitGroup
-	for range max(w.Concurrency, 1) {
+	for range r.places() {
 		places.Go(r.place)
 	}
 	idle := make(chan struct{})
@@ -128,9 +153,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}()
 	<-r.taking.Done()
 	r.log().Debug("worker stops", "queue", w.Queue.Name(), "grace", w.grace())
-	if !within(idle, w.grace()) {
+	if r.allStuck() || !within(idle, w.grace()) {
 		end(ErrShutdown)
-		if !within(idle, 2*leash) {
+		if r.allStuck() || !within(idle, 2*leash) {
 			kill()
 			<-idle
 		}
@@ -176,18 +201,45 @@ func (w *Worker) grace() time.Duration {
 	return max(w.Grace, 0)
 }
 
-func (w *Worker) backoff(failures int) time.Duration {
-	if w.Backoff == nil {
+func (r *shift) backoff(failures int) (rest time.Duration) {
+	if r.Backoff == nil {
 		return defaultBackoff(failures)
 	}
-	return w.Backoff(failures)
+	defer func() {
+		if v := recover(); v != nil {
+			rest = defaultBackoff(failures)
+			r.log().Error("Backoff panicked: the entry rests as without it", "queue", r.Queue.Name(), "failures", failures, "panic", v, "rest", rest)
+		}
+	}()
+	if rest = r.Worker.Backoff(failures); rest < 0 {
+		return mostBackoff
+	}
+	return min(rest, mostBackoff)
 }
 
 func (w *Worker) log() Logger {
 	if w.Logger == nil {
 		return silent{}
 	}
-	return w.Logger
+	return guarded{w.Logger}
+}
+
+// guarded is a user's Logger whose panics do not end the process: they go to the standard
+// logger of log/slog.
+type guarded struct{ to Logger }
+
+func (g guarded) Debug(m string, args ...any) { guardLog(g.to.Debug, m, args) }
+func (g guarded) Info(m string, args ...any)  { guardLog(g.to.Info, m, args) }
+func (g guarded) Warn(m string, args ...any)  { guardLog(g.to.Warn, m, args) }
+func (g guarded) Error(m string, args ...any) { guardLog(g.to.Error, m, args) }
+
+func guardLog(log func(string, ...any), message string, args []any) {
+	defer func() {
+		if v := recover(); v != nil {
+			slog.Error("zkq: the worker's Logger panicked", "panic", fmt.Sprint(v), "message", message)
+		}
+	}()
+	log(message, args...)
 }
 
 type silent struct{}
@@ -205,8 +257,10 @@ type shift struct {
 	settling context.Context // of what becomes of entries; ends last
 	stop     context.CancelCauseFunc
 
-	mu    sync.Mutex
-	stuck int // handlers that were left behind
+	mu     sync.Mutex
+	left   int         // handlers that were left behind when the run ended
+	stuck  int         // places whose handlers do not return
+	ending *time.Timer // runs while all places are stuck
 }
 
 // ended is what Run returns.
@@ -217,10 +271,49 @@ func (r *shift) ended() error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stuck > 0 {
-		err = errors.Join(err, fmt.Errorf("%d of queue %s: %w", r.stuck, r.Queue.Name(), ErrStuck))
+	if r.ending != nil {
+		r.ending.Stop()
+	}
+	if r.left > 0 && !errors.Is(err, ErrStuck) {
+		err = errors.Join(err, fmt.Errorf("%d of queue %s: %w", r.left, r.Queue.Name(), ErrStuck))
 	}
 	return err
+}
+
+func (r *shift) places() int { return max(r.Concurrency, 1) }
+
+// placeStuck says that a place's handler does not return. When none is left that works,
+// the run ends after a while.
+func (r *shift) placeStuck(h *Held) {
+	r.mu.Lock()
+	r.stuck++
+	stuck := r.stuck
+	if stuck == r.places() {
+		r.ending = time.AfterFunc(stuckRun, func() {
+			r.stop(&cannotTake{fmt.Errorf("all %d places of queue %s: %w", stuck, r.Queue.Name(), ErrStuck)})
+		})
+	}
+	r.mu.Unlock()
+	r.log().Error(fmt.Sprintf("%d of %d places are stuck: the handler does not return", stuck, r.places()),
+		"queue", r.Queue.Name(), "entry", h.Name, "delivery", h.Deliveries)
+}
+
+// placeFree says that it did after all.
+func (r *shift) placeFree(h *Held) {
+	r.mu.Lock()
+	r.stuck--
+	stuck := r.stuck
+	if r.ending != nil {
+		r.ending.Stop()
+		r.ending = nil
+	}
+	r.mu.Unlock()
+	r.log().Info(fmt.Sprintf("a stuck handler returned: %d of %d places are stuck", stuck, r.places()), "queue", r.Queue.Name(), "entry", h.Name)
+}
+
+// allStuck says that the run ended because no place was left.
+func (r *shift) allStuck() bool {
+	return r.taking.Err() != nil && errors.Is(context.Cause(r.taking), ErrStuck)
 }
 
 // cannotTake ends a shift.
@@ -232,6 +325,7 @@ func (c *cannotTake) Unwrap() error { return c.err }
 // place is one of those that work beside each other.
 func (r *shift) place() {
 	var h *Held // the next, if it came with the last one's finish
+	var since refusals
 	for pause := newPause(); ; {
 		var err error
 		if h == nil {
@@ -243,7 +337,7 @@ func (r *shift) place() {
 			h = r.handle(h)
 		case r.taking.Err() != nil:
 			return
-		case lasting(err):
+		case lasting(err), refusesWorker(err) && since.lasted(r.Queue.granted()):
 			r.stop(&cannotTake{err})
 			return
 		default:
@@ -255,13 +349,36 @@ func (r *shift) place() {
 
 // lasting says that it is of no use to try again.
 func lasting(err error) bool {
-	for _, target := range []error{
-		ErrClosed, coord.ErrClosed, ErrInvalid, ErrInvalidName, ErrLayout,
-		coord.ErrForbidden, coord.ErrAuth, coord.ErrTLS, coord.ErrFormat,
-	} {
+	for _, target := range []error{ErrClosed, coord.ErrClosed, ErrInvalidName, ErrLayout} {
 		if errors.Is(err, target) {
 			return true
 		}
 	}
 	return false
+}
+
+// refusesWorker says that the service, or what answers in its place, does not let the
+// worker in.
+func refusesWorker(err error) bool {
+	for _, target := range []error{ErrInvalid, coord.ErrForbidden, coord.ErrAuth, coord.ErrTLS, coord.ErrFormat} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusals are those that followed one another.
+type refusals struct{ first, last time.Time }
+
+// lasted counts a refusal, and says whether they have lasted too long. session is the
+// timeout of the session that there was, 0 if there was none: the first refusal is final
+// then.
+func (r *refusals) lasted(session time.Duration) bool {
+	now := time.Now()
+	if r.last.IsZero() || now.Sub(r.last) > session {
+		r.first = now
+	}
+	r.last = now
+	return session == 0 || now.Sub(r.first) > session
 }

@@ -167,7 +167,9 @@ func (p *place) members(ctx context.Context, s coord.Session) ([]string, error) 
 	}
 	names := make([]string, 0, len(l.Nodes))
 	for _, n := range l.Nodes {
-		names = append(names, path.Base(n.Path))
+		if name := path.Base(n.Path); keeps(dirWorkers, name) { // others lead to queues further down
+			names = append(names, name)
+		}
 	}
 	return names, nil
 }

@@ -150,3 +150,57 @@ func TestWorkerDecodes(t *testing.T) {
 		}
 	})
 }
+
+// What a worker could not decode is refused when it is put; what is put arrives.
+func TestTextThatIsNoTextIsRefusedOrArrives(t *testing.T) {
+	const wrong = "caf\xe9"
+	onEach(t, func(t *testing.T, c zkq.Codec) {
+		coordinator := coordtest.NewStore().Open(coordtest.Options{})
+		defer coordinator.Close()
+		q := zkq.NewLockingQueue(coordinator, "q")
+		defer q.Close()
+		for _, put := range []struct {
+			put  func() error
+			same func(h *zkq.Held) bool
+		}{
+			{func() error { _, err := zkq.Typed[string]{Queue: q, Codec: c}.Put(t.Context(), wrong); return err },
+				func(h *zkq.Held) bool {
+					v, err := zkq.Typed[string]{Codec: c}.Decode(h)
+					return err == nil && v == wrong
+				}},
+			{func() error {
+				_, err := zkq.Typed[map[string]int]{Queue: q, Codec: c}.Put(t.Context(), map[string]int{wrong: 1})
+				return err
+			}, func(h *zkq.Held) bool {
+				v, err := zkq.Typed[map[string]int]{Codec: c}.Decode(h)
+				return err == nil && v[wrong] == 1
+			}},
+			{func() error {
+				_, err := zkq.Typed[job]{Queue: q, Codec: c}.Put(t.Context(), job{Part: &job{Name: wrong}})
+				return err
+			},
+				func(h *zkq.Held) bool {
+					v, err := zkq.Typed[job]{Codec: c}.Decode(h)
+					return err == nil && v.Part.Name == wrong
+				}},
+		} {
+			err := put.put()
+			if errors.Is(err, zkq.ErrInvalid) {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, err := q.TryTake(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !put.same(h) {
+				t.Errorf("%x was put and is something else", h.Value)
+			}
+			if err := h.Consume(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

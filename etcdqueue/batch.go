@@ -94,6 +94,10 @@ func (s *session) send(b *group.Batch, may func() bool) (commits []*commit, outc
 	case errors.As(err, &why) && why.code == noSpace:
 		s.c.full.Store(time.Now().UnixNano())
 		return commits, each(commits, func(c *commit) group.Outcome { return c.afterFull(why) })
+	case errors.As(err, &why) && why.code == diskFull:
+		s.c.full.Store(time.Now().UnixNano())
+		seal() // those that make room are still taken
+		return commits, each(commits, (*commit).alone)
 	case errors.As(err, &why) && why.code == tooManyOps:
 		lower(&s.c.wide, width(commits)/2)
 		seal() // without those who have left since they were told that nothing was sent

@@ -31,6 +31,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -46,6 +47,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/resolve"
 )
 
 const (
@@ -90,12 +92,15 @@ type Config struct {
 	Warn func(string)
 
 	// Dial makes the connections; nil means a net.Dialer. The address is as it
-	// stands in Endpoints.
+	// stands in Endpoints. Without it a host name is looked up at each dial, and each of
+	// its IP addresses is a server of its own.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	// LeaseHook is called with the ID of a session before it exists; what it
 	// returns is called when the session is over or could not be had.
 	LeaseHook func(id string) (end func(), err error)
+
+	names *resolve.Names
 }
 
 // String renders the configuration without the password.
@@ -115,6 +120,9 @@ func (cfg *Config) setDefaults() {
 	}
 	if cfg.Warn == nil {
 		cfg.Warn = func(string) {}
+	}
+	if cfg.names == nil {
+		cfg.names = new(resolve.Names)
 	}
 	if cfg.LeaseHook == nil {
 		cfg.LeaseHook = func(string) (func(), error) { return func() {}, nil }
@@ -172,7 +180,7 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	c.wide.Store(maxOps)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.hub = newHub(c)
-	c.link = newLink(endpoints, cfg.Dial, c.hub.signal)
+	c.link = newLink(endpoints, cfg.Dial, cfg.names, c.hub.signal)
 
 	// What takes too long and what never will work both end the attempt.
 	connect, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
@@ -281,7 +289,7 @@ func (c *Coordinator) start(ctx context.Context) error {
 // failure is the error of an attempt to connect or to begin a session; late says
 // that it was cut short.
 func (c *Coordinator) failure(ctx context.Context, late bool, err error) error {
-	if !late {
+	if !late || errors.Is(err, coord.ErrBusy) {
 		return fmt.Errorf("etcd at %s: %w", strings.Join(c.cfg.Endpoints, ", "), err)
 	}
 	why := c.link.explain()

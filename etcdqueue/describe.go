@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,30 +27,50 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	}
 	ctx, cancel := within(ctx, c.ctx)
 	defer cancel()
-	servers := make([]coord.Server, len(c.link.endpoints))
+	parts := make([][]coord.Server, len(c.link.endpoints))
 	var asked sync.WaitGroup
 	for i, e := range c.link.endpoints {
-		asked.Go(func() { servers[i] = c.describe(ctx, e) })
+		asked.Go(func() { parts[i] = c.describeAll(ctx, i, e) })
 	}
 	asked.Wait()
 	if ctx.Err() != nil {
 		return coord.Service{}, context.Cause(ctx)
 	}
-	if now := c.link.live(); now != nil {
-		servers[now.index].InUse = true
+	return coord.Service{Name: "etcd", Servers: slices.Concat(parts...)}, nil
+}
+
+// describeAll asks each server of endpoint i.
+func (c *Coordinator) describeAll(ctx context.Context, i int, e endpoint) []coord.Server {
+	lookup, cancel := context.WithTimeout(ctx, describeTimeout)
+	defer cancel()
+	servers, err := e.servers(lookup, c.cfg.names, c.cfg.Dial)
+	if err != nil {
+		return []coord.Server{{Address: e.name, Err: err}}
 	}
-	return coord.Service{Name: "etcd", Servers: servers}, nil
+	slices.Sort(servers)
+	described := make([]coord.Server, len(servers))
+	var asked sync.WaitGroup
+	for k, at := range servers {
+		asked.Go(func() {
+			described[k] = c.describe(ctx, e, at)
+			described[k].Address = e.label(at, len(servers))
+			now := c.link.live()
+			described[k].InUse = now != nil && now.index == i && now.server == at
+		})
+	}
+	asked.Wait()
+	return described
 }
 
 // describe asks one member, by a connection of its own.
-func (c *Coordinator) describe(ctx context.Context, e endpoint) coord.Server {
-	server := coord.Server{Address: e.name}
+func (c *Coordinator) describe(ctx context.Context, e endpoint, at string) coord.Server {
+	var server coord.Server
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var dialed error // says more than what gRPC makes of it
 	status, err := c.status(ctx, e, func(ctx context.Context, _ string) (net.Conn, error) {
-		nc, err := e.connect(ctx, c.cfg.Dial)
+		nc, err := e.connect(ctx, at, c.cfg.Dial)
 		mu.Lock()
 		defer mu.Unlock()
 		dialed = err

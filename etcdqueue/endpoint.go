@@ -3,7 +3,6 @@ package etcdqueue
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/resolve"
+	"github.com/zkq/zkq/internal/secure"
 )
 
 const defaultPort = "2379"
@@ -86,14 +87,31 @@ func (e endpoint) authority() string {
 
 type dialFunc func(ctx context.Context, address string) (net.Conn, error)
 
-// connect dials e and shakes hands.
-func (e endpoint) connect(ctx context.Context, dial dialFunc) (net.Conn, error) {
+// servers are the addresses that e stands for: those of its host name, first those that
+// were dialled longest ago. Who makes connections otherwise is given e's own name.
+func (e endpoint) servers(ctx context.Context, names *resolve.Names, dial dialFunc) ([]string, error) {
+	if dial != nil || e.network != "tcp" {
+		return []string{e.address}, nil
+	}
+	return names.Servers(ctx, e.address)
+}
+
+// label is e's name, and beside it one of its servers where there are several.
+func (e endpoint) label(server string, of int) string {
+	if of == 1 {
+		return e.name
+	}
+	return e.name + " (" + server + ")"
+}
+
+// connect dials a server of e and shakes hands.
+func (e endpoint) connect(ctx context.Context, server string, dial dialFunc) (net.Conn, error) {
 	var nc net.Conn
 	var err error
 	if dial != nil {
 		nc, err = dial(ctx, e.name)
 	} else {
-		nc, err = new(net.Dialer).DialContext(ctx, e.network, e.address)
+		nc, err = new(net.Dialer).DialContext(ctx, e.network, server)
 	}
 	if err != nil || e.tls == nil {
 		return nc, err
@@ -101,48 +119,44 @@ func (e endpoint) connect(ctx context.Context, dial dialFunc) (net.Conn, error) 
 	c := tls.Client(nc, e.tls)
 	if err := c.HandshakeContext(ctx); err != nil {
 		nc.Close()
-		return nil, handshakeError(ctx, err)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("no answer to the TLS handshake: %w", err)
+		}
+		err = secure.HandshakeError(err)
+		if errors.As(err, new(*secure.ClosedError)) && e.speaksPlain(ctx, server, dial) {
+			err = fmt.Errorf("the server does not speak TLS: %w", coord.ErrTLS)
+		}
+		return nil, err
 	}
 	return c, nil
 }
 
-// handshakeError tells a handshake that failed from one that was cut short.
-func handshakeError(ctx context.Context, err error) error {
-	var header tls.RecordHeaderError
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("no answer to the TLS handshake: %w", err)
-	case errors.As(err, &header):
-		return fmt.Errorf("the server does not speak TLS: %w: %w", err, coord.ErrTLS)
-	case errors.Is(err, io.EOF):
-		return fmt.Errorf("the server closed the connection in the TLS handshake (does it speak TLS?): %w: %w", err, coord.ErrTLS)
-	case isTLS(err):
-		return fmt.Errorf("%w: %w", err, coord.ErrTLS)
+// speaksPlain asks whether a server without TLS is at an endpoint that closed the
+// connection in the TLS handshake. Nothing is sent but the greeting of HTTP/2.
+func (e endpoint) speaksPlain(ctx context.Context, server string, dial dialFunc) bool {
+	e.tls = nil
+	nc, err := e.connect(ctx, server, dial)
+	if err != nil {
+		return false
 	}
-	return err
-}
-
-// isTLS says whether err is about trust or encryption rather than the network.
-func isTLS(err error) bool {
-	var verification *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var alert tls.AlertError
-	var op *net.OpError
-	return errors.As(err, &verification) || errors.As(err, &unknown) || errors.As(err, &host) ||
-		errors.As(err, &invalid) || errors.As(err, &alert) ||
-		errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error") ||
-		strings.HasPrefix(err.Error(), "tls: ")
+	defer nc.Close()
+	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	const noSettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	if _, err := io.WriteString(nc, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+noSettings); err != nil {
+		return false
+	}
+	first := make([]byte, 1)
+	_, err = io.ReadFull(nc, first)
+	return err == nil && notHTTP2(first[0]) == nil
 }
 
 // speaksTLS asks whether there is a TLS server at an endpoint that was spoken to
 // in plain text and hung up.
-func (e endpoint) speaksTLS(ctx context.Context, dial dialFunc) bool {
+func (e endpoint) speaksTLS(ctx context.Context, server string, dial dialFunc) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	e.tls = nil
-	nc, err := e.connect(ctx, dial)
+	nc, err := e.connect(ctx, server, dial)
 	if err != nil {
 		return false
 	}

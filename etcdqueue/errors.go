@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/etcdqueue/internal/diskfull"
 )
 
 // verdict is what an error of etcd says about the request that met it.
@@ -87,6 +88,7 @@ var answers = map[string]verdict{
 
 	// One request is applied and answered so: the one that raises the alarm.
 	text(rpctypes.ErrGRPCNoSpace): {means: coord.ErrBusy},
+	text(diskfull.Err):            {refused: true, means: coord.ErrBusy},
 }
 
 func text(err error) string { return status.Convert(err).Message() }

@@ -7,12 +7,15 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/resolve"
+	"github.com/zkq/zkq/internal/secure"
 )
 
 // link is the way to the cluster: one connection at a time, to any endpoint. A
@@ -20,24 +23,36 @@ import (
 type link struct {
 	endpoints []endpoint
 	dial      dialFunc
+	names     *resolve.Names
 	connected func() // called after the first byte of each connection
 
 	mu       sync.Mutex
 	next     int           // the endpoint to try first
-	causes   []error       // why each endpoint was last left or not reached; nil while it answers
+	ways     []way         // to each endpoint
 	current  *conn         // the newest connection
-	hopeless chan struct{} // closed once every endpoint has refused for a reason that stays
+	hopeless chan struct{} // closed once every server has refused for a reason that stays
 }
 
-func newLink(endpoints []endpoint, dial dialFunc, connected func()) *link {
-	return &link{
+// way is what is known of an endpoint. A host name stands for as many servers as it has
+// IP addresses.
+type way struct {
+	servers []string         // when it was last looked up
+	causes  map[string]error // why each server was last left or not reached; none while it answers
+}
+
+func newLink(endpoints []endpoint, dial dialFunc, names *resolve.Names, connected func()) *link {
+	l := &link{
 		endpoints: endpoints,
 		dial:      dial,
+		names:     names,
 		connected: connected,
 		next:      rand.IntN(len(endpoints)), // clients spread over the members
-		causes:    make([]error, len(endpoints)),
 		hopeless:  make(chan struct{}),
 	}
+	for _, e := range endpoints {
+		l.ways = append(l.ways, way{[]string{e.address}, make(map[string]error)})
+	}
+	return l
 }
 
 var errNoAnswer = errors.New("no answer")
@@ -53,7 +68,7 @@ func (l *link) connect(ctx context.Context) (net.Conn, error) {
 		i := (first + k) % n
 		var nc net.Conn
 		if nc, err = l.try(ctx, i, n-k); err == nil {
-			return l.adopt(nc, i), nil
+			return nc, nil
 		}
 		if ctx.Err() != nil {
 			break
@@ -62,42 +77,84 @@ func (l *link) connect(ctx context.Context) (net.Conn, error) {
 	return nil, err
 }
 
-// try connects to one endpoint, and leaves time for the ones after it.
+// try connects to one endpoint, of several servers to the first that takes a connection,
+// and leaves time for those after it.
 func (l *link) try(ctx context.Context, i, left int) (net.Conn, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left+1))
-		defer cancel()
+	servers, err := l.look(ctx, i, left)
+	for k, server := range servers {
+		var nc net.Conn
+		if nc, err = l.reach(ctx, i, server, left+len(servers)-1-k); err == nil {
+			return l.adopt(nc, i, server), nil
+		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
+	return nil, err
+}
+
+// share is ctx with its part of the time, where so many more must have theirs.
+func share(ctx context.Context, left int) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left+1))
+}
+
+// look finds the servers of endpoint i.
+func (l *link) look(ctx context.Context, i, left int) ([]string, error) {
+	ctx, cancel := share(ctx, left)
+	defer cancel()
 	e := l.endpoints[i]
-	if e.tls == nil && errors.Is(l.cause(i), io.EOF) && e.speaksTLS(ctx, l.dial) {
+	servers, err := e.servers(ctx, l.names, l.dial)
+	if err == nil {
+		l.mu.Lock()
+		l.ways[i].servers = servers
+		l.mu.Unlock()
+		return servers, nil
+	}
+	l.mu.Lock()
+	l.ways[i].servers = []string{e.address}
+	l.mu.Unlock()
+	l.blame(i, e.address, err)
+	return nil, err
+}
+
+// reach connects to one server of endpoint i.
+func (l *link) reach(ctx context.Context, i int, server string, left int) (net.Conn, error) {
+	ctx, cancel := share(ctx, left)
+	defer cancel()
+	e := l.endpoints[i]
+	l.names.Dialed(server)
+	if e.tls == nil && errors.Is(l.cause(i, server), io.EOF) && e.speaksTLS(ctx, server, l.dial) {
 		err := fmt.Errorf("the server speaks TLS, and was not asked to: %w", coord.ErrTLS)
-		l.blame(i, err)
+		l.blame(i, server, err)
 		return nil, err
 	}
-	nc, err := e.connect(ctx, l.dial)
+	nc, err := e.connect(ctx, server, l.dial)
 	if err != nil {
-		l.blame(i, err)
+		l.blame(i, server, err)
 	}
 	return nc, err
 }
 
-func (l *link) adopt(nc net.Conn, i int) *conn {
+func (l *link) adopt(nc net.Conn, i int, server string) *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.next = (i + 1) % len(l.endpoints) // whatever ends this connection, the next is another's turn
-	l.current = &conn{Conn: nc, link: l, index: i}
+	l.current = &conn{Conn: nc, link: l, index: i, server: server}
 	return l.current
 }
 
-func (l *link) cause(i int) error {
+func (l *link) cause(i int, server string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.causes[i]
+	return l.ways[i].causes[server]
 }
 
-// blame keeps the reason why endpoint i is not used; nil: it answers.
-func (l *link) blame(i int, err error) {
+// blame keeps the reason why a server of endpoint i is not used; nil: it answers.
+func (l *link) blame(i int, server string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if errors.Is(err, context.Canceled) {
@@ -106,10 +163,16 @@ func (l *link) blame(i int, err error) {
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) {
 		err = errNoAnswer // given up by us
 	}
-	l.causes[i] = err
-	for _, c := range l.causes {
-		if !errors.Is(c, coord.ErrTLS) {
-			return
+	w := l.ways[i]
+	if len(w.causes) > maxCauses {
+		clear(w.causes)
+	}
+	w.causes[server] = err
+	for _, w := range l.ways {
+		for _, server := range w.servers {
+			if !errors.Is(w.causes[server], coord.ErrTLS) {
+				return
+			}
 		}
 	}
 	select {
@@ -118,6 +181,9 @@ func (l *link) blame(i int, err error) {
 		close(l.hopeless)
 	}
 }
+
+// maxCauses bounds what is kept of the servers of an endpoint.
+const maxCauses = 100
 
 // explain says what is wrong with the way to the cluster, endpoint by endpoint;
 // nil if one of them answers.
@@ -128,16 +194,19 @@ func (l *link) explain() error {
 		return nil
 	}
 	kind := coord.ErrUnreachable
-	text := make([]string, len(l.endpoints))
+	var text []string
 	for i, e := range l.endpoints {
-		cause := l.causes[i]
-		switch {
-		case cause == nil:
-			cause = errNoAnswer
-		case errors.Is(cause, coord.ErrTLS):
-			kind = coord.ErrTLS
+		w := l.ways[i]
+		for _, server := range slices.Sorted(slices.Values(w.servers)) {
+			cause := w.causes[server]
+			switch {
+			case cause == nil:
+				cause = errNoAnswer
+			case errors.Is(cause, coord.ErrTLS):
+				kind = coord.ErrTLS
+			}
+			text = append(text, e.label(server, len(w.servers))+": "+strings.TrimSuffix(cause.Error(), ": "+coord.ErrTLS.Error()))
 		}
-		text[i] = e.name + ": " + strings.TrimSuffix(cause.Error(), ": "+coord.ErrTLS.Error())
 	}
 	return &unreachable{kind, strings.Join(text, "; ")}
 }
@@ -189,6 +258,7 @@ type conn struct {
 	net.Conn
 	link   *link
 	index  int
+	server string
 	reads  atomic.Int64 // reads that brought something
 	closed atomic.Bool
 	alone  atomic.Int64 // since when the member has had no leader, Unix ns; 0: it has one
@@ -201,12 +271,12 @@ func (c *conn) Read(p []byte) (int, error) {
 	switch {
 	case n > 0 && c.reads.Load() == 0:
 		if wrong := notHTTP2(p[0]); wrong != nil {
-			c.link.blame(c.index, wrong)
+			c.link.blame(c.index, c.server, wrong)
 			c.Close()
 			return 0, wrong
 		}
 		c.reads.Add(1)
-		c.link.blame(c.index, nil)
+		c.link.blame(c.index, c.server, nil)
 		c.link.connected()
 	case n > 0:
 		c.reads.Add(1)
@@ -214,10 +284,10 @@ func (c *conn) Read(p []byte) (int, error) {
 	if err != nil {
 		c.closed.Store(true)
 		if c.reads.Load() == 0 || !errors.Is(err, net.ErrClosed) {
-			if isTLS(err) {
+			if secure.IsTLS(err) {
 				err = fmt.Errorf("%w: %w", err, coord.ErrTLS) // "certificate required" comes after the handshake
 			}
-			c.link.blame(c.index, err)
+			c.link.blame(c.index, c.server, err)
 		}
 	}
 	return n, err

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/etcdqueue/internal/diskfull"
 )
 
 // sending makes sure that a transaction is sent at most once: again only when it is
@@ -37,6 +38,7 @@ func (r *refused) Unwrap() error { return r.error }
 var (
 	tooManyOps = text(rpctypes.ErrGRPCTooManyOps)
 	noSpace    = text(rpctypes.ErrGRPCNoSpace)
+	diskFull   = text(diskfull.Err)
 )
 
 // refusedFor says that err is a refusal with that code.

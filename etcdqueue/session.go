@@ -1,6 +1,7 @@
 package etcdqueue
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -41,16 +42,24 @@ type session struct {
 
 var _ coord.Session = (*session)(nil)
 
-// begin opens a session, for ctx as long as it takes.
+// begin opens a session, for ctx as long as it takes. It waits for a service without
+// space, and returns that error if there is none in time.
 func (c *Coordinator) begin(user context.Context) (*session, error) {
 	ctx, cancel := within(user, c.ctx)
 	defer cancel()
 	var r retries
+	var busy error // what the service last answered, if it was that it is busy or full
 	for {
 		if err := stopped(user, ctx); err != nil {
-			return nil, err
+			return nil, cmp.Or(busy, err)
 		}
 		s, v, err := c.grant(ctx)
+		if stopped(user, ctx) == nil {
+			busy = nil
+			if errors.Is(err, coord.ErrBusy) {
+				busy = err
+			}
+		}
 		if err != nil {
 			if stopped(user, ctx) == nil && !r.again(ctx, v) {
 				return nil, err
@@ -69,7 +78,11 @@ func (c *Coordinator) begin(user context.Context) (*session, error) {
 		}
 		s.end(coord.ErrSessionLost)
 		s.revoke()
-		if !errors.Is(err, coord.ErrSessionLost) {
+		switch {
+		case errors.Is(err, coord.ErrBusy):
+			busy = err
+			r.again(ctx, verdict{again: true})
+		case !errors.Is(err, coord.ErrSessionLost):
 			return nil, err
 		}
 	}
@@ -93,6 +106,8 @@ func (c *Coordinator) grant(ctx context.Context) (*session, verdict, error) {
 		v := c.judge(err)
 		switch text(err) {
 		case text(rpctypes.ErrGRPCLeaseExist), text(rpctypes.ErrGRPCRequestTooManyRequests): // another number; in a moment
+			v.again = true
+		case noSpace, diskFull: // until room is made
 			v.again = true
 		}
 		return nil, v, fmt.Errorf("grant a lease: %w", v.wrap(err))

@@ -23,7 +23,7 @@ import (
 type conn struct {
 	net.Conn
 	s       *session
-	address string
+	server  server
 	r       *bufio.Reader
 	silence time.Duration // the longest wait for the next bytes
 
@@ -90,9 +90,9 @@ const (
 
 const readBuffer = 64 << 10
 
-func newConn(c net.Conn, s *session, address string, handshake time.Duration) *conn {
+func newConn(c net.Conn, s *session, to server, handshake time.Duration) *conn {
 	return &conn{
-		Conn: c, s: s, address: address, silence: handshake,
+		Conn: c, s: s, server: to, silence: handshake,
 		r:    bufio.NewReaderSize(c, readBuffer),
 		sent: make(map[int32]request),
 		own:  make(map[int32]answered),
@@ -109,7 +109,7 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.read(p)
 	if err != nil && !c.admitted {
-		c.s.dialer.failed(c.address, noSession(err))
+		c.s.dialer.failed(c.server, noSession(err))
 	}
 	return n, err
 }
@@ -184,7 +184,7 @@ func (c *conn) frame() error {
 		return c.event(length)
 	case xid == xidAuth && code != 0:
 		err := fmt.Errorf("user %q: %w", c.s.cfg.Username, coord.ErrAuth)
-		c.s.dialer.failed(c.address, err)
+		c.s.dialer.failed(c.server, err)
 		return err
 	}
 	c.mu.Lock()

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/resolve"
 )
 
 // Config says where ZooKeeper is and how to speak to it. Only Servers is needed.
 type Config struct {
-	// Servers are the members' addresses, host:port, IPv6 in brackets.
+	// Servers are the members' addresses, host:port, IPv6 in brackets. One name may have
+	// the addresses of all of them.
 	Servers []string
 
 	// Chroot is put before every path, "" or "/a/b". It is created when missing.
@@ -41,8 +43,12 @@ type Config struct {
 	// Warn, when not nil, hears in a sentence of what works otherwise than asked for.
 	Warn func(string)
 
-	// Dial, when not nil, makes the connections; TLS is put on top of them.
+	// Dial, when not nil, makes the connections; TLS is put on top of them. The address
+	// is as it stands in Servers. Without it a host name is looked up at each dial, and
+	// each of its IP addresses is a server of its own.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+
+	names *resolve.Names
 }
 
 // String names the servers and not the password.
@@ -88,6 +94,9 @@ func (c Config) checked() (Config, error) {
 	}
 	if c.Warn == nil {
 		c.Warn = func(string) {}
+	}
+	if c.names == nil {
+		c.names = new(resolve.Names)
 	}
 	return c, nil
 }

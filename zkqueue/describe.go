@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,10 +25,11 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.quit, cancel)()
-	servers := make([]coord.Server, len(c.cfg.Servers))
+	parts := make([][]coord.Server, len(c.cfg.Servers))
+	inUse := c.server()
 	var asked sync.WaitGroup
 	for i, address := range c.cfg.Servers {
-		asked.Go(func() { servers[i] = c.describe(ctx, address) })
+		asked.Go(func() { parts[i] = c.describeAll(ctx, address, inUse) })
 	}
 	asked.Wait()
 	if c.quit.Err() != nil {
@@ -36,34 +38,51 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	if ctx.Err() != nil {
 		return coord.Service{}, ctx.Err()
 	}
-	inUse := c.address()
-	for i := range servers {
-		servers[i].InUse = servers[i].Address == inUse
-	}
-	return coord.Service{Name: "ZooKeeper", Servers: servers}, nil
+	return coord.Service{Name: "ZooKeeper", Servers: slices.Concat(parts...)}, nil
 }
 
-// address is the server to which the session is connected, "" while it is not.
-func (c *Coordinator) address() string {
+// describeAll asks each server of an address.
+func (c *Coordinator) describeAll(ctx context.Context, address string, inUse server) []coord.Server {
+	lookup, cancel := context.WithTimeout(ctx, describeTimeout)
+	defer cancel()
+	servers, err := c.cfg.servers(lookup, address)
+	if err != nil {
+		return []coord.Server{{Address: address, Err: err}}
+	}
+	slices.SortFunc(servers, func(a, b server) int { return strings.Compare(a.at, b.at) })
+	described := make([]coord.Server, len(servers))
+	var asked sync.WaitGroup
+	for i, s := range servers {
+		asked.Go(func() {
+			described[i] = c.describe(ctx, s)
+			described[i].InUse = s == inUse
+		})
+	}
+	asked.Wait()
+	return described
+}
+
+// server is the one to which the session is connected, zero while it is not.
+func (c *Coordinator) server() server {
 	c.mu.Lock()
 	s := c.session
 	c.mu.Unlock()
 	if s == nil {
-		return ""
+		return server{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.isUp || s.conn == nil {
-		return ""
+		return server{}
 	}
-	return s.conn.address
+	return s.conn.server
 }
 
-func (c *Coordinator) describe(ctx context.Context, address string) coord.Server {
-	server := coord.Server{Address: address}
+func (c *Coordinator) describe(ctx context.Context, to server) coord.Server {
+	server := coord.Server{Address: to.String()}
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
-	answer, err := c.ask(ctx, address, "srvr")
+	answer, err := c.ask(ctx, to, "srvr")
 	if err != nil {
 		server.Err = err
 		if ctx.Err() != nil {
@@ -91,8 +110,8 @@ func (c *Coordinator) describe(ctx context.Context, address string) coord.Server
 }
 
 // ask sends a four letter word by a connection of its own.
-func (c *Coordinator) ask(ctx context.Context, address, word string) (string, error) {
-	nc, err := c.cfg.connect(ctx, address)
+func (c *Coordinator) ask(ctx context.Context, to server, word string) (string, error) {
+	nc, err := c.cfg.connect(ctx, to)
 	if err != nil {
 		return "", err
 	}

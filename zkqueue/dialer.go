@@ -8,23 +8,23 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/resolve"
+	"github.com/zkq/zkq/internal/secure"
 )
 
 // dialer chooses and reaches the servers of one session, as go-zookeeper's
 // HostProvider and Dialer. It refuses when the session is over, and remembers why
-// each address was of no use.
+// each server was of no use.
 type dialer struct {
 	s         *session
-	addresses []string
-	handshake time.Duration // bounds a dial, and again the answer to a connect request
+	addresses []string // as configured: each stands for one server or more
+	budget    time.Duration
 	refused   chan struct{} // holds one: a cause was added
 
 	park   sync.Once
@@ -32,9 +32,25 @@ type dialer struct {
 
 	mu       sync.Mutex
 	next     int
-	failures int       // since the last session granted
-	last     time.Time // the last dial began
-	causes   map[string]error
+	failures int                 // since the last session granted
+	last     time.Time           // the last dial began
+	servers  map[string][]server // of each address, when it was last dialled
+	causes   map[server]error
+}
+
+// server is one server of an address. A host name stands for as many as it has IP
+// addresses.
+type server struct {
+	address string // as configured; TLS expects its host
+	at      string // what is dialled
+}
+
+// String names the address, and beside it the IP address where there are several.
+func (s server) String() string {
+	if s.at == s.address {
+		return s.address
+	}
+	return s.address + " (" + s.at + ")"
 }
 
 // leastHandshake is given to a server even where a short session timeout and many
@@ -46,11 +62,11 @@ func newDialer(s *session) *dialer {
 	rand.Shuffle(len(addresses), func(i, j int) {
 		addresses[i], addresses[j] = addresses[j], addresses[i]
 	})
-	// All others must be tried before the session is over, though one hangs.
-	each := min(s.cfg.ConnectTimeout, s.cfg.SessionTimeout/2) / time.Duration(len(addresses))
 	return &dialer{
-		s: s, addresses: addresses, handshake: max(each, min(leastHandshake, s.cfg.ConnectTimeout)),
-		refused: make(chan struct{}, 1), parked: make(chan struct{}), causes: make(map[string]error),
+		s: s, addresses: addresses,
+		budget:  min(s.cfg.ConnectTimeout, s.cfg.SessionTimeout/2),
+		refused: make(chan struct{}, 1), parked: make(chan struct{}),
+		servers: make(map[string][]server), causes: make(map[server]error),
 	}
 }
 
@@ -82,19 +98,42 @@ func (d *dialer) Connected() {
 	clear(d.causes)
 }
 
+// count is how many servers there are, as far as is known, with the lock held.
+func (d *dialer) count() int {
+	n := 0
+	for _, address := range d.addresses {
+		n += max(1, len(d.servers[address]))
+	}
+	return n
+}
+
+// handshake bounds a dial, and again the answer to a connect request: all other servers
+// must be tried before the session is over, though one hangs.
+func (d *dialer) handshake() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return max(d.budget/time.Duration(d.count()), min(leastHandshake, d.s.cfg.ConnectTimeout))
+}
+
 // dial is go-zookeeper's Dialer.
 func (d *dialer) dial(_, address string, _ time.Duration) (net.Conn, error) {
 	if err := d.pause(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(d.s.quit, d.handshake)
-	defer cancel()
-	c, err := d.s.cfg.connect(ctx, address)
+	to, err := d.choose(address)
 	if err != nil {
-		d.failed(address, err)
+		d.failed(server{address, address}, err)
 		return nil, err
 	}
-	conn := newConn(c, d.s, address, d.handshake)
+	most := d.handshake()
+	ctx, cancel := context.WithTimeout(d.s.quit, most)
+	defer cancel()
+	c, err := d.s.cfg.connect(ctx, to)
+	if err != nil {
+		d.failed(to, err)
+		return nil, err
+	}
+	conn := newConn(c, d.s, to, most)
 	if err := d.s.adopt(conn); err != nil {
 		conn.Close()
 		return nil, err
@@ -102,13 +141,50 @@ func (d *dialer) dial(_, address string, _ time.Duration) (net.Conn, error) {
 	return conn, nil
 }
 
+// choose looks an address up and returns that server of it which was dialled longest ago.
+func (d *dialer) choose(address string) (server, error) {
+	ctx, cancel := context.WithTimeout(d.s.quit, d.handshake())
+	defer cancel()
+	servers, err := d.s.cfg.servers(ctx, address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.servers[address] = servers
+	if err != nil {
+		return server{}, err
+	}
+	d.s.cfg.names.Dialed(servers[0].at)
+	return servers[0], nil
+}
+
+// servers are those that an address stands for. Who makes connections otherwise is given
+// the address itself.
+func (c *Config) servers(ctx context.Context, address string) ([]server, error) {
+	if c.Dial != nil {
+		return []server{{address, address}}, nil
+	}
+	found, err := c.names.Servers(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 1 {
+		// The only one is called as it is configured, and the dial looks it up again.
+		return []server{{address, address}}, nil
+	}
+	servers := make([]server, len(found))
+	for i, at := range found {
+		servers[i] = server{address, at}
+	}
+	return servers, nil
+}
+
 // pause spaces the dials: all servers are tried at once, then ever more slowly.
 func (d *dialer) pause() error {
 	d.mu.Lock()
 	wait := 10 * time.Millisecond
-	if laps := d.failures / len(d.addresses); laps > 0 {
+	n := d.count()
+	if laps := d.failures / n; laps > 0 {
 		wait = min(wait<<min(laps, 8), 250*time.Millisecond)
-		if d.failures%len(d.addresses) != 0 {
+		if d.failures%n != 0 {
 			wait = 10 * time.Millisecond
 		}
 	}
@@ -130,7 +206,7 @@ func (d *dialer) pause() error {
 }
 
 // connect dials a server and shakes hands.
-func (c *Config) connect(ctx context.Context, address string) (net.Conn, error) {
+func (c *Config) connect(ctx context.Context, to server) (net.Conn, error) {
 	dial := c.Dial
 	if dial == nil {
 		dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -138,40 +214,49 @@ func (c *Config) connect(ctx context.Context, address string) (net.Conn, error) 
 			return nd.DialContext(ctx, "tcp", address)
 		}
 	}
-	nc, err := dial(ctx, address)
+	nc, err := dial(ctx, to.at)
 	if err != nil || c.TLS == nil {
 		return nc, err
 	}
 	cfg := c.TLS.Clone()
 	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
 	if cfg.ServerName == "" {
-		cfg.ServerName, _, _ = net.SplitHostPort(address)
+		cfg.ServerName, _, _ = net.SplitHostPort(to.address)
 	}
 	tc := tls.Client(nc, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		nc.Close()
-		return nil, tlsFailure(err)
+		err = secure.HandshakeError(err)
+		if errors.As(err, new(*secure.ClosedError)) && speaksPlain(ctx, dial, to.at) {
+			err = fmt.Errorf("the server does not speak TLS: %w", coord.ErrTLS)
+		}
+		return nil, err
 	}
 	return tc, nil
 }
 
-// tlsFailure tells a server without TLS, or one that does not trust us, from one that
-// hangs or is gone.
-func tlsFailure(err error) error {
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("the server closed the connection during the TLS handshake; does it speak TLS? %w: %w", coord.ErrTLS, err)
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return fmt.Errorf("no answer to the TLS handshake: %w", err)
+// speaksPlain asks whether there is a ZooKeeper without TLS. Nothing is sent but a word
+// that has no effect; a server that forbids the word says so.
+func speaksPlain(ctx context.Context, dial func(context.Context, string) (net.Conn, error), address string) bool {
+	nc, err := dial(ctx, address)
+	if err != nil {
+		return false
 	}
-	return fmt.Errorf("%w: %w", coord.ErrTLS, err)
+	defer nc.Close()
+	defer context.AfterFunc(ctx, func() { nc.Close() })()
+	answer := make([]byte, len("srvr"))
+	if _, err := io.WriteString(nc, "srvr"); err != nil {
+		return false
+	}
+	_, err = io.ReadFull(nc, answer)
+	return err == nil && (string(answer) == "srvr" || strings.EqualFold(string(answer), "zook") || string(answer) == "This")
 }
 
-// failed notes why an address was of no use.
-func (d *dialer) failed(address string, err error) {
+// failed notes why a server was of no use.
+func (d *dialer) failed(s server, err error) {
 	d.mu.Lock()
 	d.failures++
-	d.causes[address] = err
+	d.causes[s] = err
 	d.mu.Unlock()
 	select {
 	case d.refused <- struct{}{}:
@@ -179,32 +264,46 @@ func (d *dialer) failed(address string, err error) {
 	}
 }
 
-// why joins what is known of each address under [coord.ErrUnreachable], or under the
+// all are the servers that are known of, with the lock held.
+func (d *dialer) all() []server {
+	var all []server
+	for _, address := range d.addresses {
+		servers := slices.Clone(d.servers[address])
+		if len(servers) == 0 {
+			servers = []server{{address, address}}
+		}
+		slices.SortFunc(servers, func(a, b server) int { return strings.Compare(a.at, b.at) })
+		all = append(all, servers...)
+	}
+	return all
+}
+
+// why joins what is known of each server under [coord.ErrUnreachable], or under the
 // one reason that they share.
 func (d *dialer) why() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.all(func(err error) bool { return errors.Is(err, coord.ErrTLS) }); err != nil {
+	if err := d.shared(isTLS); err != nil {
 		return err
 	}
 	var b strings.Builder
-	for i, address := range d.addresses {
+	for i, s := range d.all() {
 		if i > 0 {
 			b.WriteString("; ")
 		}
-		if cause := d.causes[address]; cause != nil {
-			fmt.Fprintf(&b, "%s: %v", address, cause)
+		if cause := d.causes[s]; cause != nil {
+			fmt.Fprintf(&b, "%v: %v", s, cause)
 		} else {
-			fmt.Fprintf(&b, "%s: no answer yet", address)
+			fmt.Fprintf(&b, "%v: no answer yet", s)
 		}
 	}
 	return fmt.Errorf("%w: %s", coord.ErrUnreachable, b.String())
 }
 
-// hopeless returns an error when no address will do, whatever the patience: wrong
-// trust and credentials do not mend by waiting. Without patience, an address where
-// nobody listens will not do either.
-func (d *dialer) hopeless(patient bool) error {
+// hopeless returns an error when the first session cannot be had: no server listens, or
+// all of them refuse what we trust or who we are. Once there was a session nothing is
+// hopeless: servers restart, and certificates and passwords are renewed.
+func (d *dialer) hopeless() error {
 	d.mu.Lock()
 	for _, cause := range d.causes {
 		if errors.Is(cause, coord.ErrAuth) {
@@ -212,28 +311,25 @@ func (d *dialer) hopeless(patient bool) error {
 			return cause
 		}
 	}
-	err := d.all(func(err error) bool { return errors.Is(err, coord.ErrTLS) })
-	impatient := !patient && d.all(nobody) != nil
+	err := d.shared(isTLS)
+	absent := d.shared(func(err error) bool { return isTLS(err) || resolve.Absent(err) }) != nil
 	d.mu.Unlock()
-	if err == nil && impatient {
+	if err == nil && absent {
 		err = d.why()
 	}
 	return err
 }
 
-// all returns the cause of some address, with its name, if those of all are such.
-func (d *dialer) all(such func(error) bool) error {
-	for _, address := range d.addresses {
-		if cause := d.causes[address]; cause == nil || !such(cause) {
+func isTLS(err error) bool { return errors.Is(err, coord.ErrTLS) }
+
+// shared returns the cause of some server, with its name, if those of all are such, with
+// the lock held.
+func (d *dialer) shared(such func(error) bool) error {
+	servers := d.all()
+	for _, s := range servers {
+		if cause := d.causes[s]; cause == nil || !such(cause) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: %w", d.addresses[0], d.causes[d.addresses[0]])
-}
-
-// nobody reports that there is no listener, or no such host.
-func nobody(err error) bool {
-	var dns *net.DNSError
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, coord.ErrTLS) ||
-		errors.As(err, &dns) && dns.IsNotFound
+	return fmt.Errorf("%v: %w", servers[0], d.causes[servers[0]])
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/go-zookeeper/zk"
 
+	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/zkqueue"
 )
@@ -60,7 +61,13 @@ func TestConfigKeepsItsPassword(t *testing.T) {
 // listener accepts connections and gives each to serve, until the test ends.
 func listener(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return accept(t, "127.0.0.1:0", serve)
+}
+
+// accept is listener at an address.
+func accept(t *testing.T, address string, serve func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +127,8 @@ func TestUnreachableNamesEachAddressAndCause(t *testing.T) {
 		{"a web server", []string{web}, false, coord.ErrUnreachable, []string{web, "not a ZooKeeper"}, 1200 * time.Millisecond},
 		{"all of them", []string{dead, silent, eof}, false, coord.ErrUnreachable, []string{dead, "refused", silent, eof, "closed"}, 1200 * time.Millisecond},
 		{"plaintext to TLS", []string{alert}, false, coord.ErrTLS, []string{alert}, 500 * time.Millisecond},
-		{"TLS to plaintext", []string{eof}, true, coord.ErrTLS, []string{eof}, 500 * time.Millisecond},
+		{"TLS to what closes", []string{eof}, true, coord.ErrUnreachable, []string{eof, "does it speak TLS?"}, 1200 * time.Millisecond},
+		{"TLS to plaintext", servers.Single(t).Addresses(), true, coord.ErrTLS, []string{"does not speak TLS"}, 900 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -140,6 +148,114 @@ func TestUnreachableNamesEachAddressAndCause(t *testing.T) {
 				if !strings.Contains(fmt.Sprint(err), cause) {
 					t.Errorf("%q is not in %v", cause, err)
 				}
+			}
+		})
+	}
+}
+
+// TestNothingIsHopelessAfterASession has a load balancer in front of the server do what
+// passes, for longer than a session: a session, a put and a worker wait for its end.
+func TestNothingIsHopelessAfterASession(t *testing.T) {
+	t.Parallel()
+	p, stranger := newPKI(t), newPKI(t)
+	good := p.issue(t, time.Now().Add(time.Hour), "127.0.0.1")
+	bad := stranger.issue(t, time.Now().Add(time.Hour), "127.0.0.1")
+	server := servers.Single(t).Addresses()[0]
+	up := tlsFront(t, &tls.Config{Certificates: []tls.Certificate{good}})
+	for name, away := range map[string]string{
+		"closes":                  listener(t, func(c net.Conn) { c.Close() }),
+		"resets":                  listener(t, func(c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() }),
+		"has another certificate": tlsFront(t, &tls.Config{Certificates: []tls.Certificate{bad}}),
+		"does not speak TLS":      server,
+		"does not listen":         closedPort(t),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			to := up
+			var conns []net.Conn
+			warned := make(chan string, 100)
+			c := open(t, zkqueue.Config{
+				Servers: []string{up}, Chroot: chroot(t), TLS: &tls.Config{RootCAs: p.pool}, SessionTimeout: time.Second,
+				Warn: func(s string) { warned <- s },
+				Dial: func(ctx context.Context, _ string) (net.Conn, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					nc, err := new(net.Dialer).DialContext(ctx, "tcp", to)
+					conns = append(conns, nc)
+					return nc, err
+				},
+			})
+			q := zkq.NewLockingQueue(c, "jobs")
+			defer q.Close()
+			handled := make(chan string, 10)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			run := make(chan error, 1)
+			go func() {
+				w := zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+					handled <- string(h.Value)
+					return nil
+				})}
+				run <- w.Run(ctx)
+			}()
+			put := func(v string) error {
+				_, err := q.Put(within(t, 30*time.Second), []byte(v))
+				return err
+			}
+			if err := put("before"); err != nil {
+				t.Fatal(err)
+			}
+			<-handled
+			eventually(t, 30*time.Second, "the first entry is done", func() bool {
+				n, err := q.Len(within(t, 30*time.Second))
+				return n == 0 && err == nil
+			})
+
+			s := session(t, c)
+			mu.Lock()
+			to = away
+			for _, nc := range conns {
+				if nc != nil {
+					nc.Close()
+				}
+			}
+			mu.Unlock()
+			<-s.Done()
+			done := make(chan error, 1)
+			go func() { done <- put("meanwhile") }()
+			for told := false; !told; {
+				select {
+				case said := <-warned:
+					told = strings.Contains(said, "no new session")
+				case err := <-done:
+					t.Fatalf("the put ended: %v", err)
+				case err := <-run:
+					t.Fatalf("the worker ended: %v", err)
+				case <-time.After(30 * time.Second):
+					t.Fatal("no warning")
+				}
+			}
+			mu.Lock()
+			to = up
+			mu.Unlock()
+			if err := <-done; err != nil {
+				t.Errorf("put: %v", err)
+			}
+			if got := <-handled; got != "meanwhile" {
+				t.Errorf("handled %q", got)
+			}
+			eventually(t, 30*time.Second, "the end of the trouble is told", func() bool {
+				select {
+				case said := <-warned:
+					return strings.Contains(said, "again")
+				default:
+					return false
+				}
+			})
+			cancel()
+			if err := <-run; err != nil {
+				t.Errorf("Run: %v", err)
 			}
 		})
 	}

@@ -76,6 +76,9 @@ type silent struct{}
 
 func (silent) Printf(string, ...any) {}
 
+// tellAfter is how long a new session may take before the user is told why.
+const tellAfter = time.Second
+
 // begin connects and waits for the service to grant the session.
 func (s *session) begin(ctx context.Context, patient bool) error {
 	defer close(s.opened)
@@ -86,12 +89,25 @@ func (s *session) begin(ctx context.Context, patient bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", coord.ErrInvalid, err)
 	}
+	tell := make(<-chan time.Time)
+	told := false
+	if patient {
+		soon := time.NewTimer(tellAfter)
+		defer soon.Stop()
+		tell = soon.C
+	}
 	for {
 		s.mu.Lock()
 		up := s.up
 		s.mu.Unlock()
 		select {
+		case <-tell:
+			told = true
+			s.cfg.Warn(fmt.Sprintf("no new session with %v yet, and going on: %v", s.cfg, s.dialer.why()))
 		case <-up:
+			if told {
+				s.cfg.Warn(fmt.Sprintf("there is a session with %v again", s.cfg))
+			}
 			if granted := s.timeout; granted != s.cfg.SessionTimeout {
 				s.cfg.Warn(fmt.Sprintf("ZooKeeper granted a session timeout of %v instead of %v", granted, s.cfg.SessionTimeout))
 			}
@@ -104,7 +120,10 @@ func (s *session) begin(ctx context.Context, patient bool) error {
 			}
 			return fmt.Errorf("%w: %w", ctx.Err(), s.dialer.why())
 		case <-s.dialer.refused:
-			if err := s.dialer.hopeless(patient); err != nil {
+			if patient {
+				continue
+			}
+			if err := s.dialer.hopeless(); err != nil {
 				return err
 			}
 		}

@@ -241,7 +241,7 @@ func TestWhatFailedIsNotForwarded(t *testing.T) {
 		s.expect(exitSome, "", "", "consume", "-n", "1", "--backoff", "0", "--forward", "next", "q", "--", "sh", "-c", cmd)
 	}
 	as := s.logged(exitSome, "-n", "1", "--forward", "next", "--retries", "4", "q", "--", "sh", "-c", "head -c 2000000 /dev/zero")
-	if len(as) != 1 || as[0].Outcome != outcomeDead || !strings.HasPrefix(as[0].Reason, "printed 2000000 bytes, and an entry holds 1044480") {
+	if len(as) != 1 || as[0].Outcome != outcomeDead || !strings.HasPrefix(as[0].Reason, "CMD printed 2000000 bytes, and an entry holds at most 1044480") {
 		t.Errorf("%+v", as)
 	}
 	s.expect(exitNothing, "", "", "get", "next")

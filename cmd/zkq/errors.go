@@ -96,6 +96,10 @@ func classify(err error) *failure {
 	case is(coord.ErrForbidden):
 		f.hint = "the credentials do not allow it: see ZKQ_USER and ZKQ_PASSWORD_FILE"
 	}
+	var local interface{ Hint() string } // of the embedded store
+	if f.code == exitUnreachable && errors.As(err, &local) {
+		f.hint = local.Hint()
+	}
 	return f
 }
 

@@ -87,7 +87,7 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"put", "a/entries", "v"}, "reserved"},
 		{[]string{"put", "taken", "v"}, "reserved"},
 		{[]string{"put", "a/workers", "v"}, "reserved"},
-		{[]string{"put", "a/delayed/b", "v"}, "reserved"},
+		{[]string{"put", "a/delayed", "v"}, "reserved"},
 		{[]string{"put", "dead", "v"}, "reserved"},
 		{[]string{"put", "a/broken", "v"}, "reserved"},
 		{[]string{"put", "unique", "v"}, "reserved"},

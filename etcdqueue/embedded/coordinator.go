@@ -89,7 +89,7 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 		return err
 	})
 	if err != nil {
-		c.keeper.leave()
+		c.keeper.leave(giveUpLimit)
 		return nil, err
 	}
 	return c, nil
@@ -118,7 +118,7 @@ func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 func (c *Coordinator) Close() error {
 	c.close.Do(func() {
 		c.err = c.inner.Close()
-		c.keeper.leave()
+		c.keeper.leave(leaveLimit)
 	})
 	return c.err
 }
@@ -209,9 +209,9 @@ func (k *keeper) guard(ctx context.Context, f func(context.Context) error) error
 		return why
 	}
 	if pid, self := k.owner(); pid != 0 && !self && alive(pid) {
-		return fmt.Errorf("store in %s, run by process %d: %w", k.dir.path, pid, err)
+		err = fmt.Errorf("run by process %d: %w", pid, err)
 	}
-	return fmt.Errorf("store in %s: %w", k.dir.path, err)
+	return unreachable(k.dir, err)
 }
 
 const (

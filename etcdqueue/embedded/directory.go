@@ -24,6 +24,8 @@ import (
 //	sock       where that process listens
 //	sessions/  a file per session, locked by the process that holds it
 //	data/      etcd's own
+//	data.new/  the same while it is made
+//	reserve    space that is given up when the disk is full
 type directory struct{ path string }
 
 const layout = 1
@@ -32,12 +34,16 @@ func (d directory) format() string     { return filepath.Join(d.path, "FORMAT") 
 func (d directory) lock() string       { return filepath.Join(d.path, "lock") }
 func (d directory) sock() string       { return filepath.Join(d.path, "sock") }
 func (d directory) data() string       { return filepath.Join(d.path, "data") }
+func (d directory) fresh() string      { return filepath.Join(d.path, "data.new") }
+func (d directory) database() string   { return filepath.Join(d.data(), "member", "snap", "db") }
+func (d directory) reserve() string    { return filepath.Join(d.path, "reserve") }
 func (d directory) sessions() sessions { return sessions{filepath.Join(d.path, "sessions")} }
 
-var ours = []string{"FORMAT", "FORMAT.new", "lock", "sock", "sessions", "data"}
+var ours = []string{"FORMAT", "FORMAT.new", "lock", "sock", "sessions", "data", "data.new", "reserve"}
 
 // openDirectory makes the directory where there is none, and checks that it may
-// hold a store of ours.
+// hold a store of this user's. In a directory that belongs to another user and may be
+// written, such as a volume of a container, the store is in a directory below it.
 func openDirectory(path string) (directory, error) {
 	if err := supported(); err != nil {
 		return directory{}, err
@@ -47,8 +53,17 @@ func openDirectory(path string) (directory, error) {
 		return directory{}, fmt.Errorf("store in %q: %w", path, err)
 	}
 	d := directory{abs}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
-		return d, fmt.Errorf("make the store's directory: %w", err)
+	if err := d.make(); err != nil {
+		return d, err
+	}
+	if d.foreignOwner() != "" && d.mayHoldAnother() {
+		d.path = filepath.Join(d.path, below)
+		if err := d.make(); err != nil {
+			return d, err
+		}
+	}
+	if owner := d.foreignOwner(); owner != "" {
+		return d, &OwnerError{Path: d.path, Owner: owner}
 	}
 	if err := d.checkPrivate(); err != nil {
 		return d, err
@@ -57,33 +72,103 @@ func openDirectory(path string) (directory, error) {
 		return d, err
 	}
 	if err := os.MkdirAll(d.sessions().path, 0o700); err != nil {
-		return d, fmt.Errorf("store in %s: %w", abs, err)
+		return d, unreachable(d, err)
 	}
 	return d, nil
 }
 
-// checkPrivate refuses a store that others may enter, and closes the door of an
-// empty directory: whoever gets at the socket can do anything to the queues.
-func (d directory) checkPrivate() error {
-	st, err := os.Stat(d.path)
-	if err != nil {
-		return fmt.Errorf("store in %s: %w", d.path, err)
+// below is the directory of the store where the one that was named is another user's.
+const below = "store"
+
+// make makes the directory where there is none. root makes none in the directory of
+// another user, who could not use the store afterwards.
+func (d directory) make() error {
+	parent := d.path
+	for {
+		if _, err := os.Stat(parent); !errors.Is(err, fs.ErrNotExist) || parent == filepath.Dir(parent) {
+			break
+		}
+		parent = filepath.Dir(parent)
 	}
-	if st.Mode().Perm()&0o077 == 0 {
+	if parent == d.path {
 		return nil
 	}
+	if owner := (directory{parent}).foreignOwner(); owner != "" && os.Geteuid() == 0 {
+		return &OwnerError{Path: parent, Owner: owner}
+	}
+	if err := os.MkdirAll(d.path, 0o700); err != nil {
+		return unreachable(d, err)
+	}
+	if err := syncDirectory(filepath.Dir(d.path)); err != nil {
+		return unreachable(d, err)
+	}
+	return nil
+}
+
+// mayHoldAnother reports whether the directory is another user's, holds no store, and
+// may be written by this process.
+func (d directory) mayHoldAnother() bool {
 	names, err := d.names()
+	if err != nil || os.Geteuid() == 0 || !writable(d.path) {
+		return false
+	}
+	for _, name := range names {
+		if name != below && name != lostAndFound {
+			return false
+		}
+	}
+	return true
+}
+
+// lostAndFound is in the root of many file systems.
+const lostAndFound = "lost+found"
+
+// foreignOwner returns the name of the user that the directory belongs to if that is
+// not the user of this process, else "".
+func (d directory) foreignOwner() string {
+	info, err := os.Stat(d.path)
 	if err != nil {
+		return ""
+	}
+	return foreignOwner(info)
+}
+
+// checkPrivate closes the directory to other users: a process that gets at the socket
+// can do anything to the queues. What others may have put into it is refused.
+func (d directory) checkPrivate() error {
+	info, err := os.Stat(d.path)
+	if err != nil {
+		return unreachable(d, err)
+	}
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
+	}
+	if err := d.checkFormat(); err != nil {
 		return err
 	}
-	if len(names) > 0 {
-		if st, err = os.Stat(d.path); err == nil && st.Mode().Perm()&0o077 == 0 {
-			return nil // another process was about to make it a store
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return unreachable(d, err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) || e.Name() == lostAndFound {
+			continue
 		}
-		return fmt.Errorf("store in %s: others than its user may enter the directory (mode %#o): chmod 700 it, or name another one", d.path, st.Mode().Perm())
+		if err != nil {
+			return unreachable(d, err)
+		}
+		owner := foreignOwner(info)
+		if owner != "" {
+			return &OwnerError{Path: filepath.Join(d.path, e.Name()), Owner: owner}
+		}
+		if info.Mode().Type() == fs.ModeSymlink {
+			return fmt.Errorf("store in %s: others than its user may enter the directory (mode %#o), and %s in it is a symbolic link: "+
+				"chmod 700 the directory if the link is yours, or name another one", d.path, info.Mode().Perm(), e.Name())
+		}
 	}
 	if err := os.Chmod(d.path, 0o700); err != nil {
-		return fmt.Errorf("store in %s: %w", d.path, err)
+		return unreachable(d, err)
 	}
 	return nil
 }
@@ -110,7 +195,7 @@ func (d directory) checkFormat() error {
 			return err
 		}
 		for _, name := range names {
-			if !slices.Contains(ours, name) {
+			if !slices.Contains(ours, name) && name != lostAndFound {
 				return fmt.Errorf("store in %s: there is no store in it but other files, such as %q: name an empty directory", d.path, name)
 			}
 		}
@@ -157,7 +242,10 @@ func replaceFile(path, text string) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(path))
 }
 
 func etcdVersion() (major, minor int) {

@@ -41,11 +41,28 @@ func TestDirectoryIsForItsUserAlone(t *testing.T) {
 	}
 	c.Close()
 
-	if err := os.Chmod(dir, 0o750); err != nil {
+	// As systemd and kubelet do at each start.
+	for _, mode := range []os.FileMode{0o755, 0o770 | os.ModeSetgid} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		c, _ := session(t, dir)
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("the mode was %v and is %v, %v", mode, info.Mode(), err)
+		}
+		c.Close()
+	}
+}
+
+func TestOpenDirectoryWithALinkInItIsRefused(t *testing.T) {
+	dir := newDir(t)
+	c, _ := session(t, dir)
+	c.Close()
+	if err := errors.Join(os.Rename(dir+"/data", dir+"/../other"), os.Symlink("../other", dir+"/data"), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "chmod 700") {
-		t.Errorf("a store that others may enter: %v", err)
+	if _, err := open(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("opened, or for another reason: %v", err)
 	}
 }
 

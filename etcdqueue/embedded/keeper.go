@@ -1,9 +1,11 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"sync"
@@ -19,13 +21,14 @@ type keeper struct {
 	warn func(string)
 
 	poked   chan struct{}
-	leaving chan struct{}
+	leaving context.Context
+	leaveUp context.CancelFunc
 	done    chan struct{}
-	once    sync.Once
 
 	mu      sync.Mutex
 	owns    bool
 	err     error         // why this process cannot run the store
+	refused error         // why it may not connect to the process that does
 	changed chan struct{} // closed and renewed when owns or err changes
 }
 
@@ -33,7 +36,13 @@ type keeper struct {
 const (
 	tryFirst = time.Millisecond
 	tryLast  = 100 * time.Millisecond
-	retry    = time.Second // after the store could not be started
+)
+
+// After the store could not be started the next attempt is made at these intervals: a
+// start that fails may leave something behind in this process.
+const (
+	retryFirst = time.Second
+	retryLast  = 30 * time.Second
 )
 
 func newKeeper(dir directory, warn func(string)) *keeper {
@@ -41,37 +50,48 @@ func newKeeper(dir directory, warn func(string)) *keeper {
 		dir:     dir,
 		warn:    warn,
 		poked:   make(chan struct{}, 1),
-		leaving: make(chan struct{}),
 		done:    make(chan struct{}),
 		changed: make(chan struct{}),
 	}
+	k.leaving, k.leaveUp = context.WithCancel(context.Background())
 	go k.run()
 	return k
 }
 
 func (k *keeper) run() {
 	defer close(k.done)
-	pause := tryFirst
+	pause, failed := tryFirst, retryFirst
 	for {
 		lock, err := lockFile(k.dir.lock())
 		switch {
 		case err == nil:
 			err = k.own(lock)
-			pause = tryFirst
-			if err != nil {
-				pause = retry
-			}
 			k.set(false, err)
-			if broken := (*brokenError)(nil); errors.As(err, &broken) {
-				<-k.leaving
-				return
-			}
-		case !errors.Is(err, errHeld):
-			pause = retry
-			k.set(false, unreachable(k.dir, err))
+		case errors.Is(err, errHeld):
+			err = nil // another process can run the store, whatever was wrong here
+			k.set(false, nil)
+		default:
+			err = unreachable(k.dir, err)
+			k.set(false, err)
 		}
+		if broken := (*brokenError)(nil); errors.As(err, &broken) {
+			<-k.leaving.Done()
+			return
+		}
+		if err != nil {
+			select {
+			case <-k.leaving.Done():
+				return
+			case <-time.After(failed):
+			}
+			if failed = min(2*failed, retryLast); errors.As(err, new(*NoSpaceError)) {
+				failed = retryFirst // until room is made
+			}
+			continue
+		}
+		failed = retryFirst
 		select {
-		case <-k.leaving:
+		case <-k.leaving.Done():
 			return
 		case <-k.poked:
 			pause = tryFirst
@@ -97,25 +117,22 @@ func (k *keeper) own(lock *fileLock) (err error) {
 	if err := k.dir.adopt(); err != nil {
 		return err
 	}
-	s, err := startStore(k.dir, k.warn)
+	s, err := startStore(k.leaving, k.dir, k.warn)
 	if err != nil {
 		return unreachable(k.dir, err)
 	}
 	k.set(true, nil)
 	select {
-	case <-k.leaving:
+	case <-k.leaving.Done():
 		k.set(false, nil)
-		s.leave()
+		if err := s.leave(); err != nil {
+			return unreachable(k.dir, err)
+		}
 		return nil
 	case err := <-s.failed():
 		k.set(false, nil)
-		s.leave()
-		return unreachable(k.dir, err)
+		return unreachable(k.dir, errors.Join(err, s.leave()))
 	}
-}
-
-func unreachable(dir directory, err error) error {
-	return fmt.Errorf("run the store in %s: %w: %w", dir.path, coord.ErrUnreachable, err)
 }
 
 func (k *keeper) set(owns bool, err error) {
@@ -134,7 +151,14 @@ func (k *keeper) set(owns bool, err error) {
 func (k *keeper) failure() (changed <-chan struct{}, why error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.changed, k.err
+	return k.changed, cmp.Or(k.err, k.refused)
+}
+
+// refuse notes that this process may not connect to the store, or, with nil, that it may.
+func (k *keeper) refuse(why error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refused = why
 }
 
 func (k *keeper) owner() (pid int, self bool) {
@@ -169,7 +193,11 @@ func (k *keeper) dial(ctx context.Context, _ string) (net.Conn, error) {
 	for pause := tryFirst; ; pause = min(2*pause, tryLast/10) {
 		conn, err := k.dir.dial(ctx)
 		if err == nil {
+			k.refuse(nil)
 			return &ownerConn{Conn: conn, gone: k.poke}, nil
+		}
+		if errors.Is(err, fs.ErrPermission) { // no wait helps
+			k.refuse(unreachable(k.dir, err))
 		}
 		changed, why := k.failure()
 		if why != nil {
@@ -179,7 +207,7 @@ func (k *keeper) dial(ctx context.Context, _ string) (net.Conn, error) {
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(ctx.Err(), err)
-		case <-k.leaving:
+		case <-k.leaving.Done():
 			return nil, coord.ErrClosed
 		case <-changed:
 		case <-time.After(pause):
@@ -187,11 +215,22 @@ func (k *keeper) dial(ctx context.Context, _ string) (net.Conn, error) {
 	}
 }
 
-// leave ends the goroutine, and the store in order if it runs here.
-func (k *keeper) leave() {
-	k.once.Do(func() { close(k.leaving) })
-	<-k.done
+// leave ends the goroutine, and the store in order if it runs here. It waits for at
+// most the limit: a disk may hang for ever, and the kernel frees the lock when the
+// process ends.
+func (k *keeper) leave(limit time.Duration) {
+	k.leaveUp()
+	select {
+	case <-k.done:
+	case <-time.After(limit):
+		k.warn(fmt.Sprintf("the store in %s was not closed within %v: its disk may hang", k.dir.path, limit))
+	}
 }
+
+const (
+	leaveLimit  = farewell + 2*stopLimit // of a store that ran
+	giveUpLimit = time.Second            // of one that did not start in time
+)
 
 // ownerConn is a connection to the owner; its end is a sign that the owner may be
 // gone.

@@ -4,6 +4,7 @@ package embedded
 
 import (
 	"errors"
+	"io/fs"
 	"runtime"
 )
 
@@ -21,3 +22,5 @@ func (*fileLock) free()                      {}
 func (*fileLock) writePID(int) error         { return supported() }
 func readPID(string) int                     { return 0 }
 func alive(int) bool                         { return false }
+func foreignOwner(fs.FileInfo) string        { return "" }
+func writable(string) bool                   { return false }

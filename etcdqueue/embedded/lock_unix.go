@@ -5,9 +5,12 @@ package embedded
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/user"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,3 +96,20 @@ func again(f func() (int, error)) (int, error) {
 		}
 	}
 }
+
+// foreignOwner returns the name of the user that a file belongs to if that is not the
+// user of this process, else "".
+func foreignOwner(info fs.FileInfo) string {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) == os.Geteuid() {
+		return ""
+	}
+	uid := strconv.Itoa(int(st.Uid))
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return "user " + uid
+}
+
+// writable reports whether this process may make files in the directory.
+func writable(dir string) bool { return unix.Access(dir, unix.W_OK|unix.X_OK) == nil }

@@ -8,7 +8,8 @@ import (
 // Serve keeps the store up until ctx ends, and returns nil then: it runs the
 // store itself or, while another process does, waits to take over. An error means
 // that this process cannot run it, or that it found the one that does stopped
-// within cfg.ConnectTimeout: then it is a [*StoppedOwnerError].
+// within cfg.ConnectTimeout: then it is a [*StoppedOwnerError]. Once this process has
+// run the store, a store that stops by itself is started again; cfg.Warn is told why.
 func Serve(ctx context.Context, cfg Config) error {
 	if err := cfg.check(ctx); err != nil {
 		return err
@@ -18,19 +19,26 @@ func Serve(ctx context.Context, cfg Config) error {
 		return err
 	}
 	k := newKeeper(dir, cfg.Warn)
-	defer k.leave()
+	defer k.leave(leaveLimit)
 	first, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	err = k.guard(first, k.awaitOwning)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	for served := false; ; {
+	served, ever, said := false, false, ""
+	for {
 		changed, err := k.failure()
-		if err != nil {
-			return err
-		}
 		_, self := k.owner()
+		switch {
+		case err != nil && !ever:
+			return err
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			cfg.Warn(said)
+		case self:
+			ever, said = true, ""
+		}
 		if self && !served {
 			cfg.Serving()
 		}

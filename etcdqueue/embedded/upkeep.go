@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/lease"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
@@ -17,9 +19,13 @@ import (
 // that have died, forgets old revisions and gives disk space back.
 type upkeep struct {
 	server   *etcdserver.EtcdServer
+	dir      directory
 	sessions sessions
+	room     *room
 	warn     func(string)
 	poked    chan struct{}
+	trimming chan struct{}       // holds a token when the log is to be trimmed soon
+	wanted   chan chan struct{}  // asks for a reclaim; what is sent is closed after it
 	orphans  map[int64]time.Time // leases without a file, and since when
 
 	marked    int64 // the revision at the last compaction's time
@@ -37,16 +43,27 @@ const (
 	openFrom     = 10_000 // at opening, where one-shot owners never live to see compactEvery
 	openKeep     = 1_000  // of these, for watchers that resume
 
+	// The log is trimmed at this interval, and when a segment of it was filled. It may
+	// have this many segments: a snapshot is made when there are more.
+	trimEvery = 5 * time.Second
+	longLog   = keptSegments + 1
+
+	reclaimLimit = 5 * time.Second
+
 	defragEvery = 30 * time.Second
 	defragFrom  = 16 << 20 // bytes free, and more than are in use
 )
 
-func newUpkeep(server *etcdserver.EtcdServer, s sessions, warn func(string)) *upkeep {
+func newUpkeep(server *etcdserver.EtcdServer, dir directory, room *room, warn func(string)) *upkeep {
 	return &upkeep{
 		server:   server,
-		sessions: s,
+		dir:      dir,
+		sessions: dir.sessions(),
+		room:     room,
 		warn:     warn,
 		poked:    make(chan struct{}, 1),
+		trimming: make(chan struct{}, 1),
+		wanted:   make(chan chan struct{}),
 		orphans:  make(map[int64]time.Time),
 	}
 }
@@ -58,8 +75,11 @@ func (u *upkeep) open(ctx context.Context) error {
 	}
 	kv := u.server.KV()
 	u.compacted, u.marked = kv.FirstRev(), kv.Rev()
+	if u.room.short() {
+		return u.reclaim(ctx)
+	}
 	if u.marked-u.compacted > openFrom {
-		return u.compact(ctx, u.marked-openKeep)
+		return u.compact(ctx, u.marked-openKeep, false)
 	}
 	return nil
 }
@@ -75,6 +95,8 @@ func (u *upkeep) poke() {
 func (u *upkeep) run(ctx context.Context) {
 	compaction := time.NewTicker(compactEvery)
 	defer compaction.Stop()
+	trim := time.NewTicker(trimEvery)
+	defer trim.Stop()
 	sweep := time.NewTimer(sweepEvery)
 	defer sweep.Stop()
 	hurried := false
@@ -94,6 +116,14 @@ func (u *upkeep) run(ctx context.Context) {
 			err = u.sweep(ctx)
 		case <-compaction.C:
 			err = errors.Join(u.shrink(ctx), u.defrag())
+			u.room.restore()
+		case <-trim.C:
+			err = u.trim(ctx)
+		case <-u.trimming:
+			err = u.trim(ctx)
+		case done := <-u.wanted:
+			err = u.reclaim(ctx)
+			close(done)
 		}
 		if err != nil && ctx.Err() == nil {
 			u.warn(fmt.Sprintf("upkeep of the store: %v", err))
@@ -167,11 +197,13 @@ func (u *upkeep) shrink(ctx context.Context) error {
 	if old-u.compacted < compactFrom {
 		return nil
 	}
-	return u.compact(ctx, old)
+	return u.compact(ctx, old, false)
 }
 
-func (u *upkeep) compact(ctx context.Context, rev int64) error {
-	_, err := u.server.Compact(ctx, &pb.CompactionRequest{Revision: rev})
+// compact forgets the revisions before rev. If wait is true it returns when their space
+// can be used again.
+func (u *upkeep) compact(ctx context.Context, rev int64, wait bool) error {
+	_, err := u.server.Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: wait})
 	if err != nil && !errors.Is(err, mvcc.ErrCompacted) {
 		return fmt.Errorf("compact: %w", err)
 	}
@@ -187,9 +219,105 @@ func (u *upkeep) defrag() error {
 	if free := b.Size() - used; free < defragFrom || free < used || time.Since(u.defragged) < defragEvery {
 		return nil
 	}
+	if freeSpace(u.dir.path) < putFloor+2*used { // it makes a copy
+		return nil
+	}
 	u.defragged = time.Now()
 	if err := b.Defrag(); err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
 	return nil
+}
+
+// trimSoon says that a segment of the log was filled.
+func (u *upkeep) trimSoon() {
+	select {
+	case u.trimming <- struct{}{}:
+	default:
+	}
+}
+
+// trim removes those segments of the log that a snapshot has made dispensable. etcd
+// makes a snapshot after a number of entries, however large these are; where they fill
+// many segments, small entries are added until it does.
+func (u *upkeep) trim(ctx context.Context) error {
+	if err := u.purge(keptSegments); err != nil || u.segments() <= longLog {
+		return err
+	}
+	return errors.Join(u.fillLog(ctx), u.purge(keptSegments))
+}
+
+// purge removes all but the newest segments, and none that is still needed.
+func (u *upkeep) purge(keep uint) error {
+	member := filepath.Join(u.dir.data(), "member")
+	once := make(chan struct{})
+	close(once)
+	logs, errLogs := fileutil.PurgeFileWithDoneNotify(nil, filepath.Join(member, "wal"), "wal", keep, time.Hour, once)
+	<-logs
+	snapshots, errSnapshots := fileutil.PurgeFileWithoutFlock(nil, filepath.Join(member, "snap"), "snap", keptSegments, time.Hour, once)
+	<-snapshots
+	for _, c := range []<-chan error{errLogs, errSnapshots} {
+		select {
+		case err := <-c:
+			return fmt.Errorf("remove old files: %w", err)
+		default:
+		}
+	}
+	return nil
+}
+
+func (u *upkeep) segments() int {
+	names, _ := filepath.Glob(filepath.Join(u.dir.data(), "member", "wal", "*.wal"))
+	return len(names)
+}
+
+// fillLog adds entries that change nothing: questions for alarms, which go through the
+// log. With them etcd has as many as it makes a snapshot after.
+func (u *upkeep) fillLog(ctx context.Context) error {
+	var wg sync.WaitGroup
+	askers := make([]error, 64)
+	for i := range askers {
+		wg.Go(func() {
+			for range snapshotEvery/len(askers) + 1 {
+				if _, err := u.server.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET}); err != nil {
+					askers[i] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(askers...); err != nil {
+		return fmt.Errorf("have a snapshot made: %w", err)
+	}
+	return nil
+}
+
+// reclaimNow has the upkeep reclaim space, and returns after that.
+func (u *upkeep) reclaimNow(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reclaimLimit)
+	defer cancel()
+	done := make(chan struct{})
+	select {
+	case u.wanted <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// reclaim makes room where the space is short: it removes all of the log that it can,
+// and forgets all old revisions.
+func (u *upkeep) reclaim(ctx context.Context) error {
+	err := u.purge(1)
+	if u.segments() > 1 {
+		err = errors.Join(err, u.fillLog(ctx), u.purge(1))
+	}
+	if u.marked = u.server.KV().Rev(); u.marked > u.compacted {
+		err = errors.Join(err, u.compact(ctx, u.marked, true))
+	}
+	return err
 }

@@ -1,0 +1,191 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// born returns when the directory holds etcd's data, whole. The data is made under
+// another name and gets its own when etcd has elected itself once: a start that is cut
+// short leaves nothing that a later one could not read. Only the owner calls it.
+func (d directory) born(ctx context.Context) error {
+	if _, err := os.Stat(d.data()); err == nil && neverUsed(d.data()) {
+		// An older zkq made the data under its own name, and may have been killed
+		// before etcd could elect itself. Nothing was ever stored in it.
+		if err := errors.Join(os.RemoveAll(d.fresh()), os.Rename(d.data(), d.fresh())); err != nil {
+			return err
+		}
+	} else if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.RemoveAll(d.fresh()); err != nil {
+		return err
+	}
+	err := d.bear(ctx)
+	if broken := (*brokenError)(nil); err != nil && !errors.As(err, &broken) {
+		os.RemoveAll(d.fresh())
+	}
+	return err
+}
+
+func (d directory) bear(ctx context.Context) error {
+	s, err := startServer(ctx, d.fresh(), making)
+	if err != nil {
+		return err
+	}
+	if err := s.close(); err != nil {
+		return err
+	}
+	if err := syncDirectories(d.fresh()); err != nil {
+		return err
+	}
+	if err := os.Rename(d.fresh(), d.data()); err != nil {
+		return err
+	}
+	return syncDirectory(d.path)
+}
+
+// syncDirectories makes the names of all files below path durable. etcd has done so
+// with what is in the files.
+func syncDirectories(path string) error {
+	return filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		return syncDirectory(path)
+	})
+}
+
+func syncDirectory(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// neverUsed reports whether nothing was ever stored in etcd's data. It says so only
+// where that is certain: the log is there from its beginning to its end, holds nothing
+// but what etcd writes on its own account, and the database is empty too.
+func neverUsed(data string) bool {
+	if snapshots(data) > 0 {
+		return false
+	}
+	unused, err := unusedLog(filepath.Join(data, "member", "wal"))
+	if err != nil || !unused {
+		return false
+	}
+	empty, err := emptyDatabase(filepath.Join(data, "member", "snap", "db"))
+	return err == nil && empty
+}
+
+// unusedLog reports whether the log holds no request of a client.
+func unusedLog(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries { // what etcd repaired it keeps under another name
+		if e.Name() != firstSegment && filepath.Ext(e.Name()) != ".tmp" {
+			return false, nil
+		}
+	}
+	f, err := os.Open(filepath.Join(dir, firstSegment))
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	records, begun := wal.NewDecoder(fileutil.NewFileReader(f)), false
+	for {
+		var r walpb.Record
+		err := records.Decode(&r)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return false, err // cut short or damaged
+		}
+		switch r.GetType() {
+		case wal.MetadataType:
+			begun = true
+		case wal.CrcType:
+			records.UpdateCRC(r.GetCrc())
+		case wal.EntryType:
+			if !internal(r.GetData()) {
+				return false, nil
+			}
+		}
+	}
+	// A record that was damaged would hide those behind it.
+	if _, err := f.Seek(records.LastOffset(), io.SeekStart); err != nil {
+		return false, err
+	}
+	rest, err := io.ReadAll(f)
+	return begun && err == nil && len(bytes.Trim(rest, "\x00")) == 0, err
+}
+
+// firstSegment is what etcd calls the segment that its log begins with.
+const firstSegment = "0000000000000000-0000000000000000.wal"
+
+// internal reports whether etcd makes such an entry of its log on its own account.
+func internal(entry []byte) bool {
+	var e raftpb.Entry
+	if err := proto.Unmarshal(entry, &e); err != nil {
+		return false
+	}
+	if e.GetType() != raftpb.EntryNormal || len(e.GetData()) == 0 {
+		return true
+	}
+	var r pb.InternalRaftRequest
+	if err := proto.Unmarshal(e.GetData(), &r); err != nil {
+		return false
+	}
+	r.Header, r.ID = nil, 0
+	r.ClusterVersionSet, r.ClusterMemberAttrSet, r.DowngradeInfoSet = nil, nil, nil
+	return proto.Size(&r) == 0
+}
+
+// emptyDatabase reports whether etcd's database holds no revision of any key.
+func emptyDatabase(path string) (bool, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", path, err)
+	}
+	empty := true
+	err = db.View(func(tx *bolt.Tx) error {
+		for _, name := range []string{"key", "lease"} {
+			if b := tx.Bucket([]byte(name)); b != nil {
+				if k, _ := b.Cursor().First(); k != nil {
+					empty = false
+				}
+			}
+		}
+		return nil
+	})
+	return empty, errors.Join(err, db.Close())
+}

@@ -1,0 +1,73 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// StoreError tells why this process can neither run the store nor reach the process
+// that does. It is coord.ErrUnreachable: nothing was changed.
+type StoreError struct {
+	Dir string
+	Err error
+}
+
+func (e *StoreError) Error() string { return fmt.Sprintf("the store in %s: %v", e.Dir, e.Err) }
+
+// Unwrap returns the reason, and that the store is unreachable.
+func (e *StoreError) Unwrap() []error { return []error{e.Err, coord.ErrUnreachable} }
+
+// Hint tells what can be done.
+func (e *StoreError) Hint() string {
+	is := func(target error) bool { return errors.Is(e.Err, target) }
+	noSpace, owner := (*NoSpaceError)(nil), (*OwnerError)(nil)
+	switch {
+	case errors.As(e.Err, &noSpace), is(syscall.ENOSPC), is(syscall.EDQUOT):
+		return "free some space on its disk; nothing that was acknowledged is lost"
+	case is(errFileLimit), is(syscall.EFBIG):
+		return "raise the limit of file sizes for this process: ulimit -f unlimited"
+	case is(syscall.EMFILE), is(syscall.ENFILE):
+		return "raise the limit of open files for this process: ulimit -n 1024"
+	case errors.As(e.Err, &owner):
+		return owner.Hint()
+	case is(fs.ErrPermission):
+		return "it is another user's, or parts of it are: ls -la " + e.Dir + " shows whose"
+	case is(syscall.EROFS):
+		return "its file system is mounted read-only: name another directory with -c local:DIR"
+	case is(context.DeadlineExceeded):
+		return "--connect-timeout waits longer; the file " + e.Dir + "/lock holds the number of the process that runs the store"
+	}
+	return "zkq doctor tells more; the file " + e.Dir + "/lock holds the number of the process that runs the store"
+}
+
+func unreachable(dir directory, err error) error {
+	if e := (*StoreError)(nil); errors.As(err, &e) {
+		return err
+	}
+	return &StoreError{Dir: dir.path, Err: err}
+}
+
+// OwnerError: the path belongs to another user. A store is its user's alone.
+type OwnerError struct{ Path, Owner string }
+
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("%s belongs to %s, and a store is its user's alone", e.Path, e.Owner)
+}
+
+// Hint tells what can be done.
+func (e *OwnerError) Hint() string {
+	return fmt.Sprintf("run zkq as %s (sudo -u %s zkq …), or name another directory with -c local:DIR", e.Owner, e.Owner)
+}
+
+// Is reports that an OwnerError is coord.ErrUnreachable.
+func (e *OwnerError) Is(target error) bool { return target == coord.ErrUnreachable }
+
+// Hint tells what can be done.
+func (e *StoppedOwnerError) Hint() string {
+	return fmt.Sprintf("kill -CONT %d continues it", e.PID)
+}

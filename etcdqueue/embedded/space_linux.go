@@ -1,0 +1,79 @@
+package embedded
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// freeSpace is what this process may still write to the disk of dir, in bytes.
+func freeSpace(dir string) int64 {
+	var s unix.Statfs_t
+	if _, err := again(func() (int, error) { return 0, unix.Statfs(dir, &s) }); err != nil {
+		return math.MaxInt64 / 2
+	}
+	return int64(min(s.Bavail, math.MaxInt64/2/uint64(s.Bsize))) * s.Bsize
+}
+
+// fileSizeLimit is how large a file this process may write.
+func fileSizeLimit() int64 {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &l); err != nil || l.Cur > math.MaxInt64/2 {
+		return math.MaxInt64 / 2
+	}
+	return int64(l.Cur)
+}
+
+// sever takes the files below dir away from the goroutines of this process that have
+// them open: their descriptors lead to a file that cannot be written. Locks on the
+// files are freed. It reports whether none was left open.
+func sever(dir string) bool {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	dead, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dead)
+	for range 10 { // a goroutine may be about to open one more
+		found, err := descriptorsBelow(dir)
+		if err != nil {
+			return false
+		}
+		if len(found) == 0 {
+			return true
+		}
+		for _, fd := range found {
+			unix.Flock(fd, unix.LOCK_UN) // a mapping of the file would keep the lock
+			if err := unix.Dup3(dead, fd, unix.O_CLOEXEC); err != nil {
+				return false
+			}
+		}
+	}
+	return false
+}
+
+// descriptorsBelow returns this process's descriptors of dir and of files in it.
+func descriptorsBelow(dir string) ([]int, error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	var found []int
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		path, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && (path == dir || strings.HasPrefix(path, dir+"/")) {
+			found = append(found, fd)
+		}
+	}
+	return found, nil
+}

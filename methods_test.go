@@ -1,0 +1,84 @@
+package zkq_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/zkq/zkq"
+)
+
+// methods are those of each exported type, so that one which comes by embedding shows.
+var methods = map[string]struct {
+	of   reflect.Type // a pointer, where there may be one
+	have string
+}{
+	"Batch":       {reflect.TypeFor[*zkq.Batch](), "Commit"},
+	"Codec":       {reflect.TypeFor[zkq.Codec](), "Marshal Unmarshal"},
+	"ConfigError": {reflect.TypeFor[*zkq.ConfigError](), "Error Is"},
+	"Ending":      {reflect.TypeFor[*zkq.Ending](), ""},
+	"Entry":       {reflect.TypeFor[*zkq.Entry](), ""},
+	"ExistsError": {reflect.TypeFor[*zkq.ExistsError](), "Error Is"},
+	"FinishError": {reflect.TypeFor[*zkq.FinishError](), "Error Unwrap"},
+	"Handled":     {reflect.TypeFor[*zkq.Handled](), ""},
+	"Handler":     {reflect.TypeFor[zkq.Handler](), "Handle"},
+	"HandlerFunc": {reflect.TypeFor[zkq.HandlerFunc](), "Handle"},
+	"Held":        {reflect.TypeFor[*zkq.Held](), "Bury Consume Context Fail Forward HoldsLock Release Update"},
+	"Label":       {reflect.TypeFor[*zkq.Label](), "Next Read TryRead"},
+	"LabelInfo":   {reflect.TypeFor[*zkq.LabelInfo](), ""},
+	"LockingQueue": {reflect.TypeFor[*zkq.LockingQueue](), "All BreakLock Close Config Configure Consume Create Entries Exchange Get HoldsLock LeftAlone Len Name NewToken Pause Peek " +
+		"Purge PurgeDead Put PutAll Register Release Remove Requeue Resume Stat Take TakeN TryGet TryTake TryTakeN WaitEmpty Workers"},
+	"Log":           {reflect.TypeFor[*zkq.Log](), "Append Close Label Labels Len Name RemoveLabel Trim Truncate"},
+	"LogConfig":     {reflect.TypeFor[*zkq.LogConfig](), ""},
+	"LogEntry":      {reflect.TypeFor[*zkq.LogEntry](), ""},
+	"Logger":        {reflect.TypeFor[zkq.Logger](), "Debug Error Info Warn"},
+	"Middleware":    {reflect.TypeFor[zkq.Middleware](), ""},
+	"Option":        {reflect.TypeFor[zkq.Option](), ""},
+	"Outcome":       {reflect.TypeFor[*zkq.Outcome](), ""},
+	"PanicError":    {reflect.TypeFor[*zkq.PanicError](), "Error"},
+	"PutOption":     {reflect.TypeFor[zkq.PutOption](), ""},
+	"Queue":         {reflect.TypeFor[*zkq.Queue](), "Close Entries Get Len Name NewToken Peek Purge Put PutAll Remove Stat TryGet WaitEmpty"},
+	"QueueConfig":   {reflect.TypeFor[*zkq.QueueConfig](), "String"},
+	"ReleaseOption": {reflect.TypeFor[zkq.ReleaseOption](), ""},
+	"Start":         {reflect.TypeFor[*zkq.Start](), ""},
+	"Stat":          {reflect.TypeFor[*zkq.Stat](), "Total"},
+	"State":         {reflect.TypeFor[*zkq.State](), ""},
+	"Target":        {reflect.TypeFor[*zkq.Target](), ""},
+	"Token":         {reflect.TypeFor[*zkq.Token](), ""},
+	"Typed":         {reflect.TypeFor[*zkq.Typed[int]](), "Decode Handler Put PutAll"},
+	"UnknownError":  {reflect.TypeFor[*zkq.UnknownError](), "Error Unwrap"},
+	"Worker":        {reflect.TypeFor[*zkq.Worker](), "Run"},
+	"WorkerInfo":    {reflect.TypeFor[*zkq.WorkerInfo](), ""},
+}
+
+func TestPublicTypesHaveTheirOwnMethodsAndNoOthers(t *testing.T) {
+	pkgs, err := parser.ParseDir(token.NewFileSet(), ".", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range pkgs["zkq"].Files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok && spec.Name.IsExported() {
+				if _, listed := methods[spec.Name.Name]; !listed {
+					t.Errorf("%s is not listed here", spec.Name.Name)
+				}
+			}
+			_, body := n.(*ast.FuncDecl)
+			return !body
+		})
+	}
+	for name, m := range methods {
+		var have []string
+		for i := range m.of.NumMethod() {
+			have = append(have, m.of.Method(i).Name)
+		}
+		if slices.Sort(have); strings.Join(have, " ") != m.have {
+			t.Errorf("%s has the methods\n%s\nwant\n%s", name, strings.Join(have, " "), m.have)
+		}
+	}
+}
