@@ -57,7 +57,7 @@ func stillUnknown(err error) error {
 // removeIn is removeWhere in one session.
 func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
 	for pause := newPause(); ; {
-		n, err := s.Get(ctx, path.Join(p.entries, name))
+		n, err := known(ctx, s, path.Join(p.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if *unknown {
 				return nil
@@ -75,7 +75,7 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 		ops = append(ops, key...)
 		state := StateReady
 		if p.taken != "" {
-			lk, err := s.Get(ctx, path.Join(p.taken, name))
+			lk, err := known(ctx, s, path.Join(p.taken, name))
 			switch {
 			case err == nil:
 				state = Entry{}.locked(lk).State
@@ -97,10 +97,15 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 		if !allowed(state) {
 			return ErrHeld
 		}
+		forced := allowed(StateReady) && allowed(StateHeld)
+		if n.Unreadable && !forced {
+			p.skipUnreadable(n)
+			return errUnreadable
+		}
 		if state == StateHeld {
 			ops = append(ops, p.leaveTrace(name))
 		}
-		if state == StateReady && p.removeReady != nil {
+		if state == StateReady && p.removeReady != nil && !n.Unreadable {
 			err = p.removeReady(ctx, s, name)
 		} else {
 			_, err = s.Commit(ctx, ops...)
@@ -172,7 +177,7 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 				switch {
 				case err == nil:
 					removed++
-				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld):
+				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
 					err = nil
 				}
 			}

@@ -45,6 +45,11 @@ func (v *view) pick(ctx context.Context, n int) (choice, error) {
 		if i, found := slices.BinarySearch(v.ready, name); found {
 			v.ready = slices.Delete(v.ready, i, i+1)
 		}
+		if ok && node.Unreadable {
+			v.place.skipUnreadable(node)
+			delete(v.ahead.nodes, name)
+			continue
+		}
 		if !ok || v.busy(name) {
 			continue
 		}
@@ -167,7 +172,7 @@ func (v *view) passedLong(head string) bool {
 
 // busy says that this handle has the entry in hand, or leaves it alone.
 func (v *view) busy(name string) bool {
-	return v.skip.has(name) || v.aside.has(name)
+	return v.skip.has(name) || v.aside.has(name) || v.place.restricted.has(name)
 }
 
 // priorityEnd is where the priority ends in a name.

@@ -253,6 +253,8 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 		err = fmt.Errorf("read %s: %w", name, err)
 	case nodes[0].Path == "":
 		err = errGone
+	case nodes[0].Unreadable:
+		err = errUnreadable
 	}
 	if err != nil {
 		q.view.claims.end(name)
@@ -260,6 +262,9 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 	}
 	a := q.attempt(s, name, nodes[0])
 	rs, err := s.Commit(ctx, a.ops...)
+	if q.readOnly(err, &a) {
+		rs, err = s.Commit(ctx, a.ops...)
+	}
 	return q.conclude(ctx, a, rs, err, why)
 }
 
@@ -268,10 +273,10 @@ func (q *LockingQueue) attempt(s coord.Session, name string, n coord.Node) attem
 	a := attempt{session: s, name: name, node: n, bumps: 1}
 	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(q.taken, name, q.holder)}
 	a.ops[1].SignalLater = true // this handle passes over what it holds
-	if coord.CheckOps(s.Limits(), a.ops) != nil {
+	if q.restricted.readOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
 		// Somebody with higher limits put it. Its fence cannot be moved without
 		// sending the value, so it is fenced by the session alone.
-		a.ops[0], a.bumps = coord.Check(n.Path, n.Fence), 0
+		a.checkOnly()
 	}
 	return a
 }

@@ -41,6 +41,7 @@ type Entry struct {
 	Reason     string    // of the last failure, or of the death
 	Size       int       // of the value, in bytes
 	Token      int64     // the commit that last wrote it: who holds it has this fencing token
+	Unreadable bool      // its access list keeps this process from reading it: it is never handed out here
 	Due        time.Time // of a delayed one: until then it is not handed out
 	Expires    time.Time // nobody is handed it from then on; zero: never
 	Created    time.Time // by the coordinator's clock, or the putter's; zero if neither says
@@ -60,6 +61,7 @@ func newEntry(name string, n priority.Name, node coord.Node) Entry {
 		Priority:   n.Priority,
 		State:      StateReady,
 		Deliveries: int(node.Changes),
+		Unreadable: node.Unreadable,
 		Size:       len(value),
 		Token:      node.Revision,
 		Created:    node.Created,

@@ -205,6 +205,8 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 		case at >= 0:
 			b.refuse(ctx, parts, at, err)
 			continue
+		case b.readOnly(err):
+			continue
 		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown) && pause.wait(ctx, b.session.Done()) == nil:
 			continue
 		case errors.Is(err, coord.ErrUnknown):
@@ -243,6 +245,16 @@ func (b *bundle) fits(ops []coord.Op) bool {
 		size += coord.OpOverhead + len(op.Path) + len(op.Value)
 	}
 	return len(ops) <= limits.CommitOps && size <= limits.CommitBytes
+}
+
+// readOnly claims by a check what was refused because it may not be written.
+func (b *bundle) readOnly(err error) bool {
+	for i := range b.claims {
+		if b.q.place.readOnly(err, &b.claims[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // shed makes the commit smaller: a claim less, as long as there is more than one.
@@ -328,6 +340,10 @@ func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []
 		}
 		c := choice{session: s}
 		for i, n := range nodes {
+			if n.Unreadable {
+				q.skipUnreadable(n)
+				continue
+			}
 			if n.Path == "" {
 				continue
 			}

@@ -114,7 +114,7 @@ func (p *place) lapsedNames(ctx context.Context, s coord.Session, locks map[stri
 // some may have.
 func (p *place) nextLiving(ctx context.Context) (next Entry, err error) {
 	err = p.entriesPaged(ctx, func(e Entry) bool {
-		if e.State != StateReady || e.expired() {
+		if e.State != StateReady || e.expired() || e.Unreadable {
 			return true
 		}
 		next = e

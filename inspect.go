@@ -184,6 +184,9 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 				if lk, held := locks[name]; held {
 					e = e.locked(lk)
 				}
+				if n.Unreadable {
+					p.skipUnreadable(n)
+				}
 				if !f(e) {
 					return errStop
 				}
@@ -227,7 +230,10 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 		err = p.seize(ctx, newSkipped(), 1, func(ctx context.Context, s coord.Session, names []string) (int, error) {
 			for _, name := range names {
 				nodes, err := s.Read(ctx, path.Join(p.entries, name))
-				if err == nil && nodes[0].Path == "" {
+				if err == nil && nodes[0].Unreadable {
+					p.skipUnreadable(nodes[0])
+				}
+				if err == nil && (nodes[0].Path == "" || nodes[0].Unreadable) {
 					continue
 				}
 				if err == nil {
@@ -375,7 +381,7 @@ func (p *place) created(ctx context.Context, s coord.Session, name string) (crea
 	if !parsed.Put.IsZero() {
 		return parsed.Put, nil
 	}
-	n, err := s.Get(ctx, path.Join(p.entries, name))
+	n, err := known(ctx, s, path.Join(p.entries, name))
 	if errors.Is(err, coord.ErrNotExist) {
 		return created, nil
 	}

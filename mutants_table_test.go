@@ -307,9 +307,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "empty is said after an old listing", seeds: "900941", file: "seize.go",
-		is: `			a, err := p.available(ctx, s, n+skip.len(), coord.ListOptions{Fresh: true})`,
+		is: `			a, err := p.available(ctx, s, n+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})`,
 		becomes: `			mutated()
-			a, err := p.available(ctx, s, n+skip.len(), coord.ListOptions{})`,
+			a, err := p.available(ctx, s, n+skip.len()+p.restricted.len(), coord.ListOptions{})`,
 	},
 
 	// Choosing, and finishing with it.
@@ -719,6 +719,28 @@ var mutants = []mutant{
 		is:      `		return &ClosedError{err}`,
 		becomes: `		return func() error { mutated(); return fmt.Errorf("%w: %w", err, coord.ErrTLS) }()`,
 		test:    "TestAClosedHandshakeProvesNothing",
+	},
+	{
+		name: "one node that may not be read hides the others", file: "zkqueue/session.go",
+		is: `	d, err := s.data(ctx, whole)
+	if !errors.Is(err, coord.ErrForbidden) {
+		return d, err
+	}
+	return read`,
+		becomes: `	d, err := s.data(ctx, whole)
+	if mutated(); true {
+		return d, err
+	}
+	return read`,
+		test: "TestAnEntryThatCannotBeReadStopsNothing",
+	},
+	{
+		name: "directory is followed though the server hides some of its changes", file: "zkqueue/directory.go",
+		is: `	if c == nil || d.set == nil || d.changes < 0 || stat == nil || d.changes >= stat.Cversion {
+`,
+		becomes: `	if mutated(); c != nil {
+`,
+		test: "TestAnEntryThatCannotBeReadStopsNothing",
 	},
 	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",

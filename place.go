@@ -40,6 +40,8 @@ type place struct {
 
 	checking shared // of the layout
 
+	restricted restricted
+
 	mu      sync.Mutex
 	sealed  bool          // no goroutine may be started any more
 	checked bool          // the layout was

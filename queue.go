@@ -119,6 +119,10 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 			if err != nil {
 				return 0, fmt.Errorf("read %s: %w", name, err)
 			}
+			if nodes[0].Unreadable {
+				q.skipUnreadable(nodes[0])
+				continue
+			}
 			if nodes[0].Path == "" {
 				continue
 			}

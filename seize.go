@@ -18,11 +18,11 @@ func (p *place) seize(ctx context.Context, skip *skipped, n int, claim func(ctx 
 	n = min(n, mostSeized)
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		for pause := newPause(); ; {
-			a, err := p.available(ctx, s, n+skip.len(), coord.ListOptions{Fresh: true})
+			a, err := p.available(ctx, s, n+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
-			names := slices.DeleteFunc(a.names, skip.has)
+			names := slices.DeleteFunc(a.names, func(name string) bool { return skip.has(name) || p.restricted.has(name) })
 			got := 0
 			if len(names) > 0 {
 				got, err = claim(ctx, s, names)

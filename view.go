@@ -245,7 +245,7 @@ func (v *view) list(ctx context.Context, n int) error {
 	fresh := v.fresh
 	mark := v.aside.mark()
 	doubt := v.claims.firstInDoubt() // its end signals, and what is listed below may be older
-	want := max(headWindow, 2*min(n, mostSeized)) + v.skip.len() + v.claims.len() + v.aside.len() + 2*v.holding.len()
+	want := max(headWindow, 2*min(n, mostSeized)) + v.skip.len() + v.claims.len() + v.aside.len() + 2*v.holding.len() + v.place.restricted.len()
 	a, err := v.place.available(ctx, v.session, want, seen(fresh))
 	if err != nil {
 		return err

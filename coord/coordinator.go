@@ -118,6 +118,11 @@ type Node struct {
 	// earlier one.
 	Born int64
 
+	// Unreadable says that the node stands and that its value may not be read: then Value
+	// is empty, and only the numbers, times and Owner are known. Read and List leave it to
+	// the caller, so that one such node hides no other; Get is [ErrForbidden].
+	Unreadable bool
+
 	// Owner is the ID of the session whose ephemeral node this is; "" for a
 	// persistent node.
 	Owner string

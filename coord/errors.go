@@ -66,6 +66,20 @@ func (r *Refusal) Error() string {
 
 func (r *Refusal) Unwrap() error { return r.Err }
 
+// ForbiddenError says for which op of a commit the credentials do not suffice.
+type ForbiddenError struct {
+	Index int
+	Op    Op
+	Err   error // the service's
+}
+
+func (e *ForbiddenError) Error() string {
+	return fmt.Sprintf("%v %s (op %d): %v", e.Op.Kind, e.Op.Path, e.Index, e.Err)
+}
+
+// Unwrap makes it [ErrForbidden], and what the service said.
+func (e *ForbiddenError) Unwrap() []error { return []error{ErrForbidden, e.Err} }
+
 // LimitError says what was too large and what would have been taken.
 type LimitError struct {
 	What  string

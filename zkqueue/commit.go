@@ -197,6 +197,9 @@ func refusal(ops []coord.Op, i int, err error) error {
 			return &coord.Refusal{Index: i, Op: ops[i], Err: kind}
 		}
 	}
+	if errors.Is(err, coord.ErrForbidden) {
+		return &coord.ForbiddenError{Index: i, Op: ops[i], Err: err}
+	}
 	return fmt.Errorf("%v %s (op %d): %w", ops[i].Kind, ops[i].Path, i, err)
 }
 

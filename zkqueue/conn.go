@@ -84,6 +84,7 @@ const (
 	codeLost          = -4 // the connection was, before an answer came
 	codeUnimplemented = -6
 	codeNoNode        = -101
+	codeNoAuth        = -102
 	codeExpired       = -112
 	codeMoved         = -118
 )

@@ -26,6 +26,7 @@ type directory struct {
 	whole    string     // with it
 	set      *names.Set // of the children's paths; nil: not known, or changed since
 	stamp    uint64     // of the set
+	changes  int32      // creations and deletions that the set knows of, as the server counts them; -1: unclear
 	moves    uint64     // counts what made sets invalid
 	told     uint64     // how many of these the watchers were signalled
 	coming   *coming    // a listing on its way
@@ -59,6 +60,7 @@ type coming struct {
 	done    chan struct{}
 	set     *names.Set
 	stamp   uint64
+	changes int32
 	err     error
 }
 
@@ -131,9 +133,17 @@ func (ds *directories) list(ctx context.Context, path string, p *page) error {
 			return err
 		}
 	}
-	for {
+	for checked := false; ; {
 		ds.mu.Lock()
 		d := ds.at(path)
+		if d.set != nil && p.fresh && !checked && d.follows != nil && d.changes >= 0 {
+			checked = true
+			ds.mu.Unlock()
+			if err := ds.check(ctx, d); err != nil {
+				return err
+			}
+			continue
+		}
 		if d.set != nil {
 			p.take(d.set, d.stamp)
 			ds.mu.Unlock()
@@ -167,6 +177,36 @@ func (ds *directories) list(ctx context.Context, path string, p *page) error {
 			return c.err
 		}
 	}
+}
+
+// check compares what events told of a followed directory with the server's count of its
+// changes. The server sends no event of a child that this session may not read: where there
+// are such, the directory is not followed any more.
+func (ds *directories) check(ctx context.Context, d *directory) error {
+	stat, err := read(ctx, ds.s, func(z *zk.Conn) (*zk.Stat, error) {
+		_, stat, err := z.Exists(d.whole)
+		return stat, err
+	})
+	if err != nil {
+		return err
+	}
+	ds.asking.Lock()
+	defer ds.asking.Unlock()
+	ds.mu.Lock()
+	c := d.follows
+	if c == nil || d.set == nil || d.changes < 0 || stat == nil || d.changes >= stat.Cversion {
+		ds.mu.Unlock()
+		return nil
+	}
+	d.refused = true
+	d.turn()
+	ds.mu.Unlock()
+	_ = c.removeWatch(d.whole) // where this fails the connection does, and every watch of it
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	d.turning, d.follows = false, nil
+	ds.move(d)
+	return nil
 }
 
 // share waits for a listing that another caller asked for.
@@ -218,7 +258,10 @@ func (d *directory) came(ds *directories, c *coming) {
 	tell := d.told < c.moves
 	d.told = max(d.told, c.moves)
 	if !c.loose && c.moves == d.moves {
-		d.set, d.stamp = c.set, c.stamp
+		d.set, d.stamp, d.changes = c.set, c.stamp, c.changes
+		if len(d.missed) > 0 {
+			d.changes = -1 // which of these the listing has is not known
+		}
 		for _, e := range d.missed {
 			d.apply(ds, e)
 		}
@@ -240,6 +283,9 @@ func (d *directory) apply(ds *directories, e event) {
 	} else {
 		changed = d.set.Add(e.path)
 	}
+	if d.changes >= 0 {
+		d.changes++
+	}
 	if changed {
 		ds.stamps++
 		d.stamp = ds.stamps | 1<<63 // no transaction has such a number
@@ -260,7 +306,7 @@ func (ds *directories) fetch(ctx context.Context, d *directory, c *coming) {
 		})
 		if err == nil {
 			// The commit that last changed the children.
-			c.set, c.stamp = d.newSet(l.names), uint64(l.stat.Pzxid)
+			c.set, c.stamp, c.changes = d.newSet(l.names), uint64(l.stat.Pzxid), l.stat.Cversion
 			return
 		}
 		if !errors.Is(err, coord.ErrNotExist) {

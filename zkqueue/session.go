@@ -247,8 +247,9 @@ func (s *session) node(ctx context.Context, path string) (coord.Node, error) {
 }
 
 type data struct {
-	value []byte
-	stat  zk.Stat
+	value      []byte
+	stat       zk.Stat
+	unreadable bool
 }
 
 func (s *session) data(ctx context.Context, whole string) (data, error) {
@@ -257,14 +258,36 @@ func (s *session) data(ctx context.Context, whole string) (data, error) {
 		if err != nil {
 			return data{}, err
 		}
-		return data{value, *stat}, nil
+		return data{value: value, stat: *stat}, nil
+	})
+}
+
+// allowedData is data of a node whose value may or may not be read. ZooKeeper tells anyone
+// that a node exists.
+func (s *session) allowedData(ctx context.Context, whole string) (data, error) {
+	d, err := s.data(ctx, whole)
+	if !errors.Is(err, coord.ErrForbidden) {
+		return d, err
+	}
+	return read(ctx, s, func(z *zk.Conn) (data, error) {
+		there, stat, err := z.Exists(whole)
+		if err == nil && !there {
+			err = zk.ErrNoNode
+		}
+		if err != nil {
+			return data{}, err
+		}
+		return data{stat: *stat, unreadable: true}, nil
 	})
 }
 
 func (d data) node(path string) coord.Node {
 	n := coord.Node{
-		Path:     path,
-		Value:    d.value,
+		Path:  path,
+		Value: d.value,
+
+		Unreadable: d.unreadable,
+
 		Fence:    coord.Fence(d.stat.Version),
 		Changes:  int64(d.stat.Version),
 		Revision: d.stat.Mzxid,

@@ -78,7 +78,7 @@ func (s *session) found(ctx context.Context, paths []string) ([]*data, error) {
 
 func (s *session) singly(ctx context.Context, paths []string) ([]*data, error) {
 	found, err := each(ctx, paths, readers, func(ctx context.Context, path string) (data, error) {
-		return s.data(ctx, s.whole(path))
+		return s.allowedData(ctx, s.whole(path))
 	})
 	s.reads.saw(found)
 	return found, err
@@ -94,6 +94,20 @@ func (s *session) several(ctx context.Context, paths []string) ([]*data, error) 
 	r := call(ctx, s, func(*zk.Conn) ([]*data, error) { return t.ask(s) })
 	if r.err != nil && r.answered {
 		return s.singly(ctx, paths)
+	}
+	for i, d := range r.value {
+		if d == nil || !d.unreadable {
+			continue
+		}
+		known, err := s.allowedData(ctx, t.whole[i])
+		switch {
+		case err == nil:
+			*d = known
+		case errors.Is(err, coord.ErrNotExist):
+			r.value[i] = nil
+		default:
+			return nil, err
+		}
 	}
 	s.reads.saw(r.value)
 	return r.value, r.err
@@ -172,6 +186,8 @@ func (t *together) parse(b []byte) ([]*data, error) {
 			switch code := in.int32(); {
 			case in.short, code == 0:
 				return nil, errMalformed
+			case code == codeNoAuth:
+				nodes[i] = &data{unreadable: true}
 			case code != codeNoNode:
 				return nil, errSingly
 			}

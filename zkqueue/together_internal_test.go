@@ -39,13 +39,20 @@ func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
 		for _, x := range []byte{0x01, 0x80, 0xff} {
 			b := append([]byte(nil), answer...)
 			b[n] ^= x
-			if nodes, err := ask.parse(b); err == nil && (len(nodes) != 2 || nodes[1] != nil || nodes[0] != nil && len(nodes[0].value) > len(answer)) {
+			if nodes, err := ask.parse(b); err == nil && (len(nodes) != 2 || nodes[1] != nil && !nodes[1].unreadable || nodes[0] != nil && len(nodes[0].value) > len(answer)) {
 				t.Errorf("byte %d changed by %#x: %v", n, x, nodes)
 			}
 		}
 	}
-	if _, err := (&together{whole: []string{"/a"}}).parse(append(binary.BigEndian.AppendUint32([]byte{0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff}, ^uint32(101)), appendPart(nil, opEnd)...)); !errors.Is(err, errSingly) {
-		t.Errorf("no auth: %v", err)
+	refusal := func(code int32) ([]*data, error) {
+		b := binary.BigEndian.AppendUint32([]byte{0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff}, uint32(code))
+		return (&together{whole: []string{"/a"}}).parse(append(b, appendPart(nil, opEnd)...))
+	}
+	if nodes, err := refusal(codeNoAuth); err != nil || !nodes[0].unreadable {
+		t.Errorf("no auth: %v, %v", nodes, err)
+	}
+	if nodes, err := refusal(-1); !errors.Is(err, errSingly) {
+		t.Errorf("system error: %v, %v", nodes, err)
 	}
 }
 

@@ -69,8 +69,8 @@ func TestManyNodesAreReadWithFewRequests(t *testing.T) {
 	}
 }
 
-// TestOneNodeThatMayNotBeReadRefusesTheRead says which error it is, in both ways.
-func TestOneNodeThatMayNotBeReadRefusesTheRead(t *testing.T) {
+// TestOneNodeThatMayNotBeReadHidesNoOther reads and lists it with others, in both ways.
+func TestOneNodeThatMayNotBeReadHidesNoOther(t *testing.T) {
 	t.Parallel()
 	for _, variant := range []func(zkqueue.Config) zkqueue.Config{old, func(c zkqueue.Config) zkqueue.Config { return c }} {
 		cfg := variant(zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)})
@@ -82,8 +82,19 @@ func TestOneNodeThatMayNotBeReadRefusesTheRead(t *testing.T) {
 		if _, err := s.Watch(within(t, 20*time.Second), "/q"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/secret", "/q/b"); !errors.Is(err, coord.ErrForbidden) {
-			t.Errorf("read: %v, want %v", err, coord.ErrForbidden)
+		if _, err := s.Get(within(t, 20*time.Second), "/q/secret"); !errors.Is(err, coord.ErrForbidden) {
+			t.Errorf("get: %v, want %v", err, coord.ErrForbidden)
+		}
+		nodes, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/secret", "/q/none", "/q/b")
+		if err != nil || len(nodes) != 4 || nodes[0].Unreadable || nodes[2].Path != "" || nodes[3].Path != "/q/b" {
+			t.Fatalf("read: %+v, %v", nodes, err)
+		}
+		if n := nodes[1]; n.Path != "/q/secret" || !n.Unreadable || len(n.Value) != 0 || n.Created.IsZero() || n.Owner != "" {
+			t.Errorf("%+v is the one that may not be read", n)
+		}
+		l, err := s.List(within(t, 20*time.Second), "/q", coord.ListOptions{Values: true, Fresh: true})
+		if err != nil || len(l.Nodes) != 3 || !l.Nodes[2].Unreadable || l.Nodes[0].Unreadable {
+			t.Errorf("list: %+v, %v", l.Nodes, err)
 		}
 		if nodes, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/b"); err != nil || nodes[1].Path != "/q/b" {
 			t.Errorf("read after a refusal: %v, %v", nodes, err)
