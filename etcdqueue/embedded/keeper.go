@@ -131,6 +131,7 @@ func (k *keeper) own(lock *fileLock) (err error) {
 		return nil
 	case err := <-s.failed():
 		k.set(false, nil)
+		k.warn(fmt.Sprintf("the store in %s stopped and is started again: %v", k.dir.path, err))
 		return unreachable(k.dir, errors.Join(err, s.leave()))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,6 +61,40 @@ var roles = map[string]func(ctx context.Context, dir, arg string) error{
 		fmt.Println("open", self)
 		<-ctx.Done()
 		return c.Close()
+	},
+	// create creates a node, and says so at once.
+	"create": func(ctx context.Context, dir, arg string) error {
+		c, err := open(ctx, dir)
+		if err != nil {
+			return err
+		}
+		s, err := c.Session(ctx)
+		if err == nil {
+			_, err = s.Commit(ctx, coord.Create(arg, nil))
+		}
+		if err == nil {
+			fmt.Println("created", arg)
+		}
+		return errors.Join(err, c.Close())
+	},
+	// files opens the store with a limit of open files.
+	"files": func(ctx context.Context, dir, arg string) error {
+		n, err := strconv.ParseUint(arg, 10, 64)
+		if err == nil {
+			err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n})
+		}
+		if err != nil {
+			return err
+		}
+		c, err := open(ctx, dir)
+		if err == nil {
+			return c.Close()
+		}
+		hint := ""
+		if h := (*embedded.StoreError)(nil); errors.As(err, &h) {
+			hint = h.Hint()
+		}
+		return fmt.Errorf("%w: %s", err, hint)
 	},
 	// put is a one-shot command.
 	"put": func(ctx context.Context, dir, arg string) error {
@@ -179,7 +214,7 @@ func open(ctx context.Context, dir string) (*embedded.Coordinator, error) {
 	return embedded.Open(ctx, embedded.Config{
 		Dir:            dir,
 		ConnectTimeout: 20 * time.Second, // many processes on few cores
-		Warn:           func(s string) { fmt.Println("warn", s) },
+		Warn:           func(s string) { fmt.Fprintln(os.Stderr, "warn", s) },
 	})
 }
 
@@ -311,6 +346,34 @@ func (p *process) killed() []string {
 		lines = append(lines, line)
 	}
 	return lines
+}
+
+// ended returns the lines of a process that ends, however it does.
+func (p *process) ended() []string {
+	p.t.Helper()
+	var lines []string
+	deadline := time.After(patience)
+	for {
+		select {
+		case line, ok := <-p.lines:
+			if !ok {
+				return lines
+			}
+			lines = append(lines, line)
+		case <-deadline:
+			p.t.Fatalf("process %d did not end within %v", p.pid(), patience)
+		}
+	}
+}
+
+// contains reports whether text contains all the words.
+func contains(text string, words ...string) bool {
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			return false
+		}
+	}
+	return true
 }
 
 func tail(lines []string) []string { return lines[max(0, len(lines)-5):] }

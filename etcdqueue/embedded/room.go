@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/server/v3/storage/backend"
@@ -44,9 +46,12 @@ const (
 	// growthStep is by how much etcd's database grows at a time.
 	growthStep = 16 << 20
 
-	lookEvery    = 100 * time.Millisecond
+	// Of the database's file, which has holes, this much is allocated at a time ahead of
+	// what is written.
+	aheadStep = 1 << 20
+
 	reclaimEvery = time.Second
-	settleFrom   = 64 << 20 // bytes that were charged
+	settleFrom   = 16 << 20 // bytes that were charged
 )
 
 // room decides which requests there is space for. What a request may cost is charged
@@ -59,7 +64,7 @@ type room struct {
 	mu        sync.Mutex
 	database  backend.Backend
 	space     space
-	looked    time.Time
+	allocated int64 // of the database's file, from its beginning
 	reclaimed time.Time
 	flying    int64 // what the requests cost that are not answered yet
 	settling  int64 // what those cost that were answered since the database was last written
@@ -72,6 +77,7 @@ type space struct {
 	reserve  int64 // of that, what the reserve holds
 	database int64 // by how much the database may grow under the limit of file sizes
 	reusable int64 // of the database
+	ahead    int64 // allocated for the database, and not used yet
 }
 
 func newRoom(dir directory, database backend.Backend) *room {
@@ -106,9 +112,7 @@ func (r *room) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo, 
 func (r *room) charge(ctx context.Context, k kind, cost int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if time.Since(r.looked) > lookEvery {
-		r.look()
-	}
+	r.look()
 	if r.lacks(k, cost) || r.settling > settleFrom {
 		r.settle()
 	}
@@ -120,10 +124,9 @@ func (r *room) charge(ctx context.Context, k kind, cost int64) bool {
 		r.settle()
 	}
 	if k == write && r.lacks(k, cost) && r.space.reserve > 0 {
-		os.Remove(r.dir.reserve())
-		r.look()
+		r.removeReserve()
 	}
-	if r.lacks(k, cost) {
+	if r.lacks(k, cost) || !r.allocate(cost) {
 		return false
 	}
 	r.flying += cost
@@ -146,20 +149,53 @@ func (r *room) answered(cost int64) {
 func (r *room) lacks(k kind, cost int64) bool {
 	s, cost := r.space, cost+r.flying+r.settling
 	// Free pages of the database are used again. Large values need several in a row.
-	if k == grow && (s.disk+s.reusable/2 < putFloor+cost || s.database+s.reusable/2 < segment+cost) {
+	usable := s.ahead + s.reusable/2
+	if k == grow && (s.disk+usable < putFloor+cost || s.database+s.reusable/2 < segment+cost) {
 		return true
 	}
-	onDisk := max(cost/2, cost-s.reusable/2) // the log takes its part in any case
-	return s.disk-s.reserve < writeFloor-min(pages*3/4, s.reusable/2)+onDisk || s.database+s.reusable < segment/4+cost
+	onDisk := max(cost/2, cost-usable) // the log takes its part in any case
+	return s.disk-s.reserve < writeFloor-min(pages*3/4, usable)+onDisk || s.database+s.reusable < segment/4+cost
 }
 
-// look measures the space. What was charged may be written already, or not.
+// look measures the space. What was charged may be written already, or not. The next
+// segment of the log must fit at any time, so the reserve makes way for it.
 func (r *room) look() {
-	r.looked = time.Now()
 	r.space = r.dir.space()
+	if r.space.reserve > 0 && r.space.disk-r.space.reserve < segment {
+		os.Remove(r.dir.reserve())
+		r.space = r.dir.space()
+	}
 	size := r.database.Size()
 	r.space.database -= size
 	r.space.reusable = size - r.database.SizeInUse()
+	r.space.ahead = max(0, r.allocated-size)
+}
+
+// allocate has the file system keep space for what the database writes next, whatever
+// other programs write meanwhile. It reports whether that is so.
+func (r *room) allocate(cost int64) bool {
+	need := func() int64 { return r.database.Size() + max(0, r.flying+r.settling+cost-r.space.reusable/2) }
+	if r.allocated >= need() {
+		return true
+	}
+	r.settle()
+	for _, want := range []int64{need() + aheadStep, need()} {
+		if r.allocated >= want {
+			return true
+		}
+		if err := allocate(r.dir.database(), want); err == nil {
+			r.allocated = want
+			return true
+		}
+	}
+	return false
+}
+
+// replaced is called when the database has another file.
+func (r *room) replaced() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.allocated = 0
 }
 
 // settle measures the space after everything that was answered is written.
@@ -198,6 +234,11 @@ func (r *room) makeReserve() {
 	r.look()
 }
 
+func (r *room) removeReserve() {
+	os.Remove(r.dir.reserve())
+	r.look()
+}
+
 // restore makes the reserve when there is plenty of room for it.
 func (r *room) restore() {
 	r.mu.Lock()
@@ -219,6 +260,16 @@ func (r *room) short() bool {
 // checkRoom refuses to start etcd where it could not go on. It gives up the reserve
 // if that helps.
 func (d directory) checkRoom() error {
+	// A process that was killed leaves the segment that it had made in advance.
+	spare, _ := filepath.Glob(filepath.Join(d.data(), "member", "wal", "*.tmp"))
+	for _, path := range spare {
+		os.Remove(path)
+	}
+	if freeSpace(d.path) < smallDisk {
+		if err := cutHole(d.database()); err != nil {
+			return fmt.Errorf("shorten %s: %w", d.database(), err)
+		}
+	}
 	needed, born := int64(birthFloor), false
 	if _, err := os.Stat(d.data()); err == nil {
 		needed, born = startFloor, true
@@ -239,6 +290,28 @@ func (d directory) checkRoom() error {
 			bytesText(limit), bytesText(info.Size()), errFileLimit)
 	}
 	return nil
+}
+
+// cutHole takes off what the database's file has behind its last page. etcd has the
+// kernel read the whole file when it opens it, and some file systems fill a hole then.
+func cutHole(database string) error {
+	info, err := os.Stat(database)
+	if err != nil || info.Size() < growthStep {
+		return nil // etcd makes it, or says what is wrong
+	}
+	db, err := bolt.Open(database, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return nil
+	}
+	end := int64(0)
+	err = db.View(func(tx *bolt.Tx) error {
+		end = tx.Size()
+		return nil
+	})
+	if err = errors.Join(err, db.Close()); err != nil || end >= info.Size() {
+		return err
+	}
+	return os.Truncate(database, end)
 }
 
 var errFileLimit = errors.New("file size limit too low")

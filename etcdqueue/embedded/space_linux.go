@@ -19,6 +19,21 @@ func freeSpace(dir string) int64 {
 	return int64(min(s.Bavail, math.MaxInt64/2/uint64(s.Bsize))) * s.Bsize
 }
 
+// allocate has the file system keep space for the first bytes of a file, so that writing
+// them cannot fail for want of it. Where the file system cannot do that, nothing is done.
+func allocate(path string, bytes int64) error {
+	fd, err := again(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = again(func() (int, error) { return 0, unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, bytes) })
+	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
+		return nil
+	}
+	return err
+}
+
 // fileSizeLimit is how large a file this process may write.
 func fileSizeLimit() int64 {
 	var l unix.Rlimit

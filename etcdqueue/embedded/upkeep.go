@@ -31,6 +31,7 @@ type upkeep struct {
 	marked    int64 // the revision at the last compaction's time
 	compacted int64
 	defragged time.Time
+	filled    string // the log's newest segment when entries were last added for a reclaim
 }
 
 const (
@@ -219,11 +220,13 @@ func (u *upkeep) defrag() error {
 	if free := b.Size() - used; free < defragFrom || free < used || time.Since(u.defragged) < defragEvery {
 		return nil
 	}
-	if freeSpace(u.dir.path) < putFloor+2*used { // it makes a copy
+	if freeSpace(u.dir.path) < putFloor+growthStep+2*used { // it makes a copy
 		return nil
 	}
 	u.defragged = time.Now()
-	if err := b.Defrag(); err != nil {
+	err := b.Defrag()
+	u.room.replaced()
+	if err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
 	return nil
@@ -241,7 +244,7 @@ func (u *upkeep) trimSoon() {
 // makes a snapshot after a number of entries, however large these are; where they fill
 // many segments, small entries are added until it does.
 func (u *upkeep) trim(ctx context.Context) error {
-	if err := u.purge(keptSegments); err != nil || u.segments() <= longLog {
+	if err := u.purge(keptSegments); err != nil || len(u.segments()) <= longLog {
 		return err
 	}
 	return errors.Join(u.fillLog(ctx), u.purge(keptSegments))
@@ -266,9 +269,10 @@ func (u *upkeep) purge(keep uint) error {
 	return nil
 }
 
-func (u *upkeep) segments() int {
+// segments returns the files of the log, the oldest first.
+func (u *upkeep) segments() []string {
 	names, _ := filepath.Glob(filepath.Join(u.dir.data(), "member", "wal", "*.wal"))
-	return len(names)
+	return names
 }
 
 // fillLog adds entries that change nothing: questions for alarms, which go through the
@@ -313,7 +317,8 @@ func (u *upkeep) reclaimNow(ctx context.Context) {
 // and forgets all old revisions.
 func (u *upkeep) reclaim(ctx context.Context) error {
 	err := u.purge(1)
-	if u.segments() > 1 {
+	if names := u.segments(); len(names) > 1 && names[len(names)-1] != u.filled {
+		u.filled = names[len(names)-1]
 		err = errors.Join(err, u.fillLog(ctx), u.purge(1))
 	}
 	if u.marked = u.server.KV().Rev(); u.marked > u.compacted {
