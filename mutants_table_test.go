@@ -31,6 +31,52 @@ var mutants = []mutant{
 		test:    "TestNumbersThatNothingCountedAreNoHistory",
 	},
 
+	// The embedded store.
+	{
+		name: "an embedded store is made under its own name", file: "etcdqueue/embedded/birth.go",
+		is: `	if _, err := os.Stat(d.data()); err == nil && neverUsed(d.data()) {
+`,
+		becomes: `	if _, err := os.Stat(d.data()); err == nil && func() bool { mutated(); return false }() {
+`,
+		test: "TestHalfMadeStoreIsMadeAnew",
+	},
+	{
+		name: "a log with a request counts as unused", file: "etcdqueue/embedded/birth.go",
+		is: `	return proto.Size(&r) == 0
+`,
+		becomes: `	mutated()
+	return true
+`,
+		test: "TestStoreInDoubtIsNotMadeAnew",
+	},
+	{
+		name: "puts may take the space of takes", file: "etcdqueue/embedded/room.go",
+		is: `	w.grows = w.grows || grows && !removes
+`,
+		becomes: `	mutated()
+`,
+		test: "TestFileSizeLimitRefusesPutsAndNothingElse",
+	},
+	{
+		name: "a start does not end with its context", file: "etcdqueue/embedded/server.go",
+		is: `		case <-ctx.Done():
+			return ctx.Err()
+`,
+		becomes: `		case <-func() <-chan struct{} { mutated(); return nil }():
+`,
+		test: "TestStartThatComesToNothingEndsWithItsContext",
+	},
+	{
+		name: "the store of another user is used", file: "etcdqueue/embedded/directory.go",
+		is: `	if owner := d.foreignOwner(); owner != "" {
+		return d, &OwnerError{Path: d.path, Owner: owner}
+	}
+	if err := d.checkPrivate()`,
+		becomes: `	mutated()
+	if err := d.checkPrivate()`,
+		test: "TestStoreOfAnotherUserIsRefused",
+	},
+
 	// Claims.
 	{
 		name: "claim that moves no fence", seeds: "900003", file: "claim.go",

@@ -23,6 +23,7 @@ part scripts/simulate.sh
 schedules=$last
 part go test -count=1 -timeout 0 -run 'TestSimulation$' . -sim.first "$FIRST" -sim.seeds "$twice" -sim.twice 1
 equal=${last%%[[:space:]]*}
+part go test -count=1 -timeout 0 -run 'TestStoreSurvivesAnEndDuringItsFirstStart$' ./etcdqueue/embedded -births 300
 part scripts/mutants.sh
 mutants=$last
 part scripts/faults.sh
