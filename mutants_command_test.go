@@ -92,7 +92,7 @@ var commandMutants = []mutant{
 	{
 		name: "orphans stay zombies", file: "cmd/zkq/reap_linux.go",
 		is:      `		syscall.Wait4(pid, &ws, syscall.WNOHANG, nil)`,
-		becomes: "		mutated()\n		return false",
+		becomes: "		mutated()\n		_ = ws\n		return false",
 		test:    "TestOrphansAreReaped",
 	},
 }
