@@ -1154,4 +1154,36 @@ func (s *session) life() time.Duration { return time.Hour }
 		becomes: `		case p.why == claimed && p.number <= mark && func() bool { mutated(); return false }():`,
 		test:    "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce",
 	},
+	// What operators look at.
+	{
+		name: "a drained queue of kazoo's has no layout", file: "layout.go",
+		is: `	return LayoutPlain, nil
+}
+`,
+		becomes: `	mutated()
+	return "", nil
+}
+`,
+		test: "TestTheLayoutOfAQueueIsFound",
+	},
+	{
+		name: "delayed puts have no ends of names", file: "inspect.go",
+		is:      `p.isLater(name) || dead && dir == dirDead {`,
+		becomes: `func() bool { mutated(); return false }() || dead && dir == dirDead {`,
+		test:    "TestNamesAreFoundByTheirEnds",
+	},
+	{
+		name: "the end of two names stands for the first", file: "cmd/zkq/names.go",
+		is: `		switch matches := found[name]; len(matches) {
+`,
+		becomes: `		switch matches := found[name]; min(len(matches), func() int { mutated(); return 1 }()) {
+`,
+		test: "TestTheEndOfSeveralNamesIsRefused",
+	},
+	{
+		name: "rows wider than the terminal", file: "cmd/zkq/table.go",
+		is:      `		last[i] = min(last[i], max(left/(cut-n), leastWidth))`,
+		becomes: `		mutated(); _ = n`,
+		test:    "TestRowsAreCutToTheTerminal",
+	},
 }

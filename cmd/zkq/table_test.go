@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -69,5 +71,24 @@ func TestShortNamesAreTheEndsOfNames(t *testing.T) {
 		if got != name && !tail.MatchString(got) {
 			t.Errorf("%s, the end of %s, is not taken for one", got, name)
 		}
+	}
+}
+
+// names finds what it holds.
+type names map[string][]string
+
+func (n names) FindNames(context.Context, ...string) (map[string][]string, error) { return n, nil }
+
+// The end of a name stands for it only where no other name of the queue ends so.
+func TestTheEndOfSeveralNamesIsRefused(t *testing.T) {
+	k := &call{queue: "jobs"}
+	found := names{"0000000001": {"entry-100-0000000001"}, "0000000002": {"entry-100-0000000002", "entry-200-0000000002"}}
+	whole, err := k.wholeNames(t.Context(), found, []string{"entry-005-0000000009", "0000000001", "0000000003"})
+	if want := []string{"entry-005-0000000009", "entry-100-0000000001", "0000000003"}; err != nil || !slices.Equal(whole, want) {
+		t.Errorf("%q, %v, want %q", whole, err, want)
+	}
+	_, err = k.wholeNames(t.Context(), found, []string{"0000000002"})
+	if f := (*failure)(nil); !errors.As(err, &f) || f.code != exitUsage || !strings.Contains(f.Error(), "entry-100-0000000002 and entry-200-0000000002") {
+		t.Errorf("the end of two names: %v", err)
 	}
 }
