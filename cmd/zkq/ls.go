@@ -115,6 +115,9 @@ func newListing(k *call) *listing {
 }
 
 func (l *listing) row(ctx context.Context, q queue, e zkq.Entry) error {
+	if e.Unreadable {
+		e.Reason = "zkq may not read it; rm --force removes it"
+	}
 	r := newEntryRecord(l.queue, e)
 	if e.State == zkq.StateHeld {
 		if err := l.readWorkers(ctx, q); err != nil {

@@ -129,6 +129,7 @@ type entryRecord struct {
 	Host       string     `json:"host,omitempty"` // where the holder runs, if it said so
 	PID        int        `json:"pid,omitempty"`
 	Since      *time.Time `json:"since,omitempty"` // held or dead
+	Unreadable bool       `json:"unreadable,omitempty"`
 	Value      *string    `json:"value,omitempty"`
 	Base64     *[]byte    `json:"value_base64,omitempty"`
 }
@@ -138,6 +139,7 @@ func newEntryRecord(queue string, e zkq.Entry) entryRecord {
 		Queue: queue, Name: e.Name, Priority: e.Priority, State: e.State, Holder: e.Holder,
 		Deliveries: e.Deliveries, Failures: e.Failures, Reason: e.Reason, Token: e.Token, Size: e.Size,
 		Created: known(e.Created), Due: known(e.Due), Expires: known(e.Expires), Since: known(e.Since),
+		Unreadable: e.Unreadable,
 	}
 }
 
