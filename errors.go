@@ -39,6 +39,9 @@ var (
 	ErrAlreadyDone = errors.New("zkq: already consumed or released")
 	// ErrLayout: the path holds the other of kazoo's two queues.
 	ErrLayout = errors.New("zkq: queue has the other layout")
+	// ErrExhausted: on ZooKeeper a queue takes 2,147,483,647 puts in all, and has had them.
+	// Nothing was put. What stands can be taken; use a queue of another name.
+	ErrExhausted = coord.ErrExhausted
 	// ErrClosed: the queue handle was closed.
 	ErrClosed = errors.New("zkq: closed")
 	// ErrUnknown: the coordinator did not answer, and the change may have been

@@ -321,6 +321,9 @@ func (p *place) Stat(ctx context.Context) (Stat, error) {
 	return st, nil
 }
 
+// warnSequence is from where on Stat warns that ZooKeeper's numbers come to their end.
+const warnSequence = 2_000_000_000
+
 func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 	var st Stat
 	locks, err := p.locks(ctx, s)
@@ -337,9 +340,13 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 		if lapsed[name] {
 			return nil
 		}
-		if n, _ := priority.Parse(name); n.Priority != last {
+		n, _ := priority.Parse(name)
+		if n.Priority != last {
 			last = n.Priority
 			firsts = append(firsts, name)
+		}
+		if n.Put.IsZero() && n.Sequence >= warnSequence {
+			p.warnOnce(p.entries, "nears the end of its numbers, 2147483646: move its entries to a queue of another name")
 		}
 		lk, ok := locks[name]
 		switch {

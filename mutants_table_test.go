@@ -789,6 +789,18 @@ var mutants = []mutant{
 		test: "TestAnEntryThatCannotBeReadStopsNothing",
 	},
 	{
+		name: "last number of a directory is given twice", file: "coord/coordtest/state.go",
+		is:      `case op.Kind == coord.KindSequential && n > coord.LastNumber:`,
+		becomes: `case op.Kind == coord.KindSequential && n > coord.LastNumber && func() bool { mutated(); return false }():`,
+		test:    "TestCounterEndsAsZooKeepers",
+	},
+	{
+		name: "counter of ZooKeeper that counts deletions as creates", file: "zkqueue/numbers.go",
+		is:      `int64(uint32(stat.Cversion+stat.NumChildren) / 2)`,
+		becomes: `int64(uint32(stat.Cversion+0*int32(func() int { mutated(); return 1 }())))`,
+		test:    "TestTheCounterOfADirectoryIsTheServers",
+	},
+	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
 		is: `	if over != nil {
 		return over

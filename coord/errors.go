@@ -39,6 +39,9 @@ var (
 	ErrTLS = errors.New("coord: TLS")
 	// ErrFormat: the service holds a layout newer than this program knows.
 	ErrFormat = errors.New("coord: unknown layout")
+	// ErrExhausted: a directory has used up the numbers that complete the names of
+	// sequential nodes; the error is an [*ExhaustedError].
+	ErrExhausted = errors.New("coord: numbers are used up")
 	// ErrBusy: the service asks to come again later, or is out of space.
 	ErrBusy = errors.New("coord: service is busy or full")
 )
@@ -79,6 +82,24 @@ func (e *ForbiddenError) Error() string {
 
 // Unwrap makes it [ErrForbidden], and what the service said.
 func (e *ForbiddenError) Unwrap() []error { return []error{ErrForbidden, e.Err} }
+
+// LastNumber is the last number that completes a name on ZooKeeper. The counter goes one
+// further and stops there, so that a name would be given twice.
+const LastNumber = 2147483646
+
+// ExhaustedError says which directory has no numbers left, and which would be the next.
+// Nothing was changed.
+type ExhaustedError struct {
+	Dir  string
+	Next int64
+}
+
+func (e *ExhaustedError) Error() string {
+	return fmt.Sprintf("this queue has used up its numbers: the next in %s would be %d, and the last is %d; use a queue of another name", e.Dir, e.Next, int64(LastNumber))
+}
+
+// Is reports that it is [ErrExhausted].
+func (e *ExhaustedError) Is(target error) bool { return target == ErrExhausted }
 
 // LimitError says what was too large and what would have been taken.
 type LimitError struct {

@@ -149,7 +149,13 @@ func (s *session) commit(ctx context.Context, ops []coord.Op) ([]coord.Result, e
 			return nil, &coord.LimitError{What: "commit", Unit: "bytes", Size: m.size, Limit: mostFrame}
 		}
 	}
+	if err := s.checkNumbers(ctx, ops); err != nil {
+		return nil, err
+	}
 	results, err := s.group.Do(ctx, ops)
+	if err == nil {
+		s.named(ops, results)
+	}
 	if err != nil && err == ctx.Err() && !s.connected() {
 		err = fmt.Errorf("%w: %w", err, s.dialer.why())
 	}
@@ -192,6 +198,10 @@ func lacksParent(op any, err error) bool {
 
 // refusal is the error of a commit whose op i was refused.
 func refusal(ops []coord.Op, i int, err error) error {
+	if errors.Is(err, coord.ErrExist) && ops[i].Kind == coord.KindSequential {
+		// The counter has stopped, and the node of its last number stands.
+		return &coord.ExhaustedError{Dir: parent(ops[i].Path), Next: coord.LastNumber + 1}
+	}
 	for _, kind := range []error{coord.ErrExist, coord.ErrNotExist, coord.ErrVersion} {
 		if errors.Is(err, kind) {
 			return &coord.Refusal{Index: i, Op: ops[i], Err: kind}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/resolve"
 )
 
@@ -12,3 +13,11 @@ func WithLookup(cfg Config, lookup func(ctx context.Context, host string) ([]net
 	cfg.names = &resolve.Names{Lookup: lookup}
 	return cfg
 }
+
+// Counter is the number of the next create in a directory.
+func Counter(s coord.Session, ctx context.Context, dir string) (int64, error) {
+	return s.(*session).counter(ctx, dir)
+}
+
+// SawNumber says that a directory has come to a number.
+func SawNumber(s coord.Session, dir string, next int64) { s.(*session).numbers.saw(dir, next) }

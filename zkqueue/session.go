@@ -28,6 +28,7 @@ type session struct {
 
 	watches *serverWatches
 	reads   serverReads
+	numbers numbers
 	group   *group.Runner // sends the commits
 
 	quit    context.Context // ends with the session

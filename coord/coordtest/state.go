@@ -191,7 +191,7 @@ func (p *planner) plan(c *proposal) ([]string, error) {
 		default:
 			err = p.st.check(op)
 		}
-		if errors.Is(err, coord.ErrInvalid) {
+		if errors.Is(err, coord.ErrInvalid) || errors.Is(err, coord.ErrExhausted) {
 			return nil, err
 		} else if err != nil {
 			return nil, &coord.Refusal{Index: i, Op: op, Err: err}
@@ -233,6 +233,8 @@ func (p *planner) create(op coord.Op, named func(dir, prefix string) string) (st
 	switch {
 	case op.Kind == coord.KindSequential && p.st.etcd:
 		name = named(parent, name)
+	case op.Kind == coord.KindSequential && n > coord.LastNumber:
+		return "", &coord.ExhaustedError{Dir: parent, Next: n}
 	case op.Kind == coord.KindSequential:
 		name = fmt.Sprintf("%s%010d", name, n)
 	}

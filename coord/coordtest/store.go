@@ -127,8 +127,8 @@ func (s *Store) Expire(session string) bool {
 }
 
 // SetCounter sets the number that the next sequential node under dir gets. Those
-// are ZooKeeper's: after 2147483647 every create is refused with
-// [coord.ErrExist] while that node stands.
+// are ZooKeeper's: after [coord.LastNumber] every create is refused with
+// [coord.ErrExhausted].
 func (s *Store) SetCounter(dir string, n int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
