@@ -10,6 +10,7 @@ targets='
 ./priority FuzzEntryName
 . FuzzCodec
 . FuzzQueuePath
+. FuzzForeignBytes
 . FuzzSchedule
 ./cmd/zkq FuzzDSN
 ./cmd/zkq FuzzLines
