@@ -286,7 +286,8 @@ func (b *Batch) commit(ctx context.Context) error {
 
 // cursor reads the label's place, and makes it where there is none.
 func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
-	for missed := int64(-1); ; {
+	missed, free := int64(-1), int64(0)
+	for {
 		all, err := b.log.labels(ctx, s)
 		if err != nil {
 			return cursor{}, err
@@ -304,12 +305,15 @@ func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 		if err != nil {
 			return cursor{}, err
 		}
-		id = all.Next
+		id = max(all.Next, free)
 		all.Labels[b.name] = id
-		all.Next++
+		all.Next = id + 1
 		_, err = s.Commit(ctx, all.write(b.log), coord.Create(b.log.cursorPath(id), mustJSON(cursor{Next: from})))
 		if err != nil && !refused(err) {
 			return cursor{}, err // if that is unknown, the next look tells
+		}
+		if refusedOp(err) == 1 {
+			free = id + 1 // a cursor stands there that no label has: somebody else made it
 		}
 	}
 }
@@ -366,7 +370,7 @@ func (l *Log) labels(ctx context.Context, s coord.Session) (logLabels, error) {
 		return all, err
 	}
 	all.fence, all.there = n.Fence, true
-	if json.Unmarshal(n.Value, &all) != nil || all.Labels == nil || all.Next < 0 {
+	if json.Unmarshal(n.Value, &all) != nil || all.Labels == nil || all.Next < 0 || all.Next > lastNumber {
 		return all, fmt.Errorf("%s holds %.40q, which are not a log's labels: %w", n.Path, n.Value, ErrInvalid)
 	}
 	return all, nil

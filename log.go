@@ -64,6 +64,9 @@ const (
 	logLabelsNode = "labels"
 )
 
+// lastNumber is more than any log comes to: a larger number was not counted.
+const lastNumber = 1 << 62
+
 // logHead is the node that every append writes.
 type logHead struct {
 	Next int64 `json:"next"` // the number of the next entry
@@ -220,7 +223,7 @@ func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 		return logHead{}, err
 	}
 	h := logHead{fence: n.Fence, there: true}
-	if json.Unmarshal(n.Value, &h) != nil || h.Next < 0 {
+	if json.Unmarshal(n.Value, &h) != nil || h.Next < 0 || h.Next > lastNumber {
 		return logHead{}, fmt.Errorf("%s holds %.40q, which is not a log's: %w", n.Path, n.Value, ErrInvalid)
 	}
 	return h, nil

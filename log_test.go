@@ -486,3 +486,25 @@ func TestForgedNumbersMoveNoLabelPastEntries(t *testing.T) {
 		})
 	}
 }
+
+// A cursor that no label has was made by somebody else: a new label gets another number, and
+// does not try for that one for ever.
+func TestANewLabelPassesOverACursorThatIsNobodys(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := b.client()
+		log := zkq.NewLog(c, "events", zkq.LogConfig{})
+		defer log.Close()
+		if _, err := log.Append(b.ctx, []byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		s := b.session(c)
+		for i := range 3 {
+			b.commit(s, coord.Create(fmt.Sprintf("/events/retained/cursors/%019d", i), []byte("not ours")))
+		}
+		batch, err := log.Label("l", zkq.Oldest).TryRead(b.ctx, 1)
+		if err != nil || len(batch.Entries) != 1 {
+			t.Fatalf("%+v, %v", batch, err)
+		}
+		b.want(batch.Commit(b.ctx), nil)
+	})
+}

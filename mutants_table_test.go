@@ -77,6 +77,69 @@ var mutants = []mutant{
 		test: "TestStoreOfAnotherUserIsRefused",
 	},
 
+	// Places, keys, callbacks and names.
+	{
+		name: "a stuck entry comes back for ever", file: "handling.go",
+		is:      ` || a.stuck && a.Held.stuck+1 >= mostStuck {`,
+		becomes: ` || a.stuck && func() bool { mutated(); return false }() {`,
+		test:    "TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn",
+	},
+	{
+		name: "stuck deliveries are forgotten with their worker", file: "held.go",
+		is:      `				a.Stuck++`,
+		becomes: `				mutated()`,
+		test:    "TestStuckDeliveriesCountOverTheWorkersThatHadThem",
+	},
+	{
+		name: "a run goes on without a place", file: "worker.go",
+		is:      `	if stuck == r.places() {`,
+		becomes: `	if mutated(); stuck > r.places() {`,
+		test:    "TestRunEndsWhenAllItsPlacesHaveBeenStuckForAMinute",
+	},
+	{
+		name: "the first refusal is believed", file: "worker.go",
+		is: `	return session == 0 || now.Sub(r.first) > session`,
+		becomes: `	mutated()
+	return true`,
+		test: "TestWorkerThatWasLetInOutlivesARefusalThatPasses",
+	},
+	{
+		name: "a negative back-off is none", file: "worker.go",
+		is:      `	if rest = r.Worker.Backoff(failures); rest < 0 {`,
+		becomes: `	if rest = r.Worker.Backoff(failures); rest < -1<<63+1 && func() bool { mutated(); return false }() {`,
+		test:    "TestNegativeBackoffIsTheLongest",
+	},
+	{
+		name: "a key that is handed on is removed and created", file: "attempts.go",
+		is:      `		if a.key != "" && op.Path == a.key {`,
+		becomes: `		if mutated(); a.key == "" && op.Path == a.key {`,
+		test:    "TestAForwardHandsItsUniqueKeyOn",
+	},
+	{
+		name: "a Held that was finished is warned of", file: "held.go",
+		is:      `	if d.state.Load() == stateHolding && !d.tried.Load() {`,
+		becomes: `	if mutated(); d != nil {`,
+		test:    "TestHeldThatIsDroppedIsWarnedOfOnce",
+	},
+	{
+		name: "a directory among the workers is a member", file: "workers.go",
+		is:      `keeps(dirWorkers, name) { // others`,
+		becomes: `func() bool { mutated(); return true }() { // others`,
+		test:    "TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone",
+	},
+	{
+		name: "a value is not decoded before it is put", file: "typed.go",
+		is:      `		err = t.codec().Unmarshal(b, new(T))`,
+		becomes: `		mutated()`,
+		test:    "TestWhatNoWorkerCouldDecodeIsRefusedAtPut",
+	},
+	{
+		name: "a get without time does not look", file: "locking.go",
+		is:      `	if ctx == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {`,
+		becomes: `	if mutated(); true {`,
+		test:    "TestGetThatHasNoTimeLooksOnce",
+	},
+
 	// Claims.
 	{
 		name: "claim that moves no fence", seeds: "900003", file: "claim.go",
