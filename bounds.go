@@ -22,6 +22,7 @@ import (
 type fullError struct {
 	place     *place
 	have, max int
+	expires   time.Time // there may be room then; zero: only when something changes
 }
 
 func (e *fullError) Error() string {
@@ -65,9 +66,16 @@ func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, 
 		return n, nil, &coord.LimitError{What: "put into a bounded queue", Unit: "entries", Size: n, Limit: c.MaxEntries}
 	}
 	have, err := p.countBound(ctx, s)
-	if err == nil && have-want.removed+n > c.MaxEntries && c.Expires {
-		if err = p.removeExpired(ctx, s); err == nil {
+	expires, next := false, time.Time{}
+	if err == nil && have-want.removed+n > c.MaxEntries {
+		expires, err = p.expires(ctx, s)
+	}
+	if err == nil && expires {
+		if next, err = p.removeExpired(ctx, s); err == nil {
 			have, err = p.countBound(ctx, s)
+		} else if errors.Is(err, ErrUnknown) {
+			// Not the put: it is made again, and sees what became of that.
+			err = fmt.Errorf("remove what expired: %v: %w", err, coord.ErrBusy)
 		}
 	}
 	if err != nil {
@@ -79,7 +87,7 @@ func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, 
 	}
 	switch {
 	case stay+n > c.MaxEntries:
-		return n, nil, &fullError{p, have, c.MaxEntries}
+		return n, nil, &fullError{p, have, c.MaxEntries, next}
 	case c.Approximate:
 		return n, nil, nil
 	}
@@ -150,7 +158,11 @@ func (w *waitRoom) wait(ctx context.Context, p *place, full error) error {
 		w.place, w.session, w.changed, w.stop = p, s, changed, stop
 		return nil
 	}
-	t := time.NewTimer(time.Until(w.until))
+	at := w.until
+	if e := (*fullError)(nil); errors.As(full, &e) && !e.expires.IsZero() {
+		at = earlier(at, e.expires)
+	}
+	t := time.NewTimer(time.Until(at))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

@@ -34,10 +34,20 @@ func (v *view) pick(ctx context.Context, n int) (choice, error) {
 	for _, name := range gone {
 		v.aside.put(name, lost)
 	}
+	order, spent, err := v.spentFirst(ctx, order, n)
+	if err != nil {
+		return c, err
+	}
+	if c.spent = spent != nil; c.spent {
+		n = min(mostCleared, max(v.session.Limits().CommitOps/2, 1))
+	}
 	for _, name := range order {
 		node, ok := v.ahead.nodes[name]
-		if len(c.names) == n || ok && node.Changes > 0 && len(c.names) > 0 && v.holding != nil {
+		if len(c.names) == n || ok && node.Changes > 0 && len(c.names) > 0 && v.holding != nil && !c.spent {
 			break
+		}
+		if c.spent && ok && !spent[node.Path] || !c.spent && ok && len(c.names) > 0 && v.mayBeSpent != nil && hasExpired(node) {
+			continue
 		}
 		if !ok && !slices.Contains(gone, name) {
 			break // read with the next choice
@@ -63,11 +73,33 @@ func (v *view) pick(ctx context.Context, n int) (choice, error) {
 		}
 		delete(v.ahead.nodes, name)
 		c.names, c.nodes = append(c.names, name), append(c.nodes, node)
-		if node.Changes > 0 && v.holding != nil {
+		if node.Changes > 0 && v.holding != nil && !c.spent {
 			break
 		}
 	}
 	return c, nil
+}
+
+// spentFirst returns the paths of the entries in the order that are spent, where the first
+// that was read is: then the choice is of these, and the order is of all that was read ahead.
+func (v *view) spentFirst(ctx context.Context, order []string, n int) ([]string, map[string]bool, error) {
+	read := func(name string) bool { return v.ahead.has([]string{name}) }
+	first := slices.IndexFunc(order, read)
+	if v.mayBeSpent == nil || first < 0 || !v.mayBeSpent(v.ahead.nodes[order[first]]) {
+		return order, nil, nil
+	}
+	all, _ := v.order(n, max(n+v.claims.len(), mostAhead))
+	var nodes []coord.Node
+	for _, name := range all {
+		if read(name) {
+			nodes = append(nodes, v.ahead.nodes[name])
+		}
+	}
+	spent, err := v.spent(ctx, v.session, nodes)
+	if err != nil || !spent[v.ahead.nodes[order[first]].Path] {
+		return order, nil, err
+	}
+	return all, spent, nil
 }
 
 // begin reserves an entry, unless another take of the handle is at it. To the letter,
@@ -249,6 +281,7 @@ type aside struct {
 	mu    sync.Mutex
 	names map[string]putAside
 	count int64 // of all that were put aside so far
+	most  int   // names, before old ones are looked for
 }
 
 type putAside struct {
@@ -270,12 +303,29 @@ const (
 // listing tells earlier what became of it.
 const keepAside = 100 * time.Millisecond
 
+// An entry is put aside for no longer than oldAside where no listing is made, as in a handle
+// that only polls: whoever waits then lists anew, for the entry changed. Old ones are looked
+// for when there are asideMany.
+const (
+	oldAside  = 10 * time.Second
+	asideMany = 1024
+)
+
 // put puts an entry aside.
 func (a *aside) put(name string, why reason) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	now := time.Now()
+	if len(a.names) >= max(a.most, asideMany) {
+		for name, p := range a.names {
+			if now.Sub(p.at) > oldAside {
+				delete(a.names, name)
+			}
+		}
+		a.most = 2 * len(a.names)
+	}
 	a.count++
-	a.names[name] = putAside{why, time.Now(), a.count}
+	a.names[name] = putAside{why, now, a.count}
 }
 
 // mark returns the number of the last entry put aside, for settle.

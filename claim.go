@@ -235,8 +235,9 @@ type attempt struct {
 type purpose int
 
 const (
-	forWork    purpose = iota
-	forRemoval         // however often it was delivered
+	forWork     purpose = iota
+	forRemoval          // however often it was delivered
+	forClearing         // it is spent: what became of it is read later, with that of others
 )
 
 // claim takes an entry, if it is still there and nobody has it: errGone
@@ -308,6 +309,10 @@ func (q *LockingQueue) conclude(ctx context.Context, a attempt, rs []coord.Resul
 		missed = true
 		q.view.aside.put(name, lost)
 		return nil, errGone
+	case errors.Is(err, coord.ErrInvalid):
+		// The caller gave no argument that could be wrong: it can go on taking.
+		missed = true
+		return nil, fmt.Errorf("claim %s: %v", name, err)
 	case !errors.Is(err, coord.ErrUnknown):
 		missed = true
 		return nil, fmt.Errorf("claim %s: %w", name, err)
@@ -321,6 +326,9 @@ func (q *LockingQueue) conclude(ctx context.Context, a attempt, rs []coord.Resul
 	case err == nil:
 		q.view.aside.put(name, claimed)
 		return h, nil
+	case errors.Is(err, errCleared):
+		missed = true
+		return nil, err
 	case errors.Is(err, errGone):
 		missed = true
 		q.view.aside.put(name, lost)
@@ -352,10 +360,13 @@ func (q *LockingQueue) conclude(ctx context.Context, a attempt, rs []coord.Resul
 	return nil, err
 }
 
-// admit reads what became of a claimed entry before, and moves it to the dead if
-// it was delivered too often: then it is errGone. So it is if the lock was broken
-// meanwhile, and what is read is of later deliveries than this one.
+// admit reads what became of a claimed entry before. An entry that has expired or was
+// delivered too often is cleared away: errCleared. If the lock was broken meanwhile, and
+// what is read is of later deliveries than this one, it is errGone.
 func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
+	if why == forClearing {
+		return nil
+	}
 	for pause := newPause(); !h.known; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
@@ -382,7 +393,9 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 		q.log.Error("entry is dead", "queue", q.Name(), "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
 	}
 	switch {
-	case err == nil, errors.Is(err, ErrLockLost):
+	case err == nil:
+		return errCleared
+	case errors.Is(err, ErrLockLost):
 		return errGone
 	case errors.Is(err, ErrTooLarge):
 		q.warnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")

@@ -77,20 +77,30 @@ func (h *Held) Bury(ctx context.Context, reason string) error {
 
 // bury counts this delivery, and a failure, if counted is 1, and not if it is 0.
 func (h *Held) bury(ctx context.Context, counted int, reason string) error {
+	return h.finish(ctx, h.burial(counted, reason, func(ctx context.Context) ([]byte, error) {
+		n, err := h.lock.Session().Get(ctx, h.entry) // Held.Value is the caller's to change
+		if err != nil && !errors.Is(err, coord.ErrNotExist) {
+			return nil, err
+		}
+		return n.Value, nil // if it is another's by now, or gone, the commit will be refused
+	}))
+}
+
+// burial is the finish that moves the entry to the dead. value reads the value of its node.
+func (h *Held) burial(counted int, reason string, value func(context.Context) ([]byte, error)) finish {
 	entry := coord.Delete(h.entry, h.at())
-	return h.finish(ctx, finish{
+	return finish{
 		act: "bury", entry: entry, ours: h.removed,
 		beside: func(ctx context.Context) ([]coord.Op, error) {
 			s := h.lock.Session()
-			n, err := s.Get(ctx, h.entry) // Value is the caller's to change
-			if err != nil && !errors.Is(err, coord.ErrNotExist) {
+			value, err := value(ctx)
+			if err != nil {
 				return nil, err
 			}
-			// If it is another's by now, or gone, the commit will be refused.
 			to := path.Join(h.queue.root, dirDead, deadName(time.Now(), h.Name))
 			text := headers{Reason: cutReason(reason, maxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
 			for {
-				ops := append([]coord.Op{coord.Create(to, text.envelope(n.Value))}, h.past.forget()...)
+				ops := append([]coord.Op{coord.Create(to, text.envelope(value))}, h.past.forget()...)
 				var limit *coord.LimitError
 				err := coord.CheckOps(s.Limits(), append([]coord.Op{entry, h.lock.GiveBack()}, ops...))
 				if text.Reason == "" || !errors.As(err, &limit) {
@@ -99,7 +109,7 @@ func (h *Held) bury(ctx context.Context, counted int, reason string) error {
 				text = text.shorter(limit.Size - limit.Limit)
 			}
 		},
-	})
+	}
 }
 
 // shorter cuts the reason so that the headers take n bytes less, if it has so many.

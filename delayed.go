@@ -90,7 +90,10 @@ func (p *place) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node
 	return []coord.Op{coord.Delete(n.Path, n.Fence)}, nil
 }
 
-// wake makes ready what is due, if nobody else has: errGone then.
+// errStays says that an index stands for nothing now, and is left alone for a while.
+var errStays = errors.New("index of nothing")
+
+// wake makes ready what is due: errGone if another has, errStays if it is left alone.
 func (p *place) wake(ctx context.Context, s coord.Session, name string, d delayed) error {
 	if d.entry == "" {
 		return p.becomes(ctx, s, name, d)
@@ -107,7 +110,7 @@ func (p *place) wake(ctx context.Context, s coord.Session, name string, d delaye
 	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.due) {
 		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
 	} else if time.Since(d.due) < keepIndex {
-		return errGone // it is on its way out, or somebody removed the lock by hand
+		return errStays // it is on its way out, or another client removed the lock by hand
 	}
 	_, err = s.Commit(ctx, ops...)
 	return gone(err)

@@ -78,7 +78,7 @@ func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 			}
 			q.settings.keep(true)
 		}
-		next, err := q.moveHead(ctx, s, false)
+		next, _, err := q.moveHead(ctx, s, false)
 		if err != nil {
 			return err
 		}
@@ -89,15 +89,15 @@ func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 }
 
 // moveHead moves what is due at the head of the index: what is left to others only when
-// they do not. It says when there will be more; zero if nothing is delayed. All at once
-// means whoever should, one page of it, and zero if nothing was due.
-func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, err error) {
+// they do not. It says when there will be more; zero if nothing is delayed. With all it
+// leaves nothing to others, ends with the first page of which something was moved, and says
+// whether that was so. What expired and went without becoming ready was moved too.
+func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
 	for after := ""; ; {
 		l, err := s.List(ctx, path.Join(q.root, dirDelayed), coord.ListOptions{After: after, Limit: q.duePage, Fresh: all && after == ""})
 		if err != nil {
-			return next, err
+			return next, moved, err
 		}
-		moved := false
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
 			d, ok := parseDelayed(after)
@@ -106,16 +106,13 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 				continue
 			}
 			if d.due.After(time.Now()) {
-				if !all {
-					next = earlier(next, d.due)
-				}
-				return next, nil
+				return earlier(next, d.due), moved, nil
 			}
 			at := d.due
 			if !all {
 				owns, err := q.owns(ctx, s, after)
 				if err != nil {
-					return next, err
+					return next, moved, err
 				}
 				if !owns {
 					at = at.Add(dueOthers)
@@ -128,17 +125,19 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 			q.mover.begun.Add(1)
 			err := q.wake(ctx, s, after, d)
 			q.mover.ended.Add(1)
-			if err != nil && !errors.Is(err, errGone) {
-				return next, err
-			}
-			if moved = true; all {
-				next = d.due
-			} else if err != nil && time.Since(d.due) < keepIndex {
+			switch {
+			case errors.Is(err, errStays):
 				next = earlier(next, d.due.Add(keepIndex))
+			case err != nil && !errors.Is(err, errGone):
+				return next, moved, err
+			default:
+				if moved = true; err != nil && time.Since(d.due) < keepIndex {
+					next = earlier(next, d.due.Add(keepIndex))
+				}
 			}
 		}
 		if !l.More || all && moved {
-			return next, nil
+			return next, moved, nil
 		}
 	}
 }
@@ -207,8 +206,9 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	return nil
 }
 
-// seizeDue is seize, which makes ready what is due before it says that nothing is there.
-func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim func(context.Context, coord.Session, []string) (int, error)) error {
+// seizeDue is seize, which makes ready what is due before it says that nothing is there: it
+// looks again as long as something was due, which may all have expired.
+func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim claimer) error {
 	q.settings.look()
 	if paused, err := q.paused(ctx); err != nil || paused {
 		if err == nil {
@@ -216,21 +216,43 @@ func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim func(context.C
 		}
 		return err
 	}
-	ended := q.mover.ended.Load()
-	err := q.seize(ctx, q.skip, n, claim)
-	if !errors.Is(err, ErrEmpty) {
-		return err
+	for waited := false; ; {
+		ended := q.mover.ended.Load()
+		err := q.seize(ctx, q.skip, n, claim)
+		if !errors.Is(err, ErrEmpty) {
+			return err
+		}
+		moved, problem := q.moveAll(ctx)
+		switch {
+		case problem != nil:
+			return problem
+		case moved:
+		case waited, q.mover.begun.Load() == ended: // nor did the mover make anything ready meanwhile
+			return err
+		default:
+			waited = true
+		}
 	}
-	var due time.Time
-	moved := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		due, err = q.moveHead(ctx, s, true)
-		return err
-	})
-	switch {
-	case moved != nil:
-		return moved
-	case due.IsZero() && q.mover.begun.Load() == ended: // nor did the mover make anything ready meanwhile
-		return err
+}
+
+// moveAll makes ready what is due, a page of it, and says whether anything was. A commit
+// without an answer is looked after: whatever became of it, the caller holds nothing by it.
+func (q *LockingQueue) moveAll(ctx context.Context) (moved bool, err error) {
+	unknown := false
+	for pause := newPause(); ; {
+		err = q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+			_, moved, err = q.moveHead(ctx, s, true)
+			return err
+		})
+		if !errors.Is(err, ErrUnknown) {
+			return moved || unknown && err == nil, err
+		}
+		unknown = true
+		if pause.wait(ctx, q.life.Done()) != nil {
+			if q.closed() {
+				return false, ErrClosed
+			}
+			return false, notApplied(ctx, err)
+		}
 	}
-	return q.seize(ctx, q.skip, n, claim)
 }

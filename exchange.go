@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 
 	"github.com/zkq/zkq/coord"
 )
@@ -69,32 +70,66 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 const chooseAgain = 3
 
 // swap removes done and takes up to n entries, waiting for the first if it may. failed
-// is of those that were not removed, and err of the taking.
+// is of those that were not removed, and err of the taking. An entry that cannot be removed
+// in the commit of the claims is removed before: nothing is claimed while that is in doubt.
 func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
 	pause := newPause()
-	for tries := 0; ; tries++ {
+	for tries := 0; ; {
 		var c choice
 		err = nil
 		if n > 0 && (wait || tries < chooseAgain) {
 			c, err = q.view.choose(ctx, n, wait)
 		}
 		if err != nil || len(c.names) == 0 {
-			return nil, q.removeAll(ctx, done), err
+			return nil, errors.Join(failed, q.removeAll(ctx, done)), err
 		}
-		b := q.bundle(c, done)
-		held, err = b.commit(ctx)
-		c.done()
-		done = b.rest
-		if len(held) > 0 || b.failed != nil || err != nil && !lostBefore(err) && !q.view.patient(ctx, err, pause) {
-			if len(held) > 0 {
-				err = nil // what is held is worth more than the news, which will show again
+		progress := 0
+		if c.spent {
+			failed, done = errors.Join(failed, q.removeAll(ctx, done)), nil
+			progress, err = q.clear(ctx, c)
+			c.done()
+		} else {
+			b := q.bundle(c, done)
+			if len(b.rest) > 0 {
+				b.standBack()
+			} else {
+				held, err = b.commit(ctx)
 			}
-			return held, errors.Join(b.failed, q.removeAll(ctx, done)), err
+			c.done()
+			done, progress = b.again, b.cleared+len(b.rest)
+			failed = errors.Join(failed, b.failed, q.removeAll(ctx, b.rest))
+			if held = q.withLock(held); len(held) > 0 {
+				// What is held is worth more than the error, which will show again.
+				return held, errors.Join(failed, q.removeAll(ctx, done)), nil
+			}
+			if b.failed != nil {
+				return nil, errors.Join(failed, q.removeAll(ctx, done)), err
+			}
 		}
-		if lostBefore(err) {
+		switch {
+		case lostBefore(err):
 			q.session(ctx) // what is wrong with it the next choice will tell
+		case err != nil && !q.view.patient(ctx, err, pause):
+			return nil, errors.Join(failed, q.removeAll(ctx, done)), err
+		}
+		if progress == 0 {
+			tries++
 		}
 	}
+}
+
+// withLock returns those entries whose session lives. The others were lost while something
+// else was in doubt: their caller could do nothing with them.
+func (q *LockingQueue) withLock(held []*Held) []*Held {
+	var live []*Held
+	for _, h := range held {
+		if over(h.lock.Session()) {
+			h.end(stateLost, false)
+			continue
+		}
+		live = append(live, h)
+	}
+	return live
 }
 
 // removeAll removes entries, in one commit if that can be.
@@ -103,7 +138,7 @@ func (q *LockingQueue) removeAll(ctx context.Context, done []*Held) error {
 	if len(done) > 1 {
 		b := q.bundle(choice{session: done[0].lock.Session()}, done)
 		b.commit(ctx)
-		done, failed = b.rest, b.failed
+		done, failed = b.left(), b.failed
 	}
 	for _, h := range done {
 		failed = errors.Join(failed, remove(ctx, h))
@@ -126,14 +161,24 @@ type bundle struct {
 	done    []*Held // to be removed; nobody else finishes them meanwhile
 	claims  []attempt
 	bare    bool // there were no claims to begin with
+	why     purpose
+	finish  func(*Held) finish                 // how an entry of done is finished
+	single  func(context.Context, *Held) error // the same, by itself
 
-	rest   []*Held // to be removed by themselves
-	failed error   // of what was removed otherwise
+	rest    []*Held // to be finished by themselves, before anything is claimed
+	again   []*Held // to be finished with the next commit
+	failed  error   // of what was finished otherwise
+	cleared int     // claimed entries that turned out to be spent
+	refused int     // claims
 }
 
 func (q *LockingQueue) bundle(c choice, done []*Held) *bundle {
-	b := &bundle{q: q, session: c.session, bare: len(c.names) == 0}
+	b := &bundle{q: q, session: c.session, bare: len(c.names) == 0, finish: (*Held).consumption, single: remove}
 	for i, name := range c.names {
+		if slices.ContainsFunc(done, func(h *Held) bool { return h.name == name }) {
+			q.view.letGo([]string{name}) // a listing that lags shows it as free
+			continue
+		}
 		b.claims = append(b.claims, q.attempt(c.session, name, c.nodes[i]))
 	}
 	for _, h := range done {
@@ -163,14 +208,8 @@ func (b *bundle) joins(h *Held) bool {
 	return true
 }
 
-// leaves lets entry i be removed by itself.
-func (b *bundle) leaves(i int) {
-	h := b.done[i]
-	h.lock.Settling(h.unknown != "")
-	<-h.turn
-	b.rest = append(b.rest, h)
-	b.done = append(b.done[:i:i], b.done[i+1:]...)
-}
+// leaves lets entry i be finished by itself.
+func (b *bundle) leaves(i int) { b.rest = append(b.rest, b.part(i)) }
 
 func (b *bundle) allLeave() {
 	for len(b.done) > 0 {
@@ -178,11 +217,46 @@ func (b *bundle) allLeave() {
 	}
 }
 
+// allAgain leaves the entries to the next commit.
+func (b *bundle) allAgain() {
+	for len(b.done) > 0 {
+		b.again = append(b.again, b.part(len(b.done)-1))
+	}
+}
+
+// part takes entry i out of the bundle.
+func (b *bundle) part(i int) *Held {
+	h := b.done[i]
+	h.lock.Settling(h.unknown != "")
+	<-h.turn
+	b.done = append(b.done[:i:i], b.done[i+1:]...)
+	return h
+}
+
+// left are the entries that the bundle did not finish.
+func (b *bundle) left() []*Held { return append(b.rest, b.again...) }
+
+// standBack claims nothing: an entry of done has to be finished by itself first.
+func (b *bundle) standBack() {
+	for _, a := range b.claims {
+		b.q.view.claims.end(a.name)
+	}
+	if len(b.claims) > 0 {
+		b.q.skip.signal() // takes passed over the entries meanwhile
+	}
+	b.claims = nil
+	b.allAgain()
+}
+
 // commit makes the commit, and again with less where a part of it is refused. The
 // error is that of the claims.
 func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
-	defer b.allLeave()
+	defer b.allAgain()
 	for pause := newPause(); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
+		if !b.bare && len(b.rest) > 0 {
+			b.standBack()
+			return nil, nil
+		}
 		ops, parts, err := b.ops(ctx)
 		if err != nil {
 			b.allLeave()
@@ -196,7 +270,7 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 		switch at := refusedOp(err); {
 		case err == nil:
 			for _, h := range b.done {
-				h.end(stateDone, true)
+				h.end(stateDone, b.finish(h).entry.Kind == coord.KindDelete)
 				<-h.turn
 			}
 			first := parts[len(b.done)]
@@ -212,7 +286,7 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 		case errors.Is(err, coord.ErrUnknown):
 			b.resolve(ctx)
 		}
-		b.allLeave()
+		b.allAgain()
 		return b.concluded(ctx, nil, err)
 	}
 	return nil, nil
@@ -223,13 +297,15 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 func (b *bundle) ops(ctx context.Context) (ops []coord.Op, parts []int, err error) {
 	for _, h := range b.done {
 		parts = append(parts, len(ops))
-		f := h.consumption()
+		f := b.finish(h)
 		beside, err := f.beside(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
 		free := h.lock.GiveBack()
-		f.entry.SignalLater, free.SignalLater = true, true // this handle passes over what it removed
+		if f.entry.Kind == coord.KindDelete { // this handle passes over what it removed
+			f.entry.SignalLater, free.SignalLater = true, true
+		}
 		ops = append(append(ops, f.entry, free), beside...)
 	}
 	parts = append(parts, len(ops))
@@ -268,7 +344,7 @@ func (b *bundle) shed(ctx context.Context) {
 		b.leaves(len(b.done) - 1)
 	default: // one claim that is too large for the service: let it say so
 		b.bare = false
-		_, err := b.q.conclude(ctx, b.claims[0], nil, &coord.LimitError{What: "claim of " + b.claims[0].name, Unit: "ops", Size: 2, Limit: b.session.Limits().CommitOps}, forWork)
+		_, err := b.q.conclude(ctx, b.claims[0], nil, &coord.LimitError{What: "claim of " + b.claims[0].name, Unit: "ops", Size: 2, Limit: b.session.Limits().CommitOps}, b.why)
 		b.failed = errors.Join(b.failed, err)
 		b.claims = nil
 	}
@@ -283,8 +359,17 @@ func (b *bundle) refuse(ctx context.Context, parts []int, at int, err error) {
 		}
 	}
 	i := (at - parts[len(b.done)]) / 2
-	b.q.conclude(ctx, b.claims[i], nil, err, forWork) // which says that it is gone
+	b.q.conclude(ctx, b.claims[i], nil, err, b.why) // which says that it is gone
 	b.claims = append(b.claims[:i:i], b.claims[i+1:]...)
+	if b.refused++; b.why == forClearing && b.refused > 1 {
+		// Another process clears the same entries: leave half of them to it.
+		keep := i + (len(b.claims)-i)/2
+		for _, a := range b.claims[keep:] {
+			b.q.view.claims.end(a.name)
+		}
+		b.claims = b.claims[:keep]
+		b.q.skip.signal() // takes passed over the entries meanwhile
+	}
 }
 
 // resolve removes, after a commit without an answer, what that was to remove: when it
@@ -293,12 +378,12 @@ func (b *bundle) refuse(ctx context.Context, parts []int, at int, err error) {
 func (b *bundle) resolve(ctx context.Context) {
 	doubtful := b.done
 	for _, h := range doubtful {
-		h.unknown = "consume"
+		h.unknown = b.finish(h).act
 		<-h.turn
 	}
 	b.done = nil
 	for _, h := range doubtful {
-		b.failed = errors.Join(b.failed, remove(ctx, h))
+		b.failed = errors.Join(b.failed, b.single(ctx, h))
 	}
 }
 
@@ -309,10 +394,12 @@ func (b *bundle) concluded(ctx context.Context, rs []coord.Result, err error) (h
 		if err == nil {
 			own = rs[2*i : 2*i+2]
 		}
-		h, problem := b.q.conclude(ctx, a, own, err, forWork)
+		h, problem := b.q.conclude(ctx, a, own, err, b.why)
 		switch {
 		case problem == nil:
 			held = append(held, h)
+		case errors.Is(problem, errCleared):
+			b.cleared++
 		case !errors.Is(problem, errGone) && worst == nil:
 			worst = problem
 		}
@@ -324,52 +411,96 @@ func (b *bundle) concluded(ctx context.Context, rs []coord.Result, err error) (h
 // claimNamed claims up to n of the entries of those names, in one commit if it can be;
 // one that came back alone. It passes over none that is there: where it is not known
 // what becomes of an entry, or its claim is refused, it ends with what it has, and the
-// caller looks again.
-func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []string, n int) ([]*Held, error) {
-	var held []*Held
+// caller looks again. It clears away spent entries, of which it looks at up to ahead at
+// once, and says how many.
+func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []string, n, ahead int) (held []*Held, cleared int, err error) {
 	for stop := false; !stop && len(names) > 0 && len(held) < n; {
-		some := names[:min(len(names), n-len(held), mostAhead)]
-		names = names[len(some):]
+		some := names[:min(len(names), max(n-len(held), ahead), mostAhead)]
 		paths := make([]string, len(some))
 		for i, name := range some {
 			paths[i] = path.Join(q.entries, name)
 		}
 		nodes, err := s.Read(ctx, paths...)
 		if err != nil {
-			return held, fmt.Errorf("read %s: %w", some[0], err)
+			return q.withLock(held), cleared, fmt.Errorf("read %s: %w", some[0], err)
 		}
-		c := choice{session: s}
-		for i, n := range nodes {
-			if n.Unreadable {
-				q.skipUnreadable(n)
-				continue
-			}
-			if n.Path == "" {
-				continue
-			}
-			cameBack := n.Changes > 0
-			if stop = cameBack && len(held)+len(c.names) > 0; stop {
-				break
-			}
-			// Whoever is at it is waited for: what comes behind it is not to be first.
-			err := q.view.claims.begin(ctx, some[i])
-			if err != nil && !errors.Is(err, errGone) {
-				q.view.letGo(c.names)
-				return held, err
-			}
-			if err == nil {
-				c.names, c.nodes = append(c.names, some[i]), append(c.nodes, n)
-			}
-			if stop = cameBack || err != nil; stop {
-				break
-			}
-		}
-		got, err := q.bundle(c, nil).commit(ctx)
-		held = append(held, got...)
+		c, passed, err := q.chooseNamed(ctx, s, some, nodes, n-len(held), len(held) == 0)
 		if err != nil {
-			return held, err
+			return q.withLock(held), cleared, err
+		}
+		names, stop = names[passed:], c.stop
+		if c.spent {
+			k, err := q.clear(ctx, c)
+			cleared += k
+			if err != nil || k < len(c.names) {
+				return q.withLock(held), cleared, err
+			}
+			continue
+		}
+		b := q.bundle(c, nil)
+		got, err := b.commit(ctx)
+		held, cleared = append(held, got...), cleared+b.cleared
+		if err != nil {
+			return q.withLock(held), cleared, err
 		}
 		stop = stop || len(got) < len(c.names)
 	}
-	return held, nil
+	return q.withLock(held), cleared, nil
+}
+
+// chooseNamed chooses, of entries that were read, up to n to claim for work, or spent ones
+// to clear away where the first is spent. passed is how many of the names it is done with.
+func (q *LockingQueue) chooseNamed(ctx context.Context, s coord.Session, names []string, nodes []coord.Node, n int, alone bool) (c choice, passed int, err error) {
+	c.session = s
+	for _, n := range nodes {
+		if n.Unreadable {
+			q.skipUnreadable(n)
+		}
+	}
+	first := slices.IndexFunc(nodes, func(n coord.Node) bool { return n.Path != "" && !n.Unreadable })
+	if first < 0 {
+		return c, len(names), nil
+	}
+	var spent map[string]bool
+	if q.mayBeSpent(nodes[first]) {
+		if spent, err = q.spent(ctx, s, nodes); err != nil {
+			return c, 0, err
+		}
+	}
+	if c.spent = spent[nodes[first].Path]; c.spent {
+		for i, node := range nodes {
+			if spent[node.Path] && 2*len(c.names) < s.Limits().CommitOps-1 && q.view.claims.tryBegin(names[i]) {
+				c.names, c.nodes = append(c.names, names[i]), append(c.nodes, node)
+			}
+		}
+		if len(c.names) > 0 {
+			return c, first, nil // what is cleared will be missing when it is read again
+		}
+		c.spent = false // another take of this handle clears them: it is waited for
+	}
+	for i, node := range nodes {
+		if len(c.names) == n {
+			break
+		}
+		if passed = i + 1; node.Path == "" || node.Unreadable || len(c.names) > 0 && hasExpired(node) {
+			continue
+		}
+		cameBack := node.Changes > 0
+		if c.stop = cameBack && (!alone || len(c.names) > 0); c.stop {
+			break
+		}
+		// Whoever is at it is waited for: what comes behind it is not to be first.
+		err := q.view.claims.begin(ctx, names[i])
+		if err != nil && !errors.Is(err, errGone) {
+			q.view.letGo(c.names)
+			return choice{}, 0, err
+		}
+		if err == nil {
+			c.names, c.nodes = append(c.names, names[i]), append(c.nodes, node)
+		}
+		if c.stop = cameBack || err != nil; c.stop {
+			break
+		}
+	}
+	return c, passed, nil
 }

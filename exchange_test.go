@@ -13,6 +13,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
 )
 
 // values are what was taken, in order.
@@ -401,4 +402,149 @@ func TestWhatWaitsForAClaimInDoubtIsNotListedAgainAndAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A listing that lags shows as free what this handle holds: it is not claimed again, and
+// neither an exchange nor a worker ends for it.
+func TestWhatAHandleHoldsIsNotClaimedAgain(t *testing.T) {
+	const entries, workers = 40, 4
+	run := map[string]func(b *bench, q *zkq.LockingQueue){
+		"Exchange": func(b *bench, q *zkq.LockingQueue) {
+			var wg sync.WaitGroup
+			for i := range workers {
+				wg.Go(func() {
+					var held []*zkq.Held
+					for idle := 0; idle < 20; {
+						var err error
+						if held, err = q.Exchange(b.ctx, held, 2); err != nil {
+							b.Errorf("Exchange: %v", err)
+							return
+						}
+						if idle++; len(held) > 0 {
+							idle = 0
+						}
+						time.Sleep(time.Duration(110+30*i) * time.Millisecond)
+					}
+				})
+			}
+			wg.Wait()
+		},
+		"Worker": func(b *bench, q *zkq.LockingQueue) {
+			ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+			defer cancel()
+			var mu sync.Mutex
+			done := 0
+			w := &zkq.Worker{Queue: q, Concurrency: workers, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+				time.Sleep(150 * time.Millisecond)
+				mu.Lock()
+				defer mu.Unlock()
+				if done++; done == entries {
+					cancel()
+				}
+				return nil
+			})}
+			if err := w.Run(ctx); err != nil {
+				b.Error(err)
+			}
+		},
+	}
+	for how, run := range run {
+		t.Run(how, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				putter, _ := b.queue()
+				for i := range entries {
+					b.put(putter, fmt.Sprint(i))
+				}
+				c := b.client()
+				c.LagBy(200 * time.Millisecond)
+				twice := 0
+				counts := newCounting(c)
+				q := b.on(counts)
+				b.store.Observe(func(a coordtest.Applied) {
+					for _, op := range a.Ops {
+						if op.Kind == coord.KindTouch && strings.HasPrefix(op.Path, "/jobs/entries/") {
+							twice++
+						}
+					}
+				})
+				run(b, q)
+				if twice != entries {
+					t.Errorf("%d claims of %d entries", twice, entries)
+				}
+				if n := counts.of("commit"); n > 3*entries {
+					t.Errorf("%d commits for %d entries", n, entries)
+				}
+				b.empty(putter)
+			})
+		})
+	}
+}
+
+// An entry whose lock was broken is taken again, also by the handle that held it.
+func TestAnEntryWhoseLockWasBrokenIsTakenAgainByItsHolder(t *testing.T) {
+	for how, lag := range map[string]time.Duration{"at once": 0, "late": 200 * time.Millisecond} {
+		t.Run(how, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, c := b.queue()
+				if lag > 0 {
+					c.LagBy(lag)
+				}
+				other, _ := b.queue()
+				h := b.take3(q, "a")
+				time.Sleep(time.Second)
+				b.want(other.BreakLock(b.ctx, h.Name), nil)
+				start := time.Now()
+				again := b.take(q)
+				if d := time.Since(start); d > time.Second {
+					t.Errorf("it took %v", d)
+				}
+				b.want(h.Consume(b.ctx), zkq.ErrLockLost)
+				b.consume(again)
+			})
+		})
+	}
+}
+
+// An entry that cannot be removed together with the claim is removed before anything is
+// claimed: while that is in doubt nothing new is held, and what is returned has its lock.
+func TestNothingIsClaimedWhileAnotherFinishIsInDoubt(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := b.client()
+		counts := newCounting(c)
+		q := b.on(counts)
+		for i := range 6 {
+			b.put(q, fmt.Sprint(i))
+		}
+		held := b.exchange(q, nil, 2)
+		other, oc := b.queue()
+		if err := other.Remove(b.ctx, held[1].Name, true); err != nil {
+			t.Fatal(err)
+		}
+		s := b.session(oc)
+		counts.hook(func(_ coord.Session, act, path string) {
+			if act == "commit" && strings.Contains(path, held[1].Name) {
+				counts.hook(nil)
+				c.HoldReplies()
+				time.AfterFunc(3*time.Second, func() {
+					if locks := b.children(s, "/jobs/taken"); len(locks) > 1 {
+						t.Errorf("held meanwhile: %q", locks)
+					}
+				})
+				time.AfterFunc(12*time.Second, c.Heal)
+			}
+		})
+		next, err := q.Exchange(b.ctx, held, 2)
+		var failed *zkq.FinishError
+		if !errors.As(err, &failed) {
+			t.Errorf("error %v", err)
+		}
+		for _, h := range next {
+			if holds, err := h.HoldsLock(b.ctx); err != nil || !holds {
+				t.Errorf("%s: holds %v, %v", h.Name, holds, err)
+			}
+		}
+		if len(next) == 0 {
+			t.Errorf("took %q", values(next))
+		}
+	})
 }

@@ -55,18 +55,32 @@ func (p *place) markExpiring(ctx context.Context, s coord.Session) error {
 	}))
 }
 
-// discard removes a claimed entry that has expired: errGone then.
+// discard removes a claimed entry that has expired: errCleared then, or errGone if the lock
+// was lost.
 func (h *Held) discard(ctx context.Context) error {
-	err := h.Consume(ctx)
-	if err == nil || errors.Is(err, ErrLockLost) {
+	switch err := h.Consume(ctx); {
+	case err == nil:
+		return errCleared
+	case errors.Is(err, ErrLockLost):
 		return errGone
+	default:
+		return err
 	}
-	return err
 }
 
-// lapsed calls f with the entries: whether each has expired, and when it does; zero is
-// never, and of one that is held.
-func (p *place) lapsed(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(name string, gone bool, expires time.Time) error) error {
+// lifetime is what there is to know of an entry that may expire.
+type lifetime struct {
+	node    coord.Node
+	name    string
+	expires time.Time // zero: never
+	held    bool      // it does not expire while it is
+	aside   bool      // it is put aside until it is due
+}
+
+func (l lifetime) over() bool { return !l.held && expired(l.expires) }
+
+// lifetimes calls f with those of the entries.
+func (p *place) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
 	for after := ""; ; {
 		l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
@@ -78,13 +92,12 @@ func (p *place) lapsed(ctx context.Context, s coord.Session, locks map[string]co
 			if _, ok := priority.Parse(name); !ok {
 				continue
 			}
-			at := headersOf(n.Value).expires()
-			lk, locked := locks[name]
-			held := locked && lock.Read(lk).Kind != lock.Aside
-			if held {
-				at = time.Time{}
+			one := lifetime{node: n, name: name, expires: headersOf(n.Value).expires()}
+			if lk, locked := locks[name]; locked {
+				one.aside = lock.Read(lk).Kind == lock.Aside
+				one.held = !one.aside
 			}
-			if err := f(name, expired(at), at); err != nil {
+			if err := f(one); err != nil {
 				return err
 			}
 		}
@@ -96,14 +109,13 @@ func (p *place) lapsed(ctx context.Context, s coord.Session, locks map[string]co
 
 // lapsedNames are the entries that have expired.
 func (p *place) lapsedNames(ctx context.Context, s coord.Session, locks map[string]coord.Node) (map[string]bool, error) {
-	c, err := p.config(ctx, s)
-	if err != nil || !c.Expires {
+	if may, err := p.expires(ctx, s); err != nil || !may {
 		return nil, err
 	}
 	names := make(map[string]bool)
-	err = p.lapsed(ctx, s, locks, func(name string, gone bool, _ time.Time) error {
-		if gone {
-			names[name] = true
+	err := p.lifetimes(ctx, s, locks, func(l lifetime) error {
+		if l.over() {
+			names[l.name] = true
 		}
 		return nil
 	})
@@ -129,39 +141,60 @@ func (p *place) nextLiving(ctx context.Context) (next Entry, err error) {
 // mayExpire says whether some entries of the queue may have a time to live.
 func (p *place) mayExpire(ctx context.Context) (may bool, err error) {
 	err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		c, err := p.config(ctx, s)
-		may = c.Expires
+		may, err = p.expires(ctx, s)
 		return err
 	})
 	return may, err
 }
 
-// removeExpired removes what has expired and what nobody holds.
-func (p *place) removeExpired(ctx context.Context, s coord.Session) error {
+// expires is mayExpire in a session. Another process may have put the first such entry a
+// moment ago: only a yes that was heard before will do.
+func (p *place) expires(ctx context.Context, s coord.Session) (bool, error) {
+	c, err := p.config(ctx, s)
+	if err == nil && !c.Expires && p.taken != "" {
+		c, err = p.refreshConfig(ctx, s)
+	}
+	return c.Expires, err
+}
+
+// removeExpired removes what has expired and what nobody holds, and says when the next
+// entry expires; zero if none does.
+func (p *place) removeExpired(ctx context.Context, s coord.Session) (next time.Time, err error) {
 	locks, err := p.locks(ctx, s)
 	if err != nil {
-		return err
+		return next, err
 	}
-	var names []string
-	err = p.lapsed(ctx, s, locks, func(name string, gone bool, _ time.Time) error {
-		if gone {
-			names = append(names, name)
+	var ready []coord.Node
+	var aside []string
+	err = p.lifetimes(ctx, s, locks, func(l lifetime) error {
+		switch {
+		case l.expires.IsZero():
+		case l.held && expired(l.expires):
+			next = earlier(next, time.Now().Add(lookAtHeld))
+		case !l.over():
+			next = earlier(next, l.expires)
+		case l.aside:
+			aside = append(aside, l.name)
+		default:
+			ready = append(ready, l.node)
 		}
 		return nil
 	})
 	if err == nil {
-		err = p.eachLater(ctx, s, func(name string) error {
-			e, err := p.peekLater(ctx, name)
-			if err == nil && e.expired() {
-				names = append(names, name)
+		err = p.laterPaged(ctx, func(e Entry) bool {
+			switch {
+			case e.expired():
+				aside = append(aside, e.Name)
+			case !e.Expires.IsZero():
+				next = earlier(next, e.Expires)
 			}
-			if errors.Is(err, ErrNoEntry) {
-				err = nil
-			}
-			return err
+			return true
 		})
 	}
-	for _, name := range names {
+	if len(ready) > 0 && err == nil {
+		err = p.clearReady(ctx, s, ready)
+	}
+	for _, name := range aside {
 		if err != nil {
 			break
 		}
@@ -169,5 +202,5 @@ func (p *place) removeExpired(ctx context.Context, s coord.Session) error {
 			err = nil
 		}
 	}
-	return err
+	return next, err
 }

@@ -174,7 +174,11 @@ func After(d time.Duration) ReleaseOption {
 // anyone. This delivery was nobody's fault, and [MaxDeliveries] does not count it. Errors are
 // those of Consume; after [ErrUnknown] the entry is given back or will be when the session ends.
 func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
-	return h.giveBack(ctx, finish{
+	return h.giveBack(ctx, h.release(), opts)
+}
+
+func (h *Held) release() finish {
+	return finish{
 		act: "release", entry: coord.Check(h.entry, h.at()),
 		beside: func(context.Context) ([]coord.Op, error) {
 			a := h.past
@@ -186,7 +190,7 @@ func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 		ours: func(context.Context, *coord.Refusal) (bool, error) {
 			return true, nil // the lock is gone, or the entry has moved on: not ours either way
 		},
-	}, opts)
+	}
 }
 
 // Fail gives the entry back as Release does, and counts a failure, with the

@@ -210,7 +210,8 @@ func (p *place) before(ctx context.Context, s coord.Session, after string, page 
 
 // Peek returns an entry with its value and takes nothing: the one of that name,
 // [ErrNoEntry] if there is none, or for "" the next that would be taken,
-// [ErrEmpty] if there is none. A dead entry is named as Entries calls it.
+// [ErrEmpty] if there is none. An entry that has expired is none, unless it is held. A dead
+// entry is named as Entries calls it.
 func (p *place) Peek(ctx context.Context, name string) (Entry, error) {
 	e, err := p.peek(ctx, name)
 	if err != nil {
@@ -227,7 +228,7 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 			}
 			return p.nextLiving(ctx)
 		}
-		err = p.seize(ctx, newSkipped(), 1, func(ctx context.Context, s coord.Session, names []string) (int, error) {
+		err = p.seize(ctx, newSkipped(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 			for _, name := range names {
 				nodes, err := s.Read(ctx, path.Join(p.entries, name))
 				if err == nil && nodes[0].Unreadable {
@@ -241,15 +242,23 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 				}
 				switch {
 				case err == nil:
-					return 1, nil
+					return 1, 0, nil
 				case !errors.Is(err, errGone):
-					return 0, err
+					return 0, 0, err
 				}
 			}
-			return 0, nil
+			return 0, 0, nil
 		})
 		return e, err
 	}
+	if e, err = p.find(ctx, name); err == nil && e.expired() {
+		return Entry{}, fmt.Errorf("%s: %w", name, ErrNoEntry)
+	}
+	return e, err
+}
+
+// find is the entry of that name, also if it has expired.
+func (p *place) find(ctx context.Context, name string) (e Entry, err error) {
 	if _, _, dead := parseDead(name); dead && p.taken != "" {
 		err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
 			n, err := s.Get(ctx, path.Join(p.root, dirDead, name))
@@ -414,19 +423,9 @@ func (p *place) WaitEmpty(ctx context.Context) error {
 			if err != nil || !left {
 				return err
 			}
-			lapse := make(<-chan time.Time)
-			if !until.IsZero() {
-				t := time.NewTimer(time.Until(until))
-				defer t.Stop()
-				lapse = t.C
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-s.Done():
-				return coord.ErrSessionLost
-			case <-changed:
-			case <-lapse: // one look answers both
+			var told bool // there are no news but changes
+			if err := waitUntil(ctx, s, changed, nil, until, &told); err != nil {
+				return err
 			}
 		}
 	})

@@ -45,8 +45,8 @@ const restLane = 30 * time.Minute
 
 func (l *lane) path() string { return path.Join(dirProducers, l.name) }
 
-// lanes are those of a handle that nobody uses right now, as many as there were
-// puts at once.
+// lanes are those of a handle that no put uses right now: as many as there were puts at
+// once, and at most mostLanes.
 type lanes struct {
 	mu     sync.Mutex
 	series string // names them, and changes after a hundred
@@ -54,7 +54,15 @@ type lanes struct {
 	ids    int
 	idle   []*lane
 	sweep  time.Time // when this handle looks for abandoned ones again
+
+	sem chan struct{} // holds one for each lane that is in use
 }
+
+// mostLanes bounds the lanes of a handle, and so its puts that are under way at a time:
+// others wait for one of these. Each lane is a node for the life of the handle. Of 5,000 puts
+// at once, 128 lanes made twice as many a second as a lane for each, on ZooKeeper and etcd;
+// with 32 or fewer they were slower than with 128.
+const mostLanes = 128
 
 // take returns the lane that was used last, or nil.
 func (ls *lanes) take() *lane {
@@ -151,6 +159,10 @@ var errLaneGone = errors.New("lane is gone")
 // [*UnknownError], or nothing was changed.
 func (p *place) once(ctx context.Context, note []byte, ops []coord.Op) (applied, error) {
 	p.sweepLanes()
+	if err := p.enterLane(ctx); err != nil {
+		return applied{}, err
+	}
+	defer func() { <-p.lanes.sem }()
 	for {
 		l := p.lanes.take()
 		switch {
@@ -172,6 +184,30 @@ func (p *place) once(ctx context.Context, note []byte, ops []coord.Op) (applied,
 		}
 		return done, err
 	}
+}
+
+// enterLane waits until fewer than mostLanes are in use.
+func (p *place) enterLane(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case p.lanes.sem <- struct{}{}:
+		return nil
+	default:
+	}
+	entered := false
+	select {
+	case p.lanes.sem <- struct{}{}:
+		entered = true
+	case <-ctx.Done():
+	}
+	p.woke(ctx)
+	err := ctx.Err()
+	if entered && err != nil {
+		<-p.lanes.sem
+	}
+	return err
 }
 
 // sweepLanes removes abandoned lanes behind the caller, if it is time.

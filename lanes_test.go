@@ -276,7 +276,7 @@ func TestCloseRemovesLanesButThoseInDoubt(t *testing.T) {
 		if n, err := q.Len(b.ctx); n != 150 || err != nil {
 			t.Fatalf("Len = %d, %v", n, err)
 		}
-		if n := len(b.lanes(b.session(c))); n != 149 {
+		if n := len(b.lanes(b.session(c))); n != 128 { // as many as a handle has
 			t.Fatalf("%d lanes", n)
 		}
 		c.HoldReplies()
@@ -572,4 +572,73 @@ func TestUnknownPutSaysWhatEndedIt(t *testing.T) {
 		b.want(err, zkq.ErrUnknown)
 		b.want(err, zkq.ErrClosed)
 	})
+}
+
+// However many puts there are at once, a handle leaves a bounded number of lanes.
+func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		const puts, most = 5000, 128
+		q, c := b.queue()
+		var wg sync.WaitGroup
+		for range puts {
+			wg.Go(func() {
+				if _, err := q.Put(b.ctx, nil); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(b.children(b.session(c), "/zkq/producers")); n > most || n < 16 {
+			t.Errorf("%d lanes", n)
+		}
+		if n, err := q.Len(b.ctx); err != nil || n != puts {
+			t.Errorf("%d entries, %v", n, err)
+		}
+		// One that waits for a lane ends with its context.
+		c.HoldReplies()
+		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		defer cancel()
+		for range 2 * most {
+			wg.Go(func() {
+				if _, err := q.Put(ctx, nil); err == nil {
+					t.Error("a put without an answer succeeded")
+				}
+			})
+		}
+		wg.Wait()
+		c.Heal()
+		b.put(q, "last")
+	})
+}
+
+// A handle that only polls forgets the entries that it took, also if it waited for one once.
+func TestAHandleThatPollsForgetsWhatItTook(t *testing.T) {
+	for how, first := range map[string]func(b *bench, q *zkq.LockingQueue) *zkq.Held{
+		"polls only": func(b *bench, q *zkq.LockingQueue) *zkq.Held {
+			h, err := q.TryTake(b.ctx)
+			b.want(err, nil)
+			return h
+		},
+		"waited once": func(b *bench, q *zkq.LockingQueue) *zkq.Held { return b.take(q) },
+	} {
+		t.Run(how, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *bench) {
+				q, _ := b.queue()
+				b.put(q, "")
+				b.consume(first(b, q))
+				for range 10_000 {
+					b.put(q, "")
+					h, err := q.TryTake(b.ctx)
+					if err != nil {
+						t.Fatal(err)
+					}
+					b.consume(h)
+					time.Sleep(100 * time.Millisecond)
+				}
+				if n := zkq.Remembered(q); n > 1024 {
+					t.Errorf("it remembers %d entries", n)
+				}
+			})
+		})
+	}
 }

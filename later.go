@@ -213,7 +213,7 @@ func (p *place) purgeLater(ctx context.Context, s coord.Session) (removed int, e
 
 // countLater adds the delayed puts that have not expired to n.
 func (p *place) countLater(ctx context.Context, s coord.Session, n int) (int, error) {
-	if c, err := p.config(ctx, s); err != nil || !c.Expires {
+	if may, err := p.expires(ctx, s); err != nil || !may {
 		if err == nil {
 			err = p.eachLater(ctx, s, func(string) error { n++; return nil })
 		}
@@ -231,7 +231,7 @@ func (p *place) countLater(ctx context.Context, s coord.Session, n int) (int, er
 // waiting says whether anything is ready, held or delayed, and if not, that there was an
 // instant at which nothing was. What it found may expire: then until is not zero.
 func (p *place) waiting(ctx context.Context, s coord.Session) (left bool, until time.Time, err error) {
-	c, err := p.config(ctx, s)
+	expires, err := p.expires(ctx, s)
 	if err != nil {
 		return false, until, err
 	}
@@ -242,11 +242,11 @@ func (p *place) waiting(ctx context.Context, s coord.Session) (left bool, until 
 			if before, err = s.List(ctx, dir, coord.ListOptions{Fresh: true}); err != nil {
 				return false, until, err
 			}
-			if left, until, err = p.laterLeft(ctx, s, c.Expires); err != nil || left {
+			if left, until, err = p.laterLeft(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
 		}
-		if left, until, err = p.entriesLeft(ctx, s, c.Expires); err != nil || left || p.taken == "" {
+		if left, until, err = p.entriesLeft(ctx, s, expires); err != nil || left || p.taken == "" {
 			return left, until, err
 		}
 		// What was delayed before the entries were read, and is one now, stood in
@@ -271,6 +271,10 @@ func (p *place) laterLeft(ctx context.Context, s coord.Session, expires bool) (l
 	return left, until, notStop(err)
 }
 
+// lookAtHeld is how often an entry that expired while it was held is looked at: no entry
+// changes when it is given back, and then nothing is left of it.
+const lookAtHeld = time.Second
+
 // entriesLeft is laterLeft of the entries.
 func (p *place) entriesLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
 	if !expires {
@@ -281,11 +285,13 @@ func (p *place) entriesLeft(ctx context.Context, s coord.Session, expires bool) 
 	if err != nil {
 		return false, until, err
 	}
-	err = p.lapsed(ctx, s, locks, func(_ string, gone bool, at time.Time) error {
-		if gone {
+	err = p.lifetimes(ctx, s, locks, func(l lifetime) error {
+		if l.over() {
 			return nil
 		}
-		left, until = true, at
+		if left, until = true, l.expires; l.held && expired(until) {
+			until = time.Now().Add(lookAtHeld)
+		}
 		return errStop
 	})
 	return left, until, notStop(err)

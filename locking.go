@@ -51,10 +51,12 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 		q.holder = lock.NewHolder()
 	}
 	q.removeReady = q.claimAndConsume
+	q.clearReady = q.clearNodes
 	q.keeper = lock.NewKeeper(q.taken)
 	q.aside = newSkipped()
 	q.holding.byName = make(map[string]*hold)
 	q.view = newView(q.place, q.skip, &q.holding)
+	q.view.mayBeSpent, q.view.spent = q.mayBeSpent, q.spent
 	return q
 }
 
@@ -136,10 +138,9 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	}
 	q.mover.tried(q)
 	var held []*Held
-	err := q.seizeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string) (int, error) {
-		var err error
-		held, err = q.claimNamed(ctx, s, names, n)
-		return len(held), err
+	err := q.seizeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error) {
+		held, cleared, err = q.claimNamed(ctx, s, names, n, ahead)
+		return len(held), cleared, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take from %s: %w", q.root, err)

@@ -31,8 +31,9 @@ var methods = map[string]struct {
 	"Held":        {reflect.TypeFor[*zkq.Held](), "Bury Consume Context Fail Forward HoldsLock Release Update"},
 	"Label":       {reflect.TypeFor[*zkq.Label](), "Next Read TryRead"},
 	"LabelInfo":   {reflect.TypeFor[*zkq.LabelInfo](), ""},
-	"LockingQueue": {reflect.TypeFor[*zkq.LockingQueue](), "All BreakLock Close Config Configure Consume Create Entries Exchange Get HoldsLock LeftAlone Len Name NewToken Pause Peek " +
-		"Purge PurgeDead Put PutAll Register Release Remove Requeue Resume Stat Take TakeN TryGet TryTake TryTakeN WaitEmpty Workers"},
+	"Layout":      {reflect.TypeFor[zkq.Layout](), ""},
+	"LockingQueue": {reflect.TypeFor[*zkq.LockingQueue](), "All BreakLock Close Config Configure Consume Create Entries EntriesWithValues Exchange FindNames Get HoldsLock LeftAlone Len Name NewToken Pause Peek " +
+		"Purge PurgeDead Put PutAll PutSome Register Release Remove Requeue Resume Stat Take TakeN TryGet TryTake TryTakeN WaitEmpty Workers"},
 	"Log":           {reflect.TypeFor[*zkq.Log](), "Append Close Label Labels Len Name RemoveLabel Trim Truncate"},
 	"LogConfig":     {reflect.TypeFor[*zkq.LogConfig](), ""},
 	"LogEntry":      {reflect.TypeFor[*zkq.LogEntry](), ""},
@@ -42,7 +43,7 @@ var methods = map[string]struct {
 	"Outcome":       {reflect.TypeFor[*zkq.Outcome](), ""},
 	"PanicError":    {reflect.TypeFor[*zkq.PanicError](), "Error"},
 	"PutOption":     {reflect.TypeFor[zkq.PutOption](), ""},
-	"Queue":         {reflect.TypeFor[*zkq.Queue](), "Close Entries Get Len Name NewToken Peek Purge Put PutAll Remove Stat TryGet WaitEmpty"},
+	"Queue":         {reflect.TypeFor[*zkq.Queue](), "Close Entries EntriesWithValues FindNames Get Len Name NewToken Peek Purge Put PutAll PutSome Remove Stat TryGet WaitEmpty"},
 	"QueueConfig":   {reflect.TypeFor[*zkq.QueueConfig](), "String"},
 	"ReleaseOption": {reflect.TypeFor[zkq.ReleaseOption](), ""},
 	"Start":         {reflect.TypeFor[*zkq.Start](), ""},

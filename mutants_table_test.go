@@ -416,9 +416,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "empty is said after an old listing", seeds: "900941", file: "seize.go",
-		is: `			a, err := p.available(ctx, s, n+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})`,
+		is: `			a, err := p.available(ctx, s, max(n, ahead)+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})`,
 		becomes: `			mutated()
-			a, err := p.available(ctx, s, n+skip.len()+p.restricted.len(), coord.ListOptions{})`,
+			a, err := p.available(ctx, s, max(n, ahead)+skip.len()+p.restricted.len(), coord.ListOptions{})`,
 	},
 
 	// Choosing, and finishing with it.
@@ -443,7 +443,7 @@ var mutants = []mutant{
 	{
 		name: "unanswered exchange taken for applied", file: "exchange.go",
 		is: `	for _, h := range doubtful {
-		b.failed = errors.Join(b.failed, remove(ctx, h))
+		b.failed = errors.Join(b.failed, b.single(ctx, h))
 	}`,
 		becomes: `	for _, h := range doubtful {
 		mutated()
@@ -516,7 +516,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "batch that takes what came back", file: "choice.go",
-		is: `		if len(c.names) == n || ok && node.Changes > 0 && len(c.names) > 0 && v.holding != nil {
+		is: `		if len(c.names) == n || ok && node.Changes > 0 && len(c.names) > 0 && v.holding != nil && !c.spent {
 			break`,
 		becomes: `		mutated()
 		if len(c.names) == n {
@@ -525,9 +525,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "TakeN goes on behind one that came back", file: "choice.go",
-		is: `		if node.Changes > 0 && v.holding != nil {
+		is: `		if node.Changes > 0 && v.holding != nil && !c.spent {
 			break`,
-		becomes: `		if node.Changes > 0 && v.holding != nil {
+		becomes: `		if node.Changes > 0 && v.holding != nil && !c.spent {
 			mutated()
 			continue`,
 		test: "TestAnEntryThatCameBackIsTakenAlone",
@@ -1061,19 +1061,17 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "empty said before what is due was looked for", file: "due.go",
-		is: `	var due time.Time
-	moved := q.do`,
-		becomes: `	if mutated(); true {
-		return err
-	}
-	var due time.Time
-	moved := q.do`,
+		is: `		moved, problem := q.moveAll(ctx)`,
+		becomes: `		if mutated(); err != nil {
+			return err
+		}
+		moved, problem := q.moveAll(ctx)`,
 		test: "TestWhatIsPutAsideStaysWhenItsProcessDies",
 	},
 	{
 		name: "empty said while the handle's own mover makes it ready", file: "due.go",
-		is:      ` && q.mover.begun.Load() == ended:`,
-		becomes: ` && q.mover.begun.Load() >= ended && func() bool { mutated(); return true }():`,
+		is:      `case waited, q.mover.begun.Load() == ended:`,
+		becomes: `case waited, q.mover.begun.Load() >= ended && func() bool { mutated(); return true }():`,
 		test:    "TestWhatTheMoverMakesReadyIsNotEmpty",
 	},
 	{
@@ -1115,6 +1113,100 @@ func (s *session) life() time.Duration { return time.Hour }
 		is: `	return n, []coord.Op{guard}, nil`,
 		becomes: `	mutated()
 	return n, nil, nil`,
+	},
+	{
+		name: "progress counts as a lost race", file: "seize.go",
+		is: `				pause, ahead = newPause(), mostAhead
+				continue`,
+		becomes: `				mutated()
+				if err := pause.wait(ctx, nil); err != nil {
+					return err
+				}
+				continue`,
+		test: "TestATakeClearsAwaySpentEntriesWithoutAPause",
+	},
+	{
+		name: "spent entries cleared away one by one", file: "exchange.go",
+		is:      `			if spent[node.Path] && 2*len(c.names) <`,
+		becomes: `			if mutated(); len(c.names) == 0 && spent[node.Path] && 2*len(c.names) <`,
+		test:    "TestATakeClearsAwaySpentEntriesWithoutAPause",
+	},
+	{
+		name: "exchange that takes its own progress for a lost race", file: "exchange.go",
+		is: `			progress, err = q.clear(ctx, c)`,
+		becomes: `			mutated()
+			_, err = q.clear(ctx, c)`,
+		test: "TestATakeClearsAwaySpentEntriesWithoutAPause",
+	},
+	{
+		name: "empty said after a page of what expired", file: "due.go",
+		is: `		case moved:
+		case waited,`,
+		becomes: `		case moved && !waited:
+			mutated()
+			waited = true
+		case waited,`,
+		test: "TestDelayedPutsThatExpiredAreNotTakenForNothing",
+	},
+	{
+		name: "the mover's lost answer is the take's", file: "due.go",
+		is: `		if !errors.Is(err, ErrUnknown) {
+			return moved || unknown && err == nil, err
+		}`,
+		becomes: `		if mutated(); true {
+			return moved, err
+		}`,
+		test: "TestTheMoversLostAnswerIsNotTheTakes",
+	},
+	{
+		name: "claims what it holds", file: "exchange.go",
+		is:      `return h.name == name }) {`,
+		becomes: `return func() bool { mutated(); return false }() && h.name == name }) {`,
+		test:    "TestWhatAHandleHoldsIsNotClaimedAgain",
+	},
+	{
+		name: "claim made before another finish is known", file: "exchange.go",
+		is: `		if !b.bare && len(b.rest) > 0 {
+			b.standBack()`,
+		becomes: `		if !b.bare && len(b.rest) > 0 && func() bool { mutated(); return false }() {
+			b.standBack()`,
+		test: "TestNothingIsClaimedWhileAnotherFinishIsInDoubt",
+	},
+	{
+		name: "no timer for the first time to live", file: "expiry.go",
+		is: `	if err == nil && !c.Expires && p.taken != "" {`,
+		becomes: `	mutated()
+	if err == nil && !c.Expires && p.taken == "" {`,
+		test: "TestWaitEmptyHearsOfTheFirstTimeToLive",
+	},
+	{
+		name: "key of an expired entry is in use", file: "unique.go",
+		is: `	if err == nil && e.expired() {
+		gone = true`,
+		becomes: `	mutated()
+	if err == nil && e.expired() && e.Name == "" {
+		gone = true`,
+		test: "TestAnExpiredEntryHoldsNoKey",
+	},
+	{
+		name: "wait for room that knows no expiry", file: "bounds.go",
+		is:      `		at = earlier(at, e.expires)`,
+		becomes: `		mutated()`,
+		test:    "TestAPutThatWaitsGetsTheRoomOfWhatExpires",
+	},
+	{
+		name: "a lane for each put", file: "place.go",
+		is: `	p.lanes.sem = make(chan struct{}, mostLanes)`,
+		becomes: `	mutated()
+	p.lanes.sem = make(chan struct{}, 1<<20)`,
+		test: "TestManyPutsAtOnceShareTheirLanes",
+	},
+	{
+		name: "a poller that forgets nothing", file: "choice.go",
+		is: `			if now.Sub(p.at) > oldAside {`,
+		becomes: `			mutated()
+			if now.Sub(p.at) > 1000*time.Hour {`,
+		test: "TestAHandleThatPollsForgetsWhatItTook",
 	},
 	{
 		name: "put of some that is larger than the room", file: "bounds.go",

@@ -112,7 +112,7 @@ func TestAFullQueueForwardsToItself(t *testing.T) {
 		b.put(q, "a")
 		b.want(b.take(q).Forward(b.ctx, zkq.Target{Queue: q, Value: []byte("b")}), nil)
 		h := b.take(q)
-		b.want(h.Forward(b.ctx, zkq.Target{Queue: q}, zkq.Target{Queue: q}), zkq.ErrFull)
+		b.want(h.Forward(b.ctx, zkq.Target{Queue: q}, zkq.Target{Queue: q}), zkq.ErrTooLarge)
 		b.consume(h)
 	})
 }

@@ -27,6 +27,10 @@ type place struct {
 	// removeReady removes an entry that nobody holds; nil in the plain layout, where
 	// there is nothing to hold.
 	removeReady func(context.Context, coord.Session, string) error
+
+	// clearReady removes entries that have expired, as they were read; nil in the plain
+	// layout, where none do.
+	clearReady func(context.Context, coord.Session, []coord.Node) error
 	options
 
 	life    context.Context // ends with Close
@@ -69,6 +73,7 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 	if p.woke == nil {
 		p.woke = func(context.Context) {}
 	}
+	p.lanes.sem = make(chan struct{}, mostLanes)
 	p.life, p.end = context.WithCancel(context.Background())
 	p.root, p.invalid = CheckName(name)
 	if p.lanes.series = p.producer; p.producer != "" && p.invalid == nil {

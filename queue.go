@@ -113,11 +113,11 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 // instant during the call at which nothing was there.
 func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	var e Entry
-	err := q.seize(ctx, q.skip, 1, func(ctx context.Context, s coord.Session, names []string) (int, error) {
+	err := q.seize(ctx, q.skip, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 		for _, name := range names {
 			nodes, err := s.Read(ctx, path.Join(q.entries, name))
 			if err != nil {
-				return 0, fmt.Errorf("read %s: %w", name, err)
+				return 0, 0, fmt.Errorf("read %s: %w", name, err)
 			}
 			if nodes[0].Unreadable {
 				q.skipUnreadable(nodes[0])
@@ -130,11 +130,11 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 				continue
 			}
 			if err != nil {
-				return 0, err
+				return 0, 0, err
 			}
-			return 1, nil
+			return 1, 0, nil
 		}
-		return 0, nil
+		return 0, 0, nil
 	})
 	if err != nil {
 		err = fmt.Errorf("get from %s: %w", q.root, err)

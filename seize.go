@@ -10,28 +10,36 @@ import (
 // mostSeized leaves room for what is added to a number of entries to look for.
 const mostSeized = 1 << 28
 
-// seize is one attempt to claim without waiting: claim tries the entries that are
-// there, in take order, and says how many it got. ErrEmpty is said only when there
+// claimer tries the entries of those names, in take order. It says how many it got, and how
+// many spent ones it cleared away; of these it looks at up to ahead at once.
+type claimer func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error)
+
+// seize is one attempt to claim without waiting. ErrEmpty is said only when there
 // was an instant during the call at which nothing was available. n is how many
-// entries are wanted.
-func (p *place) seize(ctx context.Context, skip *skipped, n int, claim func(ctx context.Context, s coord.Session, names []string) (int, error)) error {
+// entries are wanted. It pauses where others were faster, and never after progress of its
+// own: where spent entries were cleared away, more may stand behind them.
+func (p *place) seize(ctx context.Context, skip *skipped, n int, claim claimer) error {
 	n = min(n, mostSeized)
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+		ahead := 0
 		for pause := newPause(); ; {
-			a, err := p.available(ctx, s, n+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})
+			a, err := p.available(ctx, s, max(n, ahead)+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
 			names := slices.DeleteFunc(a.names, func(name string) bool { return skip.has(name) || p.restricted.has(name) })
-			got := 0
+			got, cleared := 0, 0
 			if len(names) > 0 {
-				got, err = claim(ctx, s, names)
+				got, cleared, err = claim(ctx, s, names, ahead)
 			}
 			switch {
 			case got > 0:
 				return nil // what went wrong after the first will show again
 			case err != nil:
 				return err
+			case cleared > 0:
+				pause, ahead = newPause(), mostAhead
+				continue
 			case len(names) > 0, !a.whole:
 				// Others were faster, or more is left alone than was when the
 				// listing began.

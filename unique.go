@@ -100,19 +100,22 @@ func (p *place) refusedKey(ctx context.Context, key string) error {
 				return err
 			}
 			name, err := p.bornWith(ctx, s, n)
-			if err == nil && name != "" {
-				return &ExistsError{name}
-			}
 			var now coord.Node
-			if err == nil {
+			if err == nil && name == "" {
 				now, err = p.keyNode(ctx, s, sum)
 			}
 			if err == nil && now.Revision == n.Revision && now.Path != "" {
 				// The entry went without its key: kazoo knows nothing of it.
-				err = p.orphaned(ctx, s, now)
+				name, err = p.orphaned(ctx, s, now)
 			}
-			if exists := (*ExistsError)(nil); errors.As(err, &exists) {
-				return err
+			if err == nil && name != "" {
+				var gone bool
+				if gone, err = p.dropExpired(ctx, name); err == nil && !gone {
+					return &ExistsError{name}
+				}
+				if gone {
+					return nil
+				}
 			}
 			if err != nil && !refused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
 				return err
@@ -166,21 +169,34 @@ func (p *place) standing(ctx context.Context, s coord.Session, dir string, key c
 // orphaned removes a key that stands for nothing. It is written first: so somebody else who
 // would do the same, and is slow, removes no key that was put in its place. That write
 // parts the key from the commit of its entry, if it has one after all, so that is looked
-// for once more, among all there is.
-func (p *place) orphaned(ctx context.Context, s coord.Session, n coord.Node) error {
+// for once more, among all there is. It returns the name of that, if there is one.
+func (p *place) orphaned(ctx context.Context, s coord.Session, n coord.Node) (name string, err error) {
 	rs, err := s.Commit(ctx, coord.Set(n.Path, n.Value, n.Fence))
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, dir := range []string{dirDelayed, dirEntries} { // the way in which it moves
-		name, err := p.standing(ctx, s, dir, n)
-		if err != nil {
-			return err
-		}
-		if name != "" {
-			return &ExistsError{name}
+		if name, err = p.standing(ctx, s, dir, n); err != nil || name != "" {
+			return name, err
 		}
 	}
 	_, err = s.Commit(ctx, coord.Delete(n.Path, rs[0].Fence))
-	return err
+	return "", err
+}
+
+// dropExpired removes the entry, or the delayed put, of that name if it has expired and
+// nobody holds it, and says whether it is gone.
+func (p *place) dropExpired(ctx context.Context, name string) (gone bool, err error) {
+	e, err := p.find(ctx, name)
+	if err == nil && e.expired() {
+		gone = true
+		err = p.Remove(ctx, name, false)
+	}
+	switch {
+	case errors.Is(err, ErrNoEntry):
+		return true, nil
+	case errors.Is(err, ErrHeld):
+		return false, nil
+	}
+	return gone, err
 }

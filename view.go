@@ -34,6 +34,9 @@ type view struct {
 	claims  claims
 	aside   aside
 
+	mayBeSpent func(coord.Node) bool // nil in the plain layout
+	spent      func(context.Context, coord.Session, []coord.Node) (map[string]bool, error)
+
 	turn chan struct{} // holds one while somebody chooses; what follows is his
 
 	session coord.Session
@@ -77,6 +80,8 @@ type choice struct {
 	names   []string
 	number  int64
 	done    func() // to be called when they are claimed, or are not
+	spent   bool   // they are to be cleared away, and none is to be handed out
+	stop    bool   // what comes behind them is not to be claimed before it is looked at again
 }
 
 // choose picks up to n entries, waiting for the first if it has to and may.

@@ -1,0 +1,228 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// A spent entry is one that no take hands out any more: it has expired, or it was delivered
+// too often. A take that meets spent entries clears them away. One commit claims up to
+// mostCleared of them, the next removes them or moves them to the dead. An entry is claimed
+// first so that no kazoo worker can hold it when it is removed.
+
+// mostCleared is how many spent entries one commit claims. A claim is two ops.
+const mostCleared = 64
+
+// errCleared says that an entry was spent and that this handle cleared it away.
+var errCleared = fmt.Errorf("entry is cleared away: %w", errGone)
+
+// mayBeSpent says whether an entry, as it was read, has expired or was delivered so often
+// that only its attempts tell whether it is handed out once more.
+func (q *LockingQueue) mayBeSpent(n coord.Node) bool {
+	return hasExpired(n) || q.wasDelivered(n)
+}
+
+func hasExpired(n coord.Node) bool { return expired(headersOf(n.Value).expires()) }
+
+// wasDelivered says whether the entry was delivered as often as MaxDeliveries allows, the
+// deliveries that do not count included.
+func (q *LockingQueue) wasDelivered(n coord.Node) bool {
+	return q.maxDeliveries > 0 && n.Changes >= int64(q.maxDeliveries)
+}
+
+// spent returns the paths of those entries that are spent, as they were read. It asks for
+// attempts only where several entries need it: one alone is judged when it is claimed.
+func (q *LockingQueue) spent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
+	paths := make(map[string]bool)
+	var often []coord.Node
+	for _, n := range nodes {
+		switch {
+		case n.Path == "" || n.Unreadable:
+		case hasExpired(n):
+			paths[n.Path] = true
+		case q.wasDelivered(n) && q.fitsTheDead(s, n):
+			often = append(often, n)
+		}
+	}
+	if len(often) < 2 && len(paths) == 0 {
+		return nil, nil
+	}
+	past, err := q.attemptsOf(ctx, s, often)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range often {
+		if n.Changes-past[i].Forgiven >= int64(q.maxDeliveries) {
+			paths[n.Path] = true
+		}
+	}
+	return paths, nil
+}
+
+// fitsTheDead says whether the entry can be moved to the dead. One that cannot is handed out.
+func (q *LockingQueue) fitsTheDead(s coord.Session, n coord.Node) bool {
+	l := s.Limits()
+	l.ValueBytes -= deadHeaders
+	l.CommitBytes -= deadHeaders
+	return coord.CheckOps(l, q.moveToDead(path.Base(n.Path), n.Value)) == nil
+}
+
+// attemptsOf reads what is known of several entries in one request.
+func (p *place) attemptsOf(ctx context.Context, s coord.Session, nodes []coord.Node) ([]attempts, error) {
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	paths := make([]string, len(nodes))
+	for i, n := range nodes {
+		paths[i] = path.Join(p.root, dirAttempts, path.Base(n.Path))
+	}
+	read, err := s.Read(ctx, paths...)
+	if err != nil {
+		return nil, fmt.Errorf("read what became of %s before: %w", path.Base(nodes[0].Path), err)
+	}
+	past := make([]attempts, len(nodes))
+	for i, n := range read {
+		if past[i] = (attempts{path: paths[i]}); n.Path != "" {
+			past[i] = parseAttempts(n)
+		}
+	}
+	return past, nil
+}
+
+// clear clears away the spent entries of a choice and returns how many it did.
+func (q *LockingQueue) clear(ctx context.Context, c choice) (cleared int, err error) {
+	values := make(map[string][]byte, len(c.nodes))
+	for _, n := range c.nodes {
+		values[n.Path] = n.Value
+	}
+	b := q.bundle(c, nil)
+	b.why = forClearing
+	held, err := b.commit(ctx)
+	if len(held) == 0 {
+		return 0, err
+	}
+	finishes, err := q.clearance(ctx, held, values)
+	if err == nil {
+		held, err = q.clearAll(ctx, held, finishes)
+		cleared = len(finishes) - len(held)
+	}
+	for _, h := range held { // the caller does not know of them
+		q.spawn(func() { q.undoClaim(attempt{session: h.lock.Session(), name: h.name}, h) })
+	}
+	if cleared > 0 {
+		err = nil // the next entry will show what is wrong
+	}
+	return cleared, err
+}
+
+// clearNodes clears away those of the entries that no other take of this handle is at.
+func (q *LockingQueue) clearNodes(ctx context.Context, s coord.Session, nodes []coord.Node) error {
+	for len(nodes) > 0 {
+		c := choice{session: s}
+		n := min(len(nodes), mostCleared, max(s.Limits().CommitOps/2, 1))
+		for _, node := range nodes[:n] {
+			if name := path.Base(node.Path); q.view.claims.tryBegin(name) {
+				c.names, c.nodes = append(c.names, name), append(c.nodes, node)
+			}
+		}
+		nodes = nodes[n:]
+		if _, err := q.clear(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearance returns how each claimed entry is finished. One that turns out not to be spent
+// is given back.
+func (q *LockingQueue) clearance(ctx context.Context, held []*Held, values map[string][]byte) (map[*Held]finish, error) {
+	if err := q.recallAll(ctx, held); err != nil {
+		return nil, err
+	}
+	finishes := make(map[*Held]finish, len(held))
+	for _, h := range held {
+		switch {
+		case expired(h.headers.expires()):
+			finishes[h] = h.consumption()
+		case h.past.revision <= h.Token && q.wornOut(h):
+			value := values[h.entry]
+			finishes[h] = h.burial(0, wornOutReason(h), func(context.Context) ([]byte, error) { return value, nil })
+		default:
+			finishes[h] = h.release()
+		}
+	}
+	return finishes, nil
+}
+
+// recallAll reads what became of the entries before, and the nodes of their keys.
+func (q *LockingQueue) recallAll(ctx context.Context, held []*Held) error {
+	var unknown, unique []*Held
+	var nodes []coord.Node
+	var keys []string
+	for _, h := range held {
+		if h.known {
+			continue
+		}
+		unknown, nodes = append(unknown, h), append(nodes, coord.Node{Path: h.entry})
+		if h.headers.Unique != "" {
+			unique, keys = append(unique, h), append(keys, q.uniquePath(h.headers.Unique))
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	s := held[0].lock.Session()
+	past, err := q.attemptsOf(ctx, s, nodes)
+	if err != nil {
+		return err
+	}
+	var read []coord.Node
+	if len(keys) > 0 {
+		if read, err = s.Read(ctx, keys...); err != nil {
+			return fmt.Errorf("read the key of %s: %w", unique[0].Name, err)
+		}
+	}
+	for i, h := range unknown {
+		h.past, h.known = past[i], true
+	}
+	for i, h := range unique {
+		if key := read[i]; key.Path != "" && standsFor(key, h.born) {
+			h.past.key, h.past.keyFence = key.Path, key.Fence
+		}
+	}
+	return nil
+}
+
+// clearAll makes the finishes, many in one commit, and returns those entries that are still
+// held then.
+func (q *LockingQueue) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
+	single := func(ctx context.Context, h *Held) error {
+		err := h.finish(ctx, finishes[h])
+		if errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
+			return nil
+		}
+		return err
+	}
+	settle := func(ctx context.Context, h *Held) error {
+		problem := single(ctx, h)
+		if problem != nil {
+			rest, err = append(rest, h), problem
+		}
+		return problem
+	}
+	for progress := true; progress && len(held) > 1; {
+		b := q.bundle(choice{session: held[0].lock.Session()}, held)
+		b.finish, b.single = func(h *Held) finish { return finishes[h] }, settle
+		b.commit(ctx)
+		left := b.left()
+		progress, held = len(left) < len(held), left
+	}
+	for _, h := range held {
+		settle(ctx, h)
+	}
+	return rest, err
+}
