@@ -1353,4 +1353,25 @@ func (s *session) life() time.Duration { return time.Hour }
 		becomes: `		mutated(); _ = n`,
 		test:    "TestRowsAreCutToTheTerminal",
 	},
+	{
+		name: "restored service whose watches wait for revisions of before", file: "etcdqueue/watch.go",
+		is:      `		case <-w.renew:`,
+		becomes: `		case <-func() chan struct{} { mutated(); return nil }():`,
+		test:    "TestWatchesBeginAnewWhenTheServiceIsRestored",
+	},
+	{
+		name: "restored service that is not noticed while nothing is asked", file: "etcdqueue/guard.go",
+		is:      `	if c.shown.position().isAhead(r.Header) {`,
+		becomes: `	if mutated(); false {`,
+		test:    "TestWatchesBeginAnewWhenTheServiceIsRestored",
+	},
+	{
+		name: "session that outlives the state it was of", file: "etcdqueue/read.go",
+		is: `	if s := c.newest(); s != nil {
+		s.end(`,
+		becomes: `	mutated()
+	if s := c.newest(); s == nil {
+		s.end(`,
+		test: "TestWatchesBeginAnewWhenTheServiceIsRestored",
+	},
 }

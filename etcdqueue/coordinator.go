@@ -280,7 +280,7 @@ func (c *Coordinator) start(ctx context.Context) error {
 			return err
 		}
 		c.client = client
-		c.kv = watchedKV{pb.NewKVClient(client.ActiveConnection()), &c.shown}
+		c.kv = watchedKV{pb.NewKVClient(client.ActiveConnection()), c}
 		c.lease = pb.NewLeaseClient(client.ActiveConnection())
 		return nil
 	})

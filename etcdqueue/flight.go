@@ -61,6 +61,13 @@ func (f *flights) see(term uint64, now time.Time) {
 	}
 }
 
+// forget is told that the service was restored: its terms begin anew.
+func (f *flights) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.term = 0
+}
+
 // lastAnswers is how long what was sent before its session ended may still be
 // answered. Often it is: the answer to another commit told of the end.
 const lastAnswers = time.Second

@@ -45,7 +45,8 @@ func (c *Coordinator) guard() {
 	}
 }
 
-// advise asks the member for its version, and warns of one that is too old.
+// advise asks the member for its version, and warns of one that is too old. It also
+// notices a service that was restored, while nothing else asks it.
 func (c *Coordinator) advise(ctx context.Context) {
 	r, err := pb.NewMaintenanceClient(c.client.ActiveConnection()).Status(ctx, &pb.StatusRequest{}, waiting...)
 	if err != nil {
@@ -55,6 +56,10 @@ func (c *Coordinator) advise(ctx context.Context) {
 		c.link.leaderless()
 	} else {
 		c.flights.see(r.RaftTerm, time.Now())
+	}
+	if c.shown.position().isAhead(r.Header) {
+		// The member is behind, or was restored: a linearizable answer tells.
+		_, _ = c.kv.Range(ctx, &pb.RangeRequest{Key: c.key("/zkq/format"), CountOnly: true}, waiting...)
 	}
 	why := outdated(r.Version)
 	c.mu.Lock()

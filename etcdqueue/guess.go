@@ -193,7 +193,7 @@ func (s *session) name(ops []coord.Op) []coord.Op {
 		return ops
 	}
 	named := slices.Clone(ops)
-	number, now, shown := s.c.numbers.take(n), time.Now(), s.c.shown.rev.Load()
+	number, now, shown := s.c.numbers.take(n), time.Now(), s.c.shown.position().rev
 	guess := make(map[string]int64, 1)
 	for i, op := range ops {
 		if op.Kind != coord.KindSequential {

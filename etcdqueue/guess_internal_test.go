@@ -201,7 +201,7 @@ func TestAPutThatHangsHoldsUpNoOther(t *testing.T) {
 
 func TestNamesOfACommitSortWhateverIsReadBeside(t *testing.T) {
 	c := &Coordinator{producer: "00000000"}
-	c.shown.saw(1000)
+	c.shown.saw(0, 1000)
 	s := &session{c: c}
 	queue := "/q"
 	var reader sync.WaitGroup
@@ -214,7 +214,7 @@ func TestNamesOfACommitSortWhateverIsReadBeside(t *testing.T) {
 				return
 			default:
 				c.guesses.read(queue, &round{revision: 5, seq: 5 + i%2*1000}, boottime.Now())
-				c.shown.saw(1000 + i)
+				c.shown.saw(0, 1000+i)
 			}
 		}
 	})
@@ -246,19 +246,28 @@ func TestQueuesThatAreKnownAreBounded(t *testing.T) {
 
 func TestARestoredServiceIsBelieved(t *testing.T) {
 	var s shown
-	s.saw(100)
-	s.saw(90) // a member that is behind
-	s.restart(101, 100)
-	if rev := s.rev.Load(); rev != 100 {
-		t.Errorf("revision %d", rev)
+	header := func(rev int64, cluster uint64) *pb.ResponseHeader {
+		return &pb.ResponseHeader{Revision: rev, ClusterId: cluster}
 	}
-	s.saw(105)
-	s.restart(102, 100) // what came meanwhile
-	if rev := s.rev.Load(); rev != 105 {
-		t.Errorf("revision %d", rev)
+	s.answered(s.position(), header(100, 1))
+	s.saw(0, 90) // a member that is behind
+	begun := s.position()
+	s.saw(0, 105) // what came while a request was under way
+	if s.answered(begun, header(102, 1)) || s.position().rev != 105 {
+		t.Errorf("%+v after an answer that was overtaken", s.position())
 	}
-	if !s.restart(7, 105) || s.rev.Load() != 7 {
-		t.Errorf("revision %d of a service that went back to 7", s.rev.Load())
+	before := s.position()
+	if !s.answered(before, header(7, 1)) || s.position().rev != 7 {
+		t.Errorf("%+v of a service that went back to 7", s.position())
+	}
+	if s.answered(before, header(6, 1)) || s.position().rev != 7 {
+		t.Error("the restore is told twice")
+	}
+	if s.saw(before.epoch, 105); s.position().rev != 7 {
+		t.Error("what was shown before the restore counts after it")
+	}
+	if !s.answered(s.position(), header(200, 2)) {
+		t.Error("another cluster is taken for the one before")
 	}
 }
 

@@ -79,7 +79,12 @@ func (s *session) list(user context.Context, dir string, o coord.ListOptions, re
 	}
 }
 
-func forgotten(err error) bool { return text(err) == text(rpctypes.ErrGRPCCompacted) }
+// forgotten says that a revision is not to be had: it was compacted, or the service was
+// restored and has not reached it.
+func forgotten(err error) bool {
+	code := text(err)
+	return code == text(rpctypes.ErrGRPCCompacted) || code == text(rpctypes.ErrGRPCFutureRev)
+}
 
 // seen lists a watched directory: from the mirror, where that stands. It shows what
 // this process committed, whatever it takes: the event of the commit is on its way,

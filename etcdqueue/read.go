@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -12,49 +12,102 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// shown is the last revision that the service has shown a coordinator in any answer
-// or event.
-type shown struct{ rev atomic.Int64 }
+// shown is how far the service is, by what it has shown a coordinator in any answer
+// or event. A service that was restored from a backup is further back than that.
+type shown struct {
+	mu sync.Mutex
+	at position
+}
 
-// saw is told of a revision before anybody is told what there was at it.
-func (s *shown) saw(rev int64) {
-	for old := s.rev.Load(); rev > old; old = s.rev.Load() {
-		if s.rev.CompareAndSwap(old, rev) {
-			return
-		}
+// position is a state of the service.
+type position struct {
+	epoch   int    // counts restores
+	rev     int64  // the last revision
+	cluster uint64 // its ID; 0: not known yet
+}
+
+// position returns what has been shown so far.
+func (s *shown) position() position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at
+}
+
+// saw is told of a revision before anybody is told what there was at it. What was
+// shown before the last restore counts no more.
+func (s *shown) saw(epoch int, rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if epoch == s.at.epoch {
+		s.at.rev = max(s.at.rev, rev)
 	}
 }
 
-// restart is told of the revision at which a session began, and of what was shown before
-// it was asked for. If that is higher, the service was restored from a backup since.
-func (s *shown) restart(rev, before int64) (restored bool) {
-	if rev >= before {
+// answered takes the header of a linearizable answer, and what had been shown when
+// the request began: the answer is no older, unless the service was restored since.
+// Each restore is reported once.
+func (s *shown) answered(before position, h *pb.ResponseHeader) (restored bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case before.epoch != s.at.epoch:
 		return false
+	case before.isAhead(h):
+		s.at = position{before.epoch + 1, h.Revision, h.ClusterId}
+		return true
 	}
-	s.rev.Store(rev)
-	return true
+	s.at.rev, s.at.cluster = max(s.at.rev, h.Revision), h.ClusterId
+	return false
+}
+
+// isAhead reports whether the header is of an earlier state, or of another cluster.
+func (p position) isAhead(h *pb.ResponseHeader) bool {
+	return h.Revision < p.rev || p.cluster != 0 && h.ClusterId != p.cluster
 }
 
 // watchedKV notes the revisions of the answers.
 type watchedKV struct {
 	pb.KVClient
-	shown *shown
+	c *Coordinator
 }
 
 func (k watchedKV) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (*pb.RangeResponse, error) {
+	before := k.c.shown.position()
 	r, err := k.KVClient.Range(ctx, in, opts...)
 	if err == nil {
-		k.shown.saw(r.Header.Revision)
+		k.note(before, r.Header, !in.Serializable)
 	}
 	return r, err
 }
 
 func (k watchedKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+	before := k.c.shown.position()
 	r, err := k.KVClient.Txn(ctx, in, opts...)
 	if err == nil {
-		k.shown.saw(r.Header.Revision)
+		local := len(in.Compare) == 0 && len(in.Success) > 0 && in.Success[0].GetRequestRange().GetSerializable() // see Read
+		k.note(before, r.Header, !local)
 	}
 	return r, err
+}
+
+func (k watchedKV) note(before position, h *pb.ResponseHeader, linearizable bool) {
+	if !linearizable {
+		k.c.shown.saw(before.epoch, h.Revision)
+	} else if k.c.shown.answered(before, h) {
+		k.c.restart()
+	}
+}
+
+// restart forgets what was known of the service before it was restored. Fences and
+// locks of the old session may name other states now, so the session is over.
+func (c *Coordinator) restart() {
+	c.guesses.forget()
+	c.flights.forget()
+	if s := c.newest(); s != nil {
+		s.end(coord.ErrSessionLost)
+		c.spawn(s.revoke) // if its lease was restored, too
+	}
+	c.hub.restart()
 }
 
 // Read implements [coord.Session]. One request asks for many nodes, and the member
@@ -73,7 +126,7 @@ func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, err
 	}
 	defer cancel()
 	nodes := make([]coord.Node, 0, len(paths))
-	least, local := s.c.shown.rev.Load(), true
+	least, local := s.c.shown.position().rev, true
 	for left := paths; len(left) > 0; left = paths[len(nodes):] {
 		some := left[:min(len(left), nest, int(s.c.most.Load()))]
 		t := &pb.TxnRequest{Success: make([]*pb.RequestOp, len(some))}

@@ -144,7 +144,6 @@ func (s *session) establish(user, ctx context.Context) error {
 		Success: []*pb.RequestOp{put(&pb.PutRequest{Key: s.key, Lease: s.lease})},
 		Failure: []*pb.RequestOp{look(s.key)},
 	}
-	before := s.c.shown.rev.Load()
 	err := s.c.ask(user, ctx, func(ctx context.Context) error {
 		r, err := s.c.kv.Txn(ctx, txn, waiting...)
 		if err != nil {
@@ -162,9 +161,6 @@ func (s *session) establish(user, ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", s.key, err)
-	}
-	if s.c.shown.restart(s.created, before) {
-		s.c.guesses.forget()
 	}
 	if !s.c.spawn(s.keep) {
 		return coord.ErrClosed

@@ -89,7 +89,7 @@ func (h *hub) join(dir string, s *subscriber) *dirWatch {
 	defer h.mu.Unlock()
 	w := h.by[dir]
 	if w == nil {
-		w = &dirWatch{hub: h, dir: dir, base: h.c.base(dir), ready: make(chan struct{}), subs: make(map[*subscriber]bool), dirs: make(map[string]bool), mirror: newMirror()}
+		w = &dirWatch{hub: h, dir: dir, base: h.c.base(dir), ready: make(chan struct{}), subs: make(map[*subscriber]bool), dirs: make(map[string]bool), mirror: newMirror(), renew: make(chan struct{}, 1)}
 		w.ctx, w.cancel = context.WithCancel(h.c.ctx)
 		if !h.c.spawn(w.run) {
 			w.cancel()
@@ -119,6 +119,21 @@ func (h *hub) signal() {
 	}
 }
 
+// restart has every watch begin anew, after the service was restored: those that stand
+// wait for revisions that are far away. What they had told is forgotten at once.
+func (h *hub) restart() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, w := range h.by {
+		w.mirror.drop(false)
+		w.acked, w.arrived, w.told = nil, 0, 0
+		select {
+		case w.renew <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // dirWatch is the watch on one directory. It ends with its last subscriber.
 type dirWatch struct {
 	hub    *hub
@@ -135,7 +150,9 @@ type dirWatch struct {
 	told    int64                // under hub.mu: the same, when the last signal was sent
 	dirs    map[string]bool      // directories below that are known to stand
 
-	established bool // the service has watched
+	established bool          // the service has watched
+	epoch       int           // of the service, when it was last asked to watch
+	renew       chan struct{} // a token: the watch is to begin anew
 	mirror      *mirror
 }
 
@@ -240,6 +257,7 @@ func (w *dirWatch) run() {
 	var r retries
 	for w.ctx.Err() == nil {
 		watch, cancel := context.WithCancel(clientv3.WithRequireLeader(w.ctx))
+		w.epoch = w.hub.c.shown.position().epoch
 		w.follow(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(after(w.base))), clientv3.WithCreatedNotify()), &r)
 		cancel()
 		select {
@@ -275,15 +293,17 @@ func (w *dirWatch) follow(events clientv3.WatchChan, r *retries) {
 			}
 		case <-wanted:
 			w.build()
+		case <-w.renew:
+			return
 		}
 	}
 }
 
 // saw notes how far the watch has come.
 func (w *dirWatch) saw(resp clientv3.WatchResponse) {
-	w.hub.c.shown.saw(resp.Header.Revision)
+	w.hub.c.shown.saw(w.epoch, resp.Header.Revision)
 	if n := len(resp.Events); n > 0 {
-		w.hub.c.shown.saw(resp.Events[n-1].Kv.ModRevision)
+		w.hub.c.shown.saw(w.epoch, resp.Events[n-1].Kv.ModRevision)
 	}
 }
 
@@ -298,7 +318,7 @@ func (w *dirWatch) begin() {
 	for s := range w.subs {
 		s.signal()
 	}
-	w.acked = nil
+	w.acked, w.arrived, w.told = nil, 0, 0
 	w.hub.mu.Unlock()
 	if !w.established {
 		w.established = true

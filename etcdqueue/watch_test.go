@@ -3,7 +3,9 @@ package etcdqueue_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -153,4 +155,74 @@ func TestWatchSurvivesCompaction(t *testing.T) {
 		commit(t, other, coord.CreateSequential("/q/after-", nil))
 		return signalled(ch, time.Second)
 	})
+}
+
+// TestWatchesBeginAnewWhenTheServiceIsRestored puts the service back to an older state while nobody asks it anything:
+// the session, which that state holds, ends; in the next one the watch and its mirror follow the older state.
+func TestWatchesBeginAnewWhenTheServiceIsRestored(t *testing.T) {
+	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
+	member := cluster.Members[0]
+	config := etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix(), SessionTimeout: time.Minute}
+	c, writer := open(t, config), open(t, config)
+	s := session(t, c)
+	mirrored(t, s, "/q")
+	commit(t, session(t, writer), coord.Create("/q/a", nil))
+	member.Terminate()
+	restore, err := member.Backup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	restart := func() {
+		t.Helper()
+		if err := cluster.Restart(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart()
+	ops := make([]coord.Op, 0, 30)
+	for i := range cap(ops) {
+		ops = append(ops, coord.Create(fmt.Sprintf("/q/later-%d", i), nil))
+	}
+	for _, op := range ops {
+		commit(t, session(t, writer), op)
+	}
+	eventually(t, 30*time.Second, "what is later is seen", func() bool {
+		return len(listed(t, s, "/q", coord.ListOptions{Seen: true})) == 1+len(ops)
+	})
+
+	member.Terminate()
+	if err := restore(); err != nil {
+		t.Fatal(err)
+	}
+	restart()
+
+	select {
+	case <-s.Done():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the session of a state that is no more goes on")
+	}
+	s = session(t, c)
+	ch, err := s.Watch(within(t, time.Minute), "/q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if got := listed(t, s, "/q", coord.ListOptions{Seen: true}); !slices.Equal(got, []string{"a"}) {
+			t.Fatalf("seen after the restore: %q", got)
+		}
+	}
+	quiet(ch)
+	eventually(t, 30*time.Second, "another client writes again", func() bool {
+		s, err := writer.Session(within(t, 30*time.Second))
+		if err == nil {
+			_, err = s.Commit(within(t, 10*time.Second), coord.Create("/q/b", nil))
+		}
+		return err == nil || errors.Is(err, coord.ErrExist)
+	})
+	if !signalled(ch, 30*time.Second) {
+		t.Fatal("no signal of a change after the restore")
+	}
+	if got := listed(t, s, "/q", coord.ListOptions{Seen: true}); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("seen after the change: %q", got)
+	}
 }

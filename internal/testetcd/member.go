@@ -175,6 +175,16 @@ func (m *Member) Terminate() {
 	m.process = nil
 }
 
+// Backup copies the data of a member that does not run, and returns what puts the copy
+// in the place of the data, once, when it does not run again.
+func (m *Member) Backup() (restore func() error, err error) {
+	backup := m.Dir + ".backup"
+	if err := os.CopyFS(backup, os.DirFS(m.Dir)); err != nil {
+		return nil, err
+	}
+	return func() error { return errors.Join(os.RemoveAll(m.Dir), os.Rename(backup, m.Dir)) }, nil
+}
+
 // Pause stops the process, until Resume.
 func (m *Member) Pause() { m.process.Process.Signal(syscall.SIGSTOP) }
 
