@@ -188,6 +188,16 @@ func TestStartThatComesToNothingEndsWithItsContext(t *testing.T) {
 	if took := time.Since(began); took > before+20*time.Second { // it used to be for ever
 		t.Errorf("returned after %v, the connect timeout is %v", took, before)
 	}
+	for given := time.Now(); ; time.Sleep(10 * time.Millisecond) { // it no longer tries
+		lock, err := lockFile(d.lock())
+		if err == nil {
+			lock.free()
+			break
+		}
+		if time.Since(given) > electionLimit/2 {
+			t.Fatalf("%v after Open: %v", electionLimit/2, err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(ctx, Config{Dir: d.path}) }()
