@@ -81,7 +81,10 @@ func (l *simPipe) empty(p *simPool, call time.Duration) {
 func (l *simPipe) handedOut(p *simPool, h *zkq.Held) *simPiped {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	hold := &simPiped{pool: p, name: h.Name, value: string(h.Value), k: h.Deliveries}
+	hold := &simPiped{pool: p, name: h.Name, value: put(string(h.Value)), k: h.Deliveries}
+	if text := p.texts[simClaim{h.Name, h.Deliveries}]; text != string(h.Value) {
+		l.s.violation("%s held %q, and was handed out as %q", h.Name, text, h.Value)
+	}
 	l.holds = append(l.holds, hold)
 	l.s.count("piped")
 	f := l.puts[hold.value]
@@ -156,6 +159,9 @@ func (l *simPipe) check() {
 		}
 		held[h.pool][this] = true
 		end := h.pool.ends[this]
+		if end == "removed" && h.outcome != "ok" {
+			continue
+		}
 		switch {
 		case h.outcome == "ok" && end != ends[h.act]:
 			l.s.violation("%s of %s (delivery %d) was ok, and it was %q", h.act, h.name, h.k, end)
@@ -167,7 +173,7 @@ func (l *simPipe) check() {
 	}
 	for _, p := range []*simPool{&l.first, &l.then} {
 		for this, end := range p.ends {
-			if f := l.puts[p.valueOf(this.name)]; !held[p][this] && (end != "consumed" || f.ttl == 0) {
+			if f := l.puts[p.valueOf(this.name)]; !held[p][this] && end != "removed" && (end != "consumed" || f.ttl == 0) {
 				l.s.violation("%s (delivery %d) was %s, and handed to nobody", this.name, this.k, end)
 			}
 		}

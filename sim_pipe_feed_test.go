@@ -81,7 +81,7 @@ func (a *simActor) newFeed(n int) *simFeed {
 		d := time.Duration(1+a.rng.IntN(6000)) * time.Millisecond
 		f.notBefore, f.opts = time.Now().Add(d), append(f.opts, zkq.WithDelay(d))
 	}
-	if a.l.ttls && a.one(2) {
+	if soon := a.one(2); a.l.ttls && (soon || a.l.operators.on && a.l.operators.abandoned) {
 		f.ttl = time.Duration(1+a.rng.IntN(8000)) * time.Millisecond
 		f.opts = append(f.opts, zkq.WithTTL(f.ttl))
 	}

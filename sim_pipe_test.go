@@ -25,6 +25,7 @@ type simPipe struct {
 	keys                 int // unique ones; 0: none
 	config               zkq.QueueConfig
 	steward              bool // somebody changes the bound
+	operators            simOperators
 
 	s *simulation
 
@@ -62,6 +63,8 @@ func newSimPipe(seed uint64) *simPipe {
 		l.config = zkq.QueueConfig{MaxEntries: 1 + rng.IntN(4), Approximate: one(4)}
 		l.steward = one(3)
 	}
+	l.operators = newSimOperators(seed)
+	l.operators.prepare(l)
 	l.first, l.then = newSimPool(l, "/mail/"), newSimPool(l, "/sent/")
 	return l
 }
@@ -75,6 +78,9 @@ func (l *simPipe) parts() (parts []string) {
 		if l.on && p.on {
 			parts = append(parts, p.what)
 		}
+	}
+	if l.on {
+		parts = append(parts, l.operators.parts()...)
 	}
 	return parts
 }
@@ -96,7 +102,7 @@ func (l *simPipe) leaveOut(what string) bool {
 	case "passes":
 		l.passes = false
 	default:
-		return false
+		return l.operators.leaveOut(what)
 	}
 	return true
 }
@@ -104,6 +110,9 @@ func (l *simPipe) leaveOut(what string) bool {
 // run is the workload beside that of the queue.
 func (l *simPipe) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 	l.left = l.feeders
+	if l.operators.on && l.operators.bulk > 0 {
+		l.left++
+	}
 	n := 0
 	start := func(name string, f func(a *simActor)) {
 		a := &simActor{l: l, n: n, name: name, faulty: faulty, rng: rand.New(rand.NewPCG(l.s.plan.seed, 300+uint64(n)))}
@@ -120,6 +129,7 @@ func (l *simPipe) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 	if l.steward {
 		start("steward", (*simActor).rebound)
 	}
+	l.operators.start(start)
 	for i := range l.workers {
 		start(fmt.Sprint("piper", i), func(a *simActor) { a.work(&l.first, &l.then) })
 		if l.passes {
@@ -167,7 +177,7 @@ func (a *simActor) queue(p *simPool) *zkq.LockingQueue {
 		id++
 	}
 	q := zkq.NewLockingQueue(a.c, p.queue(), zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id)),
-		zkq.Woke(coordtest.InTurn), zkq.Window(a.l.s.plan.views.window))
+		zkq.Woke(coordtest.InTurn), zkq.Window(a.l.s.plan.views.window), zkq.DuePage(a.l.operators.page))
 	for a.l.config.MaxEntries > 0 && a.ctx.Err() == nil {
 		if err := q.Create(a.ctx, a.l.config); err == nil || errors.Is(err, zkq.ErrConfig) {
 			break
@@ -198,7 +208,10 @@ func (a *simActor) rebound() {
 // work takes from one queue and forwards to the next, or finishes what there is no next
 // for. Its process is replaced by another now and then.
 func (a *simActor) work(from, to *simPool) {
-	for a.ctx.Err() == nil {
+	if from == &a.l.first {
+		a.awaitWork()
+	}
+	for a.ctx.Err() == nil && !a.leaves() {
 		a.open()
 		q := a.queue(from)
 		var next *zkq.LockingQueue
@@ -209,7 +222,7 @@ func (a *simActor) work(from, to *simPool) {
 			q.Register(a.ctx)
 		}
 		leaves := a.l.s.now() + time.Duration(1+a.rng.IntN(20))*time.Second
-		for a.ctx.Err() == nil && (a.faulty.Err() != nil || a.l.s.now() < leaves) {
+		for a.ctx.Err() == nil && !a.leaves() && (a.faulty.Err() != nil || a.l.s.now() < leaves) {
 			simTurn(50 + a.n)
 			a.take(from, q, to, next)
 		}
@@ -222,14 +235,26 @@ func (a *simActor) work(from, to *simPool) {
 	}
 }
 
+// leaves says that a worker takes no more.
+func (a *simActor) leaves() bool {
+	return a.l.operators.on && a.l.operators.abandoned && a.faulty.Err() != nil
+}
+
 // take takes an entry and says what is to become of it.
 func (a *simActor) take(from *simPool, q *zkq.LockingQueue, to *simPool, next *zkq.LockingQueue) {
 	ctx, cancel := a.trying()
+	if o := a.l.operators; o.on && o.abandoned {
+		cancel()
+		ctx, cancel = context.WithCancel(a.ctx)
+		stop := context.AfterFunc(a.faulty, cancel)
+		defer stop()
+	}
 	call := a.l.s.now()
 	var h *zkq.Held
 	var err error
-	if a.one(4) {
+	if o := a.l.operators; o.on && o.polls && from == &a.l.first || a.one(4) {
 		h, err = q.TryTake(ctx)
+		a.l.s.prompt("TryTake", call)
 	} else {
 		h, err = q.Take(ctx)
 	}
@@ -247,6 +272,9 @@ func (a *simActor) take(from *simPool, q *zkq.LockingQueue, to *simPool, next *z
 		d = 5 * time.Second
 	}
 	a.sleep(d)
+	if o := a.l.operators; o.on && o.updates && a.one(3) {
+		a.update(hold, h)
+	}
 	for {
 		finish := a.choose(hold, h, to, next)
 		if !a.finish(hold, finish) {
@@ -255,6 +283,20 @@ func (a *simActor) take(from *simPool, q *zkq.LockingQueue, to *simPool, next *z
 		a.sleep(300 * time.Millisecond)
 	}
 	a.l.s.count(strings.TrimSuffix("piped "+hold.act+" "+hold.outcome, " "))
+}
+
+// update writes into an entry how far the work on it has come.
+func (a *simActor) update(hold *simPiped, h *zkq.Held) {
+	ctx, cancel := a.trying()
+	err := h.Update(ctx, append(h.Value, '~'))
+	cancel()
+	switch {
+	case err == nil:
+		a.l.s.count("updated")
+	case errors.Is(err, zkq.ErrUnknown):
+		a.l.s.count("update unknown")
+	}
+	a.sleep(300 * time.Millisecond)
 }
 
 // choose draws what is to become of an entry.

@@ -30,6 +30,9 @@ func before(value string) string {
 	return value
 }
 
+// put is what a value was when it was put, before its holders wrote into it.
+func put(value string) string { return strings.TrimRight(value, "~") }
+
 // simPool is a queue of the pipeline, as the service has it.
 type simPool struct {
 	l      *simPipe
@@ -39,16 +42,20 @@ type simPool struct {
 	index  map[string]bool     // of entries that are put aside: names with their dues
 	keys   map[string]bool     // unique ones
 	claims map[string]int
-	ends   map[simClaim]string // claims that removed the entry: consumed, forwarded or dead
-	lives  []*simNode          // in the order in which they came
-	max    int                 // 0: any
-	exact  bool
-	sizes  []simPoolSize
+	ends   map[simClaim]string // claims that removed the entry: consumed, forwarded, dead, or removed by an operator
+
+	texts   map[simClaim]string // of what was claimed
+	removed map[string]int      // client: nodes that it removed
+	lives   []*simNode          // in the order in which they came
+	max     int                 // 0: any
+	exact   bool
+	sizes   []simPoolSize
 }
 
 // simNode is what stands for a value.
 type simNode struct {
 	name, value, key string
+	text             string    // the value with what its holders wrote into it
 	due              time.Time // of a delayed put
 	expires          time.Time // zero: never
 	from, to         time.Duration
@@ -73,7 +80,7 @@ const never = time.Duration(1<<63 - 1)
 func newSimPool(l *simPipe, root string) simPool {
 	return simPool{
 		l: l, root: root, nodes: make(map[string]*simNode), locks: make(map[string]simLock), index: make(map[string]bool), keys: make(map[string]bool),
-		claims: make(map[string]int), ends: make(map[simClaim]string), sizes: []simPoolSize{{}},
+		claims: make(map[string]int), ends: make(map[simClaim]string), texts: make(map[simClaim]string), removed: make(map[string]int), sizes: []simPoolSize{{}},
 	}
 }
 
@@ -86,6 +93,7 @@ type change struct {
 	unlocked   map[string]simLock
 	dead       map[string]bool
 	keys       map[string]bool // that came or went
+	broken     bool            // an operator says that he took an entry from its holder
 }
 
 // applied follows the service, and says whether the commit is the pipeline's.
@@ -173,9 +181,14 @@ func (p *simPool) apply(a coordtest.Applied) (c change, mine bool) {
 			n.gone, n.to = true, now
 			c.keys[n.key] = true
 			delete(p.nodes, name)
+			p.removed[a.Client]++
 			c.gone = append(c.gone, n)
 		case dir == "entries" && op.Kind == coord.KindTouch:
 			p.claimed(name, c)
+		case dir == "entries" && op.Kind == coord.KindSet:
+			p.updated(name, string(op.Value), a.Session)
+		case dir == "broken":
+			c.broken = c.broken || created
 		case dir == "delayed":
 			p.index[name] = created
 			c.touched[name[strings.IndexByte(name, '-')+1:]] = true
@@ -219,6 +232,19 @@ func (p *simPool) claimed(name string, c change) {
 		p.l.s.violation("%s was claimed before it was ready", name)
 	}
 	n.ready = never
+	p.texts[simClaim{name, p.claims[name]}] = n.text
+}
+
+// updated: an entry's holder writes into it, and changes nothing else of it.
+func (p *simPool) updated(name, value, session string) {
+	n, now := p.nodes[name], readSimNode(name, value, 0)
+	if p.locks[name].session != session {
+		p.l.s.violation("%s was written by %s while %+v held it", name, session, p.locks[name])
+	}
+	if n.value != now.value || n.key != now.key || !n.expires.Equal(now.expires) || now.text != n.text+"~" {
+		p.l.s.violation("%q became %q by an update", n.text, value)
+	}
+	n.text = now.text
 }
 
 func (p *simPool) lock(name string, op coord.Op, session string, c change) {
@@ -267,6 +293,9 @@ func (p *simPool) judge(a coordtest.Applied, c, next change) {
 				s.violation("%q was made an entry before it was due", n.value)
 			}
 			s.count("piped due")
+		case unlocked && lk.session == a.Session && operator(a.Client), c.broken && operator(a.Client) && unlocked && lk.session != "":
+			p.ends[simClaim{n.name, p.claims[n.name]}] = "removed"
+		case operator(a.Client) && (!unlocked || lk.session == ""): // nobody held it
 		case unlocked && lk.session == a.Session:
 			end := "consumed"
 			if passed {
@@ -353,6 +382,8 @@ func readSimNode(name, value string, now time.Duration) *simNode {
 			n.expires = time.UnixMilli(h.ExpiresMS)
 		}
 	}
+	n.text = n.value
+	n.value = put(n.text)
 	return n
 }
 

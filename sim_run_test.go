@@ -26,6 +26,8 @@ type simulation struct {
 	world simWorld   // what the service applied
 	start time.Time
 
+	calmAt time.Duration // there are no faults since then; 0: there are
+
 	mu     sync.Mutex
 	counts map[string]int
 	bad    []violation
@@ -187,6 +189,7 @@ func (s *simulation) run(ctx context.Context) {
 		s.plan.pipe.run(drained, faulty, &wg)
 	}
 	time.Sleep(s.plan.faulty)
+	s.calmAt = s.now()
 	calm()
 	s.sim.Calm()
 	deadline := time.Now().Add(90 * time.Second)
@@ -420,6 +423,7 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		if rng.IntN(4) == 0 {
 			hold.fresh = true
 			held, err = q.TryTakeN(waiting, p.s.plan.deaths.batch)
+			p.s.prompt("TryTakeN", hold.call)
 		} else {
 			held, err = q.TakeN(waiting, p.s.plan.deaths.batch)
 		}

@@ -37,6 +37,7 @@ type Applied struct {
 	Revision int64 // that of other commits, too, where one client's travelled together
 	At       time.Time
 	Session  string
+	Client   string // the name of the client whose session it is
 
 	// Expired says that the session ended and that Ops are the deletes of the
 	// ephemeral nodes it left.
@@ -251,7 +252,7 @@ func (s *Store) applied(r *remote, now time.Time, c *proposal) {
 		}
 	}
 	if s.observe != nil {
-		s.observe(Applied{Revision: s.st.revision, At: now, Session: r.id, Ops: c.ops, Results: c.results})
+		s.observe(Applied{Revision: s.st.revision, At: now, Session: r.id, Client: r.local.c.name, Ops: c.ops, Results: c.results})
 	}
 }
 
@@ -265,7 +266,7 @@ func (s *Store) end(r *remote) {
 	slices.Sort(paths)
 	ops, changes := s.st.end(paths)
 	if s.observe != nil {
-		s.observe(Applied{Revision: s.st.revision, At: time.Now(), Session: r.id, Expired: true, Ops: ops})
+		s.observe(Applied{Revision: s.st.revision, At: time.Now(), Session: r.id, Client: r.local.c.name, Expired: true, Ops: ops})
 	}
 	s.signal(changes)
 	if c := r.local.c; c.connected() && !s.simulated {
