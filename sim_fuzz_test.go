@@ -51,5 +51,6 @@ func ratesOf(b []byte) coordtest.Rates {
 		Cut: next(.04), Expire: next(.015), Stop: next(.003), Pause: next(.03),
 		Aimed:   next(.3),
 		Longest: time.Duration(next(30)*1000) * time.Millisecond,
+		Lag:     next(.4),
 	}
 }

@@ -433,6 +433,9 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			if errors.Is(err, zkq.ErrEmpty) {
 				p.s.empty(hold.call)
 			}
+			if errors.Is(err, zkq.ErrInvalid) {
+				p.s.violation("a take ended with %v", err)
+			}
 			if errors.Is(err, coord.ErrClosed) || errors.Is(err, zkq.ErrClosed) {
 				return
 			}

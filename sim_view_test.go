@@ -105,6 +105,9 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		next, err := q.Exchange(swapping, held, want)
 		cancelSwap()
 		done()
+		if errors.Is(err, zkq.ErrInvalid) {
+			p.s.violation("an exchange ended with %v", err)
+		}
 		p.s.count(fmt.Sprintf("exchange of %d for %d", min(len(held), 2), min(len(next), 2)))
 		p.s.taken(next)
 		nextHolds := p.holds(next, &simHold{client: holds[0].client, call: call})

@@ -89,6 +89,10 @@ type Rates struct {
 
 	// The longest cut, delay, stop and pause; 0: a session timeout and a half.
 	Longest time.Duration
+
+	// Of each signal: it comes up to 300 ms after the change, and so does what
+	// listings of what was seen ([coord.ListOptions].Seen) show.
+	Lag float64
 }
 
 // Swarm draws rates from a seed, so that no two seeds look for the same. A fault
@@ -111,6 +115,7 @@ func Swarm(seed uint64) Rates {
 		Aimed:   draw(.2),
 		Longest: []time.Duration{0, time.Second, 30 * time.Second}[rng.IntN(3)],
 		Pause:   draw(.02),
+		Lag:     draw(.4),
 	}
 }
 

@@ -125,7 +125,7 @@ func (s *Sim) choose(now time.Time, until *time.Time) {
 			s.chooseRequest(c, ready)
 			continue
 		}
-		if len(c.signals) > 0 && (c.connected() || c.signals[0].last) {
+		if len(c.signals) > 0 && (c.connected() || c.signals[0].last) && ready(s.comes(&c.signals[0])) {
 			s.pick = append(s.pick, choice{act: "signal", c: c, then: (*Sim).signal})
 		}
 		if l := c.session; l != nil && !l.over && c.connected() && s.store.remote(l.id) == nil {
@@ -250,6 +250,20 @@ func (s *Sim) signal(c *simClient, _ *request) string {
 	}
 	c.store.trim()
 	return ""
+}
+
+// longestLag bounds how long after a change its signal comes to a client that is reached.
+const longestLag = 300 * time.Millisecond
+
+// comes draws, once, when a signal comes.
+func (s *Sim) comes(sig *signal) time.Time {
+	if !sig.last && sig.due.IsZero() {
+		sig.due = sig.at
+		if s.chance(s.rates.Lag) {
+			sig.due = sig.at.Add(time.Duration(s.rng.Int64N(int64(longestLag))))
+		}
+	}
+	return sig.due
 }
 
 func (s *Sim) tell(c *simClient, _ *request) string {

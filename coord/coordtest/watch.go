@@ -19,6 +19,7 @@ type subscription struct {
 type signal struct {
 	revision int64
 	sub      *subscription
+	at       time.Time // of the change
 	last     bool      // the session is over
 	due      time.Time // where signals are late: when it comes
 }
@@ -74,6 +75,7 @@ func (c *Coordinator) catchUp() {
 
 // notify adds a signal to those that wait. With a delay a timer delivers it.
 func (c *Coordinator) notify(sig signal) {
+	sig.at = time.Now()
 	if c.delay > 0 {
 		sig.due = time.Now().Add(c.delay)
 		time.AfterFunc(c.delay, func() {
