@@ -53,6 +53,7 @@ type simClaim struct {
 type simGraves struct {
 	s        *simulation
 	values   map[string]string      // of entries
+	texts    map[simClaim]string    // of entries as they were claimed
 	attempts map[string]simAttempts // of entries
 	dead     map[string]string      // dead entry: its value among the living
 	risen    map[string]string      // dead entry that was requeued: its new name
@@ -62,15 +63,15 @@ type simGraves struct {
 }
 
 type simAttempts struct {
-	Failures, Forgiven int
-	Reason             string
+	Failures, Forgiven, Updates int
+	Reason                      string
 }
 
 const simDead, simAttemptsDir = "/jobs/dead/", "/jobs/attempts/"
 
 func newSimGraves(s *simulation) simGraves {
 	return simGraves{
-		s: s, values: make(map[string]string), attempts: make(map[string]simAttempts), dead: make(map[string]string), risen: make(map[string]string),
+		s: s, values: make(map[string]string), texts: make(map[simClaim]string), attempts: make(map[string]simAttempts), dead: make(map[string]string), risen: make(map[string]string),
 		worn: make(map[simClaim]bool), failed: make(map[simClaim]bool), died: make(map[simClaim]bool),
 	}
 }
@@ -161,9 +162,21 @@ func (g *simGraves) wrote(name string, entry coord.Kind, ops map[string]coord.Op
 	switch {
 	case entry == coord.KindTouch:
 		next := simClaim{name, claims[name] + 1}
-		if c := g.s.plan.deliveries; c > 0 && claims[name]-before.Forgiven >= c {
+		if c := g.s.plan.deliveries; c > 0 && claims[name]+before.Updates-before.Forgiven >= c {
 			g.worn[next] = true
 		}
+		g.texts[next] = g.values[name]
+	case entry == coord.KindSet:
+		var now simAttempts
+		value := string(ops[simEntries+name].Value)
+		if err := json.Unmarshal(note.Value, &now); !noted || err != nil || now != (simAttempts{before.Failures, before.Forgiven + 1, before.Updates + 1, before.Reason}) {
+			g.s.violation("%s was written with attempts %+v, and then %s", name, before, note.Value)
+		}
+		if put(value) != put(g.values[name]) {
+			g.s.violation("%q became %q by an update", g.values[name], value)
+		}
+		g.attempts[name], g.values[name] = now, value
+		return
 	case entry == coord.KindDelete:
 		if noted != had || noted && note.Kind != coord.KindDelete {
 			g.s.violation("%s was removed, and its attempts are left", name)

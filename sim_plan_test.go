@@ -155,6 +155,15 @@ func (p *simPlan) leaveOut(part string) error {
 	case "registered":
 		p.views.registered = false
 		return nil
+	case "written":
+		p.views.updates = false
+		return nil
+	case "polled":
+		p.views.polls = false
+		return nil
+	case "purges":
+		p.views.purges = false
+		return nil
 	}
 	n, err := strconv.ParseUint(arg, 10, 32)
 	if err != nil {
@@ -216,6 +225,15 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	}
 	if p.views.registered {
 		add("registered")
+	}
+	if p.views.updates {
+		add("written")
+	}
+	if p.views.polls {
+		add("polled")
+	}
+	if p.views.purges {
+		add("purges")
 	}
 	rates := reflect.ValueOf(p.rates)
 	for i := range rates.NumField() {

@@ -225,6 +225,12 @@ func (s *simulation) administer(ctx context.Context, rng *rand.Rand) {
 	ctx = coordtest.As(ctx, "admin")
 	for ctx.Err() == nil {
 		simSleep(ctx, time.Duration(1+rng.IntN(2500))*time.Millisecond)
+		if s.plan.views.purges && rng.IntN(12) == 0 {
+			if n, err := q.Purge(ctx, zkq.StateReady); err == nil && n > 0 {
+				s.count("purged")
+			}
+			continue
+		}
 		_, held := s.world.left()
 		if len(held) == 0 {
 			continue
@@ -277,7 +283,7 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 		} else {
 			locking := zkq.NewLockingQueue(c, "jobs", append(opts, zkq.Woke(coordtest.InTurn), zkq.Window(p.s.plan.views.window))...)
 			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) {
-				if p.s.plan.crews.on && n%2 == 0 {
+				if p.s.plan.crews.on && n%2 == 0 && !p.polls() {
 					p.crew(ctx, faulty, locking, n, rng)
 				} else {
 					p.take(ctx, faulty, locking, n, rng)
@@ -420,7 +426,8 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		hold := &simHold{client: p.name + " " + actor, call: p.s.now(), fresh: p.s.plan.strict}
 		var held []*zkq.Held
 		var err error
-		if rng.IntN(4) == 0 {
+		polls := p.polls()
+		if rng.IntN(4) == 0 || polls {
 			hold.fresh = true
 			held, err = q.TryTakeN(waiting, p.s.plan.deaths.batch)
 			p.s.prompt("TryTakeN", hold.call)
@@ -447,7 +454,7 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		}
 		p.s.taken(held)
 		holds := p.holds(held, hold)
-		if p.s.plan.views.exchange && rng.IntN(4) > 0 {
+		if p.s.plan.views.exchange && rng.IntN(4) > 0 && !polls {
 			p.swap(ctx, faulty, q, n, held, holds, rng)
 			continue
 		}
@@ -458,6 +465,9 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		done()
 	}
 }
+
+// polls says that the process never waits for an entry.
+func (p *simProcess) polls() bool { return p.s.plan.views.polls && p.index == 0 }
 
 // told notes that a holder knows now that he holds the entry no more, or that he
 // asks to finish.
@@ -478,6 +488,7 @@ func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.He
 		d = time.Duration(rng.IntN(9000)) * time.Millisecond
 	}
 	simSleep(working, d)
+	p.update(ctx, n, h, rng)
 	p.s.told(hold)
 	time.Sleep(time.Duration(1 + n)) // as simTurn, but so that the two add up to no other's
 	act, finish := "consume", h.Consume

@@ -164,7 +164,7 @@ func (r *simRun) sumUp(t *testing.T) {
 		"append ok", "append unknown", "label ok", "label moved", "label unknown", "commits together",
 		"feed ok", "feed of a key", "piped due", "piped aside ok", "piped expired", "piped expired unclaimed", "piped exists", "piped full", "piped empty",
 		"piped configure", "piped forward ok", "piped consume ok", "piped bury ok",
-		"bulk feed", "peeked", "peeked at nothing", "removed", "purged ready", "purged delayed", "waited", "updated",
+		"bulk feed", "peeked", "peeked at nothing", "removed", "purged ready", "purged delayed", "waited", "updated", "update ok", "purged",
 	} {
 		if r.total[what] == 0 {
 			t.Errorf("no schedule had a %q", what)

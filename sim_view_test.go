@@ -17,12 +17,18 @@ type simViews struct {
 	exchange   bool // workers finish and take in one commit
 	registered bool // processes share out the head of the queue
 	window     int  // so much of it
+	updates    bool // workers write into entries how far they have come
+	polls      bool // the first process only polls
+	purges     bool // the operator who breaks locks also purges
 }
 
 // newSimViews draws from a source of its own.
 func newSimViews(seed uint64) simViews {
 	rng := rand.New(rand.NewPCG(seed, 10))
-	return simViews{exchange: rng.IntN(2) == 0, registered: rng.IntN(2) == 0, window: []int{1, 2, 4, 64}[rng.IntN(4)]}
+	v := simViews{exchange: rng.IntN(2) == 0, registered: rng.IntN(2) == 0, window: []int{1, 2, 4, 64}[rng.IntN(4)]}
+	rng = rand.New(rand.NewPCG(seed, 15))
+	v.updates, v.polls, v.purges = rng.IntN(3) == 0, rng.IntN(4) == 0, rng.IntN(3) == 0
+	return v
 }
 
 // overtakers is how many first claims of later entries may come before one's own.
@@ -89,6 +95,7 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			d = time.Duration(rng.IntN(9000)) * time.Millisecond
 		}
 		simSleep(working[0], d)
+		p.update(ctx, n, held[0], rng)
 		for _, h := range holds {
 			p.s.told(h)
 			h.act = "consume"
@@ -140,6 +147,23 @@ func (p *simProcess) working(ctx context.Context, held []*zkq.Held, holds []*sim
 	}
 }
 
+// update writes into an entry how far the work on it has come, now and then.
+func (p *simProcess) update(ctx context.Context, n int, h *zkq.Held, rng *rand.Rand) {
+	if !p.s.plan.views.updates || rng.IntN(3) > 0 {
+		return
+	}
+	updating, cancel := context.WithTimeout(ctx, time.Duration(1+rng.IntN(4000))*time.Millisecond)
+	err := h.Update(updating, append(h.Value, '~'))
+	cancel()
+	time.Sleep(time.Duration(1 + n))
+	switch {
+	case err == nil:
+		p.s.count("update ok")
+	case errors.Is(err, zkq.ErrUnknown):
+		p.s.count("update unknown")
+	}
+}
+
 // finishErrors are those that an error joins.
 func finishErrors(err error) (all []*zkq.FinishError) {
 	if e, ok := err.(*zkq.FinishError); ok {
@@ -186,6 +210,7 @@ func (p *simProcess) settleConsume(ctx context.Context, h *zkq.Held, hold *simHo
 // holds notes entries as they were handed out.
 func (p *simProcess) holds(held []*zkq.Held, hold *simHold) []*simHold {
 	var holds []*simHold
+	p.s.world.handedOut(held)
 	for i, h := range held {
 		one := *hold
 		one.name, one.deliveries, one.token, one.from, one.fresh = h.Name, h.Deliveries, h.Token, p.s.now(), hold.fresh && i == 0

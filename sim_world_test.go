@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 )
@@ -190,11 +191,11 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 		if name, ok := strings.CutPrefix(op.Path, "/jobs/attempts/"); ok {
 			switch op.Kind {
 			case coord.KindCreate, coord.KindSet:
-				var a struct{ Forgiven int }
+				var a struct{ Forgiven, Updates int }
 				if err := json.Unmarshal(op.Value, &a); err != nil {
 					w.s.violation("what became of %s: %v", name, err)
 				}
-				w.known[name] = a.Forgiven
+				w.known[name] = a.Forgiven - a.Updates
 			case coord.KindDelete:
 				delete(w.known, name)
 			}
@@ -219,6 +220,10 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 				}
 				w.counted[name] = append(w.counted[name], w.claims[name]-1-w.known[name])
 				note(name, opClaim)
+			case coord.KindSet:
+				if w.locks[name] != a.Session {
+					w.s.violation("%s was written by %s while %q held it", name, a.Session, w.locks[name])
+				}
 			case coord.KindDelete:
 				w.broken[name] = w.broken[name] || byHand
 				if w.locks[name] != a.Session && !byHand || !unlocked[name] {
@@ -260,6 +265,17 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 	for name := range w.locks {
 		if !w.present[name] {
 			w.s.violation("a lock without an entry: %s", name)
+		}
+	}
+}
+
+// handedOut: what is handed out is what stood there when it was claimed.
+func (w *simWorld) handedOut(held []*zkq.Held) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, h := range held {
+		if text := w.graves.texts[simClaim{h.Name, h.Deliveries}]; text != string(h.Value) {
+			w.s.violation("%s held %q, and was handed out as %q", h.Name, text, h.Value)
 		}
 	}
 }
