@@ -340,3 +340,31 @@ func TestLateSignalsKeepSeenListingsBehind(t *testing.T) {
 		}
 	})
 }
+
+// TestRestoreGoesBack: after a restore the service holds what it held, counts from there,
+// and has ended every session.
+func TestRestoreGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := coordtest.NewEtcdStore()
+		a := store.Open(coordtest.Options{})
+		defer a.Close()
+		before := open(t, a)
+		put(t, before, coord.Create("/q/a", []byte("kept")))
+		put(t, before, coord.CreateEphemeral("/q/mine", nil))
+		backup := store.Backup()
+		first := put(t, before, coord.Create("/q/b", []byte("lost")))
+		store.Restore(backup)
+		<-before.Done()
+		if _, err := before.Get(t.Context(), "/q/a"); !errors.Is(err, coord.ErrSessionLost) {
+			t.Errorf("a read in the old session: %v", err)
+		}
+		s := open(t, a)
+		l, err := s.List(t.Context(), "/q", coord.ListOptions{Values: true, Fresh: true})
+		if err != nil || len(l.Nodes) != 1 || string(l.Nodes[0].Value) != "kept" {
+			t.Errorf("%v, %v", l.Nodes, err)
+		}
+		if again := put(t, s, coord.Create("/q/b", nil)); again[0].Fence > first[0].Fence {
+			t.Errorf("a node has the fence %d, and had %d before the restore", again[0].Fence, first[0].Fence)
+		}
+	})
+}
