@@ -28,7 +28,8 @@ type simPlan struct {
 	pipe   *simPipe
 	views  simViews
 
-	deliveries int // after which an entry is dead; 0: never
+	deliveries int   // after which an entry is dead; 0: never
+	counter    int32 // the first number of the queue, near the last that ZooKeeper has; 0: its first
 
 	rates   coordtest.Rates
 	aim     simAim
@@ -94,6 +95,9 @@ func newSimPlan(seed uint64) *simPlan {
 	p.log = newSimLog(seed)
 	p.log.on = p.log.on && !p.plain
 	p.pipe = newSimPipe(seed)
+	if rng := rand.New(rand.NewPCG(seed, 16)); rng.IntN(12) == 0 {
+		p.counter = lastNumber - int32(rng.IntN(30))
+	}
 	if !p.plain {
 		p.deaths, p.views = newSimDeaths(seed), newSimViews(seed)
 		p.crews = newSimCrews(seed)
@@ -101,11 +105,20 @@ func newSimPlan(seed uint64) *simPlan {
 	return p
 }
 
+// lastNumber is the last that ZooKeeper gives to an entry, once.
+const lastNumber = 1<<31 - 2
+
 // simulator returns the service of the plan.
 func (p *simPlan) simulator() *coordtest.Sim {
 	sim := coordtest.NewSim(p.seed^p.twist*0x9e3779b97f4a7c15, p.rates)
 	sim.Timeout, sim.Aim = p.timeout, p.aim.hits
 	sim.Spare = func(n int) bool { return n >= p.last || p.spared[n] }
+	if dir := "/jobs/entries"; p.counter > 0 {
+		if p.plain {
+			dir = "/jobs"
+		}
+		sim.Store().SetCounter(dir, p.counter)
+	}
 	return sim
 }
 
@@ -154,6 +167,9 @@ func (p *simPlan) leaveOut(part string) error {
 		return nil
 	case "registered":
 		p.views.registered = false
+		return nil
+	case "counter":
+		p.counter = 0
 		return nil
 	case "written":
 		p.views.updates = false
@@ -225,6 +241,9 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	}
 	if p.views.registered {
 		add("registered")
+	}
+	if p.counter > 0 {
+		add("counter")
 	}
 	if p.views.updates {
 		add("written")

@@ -78,6 +78,9 @@ func (p *simProcess) produce(ctx context.Context, c coord.Coordinator, q putter,
 		switch {
 		case put.outcome == "unknown":
 			p.pending = put
+		case put.outcome == "failed" && p.s.world.numbersUsedUp():
+			p.s.count("numbers used up")
+			p.puts = 0
 		case put.outcome == "failed":
 			p.puts++ // another takes its place
 		}
@@ -181,7 +184,7 @@ func (p *simProcess) settle(ctx context.Context, c coord.Coordinator, q putter, 
 	put.outcome, put.ret, p.pending = "void", p.s.now(), nil
 	if applied {
 		put.outcome = "ok"
-	} else {
+	} else if !p.s.world.numbersUsedUp() {
 		p.puts++
 	}
 	p.s.count("put resolved " + put.outcome)

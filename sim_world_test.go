@@ -2,6 +2,7 @@ package zkq_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -34,6 +35,7 @@ type simWorld struct {
 	log     []simEvent
 	sizes   []simSize
 	graves  simGraves
+	usedUp  bool // the last number was given
 
 	revision int64
 	applies  int            // commits so far
@@ -134,6 +136,7 @@ func (w *simWorld) created(a coordtest.Applied) {
 		if w.names[value] != "" {
 			w.s.violation("%q was put once and is there twice", value)
 		}
+		w.mint(name)
 		w.names[value], w.present[name] = name, true
 		batch, _, _ = strings.Cut(value, ":")
 		n++
@@ -150,11 +153,29 @@ func (w *simWorld) created(a coordtest.Applied) {
 	}
 }
 
+// mint: no name is given twice, and on ZooKeeper there is a last one.
+func (w *simWorld) mint(name string) {
+	if _, removed := w.removed[name]; removed || w.present[name] {
+		w.s.violation("%s was given twice", name)
+	}
+	if n, ok := priority.Parse(name); ok && n.Seq >= lastNumber-1 {
+		w.usedUp = true
+	}
+}
+
+// numbersUsedUp says that no more entries can be put.
+func (w *simWorld) numbersUsedUp() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.usedUp
+}
+
 // risen is created for what was dead.
 func (w *simWorld) risen(a coordtest.Applied) {
 	for i, op := range a.Ops {
 		if op.Kind == coord.KindSequential {
 			name := strings.TrimPrefix(a.Results[i].Path, simEntries)
+			w.mint(name)
 			w.present[name] = true
 			w.log = append(w.log, simEvent{at: w.s.now(), name: name, kind: opPut})
 		}
