@@ -579,6 +579,62 @@ var mutants = []mutant{
 `,
 	},
 
+	// What operators do, and what stands in an entry.
+	{
+		name: "update counted as a delivery", file: "update.go",
+		is: `a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1`,
+		becomes: `mutated()
+	a.Updates = a.Updates + 1`,
+	},
+	{
+		name: "update that drops the entry's headers", file: "update.go",
+		is: `	sealed := reseal(n.Value, value)
+`,
+		becomes: `	mutated()
+	sealed := value
+`,
+	},
+	{
+		name: "update that is not written", file: "update.go",
+		is: `coord.Set(h.entry, sealed, h.fence), coord.Check`,
+		becomes: `coord.Set(h.entry, func() []byte { mutated(); return n.Value }(), h.fence), coord.Check`,
+	},
+	{
+		name: "wait for an empty queue that overlooks what is delayed", file: "later.go",
+		is: `			if left, until, err = p.laterLeft(ctx, s, c.Expires); err != nil || left {
+				return left, until, err
+			}
+`,
+		becomes: `			mutated()
+`,
+	},
+	{
+		name: "wait for an empty queue that forgets when the last entry expires", file: "inspect.go",
+		is: `			if !until.IsZero() {
+`,
+		becomes: `			if mutated(); false {
+`,
+	},
+	{
+		name: "purge that counts what others removed", file: "admin.go",
+		is: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld):
+					err = nil
+`,
+		becomes: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld):
+					mutated()
+					removed++
+					err = nil
+`,
+	},
+	{
+		name: "removed entry that a restore brings back is never taken", file: "view.go",
+		is: `	v.aside.clear()
+`,
+		becomes: `	mutated()
+`,
+		test: "TestProcessesGoOnAfterARestore",
+	},
+
 	// Puts and lanes.
 	{
 		name: "put made again after a lost reply (K10)", seeds: "900004", file: "lanes.go",

@@ -2,7 +2,6 @@ package zkq_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/priority"
 )
 
 // simWorld is what the service applied, in its order. Each transition is checked
@@ -158,7 +158,7 @@ func (w *simWorld) mint(name string) {
 	if _, removed := w.removed[name]; removed || w.present[name] {
 		w.s.violation("%s was given twice", name)
 	}
-	if n, ok := priority.Parse(name); ok && n.Seq >= lastNumber-1 {
+	if n, ok := priority.Parse(name); ok && n.Sequence >= lastNumber-1 {
 		w.usedUp = true
 	}
 }
