@@ -74,7 +74,7 @@ type simCrew struct {
 
 func (k *simCrew) begin(h *zkq.Held) *simHold {
 	s := k.p.s
-	hold := &simHold{client: k.client, name: h.Name, deliveries: h.Deliveries, token: h.Token, call: k.last, from: s.now(), fresh: s.plan.strict}
+	hold := &simHold{client: k.client, name: h.Name, deliveries: s.world.delivery(h), token: h.Token, call: k.last, from: s.now(), fresh: s.plan.strict}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.holds = append(s.holds, hold)

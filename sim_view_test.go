@@ -210,10 +210,9 @@ func (p *simProcess) settleConsume(ctx context.Context, h *zkq.Held, hold *simHo
 // holds notes entries as they were handed out.
 func (p *simProcess) holds(held []*zkq.Held, hold *simHold) []*simHold {
 	var holds []*simHold
-	p.s.world.handedOut(held)
 	for i, h := range held {
 		one := *hold
-		one.name, one.deliveries, one.token, one.from, one.fresh = h.Name, h.Deliveries, h.Token, p.s.now(), hold.fresh && i == 0
+		one.name, one.deliveries, one.token, one.from, one.fresh = h.Name, p.s.world.delivery(h), h.Token, p.s.now(), hold.fresh && i == 0
 		holds = append(holds, &one)
 	}
 	p.s.mu.Lock()

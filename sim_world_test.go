@@ -28,6 +28,7 @@ type simWorld struct {
 	removed map[string]removal
 	claimed []string         // names in the order of first claims
 	claims  map[string]int   // entry: claims so far
+	tokens  map[simToken]int // the number of the claim with it
 	broken  map[string]bool  // entries that were taken from a holder by hand
 	dead    map[string]bool  // names of entries
 	known   map[string]int   // entry that came back: deliveries that were nobody's fault
@@ -41,6 +42,12 @@ type simWorld struct {
 	applies  int            // commits so far
 	made     map[string]int // name: which of them created it
 	gone     map[string]int // and which deleted it
+}
+
+// simToken is a claim as its token tells it.
+type simToken struct {
+	name  string
+	token int64
 }
 
 // simEvent is a step in the life of an entry.
@@ -70,7 +77,7 @@ const simEntries, simTaken = "/jobs/entries/", "/jobs/taken/"
 func newSimWorld(s *simulation) simWorld {
 	return simWorld{
 		s: s, plain: s.plan.plain, names: make(map[string]string), present: make(map[string]bool), locks: make(map[string]string),
-		removed: make(map[string]removal), claims: make(map[string]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), made: make(map[string]int), gone: make(map[string]int), sizes: []simSize{{}},
+		removed: make(map[string]removal), claims: make(map[string]int), tokens: make(map[simToken]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), made: make(map[string]int), gone: make(map[string]int), sizes: []simSize{{}},
 		graves: newSimGraves(s),
 	}
 }
@@ -232,13 +239,14 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 	note := func(name string, kind entryKind) {
 		w.log = append(w.log, simEvent{w.s.now(), name, kind, w.claims[name], byHand || a.Expired})
 	}
-	for _, op := range a.Ops {
+	for i, op := range a.Ops {
 		if name, ok := strings.CutPrefix(op.Path, simEntries); ok {
 			switch op.Kind {
 			case coord.KindTouch:
 				if w.claims[name]++; w.claims[name] == 1 {
 					w.claimed = append(w.claimed, name)
 				}
+				w.tokens[simToken{name, a.Results[i].Revision}] = w.claims[name]
 				w.counted[name] = append(w.counted[name], w.claims[name]-1-w.known[name])
 				note(name, opClaim)
 			case coord.KindSet:
@@ -290,15 +298,20 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 	}
 }
 
-// handedOut: what is handed out is what stood there when it was claimed.
-func (w *simWorld) handedOut(held []*zkq.Held) {
+// delivery is the number of the claim by which an entry was handed out. What is handed out
+// is what stood there when it was claimed. Held.Deliveries is that number, unless the lock
+// was broken before it was read how often the entry had been delivered.
+func (w *simWorld) delivery(h *zkq.Held) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, h := range held {
-		if text := w.graves.texts[simClaim{h.Name, h.Deliveries}]; text != string(h.Value) {
-			w.s.violation("%s held %q, and was handed out as %q", h.Name, text, h.Value)
-		}
+	k := w.tokens[simToken{h.Name, h.Token}]
+	if text := w.graves.texts[simClaim{h.Name, k}]; k == 0 || text != string(h.Value) {
+		w.s.violation("%s held %q, and was handed out as %q, delivery %d", h.Name, text, h.Value, k)
 	}
+	if h.Deliveries != k && !w.broken[h.Name] {
+		w.s.violation("%s was handed out as delivery %d, and it is %d", h.Name, h.Deliveries, k)
+	}
+	return k
 }
 
 // wasPut says whether a value is there, or was.
