@@ -596,8 +596,14 @@ var mutants = []mutant{
 	},
 	{
 		name: "update that is not written", file: "update.go",
-		is: `coord.Set(h.entry, sealed, h.fence), coord.Check`,
+		is:      `coord.Set(h.entry, sealed, h.fence), coord.Check`,
 		becomes: `coord.Set(h.entry, func() []byte { mutated(); return n.Value }(), h.fence), coord.Check`,
+	},
+	{
+		name: "update that is applied late taken for a loss", file: "update.go",
+		is:      `err != nil || again || h.updating == 0`,
+		becomes: `err != nil || func() bool { mutated(); return true }() || h.updating == 0`,
+		test:    "TestAnUpdateThatIsAppliedLateIsNotTakenForALoss",
 	},
 	{
 		name: "wait for an empty queue that overlooks what is delayed", file: "later.go",

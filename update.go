@@ -74,12 +74,7 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 // update is counted beside the entry in its commit: that tells, where the answer was lost,
 // whether it was this one that moved the fence.
 func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
-	if !h.known {
-		if err := h.recall(ctx); err != nil {
-			return err
-		}
-	}
-	n, err := s.Get(ctx, h.entry)
+	n, err := h.read(ctx, s)
 	switch {
 	case errors.Is(err, coord.ErrNotExist):
 		return errGone
@@ -112,6 +107,23 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 		return errGone
 	}
 	return err
+}
+
+// read reads what became of the entry before, and then the entry. An update that got no
+// answer may be applied between the two, once: then both are read again.
+func (h *Held) read(ctx context.Context, s coord.Session) (n coord.Node, err error) {
+	for again := false; ; again = true {
+		if !h.known {
+			if err := h.recall(ctx); err != nil {
+				return n, err
+			}
+		}
+		n, err = s.Get(ctx, h.entry)
+		if err != nil || again || h.updating == 0 || n.Fence == h.fence || h.updated(n) {
+			return n, err
+		}
+		h.known = false
+	}
 }
 
 // updated says whether the entry's fence was moved by the update that got no answer, and

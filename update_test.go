@@ -126,6 +126,60 @@ func TestAFinishAfterAnUnansweredUpdateIsMade(t *testing.T) {
 	}
 }
 
+// delayed is a coordinator whose next update of an entry is unknown to its caller, and is
+// applied when the caller has read how often the entry was written.
+type delayed struct {
+	coord.Coordinator
+	session *delayedSession
+}
+
+type delayedSession struct {
+	coord.Session
+	late []coord.Op
+}
+
+func (c *delayed) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	if err == nil && c.session == nil {
+		c.session = &delayedSession{Session: s}
+	}
+	return c.session, err
+}
+
+func (s *delayedSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	if s.late == nil && ops[0].Kind == coord.KindSet && strings.HasPrefix(ops[0].Path, "/jobs/entries/") {
+		s.late = ops
+		return nil, coord.ErrUnknown
+	}
+	return s.Session.Commit(ctx, ops...)
+}
+
+func (s *delayedSession) Get(ctx context.Context, path string) (coord.Node, error) {
+	n, err := s.Session.Get(ctx, path)
+	if len(s.late) > 0 && strings.HasPrefix(path, "/jobs/attempts/") {
+		ops := s.late
+		s.late = []coord.Op{}
+		if _, err := s.Session.Commit(ctx, ops...); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
+
+func TestAnUpdateThatIsAppliedLateIsNotTakenForALoss(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q := b.on(&delayed{Coordinator: b.client()})
+		b.put(q, "a")
+		h := b.take(q)
+		b.update(h, "b")
+		if e, err := q.Peek(b.ctx, h.Name); err != nil || string(e.Value) != "b" || e.Deliveries != 1 {
+			t.Errorf("%+v, %v", e, err)
+		}
+		b.consume(h)
+		b.left(q)
+	})
+}
+
 // Nobody writes to what another holds.
 func TestAnUpdateIsFenced(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {
