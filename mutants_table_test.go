@@ -602,7 +602,7 @@ var mutants = []mutant{
 	{
 		name: "update that is applied late taken for a loss", file: "update.go",
 		is:      `err != nil || again || h.updating == 0`,
-		becomes: `err != nil || func() bool { mutated(); return true }() || h.updating == 0`,
+		becomes: `err != nil || again || func() bool { mutated(); return true }()`,
 		test:    "TestAnUpdateThatIsAppliedLateIsNotTakenForALoss",
 	},
 	{
@@ -1011,6 +1011,43 @@ func (s *session) life() time.Duration { return time.Hour }
 		is:      `a.Held.queue.spawn(func() { a.Held.settleBehind(do) })`,
 		becomes: `mutated()`,
 		test:    "TestWhatWasNotAnsweredIsSettledBehindTheWorker",
+	},
+
+	{
+		name: "stuck places are not counted", file: "worker.go",
+		is: `	r.stuck++
+	stuck := r.stuck
+`,
+		becomes: `	mutated()
+	stuck := r.stuck
+`,
+		test: "TestRunEndsWhenAllItsPlacesHaveBeenStuckForAMinute",
+	},
+	{
+		name: "entry that always gets its handler stuck is tried for ever", file: "handling.go",
+		is:      `a.stuck && a.Held.stuck+1 >= mostStuck {`,
+		becomes: `a.stuck && func() bool { mutated(); return false }() {`,
+		test:    "TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn",
+	},
+	{
+		name: "negative backoff is a short pause", file: "worker.go",
+		is: `		return mostBackoff
+	}
+	return min(rest, mostBackoff)`,
+		becomes: `		mutated()
+		return time.Minute
+	}
+	return min(rest, mostBackoff)`,
+		test: "TestNegativeBackoffIsTheLongest",
+	},
+	{
+		name: "panic of a callback ends the process", file: "worker.go",
+		is: `		if v := recover(); v != nil {
+			rest = defaultBackoff(failures)`,
+		becomes: `		mutated()
+		if v := any(nil); v != nil {
+			rest = defaultBackoff(failures)`,
+		test: "TestPanicsOfCallbacksEndNothing",
 	},
 
 	// Logs.
