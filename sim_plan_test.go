@@ -96,7 +96,7 @@ func newSimPlan(seed uint64) *simPlan {
 	p.log.on = p.log.on && !p.plain
 	p.pipe = newSimPipe(seed)
 	if rng := rand.New(rand.NewPCG(seed, 16)); rng.IntN(12) == 0 {
-		p.counter = lastNumber - int32(rng.IntN(30))
+		p.counter = coord.LastNumber - int32(rng.IntN(30))
 	}
 	if !p.plain {
 		p.deaths, p.views = newSimDeaths(seed), newSimViews(seed)
@@ -104,9 +104,6 @@ func newSimPlan(seed uint64) *simPlan {
 	}
 	return p
 }
-
-// lastNumber is the last that ZooKeeper gives to an entry, once.
-const lastNumber = 1<<31 - 2
 
 // simulator returns the service of the plan.
 func (p *simPlan) simulator() *coordtest.Sim {

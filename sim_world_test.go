@@ -165,7 +165,7 @@ func (w *simWorld) mint(name string) {
 	if _, removed := w.removed[name]; removed || w.present[name] {
 		w.s.violation("%s was given twice", name)
 	}
-	if n, ok := priority.Parse(name); ok && n.Sequence >= lastNumber-1 {
+	if n, ok := priority.Parse(name); ok && n.Sequence >= coord.LastNumber-1 {
 		w.usedUp = true
 	}
 }
