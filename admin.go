@@ -296,7 +296,7 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 				found = true
 			} else if keeps(path.Base(dir), name) {
 				ours = true
-			} else if _, err := CheckName(path.Join(n.Path, "x")); err == nil {
+			} else if _, err := CheckName(n.Path + "/x"); err == nil {
 				below = append(below, n.Path)
 			}
 		}
