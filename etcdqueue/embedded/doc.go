@@ -19,8 +19,9 @@
 //     acknowledged is there: every commit is on the disk before it is answered.
 //   - An owner that is stopped (Ctrl-Z) still has the lock. Open then returns a
 //     [*StoppedOwnerError] that names it. Sessions end by their own clock.
-//   - Where the disk is full or fails, etcd cannot go on: the owner panics with
-//     the reason, and another process takes over if it can.
+//   - Where the disk is nearly full, puts are refused with coord.ErrBusy; takes,
+//     finishes and removals go on. Where a write fails all the same, the store stops
+//     with the reason and is started again, here or in another process.
 //
 // A process that stays, such as a worker or [Serve], spares short-lived ones the
 // start of the store.
@@ -41,8 +42,8 @@
 // stopped owner is to be named. FORMAT says which layout and which minor version
 // of etcd wrote it; a newer one is coord.ErrFormat. Its size follows what is in
 // the queues, not what went through them: while 100,000 entries of 100 bytes were
-// put and consumed it never held more than 50 MB. There is no quota besides the
-// disk.
+// put and consumed it never held more than 50 MB, without the 12 MiB of the file
+// reserve, which is given up when the disk is full. There is no quota besides the disk.
 //
 // # Figures
 //
