@@ -39,6 +39,11 @@ func TestOrphansAreReaped(t *testing.T) {
 	p.cmd.Dir = f.dir
 	p.stdin.Close()
 	p.start(t)
+	defer func() {
+		if t.Failed() {
+			t.Logf("it said: %s", &p.stderr)
+		}
+	}()
 	f.until("all are done", func() bool { return len(f.attempts(log)) == entries })
 	f.until("all orphans began", func() bool { return len(f.lines("orphans")) == entries })
 	f.until("no orphan is left", func() bool {
