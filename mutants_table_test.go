@@ -607,7 +607,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "wait for an empty queue that overlooks what is delayed", file: "later.go",
-		is: `			if left, until, err = p.laterLeft(ctx, s, c.Expires); err != nil || left {
+		is: `			if left, until, err = p.laterLeft(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
 `,
@@ -616,17 +616,15 @@ var mutants = []mutant{
 	},
 	{
 		name: "wait for an empty queue that forgets when the last entry expires", file: "inspect.go",
-		is: `			if !until.IsZero() {
-`,
-		becomes: `			if mutated(); false {
-`,
+		is:      `waitUntil(ctx, s, changed, nil, until, &told)`,
+		becomes: `waitUntil(ctx, s, changed, nil, func() time.Time { mutated(); return time.Time{} }(), &told)`,
 	},
 	{
 		name: "purge that counts what others removed", file: "admin.go",
-		is: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld):
+		is: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
 					err = nil
 `,
-		becomes: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld):
+		becomes: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
 					mutated()
 					removed++
 					err = nil
