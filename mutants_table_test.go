@@ -924,6 +924,12 @@ var mutants = []mutant{
 		test:    "TestTheCounterOfADirectoryIsTheServers",
 	},
 	{
+		name: "what a smaller server refuses is sent again as it is", file: "zkqueue/batch.go",
+		is:      `len(commits) > 1 && m.size > s.width.most() {`,
+		becomes: `len(commits) > 1 && m.size > s.width.most() && func() bool { mutated(); return false }() {`,
+		test:    "TestWhatIsMergedFitsASmallerServer",
+	},
+	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
 		is: `	if over != nil {
 		return over

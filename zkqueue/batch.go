@@ -37,11 +37,14 @@ func (s *session) deliver(b *group.Batch) []group.Outcome {
 			commits[i] = c.Ops
 		}
 		m := s.plan(commits...)
-		if m.size > mostFrame {
+		if m.size > mostFrame || len(commits) > 1 && m.size > s.width.most() {
 			s.leave()
 			return s.apart(ctx, commits)
 		}
 		answers, err := s.sent(entered(ctx, s, m.ask))
+		if len(commits) > 1 && errors.Is(err, coord.ErrUnknown) {
+			s.width.failed(m.size)
+		}
 		if errors.Is(err, errUnsent) {
 			b.Unseal()
 			if err := s.alive(); err != nil {

@@ -123,6 +123,7 @@ type Coordinator struct {
 
 	opening chan struct{} // holds one: who may open a session
 	watches serverWatches
+	width   width
 
 	mu       sync.Mutex
 	session  *session
@@ -237,7 +238,7 @@ func (c *Coordinator) start(ctx context.Context, patient bool) (*session, error)
 	defer cancel()
 	defer context.AfterFunc(c.quit, cancel)()
 
-	s := newSession(&c.cfg, &c.watches, c.sessions.Done)
+	s := newSession(&c.cfg, &c.watches, &c.width, c.sessions.Done)
 	err := s.begin(ctx, patient)
 	if err == nil {
 		err = coord.CheckFormat(ctx, s)

@@ -29,6 +29,7 @@ type session struct {
 	watches *serverWatches
 	reads   serverReads
 	numbers numbers
+	width   *width
 	group   *group.Runner // sends the commits
 
 	quit    context.Context // ends with the session
@@ -58,9 +59,9 @@ const mostRequests = 1024
 // closeTimeout bounds Close: half of it is given to the service.
 const closeTimeout = 2 * time.Second
 
-func newSession(cfg *Config, watches *serverWatches, gone func()) *session {
+func newSession(cfg *Config, watches *serverWatches, width *width, gone func()) *session {
 	s := &session{
-		cfg: cfg, watches: watches, gone: gone,
+		cfg: cfg, watches: watches, gone: gone, width: width,
 		slots:  make(chan struct{}, mostRequests),
 		done:   make(chan struct{}),
 		opened: make(chan struct{}),

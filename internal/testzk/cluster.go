@@ -20,6 +20,8 @@ type Options struct {
 	Peers bool
 	// SnapCount is how many transactions there are between two snapshots, about; 0: ZooKeeper's own.
 	SnapCount int
+	// MaxBuffer is jute.maxbuffer, the largest request in bytes; 0: ZooKeeper's own.
+	MaxBuffer int
 }
 
 // Cluster is a ZooKeeper of one or more members.
@@ -92,6 +94,7 @@ func start(n int, o Options, classpath string) (*Cluster, error) {
 			Address:   fmt.Sprintf("127.0.0.1:%d", ports[3*i]),
 			number:    i,
 			snapCount: o.SnapCount,
+			maxBuffer: o.MaxBuffer,
 			dir:       filepath.Join(dir, fmt.Sprint(i+1)),
 			classpath: classpath,
 		}

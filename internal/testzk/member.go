@@ -23,6 +23,7 @@ type Member struct {
 
 	number    int // from 0
 	snapCount int
+	maxBuffer int
 	dir       string
 	classpath string
 	cmd       *exec.Cmd
@@ -44,6 +45,9 @@ func (m *Member) start() error {
 	}
 	if m.snapCount > 0 {
 		args = append(args, fmt.Sprintf("-Dzookeeper.snapCount=%d", m.snapCount))
+	}
+	if m.maxBuffer > 0 {
+		args = append(args, fmt.Sprintf("-Djute.maxbuffer=%d", m.maxBuffer))
 	}
 	cmd := exec.Command("java", append(args,
 		"-cp", m.classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(m.dir, "zoo.cfg"))...)

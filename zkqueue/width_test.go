@@ -1,0 +1,31 @@
+package zkqueue_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/internal/testzk"
+	"github.com/zkq/zkq/zkqueue"
+)
+
+// TestWhatIsMergedFitsASmallerServer has sixteen producers put what fits one by one, and not
+// together, into a server that takes 64 KiB.
+func TestWhatIsMergedFitsASmallerServer(t *testing.T) {
+	t.Parallel()
+	cluster := testzk.StartFor(t, 1, testzk.Options{MaxBuffer: 64 << 10})
+	q := zkq.NewLockingQueue(open(t, zkqueue.Config{Servers: cluster.Addresses()}), "jobs")
+	defer q.Close()
+	ctx := within(t, 60*time.Second)
+	all(16, func(int) {
+		for range 20 {
+			if _, err := q.Put(ctx, make([]byte, 10_000)); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	if n, err := q.Len(ctx); n != 320 || err != nil {
+		t.Errorf("%d entries, %v; want 320", n, err)
+	}
+}
