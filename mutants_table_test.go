@@ -104,10 +104,14 @@ var mutants = []mutant{
 		test: "TestWorkerThatWasLetInOutlivesARefusalThatPasses",
 	},
 	{
-		name: "a negative back-off is none", file: "worker.go",
-		is:      `	if rest = r.Worker.Backoff(failures); rest < 0 {`,
-		becomes: `	if rest = r.Worker.Backoff(failures); rest < -1<<63+1 && func() bool { mutated(); return false }() {`,
-		test:    "TestNegativeBackoffIsTheLongest",
+		name: "a negative back-off is a short one", file: "worker.go",
+		is: `	if rest = r.Worker.Backoff(failures); rest < 0 {`,
+		becomes: `	if rest = r.Worker.Backoff(failures); rest < 0 {
+		mutated()
+		return time.Minute
+	}
+	if rest < 0 {`,
+		test: "TestNegativeBackoffIsTheLongest",
 	},
 	{
 		name: "a key that is handed on is removed and created", file: "attempts.go",
@@ -125,7 +129,7 @@ var mutants = []mutant{
 		name: "a directory among the workers is a member", file: "workers.go",
 		is:      `keeps(dirWorkers, name) { // others`,
 		becomes: `func() bool { mutated(); return true }() { // others`,
-		test:    "TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone",
+		test:    "TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers",
 	},
 	{
 		name: "a value is not decoded before it is put", file: "typed.go",

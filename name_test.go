@@ -120,3 +120,22 @@ func TestQueuesNamesWhatIsOnlyRegisteredOrDelayed(t *testing.T) {
 		}
 	})
 }
+
+// A directory is no worker: nothing that falls due is left to it.
+func TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, c := b.queue()
+		b.commit(b.session(c), coord.Create("/jobs/workers/below", nil))
+		b.want(q.Register(b.ctx), nil)
+		for range 20 {
+			b.put(q, "x", zkq.WithDelay(3*time.Second))
+		}
+		start := time.Now()
+		for range 20 {
+			b.consume(b.take(q))
+		}
+		if took := time.Since(start); took > 3500*time.Millisecond {
+			t.Errorf("the last was taken after %v", took)
+		}
+	})
+}
