@@ -54,6 +54,7 @@ var mutants = []mutant{
 		is: `	w.grows = w.grows || grows && !removes
 `,
 		becomes: `	mutated()
+	_ = removes
 `,
 		test: "TestFileSizeLimitRefusesPutsAndNothingElse",
 	},
