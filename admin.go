@@ -122,7 +122,7 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 			return err
 		}
 		// It changed, or nobody knows: look again.
-		if err := pause.wait(ctx, s.Done()); err != nil {
+		if err := pause.wait(ctx, s.Done(), nil); err != nil {
 			return err
 		}
 	}
@@ -255,7 +255,7 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 		case !refused(err):
 			return err
 		}
-		if err := pause.wait(ctx, s.Done()); err != nil {
+		if err := pause.wait(ctx, s.Done(), nil); err != nil {
 			return err
 		}
 	}

@@ -152,7 +152,7 @@ func (bs batches) again(ctx context.Context, err error, pause *pause) error {
 		switch r.Op.Path {
 		case b.count: // somebody else has put
 			b.p.settings.stale()
-			return pause.wait(ctx, nil)
+			return pause.wait(ctx, nil, nil)
 		case b.key:
 			return b.p.refusedKey(ctx, b.key)
 		}
@@ -164,7 +164,7 @@ func (bs batches) again(ctx context.Context, err error, pause *pause) error {
 func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, error) {
 	w := waitRoom{until: o.until()}
 	defer w.close()
-	for pause := newPause(); ; {
+	for pause := p.newPause(actPut); ; {
 		var done applied
 		var err error
 		var ops []coord.Op
@@ -181,7 +181,7 @@ func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, e
 			errors.As(err, &full)
 			err = w.wait(ctx, full.place, err)
 		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
-			err = pause.wait(ctx, nil)
+			_, err = pause.afterBusy(ctx, nil, err)
 		default:
 			err = inEntries(bs.again(ctx, err, pause), bs.entries())
 		}

@@ -7,7 +7,6 @@ import (
 	"path"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/lock"
@@ -353,7 +352,7 @@ func (q *LockingQueue) conclude(ctx context.Context, a attempt, rs []coord.Resul
 	})
 	switch {
 	case ctx.Err() != nil:
-		return nil, ctx.Err()
+		return nil, because(ctx.Err(), err)
 	case errors.Is(err, errBlocked), errors.Is(err, ErrUnknown): // of the move to the dead, and it was broken
 		return nil, errGone
 	}
@@ -367,7 +366,7 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
-	for pause := newPause(); !h.known; {
+	for pause := q.newPause(actTake); !h.known; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
 			// It was written since the claim: by a later holder, or by who is none.
@@ -376,8 +375,8 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 				return errGone
 			}
 		}
-		if err != nil && (!errors.Is(err, coord.ErrBusy) || pause.wait(ctx, h.lock.Session().Done()) != nil) {
-			return err
+		if err != nil && (!errors.Is(err, coord.ErrBusy) || pause.wait(ctx, h.lock.Session().Done(), err) != nil) {
+			return late(ctx, err)
 		}
 	}
 	h.Failures, h.Deliveries, h.stuck = h.past.Failures, h.deliveries(), h.past.Stuck
@@ -411,7 +410,7 @@ var errBlocked = errors.New("somebody holds it")
 // resolveClaim finds out what became of a claim without an answer, by making it
 // again: both have the same conditions, so at most one of them can ever apply.
 func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, error) {
-	for pause := newPause(); ; {
+	for pause := q.newPause(actTake); ; {
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
@@ -428,8 +427,8 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, erro
 		case !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy):
 			return nil, fmt.Errorf("claim %s: %w", a.name, err)
 		}
-		if err := pause.wait(ctx, a.session.Done()); err != nil {
-			return nil, fmt.Errorf("claim %s: %w", a.name, err)
+		if end := pause.wait(ctx, a.session.Done(), err); end != nil {
+			return nil, fmt.Errorf("claim %s: %w", a.name, because(end, err))
 		}
 	}
 }
@@ -438,7 +437,7 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, erro
 // before the entry: if the lock is ours, and the entry has since changed by
 // nothing but the claim, then the entry's fence is the claim's.
 func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
-	for pause := newPause(); ; {
+	for pause := q.newPause(actTake); ; {
 		l, err := lock.Adopt(ctx, a.session, q.taken, a.name, q.holder)
 		if err == nil && (l == nil || q.holding.holds(a.name, l)) {
 			return nil, errGone
@@ -453,8 +452,8 @@ func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 		case err == nil, errors.Is(err, coord.ErrNotExist):
 			return nil, errGone
 		}
-		if err := pause.wait(ctx, a.session.Done()); err != nil {
-			return nil, fmt.Errorf("claim %s: %w", a.name, err)
+		if end := pause.wait(ctx, a.session.Done(), err); end != nil {
+			return nil, fmt.Errorf("claim %s: %w", a.name, because(end, err))
 		}
 	}
 }
@@ -464,7 +463,7 @@ func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 // end does the same, and with nothing else: a handle that is closed may leave it
 // behind.
 func (q *LockingQueue) undoClaim(a attempt, h *Held) {
-	pause := newPause()
+	pause := q.newPause(actRelease)
 	if h == nil { // and the turn is still at this claim
 		pause.again = q.view.claims.at(a.name).again
 	}
@@ -485,7 +484,7 @@ func (q *LockingQueue) undoClaim(a attempt, h *Held) {
 			}
 			q.skip.signal() // what is behind it need not wait
 		}
-		if pause.wait(context.Background(), a.session.Done()) != nil {
+		if pause.wait(context.Background(), a.session.Done(), err) != nil {
 			return
 		}
 		if h == nil {
@@ -529,35 +528,4 @@ func (q *LockingQueue) held(a attempt, fence coord.Fence, l *lock.Lock, token in
 		}
 	}
 	return h
-}
-
-// pause spaces attempts to learn an outcome: soon at first, then every second.
-type pause struct {
-	d     time.Duration
-	again <-chan struct{} // ends a wait early
-}
-
-func newPause() *pause { return &pause{d: 5 * time.Millisecond} }
-
-// wait reports why there is no point in another attempt: ctx ended, or the
-// session did.
-func (p *pause) wait(ctx context.Context, done <-chan struct{}) error {
-	t := time.NewTimer(p.d)
-	defer t.Stop()
-	p.d = min(2*p.d, time.Second)
-	select {
-	case <-ctx.Done():
-	case <-done:
-	case <-p.again:
-	case <-t.C:
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	select {
-	case <-done:
-		return coord.ErrSessionLost
-	default:
-		return nil
-	}
 }

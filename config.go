@@ -259,7 +259,8 @@ func (p *place) changeConfig(ctx context.Context, change func(*config) error) er
 	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		var news []string // of attempts without an answer
 		defer func() { p.dropNews(ctx, s, news) }()
-		for pause := newPause(); ; {
+		pause := p.newPause(actConfigure)
+		for {
 			c, err := p.readConfig(ctx, s)
 			if err != nil {
 				return err
@@ -279,14 +280,15 @@ func (p *place) changeConfig(ctx context.Context, change func(*config) error) er
 			}
 			if err == nil {
 				p.settings.stale()
+				pause.end(nil)
 				return nil
 			}
 			if !refused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
 				return err
 			}
 			unknown = unknown || errors.Is(err, coord.ErrUnknown)
-			if err := pause.wait(ctx, s.Done()); err != nil {
-				return err
+			if end := pause.wait(ctx, s.Done(), err); end != nil {
+				return because(end, err)
 			}
 		}
 	})

@@ -325,7 +325,7 @@ func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name s
 		case !refused(err):
 			return err
 		}
-		if err := pause.wait(ctx, s.Done()); err != nil {
+		if err := pause.wait(ctx, s.Done(), nil); err != nil {
 			return err
 		}
 	}

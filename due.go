@@ -46,12 +46,12 @@ func (m *mover) tried(q *LockingQueue) {
 
 // moveDue is the mover's life.
 func (q *LockingQueue) moveDue() {
-	for pause := newPause(); ; {
+	for pause := q.newPause(actMove); ; {
 		s, err := q.session(q.life)
 		if err == nil {
 			err = q.moveIn(q.life, s)
 		}
-		if q.closed() || errors.Is(err, coord.ErrClosed) || !lostBefore(err) && pause.wait(q.life, nil) != nil {
+		if q.closed() || errors.Is(err, coord.ErrClosed) || !lostBefore(err) && pause.wait(q.life, nil, err) != nil {
 			return
 		}
 	}
@@ -82,6 +82,7 @@ func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 		if err != nil {
 			return err
 		}
+		q.busy.served(actMove)
 		if look, err = restUntil(ctx, s, changed, news, next); err != nil {
 			return err
 		}
@@ -248,7 +249,7 @@ func (q *LockingQueue) moveAll(ctx context.Context) (moved bool, err error) {
 			return moved || unknown && err == nil, err
 		}
 		unknown = true
-		if pause.wait(ctx, q.life.Done()) != nil {
+		if pause.wait(ctx, q.life.Done(), nil) != nil {
 			if q.closed() {
 				return false, ErrClosed
 			}

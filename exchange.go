@@ -73,7 +73,7 @@ const chooseAgain = 3
 // is of those that were not removed, and err of the taking. An entry that cannot be removed
 // in the commit of the claims is removed before: nothing is claimed while that is in doubt.
 func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
-	pause := newPause()
+	pause := q.newPause(actTake)
 	for tries := 0; ; {
 		var c choice
 		err = nil
@@ -106,11 +106,12 @@ func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool)
 				return nil, errors.Join(failed, q.removeAll(ctx, done)), err
 			}
 		}
-		switch {
-		case lostBefore(err):
+		if lostBefore(err) {
 			q.session(ctx) // what is wrong with it the next choice will tell
-		case err != nil && !q.view.patient(ctx, err, pause):
-			return nil, errors.Join(failed, q.removeAll(ctx, done)), err
+		} else if err != nil {
+			if _, err = pause.afterBusy(ctx, nil, err); err != nil {
+				return nil, errors.Join(failed, q.removeAll(ctx, done)), err
+			}
 		}
 		if progress == 0 {
 			tries++
@@ -252,7 +253,7 @@ func (b *bundle) standBack() {
 // error is that of the claims.
 func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 	defer b.allAgain()
-	for pause := newPause(); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
+	for pause := b.q.newPause(b.act()); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
 		if !b.bare && len(b.rest) > 0 {
 			b.standBack()
 			return nil, nil
@@ -273,6 +274,7 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 				h.end(stateDone, b.finish(h).entry.Kind == coord.KindDelete)
 				<-h.turn
 			}
+			pause.end(nil)
 			first := parts[len(b.done)]
 			b.done = nil
 			return b.concluded(ctx, rs[first:], nil)
@@ -281,7 +283,7 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 			continue
 		case b.readOnly(err):
 			continue
-		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown) && pause.wait(ctx, b.session.Done()) == nil:
+		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown) && pause.wait(ctx, b.session.Done(), err) == nil:
 			continue
 		case errors.Is(err, coord.ErrUnknown):
 			b.resolve(ctx)
@@ -290,6 +292,14 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 		return b.concluded(ctx, nil, err)
 	}
 	return nil, nil
+}
+
+// act is what the commit is for, as it is logged.
+func (b *bundle) act() string {
+	if len(b.claims) == 0 {
+		return actFinish
+	}
+	return actTake
 }
 
 // ops are those of the commit; parts says where the ops of each entry begin, and last

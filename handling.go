@@ -187,7 +187,7 @@ func (r *shift) finish(a *Handled, as Ending, do func(context.Context) error) {
 			return
 		default:
 			r.log().Warn("still held", "queue", r.Queue.Name(), "entry", a.Held.Name, "error", err)
-			pause.wait(r.settling, nil)
+			pause.wait(r.settling, nil, err)
 			continue
 		}
 		a.Err = errors.Join(a.Err, err)
@@ -201,7 +201,7 @@ func (h *Held) settleBehind(do func(context.Context) error) {
 	for pause := newPause(); ; {
 		err := do(context.Background())
 		if err == nil || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) || errors.Is(err, coord.ErrClosed) ||
-			pause.wait(context.Background(), h.lock.Session().Done()) != nil {
+			pause.wait(context.Background(), h.lock.Session().Done(), err) != nil {
 			return
 		}
 	}

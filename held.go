@@ -357,7 +357,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		f.lock = h.lock.GiveBack()
 	}
 	h.lock.Settling(true)
-	for pause := newPause(); ; {
+	for pause := h.queue.newPause(actFinish); ; {
 		err := h.send(ctx, f)
 		var r *coord.Refusal
 		if errors.As(err, &r) && r.Index == 0 {
@@ -369,6 +369,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		}
 		switch {
 		case err == nil:
+			pause.end(nil)
 			return end(stateDone, nil)
 		case r != nil && r.Index > 1:
 			// Entry and lock stand as the claim left them: somebody else has
@@ -404,7 +405,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 			h.lock.Settling(h.unknown != "")
 			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}
-		if werr := pause.wait(ctx, s.Done()); werr != nil || errors.Is(err, coord.ErrClosed) {
+		if werr := pause.wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
 			if h.unknown == "" { // nothing was changed
 				h.lock.Settling(false)
 				return fmt.Errorf("%s %s: %w: %w", f.act, h.entry, werr, err)

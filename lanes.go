@@ -242,7 +242,7 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 	}
 	p.sweepLanes()
 	l := &lane{name: name, n: n - 1}
-	for pause := newPause(); ; {
+	for pause := p.newPause(actPut); ; {
 		var node coord.Node
 		var m marker
 		s, err := p.session(ctx)
@@ -279,7 +279,7 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 // ever handed out can be resolved by others.
 func (p *place) openLane(ctx context.Context) (*lane, error) {
 	began := time.Now()
-	for pause := newPause(); ; {
+	for pause := p.newPause(actPut); ; {
 		// A new name each time: an attempt without an answer may still be under way,
 		// and no name is created twice.
 		l := &lane{name: p.lanes.next()}
@@ -288,11 +288,12 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, coord.Create(l.path(), marker{}.value())); err == nil {
 				l.at(0, rs[0].Fence, began)
+				pause.end(nil)
 				return l, nil
 			}
 		}
 		if !errors.Is(err, coord.ErrExist) && !p.again(ctx, err, pause) {
-			return nil, fmt.Errorf("open a lane: %w", notApplied(ctx, err))
+			return nil, fmt.Errorf("open a lane: %w", late(ctx, notApplied(ctx, err)))
 		}
 	}
 }
@@ -303,12 +304,13 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 	next := marker{n: l.n + 1, note: note}
 	all := append([]coord.Op{coord.Set(l.path(), next.value(), l.fence)}, ops...)
 	doubt, began := false, time.Now() // in doubt: an attempt was not answered
-	for pause := newPause(); ; {
+	for pause := p.newPause(actPut); ; {
 		s, err := p.session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, all...); err == nil {
 				l.at(next.n, rs[0].Fence, began)
+				pause.end(nil)
 				return applied{rs[1:], rs[0].Revision}, nil
 			}
 			if refusedOp(err) == 0 {
@@ -382,7 +384,7 @@ func (p *place) again(ctx context.Context, err error, pause *pause) bool {
 	case lostBefore(err):
 		return ctx.Err() == nil
 	}
-	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && pause.wait(ctx, nil) == nil
+	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && pause.wait(ctx, nil, err) == nil
 }
 
 // late adds to what the last attempt came to that there is no time for another.

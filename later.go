@@ -59,7 +59,7 @@ func (p *place) laterID(t *Token) (id [6]byte) {
 // it is not there any more.
 func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
 	names := make([]string, 0, len(ops))
-	for pause := newPause(); ; {
+	for pause := p.newPause(actPut); ; {
 		s, err := p.session(ctx)
 		var l coord.List
 		if err == nil {

@@ -232,13 +232,17 @@ func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 // patiently runs f in a live session, again in the next one, and again when the
 // service was busy. f must be one that can be run again.
 func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error {
-	for pause := newPause(); ; {
+	for pause := l.place.newPause(actLog); ; {
 		s, err := l.place.session(ctx)
 		if err == nil {
 			err = f(s)
 		}
-		if err == nil || !l.place.again(ctx, err, pause) {
-			return err
+		if err == nil {
+			pause.end(nil)
+			return nil
+		}
+		if !l.place.again(ctx, err, pause) {
+			return late(ctx, err)
 		}
 	}
 }

@@ -46,6 +46,8 @@ type place struct {
 
 	restricted restricted
 
+	busy busyWaits
+
 	mu      sync.Mutex
 	sealed  bool          // no goroutine may be started any more
 	checked bool          // the layout was
@@ -76,6 +78,7 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 	p.lanes.sem = make(chan struct{}, mostLanes)
 	p.life, p.end = context.WithCancel(context.Background())
 	p.root, p.invalid = CheckName(name)
+	p.busy.queue, p.busy.own = p.root, p.log
 	if p.lanes.series = p.producer; p.producer != "" && p.invalid == nil {
 		if _, _, err := token(p.producer+"-00", 1).parse(); err != nil {
 			p.invalid = fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", p.producer, ErrInvalid)

@@ -92,7 +92,7 @@ func (b *batch) names(ctx context.Context, done applied, first int, names []stri
 // told apart by their values: where all bytes are equal it can be the name of one of
 // those.
 func (p *place) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
-	for pause := newPause(); ; {
+	for pause := p.newPause(actPut); ; {
 		s, err := p.session(ctx)
 		var l coord.List
 		if err == nil {

@@ -80,7 +80,7 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 
 // take removes the first entry that can be removed, waiting for one.
 func (q *Queue) take(ctx context.Context) (Entry, error) {
-	for pause := newPause(); ; {
+	for pause := q.newPause(actTake); ; {
 		c, err := q.view.choose(ctx, 1, true)
 		if err != nil {
 			return Entry{}, err
@@ -88,6 +88,7 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 		e, err := q.remove(ctx, c.names[0], c.nodes[0])
 		switch {
 		case err == nil:
+			pause.end(nil)
 			q.view.aside.put(e.Name, removed)
 		case errors.Is(err, errGone):
 			q.view.aside.put(c.names[0], lost)
@@ -97,7 +98,8 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 		if err == nil || !errors.Is(err, errGone) && !lostBefore(err) {
 			if err != nil {
 				q.skip.signal() // it is still there, and nothing else will say so
-				if q.view.patient(ctx, err, pause) {
+				var again bool
+				if again, err = pause.afterBusy(ctx, nil, err); again {
 					continue
 				}
 			}

@@ -60,8 +60,8 @@ func Resolve(ctx context.Context, c coord.Coordinator, t Token) (Outcome, error)
 		if retry := errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy) || refused(err); !lostBefore(err) && !retry {
 			return Outcome{}, fmt.Errorf("resolve %s: %w", t, err)
 		}
-		if werr := pause.wait(ctx, nil); werr != nil {
-			return Outcome{}, fmt.Errorf("resolve %s: %w", t, notApplied(ctx, err))
+		if werr := pause.wait(ctx, nil, err); werr != nil {
+			return Outcome{}, fmt.Errorf("resolve %s: %w", t, late(ctx, notApplied(ctx, err)))
 		}
 	}
 }
@@ -138,8 +138,8 @@ func forget(ctx context.Context, c coord.Coordinator, t Token) error {
 		if !retry {
 			return err
 		}
-		if werr := pause.wait(ctx, nil); werr != nil {
-			return notApplied(ctx, err)
+		if werr := pause.wait(ctx, nil, err); werr != nil {
+			return late(ctx, notApplied(ctx, err))
 		}
 	}
 }

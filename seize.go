@@ -43,7 +43,7 @@ func (p *place) seize(ctx context.Context, skip *skipped, n int, claim claimer) 
 			case len(names) > 0, !a.whole:
 				// Others were faster, or more is left alone than was when the
 				// listing began.
-				if err := pause.wait(ctx, nil); err != nil {
+				if err := pause.wait(ctx, nil, nil); err != nil {
 					return err
 				}
 				continue

@@ -94,7 +94,7 @@ func (p *place) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]c
 func (p *place) refusedKey(ctx context.Context, key string) error {
 	sum := path.Base(key)
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		for pause := newPause(); ; {
+		for pause := p.newPause(actPut); ; {
 			n, err := p.keyNode(ctx, s, sum)
 			if err != nil || n.Path == "" {
 				return err
@@ -120,8 +120,8 @@ func (p *place) refusedKey(ctx context.Context, key string) error {
 			if err != nil && !refused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
 				return err
 			}
-			if err := pause.wait(ctx, s.Done()); err != nil {
-				return err
+			if end := pause.wait(ctx, s.Done(), err); end != nil {
+				return because(end, err)
 			}
 		}
 	})

@@ -43,10 +43,11 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 		return fail(ErrLockLost)
 	}
 	s := h.lock.Session()
-	for pause := newPause(); ; {
+	for pause := h.queue.newPause(actUpdate); ; {
 		err := h.write(ctx, s, value)
 		switch {
 		case err == nil:
+			pause.end(nil)
 			h.Value = value
 			return nil
 		case errors.Is(err, errGone), lostBefore(err) && h.updating == 0:
@@ -58,7 +59,7 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 		case h.updating == 0 && !errors.Is(err, coord.ErrBusy) && !refused(err), errors.Is(err, ErrTooLarge):
 			return fail(err)
 		}
-		if werr := pause.wait(ctx, s.Done()); werr != nil || errors.Is(err, coord.ErrClosed) {
+		if werr := pause.wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
 			if h.updating > 0 && !errors.Is(err, ErrUnknown) {
 				err = fmt.Errorf("%w: %w", ErrUnknown, err)
 			}

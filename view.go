@@ -90,15 +90,19 @@ func (v *view) choose(ctx context.Context, n int, wait bool) (choice, error) {
 		return choice{}, ctx.Err()
 	}
 	leave := sync.OnceFunc(func() { <-v.turn })
-	for pause := newPause(); ; {
+	for pause := v.place.newPause(actTake); ; {
 		v.fresh = v.fresh || v.place.strict
 		err := v.look(ctx, n)
 		var c choice
 		if err == nil {
 			c, err = v.pick(ctx, n)
 		}
+		again := lostBefore(err)
+		if !again {
+			again, err = pause.afterBusy(ctx, nil, err)
+		}
 		switch {
-		case lostBefore(err), v.patient(ctx, err, pause):
+		case again:
 			continue
 		case err != nil:
 			leave()
@@ -156,11 +160,6 @@ func (v *view) enter(ctx context.Context, wait bool) bool {
 		return false
 	}
 	return entered
-}
-
-// patient waits a little if the service asks to come again later.
-func (v *view) patient(ctx context.Context, err error, pause *pause) bool {
-	return errors.Is(err, coord.ErrBusy) && !errors.Is(err, ErrUnknown) && pause.wait(ctx, nil) == nil
 }
 
 // look brings the view up to date with every signal that has arrived.

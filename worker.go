@@ -134,6 +134,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	r := &shift{Worker: w}
+	defer w.Queue.busy.tellWorker(w.log())()
 	r.taking, r.stop = context.WithCancelCause(ctx)
 	working, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	settling, kill := context.WithCancel(context.WithoutCancel(ctx))
@@ -342,7 +343,7 @@ func (r *shift) place() {
 			return
 		default:
 			r.log().Warn("nothing taken", "queue", r.Queue.Name(), "error", err)
-			pause.wait(r.taking, nil)
+			pause.wait(r.taking, nil, err)
 		}
 	}
 }

@@ -23,6 +23,9 @@ type verdict struct {
 
 	// means is the error of coord's that it is; nil where there is none.
 	means error
+
+	// remedy is what an operator can do; "" where the error says it.
+	remedy string
 }
 
 // answers is what each error of etcd's means for the request that met it; what is
@@ -87,8 +90,8 @@ var answers = map[string]verdict{
 	"lease: not primary lessor":                      {again: true},
 
 	// One request is applied and answered so: the one that raises the alarm.
-	text(rpctypes.ErrGRPCNoSpace): {means: coord.ErrBusy},
-	text(diskfull.Err):            {refused: true, means: coord.ErrBusy},
+	text(rpctypes.ErrGRPCNoSpace): {means: coord.ErrBusy, remedy: "compact and defragment etcd or raise its quota, then disarm its alarm"},
+	text(diskfull.Err):            {refused: true, means: coord.ErrBusy, remedy: "free space on that disk"},
 }
 
 func text(err error) string { return status.Convert(err).Message() }
@@ -115,6 +118,9 @@ func judge(err error) verdict {
 // wrap gives an error of etcd's the meaning it has in coord.
 func (v verdict) wrap(err error) error {
 	err = errors.New(text(err))
+	if v.remedy != "" {
+		err = fmt.Errorf("%w; %s", err, v.remedy)
+	}
 	if v.means != nil {
 		return fmt.Errorf("%w: %w", err, v.means)
 	}

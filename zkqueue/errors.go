@@ -46,7 +46,7 @@ var answers = []struct {
 	{code(-6), refused, coord.ErrForbidden}, // the server does not know it, or has it switched off
 	{code(-119), refused, coord.ErrBusy},    // not read-only: the server has no quorum
 	{code(-124), refused, coord.ErrAuth},    // the server wants SASL
-	{code(-125), refused, coord.ErrBusy},    // quota exceeded
+	{code(-125), refused, errQuota},
 	{code(-127), refused, coord.ErrBusy},    // throttled
 	{zk.ErrNoServer, unsent, nil},           // from the queue, see dialer.Next
 	{zk.ErrSessionMoved, unsent, nil},
@@ -63,6 +63,9 @@ var answers = []struct {
 	{code(-7), unknown, nil},   // operation timeout
 	{code(-122), unknown, nil}, // request timeout
 }
+
+// errQuota is the refusal of a server that enforces quotas.
+var errQuota = fmt.Errorf("%w: a quota of ZooKeeper is used up; setquota raises it", coord.ErrBusy)
 
 // code is how go-zookeeper renders a code without a name.
 type code int

@@ -194,7 +194,7 @@ func (k *call) findLayout(ctx context.Context, c coord.Coordinator) (layout, err
 
 func (k *call) newQueue(c coord.Coordinator, name string, l layout) queue {
 	if l == layoutPlain {
-		return zkq.NewQueue(c, name, zkq.Warn(k.warnNode))
+		return zkq.NewQueue(c, name, zkq.Warn(k.warnNode), zkq.LogTo(k.log))
 	}
 	return k.newLocking(c, name)
 }

@@ -83,6 +83,7 @@ func classify(err error) *failure {
 		f.code, f.hint = exitUsage, "name the queue's own layout with --layout, or choose another queue"
 	case is(zkq.ErrTooLarge, zkq.ErrInvalidName, zkq.ErrInvalidPriority, zkq.ErrInvalid):
 		f.code = exitUsage
+	case is(coord.ErrBusy): // it was reached, and refused
 	case is(coord.ErrTLS):
 		f.code, f.hint = exitUnreachable, "see ZKQ_CA_FILE, ZKQ_CERT_FILE and ZKQ_KEY_FILE, and whether the URL should begin with etcds: or zks:"
 	case is(coord.ErrAuth):

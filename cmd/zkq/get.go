@@ -55,7 +55,7 @@ func get(ctx context.Context, k *call) error {
 			return k.about(err)
 		}
 		if l == layoutPlain {
-			q := zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode))
+			q := zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode), zkq.LogTo(k.log))
 			defer q.Close()
 			return k.about(k.getPlain(ctx, waiting, q, max(n, 1), wait > 0))
 		}

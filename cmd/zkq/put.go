@@ -60,7 +60,7 @@ func put(ctx context.Context, k *call) error {
 		return k.about(err)
 	}
 	return k.with(ctx, func(c coord.Coordinator) error {
-		var q putQueue = zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode))
+		var q putQueue = zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode), zkq.LogTo(k.log))
 		if k.settings.layout == layoutLocking {
 			q = k.newLocking(c, k.queue)
 		}
