@@ -31,6 +31,37 @@ var mutants = []mutant{
 		test:    "TestNumbersThatNothingCountedAreNoHistory",
 	},
 
+	// A service that is full.
+	{
+		name: "the end of the time alone is the error", file: "busy.go",
+		is: `	return false, late(ctx, err)
+`,
+		becomes: `	mutated()
+	return false, ctx.Err()
+`,
+		test: "TestAPutToAFullServiceNamesTheCauseAndTheEndOfItsTime",
+	},
+	{
+		name: "a full service is not logged", file: "busy.go",
+		is:      `	if now.Sub(p.since) >= tellBusyAfter {`,
+		becomes: `	if mutated(); now.Before(p.since) {`,
+		test:    "TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo",
+	},
+	{
+		name: "each call that waits is logged", file: "busy.go",
+		is:      `	if w.mark(act, true) {`,
+		becomes: `	if mutated(); w.mark(act, true) || true {`,
+		test:    "TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo",
+	},
+	{
+		name: "a worker's Logger hears nothing of a full service", file: "worker.go",
+		is: `	defer w.Queue.busy.tellWorker(w.log())()
+`,
+		becomes: `	mutated()
+`,
+		test: "TestAWorkersLoggerHearsThatTheServiceIsFull",
+	},
+
 	// The embedded store.
 	{
 		name: "an embedded store is made under its own name", file: "etcdqueue/embedded/birth.go",
@@ -1227,7 +1258,7 @@ func (s *session) life() time.Duration { return time.Hour }
 		is: `				pause, ahead = newPause(), mostAhead
 				continue`,
 		becomes: `				mutated()
-				if err := pause.wait(ctx, nil); err != nil {
+				if err := pause.wait(ctx, nil, nil); err != nil {
 					return err
 				}
 				continue`,

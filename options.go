@@ -43,8 +43,9 @@ func Strict() Option { return func(o *options) { o.strict = true } }
 func Warn(f func(message string)) Option { return func(o *options) { o.warn = f } }
 
 // LogTo has l told what the handle does on its own: a take that waits because the queue is
-// paused (Warn), and goes on (Info); an entry that a take moves to the dead because of
-// [MaxDeliveries] (Error). Both a *slog.Logger and a hclog.Logger are one.
+// paused (Warn), and goes on (Info); a call that has waited for a second because the service
+// is busy or out of space, and the end of that (both Warn, once for each kind of call); an
+// entry that a take moves to the dead because of [MaxDeliveries] (Error). Both a *slog.Logger and a hclog.Logger are one.
 func LogTo(l Logger) Option { return func(o *options) { o.log = l } }
 
 // MaxDeliveries has a take move an entry to the dead ([StateDead]) that was delivered n

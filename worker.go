@@ -57,8 +57,9 @@ type Worker struct {
 	// contexts end with [ErrShutdown]; 0 means 30 seconds, less than 0 none.
 	Grace time.Duration
 
-	// Logger is told what the worker swallows; nil means nobody. Both a
-	// *slog.Logger and a hclog.Logger are one.
+	// Logger is told what the worker swallows; nil means nobody. Where the queue has no
+	// [LogTo], it is told of waits for a busy or full service too. Both a *slog.Logger
+	// and a hclog.Logger are one.
 	Logger Logger
 
 	// Report is told what became of each entry, by the goroutine that worked on it;

@@ -47,8 +47,8 @@ var answers = []struct {
 	{code(-119), refused, coord.ErrBusy},    // not read-only: the server has no quorum
 	{code(-124), refused, coord.ErrAuth},    // the server wants SASL
 	{code(-125), refused, errQuota},
-	{code(-127), refused, coord.ErrBusy},    // throttled
-	{zk.ErrNoServer, unsent, nil},           // from the queue, see dialer.Next
+	{code(-127), refused, coord.ErrBusy}, // throttled
+	{zk.ErrNoServer, unsent, nil},        // from the queue, see dialer.Next
 	{zk.ErrSessionMoved, unsent, nil},
 	{zk.ErrSessionExpired, expired, coord.ErrSessionLost},
 	{zk.ErrConnectionClosed, unknown, nil},
