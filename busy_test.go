@@ -133,6 +133,8 @@ func TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo(t *testing.T) {
 		b.put(q, "before")
 		c.full.Store(true)
 		var puts sync.WaitGroup
+		defer puts.Wait()
+		defer c.full.Store(false)
 		for range 5 {
 			puts.Go(func() { b.put(q, "waits") })
 		}
