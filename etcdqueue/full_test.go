@@ -38,12 +38,17 @@ func TestOpenWaitsForSpace(t *testing.T) {
 	if !errors.Is(err, coord.ErrBusy) || !strings.Contains(err.Error(), "space") {
 		t.Errorf("without space: %v", err)
 	}
-	time.AfterFunc(300*time.Millisecond, func() {
+	told := &heard{}
+	go func() {
+		for !told.has("no new session", "space") && ctx.Err() == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
 		c.AlarmDisarm(context.Background(), &clientv3.AlarmMember{MemberID: member, Alarm: pb.AlarmType_NOSPACE})
-	})
-	opened, err := etcdqueue.Open(ctx, etcdqueue.Config{Endpoints: endpoints, ConnectTimeout: 45 * time.Second})
+	}()
+	opened, err := etcdqueue.Open(ctx, etcdqueue.Config{Endpoints: endpoints, ConnectTimeout: 45 * time.Second, Warn: func(m string) { told.Warn(m) }})
 	if err != nil {
 		t.Fatalf("space was freed: %v", err)
 	}
 	opened.Close()
+	told.await(t, "there is a session", "again")
 }

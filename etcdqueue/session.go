@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,7 @@ func (c *Coordinator) begin(user context.Context) (*session, error) {
 	defer cancel()
 	var r retries
 	var busy error // what the service last answered, if it was that it is busy or full
+	tell := tellFull{c: c, since: time.Now()}
 	for {
 		if err := stopped(user, ctx); err != nil {
 			return nil, cmp.Or(busy, err)
@@ -58,6 +60,7 @@ func (c *Coordinator) begin(user context.Context) (*session, error) {
 			busy = nil
 			if errors.Is(err, coord.ErrBusy) {
 				busy = err
+				tell.waits(err)
 			}
 		}
 		if err != nil {
@@ -74,6 +77,7 @@ func (c *Coordinator) begin(user context.Context) (*session, error) {
 			err = coord.ErrClosed
 		}
 		if err == nil {
+			tell.over()
 			return s, nil
 		}
 		s.end(coord.ErrSessionLost)
@@ -81,10 +85,35 @@ func (c *Coordinator) begin(user context.Context) (*session, error) {
 		switch {
 		case errors.Is(err, coord.ErrBusy):
 			busy = err
+			tell.waits(err)
 			r.again(ctx, verdict{again: true})
 		case !errors.Is(err, coord.ErrSessionLost):
 			return nil, err
 		}
+	}
+}
+
+// tellAfter is how long a session may wait for a full service before the user is told.
+const tellAfter = time.Second
+
+// tellFull warns once that a session waits for a service that is busy or full, and once
+// that it waits no more.
+type tellFull struct {
+	c     *Coordinator
+	since time.Time
+	told  bool
+}
+
+func (t *tellFull) waits(err error) {
+	if !t.told && time.Since(t.since) >= tellAfter {
+		t.told = true
+		t.c.cfg.Warn(fmt.Sprintf("no new session with etcd at %s yet, and going on: %v", strings.Join(t.c.cfg.Endpoints, ", "), err))
+	}
+}
+
+func (t *tellFull) over() {
+	if t.told {
+		t.c.cfg.Warn(fmt.Sprintf("there is a session with etcd at %s again", strings.Join(t.c.cfg.Endpoints, ", ")))
 	}
 }
 

@@ -144,6 +144,7 @@ func (c *consumer) take(ctx context.Context, n int) ([]*zkq.Held, error) {
 	long, cancel := c.patient(ctx)
 	held, err := c.queue.TryTakeN(long, n)
 	cancel()
+	c.tellBusy(err)
 	switch {
 	case !errors.Is(err, zkq.ErrEmpty):
 		return held, err
@@ -197,6 +198,24 @@ func (c *consumer) tellFailing() {
 		return
 	}
 	c.call.log.Warn("draining: "+what+"; --retries N gives up", "queue", c.call.queue)
+}
+
+// tellBusy logs once that the service has refused the takes of a drain for a second, and
+// once that it accepts them again. The library does so for takes that wait.
+func (c *consumer) tellBusy(err error) {
+	busy := errors.Is(err, coord.ErrBusy)
+	switch {
+	case busy && c.busySince.IsZero():
+		c.busySince = time.Now()
+	case busy && !c.toldBusy && time.Since(c.busySince) >= time.Second:
+		c.toldBusy = true
+		c.call.log.Warn("take waits: the service refuses it for now", "queue", c.call.queue, "error", printable(err.Error()))
+	case err == nil || errors.Is(err, zkq.ErrEmpty):
+		if c.toldBusy {
+			c.call.log.Warn("take goes on: the service accepts it again", "queue", c.call.queue)
+		}
+		c.busySince, c.toldBusy = time.Time{}, false
+	}
 }
 
 // untilIdle returns a context that ends with errIdle when nothing runs, and

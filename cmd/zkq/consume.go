@@ -91,6 +91,9 @@ type consumer struct {
 	signal  *signalError
 	failing map[string]bool // entries that failed here and were not done since
 	told    bool            // that only such entries are left
+
+	busySince time.Time // of the first take of a drain that the service refused; zero: it did not
+	toldBusy  bool      // that it does
 }
 
 func consume(ctx context.Context, k *call) error {

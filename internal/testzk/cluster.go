@@ -20,6 +20,8 @@ type Options struct {
 	Peers bool
 	// SnapCount is how many transactions there are between two snapshots, about; 0: ZooKeeper's own.
 	SnapCount int
+	// EnforceQuota has the members refuse what exceeds a hard limit of setquota.
+	EnforceQuota bool
 	// MaxBuffer is jute.maxbuffer, the largest request in bytes; 0: ZooKeeper's own.
 	MaxBuffer int
 }
@@ -94,6 +96,7 @@ func start(n int, o Options, classpath string) (*Cluster, error) {
 			Address:   fmt.Sprintf("127.0.0.1:%d", ports[3*i]),
 			number:    i,
 			snapCount: o.SnapCount,
+			quota:     o.EnforceQuota,
 			maxBuffer: o.MaxBuffer,
 			dir:       filepath.Join(dir, fmt.Sprint(i+1)),
 			classpath: classpath,

@@ -24,6 +24,7 @@ type Member struct {
 	number    int // from 0
 	snapCount int
 	maxBuffer int
+	quota     bool // hard limits are enforced
 	dir       string
 	classpath string
 	cmd       *exec.Cmd
@@ -45,6 +46,9 @@ func (m *Member) start() error {
 	}
 	if m.snapCount > 0 {
 		args = append(args, fmt.Sprintf("-Dzookeeper.snapCount=%d", m.snapCount))
+	}
+	if m.quota {
+		args = append(args, "-Dzookeeper.enforceQuota=true")
 	}
 	if m.maxBuffer > 0 {
 		args = append(args, fmt.Sprintf("-Djute.maxbuffer=%d", m.maxBuffer))
