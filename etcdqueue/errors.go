@@ -91,7 +91,7 @@ var answers = map[string]verdict{
 
 	// One request is applied and answered so: the one that raises the alarm.
 	text(rpctypes.ErrGRPCNoSpace): {means: coord.ErrBusy, remedy: "compact and defragment etcd or raise its quota, then disarm its alarm"},
-	text(diskfull.Err):            {refused: true, means: coord.ErrBusy, remedy: "free space on that disk"},
+	text(diskfull.Err):            {refused: true, means: coord.ErrBusy, remedy: "free space there, or raise its ulimit -f"},
 }
 
 func text(err error) string { return status.Convert(err).Message() }
