@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	simSeeds   = flag.Uint64("sim.seeds", 0, "schedules to simulate; 0: 6,000, or 3,000 under the race detector")
+	simSeeds   = flag.Uint64("sim.seeds", 0, "schedules to simulate; 0: 3,000, or 600 under the race detector")
 	simFirst   = flag.Uint64("sim.first", 1, "the first seed")
 	simSeed    = flag.String("sim.seed", "", "simulate these seeds only, separated by commas, and print the last steps of a single one")
 	simWithout = flag.String("sim.without", "", "what to leave out of a single seed, as a failure prints it")
@@ -35,9 +35,9 @@ func TestSimulation(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1600))
 	run := &simRun{first: *simFirst, seeds: *simSeeds, total: make(map[string]int), start: time.Now()}
 	if run.seeds == 0 {
-		run.seeds = 6000
+		run.seeds = 3000
 		if raceDetector {
-			run.seeds = 3000
+			run.seeds = 600
 		}
 	}
 	for _, s := range strings.FieldsFunc(*simSeed, func(r rune) bool { return r == ',' }) {

@@ -37,13 +37,13 @@ esac
 measured='^(TestForeignNodesCostLittleTime$|TestBacklogOf100000)'
 if [ -n "$first" ]; then
   # shellcheck disable=SC2086 # one word each
-  CGO_ENABLED=1 go test -race -shuffle=on -skip "$measured" $first || status=1
+  CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m -skip "$measured" $first || status=1
 fi
 if [ -n "$rest" ]; then
   # shellcheck disable=SC2086
-  CGO_ENABLED=0 go test -shuffle=on $rest || status=1
+  CGO_ENABLED=0 go test -shuffle=on -timeout 30m $rest || status=1
 else
-  CGO_ENABLED=0 go test -shuffle=on -run "$measured" ./integration/... || status=1
+  CGO_ENABLED=0 go test -shuffle=on -timeout 30m -run "$measured" ./integration/... || status=1
 fi
 
 if [ -s "$not_run" ]; then
