@@ -331,7 +331,8 @@ func (a *simActor) wait(q *zkq.LockingQueue) {
 	}
 	if errors.Is(err, context.Canceled) || err == nil {
 		since, living := l.first.deadSince()
-		if since = max(since, call, l.s.calmAt+promptWait); !living && l.s.calmAt > 0 && l.s.now() > since+promptWait {
+		calm := time.Duration(l.s.calmAt.Load())
+		if since = max(since, call, calm+promptWait); !living && calm > 0 && l.s.now() > since+promptWait {
 			l.s.violation("a wait from %v went on until now, and there was nothing since %v", call, since)
 		}
 	}
@@ -405,5 +406,6 @@ func (s *simulation) prompt(what string, call time.Duration) {
 
 // calmSince says that there are no faults since before an instant.
 func (s *simulation) calmSince(at time.Duration) bool {
-	return s.calmAt > 0 && at > s.calmAt+time.Second
+	calm := time.Duration(s.calmAt.Load())
+	return calm > 0 && at > calm+time.Second
 }

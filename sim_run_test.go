@@ -9,6 +9,7 @@ import (
 	"runtime/pprof"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +27,7 @@ type simulation struct {
 	world simWorld   // what the service applied
 	start time.Time
 
-	calmAt time.Duration // there are no faults since then; 0: there are
+	calmAt atomic.Int64 // the nanosecond since the start from which there are no faults; 0 while there are faults
 
 	mu     sync.Mutex
 	counts map[string]int
@@ -189,7 +190,7 @@ func (s *simulation) run(ctx context.Context) {
 		s.plan.pipe.run(drained, faulty, &wg)
 	}
 	time.Sleep(s.plan.faulty)
-	s.calmAt = s.now()
+	s.calmAt.Store(int64(s.now()))
 	calm()
 	s.sim.Calm()
 	deadline := time.Now().Add(90 * time.Second)

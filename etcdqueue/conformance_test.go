@@ -22,7 +22,7 @@ func conform(t *testing.T, cluster *testetcd.Cluster, timeout time.Duration) {
 	with := func(timeout time.Duration) func(*testing.T) coordtest.Service {
 		return func(*testing.T) coordtest.Service { return &service{cluster, admin, prefix(), timeout} }
 	}
-	coordtest.Run(t, coordtest.Factory{New: with(timeout), Restarting: with(20 * time.Second), Timeout: timeout})
+	coordtest.Run(t, coordtest.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout})
 }
 
 // service is a prefix of a cluster.

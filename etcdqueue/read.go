@@ -50,7 +50,7 @@ func (s *shown) answered(before position, h *pb.ResponseHeader) (restored bool) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case before.epoch != s.at.epoch:
+	case h == nil, before.epoch != s.at.epoch:
 		return false
 	case before.isAhead(h):
 		s.at = position{before.epoch + 1, h.Revision, h.ClusterId}
@@ -62,6 +62,9 @@ func (s *shown) answered(before position, h *pb.ResponseHeader) (restored bool) 
 
 // isAhead reports whether the header is of an earlier state, or of another cluster.
 func (p position) isAhead(h *pb.ResponseHeader) bool {
+	if h == nil { // a server that sends no header tells nothing of its state
+		return false
+	}
 	return h.Revision < p.rev || p.cluster != 0 && h.ClusterId != p.cluster
 }
 
@@ -92,7 +95,7 @@ func (k watchedKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.Call
 
 func (k watchedKV) note(before position, h *pb.ResponseHeader, linearizable bool) {
 	if !linearizable {
-		k.c.shown.saw(before.epoch, h.Revision)
+		k.c.shown.saw(before.epoch, h.GetRevision())
 	} else if k.c.shown.answered(before, h) {
 		k.c.restart()
 	}

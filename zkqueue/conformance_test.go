@@ -29,7 +29,7 @@ func TestConformanceOfThreeServers(t *testing.T) {
 func TestConformanceOfAnOldServer(t *testing.T) {
 	f := conformance(servers.Single(t))
 	f.New = func(t *testing.T) coordtest.Service { return service{servers.Single(t), chroot(t), timeout, old} }
-	f.Restarting = nil
+	f.Patient = nil
 	f.LateSignals = true
 	f.Without = []string{"Restart"}
 	coordtest.Run(t, f)
@@ -43,7 +43,7 @@ func conformance(c *testzk.Cluster) coordtest.Factory {
 			return restartable{service{cluster: c, root: chroot(t), timeout: timeout}}
 		}
 	}
-	return coordtest.Factory{New: with(timeout), Restarting: with(20 * time.Second), Timeout: timeout}
+	return coordtest.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout}
 }
 
 // service is a chroot of a cluster.

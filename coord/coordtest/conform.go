@@ -34,9 +34,10 @@ type Factory struct {
 	// return: by ZooKeeper before 3.6, whose watches fire once.
 	LateSignals bool
 
-	// Restarting is New for the cases that restart the service: sessions of its
-	// clients last longer than a restart does on a busy machine. nil: New.
-	Restarting func(t *testing.T) Service
+	// Patient is New with sessions of 20 seconds or more, for the cases that do not
+	// need a session to time out, and for those that restart the service: a busy
+	// machine must not end their sessions. nil means New.
+	Patient func(t *testing.T) Service
 }
 
 // Service is one coordination service, empty for all that its clients see.
@@ -105,13 +106,24 @@ type example struct {
 	name  string
 	needs []string // hooks
 	alone bool     // it counts goroutines, or stops the service
+	short bool     // it needs short sessions, though it needs no hook
 	run   func(*env)
+}
+
+// isPatient reports whether the case runs with long sessions. Hooks other than Restart end
+// sessions, or make cases wait for their end.
+func (e example) isPatient() bool {
+	return slices.Contains(e.needs, "Restart") || !e.short && len(e.needs) == 0
 }
 
 // examples are the cases, by the file they stand in.
 func examples() []example {
+	sessions := slices.Clone(sessionCases)
+	for i := range sessions {
+		sessions[i].short = true
+	}
 	return slices.Concat(createCases, commitCases, refusalCases, limitCases, largeCases, listCases,
-		bornCases, seenCases, readCases, groupCases, watchCases, sessionCases, outcomeCases, contextCases, raceCases)
+		bornCases, seenCases, readCases, groupCases, watchCases, sessions, outcomeCases, contextCases, raceCases)
 }
 
 // atOnce is the number of cases that run at the same time: most of them wait.
@@ -148,8 +160,8 @@ func runCase(t *testing.T, f Factory, e example) {
 				t.Skipf("the service has no hook %s", name)
 			}
 		}
-		if f.Restarting != nil && slices.Contains(e.needs, "Restart") {
-			f.New = f.Restarting
+		if f.Patient != nil && e.isPatient() {
+			f.New = f.Patient
 		}
 		if f.Virtual {
 			synctest.Test(t, func(t *testing.T) { e.run(newEnv(t, f)) })

@@ -63,7 +63,7 @@ func conform(t *testing.T, s *service, open func(*testing.T, testfleet.Place) co
 	}
 	patient := *s
 	patient.session = 20 * time.Second
-	coordtest.Run(t, coordtest.Factory{New: with(*s), Restarting: with(patient), Timeout: s.session})
+	coordtest.Run(t, coordtest.Factory{New: with(*s), Patient: with(patient), Timeout: s.session})
 }
 
 // space is a part of a cluster for one case of the suite.
