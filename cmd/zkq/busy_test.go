@@ -9,8 +9,13 @@ import (
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testetcd"
 )
 
 // fullService is a coordinator that refuses commits for lack of space, for a time that begins
@@ -107,4 +112,34 @@ func TestACommandThatWaitsForAFullServiceSaysSo(t *testing.T) {
 			t.Errorf("%q: stderr %q", command, stderr)
 		}
 	}
+}
+
+// The alarm stands before the command begins: etcd gives it no session.
+func TestACommandOnAFullEtcdSaysSo(t *testing.T) {
+	endpoints := testetcd.StartFor(t, 1, testetcd.Options{}).Endpoints()
+	admin, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	status, err := admin.Status(t.Context(), endpoints[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: status.Header.MemberId, Alarm: pb.AlarmType_NOSPACE}
+	if _, err := pb.NewMaintenanceClient(admin.ActiveConnection()).Alarm(t.Context(), alarm); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	env := []string{"HOME=/nonexistent", "PATH=/nonexistent", "ZKQ_COORDINATOR=etcd://" + endpoints[0]}
+	code := newProgram([]string{"--connect-timeout", "3s", "put", "q", "v"}, strings.NewReader(""), &stdout, &stderr, env).run(t.Context())
+	if code != exitFailed || stdout.Len() > 0 || linesWith(stderr.String(), "\nzkq: ") != 1 {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, &stdout, &stderr)
+	}
+	for _, words := range []string{"[WARN]  zkq: no new session", "database space exceeded", "disarm its alarm"} {
+		if linesWith(stderr.String(), words) == 0 {
+			t.Errorf("%q lacks %q", &stderr, words)
+		}
+	}
+	t.Log(stderr.String())
 }
