@@ -1487,6 +1487,21 @@ func (s *session) life() time.Duration { return time.Hour }
 		test: "TestTheEndOfSeveralNamesIsRefused",
 	},
 	{
+		name: "a full service ends a consumer", file: "cmd/zkq/worker.go",
+		is:      `		if !refusesForNow(err) || c.mustEnd() {`,
+		becomes: `		if !refusesForNow(err) || func() bool { mutated(); return true }() {`,
+		test:    "TestConsumerOutlastsAFullService",
+	},
+	{
+		name: "a full service outlasts the grace", file: "cmd/zkq/worker.go",
+		is: `	return c.ending.Err() != nil || c.claiming.Err() != nil && !signalled
+`,
+		becomes: `	mutated()
+	return c.claiming.Err() != nil && !signalled
+`,
+		test: "TestFullServiceDoesNotOutlastTheGrace",
+	},
+	{
 		name: "rows wider than the terminal", file: "cmd/zkq/table.go",
 		is:      `		last[i] = min(last[i], max(left/(cut-n), leastWidth))`,
 		becomes: `		mutated(); _ = n`,

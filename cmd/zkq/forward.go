@@ -40,9 +40,11 @@ const fullEvery = 200 * time.Millisecond
 // are ahead are held up by those behind.
 func (c *consumer) passOn(h *zkq.Held, a *attempt, value []byte, err error) {
 	for told := false; err == nil; told = true {
-		ctx, cancel := c.settling()
-		err = h.Forward(ctx, zkq.Target{Queue: c.next, Value: value, Options: []zkq.PutOption{zkq.WithPriority(h.Priority)}})
-		cancel()
+		err = c.persist(h, func() error {
+			ctx, cancel := c.settling()
+			defer cancel()
+			return h.Forward(ctx, zkq.Target{Queue: c.next, Value: value, Options: []zkq.PutOption{zkq.WithPriority(h.Priority)}})
+		})
 		if !errors.Is(err, zkq.ErrFull) {
 			break
 		}

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
@@ -89,5 +92,104 @@ func TestBusyServiceEndsNoConsumer(t *testing.T) {
 		if code := p.run(context.Background()); code != exitDone || stdout.String() != "v\n" {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q", mode, code, stdout.String(), stderr.String())
 		}
+	}
+}
+
+// fullService is a coordinator of a service that takes no finish while its disk is full.
+type fullService struct {
+	coord.Coordinator
+	full *atomic.Bool
+}
+
+type fullSession struct {
+	coord.Session
+	full *atomic.Bool
+}
+
+func (c fullService) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	return fullSession{s, c.full}, err
+}
+
+func (s fullSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	if s.full.Load() && slices.ContainsFunc(ops, func(op coord.Op) bool { return op.Kind == coord.KindDelete || op.Kind == coord.KindReplace }) {
+		return nil, coord.ErrBusy
+	}
+	return s.Session.Commit(ctx, ops...)
+}
+
+// A consumer whose finish is refused for longer than a change may take holds the entry,
+// says so, and goes on when the service takes changes again.
+func TestConsumerOutlastsAFullService(t *testing.T) {
+	for _, tt := range []struct {
+		line  []string
+		code  int
+		state string // of the entry afterwards
+	}{
+		{[]string{"q"}, exitDone, ""},
+		{[]string{"--forward", "next", "q"}, exitDone, ""},
+		{[]string{"q", "--", "sh", "-c", "exit 65"}, exitSome, "dead"},
+		{[]string{"--backoff", "1h", "q", "--", "sh", "-c", "exit 1"}, exitSome, "delayed"},
+		{[]string{"q", "--", "sh", "-c", "exit 75"}, exitSome, "ready"},
+	} {
+		s := newShell(t)
+		s.run("", "put", "q", "v")
+		var full atomic.Bool
+		full.Store(true)
+		var said strings.Builder
+		stderr := writerFunc(func(b []byte) error {
+			said.Write(b)
+			if strings.Contains(said.String(), "takes no changes for now") {
+				full.Store(false)
+			}
+			return nil
+		})
+		line := append([]string{"--session-timeout", "200ms", "--connect-timeout", "100ms", "consume", "-n", "1"}, tt.line...)
+		var stdout bytes.Buffer
+		p := newProgram(line, strings.NewReader(""), &stdout, stderr, s.env)
+		p.open = func(context.Context, target, openOptions) (coord.Coordinator, error) {
+			return fullService{s.store.Open(coordtest.Options{}), &full}, nil
+		}
+		if code := p.run(context.Background()); code != tt.code || full.Load() {
+			t.Errorf("%q: exit %d, stderr %q", tt.line, code, said.String())
+		}
+		for _, state := range []string{"ready", "held", "delayed", "dead"} {
+			if n := strings.Count(s.run("", "ls", "--state", state, "q").stdout, "\n"); n != map[bool]int{true: 1}[state == tt.state] {
+				t.Errorf("%q: %d entries are %s", tt.line, n, state)
+			}
+		}
+	}
+}
+
+// The end of the grace ends the wait for a service that takes no changes.
+func TestFullServiceDoesNotOutlastTheGrace(t *testing.T) {
+	s := newShell(t)
+	s.run("", "put", "q", "v")
+	var full atomic.Bool
+	full.Store(true)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	var said strings.Builder
+	stderr := writerFunc(func(b []byte) error {
+		said.Write(b)
+		if strings.Contains(said.String(), "takes no changes for now") {
+			cancel(&signalError{os.Interrupt})
+		}
+		return nil
+	})
+	line := []string{"--session-timeout", "200ms", "--connect-timeout", "100ms", "consume", "--grace", "100ms", "q"}
+	p := newProgram(line, strings.NewReader(""), &bytes.Buffer{}, stderr, s.env)
+	p.open = func(context.Context, target, openOptions) (coord.Coordinator, error) {
+		return fullService{s.store.Open(coordtest.Options{}), &full}, nil
+	}
+	ended := make(chan int, 1)
+	go func() { ended <- p.run(ctx) }()
+	select {
+	case code := <-ended:
+		if code != exitUnreachable {
+			t.Errorf("exit %d, stderr %q", code, said.String())
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the consumer goes on after its grace")
 	}
 }

@@ -247,9 +247,45 @@ func (c *consumer) settling() (context.Context, context.CancelFunc) {
 	return linger(c.killing, c.settings.sessionTimeout+c.settings.connectTimeout, 2*time.Second)
 }
 
+// persist calls finish, and again while the service takes no changes, as on a full disk.
+// The entry stays held meanwhile. It gives up when the consumer has to end.
+func (c *consumer) persist(h *zkq.Held, finish func() error) error {
+	for told := false; ; told = true {
+		err := finish()
+		if !refusesForNow(err) || c.mustEnd() {
+			return err
+		}
+		if !told {
+			c.call.log.Warn("the service takes no changes for now: the entry stays held until it does", "entry", h.Name, "error", printable(err.Error()))
+		}
+		t := time.NewTimer(finishAgain)
+		select {
+		case <-t.C:
+		case <-c.ending.Done():
+			t.Stop()
+		}
+	}
+}
+
+// finishAgain is the wait before a finish that was refused is made again.
+const finishAgain = 200 * time.Millisecond
+
+// refusesForNow reports whether nothing was changed and a later attempt may succeed.
+func refusesForNow(err error) bool {
+	return (errors.Is(err, coord.ErrBusy) || errors.Is(err, context.DeadlineExceeded)) &&
+		!errors.Is(err, coord.ErrUnknown) && !errors.Is(err, zkq.ErrLockLost) && !errors.Is(err, zkq.ErrFull)
+}
+
+// mustEnd reports whether the consumer ends now: its grace after a signal is over, or it
+// stopped for another reason.
+func (c *consumer) mustEnd() bool {
+	signalled := errors.As(context.Cause(c.claiming), new(*signalError))
+	return c.ending.Err() != nil || c.claiming.Err() != nil && !signalled
+}
+
 // finish removes an entry whose work is done.
 func (c *consumer) finish(h *zkq.Held, a *attempt) {
-	c.finished(h, a, c.remove(h))
+	c.finished(h, a, c.persist(h, func() error { return c.remove(h) }))
 }
 
 // finished notes what became of an entry whose work is done.
@@ -269,9 +305,11 @@ func (c *consumer) finished(h *zkq.Held, a *attempt, err error) {
 
 // bury gives an entry up.
 func (c *consumer) bury(h *zkq.Held, a *attempt) {
-	ctx, cancel := c.settling()
-	defer cancel()
-	err := h.Bury(ctx, a.Reason)
+	err := c.persist(h, func() error {
+		ctx, cancel := c.settling()
+		defer cancel()
+		return h.Bury(ctx, a.Reason)
+	})
 	switch {
 	case err == nil:
 		a.Outcome = outcomeDead
@@ -310,10 +348,12 @@ func (c *consumer) release(h *zkq.Held, a *attempt, outcome string, opts ...zkq.
 
 // giveBack gives an entry back as do does, and reports whether it did.
 func (c *consumer) giveBack(h *zkq.Held, a *attempt, outcome string, do func(context.Context) error) bool {
-	ctx, cancel := c.settling()
-	defer cancel()
 	a.Outcome = outcome
-	err := do(ctx)
+	err := c.persist(h, func() error {
+		ctx, cancel := c.settling()
+		defer cancel()
+		return do(ctx)
+	})
 	switch {
 	case err == nil:
 		return true
