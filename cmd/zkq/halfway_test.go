@@ -95,23 +95,23 @@ func TestBusyServiceEndsNoConsumer(t *testing.T) {
 	}
 }
 
-// fullService is a coordinator of a service that takes no finish while its disk is full.
-type fullService struct {
+// fullDisk is a coordinator of a service that takes no finish while its disk is full.
+type fullDisk struct {
 	coord.Coordinator
 	full *atomic.Bool
 }
 
-type fullSession struct {
+type fullDiskSession struct {
 	coord.Session
 	full *atomic.Bool
 }
 
-func (c fullService) Session(ctx context.Context) (coord.Session, error) {
+func (c fullDisk) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
-	return fullSession{s, c.full}, err
+	return fullDiskSession{s, c.full}, err
 }
 
-func (s fullSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+func (s fullDiskSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	if s.full.Load() && slices.ContainsFunc(ops, func(op coord.Op) bool { return op.Kind == coord.KindDelete || op.Kind == coord.KindReplace }) {
 		return nil, coord.ErrBusy
 	}
@@ -148,7 +148,7 @@ func TestConsumerOutlastsAFullService(t *testing.T) {
 		var stdout bytes.Buffer
 		p := newProgram(line, strings.NewReader(""), &stdout, stderr, s.env)
 		p.open = func(context.Context, target, openOptions) (coord.Coordinator, error) {
-			return fullService{s.store.Open(coordtest.Options{}), &full}, nil
+			return fullDisk{s.store.Open(coordtest.Options{}), &full}, nil
 		}
 		if code := p.run(context.Background()); code != tt.code || full.Load() {
 			t.Errorf("%q: exit %d, stderr %q", tt.line, code, said.String())
@@ -180,13 +180,13 @@ func TestFullServiceDoesNotOutlastTheGrace(t *testing.T) {
 	line := []string{"--session-timeout", "200ms", "--connect-timeout", "100ms", "consume", "--grace", "100ms", "q"}
 	p := newProgram(line, strings.NewReader(""), &bytes.Buffer{}, stderr, s.env)
 	p.open = func(context.Context, target, openOptions) (coord.Coordinator, error) {
-		return fullService{s.store.Open(coordtest.Options{}), &full}, nil
+		return fullDisk{s.store.Open(coordtest.Options{}), &full}, nil
 	}
 	ended := make(chan int, 1)
 	go func() { ended <- p.run(ctx) }()
 	select {
 	case code := <-ended:
-		if code != exitUnreachable {
+		if code != exitFailed {
 			t.Errorf("exit %d, stderr %q", code, said.String())
 		}
 	case <-time.After(time.Minute):
