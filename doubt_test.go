@@ -79,6 +79,47 @@ func TestAFinishInDoubtIsNotAlreadyDoneWhenTheLockWasBroken(t *testing.T) {
 	})
 }
 
+// takings are the ways in which an operator takes an entry from its holder.
+var takings = map[string]func(b *bench, q *zkq.LockingQueue, name string){
+	"release --force": func(b *bench, q *zkq.LockingQueue, name string) { b.want(q.BreakLock(b.ctx, name), nil) },
+	"rm --force":      func(b *bench, q *zkq.LockingQueue, name string) { b.want(q.Remove(b.ctx, name, true), nil) },
+	"purge": func(b *bench, q *zkq.LockingQueue, _ string) {
+		if n, err := q.Purge(b.ctx, zkq.StateHeld); n != 1 || err != nil {
+			b.Fatal(n, err)
+		}
+	},
+}
+
+// No finish says that it was applied, or another of its handle, if an operator took the
+// entry while its answer was missing. Asked again it says that the entry is not held.
+func TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry(t *testing.T) {
+	for taking, takeAway := range takings {
+		for first, doFirst := range acts {
+			for second, doSecond := range acts {
+				t.Run(taking+", "+first+", "+second, func(t *testing.T) {
+					virtual(t, func(t *testing.T, b *bench) {
+						q, c := b.queue()
+						other, _ := b.queue()
+						b.put(q, "a")
+						h := b.take(q)
+						b.inDoubt(func() { c.DropRequest() }, func(ctx context.Context) error { return doFirst(ctx, h) })
+						takeAway(b, other, h.Name)
+						err := doSecond(b.ctx, h)
+						if !errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, zkq.ErrLockLost) {
+							t.Errorf("%s: %v", second, err)
+						}
+						b.want(doSecond(b.ctx, h), zkq.ErrLockLost)
+						if taking == "release --force" {
+							b.consume(b.take(q))
+						}
+						b.empty(q)
+					})
+				})
+			}
+		}
+	}
+}
+
 // A trace of an earlier hold says nothing of this one.
 func TestALockThatWasBrokenBeforeIsNotThisOnes(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {

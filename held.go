@@ -172,7 +172,8 @@ func After(d time.Duration) ReleaseOption {
 
 // Release gives the entry back, undone: it stands in its old place at once, for
 // anyone. This delivery was nobody's fault, and [MaxDeliveries] does not count it. Errors are
-// those of Consume; after [ErrUnknown] the entry is given back or will be when the session ends.
+// those of Consume. After [ErrUnknown] the entry is given back or will be when the session
+// ends, unless an operator removed it.
 func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 	return h.giveBack(ctx, h.release(), opts)
 }
@@ -187,9 +188,7 @@ func (h *Held) release() finish {
 			}
 			return []coord.Op{a.write()}, nil
 		},
-		ours: func(context.Context, *coord.Refusal) (bool, error) {
-			return true, nil // the lock is gone, or the entry has moved on: not ours either way
-		},
+		ours: h.unlessBroken,
 	}
 }
 
@@ -261,12 +260,15 @@ type finish struct {
 	refused func(context.Context, *coord.Refusal) error
 }
 
+// errBroken says that an operator took an entry from its holder.
+var errBroken = errors.New("its lock was broken by hand")
+
 // unlessBroken takes a refusal for the success of an earlier attempt: while the
 // session lives, only this handle's commits remove its lock, or a hand.
 func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
 	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 	if broken {
-		err = errors.New("its lock was broken by hand")
+		err = errBroken
 	}
 	return err == nil, err
 }
@@ -345,6 +347,15 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		}
 		return err
 	}
+	// inDoubt: nobody can tell whether the finish was applied. When an operator broke the
+	// lock, asking again tells no more: the entry is not held.
+	inDoubt := func(doubt error) error {
+		err := fmt.Errorf("%w: %w", ErrUnknown, doubt)
+		if errors.Is(doubt, errBroken) {
+			return end(stateLost, err)
+		}
+		return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
+	}
 	switch h.state.Load() {
 	case stateDone:
 		return end(stateDone, ErrAlreadyDone)
@@ -386,7 +397,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 			mine, doubt := f.ours(ctx, r)
 			switch {
 			case doubt != nil:
-				return fmt.Errorf("%s %s: %w: %w", f.act, h.entry, ErrUnknown, doubt)
+				return inDoubt(doubt)
 			case mine && h.several:
 				return end(stateDone, fmt.Errorf("%w: this or an earlier finish was applied", ErrUnknown))
 			case mine:
@@ -394,6 +405,9 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 			}
 			return end(stateLost, ErrLockLost)
 		case r != nil && h.unknown != "" && !errors.Is(r, coord.ErrVersion) && (r.Index == 0 || h.back):
+			if _, doubt := h.unlessBroken(ctx, r); doubt != nil {
+				return inDoubt(doubt)
+			}
 			return end(stateDone, ErrAlreadyDone) // the other finish, whose answer was lost, was applied
 		case r != nil, lostBefore(err) && h.unknown == "":
 			return end(stateLost, ErrLockLost)

@@ -551,6 +551,33 @@ var mutants = []mutant{
 	}, opts)`,
 	},
 	{
+		name: "release in doubt that was applied, whatever an operator did", file: "held.go",
+		is: `			return []coord.Op{a.write()}, nil
+		},
+		ours: h.unlessBroken,
+	}
+}`,
+		becomes: `			return []coord.Op{a.write()}, nil
+		},
+		ours: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
+	}
+}`,
+		test: "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
+	},
+	{
+		name: "other finish that was applied, whatever an operator did", file: "held.go",
+		is: `			if _, doubt := h.unlessBroken(ctx, r); doubt != nil {`,
+		becomes: `			var doubt error
+			if mutated(); doubt != nil {`,
+		test: "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
+	},
+	{
+		name: "finish of a broken lock stays in doubt for ever", file: "held.go",
+		is:      `		if errors.Is(doubt, errBroken) {`,
+		becomes: `		if mutated(); false {`,
+		test:    "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
+	},
+	{
 		name: "batch that takes what came back", file: "choice.go",
 		is: `		if len(c.names) == n || ok && node.Changes > 0 && len(c.names) > 0 && v.holding != nil && !c.spent {
 			break`,

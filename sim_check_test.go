@@ -88,10 +88,17 @@ func (s *simulation) checkGets() {
 	}
 }
 
-// checkHolds: tokens grow, and an entry is removed by one consume, its holder's.
+// checkHolds: tokens grow, an entry is removed by one consume, its holder's, and a release
+// or failure that was ok gave the entry back.
 func (s *simulation) checkHolds() {
 	oks := make(map[string]int)
 	lastToken := make(map[string]map[int]int64)
+	unlocked := make(map[simClaim]bool) // claims whose holder gave the entry back
+	for _, e := range s.world.log {
+		if e.kind == opUnlock && !e.other {
+			unlocked[simClaim{e.name, e.k}] = true
+		}
+	}
 	for _, h := range s.holds {
 		r, gone := s.world.removed[h.name]
 		mine := gone && r.claim == h.deliveries && !r.byHand
@@ -106,6 +113,10 @@ func (s *simulation) checkHolds() {
 		case "bury ok":
 			if !mine || !r.dead {
 				s.violation("bury of %s (delivery %d) was ok and did not move it to the dead (%v, %v)", h.name, h.deliveries, r, gone)
+			}
+		case "release ok", "fail ok":
+			if mine || !unlocked[simClaim{h.name, h.deliveries}] {
+				s.violation("%s of %s (delivery %d) was ok and did not give it back", h.act, h.name, h.deliveries)
 			}
 		case "consume unknown", "bury unknown":
 		default:

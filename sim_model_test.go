@@ -51,22 +51,15 @@ func (s *simulation) entryOps() map[string][]entryOp {
 			}
 		}
 	}
-	unlocked := make(map[simClaim]bool)
-	for _, e := range s.world.log {
-		if e.kind == opUnlock && !e.other {
-			unlocked[simClaim{e.name, e.k}] = true
-		}
-	}
 	held := make(map[simClaim]*simHold)
 	for _, h := range s.holds {
 		held[simClaim{h.name, h.deliveries}] = h
 		add(entryOp{client: h.client, kind: opClaim, name: h.name, k: h.deliveries, fresh: h.fresh, call: h.call, ret: h.from})
-		kind, happened := opRemove, h.outcome == "ok"
+		kind := opRemove
 		if h.act == "release" || h.act == "fail" {
-			// It is content, too, when an entry that it asked for twice is not its own any more.
-			kind, happened = opUnlock, happened && unlocked[simClaim{h.name, h.deliveries}]
+			kind = opUnlock
 		}
-		if happened || h.outcome == "unknown" {
+		if h.outcome == "ok" || h.outcome == "unknown" {
 			add(entryOp{client: h.client, kind: kind, name: h.name, k: h.deliveries, unknown: h.outcome == "unknown", call: h.until, ret: h.ret})
 		}
 	}

@@ -202,13 +202,20 @@ func (a *simActor) sweepUp() {
 	q := a.queue(&a.l.first)
 	defer q.Close()
 	simSleep(a.faulty, time.Hour)
+	var dead time.Duration // when no entry was first seen to live; removals move deadSince on
 	for a.ctx.Err() == nil {
 		a.sleep(time.Second)
 		a.l.mu.Lock()
 		since, living := a.l.first.deadSince()
 		left := a.l.left
 		a.l.mu.Unlock()
-		if left == 0 && !living && a.l.s.now() > since+2*promptWait {
+		switch {
+		case left > 0 || living:
+			dead = 0
+		case dead == 0:
+			dead = since
+		}
+		if dead > 0 && a.l.s.now() > dead+2*promptWait {
 			q.Purge(a.ctx, zkq.StateReady)
 			q.Purge(a.ctx, zkq.StateDelayed)
 		}
