@@ -107,7 +107,7 @@ func CheckName(name string) (string, error) {
 		case slices.Contains(reservedBelow, seg):
 			return bad("segment %q at byte %d is reserved for what is below a queue: if the queue lies there, make the path up to it the chroot, the path in the coordinator's address", seg, at)
 		case i == len(segments)-1 && slices.Contains(reserved, seg):
-			return bad("the last segment %q, at byte %d, is reserved for what zkq keeps beside the entries of a queue: give the queue another name, or one below it", seg, at)
+			return bad("the last segment %q at byte %d is reserved for what zkq keeps beside the entries of a queue: give the queue another name, or one below it", seg, at)
 		case i > 0 && keeps(segments[i-1], seg):
 			return bad("segment %q at byte %d is reserved: in a directory called %s zkq itself makes nodes of such names", seg, at, segments[i-1])
 		}

@@ -33,6 +33,9 @@ func (p *place) putSome(ctx context.Context, values [][]byte, opts []PutOption) 
 }
 
 func (p *place) putOf(ctx context.Context, values [][]byte, opts []PutOption, some bool) ([]string, error) {
+	if p.invalid != nil { // it names the queue itself
+		return nil, p.invalid
+	}
 	o, err := newPut(opts)
 	if err != nil {
 		return nil, err
