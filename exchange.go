@@ -371,15 +371,23 @@ func (b *bundle) refuse(ctx context.Context, parts []int, at int, err error) {
 	i := (at - parts[len(b.done)]) / 2
 	b.q.conclude(ctx, b.claims[i], nil, err, b.why) // which says that it is gone
 	b.claims = append(b.claims[:i:i], b.claims[i+1:]...)
+	if b.q.strict {
+		b.letGo(i) // the refused entry may have come back: the next look tells
+		return
+	}
 	if b.refused++; b.why == forClearing && b.refused > 1 {
 		// Another process clears the same entries: leave half of them to it.
-		keep := i + (len(b.claims)-i)/2
-		for _, a := range b.claims[keep:] {
-			b.q.view.claims.end(a.name)
-		}
-		b.claims = b.claims[:keep]
-		b.q.skip.signal() // takes passed over the entries meanwhile
+		b.letGo(i + (len(b.claims)-i)/2)
 	}
+}
+
+// letGo claims the first keep entries only.
+func (b *bundle) letGo(keep int) {
+	for _, a := range b.claims[keep:] {
+		b.q.view.claims.end(a.name)
+	}
+	b.claims = b.claims[:keep]
+	b.q.skip.signal() // takes passed over the entries meanwhile
 }
 
 // resolve removes, after a commit without an answer, what that was to remove: when it

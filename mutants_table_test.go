@@ -551,6 +551,12 @@ var mutants = []mutant{
 	}, opts)`,
 	},
 	{
+		name: "strict take that goes on behind an entry that came back", file: "exchange.go",
+		is:      `		b.letGo(i) // the refused`,
+		becomes: `		mutated() // the refused`,
+		test:    "TestStrictTakesWhatCameBackSinceItWasRead",
+	},
+	{
 		name: "release in doubt that was applied, whatever an operator did", file: "held.go",
 		is: `			return []coord.Op{a.write()}, nil
 		},

@@ -34,3 +34,21 @@ func TestStrictTakesWhatItHasNotHeardOf(t *testing.T) {
 		})
 	}
 }
+
+// An entry that came back since it was read is not passed over by a claim of several.
+func TestStrictTakesWhatCameBackSinceItWasRead(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue(zkq.Strict())
+		other, _ := b.queue()
+		for _, value := range []string{"1", "2", "3", "4", "5"} {
+			b.put(other, value)
+		}
+		b.take(q)
+		b.take(q) // it reads the next ones, too
+		b.release(b.take(other))
+		held, err := q.TakeN(b.ctx, 2)
+		if err != nil || len(held) == 0 || string(held[0].Value) != "3" {
+			t.Errorf("took %v, %v", held, err)
+		}
+	})
+}
