@@ -163,11 +163,13 @@ func TestTextThatIsNoTextIsRefusedOrArrives(t *testing.T) {
 			put  func() error
 			same func(h *zkq.Held) bool
 		}{
-			{func() error { _, err := zkq.Typed[string]{Queue: q, Codec: c}.Put(t.Context(), wrong); return err },
+			{
+				func() error { _, err := zkq.Typed[string]{Queue: q, Codec: c}.Put(t.Context(), wrong); return err },
 				func(h *zkq.Held) bool {
 					v, err := zkq.Typed[string]{Codec: c}.Decode(h)
 					return err == nil && v == wrong
-				}},
+				},
+			},
 			{func() error {
 				_, err := zkq.Typed[map[string]int]{Queue: q, Codec: c}.Put(t.Context(), map[string]int{wrong: 1})
 				return err
@@ -175,14 +177,16 @@ func TestTextThatIsNoTextIsRefusedOrArrives(t *testing.T) {
 				v, err := zkq.Typed[map[string]int]{Codec: c}.Decode(h)
 				return err == nil && v[wrong] == 1
 			}},
-			{func() error {
-				_, err := zkq.Typed[job]{Queue: q, Codec: c}.Put(t.Context(), job{Part: &job{Name: wrong}})
-				return err
-			},
+			{
+				func() error {
+					_, err := zkq.Typed[job]{Queue: q, Codec: c}.Put(t.Context(), job{Part: &job{Name: wrong}})
+					return err
+				},
 				func(h *zkq.Held) bool {
 					v, err := zkq.Typed[job]{Codec: c}.Decode(h)
 					return err == nil && v.Part.Name == wrong
-				}},
+				},
+			},
 		} {
 			err := put.put()
 			if errors.Is(err, zkq.ErrInvalid) {

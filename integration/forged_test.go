@@ -24,7 +24,9 @@ func forgedHeaders(key string) []string {
 	for _, field := range []string{"unique", "Unique", "UNIQUE", "reason", "failures", "deliveries", "expires_ms", "EXPIRES_MS", "later"} {
 		for _, value := range []any{
 			far, "../../tenantb/jobs/entries/entry-100-0000000000", key, strings.ToUpper(key), "..", "", "\u0000", strings.Repeat("/", 64), strings.Repeat("9", 64),
-			-1, 0, 1, int64(1) << 62, 1e300, true, nil, []int{1}, map[string]any{"unique": far},
+			-1, 0, 1, int64(1) << 62, 1e300, true, nil,
+			[]int{1},
+			map[string]any{"unique": far},
 			time.Now().Add(time.Hour).UnixMilli(),
 		} {
 			text, err := json.Marshal(map[string]any{field: value})

@@ -135,8 +135,10 @@ func (l *listing) row(ctx context.Context, q queue, e zkq.Entry) error {
 		}
 		cells = []string{name, strconv.Itoa(e.Priority), string(e.State), roughly(e.Created, time.Now()), tries, fails, size, r.detail()}
 	} else {
-		cells = []string{e.Name, strconv.Itoa(e.Priority), string(e.State), e.Holder, tries, fails, size,
-			timestamp(e.Created), r.worker(), timestamp(e.Since), timestamp(e.Due), e.Reason}
+		cells = []string{
+			e.Name, strconv.Itoa(e.Priority), string(e.State), e.Holder, tries, fails, size,
+			timestamp(e.Created), r.worker(), timestamp(e.Since), timestamp(e.Due), e.Reason,
+		}
 	}
 	if l.values {
 		cells = append(cells, string(e.Value))
