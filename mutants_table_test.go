@@ -686,7 +686,7 @@ var mutants = []mutant{
 	{
 		name: "wait for an empty queue that forgets when the last entry expires", file: "inspect.go",
 		is:      `waitUntil(ctx, s, changed, nil, until, &told)`,
-		becomes: `waitUntil(ctx, s, changed, nil, func() time.Time { mutated(); return time.Time{} }(), &told)`,
+		becomes: `waitUntil(ctx, s, changed, nil, func(time.Time) time.Time { mutated(); return time.Time{} }(until), &told)`,
 	},
 	{
 		name: "purge that counts what others removed", file: "admin.go",
@@ -698,6 +698,7 @@ var mutants = []mutant{
 					removed++
 					err = nil
 `,
+		test: "TestPurgeCountsOnlyWhatItRemoved",
 	},
 	{
 		name: "removed entry that a restore brings back is never taken", file: "view.go",
