@@ -687,6 +687,7 @@ var mutants = []mutant{
 		name: "wait for an empty queue that forgets when the last entry expires", file: "inspect.go",
 		is:      `waitUntil(ctx, s, changed, nil, until, &told)`,
 		becomes: `waitUntil(ctx, s, changed, nil, func(time.Time) time.Time { mutated(); return time.Time{} }(until), &told)`,
+		test:    "TestWaitEmptyHearsOfTheFirstTimeToLive",
 	},
 	{
 		name: "purge that counts what others removed", file: "admin.go",
