@@ -166,6 +166,7 @@ func (a *simActor) awaitWork() {
 	}
 	if o.calm && !o.abandoned {
 		simSleep(a.faulty, time.Hour)
+		simTurn(50 + a.n) // the end of the faults wakes all workers at one instant
 	}
 	simSleep(a.ctx, o.idle)
 }
