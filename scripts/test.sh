@@ -27,9 +27,9 @@ fi
 raced() { CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m "$@"; }
 plain() { CGO_ENABLED=0 go test -shuffle=on -timeout 30m "$@"; }
 
-# Two tests measure times, and the drivers' runs of the contract's suite let sessions of a few seconds time out: the race
+# Some tests measure times, and the drivers' runs of the contract's suite let sessions of a few seconds time out: the race
 # detector makes both meaningless, so those run without it.
-measured='^(TestForeignNodesCostLittleTime$|TestBacklogOf100000|TestConformance)'
+measured='^(TestForeignNodesCostLittleTime$|TestBacklogOf100000|TestConformance|Test(Paused|Killed)LeaderCostsSeconds$)'
 drivers=(./zkqueue ./etcdqueue)
 
 case $race in
@@ -42,13 +42,8 @@ case $race in
     mapfile -t shared < <(go list ./... | grep -vE '^github.com/zkq/zkq/(cmd/|integration|etcdqueue/embedded)')
     mapfile -t others < <(go list ./cmd/... ./integration/... ./etcdqueue/embedded/...)
     raced -skip "$measured" "${shared[@]}" || status=1
-    # The drivers' suites mostly wait: they run beside the other packages.
-    suites=$(mktemp)
-    plain -run '^TestConformance' "${drivers[@]}" >"$suites" 2>&1 &
+    plain -run "$measured" "${drivers[@]}" || status=1
     plain "${others[@]}" || status=1
-    wait $! || status=1
-    cat "$suites"
-    rm -f "$suites"
     ;;
   *)
     echo "RACE=$race: want all, some or none"

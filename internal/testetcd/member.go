@@ -71,6 +71,7 @@ func serve(config string) error {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = m.Name, m.Dir
 	cfg.TickMs, cfg.ElectionMs = uint(m.Tick.Milliseconds()), uint(10*m.Tick.Milliseconds())
+	cfg.BcryptCost = 4 // the least: hashing a password is not what is tested, and takes seconds under the race detector
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	cfg.EnableGRPCGateway = false
 	cfg.QuotaBackendBytes = m.Quota
