@@ -978,7 +978,7 @@ var mutants = []mutant{
 		name: "directory is followed though the server hides some of its changes", file: "zkqueue/directory.go",
 		is: `	if c == nil || d.set == nil || d.changes < 0 || stat == nil || d.changes >= stat.Cversion {
 `,
-		becomes: `	if mutated(); c != nil {
+		becomes: `	if mutated(); c != nil || stat != nil {
 `,
 		test: "TestAnEntryThatCannotBeReadStopsNothing",
 	},
