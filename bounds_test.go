@@ -469,7 +469,7 @@ func TestPutSomePutsAStreamInOrder(t *testing.T) {
 	}
 }
 
-// The note of a put of some says how many they are, to whoever resolves it.
+// The note of a PutSome tells the process that resolves it how many entries were put.
 func TestTheNoteOfAPutOfSomeSaysHowMany(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {
 		c := b.client()

@@ -304,7 +304,7 @@ const (
 const keepAside = 100 * time.Millisecond
 
 // An entry is put aside for no longer than oldAside where no listing is made, as in a handle
-// that only polls: whoever waits then lists anew, for the entry changed. Old ones are looked
+// that only polls. A waiting take then lists anew, for the entry changed. Old ones are looked
 // for when there are asideMany.
 const (
 	oldAside  = 10 * time.Second

@@ -231,7 +231,7 @@ func (c *consumer) run(ctx context.Context) error {
 }
 
 // watchSignals ends what runs when the grace after the first signal is over, and
-// kills it at the second. A write to a stream that nobody reads must not outlast
+// kills it at the second. A write to a stream without a reader must not outlast
 // either.
 func (c *consumer) watchSignals(ctx context.Context, finished <-chan struct{}) {
 	select {

@@ -104,8 +104,8 @@ func classify(err error) *failure {
 	return f
 }
 
-// readerGone reports whether err comes from a stream of this process that nobody
-// reads any more.
+// readerGone reports whether err comes from a stream of this process whose
+// reader has gone away.
 func readerGone(err error) bool {
 	var o *outputError
 	return errors.As(err, &o) && errors.Is(o, syscall.EPIPE)

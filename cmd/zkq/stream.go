@@ -28,8 +28,8 @@ func (e *outputError) Unwrap() error { return e.err }
 // hurriedWrite is how long a write may take once the process is about to end.
 const hurriedWrite = time.Second
 
-// stream is a file that zkq writes to. Such a write can block for ever: in a pipe that
-// nobody reads, on a stopped terminal. Writes wait for each other. After hurry a write
+// stream is a file that zkq writes to. Such a write can block for ever: in a pipe
+// without a reader, on a stopped terminal. Writes wait for each other. After hurry a write
 // that takes longer than hurriedWrite is given up, and every later one fails at once,
 // so that a signal ends zkq whatever it writes to.
 type stream struct {
