@@ -202,6 +202,7 @@ func (s *Sim) Run(f func()) {
 		synctest.Wait()
 		ended := returned.Load()
 		idle, until := s.step()
+		s.store.wakeInTurn()
 		if ended && idle { // those who wait in vain have been told
 			return
 		}
@@ -225,6 +226,23 @@ func (s *Sim) Run(f func()) {
 			}
 		}
 		timer.Stop()
+	}
+}
+
+// wakeLater lets Run call wake when this step is done. A commit's signals and its
+// answer wake several goroutines of one client: each comes to rest before the next is
+// woken, for which of them is first must not depend on the scheduler.
+func (s *Store) wakeLater(wake func()) { s.wakes = append(s.wakes, wake) }
+
+func (s *Store) wakeInTurn() {
+	s.mu.Lock()
+	wakes := s.wakes
+	s.wakes = nil
+	s.mu.Unlock()
+	for _, wake := range wakes {
+		synctest.Wait()
+		time.Sleep(1) // an instant of its own, as each step has
+		wake()
 	}
 }
 

@@ -30,6 +30,7 @@ type Store struct {
 	simulated bool
 	wake      chan struct{}
 	draw      func() bool // from the seed, within a step
+	wakes     []func()    // what the step wakes, one after the other
 }
 
 // Applied is a commit that the service has applied, or the end of a session.

@@ -94,12 +94,10 @@ func (c *Coordinator) deliverDue() {
 	}
 }
 
-// told shows a simulator's client its own commit with the answer, and signals it. The
-// signal that waits with others' comes later, for nothing.
-func (c *Coordinator) told(q *request) {
-	if !c.store.simulated {
-		return
-	}
+// showOwn shows a simulator's client its own commit and signals it, and says whether
+// anybody waits for that signal. The signal that waits with others' comes later, for
+// nothing.
+func (c *Coordinator) showOwn(q *request) (signalled bool) {
 	c.seen = max(c.seen, q.applied)
 	c.view = max(c.view, c.seen)
 	changed := make(map[string]bool)
@@ -113,9 +111,11 @@ func (c *Coordinator) told(q *request) {
 	}
 	for _, sub := range q.session.subs {
 		if slices.ContainsFunc(sub.dirs, func(dir string) bool { return changed[dir] }) {
-			sub.signal()
+			c.store.wakeLater(sub.signal)
+			signalled = true
 		}
 	}
+	return signalled
 }
 
 // behind is the revision that a read by itself meets: the one that was signalled or
