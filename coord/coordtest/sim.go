@@ -241,7 +241,7 @@ func (s *Store) wakeInTurn() {
 	s.mu.Unlock()
 	for _, wake := range wakes {
 		synctest.Wait()
-		time.Sleep(1) // an instant of its own, as each step has
+		time.Sleep(time.Nanosecond) // an instant of its own, as each step has
 		wake()
 	}
 }
