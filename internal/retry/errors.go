@@ -1,0 +1,63 @@
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// NothingSent reports whether the session was over before anything was sent: another
+// session can make the same attempt.
+func NothingSent(err error) bool {
+	return errors.Is(err, coord.ErrSessionLost) && !errors.Is(err, coord.ErrUnknown)
+}
+
+// IsBusy reports whether the service refused the attempt for now, and nothing was changed.
+func IsBusy(err error) bool {
+	return errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown)
+}
+
+// IsRefused reports whether the service refused a commit because of what a node is or is
+// not: nothing was changed.
+func IsRefused(err error) bool { return RefusedOp(err) >= 0 }
+
+// RefusedOp returns the index of the op for which the service refused the commit, or -1 if
+// err is no refusal.
+func RefusedOp(err error) int {
+	var refusal *coord.Refusal
+	if errors.As(err, &refusal) {
+		return refusal.Index
+	}
+	return -1
+}
+
+// WithDeadline adds ctx.Err() to err when ctx ended before another attempt.
+func WithDeadline(ctx context.Context, err error) error {
+	if end := ctx.Err(); end != nil && !errors.Is(err, end) {
+		return fmt.Errorf("%w: %w", end, err)
+	}
+	return err
+}
+
+// BusyUntil adds err to interrupted, which ended an operation's wait, when the operation
+// waited for a busy service: the user learns the cause.
+func BusyUntil(interrupted, err error) error {
+	if !IsBusy(err) {
+		return interrupted
+	}
+	return fmt.Errorf("%w: %w", interrupted, err)
+}
+
+// NotApplied turns an error without an answer ([coord.ErrUnknown]) into one that does not
+// say so, for a commit of which the caller need not know whether it was applied.
+func NotApplied(ctx context.Context, err error) error {
+	switch {
+	case !errors.Is(err, coord.ErrUnknown):
+		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: not answered (%v): %w", ctx.Err(), err, coord.ErrUnreachable)
+	}
+	return fmt.Errorf("not answered (%v): %w", err, coord.ErrUnreachable)
+}
