@@ -23,7 +23,7 @@ F100 F101 F102 F103 F104 F105 F110 F111 F112 F113`
 func declared(t *testing.T) map[string]bool {
 	t.Helper()
 	names := make(map[string]bool)
-	for _, dir := range []string{".", "coord", "coord/coordtest", "zkqueue", "etcdqueue", "etcdqueue/embedded", "codec/msgpack", "codec/cbor"} {
+	for _, dir := range []string{".", "coord", "coord/coordtest", "coord/coordtest/conformance", "zkqueue", "etcdqueue", "etcdqueue/embedded", "codec/msgpack", "codec/cbor"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +117,7 @@ func found(t *testing.T, pattern string, of func(path string) bool) map[string]b
 // in Go, on the command line and as a test is there.
 func TestEveryFeatureNamesWhatExists(t *testing.T) {
 	tests := found(t, `(?m)^func (Test\w+)\(|\{name: "(\w+)"`, func(p string) bool {
-		return strings.HasSuffix(p, "_test.go") || filepath.Dir(p) == filepath.Join("coord", "coordtest")
+		return strings.HasSuffix(p, "_test.go") || filepath.Dir(p) == filepath.Join("coord", "coordtest", "conformance")
 	})
 	command := func(p string) bool { return filepath.Dir(p) == filepath.Join("cmd", "zkq") }
 	flags, verbs, code := found(t, `Flag\("([a-z-]+)"`, command), found(t, `name:\s+"([a-z]+)"`, command), declared(t)

@@ -1,7 +1,7 @@
 // Package coord is the contract a coordination service must meet to carry zkq's
 // queues. zkqueue meets it with ZooKeeper, etcdqueue with etcd, and coordtest in
-// memory; package coordtest also holds the suite that all of them pass. People
-// who use queues need only pass a [Coordinator] from a driver to package zkq.
+// memory. All of them pass the suite in coordtest/conformance. A program that uses
+// queues only passes a [Coordinator] from a driver to package zkq.
 //
 // # Nodes
 //

@@ -7,7 +7,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/conformance"
 	"github.com/zkq/zkq/etcdqueue"
 	"github.com/zkq/zkq/internal/testetcd"
 )
@@ -19,10 +19,10 @@ func TestConformanceOfThreeMembers(t *testing.T) { conform(t, three.get(t), 3*ti
 
 func conform(t *testing.T, cluster *testetcd.Cluster, timeout time.Duration) {
 	admin := cluster.Client(t)
-	with := func(timeout time.Duration) func(*testing.T) coordtest.Service {
-		return func(*testing.T) coordtest.Service { return &service{cluster, admin, prefix(), timeout} }
+	with := func(timeout time.Duration) func(*testing.T) conformance.Service {
+		return func(*testing.T) conformance.Service { return &service{cluster, admin, prefix(), timeout} }
 	}
-	coordtest.Run(t, coordtest.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout})
+	conformance.Run(t, conformance.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout})
 }
 
 // service is a prefix of a cluster.

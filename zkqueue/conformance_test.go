@@ -6,44 +6,44 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/conformance"
 	"github.com/zkq/zkq/internal/testzk"
 	"github.com/zkq/zkq/zkqueue"
 )
 
 func TestConformanceOfOneServer(t *testing.T) {
 	c := servers.Single(t)
-	f := conformance(c)
+	f := factory(c)
 	if os.Getenv("ZKQ_TEST_ZOOKEEPER") != "" {
-		f.New = func(t *testing.T) coordtest.Service { return service{cluster: c, root: chroot(t), timeout: timeout} }
+		f.New = func(t *testing.T) conformance.Service { return service{cluster: c, root: chroot(t), timeout: timeout} }
 		f.Without = []string{"Restart"}
 	}
-	coordtest.Run(t, f)
+	conformance.Run(t, f)
 }
 
 func TestConformanceOfThreeServers(t *testing.T) {
-	coordtest.Run(t, conformance(servers.Ensemble(t)))
+	conformance.Run(t, factory(servers.Ensemble(t)))
 }
 
 // TestConformanceOfAnOldServer is for servers that know no watches but those that fire once.
 func TestConformanceOfAnOldServer(t *testing.T) {
-	f := conformance(servers.Single(t))
-	f.New = func(t *testing.T) coordtest.Service { return service{servers.Single(t), chroot(t), timeout, old} }
+	f := factory(servers.Single(t))
+	f.New = func(t *testing.T) conformance.Service { return service{servers.Single(t), chroot(t), timeout, old} }
 	f.Patient = nil
 	f.LateSignals = true
 	f.Without = []string{"Restart"}
-	coordtest.Run(t, f)
+	conformance.Run(t, f)
 }
 
 const timeout = 4 * time.Second
 
-func conformance(c *testzk.Cluster) coordtest.Factory {
-	with := func(timeout time.Duration) func(*testing.T) coordtest.Service {
-		return func(t *testing.T) coordtest.Service {
+func factory(c *testzk.Cluster) conformance.Factory {
+	with := func(timeout time.Duration) func(*testing.T) conformance.Service {
+		return func(t *testing.T) conformance.Service {
 			return restartable{service{cluster: c, root: chroot(t), timeout: timeout}}
 		}
 	}
-	return coordtest.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout}
+	return conformance.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout}
 }
 
 // service is a chroot of a cluster.

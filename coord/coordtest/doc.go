@@ -1,5 +1,5 @@
 // Package coordtest is a coordination service in memory, with every fault that a
-// real one has, and the suite that all of zkq's services pass.
+// real one has. The suite that it and all other services pass is package conformance.
 //
 // # Testing code that uses queues
 //
@@ -49,11 +49,6 @@
 // what the services might let pass: a Touch that hands over another value than
 // the standing one, a Replace of a persistent node, a child of a node that holds
 // a value.
-//
-// # Testing a driver
-//
-// [Run] holds an implementation of package coord to the contract; [Factory] says
-// how to reach it.
 //
 // # Simulation
 //

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/conformance"
 	"github.com/zkq/zkq/internal/testetcd"
 	"github.com/zkq/zkq/internal/testfleet"
 	"github.com/zkq/zkq/internal/testshare"
@@ -58,12 +58,12 @@ func open(t *testing.T, p testfleet.Place, l link) coord.Coordinator {
 }
 
 func conform(t *testing.T, s *service, open func(*testing.T, testfleet.Place) coord.Coordinator) {
-	with := func(s service) func(*testing.T) coordtest.Service {
-		return func(*testing.T) coordtest.Service { return &space{service: &s, place: s.place(), open: open} }
+	with := func(s service) func(*testing.T) conformance.Service {
+		return func(*testing.T) conformance.Service { return &space{service: &s, place: s.place(), open: open} }
 	}
 	patient := *s
 	patient.session = 20 * time.Second
-	coordtest.Run(t, coordtest.Factory{New: with(*s), Patient: with(patient), Timeout: s.session})
+	conformance.Run(t, conformance.Factory{New: with(*s), Patient: with(patient), Timeout: s.session})
 }
 
 // space is a part of a cluster for one case of the suite.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/conformance"
 )
 
 // memory is a Store as the suite sees a service.
@@ -16,16 +17,16 @@ func (m memory) Open(t *testing.T) coord.Coordinator {
 }
 
 func TestMemoryConforms(t *testing.T) {
-	coordtest.Run(t, coordtest.Factory{
-		New:     func(t *testing.T) coordtest.Service { return memory{coordtest.NewStore()} },
+	conformance.Run(t, conformance.Factory{
+		New:     func(t *testing.T) conformance.Service { return memory{coordtest.NewStore()} },
 		Timeout: 6 * time.Second,
 		Virtual: true,
 	})
 }
 
 func TestMemoryLikeEtcdConforms(t *testing.T) {
-	coordtest.Run(t, coordtest.Factory{
-		New:     func(t *testing.T) coordtest.Service { return memory{coordtest.NewEtcdStore()} },
+	conformance.Run(t, conformance.Factory{
+		New:     func(t *testing.T) conformance.Service { return memory{coordtest.NewEtcdStore()} },
 		Timeout: 6 * time.Second,
 		Virtual: true,
 	})

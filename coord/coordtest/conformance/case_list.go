@@ -1,7 +1,8 @@
-package coordtest
+package conformance
 
 import (
 	"fmt"
+	"path"
 	"reflect"
 	"strings"
 	"sync"
@@ -353,7 +354,7 @@ func (p *peer) paged(dir string, o coord.ListOptions) string {
 		if len(l.Nodes) == 0 {
 			p.Fatal("an empty page, and more to come")
 		}
-		_, o.After = split(l.Nodes[len(l.Nodes)-1].Path)
+		o.After = path.Base(l.Nodes[len(l.Nodes)-1].Path)
 	}
 	p.Fatal("the pages do not end")
 	return ""
