@@ -17,17 +17,15 @@ func deps(t *testing.T, packages ...string) []string {
 }
 
 func TestQueueNeedsNothingButTheStandardLibrary(t *testing.T) {
-	allowed := map[string]bool{}
-	for _, p := range []string{"", "/coord", "/lock", "/priority"} {
-		allowed["github.com/zkq/zkq"+p] = true
-	}
+	const module = "github.com/zkq/zkq"
+	allowed := map[string]bool{module: true, module + "/coord": true, module + "/lock": true, module + "/priority": true}
 	list := deps(t, ".", "./coord", "./lock", "./priority")
 	if len(list) < len(allowed) {
 		t.Fatalf("go list names only %q", list)
 	}
 	for _, p := range list {
 		// Packages under internal may not link others' either: those would be listed.
-		if !allowed[p] && !strings.HasPrefix(p, "github.com/zkq/zkq/internal/") {
+		if !allowed[p] && !strings.HasPrefix(p, module+"/internal/") {
 			t.Errorf("links %s", p)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testhook"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // values are what was taken, in order.
@@ -77,7 +79,7 @@ func TestExchangeOfALostEntryCostsTheOthersNothing(t *testing.T) {
 		if got := values(next); got != "3" {
 			t.Errorf("took %q", got)
 		}
-		failed := finishErrors(err)
+		failed := testqueue.FinishErrors(err)
 		if len(failed) != 1 || failed[0].Held != held[1] || !errors.Is(err, zkq.ErrLockLost) {
 			t.Errorf("error %v", err)
 		}
@@ -201,7 +203,7 @@ func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T, b *bench) {
-				both, _ := b.sharing(2, zkq.Window(of.window))
+				both, _ := b.sharing(2, testqueue.Settings(testhook.Settings{Window: of.window}))
 				put := func(i int) { b.put(both[0], fmt.Sprintf("%03d", i)+strings.Repeat(".", of.size)) }
 				for i := range 64 {
 					put(i)
@@ -341,7 +343,7 @@ func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
 			_, err := q.Exchange(b.ctx, held, 1)
 			b.want(err, zkq.ErrClosed)
 			left := slices.Clone(held)
-			for _, f := range finishErrors(err) {
+			for _, f := range testqueue.FinishErrors(err) {
 				left = slices.DeleteFunc(left, func(h *zkq.Held) bool { return h == f.Held })
 			}
 			if len(left) > 0 {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testhook"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // left demands that nothing of the queue's is left but the nodes that stay.
@@ -308,7 +310,7 @@ func TestSeveralClearAwayTheSameSpentEntries(t *testing.T) {
 // call returns it.
 func TestDelayedPutsThatExpiredAreNotTakenForNothing(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.DuePage(5))
+		q, _ := b.queue(testqueue.Settings(testhook.Settings{DuePage: 5}))
 		for range 200 {
 			b.put(q, "gone", zkq.WithDelay(time.Second), zkq.WithTTL(2*time.Second))
 		}

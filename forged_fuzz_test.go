@@ -13,6 +13,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // FuzzForeignBytes: whatever bytes stand in an entry, a lock, a history, a delayed put, the
@@ -55,7 +56,7 @@ func FuzzForeignBytes(f *testing.F) {
 
 			own := store.Open(coordtest.Options{})
 			defer own.Close()
-			c := confine(own, func(what string) { t.Error(what) }, "jobs")
+			c := testqueue.Confine(own, func(what string) { t.Error(what) }, "jobs")
 			q := zkq.NewLockingQueue(c, "jobs", zkq.MaxDeliveries(4), zkq.Warn(func(string) {}))
 			defer q.Close()
 			log := zkq.NewLog(c, "jobs", zkq.LogConfig{Keep: 2})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // envelope is a value with headers, as zkq would write it.
@@ -93,7 +94,7 @@ func TestForgedKeyChangesNothingElse(t *testing.T) {
 					victim := zkq.NewLockingQueue(b.client(), "tenantb/jobs")
 					defer victim.Close()
 					b.put(victim, "tenant b's job")
-					own := confine(b.client(), func(what string) { t.Error(what) }, "tenanta/jobs")
+					own := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, "tenanta/jobs")
 					q := zkq.NewLockingQueue(own, "tenanta/jobs")
 					defer q.Close()
 					standing := b.put(q, "stands for a key", zkq.WithUnique("k"), zkq.WithPriority(500))
@@ -134,7 +135,7 @@ func TestForgedDelayedPutChangesNothingElse(t *testing.T) {
 				victim := zkq.NewLockingQueue(b.client(), "tenantb/jobs")
 				defer victim.Close()
 				b.put(victim, "tenant b's job")
-				own := confine(b.client(), func(what string) { t.Error(what) }, "tenanta/jobs")
+				own := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, "tenanta/jobs")
 				q := zkq.NewLockingQueue(own, "tenanta/jobs")
 				defer q.Close()
 				b.put(q, "stands for a key", zkq.WithUnique("k"), zkq.WithPriority(500))
@@ -196,7 +197,7 @@ func TestRequeuedEntryHasNoHeaderOfAnyCaseLeft(t *testing.T) {
 // Nodes that nobody of ours made stand where ours do, under names that lead elsewhere.
 func TestForeignNamesLeadNowhere(t *testing.T) {
 	virtual(t, func(t *testing.T, b *bench) {
-		own := confine(b.client(), func(what string) { t.Error(what) }, "jobs")
+		own := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, "jobs")
 		q := zkq.NewLockingQueue(own, "jobs")
 		defer q.Close()
 		b.put(q, "a")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // besides are the names of what stands beside a queue's entries, but for the entries and
@@ -51,7 +52,7 @@ func TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone(t *testing.T) {
 				}
 				var queues []*zkq.LockingQueue
 				for i, name := range names {
-					below := confine(b.client(), func(what string) { t.Error(what) }, name)
+					below := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, name)
 					queues = append(queues, zkq.NewLockingQueue(below, name))
 					defer queues[i].Close()
 				}

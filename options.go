@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testhook"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -24,6 +25,13 @@ type options struct {
 	duePage  int                   // how much of the delayed index is read at once; 0: duePage
 
 	maxDeliveries int
+}
+
+// init lets this project's tests set the options that users have not.
+func init() {
+	testhook.Option = func(s testhook.Settings) any {
+		return Option(func(o *options) { o.window, o.duePage, o.woke = s.Window, s.DuePage, s.Woke })
+	}
 }
 
 // Strict makes every take look at the whole queue afresh before it claims, so

@@ -21,7 +21,7 @@ part() { # runs a part; its last line is left in $last
 RACE=all scripts/test.sh || bad=1
 part scripts/simulate.sh
 schedules=$last
-part go test -count=1 -timeout 0 -run 'TestSimulation$' . -sim.first "$FIRST" -sim.seeds "$twice" -sim.twice 1
+part go test -count=1 -timeout 0 -run 'TestSimulation$' ./internal/simulation -sim.first "$FIRST" -sim.seeds "$twice" -sim.twice 1
 equal=${last%%[[:space:]]*}
 part go test -count=1 -timeout 0 -run 'TestStoreSurvivesAnEndDuringItsFirstStart$' ./etcdqueue/embedded -births 300
 part scripts/mutants.sh

@@ -11,7 +11,7 @@ targets='
 . FuzzCodec
 . FuzzQueuePath
 . FuzzForeignBytes
-. FuzzSchedule
+./internal/simulation FuzzSchedule
 ./cmd/zkq FuzzDSN
 ./cmd/zkq FuzzLines
 ./cmd/zkq FuzzCLIArgs

@@ -9,7 +9,7 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
 # Not `go test`, which keeps back what a test prints until it ends.
-go test -c -o "$dir/simulation" . || exit
+go test -c -o "$dir/simulation" ./internal/simulation || exit
 "$dir/simulation" -test.run '^TestSimulation$' -test.timeout 0 -test.v \
   -sim.seeds "$seeds" -sim.first "$first" -sim.most 1000000000 -sim.sums "$dir/sums" >&2
 status=$?

@@ -15,14 +15,14 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/testetcd"
 	"github.com/zkq/zkq/internal/testneed"
+	"github.com/zkq/zkq/internal/testrace"
 	"github.com/zkq/zkq/internal/testtls"
 	"github.com/zkq/zkq/internal/testzk"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // backend is a place on one coordinator. By is a URL that leads there; reached says whether somebody was there by it.
@@ -253,7 +253,7 @@ func TestFullStandardOutputLosesNothing(t *testing.T) {
 // TestSignalsEndEveryCommand sends the first signal to commands that wait, and finds the queue as it was.
 func TestSignalsEndEveryCommand(t *testing.T) {
 	signals := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}
-	if raceDetector {
+	if testrace.Enabled { // zkq takes a second to start and to end
 		signals = signals[:1]
 	}
 	onEvery(t, func(t *testing.T, b backend) {

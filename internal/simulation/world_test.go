@@ -1,4 +1,4 @@
-package zkq_test
+package simulation
 
 import (
 	"encoding/json"
@@ -12,6 +12,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -367,4 +368,10 @@ func (w *simWorld) availableBetween(from, to time.Duration) int {
 		least = min(least, z.available)
 	}
 	return least
+}
+
+// open opens a client of the simulated service. A request outside these queues is a violation.
+func (s *simulation) open(client string, queues ...string) coord.Coordinator {
+	report := func(what string) { s.violation("a node outside the queues: %s", what) }
+	return testqueue.Confine(s.sim.Open(client), report, queues...)
 }

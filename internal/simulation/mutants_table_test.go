@@ -1,4 +1,4 @@
-package zkq_test
+package simulation
 
 // mutants, by the part of the code. Those that are kazoo's mistakes have their
 // number there.
@@ -707,7 +707,7 @@ var mutants = []mutant{
 `,
 		becomes: `	mutated()
 `,
-		test: "TestProcessesGoOnAfterARestore",
+		test: "TestProcessesGoOnAfterARestore", testIn: "./internal/simulation",
 	},
 
 	// Puts and lanes.

@@ -1,4 +1,4 @@
-package zkq_test
+package simulation
 
 import (
 	"flag"
@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/zkq/zkq/internal/testrace"
 )
 
 var (
@@ -29,14 +31,14 @@ var (
 // expired sessions and crashed processes, and checks what they promise. To see one
 // again:
 //
-//	go test -run 'TestSimulation$' -sim.seed SEED -v .
+//	go test ./internal/simulation -run 'TestSimulation$' -sim.seed SEED -v
 func TestSimulation(t *testing.T) {
 	// A schedule leaves megabytes and keeps nothing: half of the time was the collector's.
 	defer debug.SetGCPercent(debug.SetGCPercent(1600))
 	run := &simRun{first: *simFirst, seeds: *simSeeds, total: make(map[string]int), start: time.Now()}
 	if run.seeds == 0 {
 		run.seeds = 3000
-		if raceDetector {
+		if testrace.Enabled {
 			run.seeds = 600
 		}
 	}

@@ -1,4 +1,4 @@
-package zkq_test
+package simulation
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -120,7 +121,7 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		nextHolds := p.holds(next, &simHold{client: holds[0].client, call: call})
 		working, done = p.working(ctx, next, nextHolds) // before anything else takes time
 		failed := make(map[*zkq.Held]error)
-		for _, e := range finishErrors(err) {
+		for _, e := range testqueue.FinishErrors(err) {
 			failed[e.Held] = e.Err
 		}
 		for i, h := range held {
@@ -162,21 +163,6 @@ func (p *simProcess) update(ctx context.Context, n int, h *zkq.Held, rng *rand.R
 	case errors.Is(err, zkq.ErrUnknown):
 		p.s.count("update unknown")
 	}
-}
-
-// finishErrors are those that an error joins.
-func finishErrors(err error) (all []*zkq.FinishError) {
-	if e, ok := err.(*zkq.FinishError); ok {
-		return []*zkq.FinishError{e}
-	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, one := range many.Unwrap() {
-			all = append(all, finishErrors(one)...)
-		}
-	} else if one := errors.Unwrap(err); one != nil {
-		return finishErrors(one)
-	}
-	return all
 }
 
 // settleConsume notes what became of a consume, and asks again while it is not known.

@@ -1,4 +1,4 @@
-package zkq_test
+package simulation
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testhook"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // simPipe is what a plan has of a pipeline, and what became of it: feeders put into a
@@ -177,7 +179,7 @@ func (a *simActor) queue(p *simPool) *zkq.LockingQueue {
 		id++
 	}
 	q := zkq.NewLockingQueue(a.c, p.queue(), zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id)),
-		zkq.Woke(coordtest.InTurn), zkq.Window(a.l.s.plan.views.window), zkq.DuePage(a.l.operators.page))
+		testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn, Window: a.l.s.plan.views.window, DuePage: a.l.operators.page}))
 	for a.l.config.MaxEntries > 0 && a.ctx.Err() == nil {
 		if err := q.Create(a.ctx, a.l.config); err == nil || errors.Is(err, zkq.ErrConfig) {
 			break

@@ -1,4 +1,4 @@
-package zkq_test
+package simulation
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testhook"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 var (
@@ -92,7 +94,7 @@ func (r *simRestore) run(ctx context.Context) {
 // process takes and puts, with one handle. Its last puts begin after the restore.
 func (r *simRestore) process(ctx, faulty context.Context, n int, wg *sync.WaitGroup) {
 	c := r.sim.Open(fmt.Sprint("p", n))
-	q := zkq.NewLockingQueue(c, "jobs", zkq.Woke(coordtest.InTurn), zkq.DuePage(1+r.rng.IntN(4)))
+	q := zkq.NewLockingQueue(c, "jobs", testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn, DuePage: 1 + r.rng.IntN(4)}))
 	var mine sync.WaitGroup
 	start := func(name string, f func(ctx context.Context, rng *rand.Rand)) {
 		rng := rand.New(rand.NewPCG(r.seed, r.rng.Uint64()))
@@ -198,7 +200,7 @@ func (r *simRestore) exchanges(ctx context.Context, q *zkq.LockingQueue, rng *ra
 			simSleep(ctx, time.Duration(rng.IntN(500))*time.Millisecond)
 			next, err := q.Exchange(ctx, held, 2)
 			r.failed(ctx, "an exchange", err)
-			for _, e := range finishErrors(err) {
+			for _, e := range testqueue.FinishErrors(err) {
 				r.finishes(ctx, e.Held)
 			}
 			held = next

@@ -1,8 +1,6 @@
-package zkq_test
+package simulation
 
-import (
-	"slices"
-)
+import "slices"
 
 // check looks at the whole history.
 func (s *simulation) check() {

@@ -1,4 +1,4 @@
-package zkq_test
+package testqueue
 
 import (
 	"context"
@@ -12,9 +12,8 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// confined is a coordinator of which a process may use nothing but the nodes of the queues
-// that it was given, and the lanes. It reports every path of a commit, a read or a watch
-// that is none of these, and passes it on.
+// confined is a coordinator that reports every commit, read and watch of a node outside its queues and the producers'
+// lanes, and passes it on.
 type confined struct {
 	coord.Coordinator
 	queues []string // "/jobs"
@@ -24,8 +23,9 @@ type confined struct {
 	session *confinedSession
 }
 
-// confine is for the process that uses c, and calls no other queues than these.
-func confine(c coord.Coordinator, report func(what string), queues ...string) *confined {
+// Confine returns c for a process that uses these queues and no others. It calls report for each request for a node
+// that belongs to none of them.
+func Confine(c coord.Coordinator, report func(what string), queues ...string) coord.Coordinator {
 	roots := make([]string, len(queues))
 	for i, q := range queues {
 		roots[i] = "/" + strings.TrimPrefix(q, "/")
@@ -91,8 +91,7 @@ func (s *confinedSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.
 	return s.Session.Commit(ctx, ops...)
 }
 
-// ownForms are the names that zkq gives to what it keeps beside a queue's entries, by
-// directory.
+// ownForms are the names of the nodes of a queue, by directory.
 var ownForms = map[string]*regexp.Regexp{
 	"entries":          regexp.MustCompile(`^entry-\d{3}-$`), // and those of whole entries
 	"taken":            nil,
@@ -109,7 +108,7 @@ var ownForms = map[string]*regexp.Regexp{
 
 var laneForm = regexp.MustCompile(`^/zkq/producers/[0-9a-f]{16}-\d{2}$`)
 
-// ownPath says whether the handles of these queues may use a path.
+// ownPath reports whether handles of these queues may use a path.
 func ownPath(p string, queues []string) bool {
 	if path.Clean(p) != p {
 		return false
@@ -145,10 +144,4 @@ func ownPath(p string, queues []string) bool {
 		}
 	}
 	return false
-}
-
-// open is a new client of the simulated service, which calls these queues and no others.
-func (s *simulation) open(client string, queues ...string) coord.Coordinator {
-	report := func(what string) { s.violation("a node outside the queues: %s", what) }
-	return confine(s.sim.Open(client), report, queues...)
 }

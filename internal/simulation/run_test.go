@@ -1,4 +1,4 @@
-package zkq_test
+package simulation
 
 import (
 	"context"
@@ -17,6 +17,8 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testhook"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // simulation is one schedule and what was seen of it, on both sides.
@@ -279,10 +281,10 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 		var q putter
 		var work func(context.Context, context.Context, int, *rand.Rand)
 		if p.s.plan.plain {
-			simple := zkq.NewQueue(c, "jobs", append(opts, zkq.Woke(coordtest.InTurn))...)
+			simple := zkq.NewQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn}))...)
 			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, c, simple, n, rng) }
 		} else {
-			locking := zkq.NewLockingQueue(c, "jobs", append(opts, zkq.Woke(coordtest.InTurn), zkq.Window(p.s.plan.views.window))...)
+			locking := zkq.NewLockingQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn, Window: p.s.plan.views.window}))...)
 			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) {
 				if p.s.plan.crews.on && n%2 == 0 && !p.polls() {
 					p.crew(ctx, faulty, locking, n, rng)

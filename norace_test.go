@@ -1,5 +1,0 @@
-//go:build !race
-
-package zkq_test
-
-const raceDetector = false
