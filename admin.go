@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -56,7 +57,7 @@ func stillUnknown(err error) error {
 
 // removeIn is removeWhere in one session.
 func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		n, err := known(ctx, s, path.Join(p.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if *unknown {
@@ -118,11 +119,11 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
 			*unknown = true
-		case !refused(err) && !errors.Is(err, errGone) && !errors.Is(err, ErrLockLost):
+		case !retry.IsRefused(err) && !errors.Is(err, errGone) && !errors.Is(err, ErrLockLost):
 			return err
 		}
 		// It changed, or nobody knows: look again.
-		if err := pause.wait(ctx, s.Done(), nil); err != nil {
+		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
 			return err
 		}
 	}
@@ -219,7 +220,7 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 // breakLock breaks the lock that is there. doubt is that of an attempt without an
 // answer: when it is gone, the next holder's stays.
 func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string, doubt *coord.Node) error {
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		e, err := s.Get(ctx, path.Join(q.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return ErrNoEntry
@@ -252,10 +253,10 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
 			*doubt = l
-		case !refused(err):
+		case !retry.IsRefused(err):
 			return err
 		}
-		if err := pause.wait(ctx, s.Done(), nil); err != nil {
+		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -164,7 +165,7 @@ func (p *place) sweepAttempts(ctx context.Context, s coord.Session) {
 			if errors.Is(err, coord.ErrNotExist) {
 				_, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence))
 			}
-			if err != nil && !refused(err) {
+			if err != nil && !retry.IsRefused(err) {
 				return
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -140,10 +141,10 @@ func (bs batches) entries() int {
 }
 
 // again says whether a put that was refused may be made once more: nil if so.
-func (bs batches) again(ctx context.Context, err error, pause *pause) error {
+func (bs batches) again(ctx context.Context, err error, backoff *retry.Backoff) error {
 	var r *coord.Refusal
 	switch {
-	case lostBefore(err):
+	case retry.NothingSent(err):
 		return ctx.Err()
 	case errors.Is(err, coord.ErrUnknown), !errors.As(err, &r):
 		return err
@@ -152,7 +153,7 @@ func (bs batches) again(ctx context.Context, err error, pause *pause) error {
 		switch r.Op.Path {
 		case b.count: // somebody else has put
 			b.p.settings.stale()
-			return pause.wait(ctx, nil, nil)
+			return backoff.Wait(ctx, nil, nil)
 		case b.key:
 			return b.p.refusedKey(ctx, b.key)
 		}
@@ -164,7 +165,7 @@ func (bs batches) again(ctx context.Context, err error, pause *pause) error {
 func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, error) {
 	w := waitRoom{until: o.until()}
 	defer w.close()
-	for pause := p.newPause(actPut); ; {
+	for backoff := p.backoff(actPut); ; {
 		var done applied
 		var err error
 		var ops []coord.Op
@@ -181,11 +182,11 @@ func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, e
 			errors.As(err, &full)
 			err = w.wait(ctx, full.place, err)
 		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
-			_, err = pause.afterBusy(ctx, nil, err)
+			_, err = backoff.WaitWhileBusy(ctx, nil, err)
 		default:
-			err = inEntries(bs.again(ctx, err, pause), bs.entries())
+			err = inEntries(bs.again(ctx, err, backoff), bs.entries())
 		}
-		if lostBefore(err) {
+		if retry.NothingSent(err) {
 			err = ctx.Err()
 		}
 		if err != nil {

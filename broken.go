@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -58,7 +59,7 @@ func (p *place) sweepTraces(ctx context.Context, s coord.Session) {
 		if _, entry := priority.Parse(of); !ok || !entry || time.Since(time.UnixMilli(ms)) < keepBroken {
 			continue
 		}
-		if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !refused(err) {
+		if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !retry.IsRefused(err) {
 			return
 		}
 	}

@@ -1,57 +1,17 @@
 package zkq
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
-// pause spaces the attempts of one call: soon at first, then every second. It logs when
-// the call waits because the service refuses it for now ([coord.ErrBusy]).
-type pause struct {
-	d     time.Duration
-	again <-chan struct{} // ends a wait early
-	waits *busyWaits      // of the handle; nil: nothing is logged
-	act   string          // what the caller tries to do
-	since time.Time       // of the first refusal in a row
-	last  time.Time       // of the last refusal
-}
-
-func newPause() *pause { return &pause{d: 5 * time.Millisecond} }
-
-// newPause returns the pause of a call that is logged as act.
-func (p *place) newPause(act string) *pause {
-	return &pause{d: 5 * time.Millisecond, waits: &p.busy, act: act}
-}
-
-// wait waits before the next attempt, after one that ended with err. It reports why there
-// is no point in another: ctx ended, or the session did.
-func (p *pause) wait(ctx context.Context, done <-chan struct{}, err error) error {
-	p.note(err)
-	t := time.NewTimer(p.d)
-	defer t.Stop()
-	p.d = min(2*p.d, time.Second)
-	select {
-	case <-ctx.Done():
-	case <-done:
-	case <-p.again:
-	case <-t.C:
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	select {
-	case <-done:
-		return coord.ErrSessionLost
-	default:
-		return nil
-	}
+// backoff returns the back-off of an operation that is logged as act when it waits for a
+// busy service.
+func (p *place) backoff(act string) *retry.Backoff {
+	return &retry.Backoff{Observer: &p.busy, Act: act}
 }
 
 // The kinds of calls, as they are logged.
@@ -66,34 +26,6 @@ const (
 	actLog       = "use of the log"
 )
 
-const (
-	tellBusyAfter = time.Second // so long a call waits for the service before that is logged
-	oneWait       = time.Minute // refusals further apart belong to two waits
-)
-
-// note logs a refusal once the service has refused the call for a second.
-func (p *pause) note(err error) {
-	if p.waits == nil || !errors.Is(err, coord.ErrBusy) {
-		return
-	}
-	now := time.Now()
-	if now.Sub(p.last) > oneWait {
-		p.since = now
-	}
-	p.last = now
-	if now.Sub(p.since) >= tellBusyAfter {
-		p.waits.refused(p.act, err)
-	}
-}
-
-// end is called when the call has ended with err. A call that succeeded ends the wait of
-// its kind.
-func (p *pause) end(err error) {
-	if err == nil && p.waits != nil {
-		p.waits.served(p.act)
-	}
-}
-
 // busyWaits logs each kind of call that the service refuses for now: once when a call
 // has waited for a second, and once when a call of that kind succeeds. A full service may
 // refuse puts and still serve takes, so each kind counts by itself.
@@ -107,13 +39,15 @@ type busyWaits struct {
 	workers []Logger // of those that run
 }
 
-func (w *busyWaits) refused(act string, err error) {
+// Waiting logs that calls of a kind wait.
+func (w *busyWaits) Waiting(act string, err error) {
 	if w.mark(act, true) {
 		w.warn(act+" waits: the service refuses it for now", "error", err)
 	}
 }
 
-func (w *busyWaits) served(act string) {
+// Served logs that they wait no more.
+func (w *busyWaits) Served(act string) {
 	if w.some.Load() == 0 {
 		return
 	}
@@ -168,24 +102,4 @@ func (w *busyWaits) tellWorker(l Logger) (stop func()) {
 		defer w.mu.Unlock()
 		w.workers = slices.DeleteFunc(w.workers, func(other Logger) bool { return other == Logger(entry) })
 	}
-}
-
-// afterBusy waits where the service refused a call for now, and nothing was changed. It
-// reports whether to try again, and otherwise the error, with that of ctx.
-func (p *pause) afterBusy(ctx context.Context, done <-chan struct{}, err error) (again bool, _ error) {
-	if !errors.Is(err, coord.ErrBusy) || errors.Is(err, ErrUnknown) {
-		return false, err
-	}
-	if p.wait(ctx, done, err) == nil {
-		return true, nil
-	}
-	return false, late(ctx, err)
-}
-
-// because adds to the reason why a wait has ended that the service refused the call.
-func because(end, err error) error {
-	if !errors.Is(err, coord.ErrBusy) || errors.Is(err, ErrUnknown) {
-		return end
-	}
-	return fmt.Errorf("%w: %w", end, err)
 }

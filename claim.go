@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -304,7 +305,7 @@ func (q *LockingQueue) conclude(ctx context.Context, a attempt, rs []coord.Resul
 	switch {
 	case err == nil:
 		h = q.applied(a, rs)
-	case refused(err):
+	case retry.IsRefused(err):
 		missed = true
 		q.view.aside.put(name, lost)
 		return nil, errGone
@@ -352,7 +353,7 @@ func (q *LockingQueue) conclude(ctx context.Context, a attempt, rs []coord.Resul
 	})
 	switch {
 	case ctx.Err() != nil:
-		return nil, because(ctx.Err(), err)
+		return nil, retry.BusyUntil(ctx.Err(), err)
 	case errors.Is(err, errBlocked), errors.Is(err, ErrUnknown): // of the move to the dead, and it was broken
 		return nil, errGone
 	}
@@ -366,7 +367,7 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
-	for pause := q.newPause(actTake); !h.known; {
+	for backoff := q.backoff(actTake); !h.known; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
 			// It was written since the claim: by a later holder, or by who is none.
@@ -375,8 +376,8 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 				return errGone
 			}
 		}
-		if err != nil && (!errors.Is(err, coord.ErrBusy) || pause.wait(ctx, h.lock.Session().Done(), err) != nil) {
-			return late(ctx, err)
+		if err != nil && (!errors.Is(err, coord.ErrBusy) || backoff.Wait(ctx, h.lock.Session().Done(), err) != nil) {
+			return retry.WithDeadline(ctx, err)
 		}
 	}
 	h.Failures, h.Deliveries, h.stuck = h.past.Failures, h.deliveries(), h.past.Stuck
@@ -410,25 +411,25 @@ var errBlocked = errors.New("somebody holds it")
 // resolveClaim finds out what became of a claim without an answer, by making it
 // again: both have the same conditions, so at most one of them can ever apply.
 func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, error) {
-	for pause := q.newPause(actTake); ; {
+	for backoff := q.backoff(actTake); ; {
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
 			return q.applied(a, rs), nil
-		case refusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
+		case retry.RefusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
 			return q.adopt(ctx, a)
-		case refused(err) && a.bumps == 0: // only the lock tells whose it is
+		case retry.IsRefused(err) && a.bumps == 0: // only the lock tells whose it is
 			if h, err := q.adopt(ctx, a); !errors.Is(err, errGone) {
 				return h, err
 			}
 			return nil, errBlocked
-		case refused(err):
+		case retry.IsRefused(err):
 			return nil, errBlocked
 		case !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy):
 			return nil, fmt.Errorf("claim %s: %w", a.name, err)
 		}
-		if end := pause.wait(ctx, a.session.Done(), err); end != nil {
-			return nil, fmt.Errorf("claim %s: %w", a.name, because(end, err))
+		if end := backoff.Wait(ctx, a.session.Done(), err); end != nil {
+			return nil, fmt.Errorf("claim %s: %w", a.name, retry.BusyUntil(end, err))
 		}
 	}
 }
@@ -437,7 +438,7 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a attempt) (*Held, erro
 // before the entry: if the lock is ours, and the entry has since changed by
 // nothing but the claim, then the entry's fence is the claim's.
 func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
-	for pause := q.newPause(actTake); ; {
+	for backoff := q.backoff(actTake); ; {
 		l, err := lock.Adopt(ctx, a.session, q.taken, a.name, q.holder)
 		if err == nil && (l == nil || q.holding.holds(a.name, l)) {
 			return nil, errGone
@@ -452,8 +453,8 @@ func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 		case err == nil, errors.Is(err, coord.ErrNotExist):
 			return nil, errGone
 		}
-		if end := pause.wait(ctx, a.session.Done(), err); end != nil {
-			return nil, fmt.Errorf("claim %s: %w", a.name, because(end, err))
+		if end := backoff.Wait(ctx, a.session.Done(), err); end != nil {
+			return nil, fmt.Errorf("claim %s: %w", a.name, retry.BusyUntil(end, err))
 		}
 	}
 }
@@ -463,9 +464,9 @@ func (q *LockingQueue) adopt(ctx context.Context, a attempt) (*Held, error) {
 // end does the same, and with nothing else: a handle that is closed may leave it
 // behind.
 func (q *LockingQueue) undoClaim(a attempt, h *Held) {
-	pause := q.newPause(actRelease)
+	backoff := q.backoff(actRelease)
 	if h == nil { // and the turn is still at this claim
-		pause.again = q.view.claims.at(a.name).again
+		backoff.Wake = q.view.claims.at(a.name).again
 	}
 	for {
 		var err error
@@ -484,7 +485,7 @@ func (q *LockingQueue) undoClaim(a attempt, h *Held) {
 			}
 			q.skip.signal() // what is behind it need not wait
 		}
-		if pause.wait(context.Background(), a.session.Done(), err) != nil {
+		if backoff.Wait(context.Background(), a.session.Done(), err) != nil {
 			return
 		}
 		if h == nil {

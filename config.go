@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // QueueConfig is what is stored with a queue, for all who use it.
@@ -259,7 +260,7 @@ func (p *place) changeConfig(ctx context.Context, change func(*config) error) er
 	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		var news []string // of attempts without an answer
 		defer func() { p.dropNews(ctx, s, news) }()
-		pause := p.newPause(actConfigure)
+		backoff := p.backoff(actConfigure)
 		for {
 			c, err := p.readConfig(ctx, s)
 			if err != nil {
@@ -280,15 +281,15 @@ func (p *place) changeConfig(ctx context.Context, change func(*config) error) er
 			}
 			if err == nil {
 				p.settings.stale()
-				pause.end(nil)
+				backoff.Succeeded()
 				return nil
 			}
-			if !refused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
+			if !retry.IsRefused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
 				return err
 			}
 			unknown = unknown || errors.Is(err, coord.ErrUnknown)
-			if end := pause.wait(ctx, s.Done(), err); end != nil {
-				return because(end, err)
+			if end := backoff.Wait(ctx, s.Done(), err); end != nil {
+				return retry.BusyUntil(end, err)
 			}
 		}
 	})

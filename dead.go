@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -244,7 +245,7 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 		switch {
 		case err == nil:
 			return ready, nil
-		case !refused(err): // otherwise somebody else has it
+		case !retry.IsRefused(err): // otherwise somebody else has it
 			return "", fmt.Errorf("requeue %s in %s: %w", name, q.root, err)
 		}
 	}
@@ -302,7 +303,7 @@ func (p *place) removeBeside(ctx context.Context, dir, name string) error {
 
 // removeBesideIn is removeBeside in one session.
 func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		n, err := s.Get(ctx, path.Join(p.root, dir, name))
 		switch {
 		case errors.Is(err, coord.ErrNotExist) && *unknown:
@@ -322,10 +323,10 @@ func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name s
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
 			*unknown = true
-		case !refused(err):
+		case !retry.IsRefused(err):
 			return err
 		}
-		if err := pause.wait(ctx, s.Done(), nil); err != nil {
+		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -122,7 +123,7 @@ const keepIndex = time.Minute
 
 // gone makes errGone of what says that somebody was faster.
 func gone(err error) error {
-	if refused(err) || errors.Is(err, coord.ErrNotExist) {
+	if retry.IsRefused(err) || errors.Is(err, coord.ErrNotExist) {
 		return errGone
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // mover makes ready what is due, as long as its handle is open. Every handle that takes
@@ -46,12 +47,12 @@ func (m *mover) tried(q *LockingQueue) {
 
 // moveDue is the mover's life.
 func (q *LockingQueue) moveDue() {
-	for pause := q.newPause(actMove); ; {
+	for backoff := q.backoff(actMove); ; {
 		s, err := q.session(q.life)
 		if err == nil {
 			err = q.moveIn(q.life, s)
 		}
-		if q.closed() || errors.Is(err, coord.ErrClosed) || !lostBefore(err) && pause.wait(q.life, nil, err) != nil {
+		if q.closed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(q.life, nil, err) != nil {
 			return
 		}
 	}
@@ -82,7 +83,7 @@ func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 		if err != nil {
 			return err
 		}
-		q.busy.served(actMove)
+		q.busy.Served(actMove)
 		if look, err = restUntil(ctx, s, changed, news, next); err != nil {
 			return err
 		}
@@ -240,7 +241,7 @@ func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim claimer) error
 // without an answer is looked after: whatever became of it, the caller holds nothing by it.
 func (q *LockingQueue) moveAll(ctx context.Context) (moved bool, err error) {
 	unknown := false
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		err = q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			_, moved, err = q.moveHead(ctx, s, true)
 			return err
@@ -249,11 +250,11 @@ func (q *LockingQueue) moveAll(ctx context.Context) (moved bool, err error) {
 			return moved || unknown && err == nil, err
 		}
 		unknown = true
-		if pause.wait(ctx, q.life.Done(), nil) != nil {
+		if backoff.Wait(ctx, q.life.Done(), nil) != nil {
 			if q.closed() {
 				return false, ErrClosed
 			}
-			return false, notApplied(ctx, err)
+			return false, retry.NotApplied(ctx, err)
 		}
 	}
 }

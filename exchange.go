@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // FinishError is what became of one of several entries that were to be removed at
@@ -73,7 +74,7 @@ const chooseAgain = 3
 // is of those that were not removed, and err of the taking. An entry that cannot be removed
 // in the commit of the claims is removed before: nothing is claimed while that is in doubt.
 func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
-	pause := q.newPause(actTake)
+	backoff := q.backoff(actTake)
 	for tries := 0; ; {
 		var c choice
 		err = nil
@@ -106,10 +107,10 @@ func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool)
 				return nil, errors.Join(failed, q.removeAll(ctx, done)), err
 			}
 		}
-		if lostBefore(err) {
+		if retry.NothingSent(err) {
 			q.session(ctx) // what is wrong with it the next choice will tell
 		} else if err != nil {
-			if _, err = pause.afterBusy(ctx, nil, err); err != nil {
+			if _, err = backoff.WaitWhileBusy(ctx, nil, err); err != nil {
 				return nil, errors.Join(failed, q.removeAll(ctx, done)), err
 			}
 		}
@@ -253,7 +254,7 @@ func (b *bundle) standBack() {
 // error is that of the claims.
 func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 	defer b.allAgain()
-	for pause := b.q.newPause(b.act()); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
+	for backoff := b.q.backoff(b.act()); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
 		if !b.bare && len(b.rest) > 0 {
 			b.standBack()
 			return nil, nil
@@ -268,13 +269,13 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 			continue
 		}
 		rs, err := b.session.Commit(ctx, ops...)
-		switch at := refusedOp(err); {
+		switch at := retry.RefusedOp(err); {
 		case err == nil:
 			for _, h := range b.done {
 				h.end(stateDone, b.finish(h).entry.Kind == coord.KindDelete)
 				<-h.turn
 			}
-			pause.end(nil)
+			backoff.Succeeded()
 			first := parts[len(b.done)]
 			b.done = nil
 			return b.concluded(ctx, rs[first:], nil)
@@ -283,7 +284,7 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 			continue
 		case b.readOnly(err):
 			continue
-		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown) && pause.wait(ctx, b.session.Done(), err) == nil:
+		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown) && backoff.Wait(ctx, b.session.Done(), err) == nil:
 			continue
 		case errors.Is(err, coord.ErrUnknown):
 			b.resolve(ctx)

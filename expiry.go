@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -46,7 +47,7 @@ func (p *place) markExpiring(ctx context.Context, s coord.Session) error {
 	if c, err := p.config(ctx, s); err != nil || c.Expires {
 		return err
 	}
-	return notApplied(ctx, p.changeConfig(ctx, func(c *config) error {
+	return retry.NotApplied(ctx, p.changeConfig(ctx, func(c *config) error {
 		if c.Expires {
 			return errDone
 		}

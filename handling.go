@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // handle has the handler work on an entry, and does with the entry what follows
@@ -166,7 +167,7 @@ func (r *shift) bury(a *Handled) {
 // changed it goes on trying: an entry that is forgotten stays locked for as long as
 // the session lives.
 func (r *shift) finish(a *Handled, as Ending, do func(context.Context) error) {
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		err := do(r.settling)
 		switch {
 		case err == nil:
@@ -187,7 +188,7 @@ func (r *shift) finish(a *Handled, as Ending, do func(context.Context) error) {
 			return
 		default:
 			r.log().Warn("still held", "queue", r.Queue.Name(), "entry", a.Held.Name, "error", err)
-			pause.wait(r.settling, nil, err)
+			backoff.Wait(r.settling, nil, err)
 			continue
 		}
 		a.Err = errors.Join(a.Err, err)
@@ -198,10 +199,10 @@ func (r *shift) finish(a *Handled, as Ending, do func(context.Context) error) {
 // settleBehind goes on with a finish that nobody waits for any more: without it the
 // entry might be held for as long as the session lives. It gives up with the session.
 func (h *Held) settleBehind(do func(context.Context) error) {
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		err := do(context.Background())
 		if err == nil || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) || errors.Is(err, coord.ErrClosed) ||
-			pause.wait(context.Background(), h.lock.Session().Done(), err) != nil {
+			backoff.Wait(context.Background(), h.lock.Session().Done(), err) != nil {
 			return
 		}
 	}

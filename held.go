@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 )
 
@@ -368,7 +369,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		f.lock = h.lock.GiveBack()
 	}
 	h.lock.Settling(true)
-	for pause := h.queue.newPause(actFinish); ; {
+	for backoff := h.queue.backoff(actFinish); ; {
 		err := h.send(ctx, f)
 		var r *coord.Refusal
 		if errors.As(err, &r) && r.Index == 0 {
@@ -380,7 +381,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		}
 		switch {
 		case err == nil:
-			pause.end(nil)
+			backoff.Succeeded()
 			return end(stateDone, nil)
 		case r != nil && r.Index > 1:
 			// Entry and lock stand as the claim left them: somebody else has
@@ -409,7 +410,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 				return inDoubt(doubt)
 			}
 			return end(stateDone, ErrAlreadyDone) // the other finish, whose answer was lost, was applied
-		case r != nil, lostBefore(err) && h.unknown == "":
+		case r != nil, retry.NothingSent(err) && h.unknown == "":
 			return end(stateLost, ErrLockLost)
 		case errors.Is(err, coord.ErrUnknown):
 			h.several = h.several || h.unknown != "" && h.unknown != f.act
@@ -419,7 +420,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 			h.lock.Settling(h.unknown != "")
 			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
 		}
-		if werr := pause.wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
+		if werr := backoff.Wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
 			if h.unknown == "" { // nothing was changed
 				h.lock.Settling(false)
 				return fmt.Errorf("%s %s: %w: %w", f.act, h.entry, werr, err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Label is a reader of a log with a place of its own in it, which is kept in the
@@ -277,7 +278,7 @@ func (b *Batch) commit(ctx context.Context) error {
 	if unknown := (*UnknownError)(nil); errors.As(err, &unknown) {
 		b.doubt = unknown.Token
 	}
-	if refused(err) {
+	if retry.IsRefused(err) {
 		return ErrMoved
 	}
 	b.done = err == nil
@@ -309,10 +310,10 @@ func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 		all.Labels[b.name] = id
 		all.Next = id + 1
 		_, err = s.Commit(ctx, all.write(b.log), coord.Create(b.log.cursorPath(id), mustJSON(cursor{Next: from})))
-		if err != nil && !refused(err) {
+		if err != nil && !retry.IsRefused(err) {
 			return cursor{}, err // if that is unknown, the next look tells
 		}
-		if refusedOp(err) == 1 {
+		if retry.RefusedOp(err) == 1 {
 			free = id + 1 // a cursor stands there that no label has: somebody else made it
 		}
 	}
@@ -449,7 +450,7 @@ func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err e
 				removed = removed || err == nil || errors.Is(err, ErrUnknown) // the next look tells
 				return err
 			})
-			if !refused(err) {
+			if !retry.IsRefused(err) {
 				return err
 			}
 		}

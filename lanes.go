@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // A lane is a line of commits that follow one another, and a node that counts
@@ -242,7 +243,7 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 	}
 	p.sweepLanes()
 	l := &lane{name: name, n: n - 1}
-	for pause := p.newPause(actPut); ; {
+	for backoff := p.backoff(actPut); ; {
 		var node coord.Node
 		var m marker
 		s, err := p.session(ctx)
@@ -251,7 +252,7 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 		}
 		switch {
 		case err != nil:
-			if !p.again(ctx, err, pause) {
+			if !p.again(ctx, err, backoff) {
 				return applied{}, err
 			}
 			continue
@@ -279,7 +280,7 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 // ever handed out can be resolved by others.
 func (p *place) openLane(ctx context.Context) (*lane, error) {
 	began := time.Now()
-	for pause := p.newPause(actPut); ; {
+	for backoff := p.backoff(actPut); ; {
 		// A new name each time: an attempt without an answer may still be under way,
 		// and no name is created twice.
 		l := &lane{name: p.lanes.next()}
@@ -288,12 +289,12 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, coord.Create(l.path(), marker{}.value())); err == nil {
 				l.at(0, rs[0].Fence, began)
-				pause.end(nil)
+				backoff.Succeeded()
 				return l, nil
 			}
 		}
-		if !errors.Is(err, coord.ErrExist) && !p.again(ctx, err, pause) {
-			return nil, fmt.Errorf("open a lane: %w", late(ctx, notApplied(ctx, err)))
+		if !errors.Is(err, coord.ErrExist) && !p.again(ctx, err, backoff) {
+			return nil, fmt.Errorf("open a lane: %w", retry.WithDeadline(ctx, retry.NotApplied(ctx, err)))
 		}
 	}
 }
@@ -304,16 +305,16 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 	next := marker{n: l.n + 1, note: note}
 	all := append([]coord.Op{coord.Set(l.path(), next.value(), l.fence)}, ops...)
 	doubt, began := false, time.Now() // in doubt: an attempt was not answered
-	for pause := p.newPause(actPut); ; {
+	for backoff := p.backoff(actPut); ; {
 		s, err := p.session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, all...); err == nil {
 				l.at(next.n, rs[0].Fence, began)
-				pause.end(nil)
+				backoff.Succeeded()
 				return applied{rs[1:], rs[0].Revision}, nil
 			}
-			if refusedOp(err) == 0 {
+			if retry.RefusedOp(err) == 0 {
 				var done applied
 				if done, err = p.settled(ctx, s, l, next.n, doubt, began); err == nil || errors.Is(err, errLaneGone) {
 					return done, err
@@ -323,7 +324,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 		switch {
 		case errors.Is(err, coord.ErrUnknown):
 			doubt = true
-		case refusedOp(err) > 0 && doubt && errors.Is(err, coord.ErrExist):
+		case retry.RefusedOp(err) > 0 && doubt && errors.Is(err, coord.ErrExist):
 			// What is there may go before an attempt that is still under way
 			// arrives: the lane moves on, so that it never can be applied.
 			refusal := shifted(err)
@@ -332,17 +333,17 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 				l.at(next.n, rs[0].Fence, began)
 				return applied{}, refusal
 			}
-			if refused(err) {
+			if retry.IsRefused(err) {
 				continue // and hear what the lane says
 			}
-		case refusedOp(err) > 0:
+		case retry.RefusedOp(err) > 0:
 			// What stood in the way stays: an attempt that is still under way will
 			// be refused for it too.
 			return applied{}, shifted(err)
 		}
-		if !p.again(ctx, err, pause) {
+		if !p.again(ctx, err, backoff) {
 			if doubt {
-				return applied{}, &UnknownError{token(l.name, next.n), late(ctx, err)}
+				return applied{}, &UnknownError{token(l.name, next.n), retry.WithDeadline(ctx, err)}
 			}
 			return applied{}, shifted(err)
 		}
@@ -377,22 +378,14 @@ func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64,
 
 // again says whether a commit that failed with err is to be tried again, and
 // waits a little before.
-func (p *place) again(ctx context.Context, err error, pause *pause) bool {
+func (p *place) again(ctx context.Context, err error, backoff *retry.Backoff) bool {
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, coord.ErrClosed), errors.Is(err, ErrTokenExpired):
 		return false
-	case lostBefore(err):
+	case retry.NothingSent(err):
 		return ctx.Err() == nil
 	}
-	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && pause.wait(ctx, nil, err) == nil
-}
-
-// late adds to what the last attempt came to that there is no time for another.
-func late(ctx context.Context, err error) error {
-	if end := ctx.Err(); end != nil && !errors.Is(err, end) {
-		return fmt.Errorf("%w: %w", end, err)
-	}
-	return err
+	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && backoff.Wait(ctx, nil, err) == nil
 }
 
 // shifted is an error of a commit in a lane with the index that the op has without
@@ -403,18 +396,6 @@ func shifted(err error) error {
 		return err
 	}
 	return &coord.Refusal{Index: r.Index - 1, Op: r.Op, Err: r.Err}
-}
-
-// notApplied is what is left of an ErrUnknown where it does not matter whether
-// the commit was applied.
-func notApplied(ctx context.Context, err error) error {
-	switch {
-	case !errors.Is(err, coord.ErrUnknown):
-		return err
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w: not answered (%v): %w", ctx.Err(), err, coord.ErrUnreachable)
-	}
-	return fmt.Errorf("not answered (%v): %w", err, coord.ErrUnreachable)
 }
 
 // closeLanes removes the lanes that are idle. One that is in doubt stays for a
@@ -436,7 +417,7 @@ func (p *place) closeLanes(ctx context.Context) {
 		}
 		if _, err = s.Commit(ctx, ops...); err == nil {
 			idle = idle[some:]
-		} else if i := refusedOp(err); i >= 0 {
+		} else if i := retry.RefusedOp(err); i >= 0 {
 			idle, err = slices.Delete(idle, i, i+1), nil // swept already
 		}
 	}

@@ -59,14 +59,14 @@ func (p *place) laterID(t *Token) (id [6]byte) {
 // it is not there any more.
 func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
 	names := make([]string, 0, len(ops))
-	for pause := p.newPause(actPut); ; {
+	for backoff := p.backoff(actPut); ; {
 		s, err := p.session(ctx)
 		var l coord.List
 		if err == nil {
 			l, err = s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{Fresh: true})
 		}
 		if err != nil {
-			if !p.again(ctx, err, pause) {
+			if !p.again(ctx, err, backoff) {
 				return nil
 			}
 			continue

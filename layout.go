@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -38,7 +39,7 @@ func FindLayout(ctx context.Context, c coord.Coordinator, name string) (Layout, 
 		}
 		l, err := findLayout(ctx, s, root)
 		switch {
-		case lostBefore(err):
+		case retry.NothingSent(err):
 			continue // a new session
 		case err != nil:
 			return "", fmt.Errorf("find the layout of %s: %w", root, err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Log keeps entries after they were read: any number of labels go through all of
@@ -176,7 +177,7 @@ func (l *Log) append(ctx context.Context, values [][]byte) (int64, error) {
 				l.head = logHead{Next: head.Next + int64(len(values)), fence: done.results[0].Fence, there: true}
 			}
 			return head.Next, nil
-		case refusedOp(err) != 0:
+		case retry.RefusedOp(err) != 0:
 			l.head = logHead{}
 			return 0, err
 		}
@@ -232,17 +233,17 @@ func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 // patiently runs f in a live session, again in the next one, and again when the
 // service was busy. f must be one that can be run again.
 func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error {
-	for pause := l.place.newPause(actLog); ; {
+	for backoff := l.place.backoff(actLog); ; {
 		s, err := l.place.session(ctx)
 		if err == nil {
 			err = f(s)
 		}
 		if err == nil {
-			pause.end(nil)
+			backoff.Succeeded()
 			return nil
 		}
-		if !l.place.again(ctx, err, pause) {
-			return late(ctx, err)
+		if !l.place.again(ctx, err, backoff) {
+			return retry.WithDeadline(ctx, err)
 		}
 	}
 }
@@ -354,7 +355,7 @@ func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(LogEntry,
 		return 0, false, nil
 	}
 	if _, err = s.Commit(ctx, ops...); err != nil {
-		if refused(err) { // somebody else trims
+		if retry.IsRefused(err) { // somebody else trims
 			return 0, true, nil
 		}
 		return 0, false, err

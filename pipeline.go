@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Target is a put into a queue of the same coordinator, made together with something else.
@@ -61,7 +62,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 			return h.past.handOn(ops), err
 		},
 		refused: func(ctx context.Context, r *coord.Refusal) error {
-			err := bs.again(ctx, r, newPause())
+			err := bs.again(ctx, r, new(retry.Backoff))
 			if exists := (*ExistsError)(nil); err == error(r) || r.Op.Path == h.past.key && errors.As(err, &exists) && exists.Name == h.Name {
 				return nil // of what goes with the entry: it is read again
 			}

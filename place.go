@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -118,7 +119,7 @@ func (p *place) session(ctx context.Context) (coord.Session, error) {
 		if err = p.checkLayout(ctx, s); err == nil {
 			err = p.follow(ctx, s)
 		}
-		if !lostBefore(err) {
+		if !retry.NothingSent(err) {
 			return s, err
 		}
 	}
@@ -143,31 +144,11 @@ func (p *place) do(ctx context.Context, f func(context.Context, coord.Session) e
 			if err == nil {
 				err = f(ctx, s)
 			}
-			if !lostBefore(err) {
+			if !retry.NothingSent(err) {
 				return err
 			}
 		}
 	})
-}
-
-// lostBefore says that a session was over before anything was sent.
-func lostBefore(err error) bool {
-	return errors.Is(err, coord.ErrSessionLost) && !errors.Is(err, coord.ErrUnknown)
-}
-
-// refused says that the service refused a commit for what a node is or is not.
-func refused(err error) bool {
-	var r *coord.Refusal
-	return errors.As(err, &r)
-}
-
-// refusedOp is the index of the op that was refused, or -1.
-func refusedOp(err error) int {
-	var r *coord.Refusal
-	if errors.As(err, &r) {
-		return r.Index
-	}
-	return -1
 }
 
 func over(s coord.Session) bool {

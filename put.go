@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -95,7 +96,7 @@ func (b *batch) names(ctx context.Context, done applied, first int, names []stri
 // told apart by their values: where all bytes are equal it can be the name of one of
 // those.
 func (p *place) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
-	for pause := p.newPause(actPut); ; {
+	for backoff := p.backoff(actPut); ; {
 		s, err := p.session(ctx)
 		var l coord.List
 		if err == nil {
@@ -104,7 +105,7 @@ func (p *place) namesOf(ctx context.Context, revision int64, ops []coord.Op) []s
 		if err == nil {
 			return p.namesAmong(l.Nodes, ops)
 		}
-		if !p.again(ctx, err, pause) {
+		if !p.again(ctx, err, backoff) {
 			return nil
 		}
 	}
@@ -139,7 +140,7 @@ func (p *place) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 // claim.
 func (p *place) fits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
 	s, err := p.session(ctx)
-	for lostBefore(err) {
+	for retry.NothingSent(err) {
 		s, err = p.session(ctx)
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -80,7 +81,7 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 
 // take removes the first entry that can be removed, waiting for one.
 func (q *Queue) take(ctx context.Context) (Entry, error) {
-	for pause := q.newPause(actTake); ; {
+	for backoff := q.backoff(actTake); ; {
 		c, err := q.view.choose(ctx, 1, true)
 		if err != nil {
 			return Entry{}, err
@@ -88,24 +89,24 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 		e, err := q.remove(ctx, c.names[0], c.nodes[0])
 		switch {
 		case err == nil:
-			pause.end(nil)
+			backoff.Succeeded()
 			q.view.aside.put(e.Name, removed)
 		case errors.Is(err, errGone):
 			q.view.aside.put(c.names[0], lost)
 		}
 		q.view.claims.end(c.names[0])
 		c.done()
-		if err == nil || !errors.Is(err, errGone) && !lostBefore(err) {
+		if err == nil || !errors.Is(err, errGone) && !retry.NothingSent(err) {
 			if err != nil {
 				q.skip.signal() // it is still there, and nothing else will say so
 				var again bool
-				if again, err = pause.afterBusy(ctx, nil, err); again {
+				if again, err = backoff.WaitWhileBusy(ctx, nil, err); again {
 					continue
 				}
 			}
 			return e, err
 		}
-		if lostBefore(err) {
+		if retry.NothingSent(err) {
 			q.session(ctx) // what is wrong with it the next choice will tell
 		}
 	}
@@ -152,7 +153,7 @@ func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, e
 	switch {
 	case err == nil:
 		return e, nil
-	case refused(err):
+	case retry.IsRefused(err):
 		return Entry{}, errGone
 	case errors.Is(err, ErrUnknown):
 		return e, fmt.Errorf("remove %s: %w", name, err)

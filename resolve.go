@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Outcome is what became of a put.
@@ -49,7 +50,7 @@ func Resolve(ctx context.Context, c coord.Coordinator, t Token) (Outcome, error)
 		return Outcome{}, err
 	}
 	l := lane{name: name}
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		s, err := c.Session(ctx)
 		if err == nil {
 			var o Outcome
@@ -57,11 +58,11 @@ func Resolve(ctx context.Context, c coord.Coordinator, t Token) (Outcome, error)
 				return o, nil
 			}
 		}
-		if retry := errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy) || refused(err); !lostBefore(err) && !retry {
+		if again := errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy) || retry.IsRefused(err); !retry.NothingSent(err) && !again {
 			return Outcome{}, fmt.Errorf("resolve %s: %w", t, err)
 		}
-		if werr := pause.wait(ctx, nil, err); werr != nil {
-			return Outcome{}, fmt.Errorf("resolve %s: %w", t, late(ctx, notApplied(ctx, err)))
+		if werr := backoff.Wait(ctx, nil, err); werr != nil {
+			return Outcome{}, fmt.Errorf("resolve %s: %w", t, retry.WithDeadline(ctx, retry.NotApplied(ctx, err)))
 		}
 	}
 }
@@ -119,7 +120,7 @@ func forget(ctx context.Context, c coord.Coordinator, t Token) error {
 		return err
 	}
 	l := lane{name: name}
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		s, err := c.Session(ctx)
 		if err == nil {
 			var node coord.Node
@@ -134,12 +135,12 @@ func forget(ctx context.Context, c coord.Coordinator, t Token) error {
 				_, err = s.Commit(ctx, coord.Delete(l.path(), node.Fence))
 			}
 		}
-		retry := errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy) || refused(err) || lostBefore(err)
-		if !retry {
+		again := errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy) || retry.IsRefused(err) || retry.NothingSent(err)
+		if !again {
 			return err
 		}
-		if werr := pause.wait(ctx, nil, err); werr != nil {
-			return late(ctx, notApplied(ctx, err))
+		if werr := backoff.Wait(ctx, nil, err); werr != nil {
+			return retry.WithDeadline(ctx, retry.NotApplied(ctx, err))
 		}
 	}
 }

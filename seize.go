@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // mostSeized leaves room for what is added to a number of entries to look for.
@@ -22,7 +23,7 @@ func (p *place) seize(ctx context.Context, skip *skipped, n int, claim claimer) 
 	n = min(n, mostSeized)
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		ahead := 0
-		for pause := newPause(); ; {
+		for backoff := new(retry.Backoff); ; {
 			a, err := p.available(ctx, s, max(n, ahead)+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
@@ -38,12 +39,13 @@ func (p *place) seize(ctx context.Context, skip *skipped, n int, claim claimer) 
 			case err != nil:
 				return err
 			case cleared > 0:
-				pause, ahead = newPause(), mostAhead
+				backoff.Reset()
+				ahead = mostAhead
 				continue
 			case len(names) > 0, !a.whole:
 				// Others were faster, or more is left alone than was when the
 				// listing began.
-				if err := pause.wait(ctx, nil, nil); err != nil {
+				if err := backoff.Wait(ctx, nil, nil); err != nil {
 					return err
 				}
 				continue

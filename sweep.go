@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // pathSwept is written by whoever swept the lanes: "1 <unix ms>". Not every service
@@ -30,7 +31,7 @@ func Sweep(ctx context.Context, c coord.Coordinator) error {
 	if err == nil {
 		err = sweep(ctx, s)
 	}
-	if err != nil && !refused(err) { // another sweeps
+	if err != nil && !retry.IsRefused(err) { // another sweeps
 		return fmt.Errorf("sweep %s: %w", dirProducers, err)
 	}
 	return nil
@@ -76,7 +77,7 @@ func removeLanes(ctx context.Context, s coord.Session, before int64) error {
 			if n.Revision >= before || !laneForm.MatchString(after) {
 				continue
 			}
-			if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !refused(err) {
+			if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !retry.IsRefused(err) {
 				return err
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // A unique key is a node beside the entries, named by its SHA-256 and holding the key. It
@@ -94,7 +95,7 @@ func (p *place) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]c
 func (p *place) refusedKey(ctx context.Context, key string) error {
 	sum := path.Base(key)
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		for pause := p.newPause(actPut); ; {
+		for backoff := p.backoff(actPut); ; {
 			n, err := p.keyNode(ctx, s, sum)
 			if err != nil || n.Path == "" {
 				return err
@@ -117,11 +118,11 @@ func (p *place) refusedKey(ctx context.Context, key string) error {
 					return nil
 				}
 			}
-			if err != nil && !refused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
+			if err != nil && !retry.IsRefused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
 				return err
 			}
-			if end := pause.wait(ctx, s.Done(), err); end != nil {
-				return because(end, err)
+			if end := backoff.Wait(ctx, s.Done(), err); end != nil {
+				return retry.BusyUntil(end, err)
 			}
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Update gives the entry another value, for whoever works on it next: a checkpoint. It is
@@ -43,23 +44,23 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 		return fail(ErrLockLost)
 	}
 	s := h.lock.Session()
-	for pause := h.queue.newPause(actUpdate); ; {
+	for backoff := h.queue.backoff(actUpdate); ; {
 		err := h.write(ctx, s, value)
 		switch {
 		case err == nil:
-			pause.end(nil)
+			backoff.Succeeded()
 			h.Value = value
 			return nil
-		case errors.Is(err, errGone), lostBefore(err) && h.updating == 0:
+		case errors.Is(err, errGone), retry.NothingSent(err) && h.updating == 0:
 			if h.unknown != "" { // a finish of this handle may have been applied
 				return fail(fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost))
 			}
 			h.end(stateLost, false)
 			return fail(ErrLockLost)
-		case h.updating == 0 && !errors.Is(err, coord.ErrBusy) && !refused(err), errors.Is(err, ErrTooLarge):
+		case h.updating == 0 && !errors.Is(err, coord.ErrBusy) && !retry.IsRefused(err), errors.Is(err, ErrTooLarge):
 			return fail(err)
 		}
-		if werr := pause.wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
+		if werr := backoff.Wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
 			if h.updating > 0 && !errors.Is(err, ErrUnknown) {
 				err = fmt.Errorf("%w: %w", ErrUnknown, err)
 			}
@@ -104,7 +105,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 		return nil
 	case errors.Is(err, coord.ErrUnknown):
 		h.updating = a.Updates
-	case refused(err) && refusedOp(err) < 2 && h.updating == 0:
+	case retry.IsRefused(err) && retry.RefusedOp(err) < 2 && h.updating == 0:
 		return errGone
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -90,16 +91,16 @@ func (v *view) choose(ctx context.Context, n int, wait bool) (choice, error) {
 		return choice{}, ctx.Err()
 	}
 	leave := sync.OnceFunc(func() { <-v.turn })
-	for pause := v.place.newPause(actTake); ; {
+	for backoff := v.place.backoff(actTake); ; {
 		v.fresh = v.fresh || v.place.strict
 		err := v.look(ctx, n)
 		var c choice
 		if err == nil {
 			c, err = v.pick(ctx, n)
 		}
-		again := lostBefore(err)
+		again := retry.NothingSent(err)
 		if !again {
-			again, err = pause.afterBusy(ctx, nil, err)
+			again, err = backoff.WaitWhileBusy(ctx, nil, err)
 		}
 		switch {
 		case again:
@@ -200,7 +201,7 @@ func (v *view) open(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case lostBefore(err):
+		case retry.NothingSent(err):
 			return v.open(ctx)
 		}
 		return err

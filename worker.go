@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Worker takes entries of a queue and has a [Handler] work on them. Queue and
@@ -328,14 +329,14 @@ func (c *cannotTake) Unwrap() error { return c.err }
 func (r *shift) place() {
 	var h *Held // the next, if it came with the last one's finish
 	var since refusals
-	for pause := newPause(); ; {
+	for backoff := new(retry.Backoff); ; {
 		var err error
 		if h == nil {
 			h, err = r.Queue.Take(r.taking)
 		}
 		switch {
 		case err == nil:
-			pause = newPause()
+			backoff.Reset()
 			h = r.handle(h)
 		case r.taking.Err() != nil:
 			return
@@ -344,7 +345,7 @@ func (r *shift) place() {
 			return
 		default:
 			r.log().Warn("nothing taken", "queue", r.Queue.Name(), "error", err)
-			pause.wait(r.taking, nil, err)
+			backoff.Wait(r.taking, nil, err)
 		}
 	}
 }

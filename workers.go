@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 )
 
@@ -130,7 +131,7 @@ func (p *place) createWorker(ctx context.Context, s coord.Session, started time.
 		if err == nil {
 			return rs[0].Fence, nil
 		}
-		if !refused(err) {
+		if !retry.IsRefused(err) {
 			return 0, err
 		}
 		n, err := s.Get(ctx, node)
@@ -140,7 +141,7 @@ func (p *place) createWorker(ctx context.Context, s coord.Session, started time.
 		case err == nil:
 			_, err = s.Commit(ctx, coord.Delete(node, n.Fence))
 		}
-		if err != nil && !refused(err) && !errors.Is(err, coord.ErrNotExist) {
+		if err != nil && !retry.IsRefused(err) && !errors.Is(err, coord.ErrNotExist) {
 			return 0, err
 		}
 	}

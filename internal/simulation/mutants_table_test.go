@@ -33,19 +33,19 @@ var mutants = []mutant{
 
 	// A service that is full.
 	{
-		name: "the end of the time alone is the error", file: "busy.go",
-		is: `	return false, late(ctx, err)
+		name: "the end of the time alone is the error", file: "internal/retry/retry.go",
+		is: `	return false, WithDeadline(ctx, err)
 `,
 		becomes: `	mutated()
 	return false, ctx.Err()
 `,
-		test: "TestAPutToAFullServiceNamesTheCauseAndTheEndOfItsTime",
+		test: "TestWaitWhileBusyWaitsForNothingElse",
 	},
 	{
-		name: "a full service is not logged", file: "busy.go",
-		is:      `	if now.Sub(p.since) >= tellBusyAfter {`,
-		becomes: `	if mutated(); now.Before(p.since) {`,
-		test:    "TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo",
+		name: "a full service is not logged", file: "internal/retry/retry.go",
+		is:      `	if now.Sub(b.firstBusy) >= ReportAfter {`,
+		becomes: `	if mutated(); now.Before(b.firstBusy) {`,
+		test:    "TestTheObserverHearsOfAWaitOfASecond",
 	},
 	{
 		name: "each call that waits is logged", file: "busy.go",
@@ -291,9 +291,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "refused finish taken for success (K2)", seeds: "900015", file: "held.go",
-		is: `		case r != nil, lostBefore(err) && h.unknown == "":
+		is: `		case r != nil, retry.NothingSent(err) && h.unknown == "":
 			return end(stateLost, ErrLockLost)`,
-		becomes: `		case r != nil, lostBefore(err) && h.unknown == "":
+		becomes: `		case r != nil, retry.NothingSent(err) && h.unknown == "":
 			mutated()
 			return end(stateDone, nil)`,
 	},
@@ -429,9 +429,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "lost claim wakes nobody who passed over the entry", file: "claim.go", test: "TestAClaimThatIsLostWakesWhoPassedOverIt",
-		is: `	case refused(err):
+		is: `	case retry.IsRefused(err):
 		missed = true`,
-		becomes: `	case refused(err):
+		becomes: `	case retry.IsRefused(err):
 		mutated()`,
 	},
 	{
@@ -715,11 +715,11 @@ var mutants = []mutant{
 		name: "put made again after a lost reply (K10)", seeds: "900004", file: "lanes.go",
 		is: `		case errors.Is(err, coord.ErrUnknown):
 			doubt = true
-		case refusedOp`,
+		case retry.RefusedOp`,
 		becomes: `		case errors.Is(err, coord.ErrUnknown):
 			mutated()
 			return applied{}, errLaneGone
-		case refusedOp`,
+		case retry.RefusedOp`,
 	},
 	{
 		name: "put that does not compare its lane", seeds: "900002", file: "lanes.go",
@@ -1274,7 +1274,7 @@ func (s *session) life() time.Duration { return time.Hour }
 	return ops, err`,
 		becomes: `	if b.key != "" && err == nil {
 		mutated()
-		if _, err = s.Commit(ctx, coord.Create(b.key, b.o.unique)); refused(err) {
+		if _, err = s.Commit(ctx, coord.Create(b.key, b.o.unique)); retry.IsRefused(err) {
 			if exists := p.refusedKey(ctx, b.key); exists != nil {
 				err = exists
 			}
@@ -1290,10 +1290,11 @@ func (s *session) life() time.Duration { return time.Hour }
 	},
 	{
 		name: "progress counts as a lost race", file: "seize.go",
-		is: `				pause, ahead = newPause(), mostAhead
+		is: `				backoff.Reset()
+				ahead = mostAhead
 				continue`,
 		becomes: `				mutated()
-				if err := pause.wait(ctx, nil, nil); err != nil {
+				if err := backoff.Wait(ctx, nil, nil); err != nil {
 					return err
 				}
 				continue`,
