@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,6 +136,8 @@ type delayed struct {
 
 type delayedSession struct {
 	coord.Session
+
+	mu   sync.Mutex // the handle's mover reads, too
 	late []coord.Op
 }
 
@@ -147,8 +150,13 @@ func (c *delayed) Session(ctx context.Context) (coord.Session, error) {
 }
 
 func (s *delayedSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
-	if s.late == nil && ops[0].Kind == coord.KindSet && strings.HasPrefix(ops[0].Path, "/jobs/entries/") {
+	s.mu.Lock()
+	isUpdate := s.late == nil && ops[0].Kind == coord.KindSet && strings.HasPrefix(ops[0].Path, "/jobs/entries/")
+	if isUpdate {
 		s.late = ops
+	}
+	s.mu.Unlock()
+	if isUpdate {
 		return nil, coord.ErrUnknown
 	}
 	return s.Session.Commit(ctx, ops...)
@@ -156,9 +164,16 @@ func (s *delayedSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.R
 
 func (s *delayedSession) Get(ctx context.Context, path string) (coord.Node, error) {
 	n, err := s.Session.Get(ctx, path)
-	if len(s.late) > 0 && strings.HasPrefix(path, "/jobs/attempts/") {
-		ops := s.late
-		s.late = []coord.Op{}
+	if !strings.HasPrefix(path, "/jobs/attempts/") {
+		return n, err
+	}
+	s.mu.Lock()
+	ops := s.late
+	if ops != nil {
+		s.late = []coord.Op{} // once
+	}
+	s.mu.Unlock()
+	if len(ops) > 0 {
 		if _, err := s.Session.Commit(ctx, ops...); err != nil {
 			return n, err
 		}

@@ -36,7 +36,7 @@ func TestCommitsComeBackAfterAMemberFails(t *testing.T) {
 			unknown := make([]int, len(last))
 			var sessions []coord.Session
 			for i := range last {
-				s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: at}))
+				s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: at, SessionTimeout: time.Minute}))
 				sessions = append(sessions, s)
 				answered[i], refused[i] = make(map[string]bool), make(map[string]bool)
 				wg.Go(func() {
@@ -64,7 +64,7 @@ func TestCommitsComeBackAfterAMemberFails(t *testing.T) {
 				time.Sleep(300 * time.Millisecond)
 				fault(m)
 				begun := time.Now()
-				eventually(t, 12*time.Second, "every client writes again", func() bool {
+				eventually(t, 50*time.Second, "every client writes again", func() bool {
 					for i := range last {
 						if last[i].Load() < begun.Add(100*time.Millisecond).UnixNano() {
 							return false
