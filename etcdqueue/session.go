@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -20,6 +19,7 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/boottime"
 	"github.com/zkq/zkq/internal/group"
+	"github.com/zkq/zkq/internal/liveness"
 )
 
 // session is the life of one lease.
@@ -31,11 +31,10 @@ type session struct {
 	key     []byte // hangs on the lease
 	created int64  // its revision: what every commit compares
 
-	deadline atomic.Int64 // by boottime: when the service may have ended it
+	deadline *liveness.Deadline // by boottime
 	ctx      context.Context
 	cancel   context.CancelCauseFunc // the cause is what its calls return from then on
 	over     sync.Once
-	timer    *time.Timer // fires at the deadline
 	unhook   func()
 	commits  *group.Runner
 	puts     *group.Runner // those commits whose names are guessed
@@ -145,8 +144,8 @@ func (c *Coordinator) grant(ctx context.Context) (*session, verdict, error) {
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	s.commits = group.NewRunner(batches, flightsAtOnce, s.deliver)
 	s.puts = group.NewRunner(batches, guessesAtOnce, s.deliverGuesses)
-	s.timer = time.AfterFunc(time.Hour, s.expire) // until heard says when
-	s.heard(sent)
+	s.deadline = liveness.New(boottime.Now, func() { s.end(coord.ErrSessionLost) })
+	s.deadline.Start(s.timeout, sent)
 	return s, verdict{}, nil
 }
 
@@ -197,30 +196,13 @@ func (s *session) establish(user, ctx context.Context) error {
 	return nil
 }
 
-// heard moves the deadline on: the service answered what was sent at that time.
-func (s *session) heard(sent time.Duration) {
-	deadline := sent + s.timeout - s.timeout/6
-	s.deadline.Store(int64(deadline))
-	s.timer.Reset(deadline - boottime.Now())
-}
-
-// expire ends the session if its deadline has passed. It may have moved on
-// meanwhile.
-func (s *session) expire() {
-	if left := time.Duration(s.deadline.Load()) - boottime.Now(); left > 0 {
-		s.timer.Reset(left)
-		return
-	}
-	s.end(coord.ErrSessionLost)
-}
-
 // end makes all calls return why from now on.
 func (s *session) end(why error) {
 	s.over.Do(func() {
 		s.commits.End(why)
 		s.puts.End(why)
 		s.cancel(why)
-		s.timer.Stop()
+		s.deadline.Stop()
 		s.unhook()
 	})
 }
@@ -247,7 +229,7 @@ func (s *session) revoke() {
 
 // alive returns nil or why the session is over.
 func (s *session) alive() error {
-	if s.ctx.Err() == nil && boottime.Now() >= time.Duration(s.deadline.Load()) {
+	if s.ctx.Err() == nil && s.deadline.Passed() {
 		s.end(coord.ErrSessionLost)
 	}
 	if s.c.ctx.Err() != nil {
@@ -329,7 +311,7 @@ func (s *session) beat() {
 					s.end(coord.ErrSessionLost)
 					return
 				}
-				s.heard(sent[0])
+				s.deadline.Extend(sent[0])
 				sent = sent[1:]
 			case <-tick.C:
 				ticked = true

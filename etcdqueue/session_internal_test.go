@@ -9,6 +9,7 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/boottime"
 	"github.com/zkq/zkq/internal/group"
+	"github.com/zkq/zkq/internal/liveness"
 )
 
 // TestCallsCompareTheClock is a process that was stopped past its deadline and
@@ -24,11 +25,12 @@ func TestCallsCompareTheClock(t *testing.T) {
 		"empty":  func(s coord.Session) error { _, err := s.Commit(t.Context()); return err },
 	} {
 		unhooked := 0
-		s := &session{c: &Coordinator{ctx: context.Background()}, unhook: func() { unhooked++ }, timer: time.NewTimer(time.Hour)}
+		s := &session{c: &Coordinator{ctx: context.Background()}, unhook: func() { unhooked++ }}
 		s.c.hub, s.commits = newHub(s.c), group.NewRunner(batches, flightsAtOnce, s.deliver)
 		s.puts = group.NewRunner(batches, guessesAtOnce, s.deliverGuesses)
 		s.ctx, s.cancel = context.WithCancelCause(context.Background())
-		s.deadline.Store(int64(boottime.Now()))
+		s.deadline = liveness.New(boottime.Now, func() {})
+		s.deadline.Start(time.Hour, boottime.Now()-time.Hour)
 		if err := call(s); !errors.Is(err, coord.ErrSessionLost) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -40,16 +42,5 @@ func TestCallsCompareTheClock(t *testing.T) {
 		if unhooked != 1 {
 			t.Errorf("%s: unhooked %d times", name, unhooked)
 		}
-	}
-}
-
-// TestDeadlineCountsFromTheSending: an answer that was long under way moves the
-// deadline less than one that came at once.
-func TestDeadlineCountsFromTheSending(t *testing.T) {
-	s := &session{timeout: 12 * time.Second, timer: time.NewTimer(time.Hour)}
-	sent := boottime.Now() - 3*time.Second
-	s.heard(sent)
-	if got, want := time.Duration(s.deadline.Load())-sent, 10*time.Second; got != want {
-		t.Errorf("%v after the sending, want %v", got, want)
 	}
 }

@@ -195,7 +195,7 @@ func (c *conn) frame() error {
 	delete(c.own, xid)
 	c.mu.Unlock()
 	if sent {
-		c.s.heard(request.at)
+		c.s.deadline.Extend(request.at)
 	}
 	if xid >= 0 && request.op == opMulti && code == 0 {
 		return c.multi(length)

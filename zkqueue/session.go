@@ -7,7 +7,6 @@ import (
 	"math"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -15,6 +14,7 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/boottime"
 	"github.com/zkq/zkq/internal/group"
+	"github.com/zkq/zkq/internal/liveness"
 )
 
 // session is one life with ZooKeeper, and one [zk.Conn].
@@ -40,14 +40,13 @@ type session struct {
 
 	id       string
 	timeout  time.Duration
-	deadline atomic.Int64 // boottime; 0: no session was granted yet
+	deadline *liveness.Deadline // by boottime
 
 	mu      sync.Mutex
 	over    error // why, when it is
 	conn    *conn // the last one
 	up      chan struct{}
 	isUp    bool
-	timer   *time.Timer
 	running sync.WaitGroup // requests and watches; grows only while not over
 }
 
@@ -67,6 +66,7 @@ func newSession(cfg *Config, watches *serverWatches, width *width, gone func()) 
 		opened: make(chan struct{}),
 		up:     make(chan struct{}),
 	}
+	s.deadline = liveness.New(boottime.Now, func() { s.end(coord.ErrSessionLost) })
 	s.quit, s.quitNow = context.WithCancel(context.Background())
 	s.dialer = newDialer(s)
 	s.dirs = newDirectories(s)
@@ -466,12 +466,12 @@ func (s *session) adopt(c *conn) error {
 }
 
 // admit takes the service's answer to a connect request that was sent at the time.
-func (s *session) admit(id int64, timeout, at time.Duration) error {
+func (s *session) admit(id int64, timeout, sent time.Duration) error {
 	s.mu.Lock()
 	over := s.over
 	if over == nil && id != 0 && s.id == "" {
 		s.id, s.timeout = sessionID(id), timeout
-		s.timer = time.AfterFunc(s.life(), s.expire)
+		s.deadline.Start(timeout, sent)
 	}
 	known := s.id
 	s.mu.Unlock()
@@ -482,35 +482,8 @@ func (s *session) admit(id int64, timeout, at time.Duration) error {
 		s.end(coord.ErrSessionLost)
 		return coord.ErrSessionLost
 	}
-	s.heard(at)
+	s.deadline.Extend(sent)
 	return nil
-}
-
-// life is how long a session is trusted after it was last heard.
-func (s *session) life() time.Duration { return s.timeout - s.timeout/6 }
-
-// heard moves the deadline: the service answered what was sent at the time.
-func (s *session) heard(at time.Duration) {
-	for {
-		old, deadline := s.deadline.Load(), int64(at+s.life())
-		if deadline <= old || s.deadline.CompareAndSwap(old, deadline) {
-			return
-		}
-	}
-}
-
-// expire is the timer's: it ends the session, or waits for the moved deadline.
-func (s *session) expire() {
-	left := time.Duration(s.deadline.Load()) - boottime.Now()
-	if left <= 0 {
-		s.end(coord.ErrSessionLost)
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.over == nil {
-		s.timer.Reset(left)
-	}
 }
 
 // alive says why the session is over, if it is, also when no timer could.
@@ -520,7 +493,7 @@ func (s *session) alive() error {
 		return s.over
 	default:
 	}
-	if d := s.deadline.Load(); d != 0 && int64(boottime.Now()) > d {
+	if s.deadline.Passed() {
 		s.end(coord.ErrSessionLost)
 		return s.over
 	}
@@ -545,9 +518,7 @@ func (s *session) end(cause error) {
 		return
 	}
 	s.over = cause
-	if s.timer != nil {
-		s.timer.Stop()
-	}
+	s.deadline.Stop()
 	orderly := cause == coord.ErrClosed && s.isUp
 	s.mu.Unlock()
 	close(s.done)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/liveness"
 )
 
 // Coordinator is one client of a [Store], in a process of its own as far as the
@@ -215,7 +216,7 @@ func (c *Coordinator) hear() {
 	if c.connected() && !c.paused {
 		l.deadline = time.Time{}
 	} else if l.deadline.IsZero() {
-		l.deadline = now.Add(l.timeout - l.timeout/6)
+		l.deadline = now.Add(liveness.Trust(l.timeout))
 	}
 	r := c.store.remote(l.id)
 	if r == nil {

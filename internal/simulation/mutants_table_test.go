@@ -872,9 +872,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "session that is given up later than the service does", seeds: "900275", file: "coord/coordtest/coordinator.go",
-		is: `		l.deadline = now.Add(l.timeout - l.timeout/6)`,
+		is: `		l.deadline = now.Add(liveness.Trust(l.timeout))`,
 		becomes: `		mutated()
-		l.deadline = now.Add(l.timeout + l.timeout/6)`,
+		l.deadline = now.Add(liveness.Trust(l.timeout) + l.timeout/3)`,
 	},
 	{
 		name: "watch that does not see what came before it", file: "coord/coordtest/session.go",
@@ -1002,27 +1002,22 @@ var mutants = []mutant{
 	},
 	{
 		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
-		is: `	if over != nil {
+		is: `		s.deadline.Start(timeout, sent)
+	}
+	known := s.id
+	s.mu.Unlock()
+	if over != nil {
 		return over
 	}
 	if id == 0 || sessionID(id) != known {
 		s.end(coord.ErrSessionLost)
 		return coord.ErrSessionLost
 	}
-	s.heard(at)
-	return nil
-}
-
-// life is how long a session is trusted after it was last heard.
-func (s *session) life() time.Duration { return s.timeout - s.timeout/6 }
 `,
-		becomes: `	mutated()
-	_, _ = over, known
-	s.heard(at)
-	return nil
-}
-
-func (s *session) life() time.Duration { return time.Hour }
+		becomes: `		s.deadline.Start(time.Hour, sent)
+	}
+	s.mu.Unlock()
+	mutated()
 `,
 		test: "TestSessionFenceAlone",
 	},
