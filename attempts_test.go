@@ -2,7 +2,6 @@ package zkq_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -12,53 +11,27 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// attempts is the node of what became of an entry before; "" if there is none.
-func (b *bench) attempts(c coord.Coordinator, name string) string {
-	b.Helper()
-	n, err := b.session(c).Get(b.ctx, "/jobs/attempts/"+name)
-	if errors.Is(err, coord.ErrNotExist) {
-		return ""
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	return string(n.Value)
-}
-
-func (b *bench) release(h *zkq.Held, opts ...zkq.ReleaseOption) {
-	b.Helper()
-	if err := h.Release(b.ctx, opts...); err != nil {
-		b.Fatalf("Release: %v", err)
-	}
-}
-
-func (b *bench) fail(h *zkq.Held, reason string, opts ...zkq.ReleaseOption) {
-	b.Helper()
-	if err := h.Fail(b.ctx, reason, opts...); err != nil {
-		b.Fatalf("Fail: %v", err)
-	}
-}
-
 func TestFailuresAreCountedAndShown(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		name := b.put(q, "a")
-		b.put(q, "never taken")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		name := env.Put(q, "a")
+		env.Put(q, "never taken")
 		for i := range 3 {
-			h := b.take(q)
+			h := env.Take(q)
 			if h.Name != name || h.Failures != i || h.Deliveries != 2*i+1 {
 				t.Fatalf("took %s, delivery %d, failures %d", h.Name, h.Deliveries, h.Failures)
 			}
-			b.fail(h, fmt.Sprint("no ", i))
-			b.release(b.take(other))
+			env.Fail(h, fmt.Sprint("no ", i))
+			env.Release(env.Take(other))
 		}
 		for _, look := range []func() (zkq.Entry, error){
-			func() (zkq.Entry, error) { return b.entries(q)[0], nil },
-			func() (zkq.Entry, error) { return q.Peek(b.ctx, "") },
-			func() (zkq.Entry, error) { return q.Peek(b.ctx, name) },
+			func() (zkq.Entry, error) { return env.Entries(q)[0], nil },
+			func() (zkq.Entry, error) { return q.Peek(env.Ctx, "") },
+			func() (zkq.Entry, error) { return q.Peek(env.Ctx, name) },
 		} {
 			e, err := look()
 			if err != nil || e.Name != name || e.Failures != 3 || e.Deliveries != 6 || e.Reason != "no 2" {
@@ -69,17 +42,17 @@ func TestFailuresAreCountedAndShown(t *testing.T) {
 }
 
 func TestAFirstDeliveryCostsNoRequestMore(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c, zkq.MaxDeliveries(1))
-		b.put(q, "a")
-		b.put(q, "b")
-		h := b.take(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c, zkq.MaxDeliveries(1))
+		env.Put(q, "a")
+		env.Put(q, "b")
+		h := env.Take(q)
 		synctest.Wait()
-		c.reset()
-		b.consume(h)
-		b.release(b.take(q))
-		if commits, reads := c.of("commit"), c.of("read")+c.of("get"); commits != 3 || reads > 1 {
+		c.Reset()
+		env.Consume(h)
+		env.Release(env.Take(q))
+		if commits, reads := c.Count("commit"), c.Count("read")+c.Count("get"); commits != 3 || reads > 1 {
 			t.Errorf("consume, take and release: %d commits and %d reads", commits, reads)
 		}
 	})
@@ -87,42 +60,47 @@ func TestAFirstDeliveryCostsNoRequestMore(t *testing.T) {
 
 // What an entry leaves beside it goes with it, whoever removes it.
 func TestAttemptsGoWithTheEntry(t *testing.T) {
-	for way, remove := range map[string]func(b *bench, q *zkq.LockingQueue, name string) error{
-		"consume":    func(b *bench, q *zkq.LockingQueue, _ string) error { return b.take(q).Consume(b.ctx) },
-		"bury":       func(b *bench, q *zkq.LockingQueue, _ string) error { return b.take(q).Bury(b.ctx, "") },
-		"rm":         func(b *bench, q *zkq.LockingQueue, name string) error { return q.Remove(b.ctx, name, false) },
-		"rm --force": func(b *bench, q *zkq.LockingQueue, name string) error { b.take(q); return q.Remove(b.ctx, name, true) },
-		"purge": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			_, err := q.Purge(b.ctx, zkq.StateReady)
+	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
+		"consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Consume(env.Ctx) },
+		"bury":    func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Bury(env.Ctx, "") },
+		"rm": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			return q.Remove(env.Ctx, name, false)
+		},
+		"rm --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			env.Take(q)
+			return q.Remove(env.Ctx, name, true)
+		},
+		"purge": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			_, err := q.Purge(env.Ctx, zkq.StateReady)
 			return err
 		},
-		"purge --state held": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			b.take(q)
-			_, err := q.Purge(b.ctx, zkq.StateHeld)
+		"purge --state held": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			env.Take(q)
+			_, err := q.Purge(env.Ctx, zkq.StateHeld)
 			return err
 		},
 	} {
 		t.Run(way, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				name := b.put(q, "a")
-				b.fail(b.take(q), "no")
-				if b.attempts(c, name) == "" {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				name := env.Put(q, "a")
+				env.Fail(env.Take(q), "no")
+				if env.History(c, name) == "" {
 					t.Fatal("no attempts: this shows nothing")
 				}
 				// Not by the sweep that follows a purge.
 				alone := true
-				b.store.Observe(func(a coordtest.Applied) {
+				env.Store.Observe(func(a coordtest.Applied) {
 					alone = alone && !(len(a.Ops) == 1 && strings.Contains(a.Ops[0].Path, "/attempts/"))
 				})
-				if err := remove(b, q, name); err != nil {
+				if err := remove(env, q, name); err != nil {
 					t.Fatal(err)
 				}
-				s := b.session(c)
-				if left := b.children(s, "/jobs/attempts"); len(left) > 0 || !alone {
+				s := env.Session(c)
+				if left := env.Children(s, "/jobs/attempts"); len(left) > 0 || !alone {
 					t.Errorf("left: %q, removed in the same commit: %v", left, alone)
 				}
-				if left := b.children(s, "/jobs/entries"); len(left) > 0 {
+				if left := env.Children(s, "/jobs/entries"); len(left) > 0 {
 					t.Errorf("left: %q", left)
 				}
 			})
@@ -132,32 +110,32 @@ func TestAttemptsGoWithTheEntry(t *testing.T) {
 
 // kazoo's consume knows nothing of attempts.
 func TestAttemptsWithoutAnEntryAreSwept(t *testing.T) {
-	for way, sweep := range map[string]func(b *bench, q *zkq.LockingQueue){
-		"by purge": func(b *bench, q *zkq.LockingQueue) {
-			if _, err := q.Purge(b.ctx, zkq.StateDelayed); err != nil {
-				b.Fatal(err)
+	for way, sweep := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue){
+		"by purge": func(env *testqueue.Env, q *zkq.LockingQueue) {
+			if _, err := q.Purge(env.Ctx, zkq.StateDelayed); err != nil {
+				env.Fatal(err)
 			}
 		},
-		"within the hour by who gives back": func(b *bench, q *zkq.LockingQueue) {
+		"within the hour by who gives back": func(env *testqueue.Env, q *zkq.LockingQueue) {
 			time.Sleep(time.Hour)
-			b.release(b.take(q))
+			env.Release(env.Take(q))
 			time.Sleep(time.Second)
 		},
 	} {
 		t.Run(way, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				gone := b.put(q, "kazoo's")
-				stays := b.put(q, "stays")
-				b.fail(b.take(q), "no")
-				n := b.get(b.session(c), "/jobs/entries/"+gone)
-				b.commit(b.session(c), coord.Delete(n.Path, n.Fence))
-				b.fail(b.take(q), "no")
-				sweep(b, q)
-				if left := b.children(b.session(c), "/jobs/attempts"); len(left) != 1 || left[0] != "/jobs/attempts/"+stays {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				gone := env.Put(q, "kazoo's")
+				stays := env.Put(q, "stays")
+				env.Fail(env.Take(q), "no")
+				n := env.Get(env.Session(c), "/jobs/entries/"+gone)
+				env.Commit(env.Session(c), coord.Delete(n.Path, n.Fence))
+				env.Fail(env.Take(q), "no")
+				sweep(env, q)
+				if left := env.Children(env.Session(c), "/jobs/attempts"); len(left) != 1 || left[0] != "/jobs/attempts/"+stays {
 					t.Fatalf("left: %q", left)
 				}
-				b.consume(b.take(q))
+				env.Consume(env.Take(q))
 			})
 		})
 	}
@@ -166,30 +144,30 @@ func TestAttemptsWithoutAnEntryAreSwept(t *testing.T) {
 func TestAttemptsThatSomebodySpoiltAreInNobodysWay(t *testing.T) {
 	for what, value := range map[string]string{"no JSON": "\xff", "negative": `{"failures":-5,"forgiven":-7}`, "a list": "[]", "nothing": "", "null": "null"} {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue(zkq.MaxDeliveries(3))
-				name := b.put(q, "a")
-				b.fail(b.take(q), "no")
-				s, at := b.session(c), "/jobs/attempts/"+name
-				b.commit(s, coord.Set(at, []byte(value), b.get(s, at).Fence))
-				h := b.take(q)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue(zkq.MaxDeliveries(3))
+				name := env.Put(q, "a")
+				env.Fail(env.Take(q), "no")
+				s, at := env.Session(c), "/jobs/attempts/"+name
+				env.Commit(s, coord.Set(at, []byte(value), env.Get(s, at).Fence))
+				h := env.Take(q)
 				if h.Failures != 0 {
 					t.Errorf("failures %d", h.Failures)
 				}
 				// And under the holder's hands.
-				b.commit(s, coord.Set(at, []byte(value), b.get(s, at).Fence))
-				b.fail(h, "no")
-				h = b.take(q)
-				b.commit(s, coord.Delete(at, b.get(s, at).Fence))
-				b.release(h)
-				h = b.take(q)
-				b.commit(s, coord.Delete(at, b.get(s, at).Fence))
-				b.consume(h)
-				b.put(q, "b")
-				h = b.take(q)
-				b.commit(s, coord.Create("/jobs/attempts/"+h.Name, nil))
-				b.fail(h, "no")
-				if h = b.take(q); h.Failures != 1 {
+				env.Commit(s, coord.Set(at, []byte(value), env.Get(s, at).Fence))
+				env.Fail(h, "no")
+				h = env.Take(q)
+				env.Commit(s, coord.Delete(at, env.Get(s, at).Fence))
+				env.Release(h)
+				h = env.Take(q)
+				env.Commit(s, coord.Delete(at, env.Get(s, at).Fence))
+				env.Consume(h)
+				env.Put(q, "b")
+				h = env.Take(q)
+				env.Commit(s, coord.Create("/jobs/attempts/"+h.Name, nil))
+				env.Fail(h, "no")
+				if h = env.Take(q); h.Failures != 1 {
 					t.Errorf("failures %d", h.Failures)
 				}
 			})
@@ -198,9 +176,9 @@ func TestAttemptsThatSomebodySpoiltAreInNobodysWay(t *testing.T) {
 }
 
 func TestReasonsAreCutToWholeCharacters(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "a")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "a")
 		for reason, want := range map[string]string{
 			strings.Repeat("ü", 10000):       strings.Repeat("ü", 512),
 			"x" + strings.Repeat("ü", 10000): "x" + strings.Repeat("ü", 511),
@@ -209,8 +187,8 @@ func TestReasonsAreCutToWholeCharacters(t *testing.T) {
 			"one\ntwo\x00<b>\u2028":          "one\ntwo\x00<b>\u2028",
 			strings.Repeat("\x00", 2000) + "not kept": strings.Repeat("\x00", 1024),
 		} {
-			b.fail(b.take(q), reason)
-			if e := b.entries(q)[0]; e.Reason != want {
+			env.Fail(env.Take(q), reason)
+			if e := env.Entries(q)[0]; e.Reason != want {
 				t.Errorf("%.20q became %.20q, of %d bytes", reason, e.Reason, len(e.Reason))
 			}
 		}
@@ -218,23 +196,23 @@ func TestReasonsAreCutToWholeCharacters(t *testing.T) {
 }
 
 func TestLostRepliesOfFailuresCountOnce(t *testing.T) {
-	for name, lose := range losses {
+	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "a")
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "a")
 				for i := range 4 {
-					h := b.take(q)
+					h := env.Take(q)
 					if h.Failures != i {
 						t.Fatalf("failures %d, want %d", h.Failures, i)
 					}
 					lose(c)
-					b.fail(h, "no")
+					env.Fail(h, "no")
 				}
-				h := b.take(q)
+				h := env.Take(q)
 				lose(c)
-				b.release(h)
-				if got := b.attempts(c, h.Name); got != `{"failures":4,"forgiven":1,"reason":"no"}` {
+				env.Release(h)
+				if got := env.History(c, h.Name); got != `{"failures":4,"forgiven":1,"reason":"no"}` {
 					t.Fatal(got)
 				}
 			})
@@ -244,52 +222,52 @@ func TestLostRepliesOfFailuresCountOnce(t *testing.T) {
 
 // A failure that nobody can know to be counted is not said to be.
 func TestUnansweredFailureOfABrokenEntryIsUnknown(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		other, _ := b.queue()
-		b.put(q, "a")
-		h := b.take(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		env.Put(q, "a")
+		h := env.Take(q)
 		c.DropRequest()
 		got := make(chan error, 1)
-		go func() { got <- h.Fail(b.ctx, "no") }()
+		go func() { got <- h.Fail(env.Ctx, "no") }()
 		time.Sleep(time.Millisecond) // the first attempt is lost; the second comes after 5
-		if err := other.BreakLock(b.ctx, h.Name); err != nil {
+		if err := other.BreakLock(env.Ctx, h.Name); err != nil {
 			t.Fatal(err)
 		}
-		b.want(<-got, zkq.ErrUnknown)
-		b.want(b.take(other).Fail(b.ctx, "no"), nil)
+		env.WantErr(<-got, zkq.ErrUnknown)
+		env.WantErr(env.Take(other).Fail(env.Ctx, "no"), nil)
 	})
 }
 
 // The claim was answered, what became of the entry before was not.
 func TestTakeCancelledBeforeItKnowsTheAttemptsHoldsNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		cl := b.client()
-		c := newCounting(cl)
-		q := b.on(c, zkq.MaxDeliveries(3))
-		other, oc := b.queue()
-		name := b.put(other, "a")
-		b.fail(b.take(other), "no")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		cl := env.Client()
+		c := testqueue.NewCounter(cl)
+		q := env.QueueOn(c, zkq.MaxDeliveries(3))
+		other, oc := env.Queue()
+		name := env.Put(other, "a")
+		env.Fail(env.Take(other), "no")
 		held := false
-		c.hook(func(_ coord.Session, act, path string) {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "get" && strings.HasPrefix(path, "/jobs/attempts/") && !held {
 				held = true
 				cl.HoldReplies()
 			}
 		})
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
 		_, err := q.Take(ctx)
-		b.want(err, context.DeadlineExceeded)
+		env.WantErr(err, context.DeadlineExceeded)
 		if !held {
 			t.Fatal("attempts were not read")
 		}
-		b.empty(other)
+		env.WantEmpty(other)
 		cl.Heal()
-		if h := b.take(other); h.Failures != 1 || h.Deliveries != 3 {
+		if h := env.Take(other); h.Failures != 1 || h.Deliveries != 3 {
 			t.Fatalf("failures %d, deliveries %d", h.Failures, h.Deliveries)
 		}
-		if got := b.attempts(oc, name); got != `{"failures":1,"forgiven":1,"reason":"no"}` {
+		if got := env.History(oc, name); got != `{"failures":1,"forgiven":1,"reason":"no"}` {
 			t.Fatal(got)
 		}
 	})
@@ -298,29 +276,29 @@ func TestTakeCancelledBeforeItKnowsTheAttemptsHoldsNothing(t *testing.T) {
 // What was forgiven after the claim does not count for it: the lock was broken in
 // between.
 func TestAnEntryAtItsCeilingIsNotHandedOutByWhatALaterHolderWasForgiven(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c, zkq.MaxDeliveries(1))
-		other, _ := b.queue()
-		name := b.put(other, "a")
-		b.fail(b.take(other), "no")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c, zkq.MaxDeliveries(1))
+		other, _ := env.Queue()
+		name := env.Put(other, "a")
+		env.Fail(env.Take(other), "no")
 		broken := false
-		c.hook(func(_ coord.Session, act, path string) {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "get" && path == "/jobs/attempts/"+name && !broken {
 				broken = true
-				if err := other.BreakLock(b.ctx, name); err != nil {
+				if err := other.BreakLock(env.Ctx, name); err != nil {
 					t.Error(err)
 				}
-				b.release(b.take(other))
+				env.Release(env.Take(other))
 			}
 		})
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
 		h, err := q.Take(ctx)
-		if b.want(err, context.DeadlineExceeded); h != nil || !broken {
+		if env.WantErr(err, context.DeadlineExceeded); h != nil || !broken {
 			t.Fatalf("took %+v; the lock was broken: %v", h, broken)
 		}
-		if e := b.dead(other); e.Deliveries != 3 || e.Failures != 1 {
+		if e := env.DeadEntry(other); e.Deliveries != 3 || e.Failures != 1 {
 			t.Errorf("it died as %+v", e)
 		}
 	})
@@ -328,31 +306,31 @@ func TestAnEntryAtItsCeilingIsNotHandedOutByWhatALaterHolderWasForgiven(t *testi
 
 // Who writes there and holds nothing keeps nobody from the entry.
 func TestAttemptsWrittenByAnotherDuringATakeDoNotStopIt(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c, zkq.MaxDeliveries(3))
-		other, oc := b.queue()
-		name := b.put(other, "a")
-		b.fail(b.take(other), "no")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c, zkq.MaxDeliveries(3))
+		other, oc := env.Queue()
+		name := env.Put(other, "a")
+		env.Fail(env.Take(other), "no")
 		written := false
-		c.hook(func(_ coord.Session, act, path string) {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "get" && path == "/jobs/attempts/"+name && !written {
 				written = true
-				s := b.session(oc)
-				b.commit(s, coord.Set(path, []byte(`{"failures":2}`), b.get(s, path).Fence))
+				s := env.Session(oc)
+				env.Commit(s, coord.Set(path, []byte(`{"failures":2}`), env.Get(s, path).Fence))
 			}
 		})
-		h := b.take(q)
+		h := env.Take(q)
 		if !written || h.Failures != 2 {
 			t.Fatalf("written: %v, failures %d", written, h.Failures)
 		}
-		b.consume(h)
+		env.Consume(h)
 	})
 }
 
 func TestAnEntryThatCameBackIsTakenAlone(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		names := func(held []*zkq.Held, err error) string {
 			t.Helper()
 			if err != nil {
@@ -365,27 +343,27 @@ func TestAnEntryThatCameBackIsTakenAlone(t *testing.T) {
 			return strings.Join(all, "")
 		}
 		for _, v := range "abcdef" {
-			b.put(q, string(v))
+			env.Put(q, string(v))
 		}
-		all, err := q.TakeN(b.ctx, 6)
+		all, err := q.TakeN(env.Ctx, 6)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.fail(all[0], "no") // a
-		b.release(all[3])    // d
-		b.consume(all[1])    // b
-		b.put(q, "g")        // never taken
-		b.put(q, "h")        // never taken
+		env.Fail(all[0], "no") // a
+		env.Release(all[3])    // d
+		env.Consume(all[1])    // b
+		env.Put(q, "g")        // never taken
+		env.Put(q, "h")        // never taken
 		for _, want := range []string{"a", "d", "gh"} {
-			if got := names(q.TryTakeN(b.ctx, 5)); got != want {
+			if got := names(q.TryTakeN(env.Ctx, 5)); got != want {
 				t.Errorf("TryTakeN took %q, want %q", got, want)
 			}
 		}
-		b.put(q, "i", zkq.WithPriority(1))
-		b.fail(all[2], "no") // c, behind i
-		b.put(q, "j")
+		env.Put(q, "i", zkq.WithPriority(1))
+		env.Fail(all[2], "no") // c, behind i
+		env.Put(q, "j")
 		for _, want := range []string{"i", "c", "j"} {
-			if got := names(q.TakeN(b.ctx, 5)); got != want {
+			if got := names(q.TakeN(env.Ctx, 5)); got != want {
 				t.Errorf("TakeN took %q, want %q", got, want)
 			}
 		}
@@ -393,22 +371,22 @@ func TestAnEntryThatCameBackIsTakenAlone(t *testing.T) {
 }
 
 func TestTakeNTakesAllInOneCommit(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
 		for range 10 {
-			b.put(q, "x")
+			env.Put(q, "x")
 		}
-		c.reset()
-		held, err := q.TakeN(b.ctx, 8)
+		c.Reset()
+		held, err := q.TakeN(env.Ctx, 8)
 		if err != nil || len(held) != 8 {
 			t.Fatalf("TakeN = %v, %v", held, err)
 		}
-		if commits, reads := c.of("commit"), c.of("read"); commits != 1 || reads != 1 {
+		if commits, reads := c.Count("commit"), c.Count("read"); commits != 1 || reads != 1 {
 			t.Errorf("%d commits and %d reads", commits, reads)
 		}
 		for _, h := range held {
-			b.consume(h)
+			env.Consume(h)
 		}
 	})
 }

@@ -13,12 +13,13 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // watchBound calls f with each number of entries and delayed puts that there is.
-func (b *bench) watchBound(f func(n int)) {
+func watchBound(env *testqueue.Env, f func(n int)) {
 	n := 0
-	b.store.Observe(func(a coordtest.Applied) {
+	env.Store.Observe(func(a coordtest.Applied) {
 		for i, op := range a.Ops {
 			at := op.Path
 			if op.Kind == coord.KindSequential {
@@ -36,33 +37,26 @@ func (b *bench) watchBound(f func(n int)) {
 	})
 }
 
-func (b *bench) create(q *zkq.LockingQueue, c zkq.QueueConfig) {
-	b.Helper()
-	if err := q.Create(b.ctx, c); err != nil {
-		b.Fatal(err)
-	}
-}
-
 // Sixteen producers, some of whose answers are lost, put whatever they can while others
 // finish, give back, and put for later.
 func TestAnExactBoundIsNeverExceeded(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const bound, producers = 10, 16
-		first, _ := b.queue()
-		b.create(first, zkq.QueueConfig{MaxEntries: bound})
+		first, _ := env.Queue()
+		env.Create(first, zkq.QueueConfig{MaxEntries: bound})
 		most := 0
-		b.watchBound(func(n int) {
+		watchBound(env, func(n int) {
 			if most = max(most, n); n > bound {
 				t.Errorf("%d entries", n)
 			}
 		})
-		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Minute)
+		ctx, cancel := context.WithTimeout(env.Ctx, 2*time.Minute)
 		defer cancel()
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		put, full := 0, 0
 		for i := range producers {
-			q, c := b.queue()
+			q, c := env.Queue()
 			wg.Go(func() {
 				for n := 0; ctx.Err() == nil; n++ {
 					if (n+i)%7 == 0 {
@@ -86,7 +80,7 @@ func TestAnExactBoundIsNeverExceeded(t *testing.T) {
 			})
 		}
 		for range 2 {
-			q, _ := b.queue()
+			q, _ := env.Queue()
 			wg.Go(func() {
 				for h, err := range q.All(ctx) {
 					if err != nil {
@@ -112,33 +106,33 @@ func TestAnExactBoundIsNeverExceeded(t *testing.T) {
 func TestAFullQueueRefusesTheWholePut(t *testing.T) {
 	for _, approximate := range []bool{false, true} {
 		t.Run(fmt.Sprint("approximate ", approximate), func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.create(q, zkq.QueueConfig{MaxEntries: 3, MaxSize: 10, Approximate: approximate})
-				b.put(q, "1")
-				_, err := q.PutAll(b.ctx, make([][]byte, 3))
-				b.want(err, zkq.ErrFull)
-				b.put(q, "2", zkq.WithDelay(time.Hour))
-				h := b.take(q)
-				b.put(q, "3")
-				_, err = q.Put(b.ctx, nil)
-				b.want(err, zkq.ErrFull)
-				_, err = q.Put(b.ctx, make([]byte, 11))
-				b.want(err, zkq.ErrTooLarge)
-				_, err = q.Put(b.ctx, nil, zkq.WithUnique("k"))
-				b.want(err, zkq.ErrFull)
-				b.release(h, zkq.After(time.Hour))
-				_, err = q.Put(b.ctx, nil, zkq.WithDelay(time.Hour))
-				b.want(err, zkq.ErrFull)
-				b.bury(b.take(q), "")
-				b.put(q, "1234567890")
-				b.want(b.requeue(q), zkq.ErrFull)
-				b.consume(b.take(q))
-				b.want(b.requeue(q), nil)
-				if st, err := q.Stat(b.ctx); err != nil || st.Total() != 3 || st.Dead != 0 {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Create(q, zkq.QueueConfig{MaxEntries: 3, MaxSize: 10, Approximate: approximate})
+				env.Put(q, "1")
+				_, err := q.PutAll(env.Ctx, make([][]byte, 3))
+				env.WantErr(err, zkq.ErrFull)
+				env.Put(q, "2", zkq.WithDelay(time.Hour))
+				h := env.Take(q)
+				env.Put(q, "3")
+				_, err = q.Put(env.Ctx, nil)
+				env.WantErr(err, zkq.ErrFull)
+				_, err = q.Put(env.Ctx, make([]byte, 11))
+				env.WantErr(err, zkq.ErrTooLarge)
+				_, err = q.Put(env.Ctx, nil, zkq.WithUnique("k"))
+				env.WantErr(err, zkq.ErrFull)
+				env.Release(h, zkq.After(time.Hour))
+				_, err = q.Put(env.Ctx, nil, zkq.WithDelay(time.Hour))
+				env.WantErr(err, zkq.ErrFull)
+				env.Bury(env.Take(q), "")
+				env.Put(q, "1234567890")
+				env.WantErr(requeueDead(env, q), zkq.ErrFull)
+				env.Consume(env.Take(q))
+				env.WantErr(requeueDead(env, q), nil)
+				if st, err := q.Stat(env.Ctx); err != nil || st.Total() != 3 || st.Dead != 0 {
 					t.Errorf("%+v, %v", st, err)
 				}
-				if n := len(b.children(b.session(c), "/jobs/unique")); n > 0 {
+				if n := len(env.Children(env.Session(c), "/jobs/unique")); n > 0 {
 					t.Errorf("%d keys of nothing", n)
 				}
 			})
@@ -146,50 +140,50 @@ func TestAFullQueueRefusesTheWholePut(t *testing.T) {
 	}
 }
 
-// requeue makes the only dead entry ready.
-func (b *bench) requeue(q *zkq.LockingQueue) error {
-	b.Helper()
-	_, err := q.Requeue(b.ctx, b.dead(q).Name)
+// requeueDead makes the only dead entry ready.
+func requeueDead(env *testqueue.Env, q *zkq.LockingQueue) error {
+	env.Helper()
+	_, err := q.Requeue(env.Ctx, env.DeadEntry(q).Name)
 	return err
 }
 
 func TestAPutWaitsForRoom(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.create(q, zkq.QueueConfig{MaxEntries: 2})
-		b.put(q, "1")
-		b.put(q, "2")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Create(q, zkq.QueueConfig{MaxEntries: 2})
+		env.Put(q, "1")
+		env.Put(q, "2")
 		start := time.Now()
-		_, err := q.Put(b.ctx, nil, zkq.WithWait(10*time.Second))
-		if b.want(err, zkq.ErrFull); time.Since(start) != 10*time.Second {
+		_, err := q.Put(env.Ctx, nil, zkq.WithWait(10*time.Second))
+		if env.WantErr(err, zkq.ErrFull); time.Since(start) != 10*time.Second {
 			t.Errorf("it waited for %v", time.Since(start))
 		}
-		ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, 5*time.Second)
 		defer cancel()
 		_, err = q.Put(ctx, nil, zkq.WithWait(time.Hour))
-		b.want(err, context.DeadlineExceeded)
+		env.WantErr(err, context.DeadlineExceeded)
 
 		got := make(chan time.Duration, 2)
 		putting := func() {
 			start := time.Now()
-			if _, err := q.Put(b.ctx, []byte("late"), zkq.WithWait(time.Hour)); err == nil {
+			if _, err := q.Put(env.Ctx, []byte("late"), zkq.WithWait(time.Hour)); err == nil {
 				got <- time.Since(start)
 			}
 		}
 		go putting()
-		other, _ := b.queue()
+		other, _ := env.Queue()
 		time.Sleep(20 * time.Second)
 		c.Cut() // also through another session
 		time.Sleep(20 * time.Second)
 		c.Heal()
 		time.Sleep(20 * time.Second)
-		b.consume(b.take(other))
+		env.Consume(env.Take(other))
 		if d := <-got; d < time.Minute || d > time.Minute+time.Second {
 			t.Errorf("it waited for %v", d)
 		}
 		go putting()
 		time.Sleep(time.Minute)
-		if err := other.Configure(b.ctx, zkq.QueueConfig{MaxEntries: 3}); err != nil {
+		if err := other.Configure(env.Ctx, zkq.QueueConfig{MaxEntries: 3}); err != nil {
 			t.Fatal(err)
 		}
 		if d := <-got; d < time.Minute || d > time.Minute+time.Second {
@@ -199,55 +193,55 @@ func TestAPutWaitsForRoom(t *testing.T) {
 }
 
 func TestWhatHasExpiredMakesRoom(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.create(q, zkq.QueueConfig{MaxEntries: 3})
-		b.put(q, "1", zkq.WithTTL(time.Minute))
-		b.put(q, "2", zkq.WithTTL(time.Minute), zkq.WithDelay(time.Hour))
-		b.put(q, "3", zkq.WithTTL(time.Minute))
-		h := b.take(q)
-		_, err := q.Put(b.ctx, nil)
-		b.want(err, zkq.ErrFull)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Create(q, zkq.QueueConfig{MaxEntries: 3})
+		env.Put(q, "1", zkq.WithTTL(time.Minute))
+		env.Put(q, "2", zkq.WithTTL(time.Minute), zkq.WithDelay(time.Hour))
+		env.Put(q, "3", zkq.WithTTL(time.Minute))
+		h := env.Take(q)
+		_, err := q.Put(env.Ctx, nil)
+		env.WantErr(err, zkq.ErrFull)
 		time.Sleep(time.Minute)
-		b.put(q, "4")
-		b.put(q, "5")
-		_, err = q.Put(b.ctx, nil) // one is held
-		b.want(err, zkq.ErrFull)
-		b.consume(h)
+		env.Put(q, "4")
+		env.Put(q, "5")
+		_, err = q.Put(env.Ctx, nil) // one is held
+		env.WantErr(err, zkq.ErrFull)
+		env.Consume(h)
 	})
 }
 
 func TestAConfigurationStandsUntilItIsReplaced(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		other, _ := b.queue()
-		s := b.session(c)
-		b.commit(s, coord.Create("/jobs/config", []byte(`{"offset":7,"new":{"x":[1]}}`)))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		s := env.Session(c)
+		env.Commit(s, coord.Create("/jobs/config", []byte(`{"offset":7,"new":{"x":[1]}}`)))
 		bounds := zkq.QueueConfig{MaxEntries: 5, MaxSize: 100}
 		c.DropReply()
-		b.create(q, bounds)
-		b.create(other, bounds)
+		env.Create(q, bounds)
+		env.Create(other, bounds)
 		var mismatch *zkq.ConfigError
-		err := other.Create(b.ctx, zkq.QueueConfig{MaxEntries: 6})
+		err := other.Create(env.Ctx, zkq.QueueConfig{MaxEntries: 6})
 		if !errors.As(err, &mismatch) || !errors.Is(err, zkq.ErrConfig) || mismatch.Have != bounds {
 			t.Error(err)
 		}
-		if have, err := other.Config(b.ctx); err != nil || have != bounds {
+		if have, err := other.Config(env.Ctx); err != nil || have != bounds {
 			t.Errorf("%+v, %v", have, err)
 		}
-		if text := string(b.get(s, "/jobs/config").Value); text != `{"layout":"locking","max_entries":5,"max_size":100,"new":{"x":[1]},"offset":7}` {
+		if text := string(env.Get(s, "/jobs/config").Value); text != `{"layout":"locking","max_entries":5,"max_size":100,"new":{"x":[1]},"offset":7}` {
 			t.Error(text)
 		}
-		if err := other.Configure(b.ctx, zkq.QueueConfig{}); err != nil {
+		if err := other.Configure(env.Ctx, zkq.QueueConfig{}); err != nil {
 			t.Fatal(err)
 		}
 		for range 20 {
-			b.put(other, "a")
+			env.Put(other, "a")
 		}
 		for _, bad := range []zkq.QueueConfig{{MaxEntries: -1}, {MaxSize: -1}, {MaxSize: zkq.MaxValue + 1}} {
-			b.want(q.Create(b.ctx, bad), zkq.ErrInvalid)
+			env.WantErr(q.Create(env.Ctx, bad), zkq.ErrInvalid)
 		}
-		if left := b.children(s, "/jobs/workers"); len(left) > 0 {
+		if left := env.Children(s, "/jobs/workers"); len(left) > 0 {
 			t.Errorf("left: %q", left)
 		}
 	})
@@ -256,14 +250,14 @@ func TestAConfigurationStandsUntilItIsReplaced(t *testing.T) {
 func TestAConfigurationOfAnotherVersionIsNotTouched(t *testing.T) {
 	for _, text := range []string{"x", "[]", `{"max_entries":-1}`, `{"max_entries":"many"}`} {
 		t.Run(text, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				s := b.session(c)
-				b.commit(s, coord.Create("/jobs/config", []byte(text)))
-				b.want(q.Create(b.ctx, zkq.QueueConfig{MaxEntries: 1}), coord.ErrFormat)
-				_, err := q.Put(b.ctx, nil)
-				b.want(err, coord.ErrFormat)
-				if now := string(b.get(s, "/jobs/config").Value); now != text {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				s := env.Session(c)
+				env.Commit(s, coord.Create("/jobs/config", []byte(text)))
+				env.WantErr(q.Create(env.Ctx, zkq.QueueConfig{MaxEntries: 1}), coord.ErrFormat)
+				_, err := q.Put(env.Ctx, nil)
+				env.WantErr(err, coord.ErrFormat)
+				if now := string(env.Get(s, "/jobs/config").Value); now != text {
 					t.Error(now)
 				}
 			})
@@ -275,21 +269,21 @@ func TestAConfigurationOfAnotherVersionIsNotTouched(t *testing.T) {
 // costs what it costs of any.
 func TestABoundCostsThePutterAndNobodyElse(t *testing.T) {
 	cost := func(bounds zkq.QueueConfig) (commits, gets int) {
-		virtual(t, func(t *testing.T, b *bench) {
-			c := newCounting(b.client())
-			q := b.on(c)
-			putter, _ := b.queue()
-			b.create(putter, bounds)
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			c := testqueue.NewCounter(env.Client())
+			q := env.QueueOn(c)
+			putter, _ := env.Queue()
+			env.Create(putter, bounds)
 			for range 20 {
-				b.put(putter, "a")
+				env.Put(putter, "a")
 			}
-			b.consume(b.take(q))
+			env.Consume(env.Take(q))
 			time.Sleep(time.Second)
-			c.reset()
+			c.Reset()
 			for range 19 {
-				b.consume(b.take(q))
+				env.Consume(env.Take(q))
 			}
-			commits, gets = c.of("commit"), c.of("get")
+			commits, gets = c.Count("commit"), c.Count("get")
 		})
 		return commits, gets
 	}
@@ -302,23 +296,23 @@ func TestABoundCostsThePutterAndNobodyElse(t *testing.T) {
 // What uses nothing of all this costs, besides the put, a look at the configuration now
 // and then.
 func TestAPlainPutCostsOneCommit(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		b.put(q, "a")
-		c.reset()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		env.Put(q, "a")
+		c.Reset()
 		for range 100 {
-			b.put(q, "a")
+			env.Put(q, "a")
 			time.Sleep(10 * time.Millisecond)
 		}
-		if n := c.of(); n != 100 {
-			t.Errorf("100 puts cost %d requests: %v", n, c.requests)
+		if n := c.Count(); n != 100 {
+			t.Errorf("100 puts cost %d requests: %v", n, c.Requests)
 		}
 		time.Sleep(time.Minute)
 		for range 10 {
-			b.put(q, "a")
+			env.Put(q, "a")
 		}
-		if n := c.of("get"); n != 1 {
+		if n := c.Count("get"); n != 1 {
 			t.Errorf("%d looks", n)
 		}
 	})
@@ -332,27 +326,27 @@ func TestALowerBoundHoldsAtOnce(t *testing.T) {
 		"before the commit":         func(act, path string) bool { return act == "commit" && strings.Contains(path, "/zkq/producers/") },
 	} {
 		t.Run(when, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				c := newCounting(b.client())
-				q := b.on(c)
-				other, _ := b.queue()
-				b.create(q, zkq.QueueConfig{MaxEntries: 3})
-				b.put(q, "a")
-				b.consume(b.take(other))
-				c.hook(func(_ coord.Session, act, path string) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				c := testqueue.NewCounter(env.Client())
+				q := env.QueueOn(c)
+				other, _ := env.Queue()
+				env.Create(q, zkq.QueueConfig{MaxEntries: 3})
+				env.Put(q, "a")
+				env.Consume(env.Take(other))
+				c.Before(func(_ coord.Session, act, path string) {
 					if is(act, path) {
-						c.hook(nil)
-						if err := other.Configure(b.ctx, zkq.QueueConfig{MaxEntries: 1}); err != nil {
+						c.Before(nil)
+						if err := other.Configure(env.Ctx, zkq.QueueConfig{MaxEntries: 1}); err != nil {
 							t.Error(err)
 						}
 					}
 				})
-				_, err := q.PutAll(b.ctx, make([][]byte, 2))
-				b.want(err, zkq.ErrTooLarge)
-				if n := len(b.entries(q)); n != 0 {
+				_, err := q.PutAll(env.Ctx, make([][]byte, 2))
+				env.WantErr(err, zkq.ErrTooLarge)
+				if n := len(env.Entries(q)); n != 0 {
 					t.Errorf("%d entries", n)
 				}
-				b.put(q, "b")
+				env.Put(q, "b")
 			})
 		})
 	}
@@ -366,17 +360,17 @@ func TestPutAllNamesItsLimitOfEntries(t *testing.T) {
 		limit int
 	}{{false, 4095}, {true, 4094}} {
 		t.Run(fmt.Sprintf("exact=%v", of.exact), func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
 				if of.exact {
-					b.create(q, zkq.QueueConfig{MaxEntries: 10_000})
+					env.Create(q, zkq.QueueConfig{MaxEntries: 10_000})
 				}
-				_, err := q.PutAll(b.ctx, make([][]byte, of.limit+1))
+				_, err := q.PutAll(env.Ctx, make([][]byte, of.limit+1))
 				var limit *coord.LimitError
 				if !errors.As(err, &limit) || limit.Unit != "entries" || limit.Size != of.limit+1 || limit.Limit != of.limit {
 					t.Errorf("%d entries: %v; want the limit of %d", of.limit+1, err, of.limit)
 				}
-				if _, err := q.PutAll(b.ctx, make([][]byte, of.limit)); err != nil {
+				if _, err := q.PutAll(env.Ctx, make([][]byte, of.limit)); err != nil {
 					t.Errorf("%d entries: %v", of.limit, err)
 				}
 			})
@@ -391,11 +385,11 @@ func TestAPutOfMoreThanTheBoundIsRefusedAtOnce(t *testing.T) {
 		"exact": {MaxEntries: 3}, "approximate": {MaxEntries: 3, Approximate: true},
 	} {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue()
-				b.create(q, c)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
+				env.Create(q, c)
 				start := time.Now()
-				_, err := q.PutAll(b.ctx, make([][]byte, 4), zkq.WithWait(time.Hour))
+				_, err := q.PutAll(env.Ctx, make([][]byte, 4), zkq.WithWait(time.Hour))
 				var limit *coord.LimitError
 				if !errors.As(err, &limit) || limit.Size != 4 || limit.Limit != 3 || errors.Is(err, zkq.ErrFull) {
 					t.Errorf("error %v, want one with 4 and 3", err)
@@ -404,14 +398,14 @@ func TestAPutOfMoreThanTheBoundIsRefusedAtOnce(t *testing.T) {
 					t.Errorf("it took %v", d)
 				}
 				target := zkq.Target{Queue: q}
-				_, err = zkq.PutTo(b.ctx, target, target, target, target)
-				b.want(err, zkq.ErrTooLarge)
-				b.empty(q)
-				if _, err := q.PutAll(b.ctx, make([][]byte, 3)); err != nil {
+				_, err = zkq.PutTo(env.Ctx, target, target, target, target)
+				env.WantErr(err, zkq.ErrTooLarge)
+				env.WantEmpty(q)
+				if _, err := q.PutAll(env.Ctx, make([][]byte, 3)); err != nil {
 					t.Error(err)
 				}
-				_, err = q.PutSome(b.ctx, make([][]byte, 2))
-				b.want(err, zkq.ErrFull)
+				_, err = q.PutSome(env.Ctx, make([][]byte, 2))
+				env.WantErr(err, zkq.ErrFull)
 			})
 		})
 	}
@@ -423,12 +417,12 @@ func TestPutSomePutsAStreamInOrder(t *testing.T) {
 		"exact": {MaxEntries: 3}, "approximate": {MaxEntries: 3, Approximate: true}, "unbounded": {},
 	} {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 				const all = 300
-				q, c1 := b.queue()
-				consumer, _ := b.queue()
-				b.create(q, c)
-				b.watchBound(func(n int) {
+				q, c1 := env.Queue()
+				consumer, _ := env.Queue()
+				env.Create(q, c)
+				watchBound(env, func(n int) {
 					if c.MaxEntries > 0 && n > c.MaxEntries {
 						t.Errorf("%d entries stand", n)
 					}
@@ -436,12 +430,12 @@ func TestPutSomePutsAStreamInOrder(t *testing.T) {
 				var wg sync.WaitGroup
 				wg.Go(func() {
 					for i := range all {
-						h := b.take(consumer)
+						h := env.Take(consumer)
 						if string(h.Value) != fmt.Sprint(i) {
 							t.Errorf("took %q, want %d", h.Value, i)
 						}
 						time.Sleep(10 * time.Millisecond)
-						b.consume(h)
+						env.Consume(h)
 					}
 				})
 				var values [][]byte
@@ -453,7 +447,7 @@ func TestPutSomePutsAStreamInOrder(t *testing.T) {
 					if put%5 == 0 {
 						c1.DropReply()
 					}
-					names, err := q.PutSome(b.ctx, values, zkq.WithWait(time.Minute))
+					names, err := q.PutSome(env.Ctx, values, zkq.WithWait(time.Minute))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -463,7 +457,7 @@ func TestPutSomePutsAStreamInOrder(t *testing.T) {
 					values, put = values[len(names):], put+len(names)
 				}
 				wg.Wait()
-				b.empty(q)
+				env.WantEmpty(q)
 			})
 		})
 	}
@@ -471,18 +465,18 @@ func TestPutSomePutsAStreamInOrder(t *testing.T) {
 
 // The note of a PutSome tells the process that resolves it how many entries were put.
 func TestTheNoteOfAPutOfSomeSaysHowMany(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
-		counts := newCounting(c)
-		q := b.on(counts)
-		b.create(q, zkq.QueueConfig{MaxEntries: 2})
-		b.put(q, "a")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
+		counts := testqueue.NewCounter(c)
+		q := env.QueueOn(counts)
+		env.Create(q, zkq.QueueConfig{MaxEntries: 2})
+		env.Put(q, "a")
 		note := func(n int) []byte { return fmt.Append(nil, 40+n) }
-		ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Minute)
 		defer cancel()
-		counts.hook(func(_ coord.Session, act, path string) {
+		counts.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.Contains(path, "/zkq/producers/") {
-				counts.hook(nil)
+				counts.Before(nil)
 				c.HoldReplies()
 				time.AfterFunc(time.Second, cancel)
 			}
@@ -493,17 +487,17 @@ func TestTheNoteOfAPutOfSomeSaysHowMany(t *testing.T) {
 			t.Fatalf("error %v, want an unknown one", err)
 		}
 		c.Heal()
-		if o, err := zkq.Resolve(b.ctx, b.client(), unknown.Token); err != nil || !o.Applied || string(o.Note) != "41" {
+		if o, err := zkq.Resolve(env.Ctx, env.Client(), unknown.Token); err != nil || !o.Applied || string(o.Note) != "41" {
 			t.Errorf("%+v, %v", o, err)
 		}
-		_, err = q.PutSome(b.ctx, make([][]byte, 5), zkq.WithNoteOf(func(int) []byte { return make([]byte, 2000) }))
-		b.want(err, zkq.ErrTooLarge)
-		token, err := q.NewToken(b.ctx)
+		_, err = q.PutSome(env.Ctx, make([][]byte, 5), zkq.WithNoteOf(func(int) []byte { return make([]byte, 2000) }))
+		env.WantErr(err, zkq.ErrTooLarge)
+		token, err := q.NewToken(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = q.PutSome(b.ctx, make([][]byte, 5), zkq.WithToken(token))
-		b.want(err, zkq.ErrInvalid)
+		_, err = q.PutSome(env.Ctx, make([][]byte, 5), zkq.WithToken(token))
+		env.WantErr(err, zkq.ErrInvalid)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // errFullService is what a service without space answers.
@@ -63,47 +64,47 @@ func (j *journal) warnings() []string {
 }
 
 // wantWarnings checks how the warnings begin, and nothing else.
-func (b *bench) wantWarnings(j *journal, begin ...string) {
-	b.Helper()
+func wantWarnings(env *testqueue.Env, j *journal, begin ...string) {
+	env.Helper()
 	got := j.warnings()
 	if len(got) != len(begin) {
-		b.Fatalf("warnings %q, want those that begin with %q", got, begin)
+		env.Fatalf("warnings %q, want those that begin with %q", got, begin)
 	}
 	for i, line := range got {
 		if !strings.HasPrefix(line, "warn "+begin[i]) {
-			b.Fatalf("warnings %q, want those that begin with %q", got, begin)
+			env.Fatalf("warnings %q, want those that begin with %q", got, begin)
 		}
 	}
 }
 
 func TestAPutToAFullServiceNamesTheCauseAndTheEndOfItsTime(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := &fullService{Coordinator: b.client()}
-		q := b.on(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := &fullService{Coordinator: env.Client()}
+		q := env.QueueOn(c)
 		for _, first := range []bool{true, false} { // without a lane, and with one
 			c.full.Store(true)
-			ctx, cancel := context.WithTimeout(b.ctx, 3*time.Second)
+			ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
 			_, err := q.Put(ctx, []byte("x"))
 			cancel()
 			for _, want := range []error{context.DeadlineExceeded, coord.ErrBusy, errFullService} {
-				b.want(err, want)
+				env.WantErr(err, want)
 			}
 			if errors.Is(err, zkq.ErrUnknown) || !strings.Contains(err.Error(), "/jobs") {
 				t.Errorf("without a lane %v: %v", first, err)
 			}
 			c.full.Store(false)
-			b.put(q, "x")
+			env.Put(q, "x")
 		}
 	})
 }
 
 func TestEachCallToAFullServiceNamesTheCauseAndTheEndOfItsTime(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := &fullService{Coordinator: b.client()}
-		q := b.on(c)
-		b.put(q, "held")
-		h := b.take(q)
-		b.put(q, "ready")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := &fullService{Coordinator: env.Client()}
+		q := env.QueueOn(c)
+		env.Put(q, "held")
+		h := env.Take(q)
+		env.Put(q, "ready")
 		bounded := zkq.QueueConfig{MaxEntries: 10}
 		c.full.Store(true)
 		for name, call := range map[string]func(context.Context) error{
@@ -114,7 +115,7 @@ func TestEachCallToAFullServiceNamesTheCauseAndTheEndOfItsTime(t *testing.T) {
 			"create":  func(ctx context.Context) error { return q.Create(ctx, bounded) },
 			"token":   func(ctx context.Context) error { _, err := q.NewToken(ctx); return err },
 		} {
-			ctx, cancel := context.WithTimeout(b.ctx, 3*time.Second)
+			ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
 			err := call(ctx)
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errFullService) {
@@ -122,86 +123,86 @@ func TestEachCallToAFullServiceNamesTheCauseAndTheEndOfItsTime(t *testing.T) {
 			}
 		}
 		c.full.Store(false)
-		b.consume(h)
+		env.Consume(h)
 	})
 }
 
 func TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c, j := &fullService{Coordinator: b.client()}, &journal{}
-		q := b.on(c, zkq.LogTo(j))
-		b.put(q, "before")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c, j := &fullService{Coordinator: env.Client()}, &journal{}
+		q := env.QueueOn(c, zkq.LogTo(j))
+		env.Put(q, "before")
 		c.full.Store(true)
 		var puts sync.WaitGroup
 		defer puts.Wait()
 		defer c.full.Store(false)
 		for range 5 {
-			puts.Go(func() { b.put(q, "waits") })
+			puts.Go(func() { env.Put(q, "waits") })
 		}
 		time.Sleep(900 * time.Millisecond)
-		b.wantWarnings(j)
+		wantWarnings(env, j)
 		time.Sleep(time.Minute)
-		b.wantWarnings(j, "put waits: ")
+		wantWarnings(env, j, "put waits: ")
 		if !j.has("/jobs", "third disk") {
 			t.Errorf("%q names no queue or no cause", j.warnings())
 		}
 		c.full.Store(false)
 		puts.Wait()
-		b.wantWarnings(j, "put waits: ", "put goes on: ")
+		wantWarnings(env, j, "put waits: ", "put goes on: ")
 	})
 }
 
 // A refusal that is over before a second is over is not worth a line.
 func TestAShortRefusalIsNotLogged(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c, j := &fullService{Coordinator: b.client()}, &journal{}
-		q := b.on(c, zkq.LogTo(j))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c, j := &fullService{Coordinator: env.Client()}, &journal{}
+		q := env.QueueOn(c, zkq.LogTo(j))
 		for range 3 {
 			c.full.Store(true)
 			time.AfterFunc(500*time.Millisecond, func() { c.full.Store(false) })
-			b.put(q, "x")
-			b.consume(b.take(q))
+			env.Put(q, "x")
+			env.Consume(env.Take(q))
 			time.Sleep(time.Minute)
 		}
-		b.wantWarnings(j)
+		wantWarnings(env, j)
 	})
 }
 
 // The caller gives up each put, so that none waits when there is space again.
 func TestTheEndOfAWaitIsLoggedByTheNextCallOfItsKind(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c, j := &fullService{Coordinator: b.client(), putsOnly: true}, &journal{}
-		q := b.on(c, zkq.LogTo(j))
-		b.put(q, "a")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c, j := &fullService{Coordinator: env.Client(), putsOnly: true}, &journal{}
+		q := env.QueueOn(c, zkq.LogTo(j))
+		env.Put(q, "a")
 		c.full.Store(true)
 		for range 3 {
-			ctx, cancel := context.WithTimeout(b.ctx, 3*time.Second)
+			ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
 			_, err := q.Put(ctx, []byte("x"))
 			cancel()
-			b.want(err, coord.ErrBusy)
+			env.WantErr(err, coord.ErrBusy)
 		}
-		b.consume(b.take(q)) // takes are served, which says nothing of puts
-		b.wantWarnings(j, "put waits: ")
+		env.Consume(env.Take(q)) // takes are served, which says nothing of puts
+		wantWarnings(env, j, "put waits: ")
 		c.full.Store(false)
-		b.put(q, "b")
-		b.wantWarnings(j, "put waits: ", "put goes on: ")
-		b.put(q, "c")
-		b.wantWarnings(j, "put waits: ", "put goes on: ")
+		env.Put(q, "b")
+		wantWarnings(env, j, "put waits: ", "put goes on: ")
+		env.Put(q, "c")
+		wantWarnings(env, j, "put waits: ", "put goes on: ")
 	})
 }
 
 func TestAWorkersLoggerHearsThatTheServiceIsFull(t *testing.T) {
 	for _, both := range []bool{false, true} {
-		virtual(t, func(t *testing.T, b *bench) {
-			c, own := &fullService{Coordinator: b.client()}, &journal{}
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			c, own := &fullService{Coordinator: env.Client()}, &journal{}
 			var opts []zkq.Option
 			if both {
 				opts = append(opts, zkq.LogTo(own))
 			}
-			q := b.on(c, opts...)
-			b.put(q, "a")
-			b.put(q, "b")
-			k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			q := env.QueueOn(c, opts...)
+			env.Put(q, "a")
+			env.Put(q, "b")
+			k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 				c.full.Store(true) // while it is held
 				return nil
 			})})

@@ -14,16 +14,16 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// inDoubt makes an attempt at a finish that has no answer; what the service does
-// with it is up to lose.
-func (b *bench) inDoubt(lose func(), act func(context.Context) error) {
-	b.Helper()
+// finishInDoubt makes an attempt at a finish that gets no answer. lose decides whether the service applies it.
+func finishInDoubt(env *testqueue.Env, lose func(), act func(context.Context) error) {
+	env.Helper()
 	lose()
-	ctx, cancel := context.WithTimeout(b.ctx, time.Millisecond)
+	ctx, cancel := context.WithTimeout(env.Ctx, time.Millisecond)
 	defer cancel()
-	b.want(act(ctx), zkq.ErrUnknown)
+	env.WantErr(act(ctx), zkq.ErrUnknown)
 }
 
 // acts are the ways to finish.
@@ -43,16 +43,16 @@ func TestAFinishIsNotTakenForAnotherOfItsHandle(t *testing.T) {
 				continue
 			}
 			t.Run(first+" and "+second, func(t *testing.T) {
-				virtual(t, func(t *testing.T, b *bench) {
-					q, c := b.queue()
-					b.put(q, "a")
-					h := b.take(q)
-					b.inDoubt(func() { c.DropReply() }, func(ctx context.Context) error { return doFirst(ctx, h) })
+				testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+					q, c := env.Queue()
+					env.Put(q, "a")
+					h := env.Take(q)
+					finishInDoubt(env, func() { c.DropReply() }, func(ctx context.Context) error { return doFirst(ctx, h) })
 					c.DropRequest()
-					if err := doSecond(b.ctx, h); err == nil {
+					if err := doSecond(env.Ctx, h); err == nil {
 						t.Errorf("%s was said to be applied", second)
 					}
-					if err := doSecond(b.ctx, h); err == nil {
+					if err := doSecond(env.Ctx, h); err == nil {
 						t.Errorf("%s was said to be applied when asked again", second)
 					}
 				})
@@ -63,16 +63,16 @@ func TestAFinishIsNotTakenForAnotherOfItsHandle(t *testing.T) {
 
 // A consume in doubt was not applied if the entry stands there without a lock.
 func TestAFinishInDoubtIsNotAlreadyDoneWhenTheLockWasBroken(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		name := b.put(q, "a")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		name := env.Put(q, "a")
 		for first, second := range map[string]string{"consume": "release", "bury": "consume"} {
-			h := b.take(q)
-			b.inDoubt(func() { c.DropRequest() }, func(ctx context.Context) error { return acts[first](ctx, h) })
-			if err := q.BreakLock(b.ctx, name); err != nil {
+			h := env.Take(q)
+			finishInDoubt(env, func() { c.DropRequest() }, func(ctx context.Context) error { return acts[first](ctx, h) })
+			if err := q.BreakLock(env.Ctx, name); err != nil {
 				t.Fatal(err)
 			}
-			if err := acts[second](b.ctx, h); errors.Is(err, zkq.ErrAlreadyDone) || err == nil {
+			if err := acts[second](env.Ctx, h); errors.Is(err, zkq.ErrAlreadyDone) || err == nil {
 				t.Errorf("%s after %s: %v", second, first, err)
 			}
 		}
@@ -80,12 +80,16 @@ func TestAFinishInDoubtIsNotAlreadyDoneWhenTheLockWasBroken(t *testing.T) {
 }
 
 // takings are the ways in which an operator takes an entry from its holder.
-var takings = map[string]func(b *bench, q *zkq.LockingQueue, name string){
-	"release --force": func(b *bench, q *zkq.LockingQueue, name string) { b.want(q.BreakLock(b.ctx, name), nil) },
-	"rm --force":      func(b *bench, q *zkq.LockingQueue, name string) { b.want(q.Remove(b.ctx, name, true), nil) },
-	"purge": func(b *bench, q *zkq.LockingQueue, _ string) {
-		if n, err := q.Purge(b.ctx, zkq.StateHeld); n != 1 || err != nil {
-			b.Fatal(n, err)
+var takings = map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string){
+	"release --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) {
+		env.WantErr(q.BreakLock(env.Ctx, name), nil)
+	},
+	"rm --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) {
+		env.WantErr(q.Remove(env.Ctx, name, true), nil)
+	},
+	"purge": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) {
+		if n, err := q.Purge(env.Ctx, zkq.StateHeld); n != 1 || err != nil {
+			env.Fatal(n, err)
 		}
 	},
 }
@@ -97,22 +101,22 @@ func TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry(t *testing.T
 		for first, doFirst := range acts {
 			for second, doSecond := range acts {
 				t.Run(taking+", "+first+", "+second, func(t *testing.T) {
-					virtual(t, func(t *testing.T, b *bench) {
-						q, c := b.queue()
-						other, _ := b.queue()
-						b.put(q, "a")
-						h := b.take(q)
-						b.inDoubt(func() { c.DropRequest() }, func(ctx context.Context) error { return doFirst(ctx, h) })
-						takeAway(b, other, h.Name)
-						err := doSecond(b.ctx, h)
+					testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+						q, c := env.Queue()
+						other, _ := env.Queue()
+						env.Put(q, "a")
+						h := env.Take(q)
+						finishInDoubt(env, func() { c.DropRequest() }, func(ctx context.Context) error { return doFirst(ctx, h) })
+						takeAway(env, other, h.Name)
+						err := doSecond(env.Ctx, h)
 						if !errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, zkq.ErrLockLost) {
 							t.Errorf("%s: %v", second, err)
 						}
-						b.want(doSecond(b.ctx, h), zkq.ErrLockLost)
+						env.WantErr(doSecond(env.Ctx, h), zkq.ErrLockLost)
 						if taking == "release --force" {
-							b.consume(b.take(q))
+							env.Consume(env.Take(q))
 						}
-						b.empty(q)
+						env.WantEmpty(q)
 					})
 				})
 			}
@@ -122,17 +126,17 @@ func TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry(t *testing.T
 
 // A trace of an earlier hold says nothing of this one.
 func TestALockThatWasBrokenBeforeIsNotThisOnes(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		name := b.put(q, "a")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		name := env.Put(q, "a")
 		for _, act := range []string{"fail", "consume"} {
-			b.take(q)
-			if err := q.BreakLock(b.ctx, name); err != nil {
+			env.Take(q)
+			if err := q.BreakLock(env.Ctx, name); err != nil {
 				t.Fatal(err)
 			}
-			h := b.take(q)
+			h := env.Take(q)
 			c.DropReply()
-			if err := acts[act](b.ctx, h); err != nil {
+			if err := acts[act](env.Ctx, h); err != nil {
 				t.Errorf("%s: %v", act, err)
 			}
 		}
@@ -175,19 +179,19 @@ func (s *loweredSession) Limits() coord.Limits {
 // The claim of an entry that is too large to be touched moves no fence: whether it
 // was applied is told by the lock alone.
 func TestLostRepliesOfClaimsOfTooLargeEntriesAreResolved(t *testing.T) {
-	for name, lose := range losses {
+	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				putter, _ := b.queue()
-				b.put(putter, strings.Repeat("x", 2000))
-				cl := b.client()
-				q := b.on(&lowered{Coordinator: cl, bytes: 1000})
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				putter, _ := env.Queue()
+				env.Put(putter, strings.Repeat("x", 2000))
+				cl := env.Client()
+				q := env.QueueOn(&lowered{Coordinator: cl, bytes: 1000})
 				lose(cl)
-				h := b.take(q)
+				h := env.Take(q)
 				lose(cl)
-				b.release(h)
+				env.Release(h)
 				lose(cl)
-				b.consume(b.take(q))
+				env.Consume(env.Take(q))
 			})
 		})
 	}
@@ -195,20 +199,20 @@ func TestLostRepliesOfClaimsOfTooLargeEntriesAreResolved(t *testing.T) {
 
 // The listing that the second take goes by is older than the first one's claim.
 func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		putter, _ := b.queue()
-		b.put(putter, strings.Repeat("x", 2000))
-		cl := b.client()
-		c := newCounting(cl)
-		q := b.on(&lowered{Coordinator: c, bytes: 1000})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		putter, _ := env.Queue()
+		env.Put(putter, strings.Repeat("x", 2000))
+		cl := env.Client()
+		c := testqueue.NewCounter(cl)
+		q := env.QueueOn(&lowered{Coordinator: c, bytes: 1000})
 		again := make(chan error, 1)
-		c.hook(func(_ coord.Session, act, path string) {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.Contains(path, "/jobs/entries/") {
-				c.hook(nil)
+				c.Before(nil)
 				cl.Pass()
 				cl.DropRequest()
 				go func() {
-					ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+					ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 					defer cancel()
 					_, err := q.Take(ctx)
 					again <- err
@@ -216,12 +220,12 @@ func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
 				time.Sleep(time.Millisecond) // it waits for its turn
 			}
 		})
-		h, err := q.TryTake(b.ctx)
+		h, err := q.TryTake(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.want(<-again, context.DeadlineExceeded)
-		b.consume(h)
+		env.WantErr(<-again, context.DeadlineExceeded)
+		env.Consume(h)
 	})
 }
 
@@ -236,13 +240,13 @@ func TestCancelledRemovalHoldsNothing(t *testing.T) {
 		},
 	} {
 		t.Run(way, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				c := newCounting(b.client())
-				q := b.on(c)
-				other, _ := b.queue()
-				name := b.put(other, "a")
-				ctx, cancel := context.WithCancel(b.ctx)
-				c.hook(func(_ coord.Session, act, path string) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				c := testqueue.NewCounter(env.Client())
+				q := env.QueueOn(c)
+				other, _ := env.Queue()
+				name := env.Put(other, "a")
+				ctx, cancel := context.WithCancel(env.Ctx)
+				c.Before(func(_ coord.Session, act, path string) {
 					if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") {
 						cancel()
 					}
@@ -250,7 +254,7 @@ func TestCancelledRemovalHoldsNothing(t *testing.T) {
 				if err := remove(ctx, q, name); err == nil {
 					t.Fatal("it was not cancelled: this shows nothing")
 				}
-				b.consume(b.take(other))
+				env.Consume(env.Take(other))
 			})
 		})
 	}
@@ -259,34 +263,34 @@ func TestCancelledRemovalHoldsNothing(t *testing.T) {
 // The answer was lost and then the session: what this call did is not said to have
 // been there before.
 func TestWhatARemovalDidIsKnownInTheNextSession(t *testing.T) {
-	for way, act := range map[string]func(b *bench, q *zkq.LockingQueue, name string) error{
-		"rm --force": func(b *bench, q *zkq.LockingQueue, name string) error { return q.Remove(b.ctx, name, true) },
-		"release":    func(b *bench, q *zkq.LockingQueue, name string) error { return q.BreakLock(b.ctx, name) },
-		"purge": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			n, err := q.Purge(b.ctx, zkq.StateHeld)
+	for way, act := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
+		"rm --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error { return q.Remove(env.Ctx, name, true) },
+		"release":    func(env *testqueue.Env, q *zkq.LockingQueue, name string) error { return q.BreakLock(env.Ctx, name) },
+		"purge": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			n, err := q.Purge(env.Ctx, zkq.StateHeld)
 			if err == nil && n != 1 {
-				b.Errorf("purged %d", n)
+				env.Errorf("purged %d", n)
 			}
 			return err
 		},
-		"rm of a dead one": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			b.bury(b.take(q), "")
-			b.put(q, "another")
-			return q.Remove(b.ctx, b.dead(q).Name, false)
+		"rm of a dead one": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			env.Bury(env.Take(q), "")
+			env.Put(q, "another")
+			return q.Remove(env.Ctx, env.DeadEntry(q).Name, false)
 		},
 	} {
 		t.Run(way, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				cl := b.client()
-				c := newCounting(cl)
-				q := b.on(c)
-				other, _ := b.queue()
-				name := b.put(q, "a")
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				cl := env.Client()
+				c := testqueue.NewCounter(cl)
+				q := env.QueueOn(c)
+				other, _ := env.Queue()
+				name := env.Put(q, "a")
 				if way != "rm of a dead one" {
-					b.take(other)
+					env.Take(other)
 				}
 				lost := false
-				c.hook(func(_ coord.Session, a, path string) {
+				c.Before(func(_ coord.Session, a, path string) {
 					removal := strings.HasPrefix(path, "delete /jobs/entries/"+name) || strings.HasPrefix(path, "check /jobs/entries/"+name) || strings.HasPrefix(path, "delete /jobs/dead/")
 					switch {
 					case a == "commit" && removal && way != "rm of a dead one" || a == "commit" && strings.HasPrefix(path, "delete /jobs/dead/"):
@@ -295,11 +299,11 @@ func TestWhatARemovalDidIsKnownInTheNextSession(t *testing.T) {
 							cl.DropReply()
 						}
 					case a == "get" && lost:
-						c.hook(nil)
+						c.Before(nil)
 						cl.Expire()
 					}
 				})
-				if err := act(b, q, name); err != nil && !errors.Is(err, zkq.ErrUnknown) || !lost {
+				if err := act(env, q, name); err != nil && !errors.Is(err, zkq.ErrUnknown) || !lost {
 					t.Fatalf("%v, lost: %v", err, lost)
 				}
 			})
@@ -309,37 +313,37 @@ func TestWhatARemovalDidIsKnownInTheNextSession(t *testing.T) {
 
 // The lock was broken though the answer was lost; that of the next holder is not.
 func TestLostReplyOfABreakBreaksNoOtherLock(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		other, _ := b.queue()
-		name := b.put(q, "a")
-		b.take(other)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		name := env.Put(q, "a")
+		env.Take(other)
 		c.DropReply()
 		got := make(chan error, 1)
-		go func() { got <- q.BreakLock(b.ctx, name) }()
+		go func() { got <- q.BreakLock(env.Ctx, name) }()
 		time.Sleep(time.Millisecond)
-		next := b.take(other)
-		b.want(<-got, nil)
-		b.consume(next)
+		next := env.Take(other)
+		env.WantErr(<-got, nil)
+		env.Consume(next)
 	})
 }
 
 func TestAsManyAsThereAreCanBeAskedFor(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		for range 6 {
-			b.put(q, "a")
+			env.Put(q, "a")
 		}
-		b.take(q)
-		held, err := q.TakeN(b.ctx, math.MaxInt)
+		env.Take(q)
+		held, err := q.TakeN(env.Ctx, math.MaxInt)
 		if err != nil || len(held) != 5 {
 			t.Fatalf("TakeN = %d, %v", len(held), err)
 		}
 		for _, h := range held {
-			b.consume(h)
+			env.Consume(h)
 		}
-		b.put(q, "a")
-		if held, err = q.TryTakeN(b.ctx, math.MaxInt); err != nil || len(held) != 1 {
+		env.Put(q, "a")
+		if held, err = q.TryTakeN(env.Ctx, math.MaxInt); err != nil || len(held) != 1 {
 			t.Fatalf("TryTakeN = %d, %v", len(held), err)
 		}
 	})
@@ -347,16 +351,16 @@ func TestAsManyAsThereAreCanBeAskedFor(t *testing.T) {
 
 // What does not fit into the commit is neither read nor claimed.
 func TestATakeOfVeryManyReadsNoMoreThanItTakes(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
 		const entries = 1000
 		for range entries {
-			b.put(q, "a")
+			env.Put(q, "a")
 		}
-		held, err := q.TakeN(b.ctx, math.MaxInt)
-		if err != nil || len(held) < 10 || c.values > 2*len(held) {
-			t.Errorf("took %d, %v, and read %d", len(held), err, c.values)
+		held, err := q.TakeN(env.Ctx, math.MaxInt)
+		if err != nil || len(held) < 10 || c.Values > 2*len(held) {
+			t.Errorf("took %d, %v, and read %d", len(held), err, c.Values)
 		}
 	})
 }
@@ -365,20 +369,20 @@ func TestATakeOfVeryManyReadsNoMoreThanItTakes(t *testing.T) {
 func TestAFinishThatMeetsALostLockEndsTheWork(t *testing.T) {
 	for what, act := range acts {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue()
-				other, _ := b.queue()
-				b.put(q, "a")
-				h := b.take(q)
-				working, done := h.Context(b.ctx)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
+				other, _ := env.Queue()
+				env.Put(q, "a")
+				h := env.Take(q)
+				working, done := h.Context(env.Ctx)
 				defer done()
-				if err := other.BreakLock(b.ctx, h.Name); err != nil {
+				if err := other.BreakLock(env.Ctx, h.Name); err != nil {
 					t.Fatal(err)
 				}
-				b.take(other)
-				b.want(act(b.ctx, h), zkq.ErrLockLost)
+				env.Take(other)
+				env.WantErr(act(env.Ctx, h), zkq.ErrLockLost)
 				time.Sleep(2 * time.Second)
-				b.want(context.Cause(working), zkq.ErrLockLost)
+				env.WantErr(context.Cause(working), zkq.ErrLockLost)
 			})
 		})
 	}
@@ -386,21 +390,21 @@ func TestAFinishThatMeetsALostLockEndsTheWork(t *testing.T) {
 
 // What is not a dead entry is not counted as one.
 func TestForeignNodesAmongTheDeadAreNotCounted(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var warned []string
-		q, c := b.queue(zkq.Warn(func(m string) { warned = append(warned, m) }))
-		b.put(q, "a")
-		b.bury(b.take(q), "no")
-		b.commit(b.session(c), coord.Create("/jobs/dead/garbage", nil))
+		q, c := env.Queue(zkq.Warn(func(m string) { warned = append(warned, m) }))
+		env.Put(q, "a")
+		env.Bury(env.Take(q), "no")
+		env.Commit(env.Session(c), coord.Create("/jobs/dead/garbage", nil))
 		for range 2 {
-			if st, err := q.Stat(b.ctx); err != nil || st.Dead != 1 {
+			if st, err := q.Stat(env.Ctx); err != nil || st.Dead != 1 {
 				t.Errorf("Stat = %+v, %v", st, err)
 			}
 		}
-		if n, err := q.Purge(b.ctx, zkq.StateDead); n != 1 || err != nil {
+		if n, err := q.Purge(env.Ctx, zkq.StateDead); n != 1 || err != nil {
 			t.Errorf("Purge = %d, %v", n, err)
 		}
-		if st, err := q.Stat(b.ctx); err != nil || st.Dead != 0 || len(warned) != 1 {
+		if st, err := q.Stat(env.Ctx); err != nil || st.Dead != 0 || len(warned) != 1 {
 			t.Errorf("Stat = %+v, %v, warned: %q", st, err, warned)
 		}
 	})
@@ -409,25 +413,25 @@ func TestForeignNodesAmongTheDeadAreNotCounted(t *testing.T) {
 // A take whose move to the dead is in doubt, because somebody broke its lock, goes
 // on to the next entry.
 func TestATakeGoesOnAfterAMoveThatNobodyKnowsOf(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		cl := b.client()
-		c := newCounting(cl)
-		q := b.on(c, zkq.MaxDeliveries(1))
-		other, _ := b.queue()
-		name := b.put(other, "poison")
-		b.fail(b.take(other), "no")
-		b.put(other, "next")
-		c.hook(func(_ coord.Session, act, path string) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		cl := env.Client()
+		c := testqueue.NewCounter(cl)
+		q := env.QueueOn(c, zkq.MaxDeliveries(1))
+		other, _ := env.Queue()
+		name := env.Put(other, "poison")
+		env.Fail(env.Take(other), "no")
+		env.Put(other, "next")
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.HasPrefix(path, "delete /jobs/entries/") {
-				c.hook(nil)
+				c.Before(nil)
 				cl.DropRequest()
-				if err := other.BreakLock(b.ctx, name); err != nil {
+				if err := other.BreakLock(env.Ctx, name); err != nil {
 					t.Error(err)
 				}
-				b.consume(b.take(other))
+				env.Consume(env.Take(other))
 			}
 		})
-		if h := b.take(q); string(h.Value) != "next" {
+		if h := env.Take(q); string(h.Value) != "next" {
 			t.Errorf("took %q", h.Value)
 		}
 	})
@@ -436,12 +440,12 @@ func TestATakeGoesOnAfterAMoveThatNobodyKnowsOf(t *testing.T) {
 // While one take's claim is under way another looks and passes over the entry, and when the claim turns
 // out to be lost the entry stands free already: no change comes that would wake the other.
 func TestAClaimThatIsLostWakesWhoPassedOverIt(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		other, _ := b.queue()
-		c := newCounting(b.client())
-		q := b.on(c)
-		b.put(other, "a")
-		ctx, stop := context.WithCancel(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		other, _ := env.Queue()
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		env.Put(other, "a")
+		ctx, stop := context.WithCancel(env.Ctx)
 		defer stop()
 		took := make(chan *zkq.Held)
 		take := func() {
@@ -449,13 +453,13 @@ func TestAClaimThatIsLostWakesWhoPassedOverIt(t *testing.T) {
 				took <- h
 			}
 		}
-		c.hook(func(_ coord.Session, act, path string) {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.Contains(path, "/jobs/entries/") {
-				c.hook(nil)
+				c.Before(nil)
 				go take()
 				synctest.Wait() // it waits for entries
-				if h := b.take(other); h != nil {
-					b.release(h)
+				if h := env.Take(other); h != nil {
+					env.Release(h)
 				}
 				synctest.Wait()
 			}
@@ -463,7 +467,7 @@ func TestAClaimThatIsLostWakesWhoPassedOverIt(t *testing.T) {
 		go take()
 		select {
 		case h := <-took:
-			b.consume(h)
+			env.Consume(h)
 		case <-time.After(time.Minute):
 			t.Error("the entry stands free, and of two takes none has it")
 		}

@@ -27,55 +27,46 @@ func values(held []*zkq.Held) string {
 	return strings.Join(all, " ")
 }
 
-func (b *bench) exchange(q *zkq.LockingQueue, done []*zkq.Held, n int) []*zkq.Held {
-	b.Helper()
-	held, err := q.Exchange(b.ctx, done, n)
-	if err != nil {
-		b.Fatalf("Exchange: %v", err)
-	}
-	return held
-}
-
 func TestExchangeFinishesAndTakesInOneCommit(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
 		for i := range 6 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
-		held := b.exchange(q, nil, 2)
+		held := env.Exchange(q, nil, 2)
 		synctest.Wait()
-		c.reset()
-		next := b.exchange(q, held, 3)
+		c.Reset()
+		next := env.Exchange(q, held, 3)
 		if got := values(next); got != "2 3 4" {
 			t.Errorf("took %q", got)
 		}
-		if commits, reads := c.of("commit"), c.of("read"); commits != 1 || reads > 1 {
+		if commits, reads := c.Count("commit"), c.Count("read"); commits != 1 || reads > 1 {
 			t.Errorf("%d commits and %d reads", commits, reads)
 		}
-		if left := b.exchange(q, next, 0); len(left) != 0 {
+		if left := env.Exchange(q, next, 0); len(left) != 0 {
 			t.Errorf("took %q for nothing", values(left))
 		}
-		if n, err := q.Len(b.ctx); n != 1 || err != nil {
+		if n, err := q.Len(env.Ctx); n != 1 || err != nil {
 			t.Errorf("%d entries are left, %v", n, err)
 		}
-		b.want(next[0].Consume(b.ctx), zkq.ErrAlreadyDone)
+		env.WantErr(next[0].Consume(env.Ctx), zkq.ErrAlreadyDone)
 	})
 }
 
 func TestExchangeOfALostEntryCostsTheOthersNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
 		for i := range 4 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
-		held := b.exchange(q, nil, 3)
-		if err := other.BreakLock(b.ctx, held[1].Name); err != nil {
+		held := env.Exchange(q, nil, 3)
+		if err := other.BreakLock(env.Ctx, held[1].Name); err != nil {
 			t.Fatal(err)
 		}
-		b.take(other)
-		next, err := q.Exchange(b.ctx, held, 1)
+		env.Take(other)
+		next, err := q.Exchange(env.Ctx, held, 1)
 		if got := values(next); got != "3" {
 			t.Errorf("took %q", got)
 		}
@@ -83,55 +74,55 @@ func TestExchangeOfALostEntryCostsTheOthersNothing(t *testing.T) {
 		if len(failed) != 1 || failed[0].Held != held[1] || !errors.Is(err, zkq.ErrLockLost) {
 			t.Errorf("error %v", err)
 		}
-		if n, err := q.Len(b.ctx); n != 2 || err != nil {
+		if n, err := q.Len(env.Ctx); n != 2 || err != nil {
 			t.Errorf("%d entries are left, %v", n, err)
 		}
 	})
 }
 
 func TestExchangeTakesAnotherWhereSomebodyWasFaster(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		other, _ := env.Queue()
 		for i := range 4 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
-		held := b.exchange(q, nil, 1)
+		held := env.Exchange(q, nil, 1)
 		var theirs *zkq.Held
-		c.hook(func(_ coord.Session, act, _ string) {
+		c.Before(func(_ coord.Session, act, _ string) {
 			if act == "commit" && theirs == nil {
-				theirs = b.take(other)
+				theirs = env.Take(other)
 			}
 		})
-		next := b.exchange(q, held, 2)
+		next := env.Exchange(q, held, 2)
 		if got := values(next); string(theirs.Value) != "1" || got != "2" && got != "2 3" {
 			t.Errorf("took %q, the other %q", got, theirs.Value)
 		}
-		b.want(held[0].Consume(b.ctx), zkq.ErrAlreadyDone)
+		env.WantErr(held[0].Consume(env.Ctx), zkq.ErrAlreadyDone)
 	})
 }
 
 func TestExchangeWhoseAnswerWasLostIsAppliedOnce(t *testing.T) {
 	for _, lose := range []string{"answer", "request"} {
 		t.Run(lose, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
 				for i := range 5 {
-					b.put(q, fmt.Sprint(i))
+					env.Put(q, fmt.Sprint(i))
 				}
-				held := b.exchange(q, nil, 2)
+				held := env.Exchange(q, nil, 2)
 				if lose == "answer" {
 					c.DropReply()
 				} else {
 					c.DropRequest()
 				}
-				next := b.exchange(q, held, 2)
+				next := env.Exchange(q, held, 2)
 				if got := values(next); got != "2 3" || next[0].Deliveries != 1 {
 					t.Errorf("took %q, delivery %d", got, next[0].Deliveries)
 				}
-				b.exchange(q, next, 0)
-				if n, err := q.Len(b.ctx); n != 1 || err != nil {
+				env.Exchange(q, next, 0)
+				if n, err := q.Len(env.Ctx); n != 1 || err != nil {
 					t.Errorf("%d entries are left, %v", n, err)
 				}
 			})
@@ -141,16 +132,16 @@ func TestExchangeWhoseAnswerWasLostIsAppliedOnce(t *testing.T) {
 
 // Who asks for what is there does not wait behind one who waits for what is not.
 func TestExchangeDoesNotWaitBehindATake(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "a")
-		held := b.exchange(q, nil, 1)
-		waiting, stop := context.WithCancel(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "a")
+		held := env.Exchange(q, nil, 1)
+		waiting, stop := context.WithCancel(env.Ctx)
 		var wg sync.WaitGroup
 		wg.Go(func() { q.Take(waiting) })
 		synctest.Wait()
 		start := time.Now()
-		if next := b.exchange(q, held, 1); len(next) != 0 {
+		if next := env.Exchange(q, held, 1); len(next) != 0 {
 			t.Errorf("took %q", values(next))
 		}
 		if d := time.Since(start); d > time.Second {
@@ -162,33 +153,33 @@ func TestExchangeDoesNotWaitBehindATake(t *testing.T) {
 }
 
 func TestExchangeRefusesWhatItDidNotHandOut(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		b.put(q, "a")
-		h := b.take(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		env.Put(q, "a")
+		h := env.Take(q)
 		for _, done := range [][]*zkq.Held{{nil}, {h, h}, {{}}} {
-			_, err := q.Exchange(b.ctx, done, 1)
-			b.want(err, zkq.ErrNotHeld)
+			_, err := q.Exchange(env.Ctx, done, 1)
+			env.WantErr(err, zkq.ErrNotHeld)
 		}
-		_, err := other.Exchange(b.ctx, []*zkq.Held{h}, 0)
-		b.want(err, zkq.ErrNotHeld)
-		_, err = q.Exchange(b.ctx, nil, -1)
-		b.want(err, zkq.ErrInvalid)
-		b.consume(h)
+		_, err := other.Exchange(env.Ctx, []*zkq.Held{h}, 0)
+		env.WantErr(err, zkq.ErrNotHeld)
+		_, err = q.Exchange(env.Ctx, nil, -1)
+		env.WantErr(err, zkq.ErrInvalid)
+		env.Consume(h)
 	})
 }
 
-// sharing are handles of processes of their own that know of each other.
-func (b *bench) sharing(n int, opts ...zkq.Option) (all []*zkq.LockingQueue, counts []*counting) {
-	b.Helper()
+// sharingQueues returns handles in n processes that know of each other, and what counts their requests.
+func sharingQueues(env *testqueue.Env, n int, opts ...zkq.Option) (all []*zkq.LockingQueue, counts []*testqueue.Counter) {
+	env.Helper()
 	for i := range n {
 		id := zkq.Holder(fmt.Sprintf("%032x", i+1))
-		c := newCounting(b.client())
+		c := testqueue.NewCounter(env.Client())
 		counts = append(counts, c)
-		q := b.on(c, append(slices.Clone(opts), id)...)
-		if err := q.Register(b.ctx); err != nil {
-			b.Fatal(err)
+		q := env.QueueOn(c, append(slices.Clone(opts), id)...)
+		if err := q.Register(env.Ctx); err != nil {
+			env.Fatal(err)
 		}
 		all = append(all, q)
 	}
@@ -202,18 +193,18 @@ func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 		"small": {8, 10}, "so large that few are read ahead": {64, 160 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				both, _ := b.sharing(2, testqueue.Settings(testhook.Settings{Window: of.window}))
-				put := func(i int) { b.put(both[0], fmt.Sprintf("%03d", i)+strings.Repeat(".", of.size)) }
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				both, _ := sharingQueues(env, 2, testqueue.Settings(testhook.Settings{Window: of.window}))
+				put := func(i int) { env.Put(both[0], fmt.Sprintf("%03d", i)+strings.Repeat(".", of.size)) }
 				for i := range 64 {
 					put(i)
 				}
 				var order []string
-				next := b.exchange(both[1], nil, 1)
+				next := env.Exchange(both[1], nil, 1)
 				for i := 64; len(order) < 200; i++ {
 					put(i) // steadily more
 					order = append(order, values(next)[:3])
-					next = b.exchange(both[1], next, 1)
+					next = env.Exchange(both[1], next, 1)
 				}
 				for i := range 64 {
 					at := slices.Index(order, fmt.Sprintf("%03d", i))
@@ -229,14 +220,14 @@ func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 // Processes that all want the head lose most claims to each other; those that share
 // it out lose hardly any.
 func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const entries, workers = 3000, 4 * 4
-		all, counts := b.sharing(4)
+		all, counts := sharingQueues(env, 4)
 		for i := range entries {
-			b.put(all[0], fmt.Sprint(i))
+			env.Put(all[0], fmt.Sprint(i))
 		}
 		for _, c := range counts {
-			c.reset()
+			c.Reset()
 		}
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -244,12 +235,12 @@ func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
 		for _, q := range all {
 			for range 4 {
 				wg.Go(func() {
-					held, err := q.Exchange(b.ctx, nil, 1)
+					held, err := q.Exchange(env.Ctx, nil, 1)
 					for err == nil && len(held) > 0 {
 						mu.Lock()
 						taken++
 						mu.Unlock()
-						held, err = q.Exchange(b.ctx, held, 1)
+						held, err = q.Exchange(env.Ctx, held, 1)
 					}
 				})
 			}
@@ -260,7 +251,7 @@ func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
 		}
 		n := 0
 		for _, c := range counts {
-			n += c.of("commit")
+			n += c.Count("commit")
 		}
 		if lost := n - entries - 2*workers; lost > entries/10 { // each has a first claim and a last finish
 			t.Errorf("%d claims were lost for %d entries", lost, entries)
@@ -271,19 +262,19 @@ func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
 // The view holds more than enough when a more urgent entry is put: whoever hears of
 // it takes it next.
 func TestAMoreUrgentEntryIsTakenNextByEveryProcess(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		all, _ := b.sharing(3)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		all, _ := sharingQueues(env, 3)
 		for i := range 90 {
-			b.put(all[0], fmt.Sprint(i))
+			env.Put(all[0], fmt.Sprint(i))
 		}
 		held := make([][]*zkq.Held, len(all))
 		for i, q := range all {
-			held[i] = b.exchange(q, nil, 1)
+			held[i] = env.Exchange(q, nil, 1)
 		}
 		for i, q := range all {
-			b.put(all[0], "urgent", zkq.WithPriority(1))
+			env.Put(all[0], "urgent", zkq.WithPriority(1))
 			synctest.Wait() // the signal arrives
-			if held[i] = b.exchange(q, held[i], 1); values(held[i]) != "urgent" {
+			if held[i] = env.Exchange(q, held[i], 1); values(held[i]) != "urgent" {
 				t.Errorf("process %d took %q", i, values(held[i]))
 			}
 		}
@@ -292,20 +283,20 @@ func TestAMoreUrgentEntryIsTakenNextByEveryProcess(t *testing.T) {
 
 // Nothing signals that a claim came to nothing: the entry stands where it stood.
 func TestATakeThatGaveUpLeavesTheEntryToTheNext(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "a")
-		b.put(q, "b")
-		b.consume(b.take(q)) // the view is there
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "a")
+		env.Put(q, "b")
+		env.Consume(env.Take(q)) // the view is there
 		synctest.Wait()
 		time.Sleep(time.Second)
 		c.Refuse(coord.ErrBusy)
 		c.Refuse(coord.ErrBusy)
-		ctx, cancel := context.WithTimeout(b.ctx, 12*time.Millisecond)
+		ctx, cancel := context.WithTimeout(env.Ctx, 12*time.Millisecond)
 		defer cancel()
 		_, err := q.Take(ctx)
-		b.want(err, coord.ErrBusy)
-		if h := b.take(q); string(h.Value) != "b" {
+		env.WantErr(err, coord.ErrBusy)
+		if h := env.Take(q); string(h.Value) != "b" {
 			t.Errorf("took %q", h.Value)
 		}
 	})
@@ -313,18 +304,18 @@ func TestATakeThatGaveUpLeavesTheEntryToTheNext(t *testing.T) {
 
 // What was put before the watch began is not signalled: the first look comes after it.
 func TestWhatIsPutAsTheWatchBeginsIsTaken(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		other, _ := env.Queue()
 		put := false
-		c.hook(func(_ coord.Session, act, path string) {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "watch" && path == "/jobs/entries" && !put {
 				put = true
-				b.put(other, "x")
+				env.Put(other, "x")
 			}
 		})
-		if h := b.take(q); string(h.Value) != "x" || !put {
+		if h := env.Take(q); string(h.Value) != "x" || !put {
 			t.Errorf("took %q", h.Value)
 		}
 	})
@@ -332,16 +323,16 @@ func TestWhatIsPutAsTheWatchBeginsIsTaken(t *testing.T) {
 
 // Whoever goes by the error takes what it does not name for removed.
 func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
 		for i := range 2 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
-		held := b.exchange(q, nil, 2)
+		held := env.Exchange(q, nil, 2)
 		q.Close()
 		for range 2 {
-			_, err := q.Exchange(b.ctx, held, 1)
-			b.want(err, zkq.ErrClosed)
+			_, err := q.Exchange(env.Ctx, held, 1)
+			env.WantErr(err, zkq.ErrClosed)
 			left := slices.Clone(held)
 			for _, f := range testqueue.FinishErrors(err) {
 				left = slices.DeleteFunc(left, func(h *zkq.Held) bool { return h == f.Held })
@@ -350,12 +341,12 @@ func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
 				t.Errorf("it does not name %q: %v", values(left), err)
 			}
 		}
-		_, err := q.Exchange(b.ctx, nil, 1)
-		b.want(err, zkq.ErrClosed)
+		_, err := q.Exchange(env.Ctx, nil, 1)
+		env.WantErr(err, zkq.ErrClosed)
 		for _, h := range held {
-			b.consume(h)
+			env.Consume(h)
 		}
-		if n, err := b.on(c).Len(b.ctx); n != 0 || err != nil {
+		if n, err := env.QueueOn(c).Len(env.Ctx); n != 0 || err != nil {
 			t.Errorf("%d entries are left, %v", n, err)
 		}
 	})
@@ -365,40 +356,40 @@ func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
 func TestWhatWaitsForAClaimInDoubtIsNotListedAgainAndAgain(t *testing.T) {
 	for _, how := range []string{"Take", "Exchange", "Take, strictly"} {
 		t.Run(how, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				client := b.client()
-				c := newCounting(client)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				client := env.Client()
+				c := testqueue.NewCounter(client)
 				var opts []zkq.Option
 				if how == "Take, strictly" {
 					opts = append(opts, zkq.Strict())
 				}
-				q := b.on(c, opts...)
+				q := env.QueueOn(c, opts...)
 				const entries = 300 // more than the head that is listed
 				for i := range entries {
-					b.put(q, fmt.Sprint(i))
+					env.Put(q, fmt.Sprint(i))
 				}
 				for range 8 {
 					client.DropRequest()
 				}
-				ctx, cancel := context.WithTimeout(b.ctx, 12*time.Millisecond)
+				ctx, cancel := context.WithTimeout(env.Ctx, 12*time.Millisecond)
 				defer cancel()
 				_, err := q.Take(ctx)
-				b.want(err, context.DeadlineExceeded)
-				c.reset()
-				c.hook(func(_ coord.Session, act, _ string) {
-					if act == "list" && c.of("list") > 1000 {
-						c.hook(nil)
+				env.WantErr(err, context.DeadlineExceeded)
+				c.Reset()
+				c.Before(func(_ coord.Session, act, _ string) {
+					if act == "list" && c.Count("list") > 1000 {
+						c.Before(nil)
 						time.Sleep(time.Hour) // or it would go on for ever
 					}
 				})
 				if how == "Exchange" {
-					if held := b.exchange(q, nil, 1); len(held) != 0 {
+					if held := env.Exchange(q, nil, 1); len(held) != 0 {
 						t.Errorf("took %q", values(held))
 					}
-				} else if h := b.take(q); string(h.Value) != "0" {
+				} else if h := env.Take(q); string(h.Value) != "0" {
 					t.Errorf("took %q", h.Value)
 				}
-				if n := c.of("list"); n > 50 {
+				if n := c.Count("list"); n > 50 {
 					t.Errorf("%d listings", n)
 				}
 			})
@@ -410,16 +401,16 @@ func TestWhatWaitsForAClaimInDoubtIsNotListedAgainAndAgain(t *testing.T) {
 // neither an exchange nor a worker ends for it.
 func TestWhatAHandleHoldsIsNotClaimedAgain(t *testing.T) {
 	const entries, workers = 40, 4
-	run := map[string]func(b *bench, q *zkq.LockingQueue){
-		"Exchange": func(b *bench, q *zkq.LockingQueue) {
+	run := map[string]func(env *testqueue.Env, q *zkq.LockingQueue){
+		"Exchange": func(env *testqueue.Env, q *zkq.LockingQueue) {
 			var wg sync.WaitGroup
 			for i := range workers {
 				wg.Go(func() {
 					var held []*zkq.Held
 					for idle := 0; idle < 20; {
 						var err error
-						if held, err = q.Exchange(b.ctx, held, 2); err != nil {
-							b.Errorf("Exchange: %v", err)
+						if held, err = q.Exchange(env.Ctx, held, 2); err != nil {
+							env.Errorf("Exchange: %v", err)
 							return
 						}
 						if idle++; len(held) > 0 {
@@ -431,8 +422,8 @@ func TestWhatAHandleHoldsIsNotClaimedAgain(t *testing.T) {
 			}
 			wg.Wait()
 		},
-		"Worker": func(b *bench, q *zkq.LockingQueue) {
-			ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+		"Worker": func(env *testqueue.Env, q *zkq.LockingQueue) {
+			ctx, cancel := context.WithTimeout(env.Ctx, time.Minute)
 			defer cancel()
 			var mu sync.Mutex
 			done := 0
@@ -446,37 +437,37 @@ func TestWhatAHandleHoldsIsNotClaimedAgain(t *testing.T) {
 				return nil
 			})}
 			if err := w.Run(ctx); err != nil {
-				b.Error(err)
+				env.Error(err)
 			}
 		},
 	}
 	for how, run := range run {
 		t.Run(how, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				putter, _ := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				putter, _ := env.Queue()
 				for i := range entries {
-					b.put(putter, fmt.Sprint(i))
+					env.Put(putter, fmt.Sprint(i))
 				}
-				c := b.client()
+				c := env.Client()
 				c.LagBy(200 * time.Millisecond)
 				twice := 0
-				counts := newCounting(c)
-				q := b.on(counts)
-				b.store.Observe(func(a coordtest.Applied) {
+				counts := testqueue.NewCounter(c)
+				q := env.QueueOn(counts)
+				env.Store.Observe(func(a coordtest.Applied) {
 					for _, op := range a.Ops {
 						if op.Kind == coord.KindTouch && strings.HasPrefix(op.Path, "/jobs/entries/") {
 							twice++
 						}
 					}
 				})
-				run(b, q)
+				run(env, q)
 				if twice != entries {
 					t.Errorf("%d claims of %d entries", twice, entries)
 				}
-				if n := counts.of("commit"); n > 3*entries {
+				if n := counts.Count("commit"); n > 3*entries {
 					t.Errorf("%d commits for %d entries", n, entries)
 				}
-				b.empty(putter)
+				env.WantEmpty(putter)
 			})
 		})
 	}
@@ -486,22 +477,22 @@ func TestWhatAHandleHoldsIsNotClaimedAgain(t *testing.T) {
 func TestAnEntryWhoseLockWasBrokenIsTakenAgainByItsHolder(t *testing.T) {
 	for how, lag := range map[string]time.Duration{"at once": 0, "late": 200 * time.Millisecond} {
 		t.Run(how, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
 				if lag > 0 {
 					c.LagBy(lag)
 				}
-				other, _ := b.queue()
-				h := b.take3(q, "a")
+				other, _ := env.Queue()
+				h := env.PutAndTake(q, "a")
 				time.Sleep(time.Second)
-				b.want(other.BreakLock(b.ctx, h.Name), nil)
+				env.WantErr(other.BreakLock(env.Ctx, h.Name), nil)
 				start := time.Now()
-				again := b.take(q)
+				again := env.Take(q)
 				if d := time.Since(start); d > time.Second {
 					t.Errorf("it took %v", d)
 				}
-				b.want(h.Consume(b.ctx), zkq.ErrLockLost)
-				b.consume(again)
+				env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+				env.Consume(again)
 			})
 		})
 	}
@@ -510,38 +501,38 @@ func TestAnEntryWhoseLockWasBrokenIsTakenAgainByItsHolder(t *testing.T) {
 // An entry that cannot be removed together with the claim is removed before anything is
 // claimed: while that is in doubt nothing new is held, and what is returned has its lock.
 func TestNothingIsClaimedWhileAnotherFinishIsInDoubt(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
-		counts := newCounting(c)
-		q := b.on(counts)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
+		counts := testqueue.NewCounter(c)
+		q := env.QueueOn(counts)
 		for i := range 6 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
-		held := b.exchange(q, nil, 2)
-		other, oc := b.queue()
-		if err := other.Remove(b.ctx, held[1].Name, true); err != nil {
+		held := env.Exchange(q, nil, 2)
+		other, oc := env.Queue()
+		if err := other.Remove(env.Ctx, held[1].Name, true); err != nil {
 			t.Fatal(err)
 		}
-		s := b.session(oc)
-		counts.hook(func(_ coord.Session, act, path string) {
+		s := env.Session(oc)
+		counts.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.Contains(path, held[1].Name) {
-				counts.hook(nil)
+				counts.Before(nil)
 				c.HoldReplies()
 				time.AfterFunc(3*time.Second, func() {
-					if locks := b.children(s, "/jobs/taken"); len(locks) > 1 {
+					if locks := env.Children(s, "/jobs/taken"); len(locks) > 1 {
 						t.Errorf("held meanwhile: %q", locks)
 					}
 				})
 				time.AfterFunc(12*time.Second, c.Heal)
 			}
 		})
-		next, err := q.Exchange(b.ctx, held, 2)
+		next, err := q.Exchange(env.Ctx, held, 2)
 		var failed *zkq.FinishError
 		if !errors.As(err, &failed) {
 			t.Errorf("error %v", err)
 		}
 		for _, h := range next {
-			if holds, err := h.HoldsLock(b.ctx); err != nil || !holds {
+			if holds, err := h.HoldsLock(env.Ctx); err != nil || !holds {
 				t.Errorf("%s: holds %v, %v", h.Name, holds, err)
 			}
 		}

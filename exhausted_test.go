@@ -8,34 +8,35 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // TestAQueueWhoseNumbersAreUsedUpSaysSo puts in each way that there is. None may hang, spin or
 // give a name twice, and what stands can be worked on.
 func TestAQueueWhoseNumbersAreUsedUpSaysSo(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
 		warned := make(map[string]bool)
-		other := b.on(c, zkq.Warn(func(s string) { warned[s] = true }))
+		other := env.QueueOn(c, zkq.Warn(func(s string) { warned[s] = true }))
 		for _, v := range []string{"dead", "held"} {
-			b.put(q, v)
+			env.Put(q, v)
 		}
-		if err := b.take(q).Bury(b.ctx, "for the test"); err != nil {
+		if err := env.Take(q).Bury(env.Ctx, "for the test"); err != nil {
 			t.Fatal(err)
 		}
-		held := b.take(q)
-		if _, err := q.Put(b.ctx, []byte("late"), zkq.WithDelay(time.Second)); err != nil {
+		held := env.Take(q)
+		if _, err := q.Put(env.Ctx, []byte("late"), zkq.WithDelay(time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		b.store.SetCounter(q.Name()+"/entries", coord.LastNumber)
-		last, err := other.Put(b.ctx, []byte("last"))
+		env.Store.SetCounter(q.Name()+"/entries", coord.LastNumber)
+		last, err := other.Put(env.Ctx, []byte("last"))
 		if err != nil || last != "entry-100-2147483646" {
 			t.Fatalf("%s, %v", last, err)
 		}
-		if _, err := other.Stat(b.ctx); err != nil || len(warned) != 1 {
+		if _, err := other.Stat(env.Ctx); err != nil || len(warned) != 1 {
 			t.Errorf("stat warned of %v, %v", warned, err)
 		}
-		ctx, cancel := context.WithTimeout(b.ctx, 30*time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, 30*time.Second)
 		defer cancel()
 		begun := time.Now()
 		puts := map[string]func() error{
@@ -64,12 +65,12 @@ func TestAQueueWhoseNumbersAreUsedUpSaysSo(t *testing.T) {
 		if d := time.Since(begun); d > time.Second {
 			t.Errorf("the refusals took %v", d)
 		}
-		b.consume(held)
-		h := b.take(q)
+		env.Consume(held)
+		h := env.Take(q)
 		if string(h.Value) != "last" {
 			t.Errorf("%q", h.Value)
 		}
-		b.consume(h)
+		env.Consume(h)
 		if _, err := q.Put(ctx, nil); !errors.Is(err, zkq.ErrExhausted) {
 			t.Errorf("put into the empty queue: %v, want ErrExhausted", err)
 		}

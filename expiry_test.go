@@ -13,78 +13,67 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// left demands that nothing of the queue's is left but the nodes that stay.
-func (b *bench) left(q *zkq.LockingQueue, dirs ...string) {
-	b.Helper()
-	c := b.client()
-	for _, dir := range append(dirs, "entries", "taken", "attempts", "delayed", "unique") {
-		if left := b.children(b.session(c), "/jobs/"+dir); len(left) > 0 {
-			b.Errorf("left: %q", left)
-		}
-	}
-}
-
 func TestAnExpiredEntryIsNeverHandedOut(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		gone := b.put(q, "gone", zkq.WithTTL(10*time.Second), zkq.WithPriority(1))
-		held := b.put(q, "held", zkq.WithTTL(10*time.Second))
-		aside := b.put(q, "aside", zkq.WithTTL(20*time.Second))
-		late := b.put(q, "late", zkq.WithTTL(time.Minute), zkq.WithDelay(time.Hour))
-		stays := b.put(q, "stays", zkq.WithTTL(time.Hour), zkq.WithPriority(200))
-		h := b.take(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		gone := env.Put(q, "gone", zkq.WithTTL(10*time.Second), zkq.WithPriority(1))
+		held := env.Put(q, "held", zkq.WithTTL(10*time.Second))
+		aside := env.Put(q, "aside", zkq.WithTTL(20*time.Second))
+		late := env.Put(q, "late", zkq.WithTTL(time.Minute), zkq.WithDelay(time.Hour))
+		stays := env.Put(q, "stays", zkq.WithTTL(time.Hour), zkq.WithPriority(200))
+		h := env.Take(q)
 		if h.Name != gone || string(h.Value) != "gone" {
 			t.Fatal(h)
 		}
-		keeps := b.take(q)
-		b.release(b.take(q), zkq.After(30*time.Second))
-		b.release(h)
+		keeps := env.Take(q)
+		env.Release(env.Take(q), zkq.After(30*time.Second))
+		env.Release(h)
 		time.Sleep(10 * time.Second)
-		if e, err := other.Peek(b.ctx, ""); err != nil || e.Name != stays || e.Expires.IsZero() {
+		if e, err := other.Peek(env.Ctx, ""); err != nil || e.Name != stays || e.Expires.IsZero() {
 			t.Errorf("the next is %+v, %v", e, err)
 		}
 		seen := make(map[string]zkq.State)
-		for _, e := range b.entries(other) {
+		for _, e := range env.Entries(other) {
 			seen[e.Name] = e.State
 		}
 		if len(seen) != 4 || seen[held] != zkq.StateHeld || seen[aside] != zkq.StateDelayed || seen[late] != zkq.StateDelayed || seen[stays] != zkq.StateReady {
 			t.Errorf("%v", seen)
 		}
-		if st, err := other.Stat(b.ctx); err != nil || st.Ready != 1 || st.Held != 1 || st.Delayed != 2 {
+		if st, err := other.Stat(env.Ctx); err != nil || st.Ready != 1 || st.Held != 1 || st.Delayed != 2 {
 			t.Errorf("%+v, %v", st, err)
 		}
-		got := b.take(other)
+		got := env.Take(other)
 		if got.Name != stays {
 			t.Errorf("took %s, %q", got.Name, got.Value)
 		}
-		b.consume(got)
-		b.consume(keeps)
-		b.empty(other)
+		env.Consume(got)
+		env.Consume(keeps)
+		env.WantEmpty(other)
 		time.Sleep(2 * time.Hour)
-		b.empty(other)
-		b.left(q)
+		env.WantEmpty(other)
+		env.WantNothingLeft(q)
 	})
 }
 
 // A waiting taker is handed what does not expire, and nothing else.
 func TestWaitersPassOverWhatExpires(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		h := b.take3(q, "first")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		h := env.PutAndTake(q, "first")
 		for range 200 {
-			b.put(q, "gone", zkq.WithTTL(time.Second))
+			env.Put(q, "gone", zkq.WithTTL(time.Second))
 		}
 		time.Sleep(2 * time.Second)
-		b.put(q, "last")
-		b.consume(h)
-		if h := b.take(other); string(h.Value) != "last" {
+		env.Put(q, "last")
+		env.Consume(h)
+		if h := env.Take(other); string(h.Value) != "last" {
 			t.Errorf("took %q", h.Value)
 		} else {
-			b.consume(h)
+			env.Consume(h)
 		}
-		b.left(q)
+		env.WantNothingLeft(q)
 	})
 }
 
@@ -93,17 +82,17 @@ func TestWaitEmptyDoesNotWaitForWhatHasExpired(t *testing.T) {
 		"ready": {}, "delayed": {zkq.WithDelay(time.Hour)},
 	} {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue()
-				b.put(q, "a", append(opts, zkq.WithTTL(time.Minute))...)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
+				env.Put(q, "a", append(opts, zkq.WithTTL(time.Minute))...)
 				start := time.Now()
-				if err := q.WaitEmpty(b.ctx); err != nil {
+				if err := q.WaitEmpty(env.Ctx); err != nil {
 					t.Fatal(err)
 				}
 				if d := time.Since(start); d < 59*time.Second || d > 61*time.Second {
 					t.Errorf("it waited for %v", d)
 				}
-				if _, err := q.Peek(b.ctx, ""); !errors.Is(err, zkq.ErrEmpty) {
+				if _, err := q.Peek(env.Ctx, ""); !errors.Is(err, zkq.ErrEmpty) {
 					t.Error(err)
 				}
 			})
@@ -113,79 +102,79 @@ func TestWaitEmptyDoesNotWaitForWhatHasExpired(t *testing.T) {
 
 // The dead do not expire, and one that is requeued does not either.
 func TestARequeuedEntryDoesNotExpire(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "a", zkq.WithTTL(time.Minute), zkq.WithUnique("k"))
-		b.bury(b.take(q), "no")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "a", zkq.WithTTL(time.Minute), zkq.WithUnique("k"))
+		env.Bury(env.Take(q), "no")
 		time.Sleep(time.Hour)
-		e := b.dead(q)
+		e := env.DeadEntry(q)
 		if string(e.Value) == "" {
 			t.Fatal(e)
 		}
-		if _, err := q.Requeue(b.ctx, e.Name); err != nil {
+		if _, err := q.Requeue(env.Ctx, e.Name); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		b.put(q, "b", zkq.WithUnique("k"))
-		if h := b.take(q); string(h.Value) != "a" {
+		env.Put(q, "b", zkq.WithUnique("k"))
+		if h := env.Take(q); string(h.Value) != "a" {
 			t.Errorf("took %q", h.Value)
 		} else {
-			b.consume(h)
+			env.Consume(h)
 		}
-		b.consume(b.take(q))
-		b.left(q)
+		env.Consume(env.Take(q))
+		env.WantNothingLeft(q)
 	})
 }
 
 // An answer that is lost hands out nothing that has expired, and leaves nothing.
 func TestLostRepliesOfClaimsOfWhatExpiredLeaveNothing(t *testing.T) {
-	for name, lose := range losses {
+	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "a", zkq.WithTTL(time.Second), zkq.WithUnique("k"))
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "a", zkq.WithTTL(time.Second), zkq.WithUnique("k"))
 				time.Sleep(2 * time.Second)
 				lose(c)
-				b.empty(q)
+				env.WantEmpty(q)
 				time.Sleep(time.Minute)
-				b.empty(q)
-				b.left(q)
+				env.WantEmpty(q)
+				env.WantNothingLeft(q)
 			})
 		})
 	}
 }
 
 // behindSpent are the ways to take what stands behind spent entries.
-var behindSpent = map[string]func(b *bench, q *zkq.LockingQueue) (*zkq.Held, error){
-	"TryTake": func(b *bench, q *zkq.LockingQueue) (*zkq.Held, error) { return q.TryTake(b.ctx) },
-	"Take":    func(b *bench, q *zkq.LockingQueue) (*zkq.Held, error) { return b.take(q), nil },
-	"TryTakeN": func(b *bench, q *zkq.LockingQueue) (*zkq.Held, error) {
-		held, err := q.TryTakeN(b.ctx, 8)
+var behindSpent = map[string]func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error){
+	"TryTake": func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) { return q.TryTake(env.Ctx) },
+	"Take":    func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) { return env.Take(q), nil },
+	"TryTakeN": func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) {
+		held, err := q.TryTakeN(env.Ctx, 8)
 		if err != nil {
 			return nil, err
 		}
 		return held[0], nil
 	},
-	"TakeN": func(b *bench, q *zkq.LockingQueue) (*zkq.Held, error) {
-		held, err := q.TakeN(b.ctx, 8)
+	"TakeN": func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) {
+		held, err := q.TakeN(env.Ctx, 8)
 		if err != nil {
 			return nil, err
 		}
 		return held[0], nil
 	},
-	"Exchange": func(b *bench, q *zkq.LockingQueue) (*zkq.Held, error) {
-		first := b.put(q, "first", zkq.WithPriority(0))
-		held, err := q.Exchange(b.ctx, nil, 1)
+	"Exchange": func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) {
+		first := env.Put(q, "first", zkq.WithPriority(0))
+		held, err := q.Exchange(env.Ctx, nil, 1)
 		if err != nil || len(held) != 1 || held[0].Name != first {
-			b.Fatalf("%v, %v; want %s", held, err, first)
+			env.Fatalf("%v, %v; want %s", held, err, first)
 		}
-		if held, err = q.Exchange(b.ctx, held, 1); err != nil || len(held) != 1 {
-			b.Fatalf("exchanged for %v, %v", held, err)
+		if held, err = q.Exchange(env.Ctx, held, 1); err != nil || len(held) != 1 {
+			env.Fatalf("exchanged for %v, %v", held, err)
 		}
 		return held[0], nil
 	},
-	"Worker": func(b *bench, q *zkq.LockingQueue) (h *zkq.Held, err error) {
-		ctx, cancel := context.WithCancel(b.ctx)
+	"Worker": func(env *testqueue.Env, q *zkq.LockingQueue) (h *zkq.Held, err error) {
+		ctx, cancel := context.WithCancel(env.Ctx)
 		defer cancel()
 		w := &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(_ context.Context, got *zkq.Held) error {
 			h = got
@@ -200,25 +189,25 @@ var behindSpent = map[string]func(b *bench, q *zkq.LockingQueue) (*zkq.Held, err
 // in a few commits, and hands out what stands behind them.
 func TestATakeClearsAwaySpentEntriesWithoutAPause(t *testing.T) {
 	const many = 1000
-	spend := map[string]func(b *bench) *zkq.LockingQueue{
-		"expired": func(b *bench) *zkq.LockingQueue {
-			q, _ := b.queue()
-			if _, err := q.PutAll(b.ctx, make([][]byte, many), zkq.WithTTL(time.Second)); err != nil {
-				b.Fatal(err)
+	spend := map[string]func(env *testqueue.Env) *zkq.LockingQueue{
+		"expired": func(env *testqueue.Env) *zkq.LockingQueue {
+			q, _ := env.Queue()
+			if _, err := q.PutAll(env.Ctx, make([][]byte, many), zkq.WithTTL(time.Second)); err != nil {
+				env.Fatal(err)
 			}
 			return q
 		},
-		"delivered too often": func(b *bench) *zkq.LockingQueue {
-			q, _ := b.queue()
-			if _, err := q.PutAll(b.ctx, make([][]byte, many)); err != nil {
-				b.Fatal(err)
+		"delivered too often": func(env *testqueue.Env) *zkq.LockingQueue {
+			q, _ := env.Queue()
+			if _, err := q.PutAll(env.Ctx, make([][]byte, many)); err != nil {
+				env.Fatal(err)
 			}
 			// Workers that take some and crash.
 			for range many / 50 {
-				crash, c := b.queue()
+				crash, c := env.Queue()
 				for range 50 {
-					if _, err := crash.TakeN(b.ctx, 1); err != nil {
-						b.Fatal(err)
+					if _, err := crash.TakeN(env.Ctx, 1); err != nil {
+						env.Fatal(err)
 					}
 				}
 				c.Crash()
@@ -229,14 +218,14 @@ func TestATakeClearsAwaySpentEntriesWithoutAPause(t *testing.T) {
 	for what, spend := range spend {
 		for how, take := range behindSpent {
 			t.Run(what+"/"+how, func(t *testing.T) {
-				virtual(t, func(t *testing.T, b *bench) {
-					putter := spend(b)
+				testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+					putter := spend(env)
 					time.Sleep(20 * time.Second)
-					b.put(putter, "living")
-					c := newCounting(b.client())
-					q := b.on(c, zkq.MaxDeliveries(1))
+					env.Put(putter, "living")
+					c := testqueue.NewCounter(env.Client())
+					q := env.QueueOn(c, zkq.MaxDeliveries(1))
 					start := time.Now()
-					h, err := take(b, q)
+					h, err := take(env, q)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -246,18 +235,18 @@ func TestATakeClearsAwaySpentEntriesWithoutAPause(t *testing.T) {
 					if d := time.Since(start); d > 200*time.Millisecond {
 						t.Errorf("it took %v", d)
 					}
-					if n := c.of("commit"); n > 100 {
+					if n := c.Count("commit"); n > 100 {
 						t.Errorf("%d commits for %d entries", n, many)
 					}
 					if how != "Worker" {
-						b.consume(h)
+						env.Consume(h)
 					}
 					if what != "expired" {
-						if st, err := q.Stat(b.ctx); err != nil || st.Dead != many {
+						if st, err := q.Stat(env.Ctx); err != nil || st.Dead != many {
 							t.Errorf("%+v, %v", st, err)
 						}
 					}
-					b.left(putter)
+					env.WantNothingLeft(putter)
 				})
 			})
 		}
@@ -267,31 +256,31 @@ func TestATakeClearsAwaySpentEntriesWithoutAPause(t *testing.T) {
 // A few handles clear away the same spent entries at a time, some of their answers are lost,
 // and each gets one of those that live.
 func TestSeveralClearAwayTheSameSpentEntries(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		putter, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		putter, _ := env.Queue()
 		for i := range 300 {
-			b.put(putter, "", zkq.WithTTL(time.Second), zkq.WithUnique(fmt.Sprint(i)))
+			env.Put(putter, "", zkq.WithTTL(time.Second), zkq.WithUnique(fmt.Sprint(i)))
 		}
 		time.Sleep(2 * time.Second)
 		const takers = 8
 		for i := range takers {
-			b.put(putter, fmt.Sprint(i))
+			env.Put(putter, fmt.Sprint(i))
 		}
 		got := make(chan string, takers)
 		for i := range takers {
-			q, c := b.queue()
+			q, c := env.Queue()
 			go func() {
 				if i%3 == 0 {
 					c.DropReply()
 				}
-				h, err := q.TryTake(b.ctx)
+				h, err := q.TryTake(env.Ctx)
 				if err != nil {
 					t.Errorf("taker %d: %v", i, err)
 					got <- ""
 					return
 				}
 				got <- string(h.Value)
-				b.consume(h)
+				env.Consume(h)
 			}()
 		}
 		seen := make(map[string]bool)
@@ -302,50 +291,50 @@ func TestSeveralClearAwayTheSameSpentEntries(t *testing.T) {
 			t.Errorf("they took %v", seen)
 		}
 		time.Sleep(time.Minute)
-		b.left(putter)
+		env.WantNothingLeft(putter)
 	})
 }
 
 // Behind delayed puts that expired before anybody looked stands one that is due: the first
 // call returns it.
 func TestDelayedPutsThatExpiredAreNotTakenForNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(testqueue.Settings(testhook.Settings{DuePage: 5}))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(testqueue.Settings(testhook.Settings{DuePage: 5}))
 		for range 200 {
-			b.put(q, "gone", zkq.WithDelay(time.Second), zkq.WithTTL(2*time.Second))
+			env.Put(q, "gone", zkq.WithDelay(time.Second), zkq.WithTTL(2*time.Second))
 		}
-		b.put(q, "living", zkq.WithDelay(3*time.Second))
+		env.Put(q, "living", zkq.WithDelay(3*time.Second))
 		time.Sleep(5 * time.Second)
 		start := time.Now()
-		h, err := q.TryTake(b.ctx)
+		h, err := q.TryTake(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if d := time.Since(start); d > 200*time.Millisecond {
 			t.Errorf("it took %v", d)
 		}
-		b.consume(h)
-		b.empty(q)
-		b.left(q)
+		env.Consume(h)
+		env.WantEmpty(q)
+		env.WantNothingLeft(q)
 	})
 }
 
 // A take without waiting that makes a delayed put ready, and loses the answer to that, does
 // not say that its own outcome is unknown.
 func TestTheMoversLostAnswerIsNotTheTakes(t *testing.T) {
-	for name, lose := range losses {
+	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "a", zkq.WithDelay(time.Second))
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "a", zkq.WithDelay(time.Second))
 				time.Sleep(2 * time.Second)
 				lose(c)
-				h, err := q.TryTake(b.ctx)
+				h, err := q.TryTake(env.Ctx)
 				if err != nil {
 					t.Fatal(err)
 				}
-				b.consume(h)
-				b.empty(q)
+				env.Consume(h)
+				env.WantEmpty(q)
 			})
 		})
 	}
@@ -353,17 +342,17 @@ func TestTheMoversLostAnswerIsNotTheTakes(t *testing.T) {
 
 // The same, where no answer comes in time.
 func TestATakeWhoseMoverHearsNothingHoldsNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
-		counts := newCounting(c)
-		q := b.on(counts)
-		b.put(q, "a", zkq.WithDelay(time.Second))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
+		counts := testqueue.NewCounter(c)
+		q := env.QueueOn(counts)
+		env.Put(q, "a", zkq.WithDelay(time.Second))
 		time.Sleep(2 * time.Second)
-		ctx, cancel := context.WithTimeout(b.ctx, 2*time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, 2*time.Second)
 		defer cancel()
-		counts.hook(func(_ coord.Session, act, path string) {
+		counts.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" {
-				counts.hook(nil)
+				counts.Before(nil)
 				c.HoldReplies()
 			}
 		})
@@ -372,7 +361,7 @@ func TestATakeWhoseMoverHearsNothingHoldsNothing(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 		c.Heal()
-		b.consume(b.take(q))
+		env.Consume(env.Take(q))
 	})
 }
 
@@ -382,24 +371,24 @@ func TestAnExpiredEntryHoldsNoKey(t *testing.T) {
 		"ready": {}, "delayed": {zkq.WithDelay(time.Hour)},
 	} {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "old", append(opts, zkq.WithTTL(time.Second), zkq.WithUnique("k"))...)
-				_, err := q.Put(b.ctx, []byte("new"), zkq.WithUnique("k"))
-				b.want(err, zkq.ErrExists)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "old", append(opts, zkq.WithTTL(time.Second), zkq.WithUnique("k"))...)
+				_, err := q.Put(env.Ctx, []byte("new"), zkq.WithUnique("k"))
+				env.WantErr(err, zkq.ErrExists)
 				time.Sleep(2 * time.Second)
 				c.DropReply()
-				b.put(q, "new", zkq.WithUnique("k"))
-				h := b.take(q)
+				env.Put(q, "new", zkq.WithUnique("k"))
+				h := env.Take(q)
 				if string(h.Value) != "new" {
 					t.Errorf("took %q", h.Value)
 				}
-				b.want(h.Forward(b.ctx, zkq.Target{Queue: q, Value: []byte("next"), Options: []zkq.PutOption{zkq.WithTTL(time.Second), zkq.WithUnique("other")}}), nil)
+				env.WantErr(h.Forward(env.Ctx, zkq.Target{Queue: q, Value: []byte("next"), Options: []zkq.PutOption{zkq.WithTTL(time.Second), zkq.WithUnique("other")}}), nil)
 				time.Sleep(2 * time.Second)
-				b.put(q, "again", zkq.WithUnique("other"))
-				b.consume(b.take(q))
-				b.empty(q)
-				b.left(q)
+				env.Put(q, "again", zkq.WithUnique("other"))
+				env.Consume(env.Take(q))
+				env.WantEmpty(q)
+				env.WantNothingLeft(q)
 			})
 		})
 	}
@@ -407,44 +396,44 @@ func TestAnExpiredEntryHoldsNoKey(t *testing.T) {
 
 // One that is put aside holds its key until it expires, and one that is held as long as it is.
 func TestAHeldEntryHoldsItsKeyThoughItExpired(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "held", zkq.WithTTL(time.Second), zkq.WithUnique("k"))
-		h := b.take(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "held", zkq.WithTTL(time.Second), zkq.WithUnique("k"))
+		h := env.Take(q)
 		time.Sleep(2 * time.Second)
-		_, err := q.Put(b.ctx, []byte("new"), zkq.WithUnique("k"))
-		b.want(err, zkq.ErrExists)
-		if e, err := q.Peek(b.ctx, h.Name); err != nil || e.State != zkq.StateHeld {
+		_, err := q.Put(env.Ctx, []byte("new"), zkq.WithUnique("k"))
+		env.WantErr(err, zkq.ErrExists)
+		if e, err := q.Peek(env.Ctx, h.Name); err != nil || e.State != zkq.StateHeld {
 			t.Errorf("%+v, %v", e, err)
 		}
-		b.release(h, zkq.After(time.Hour))
-		b.put(q, "new", zkq.WithUnique("k"))
-		b.consume(b.take(q))
-		b.left(q)
+		env.Release(h, zkq.After(time.Hour))
+		env.Put(q, "new", zkq.WithUnique("k"))
+		env.Consume(env.Take(q))
+		env.WantNothingLeft(q)
 	})
 }
 
 // Peek knows an expired entry as little as Entries and Stat do.
 func TestPeekKnowsNoExpiredEntry(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		b.want(other.WaitEmpty(b.ctx), nil) // and has read the configuration
-		ready := b.put(q, "a", zkq.WithTTL(time.Second))
-		late := b.put(q, "b", zkq.WithTTL(time.Second), zkq.WithDelay(time.Hour))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		env.WantErr(other.WaitEmpty(env.Ctx), nil) // and has read the configuration
+		ready := env.Put(q, "a", zkq.WithTTL(time.Second))
+		late := env.Put(q, "b", zkq.WithTTL(time.Second), zkq.WithDelay(time.Hour))
 		for _, name := range []string{ready, late} {
-			if _, err := other.Peek(b.ctx, name); err != nil {
+			if _, err := other.Peek(env.Ctx, name); err != nil {
 				t.Error(err)
 			}
 		}
 		time.Sleep(2 * time.Second)
 		for _, name := range []string{ready, late} {
-			_, err := other.Peek(b.ctx, name)
-			b.want(err, zkq.ErrNoEntry)
+			_, err := other.Peek(env.Ctx, name)
+			env.WantErr(err, zkq.ErrNoEntry)
 		}
-		_, err := other.Peek(b.ctx, "")
-		b.want(err, zkq.ErrEmpty)
-		if st, err := other.Stat(b.ctx); err != nil || st.Total() != 0 {
+		_, err := other.Peek(env.Ctx, "")
+		env.WantErr(err, zkq.ErrEmpty)
+		if st, err := other.Stat(env.Ctx); err != nil || st.Total() != 0 {
 			t.Errorf("%+v, %v", st, err)
 		}
 	})
@@ -454,37 +443,37 @@ func TestPeekKnowsNoExpiredEntry(t *testing.T) {
 func TestAPutThatWaitsGetsTheRoomOfWhatExpires(t *testing.T) {
 	for what, exact := range map[string]bool{"exact": true, "approximate": false} {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 				const many = 300
-				q, _ := b.queue()
-				b.create(q, zkq.QueueConfig{MaxEntries: many + 3, Approximate: !exact})
-				held := b.put(q, "held", zkq.WithTTL(time.Second))
-				h := b.take(q)
-				b.put(q, "aside", zkq.WithTTL(10*time.Second))
-				b.release(b.take(q), zkq.After(time.Hour))
-				b.put(q, "late", zkq.WithTTL(10*time.Second), zkq.WithDelay(time.Hour))
-				if _, err := q.PutAll(b.ctx, make([][]byte, many), zkq.WithTTL(10*time.Second)); err != nil {
+				q, _ := env.Queue()
+				env.Create(q, zkq.QueueConfig{MaxEntries: many + 3, Approximate: !exact})
+				held := env.Put(q, "held", zkq.WithTTL(time.Second))
+				h := env.Take(q)
+				env.Put(q, "aside", zkq.WithTTL(10*time.Second))
+				env.Release(env.Take(q), zkq.After(time.Hour))
+				env.Put(q, "late", zkq.WithTTL(10*time.Second), zkq.WithDelay(time.Hour))
+				if _, err := q.PutAll(env.Ctx, make([][]byte, many), zkq.WithTTL(10*time.Second)); err != nil {
 					t.Fatal(err)
 				}
-				other, c := b.queue()
-				_, err := other.Put(b.ctx, nil)
-				b.want(err, zkq.ErrFull)
+				other, c := env.Queue()
+				_, err := other.Put(env.Ctx, nil)
+				env.WantErr(err, zkq.ErrFull)
 				start := time.Now()
 				c.DropReply()
-				b.put(other, "new", zkq.WithWait(time.Minute))
+				env.Put(other, "new", zkq.WithWait(time.Minute))
 				if d := time.Since(start); d < 9*time.Second || d > 11*time.Second {
 					t.Errorf("it waited for %v", d)
 				}
-				if n, err := q.Len(b.ctx); err != nil || n != 2 {
+				if n, err := q.Len(env.Ctx); err != nil || n != 2 {
 					t.Errorf("%d entries, %v; want %s and the new one", n, err, held)
 				}
 				// What expires while it is held makes room when it is given back.
-				if _, err := q.PutAll(b.ctx, make([][]byte, many+1)); err != nil {
+				if _, err := q.PutAll(env.Ctx, make([][]byte, many+1)); err != nil {
 					t.Fatal(err)
 				}
-				time.AfterFunc(5*time.Second, func() { b.release(h) })
+				time.AfterFunc(5*time.Second, func() { env.Release(h) })
 				start = time.Now()
-				b.put(other, "last", zkq.WithWait(time.Minute))
+				env.Put(other, "last", zkq.WithWait(time.Minute))
 				if d := time.Since(start); d < 5*time.Second || d > 7*time.Second {
 					t.Errorf("it waited for %v", d)
 				}
@@ -495,17 +484,17 @@ func TestAPutThatWaitsGetsTheRoomOfWhatExpires(t *testing.T) {
 
 // WaitEmpty hears of the first time to live of a queue, set while it waits.
 func TestWaitEmptyHearsOfTheFirstTimeToLive(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		b.put(q, "a")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		env.Put(q, "a")
 		start := time.Now()
 		done := make(chan error, 1)
-		go func() { done <- other.WaitEmpty(b.ctx) }()
+		go func() { done <- other.WaitEmpty(env.Ctx) }()
 		time.Sleep(time.Second)
-		b.put(q, "b", zkq.WithTTL(6*time.Second))
-		b.consume(b.take(q))
-		b.want(<-done, nil)
+		env.Put(q, "b", zkq.WithTTL(6*time.Second))
+		env.Consume(env.Take(q))
+		env.WantErr(<-done, nil)
 		if d := time.Since(start); d < 6*time.Second || d > 9*time.Second {
 			t.Errorf("it waited for %v", d)
 		}
@@ -514,14 +503,14 @@ func TestWaitEmptyHearsOfTheFirstTimeToLive(t *testing.T) {
 
 // An entry that expired while it was held is not waited for once it is given back.
 func TestWaitEmptySeesWhatExpiredWhileItWasHeld(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		b.put(q, "a", zkq.WithTTL(time.Second))
-		h := b.take(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		env.Put(q, "a", zkq.WithTTL(time.Second))
+		h := env.Take(q)
 		start := time.Now()
-		time.AfterFunc(10*time.Second, func() { b.release(h) })
-		b.want(other.WaitEmpty(b.ctx), nil)
+		time.AfterFunc(10*time.Second, func() { env.Release(h) })
+		env.WantErr(other.WaitEmpty(env.Ctx), nil)
 		if d := time.Since(start); d < 10*time.Second || d > 12*time.Second {
 			t.Errorf("it waited for %v", d)
 		}

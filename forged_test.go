@@ -45,43 +45,45 @@ func forgedKeys(standing string) map[string]string {
 }
 
 func TestForgedKeyChangesNothingElse(t *testing.T) {
-	for way, end := range map[string]func(b *bench, q *zkq.LockingQueue, name string) error{
-		"consume": func(b *bench, q *zkq.LockingQueue, _ string) error { return b.take(q).Consume(b.ctx) },
-		"exchange": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			_, err := q.Exchange(b.ctx, []*zkq.Held{b.take(q)}, 1)
+	for way, end := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
+		"consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Consume(env.Ctx) },
+		"exchange": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			_, err := q.Exchange(env.Ctx, []*zkq.Held{env.Take(q)}, 1)
 			return err
 		},
-		"fail and consume": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			b.fail(b.take(q), "no")
-			return b.take(q).Consume(b.ctx)
+		"fail and consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			env.Fail(env.Take(q), "no")
+			return env.Take(q).Consume(env.Ctx)
 		},
-		"bury and requeue": func(b *bench, q *zkq.LockingQueue, name string) error {
-			if err := b.take(q).Bury(b.ctx, "no"); err != nil {
+		"bury and requeue": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			if err := env.Take(q).Bury(env.Ctx, "no"); err != nil {
 				return err
 			}
-			if _, err := q.Requeue(b.ctx, name); err != nil {
+			if _, err := q.Requeue(env.Ctx, name); err != nil {
 				return err
 			}
-			return b.take(q).Consume(b.ctx)
+			return env.Take(q).Consume(env.Ctx)
 		},
-		"forward": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			return b.take(q).Forward(b.ctx, zkq.Target{Queue: q, Value: []byte("next")})
+		"forward": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			return env.Take(q).Forward(env.Ctx, zkq.Target{Queue: q, Value: []byte("next")})
 		},
-		"update": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			h := b.take(q)
-			if err := h.Update(b.ctx, []byte("half")); err != nil {
+		"update": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			h := env.Take(q)
+			if err := h.Update(env.Ctx, []byte("half")); err != nil {
 				return err
 			}
-			return h.Consume(b.ctx)
+			return h.Consume(env.Ctx)
 		},
-		"remove": func(b *bench, q *zkq.LockingQueue, name string) error { return q.Remove(b.ctx, name, false) },
-		"purge": func(b *bench, q *zkq.LockingQueue, _ string) error {
-			_, err := q.Purge(b.ctx, zkq.StateReady)
+		"remove": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			return q.Remove(env.Ctx, name, false)
+		},
+		"purge": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			_, err := q.Purge(env.Ctx, zkq.StateReady)
 			return err
 		},
-		"an expired one": func(b *bench, q *zkq.LockingQueue, _ string) error {
+		"an expired one": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
 			time.Sleep(2 * time.Hour)
-			_, err := q.TryTake(b.ctx)
+			_, err := q.TryTake(env.Ctx)
 			if errors.Is(err, zkq.ErrEmpty) {
 				err = nil
 			}
@@ -90,37 +92,37 @@ func TestForgedKeyChangesNothingElse(t *testing.T) {
 	} {
 		for what, key := range forgedKeys("k") {
 			t.Run(way+" with "+what, func(t *testing.T) {
-				virtual(t, func(t *testing.T, b *bench) {
-					victim := zkq.NewLockingQueue(b.client(), "tenantb/jobs")
+				testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+					victim := zkq.NewLockingQueue(env.Client(), "tenantb/jobs")
 					defer victim.Close()
-					b.put(victim, "tenant b's job")
-					own := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, "tenanta/jobs")
+					env.Put(victim, "tenant b's job")
+					own := testqueue.Confine(env.Client(), func(what string) { t.Error(what) }, "tenanta/jobs")
 					q := zkq.NewLockingQueue(own, "tenanta/jobs")
 					defer q.Close()
-					standing := b.put(q, "stands for a key", zkq.WithUnique("k"), zkq.WithPriority(500))
-					b.want(q.Pause(b.ctx), nil)
-					b.want(q.Resume(b.ctx), nil)
+					standing := env.Put(q, "stands for a key", zkq.WithUnique("k"), zkq.WithPriority(500))
+					env.WantErr(q.Pause(env.Ctx), nil)
+					env.WantErr(q.Resume(env.Ctx), nil)
 
-					kazoo := b.session(b.client())
+					kazoo := env.Session(env.Client())
 					header, _ := json.Marshal(map[string]any{"unique": key, "expires_ms": time.Now().Add(time.Hour).UnixMilli()})
-					rs, err := kazoo.Commit(b.ctx, coord.CreateSequential("/tenanta/jobs/entries/entry-100-", envelope(string(header), "x")))
-					b.want(err, nil)
+					rs, err := kazoo.Commit(env.Ctx, coord.CreateSequential("/tenanta/jobs/entries/entry-100-", envelope(string(header), "x")))
+					env.WantErr(err, nil)
 					name := rs[0].Path[strings.LastIndex(rs[0].Path, "/")+1:]
-					before := b.get(kazoo, "/tenanta/jobs/unique/"+forgedKeys("k")["another entry's key"])
-					b.want(end(b, q, name), nil)
+					before := env.Get(kazoo, "/tenanta/jobs/unique/"+forgedKeys("k")["another entry's key"])
+					env.WantErr(end(env, q, name), nil)
 
-					if n, err := victim.Len(b.ctx); n != 1 || err != nil {
+					if n, err := victim.Len(env.Ctx); n != 1 || err != nil {
 						t.Errorf("the other queue has %d entries, %v", n, err)
 					}
-					if _, err := q.Peek(b.ctx, standing); way != "purge" && way != "an expired one" {
-						b.want(err, nil)
-						b.refusedBy(q, "k", standing)
-						after := b.get(kazoo, before.Path)
+					if _, err := q.Peek(env.Ctx, standing); way != "purge" && way != "an expired one" {
+						env.WantErr(err, nil)
+						env.WantRefused(q, "k", standing)
+						after := env.Get(kazoo, before.Path)
 						if after.Fence != before.Fence {
 							t.Errorf("the key of another entry was written")
 						}
 					}
-					b.get(kazoo, "/tenanta/jobs/config")
+					env.Get(kazoo, "/tenanta/jobs/config")
 				})
 			})
 		}
@@ -131,29 +133,29 @@ func TestForgedKeyChangesNothingElse(t *testing.T) {
 func TestForgedDelayedPutChangesNothingElse(t *testing.T) {
 	for what, key := range forgedKeys("k") {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				victim := zkq.NewLockingQueue(b.client(), "tenantb/jobs")
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				victim := zkq.NewLockingQueue(env.Client(), "tenantb/jobs")
 				defer victim.Close()
-				b.put(victim, "tenant b's job")
-				own := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, "tenanta/jobs")
+				env.Put(victim, "tenant b's job")
+				own := testqueue.Confine(env.Client(), func(what string) { t.Error(what) }, "tenanta/jobs")
 				q := zkq.NewLockingQueue(own, "tenanta/jobs")
 				defer q.Close()
-				b.put(q, "stands for a key", zkq.WithUnique("k"), zkq.WithPriority(500))
-				kazoo := b.session(b.client())
-				before := b.get(kazoo, "/tenanta/jobs/unique/"+forgedKeys("k")["another entry's key"])
+				env.Put(q, "stands for a key", zkq.WithUnique("k"), zkq.WithPriority(500))
+				kazoo := env.Session(env.Client())
+				before := env.Get(kazoo, "/tenanta/jobs/unique/"+forgedKeys("k")["another entry's key"])
 				for i, ttl := range []time.Duration{-time.Hour, time.Hour} {
 					header, _ := json.Marshal(map[string]any{"unique": key, "expires_ms": time.Now().Add(ttl).UnixMilli()})
-					b.commit(kazoo, coord.Create(fmt.Sprintf("/tenanta/jobs/delayed/%013d-put-100-%016x", 1+i, i), envelope(string(header), "x")))
+					env.Commit(kazoo, coord.Create(fmt.Sprintf("/tenanta/jobs/delayed/%013d-put-100-%016x", 1+i, i), envelope(string(header), "x")))
 				}
 				for range 2 { // what stands for the key, and what was forged
-					if h := b.take(q); string(h.Value) == "x" {
-						b.consume(h)
+					if h := env.Take(q); string(h.Value) == "x" {
+						env.Consume(h)
 					}
 				}
-				if n, err := victim.Len(b.ctx); n != 1 || err != nil {
+				if n, err := victim.Len(env.Ctx); n != 1 || err != nil {
 					t.Errorf("the other queue has %d entries, %v", n, err)
 				}
-				if after := b.get(kazoo, before.Path); after.Fence != before.Fence {
+				if after := env.Get(kazoo, before.Path); after.Fence != before.Fence {
 					t.Error("the key of another entry was written")
 				}
 			})
@@ -164,31 +166,31 @@ func TestForgedDelayedPutChangesNothingElse(t *testing.T) {
 // A forged entry that names a key does not stand for it: when the real one went without
 // its key, as kazoo leaves it, the key is free.
 func TestForgedEntryKeepsNoKeyTaken(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		name := b.put(q, "a", zkq.WithUnique("k"))
-		s := b.session(c)
-		b.commit(s, coord.CreateSequential("/jobs/entries/entry-100-", envelope(fmt.Sprintf(`{"unique":%q}`, forgedKeys("k")["another entry's key"]), "x")))
-		n := b.get(s, "/jobs/entries/"+name)
-		b.commit(s, coord.Delete(n.Path, n.Fence))
-		b.put(q, "b", zkq.WithUnique("k"))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		name := env.Put(q, "a", zkq.WithUnique("k"))
+		s := env.Session(c)
+		env.Commit(s, coord.CreateSequential("/jobs/entries/entry-100-", envelope(fmt.Sprintf(`{"unique":%q}`, forgedKeys("k")["another entry's key"]), "x")))
+		n := env.Get(s, "/jobs/entries/"+name)
+		env.Commit(s, coord.Delete(n.Path, n.Fence))
+		env.Put(q, "b", zkq.WithUnique("k"))
 	})
 }
 
 // encoding/json reads a field's name in any case.
 func TestRequeuedEntryHasNoHeaderOfAnyCaseLeft(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		s := b.session(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		s := env.Session(c)
 		header := fmt.Sprintf(`{"EXPIRES_MS":%d,"Unique":"x"}`, time.Now().Add(time.Hour).UnixMilli())
-		b.commit(s, coord.CreateSequential("/jobs/entries/entry-100-", envelope(header, "x")))
-		h := b.take(q)
-		b.want(h.Bury(b.ctx, "no"), nil)
+		env.Commit(s, coord.CreateSequential("/jobs/entries/entry-100-", envelope(header, "x")))
+		h := env.Take(q)
+		env.WantErr(h.Bury(env.Ctx, "no"), nil)
 		time.Sleep(2 * time.Hour)
-		if _, err := q.Requeue(b.ctx, h.Name); err != nil {
+		if _, err := q.Requeue(env.Ctx, h.Name); err != nil {
 			t.Fatal(err)
 		}
-		if h := b.take(q); string(h.Value) != "x" {
+		if h := env.Take(q); string(h.Value) != "x" {
 			t.Fatalf("took %q", h.Value)
 		}
 	})
@@ -196,65 +198,65 @@ func TestRequeuedEntryHasNoHeaderOfAnyCaseLeft(t *testing.T) {
 
 // Nodes that nobody of ours made stand where ours do, under names that lead elsewhere.
 func TestForeignNamesLeadNowhere(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		own := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, "jobs")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		own := testqueue.Confine(env.Client(), func(what string) { t.Error(what) }, "jobs")
 		q := zkq.NewLockingQueue(own, "jobs")
 		defer q.Close()
-		b.put(q, "a")
-		s := b.session(b.client())
+		env.Put(q, "a")
+		s := env.Session(env.Client())
 		for _, dir := range []string{"entries", "taken", "attempts", "delayed", "dead", "broken", "workers", "unique"} {
 			for _, name := range []string{"foreign", "0000000000001-foreign", "entry-100-foreign", "entries"} {
-				b.commit(s, coord.Create("/jobs/"+dir+"/"+name, []byte(`{"due_ms":1,"zkq":1}`)))
+				env.Commit(s, coord.Create("/jobs/"+dir+"/"+name, []byte(`{"due_ms":1,"zkq":1}`)))
 			}
 		}
-		b.commit(s, coord.Create("/zkq/producers/foreign", nil), coord.Create("/zkq/swept", []byte("1 0")))
-		b.fail(b.take(q), "no")
-		h := b.take(q)
-		b.want(q.Remove(b.ctx, h.Name, true), nil)
-		if _, err := q.Stat(b.ctx); err != nil {
+		env.Commit(s, coord.Create("/zkq/producers/foreign", nil), coord.Create("/zkq/swept", []byte("1 0")))
+		env.Fail(env.Take(q), "no")
+		h := env.Take(q)
+		env.WantErr(q.Remove(env.Ctx, h.Name, true), nil)
+		if _, err := q.Stat(env.Ctx); err != nil {
 			t.Error(err)
 		}
-		b.entries(q)
+		env.Entries(q)
 		for _, state := range []zkq.State{zkq.StateReady, zkq.StateHeld, zkq.StateDelayed, zkq.StateDead} {
-			if _, err := q.Purge(b.ctx, state); err != nil {
+			if _, err := q.Purge(env.Ctx, state); err != nil {
 				t.Error(err)
 			}
 		}
-		if _, err := q.Workers(b.ctx); err != nil {
+		if _, err := q.Workers(env.Ctx); err != nil {
 			t.Error(err)
 		}
-		b.want(zkq.Sweep(b.ctx, own), nil)
+		env.WantErr(zkq.Sweep(env.Ctx, own), nil)
 		for _, path := range []string{"/jobs/attempts/foreign", "/zkq/producers/foreign"} {
-			b.get(s, path) // it was left alone
+			env.Get(s, path) // it was left alone
 		}
 	})
 }
 
 func TestNumbersThatNothingCountedAreNoHistory(t *testing.T) {
 	for _, history := range []string{`{"forgiven":9223372036854775807}`, `{"updates":-1}`, `{"updates":9223372036854775807}`, `{"failures":9223372036854775807}`, `{"failures":-1}`, `[]`} {
-		virtual(t, func(t *testing.T, b *bench) {
-			q, c := b.queue(zkq.MaxDeliveries(2))
-			name := b.put(q, "a")
-			s := b.session(c)
-			b.commit(s, coord.Create("/jobs/attempts/"+name, []byte(history)))
-			b.fail(b.take(q), "no")
-			h := b.take(q)
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			q, c := env.Queue(zkq.MaxDeliveries(2))
+			name := env.Put(q, "a")
+			s := env.Session(c)
+			env.Commit(s, coord.Create("/jobs/attempts/"+name, []byte(history)))
+			env.Fail(env.Take(q), "no")
+			h := env.Take(q)
 			if h.Deliveries != 2 || h.Failures != 1 {
 				t.Errorf("%s: delivery %d, %d failures", history, h.Deliveries, h.Failures)
 			}
-			b.fail(h, "no")
-			b.empty(q)
+			env.Fail(h, "no")
+			env.WantEmpty(q)
 		})
 	}
 }
 
 func TestAHolderIsNoPath(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		for _, holder := range []string{"../../other/entries/entry-100-0000000000", strings.Repeat("A", 32), "1"} {
-			q, _ := b.queue(zkq.Holder(holder))
-			_, err := q.TryTake(b.ctx)
-			b.want(err, zkq.ErrInvalid)
-			b.want(q.Register(b.ctx), zkq.ErrInvalid)
+			q, _ := env.Queue(zkq.Holder(holder))
+			_, err := q.TryTake(env.Ctx)
+			env.WantErr(err, zkq.ErrInvalid)
+			env.WantErr(q.Register(env.Ctx), zkq.ErrInvalid)
 		}
 	})
 }

@@ -15,27 +15,28 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // kazoo #175: a get that times out leaves two watches behind.
 func TestKazoo01TimedOutTakesLeaveNoWatches(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
 		most := 0
 		for range 200 {
-			ctx, cancel := context.WithTimeout(b.ctx, time.Millisecond)
+			ctx, cancel := context.WithTimeout(env.Ctx, time.Millisecond)
 			_, err := q.Take(ctx)
 			cancel()
-			b.want(err, context.DeadlineExceeded)
-			most = max(most, c.watches())
+			env.WantErr(err, context.DeadlineExceeded)
+			most = max(most, c.Watches())
 		}
 		if most > 3 { // one of what is there, of what falls due, and of news
 			t.Errorf("up to %d watches at once", most)
 		}
 		q.Close()
 		synctest.Wait()
-		if n := c.watches(); n != 0 {
+		if n := c.Watches(); n != 0 {
 			t.Errorf("%d watches after Close", n)
 		}
 	})
@@ -43,12 +44,12 @@ func TestKazoo01TimedOutTakesLeaveNoWatches(t *testing.T) {
 
 // A waiting get never wakes after its connection was dropped.
 func TestKazoo02WaiterWakesAfterALostConnection(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
 		got := make(chan time.Time, 1)
 		go func() {
-			if _, err := q.Take(b.ctx); err != nil {
+			if _, err := q.Take(env.Ctx); err != nil {
 				t.Errorf("Take: %v", err)
 			}
 			got <- time.Now()
@@ -56,7 +57,7 @@ func TestKazoo02WaiterWakesAfterALostConnection(t *testing.T) {
 		synctest.Wait()
 		c.Cut()
 		time.Sleep(time.Second)
-		b.put(other, "put while the waiter was away")
+		env.Put(other, "put while the waiter was away")
 		time.Sleep(time.Second)
 		c.Heal()
 		healed := time.Now()
@@ -69,22 +70,22 @@ func TestKazoo02WaiterWakesAfterALostConnection(t *testing.T) {
 // An exception in the code that a watch runs is swallowed, and the waiter sleeps
 // for ever.
 func TestKazoo03WaiterSurvivesAnEntryThatVanishesAsItWakes(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		other, oc := b.queue()
-		s := b.session(oc)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		other, oc := env.Queue()
+		s := env.Session(oc)
 		vanish := true
-		c.hook(func(_ coord.Session, act, path string) {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "read" && vanish && strings.HasPrefix(path, "/jobs/entries/") {
 				vanish = false
-				n := b.get(s, path)
-				b.commit(s, coord.Delete(path, n.Fence))
+				n := env.Get(s, path)
+				env.Commit(s, coord.Delete(path, n.Fence))
 			}
 		})
 		got := make(chan string, 1)
 		go func() {
-			h, err := q.Take(b.ctx)
+			h, err := q.Take(env.Ctx)
 			if err != nil {
 				t.Errorf("Take: %v", err)
 				close(got)
@@ -93,9 +94,9 @@ func TestKazoo03WaiterSurvivesAnEntryThatVanishesAsItWakes(t *testing.T) {
 			got <- string(h.Value)
 		}()
 		synctest.Wait()
-		b.put(other, "vanishes")
+		env.Put(other, "vanishes")
 		synctest.Wait()
-		b.put(other, "stays")
+		env.Put(other, "stays")
 		if v := <-got; v != "stays" || vanish {
 			t.Fatalf("took %q, vanished: %v", v, !vanish)
 		}
@@ -106,17 +107,17 @@ func TestKazoo03WaiterSurvivesAnEntryThatVanishesAsItWakes(t *testing.T) {
 // a put of several into a place that refuses them stores nothing and says so to
 // nobody.
 func TestKazoo04RefusedTransactionsAreErrors(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		cl := b.client()
-		q := b.on(cl)
-		name := b.put(q, "a")
-		h := b.take(q)
-		s := b.session(cl)
-		b.commit(s, coord.Delete("/jobs/entries/"+name, b.get(s, "/jobs/entries/"+name).Fence))
-		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		cl := env.Client()
+		q := env.QueueOn(cl)
+		name := env.Put(q, "a")
+		h := env.Take(q)
+		s := env.Session(cl)
+		env.Commit(s, coord.Delete("/jobs/entries/"+name, env.Get(s, "/jobs/entries/"+name).Fence))
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
 
 		cl.Refuse(coord.ErrForbidden)
-		names, err := q.PutAll(b.ctx, [][]byte{{1}, {2}})
+		names, err := q.PutAll(env.Ctx, [][]byte{{1}, {2}})
 		if !errors.Is(err, coord.ErrForbidden) || names != nil {
 			t.Fatalf("PutAll = %q, %v", names, err)
 		}
@@ -126,46 +127,46 @@ func TestKazoo04RefusedTransactionsAreErrors(t *testing.T) {
 // consume checks the lock, then removes by path: in between another may have
 // taken the entry, which is then removed under its hands.
 func TestKazoo05StaleConsumeRemovesNobodyElsesEntry(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		cl := b.client()
-		c := newCounting(cl)
-		q := b.on(c)
-		other, _ := b.queue()
-		name := b.put(other, "a")
-		h := b.take(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		cl := env.Client()
+		c := testqueue.NewCounter(cl)
+		q := env.QueueOn(c)
+		other, _ := env.Queue()
+		name := env.Put(other, "a")
+		h := env.Take(q)
 		var second *zkq.Held
-		c.hook(func(_ coord.Session, act, _ string) {
+		c.Before(func(_ coord.Session, act, _ string) {
 			if act == "commit" && second == nil { // as late as it gets
-				if err := other.BreakLock(b.ctx, name); err != nil {
+				if err := other.BreakLock(env.Ctx, name); err != nil {
 					t.Errorf("BreakLock: %v", err)
 				}
-				second = b.take(other)
+				second = env.Take(other)
 			}
 		})
-		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
-		b.consume(second)
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+		env.Consume(second)
 	})
 }
 
 // holds_lock, consume and release raise when the lock is gone.
 func TestKazoo06AGoneLockIsAnAnswerNotAFailure(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		admin, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		admin, _ := env.Queue()
 		for _, finish := range []func(*zkq.Held) error{
-			func(h *zkq.Held) error { return h.Consume(b.ctx) },
-			func(h *zkq.Held) error { return h.Release(b.ctx) },
+			func(h *zkq.Held) error { return h.Consume(env.Ctx) },
+			func(h *zkq.Held) error { return h.Release(env.Ctx) },
 		} {
-			name := b.put(q, "a")
-			h := b.take(q)
-			if err := admin.BreakLock(b.ctx, name); err != nil {
+			name := env.Put(q, "a")
+			h := env.Take(q)
+			if err := admin.BreakLock(env.Ctx, name); err != nil {
 				t.Fatal(err)
 			}
-			if holds, err := h.HoldsLock(b.ctx); holds || err != nil {
+			if holds, err := h.HoldsLock(env.Ctx); holds || err != nil {
 				t.Fatalf("HoldsLock = %v, %v", holds, err)
 			}
-			b.want(finish(h), zkq.ErrLockLost)
-			if err := admin.Remove(b.ctx, name, false); err != nil {
+			env.WantErr(finish(h), zkq.ErrLockLost)
+			if err := admin.Remove(env.Ctx, name, false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -174,28 +175,28 @@ func TestKazoo06AGoneLockIsAnAnswerNotAFailure(t *testing.T) {
 
 // After a loss get returns the entry that was lost, for ever.
 func TestKazoo07GetForgetsALostEntry(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		other, _ := b.queue()
-		b.put(q, "lost")
-		if _, err := q.Get(b.ctx); err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		env.Put(q, "lost")
+		if _, err := q.Get(env.Ctx); err != nil {
 			t.Fatal(err)
 		}
 		c.Cut()
 		time.Sleep(10 * time.Second)
-		b.consume(b.take(other))
-		b.put(other, "next")
+		env.Consume(env.Take(other))
+		env.Put(other, "next")
 		c.Heal()
-		if v, err := q.Get(b.ctx); string(v) != "next" || err != nil {
+		if v, err := q.Get(env.Ctx); string(v) != "next" || err != nil {
 			t.Fatalf("Get = %q, %v", v, err)
 		}
 		// The same when only the lock went.
-		if err := other.BreakLock(b.ctx, b.entries(other)[0].Name); err != nil {
+		if err := other.BreakLock(env.Ctx, env.Entries(other)[0].Name); err != nil {
 			t.Fatal(err)
 		}
-		b.consume(b.take(other))
-		b.put(other, "third")
-		if v, err := q.Get(b.ctx); string(v) != "third" || err != nil {
+		env.Consume(env.Take(other))
+		env.Put(other, "third")
+		if v, err := q.Get(env.Ctx); string(v) != "third" || err != nil {
 			t.Fatalf("Get = %q, %v", v, err)
 		}
 	})
@@ -203,14 +204,14 @@ func TestKazoo07GetForgetsALostEntry(t *testing.T) {
 
 // A put whose reply was lost is made again, and stands twice.
 func TestKazoo08LostReplyNeverPutsTwice(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.session(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Session(c)
 		for i := range 10 {
 			c.DropReply()
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
-		if n, err := q.Len(b.ctx); n != 10 || err != nil {
+		if n, err := q.Len(env.Ctx); n != 10 || err != nil {
 			t.Fatalf("Len = %d, %v; 10 were put", n, err)
 		}
 	})
@@ -221,9 +222,9 @@ func TestKazoo08LostReplyNeverPutsTwice(t *testing.T) {
 func TestKazoo09LostReplyOfAClaimIsFoundToBeOurs(t *testing.T) {
 	for _, fault := range []string{"reply", "request", "reply then cut"} {
 		t.Run(fault, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "a")
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "a")
 				switch fault {
 				case "reply":
 					c.DropReply()
@@ -233,11 +234,11 @@ func TestKazoo09LostReplyOfAClaimIsFoundToBeOurs(t *testing.T) {
 					c.DropReply()
 					c.DropReply()
 				}
-				h := b.take(q)
+				h := env.Take(q)
 				if string(h.Value) != "a" || h.Deliveries != 1 || h.Token == 0 {
 					t.Fatalf("took %+v", h)
 				}
-				b.consume(h)
+				env.Consume(h)
 			})
 		})
 	}
@@ -245,25 +246,25 @@ func TestKazoo09LostReplyOfAClaimIsFoundToBeOurs(t *testing.T) {
 
 // One put makes every waiter list the whole queue, several times.
 func TestKazoo10OnePutDoesNotMakeEveryWaiterList(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		other, _ := env.Queue()
 		got := make(chan *zkq.Held, 16)
 		for range 16 {
 			go func() {
-				if h, err := q.Take(b.ctx); err == nil {
+				if h, err := q.Take(env.Ctx); err == nil {
 					got <- h
 				}
 			}()
 		}
 		synctest.Wait()
-		c.reset()
-		b.put(other, "a")
-		b.consume(<-got)
+		c.Reset()
+		env.Put(other, "a")
+		env.Consume(<-got)
 		synctest.Wait()
-		if n := c.of(); n > 10 {
-			t.Fatalf("one entry cost 16 waiters %d requests: %v", n, c.requests)
+		if n := c.Count(); n > 10 {
+			t.Fatalf("one entry cost 16 waiters %d requests: %v", n, c.Requests)
 		}
 	})
 }
@@ -271,21 +272,21 @@ func TestKazoo10OnePutDoesNotMakeEveryWaiterList(t *testing.T) {
 // The cost of a take grows with the backlog.
 func TestKazoo11CostOfATakeDoesNotGrowWithTheBacklog(t *testing.T) {
 	cost := func(backlog int) (requests, nodes int) {
-		virtual(t, func(t *testing.T, b *bench) {
-			c := newCounting(b.client())
-			q := b.on(c)
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			c := testqueue.NewCounter(env.Client())
+			q := env.QueueOn(c)
 			for range backlog / 100 {
-				if _, err := q.PutAll(b.ctx, make([][]byte, 100)); err != nil {
+				if _, err := q.PutAll(env.Ctx, make([][]byte, 100)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			b.consume(b.take(q))
+			env.Consume(env.Take(q))
 			synctest.Wait()
-			c.reset()
+			c.Reset()
 			for range 50 {
-				b.consume(b.take(q))
+				env.Consume(env.Take(q))
 			}
-			requests, nodes = c.of(), c.nodes
+			requests, nodes = c.Count(), c.Nodes
 		})
 		return requests, nodes
 	}
@@ -301,25 +302,25 @@ func TestKazoo11CostOfATakeDoesNotGrowWithTheBacklog(t *testing.T) {
 func TestKazoo12LostReplyOfAGetLosesNoValue(t *testing.T) {
 	for _, fault := range []string{"reply", "request"} {
 		t.Run(fault, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				c := b.client()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				c := env.Client()
 				q := zkq.NewQueue(c, "simple")
 				defer q.Close()
-				b.put(q, "a")
-				b.put(q, "b")
+				env.Put(q, "a")
+				env.Put(q, "b")
 				if fault == "reply" {
 					c.DropReply()
 				} else {
 					c.DropRequest()
 				}
-				e, err := q.TryGet(b.ctx)
+				e, err := q.TryGet(env.Ctx)
 				if string(e.Value) != "a" || err != nil && !errors.Is(err, zkq.ErrUnknown) {
 					t.Fatalf("TryGet = %q, %v", e.Value, err)
 				}
 				if fault == "request" && err != nil {
 					t.Fatalf("it was never removed, and now is, by this call alone: %v", err)
 				}
-				if e, err := q.TryGet(b.ctx); string(e.Value) != "b" || err != nil {
+				if e, err := q.TryGet(env.Ctx); string(e.Value) != "b" || err != nil {
 					t.Fatalf("next TryGet = %q, %v", e.Value, err)
 				}
 			})
@@ -329,52 +330,52 @@ func TestKazoo12LostReplyOfAGetLosesNoValue(t *testing.T) {
 
 // Queue keeps its listing: a more urgent entry put later is served later.
 func TestKazoo13LaterButMoreUrgentIsTakenFirst(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
 		simple := zkq.NewQueue(c, "simple")
 		defer simple.Close()
-		locking, _ := b.queue()
+		locking, _ := env.Queue()
 		for _, q := range []interface {
 			Put(context.Context, []byte, ...zkq.PutOption) (string, error)
 		}{simple, locking} {
-			b.put(q, "500", zkq.WithPriority(500))
-			b.put(q, "500", zkq.WithPriority(500))
+			env.Put(q, "500", zkq.WithPriority(500))
+			env.Put(q, "500", zkq.WithPriority(500))
 		}
-		first, err := simple.Get(b.ctx)
+		first, err := simple.Get(env.Ctx)
 		if err != nil || string(first.Value) != "500" {
 			t.Fatalf("Get = %q, %v", first.Value, err)
 		}
-		b.consume(b.take(locking))
-		b.put(simple, "1", zkq.WithPriority(1))
-		b.put(locking, "1", zkq.WithPriority(1))
-		if e, err := simple.Get(b.ctx); string(e.Value) != "1" || err != nil {
+		env.Consume(env.Take(locking))
+		env.Put(simple, "1", zkq.WithPriority(1))
+		env.Put(locking, "1", zkq.WithPriority(1))
+		if e, err := simple.Get(env.Ctx); string(e.Value) != "1" || err != nil {
 			t.Fatalf("Get = %q, %v", e.Value, err)
 		}
-		if h := b.take(locking); string(h.Value) != "1" {
+		if h := env.Take(locking); string(h.Value) != "1" {
 			t.Fatalf("took %q", h.Value)
 		}
 	})
 }
 
 func TestOtherLayoutIsRefused(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
 		locking, simple := zkq.NewLockingQueue(c, "l"), zkq.NewQueue(c, "p")
 		defer locking.Close()
 		defer simple.Close()
-		b.put(locking, "a")
-		b.put(simple, "a")
+		env.Put(locking, "a")
+		env.Put(simple, "a")
 		wrongPlain, wrongLocking := zkq.NewQueue(c, "l"), zkq.NewLockingQueue(c, "p")
 		defer wrongPlain.Close()
 		defer wrongLocking.Close()
-		_, err := wrongPlain.Put(b.ctx, nil)
-		b.want(err, zkq.ErrLayout)
-		_, err = wrongPlain.Get(b.ctx)
-		b.want(err, zkq.ErrLayout)
-		_, err = wrongLocking.Put(b.ctx, nil)
-		b.want(err, zkq.ErrLayout)
-		_, err = wrongLocking.TryTake(b.ctx)
-		b.want(err, zkq.ErrLayout)
+		_, err := wrongPlain.Put(env.Ctx, nil)
+		env.WantErr(err, zkq.ErrLayout)
+		_, err = wrongPlain.Get(env.Ctx)
+		env.WantErr(err, zkq.ErrLayout)
+		_, err = wrongLocking.Put(env.Ctx, nil)
+		env.WantErr(err, zkq.ErrLayout)
+		_, err = wrongLocking.TryTake(env.Ctx)
+		env.WantErr(err, zkq.ErrLayout)
 		if !strings.Contains(err.Error(), "/p") || !strings.Contains(err.Error(), "plain") {
 			t.Errorf("%q names neither queue nor layout", err)
 		}

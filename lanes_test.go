@@ -15,48 +15,36 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// lanes are the nodes of the lanes that there are.
-func (b *bench) lanes(s coord.Session) []string {
-	b.Helper()
-	return b.children(s, "/zkq/producers")
+// laneNodes returns the paths of all lanes.
+func laneNodes(env *testqueue.Env, s coord.Session) []string {
+	env.Helper()
+	return env.Children(s, "/zkq/producers")
 }
 
-func (b *bench) values(q *zkq.LockingQueue) []string {
-	b.Helper()
-	var values []string
-	for _, e := range b.entries(q) {
-		e, err := q.Peek(b.ctx, e.Name)
-		if err != nil {
-			b.Fatal(err)
-		}
-		values = append(values, string(e.Value))
-	}
-	return values
-}
-
-// unknown is the token of a put that got no answer within a second.
-func (b *bench) unknown(q *zkq.LockingQueue, value string, opts ...zkq.PutOption) zkq.Token {
-	b.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+// putUnknown makes a put that gets no answer within a second, and returns its token.
+func putUnknown(env *testqueue.Env, q *zkq.LockingQueue, value string, opts ...zkq.PutOption) zkq.Token {
+	env.Helper()
+	ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 	defer cancel()
 	_, err := q.Put(ctx, []byte(value), opts...)
 	var unknown *zkq.UnknownError
 	if !errors.As(err, &unknown) || !errors.Is(err, zkq.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
-		b.Fatalf("Put: %v, want an UnknownError of a deadline", err)
+		env.Fatalf("Put: %v, want an UnknownError of a deadline", err)
 	}
 	if !strings.Contains(err.Error(), string(unknown.Token)) {
-		b.Errorf("%q does not name the token %s", err, unknown.Token)
+		env.Errorf("%q does not name the token %s", err, unknown.Token)
 	}
 	return unknown.Token
 }
 
-func (b *bench) resolve(t zkq.Token) zkq.Outcome {
-	b.Helper()
-	o, err := zkq.Resolve(b.ctx, b.client(), t)
+func resolveToken(env *testqueue.Env, t zkq.Token) zkq.Outcome {
+	env.Helper()
+	o, err := zkq.Resolve(env.Ctx, env.Client(), t)
 	if err != nil {
-		b.Fatalf("Resolve(%s): %v", t, err)
+		env.Fatalf("Resolve(%s): %v", t, err)
 	}
 	return o
 }
@@ -64,9 +52,9 @@ func (b *bench) resolve(t zkq.Token) zkq.Outcome {
 func TestPutIsAppliedOnceWhateverAnswersAreLost(t *testing.T) {
 	for _, faults := range []string{"", "a", "r", "rr", "ra", "ar", "aaaa", "rrra", "pa", "pr", "prra", "pba", "pab"} {
 		t.Run(faults, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.session(c)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Session(c)
 				for _, f := range faults { // the first commit opens the lane
 					switch f {
 					case 'a':
@@ -79,12 +67,12 @@ func TestPutIsAppliedOnceWhateverAnswersAreLost(t *testing.T) {
 						c.Pass()
 					}
 				}
-				names, err := q.PutAll(b.ctx, [][]byte{[]byte("1"), []byte("2"), []byte("3")})
+				names, err := q.PutAll(env.Ctx, [][]byte{[]byte("1"), []byte("2"), []byte("3")})
 				if err != nil {
 					t.Fatal(err)
 				}
 				var want []string
-				for _, e := range b.entries(q) {
+				for _, e := range env.Entries(q) {
 					want = append(want, e.Name)
 				}
 				if !slices.Equal(names, want) || len(want) != 3 {
@@ -98,17 +86,17 @@ func TestPutIsAppliedOnceWhateverAnswersAreLost(t *testing.T) {
 func TestUnknownPutIsResolvedByAnyProcess(t *testing.T) {
 	for _, applied := range []bool{true, false} {
 		t.Run(fmt.Sprint("applied ", applied), func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "first")
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "first")
 				if applied {
 					c.HoldReplies()
 				} else {
 					c.HoldRequests()
 				}
-				token := b.unknown(q, "second", zkq.WithNote([]byte("a b")))
+				token := putUnknown(env, q, "second", zkq.WithNote([]byte("a b")))
 				for range 2 {
-					o := b.resolve(token)
+					o := resolveToken(env, token)
 					if o.Applied != applied || applied && string(o.Note) != "a b" {
 						t.Fatalf("Resolve = %+v", o)
 					}
@@ -120,11 +108,11 @@ func TestUnknownPutIsResolvedByAnyProcess(t *testing.T) {
 				if applied {
 					want = append(want, "second")
 				}
-				if got := b.values(q); !slices.Equal(got, want) {
+				if got := env.Values(q); !slices.Equal(got, want) {
 					t.Fatalf("there are %q, want %q", got, want)
 				}
-				b.put(q, "third")
-				if got := b.values(q); !slices.Equal(got, append(want, "third")) {
+				env.Put(q, "third")
+				if got := env.Values(q); !slices.Equal(got, append(want, "third")) {
 					t.Fatalf("there are %q", got)
 				}
 			})
@@ -133,163 +121,163 @@ func TestUnknownPutIsResolvedByAnyProcess(t *testing.T) {
 }
 
 func TestUnknownPutIsResolvedAfterItsSessionAndProcess(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "first")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "first")
 		c.HoldReplies()
-		token := b.unknown(q, "second")
+		token := putUnknown(env, q, "second")
 		c.Crash()
 		time.Sleep(time.Hour)
-		if o := b.resolve(token); !o.Applied {
+		if o := resolveToken(env, token); !o.Applied {
 			t.Fatalf("Resolve = %+v", o)
 		}
 	})
 }
 
 func TestPutMadeAgainWithItsTokenIsTheSame(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		token, err := q.NewToken(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		token, err := q.NewToken(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		name := b.put(q, "once", zkq.WithToken(token))
+		name := env.Put(q, "once", zkq.WithToken(token))
 		c.Crash()
-		again, _ := b.queue()
+		again, _ := env.Queue()
 		for range 2 {
-			if got := b.put(again, "once", zkq.WithToken(token)); got != name {
+			if got := env.Put(again, "once", zkq.WithToken(token)); got != name {
 				t.Fatalf("put again: %s, was %s", got, name)
 			}
 		}
-		if got := b.values(again); !slices.Equal(got, []string{"once"}) {
+		if got := env.Values(again); !slices.Equal(got, []string{"once"}) {
 			t.Fatalf("there are %q", got)
 		}
-		b.consume(b.take(again))
-		if got := b.put(again, "once", zkq.WithToken(token)); got != "" {
+		env.Consume(env.Take(again))
+		if got := env.Put(again, "once", zkq.WithToken(token)); got != "" {
 			t.Fatalf("put again after its end: %q", got)
 		}
-		b.empty(again)
+		env.WantEmpty(again)
 	})
 }
 
 func TestPutsOfOneTokenAtOnceAreOne(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		token, err := q.NewToken(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		token, err := q.NewToken(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		names := make([]string, 8)
 		var wg sync.WaitGroup
 		for i := range names {
-			other, c := b.queue()
-			b.session(c)
+			other, c := env.Queue()
+			env.Session(c)
 			if i%2 == 0 {
 				c.DropReply()
 			}
-			wg.Go(func() { names[i] = b.put(other, "once", zkq.WithToken(token)) })
+			wg.Go(func() { names[i] = env.Put(other, "once", zkq.WithToken(token)) })
 		}
 		wg.Wait()
-		if got := b.entries(q); len(got) != 1 || len(slices.Compact(names)) != 1 || names[0] != got[0].Name {
+		if got := env.Entries(q); len(got) != 1 || len(slices.Compact(names)) != 1 || names[0] != got[0].Name {
 			t.Fatalf("put as %q, there are %v", names, got)
 		}
 	})
 }
 
 func TestVoidTokenPutsNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		token, err := q.NewToken(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		token, err := q.NewToken(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o := b.resolve(token); o.Applied {
+		if o := resolveToken(env, token); o.Applied {
 			t.Fatalf("Resolve = %+v of a put that was not made", o)
 		}
-		_, err = q.Put(b.ctx, []byte("late"), zkq.WithToken(token))
-		b.want(err, zkq.ErrTokenVoid)
-		b.empty(q)
+		_, err = q.Put(env.Ctx, []byte("late"), zkq.WithToken(token))
+		env.WantErr(err, zkq.ErrTokenVoid)
+		env.WantEmpty(q)
 	})
 }
 
 func TestTokenOfNobodyIsExpiredAndNeverNotApplied(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		token, err := q.NewToken(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		token, err := q.NewToken(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := zkq.Forget(b.ctx, c, token, token); err != nil {
+		if err := zkq.Forget(env.Ctx, c, token, token); err != nil {
 			t.Fatal(err)
 		}
-		_, err = zkq.Resolve(b.ctx, c, token)
-		b.want(err, zkq.ErrTokenExpired)
-		_, err = q.Put(b.ctx, []byte("late"), zkq.WithToken(token))
-		b.want(err, zkq.ErrTokenExpired)
-		b.empty(q)
+		_, err = zkq.Resolve(env.Ctx, c, token)
+		env.WantErr(err, zkq.ErrTokenExpired)
+		_, err = q.Put(env.Ctx, []byte("late"), zkq.WithToken(token))
+		env.WantErr(err, zkq.ErrTokenExpired)
+		env.WantEmpty(q)
 		for _, bad := range []zkq.Token{"x", "0123456789abcdef-00-0", "0123456789abcdef-0-1", "0123456789ABCDEF-00-1", token + "x"} {
-			_, err := zkq.Resolve(b.ctx, c, bad)
-			b.want(err, zkq.ErrInvalid)
-			_, err = q.Put(b.ctx, []byte("bad"), zkq.WithToken(bad))
-			b.want(err, zkq.ErrInvalid)
+			_, err := zkq.Resolve(env.Ctx, c, bad)
+			env.WantErr(err, zkq.ErrInvalid)
+			_, err = q.Put(env.Ctx, []byte("bad"), zkq.WithToken(bad))
+			env.WantErr(err, zkq.ErrInvalid)
 		}
 	})
 }
 
 // The lane goes on when an outcome was told, and nobody can know it any more.
 func TestTokenOfAnEarlierPutIsExpired(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue(zkq.Producer("0123456789abcdef"))
-		b.put(q, "first")
-		b.put(q, "second")
-		_, err := zkq.Resolve(b.ctx, c, "0123456789abcdef-00-1")
-		b.want(err, zkq.ErrTokenExpired)
-		if o := b.resolve("0123456789abcdef-00-2"); !o.Applied {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue(zkq.Producer("0123456789abcdef"))
+		env.Put(q, "first")
+		env.Put(q, "second")
+		_, err := zkq.Resolve(env.Ctx, c, "0123456789abcdef-00-1")
+		env.WantErr(err, zkq.ErrTokenExpired)
+		if o := resolveToken(env, "0123456789abcdef-00-2"); !o.Applied {
 			t.Fatalf("Resolve = %+v", o)
 		}
-		_, err = zkq.Resolve(b.ctx, c, "0123456789abcdef-00-4")
-		b.want(err, zkq.ErrInvalid)
-		lanes := b.lanes(b.session(c))
-		b.want(zkq.Forget(b.ctx, c, "0123456789abcdef-00-4"), zkq.ErrInvalid)
-		if err := zkq.Forget(b.ctx, c, "0123456789abcdef-00-1"); err != nil {
+		_, err = zkq.Resolve(env.Ctx, c, "0123456789abcdef-00-4")
+		env.WantErr(err, zkq.ErrInvalid)
+		lanes := laneNodes(env, env.Session(c))
+		env.WantErr(zkq.Forget(env.Ctx, c, "0123456789abcdef-00-4"), zkq.ErrInvalid)
+		if err := zkq.Forget(env.Ctx, c, "0123456789abcdef-00-1"); err != nil {
 			t.Fatal(err)
 		}
-		if left := b.lanes(b.session(c)); !slices.Equal(left, lanes) {
+		if left := laneNodes(env, env.Session(c)); !slices.Equal(left, lanes) {
 			t.Fatalf("lanes %q, were %q", left, lanes)
 		}
-		b.put(q, "third")
+		env.Put(q, "third")
 	})
 }
 
 func TestCloseRemovesLanesButThoseInDoubt(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
 		var wg sync.WaitGroup
-		b.put(q, "first")
+		env.Put(q, "first")
 		c.HoldReplies()
 		for i := range 149 { // more than one series names
-			wg.Go(func() { b.put(q, fmt.Sprint(i)) })
+			wg.Go(func() { env.Put(q, fmt.Sprint(i)) })
 		}
 		synctest.Wait()
 		c.Heal()
 		wg.Wait()
-		if n, err := q.Len(b.ctx); n != 150 || err != nil {
+		if n, err := q.Len(env.Ctx); n != 150 || err != nil {
 			t.Fatalf("Len = %d, %v", n, err)
 		}
-		if n := len(b.lanes(b.session(c))); n != 128 { // as many as a handle has
+		if n := len(laneNodes(env, env.Session(c))); n != 128 { // as many as a handle has
 			t.Fatalf("%d lanes", n)
 		}
 		c.HoldReplies()
-		token := b.unknown(q, "doubt")
+		token := putUnknown(env, q, "doubt")
 		c.Heal()
 		if err := q.Close(); err != nil {
 			t.Fatal(err)
 		}
-		s := b.session(b.client())
-		if left := b.lanes(s); len(left) != 1 || !strings.HasPrefix(string(token), strings.TrimPrefix(left[0], "/zkq/producers/")) {
+		s := env.Session(env.Client())
+		if left := laneNodes(env, s); len(left) != 1 || !strings.HasPrefix(string(token), strings.TrimPrefix(left[0], "/zkq/producers/")) {
 			t.Fatalf("lanes left: %q, in doubt is %s", left, token)
 		}
-		if o := b.resolve(token); !o.Applied {
+		if o := resolveToken(env, token); !o.Applied {
 			t.Fatalf("Resolve = %+v", o)
 		}
 	})
@@ -298,35 +286,35 @@ func TestCloseRemovesLanesButThoseInDoubt(t *testing.T) {
 func TestAbandonedLanesGoAfterADayOrTwo(t *testing.T) {
 	for _, by := range []string{"a handle that lives long", "hand"} {
 		t.Run(by, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				dead, c := b.queue()
-				b.put(dead, "a")
-				token, err := dead.NewToken(b.ctx)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				dead, c := env.Queue()
+				env.Put(dead, "a")
+				token, err := dead.NewToken(env.Ctx)
 				if err != nil {
 					t.Fatal(err)
 				}
 				c.Crash()
-				alive, c := b.queue()
-				seldom, _ := b.queue()
-				b.put(seldom, "b")
+				alive, c := env.Queue()
+				seldom, _ := env.Queue()
+				env.Put(seldom, "b")
 				for hour := range 51 {
 					if by == "hand" {
-						if err := zkq.Sweep(b.ctx, c); err != nil {
+						if err := zkq.Sweep(env.Ctx, c); err != nil {
 							t.Fatal(err)
 						}
 					} else {
-						b.put(alive, "c")
+						env.Put(alive, "c")
 					}
 					synctest.Wait()
 					if hour < 24 { // the first makes it void: no later one writes to it
-						b.resolve(token)
+						resolveToken(env, token)
 					}
 					time.Sleep(time.Hour)
 				}
-				_, err = zkq.Resolve(b.ctx, c, token)
-				b.want(err, zkq.ErrTokenExpired)
-				b.put(seldom, "its lane is gone too")
-				if n := len(b.lanes(b.session(c))); n > 2 {
+				_, err = zkq.Resolve(env.Ctx, c, token)
+				env.WantErr(err, zkq.ErrTokenExpired)
+				env.Put(seldom, "its lane is gone too")
+				if n := len(laneNodes(env, env.Session(c))); n > 2 {
 					t.Fatalf("%d lanes left", n)
 				}
 			})
@@ -337,46 +325,46 @@ func TestAbandonedLanesGoAfterADayOrTwo(t *testing.T) {
 func TestPutGoesOnWhenItsLaneWasRemoved(t *testing.T) {
 	for _, fault := range []string{"none", "reply", "request"} {
 		t.Run(fault, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "a")
-				s := b.session(b.client())
-				lane := b.lanes(s)[0]
-				b.commit(s, coord.Delete(lane, b.get(s, lane).Fence))
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "a")
+				s := env.Session(env.Client())
+				lane := laneNodes(env, s)[0]
+				env.Commit(s, coord.Delete(lane, env.Get(s, lane).Fence))
 				switch fault {
 				case "reply":
 					c.DropReply()
 				case "request":
 					c.DropRequest()
 				}
-				_, err := q.Put(b.ctx, []byte("b"))
+				_, err := q.Put(env.Ctx, []byte("b"))
 				// What was sent and is nowhere to be read about is never guessed.
 				if fault == "none" {
-					b.want(err, nil)
+					env.WantErr(err, nil)
 				} else {
-					b.want(err, zkq.ErrUnknown)
-					b.want(err, zkq.ErrTokenExpired)
+					env.WantErr(err, zkq.ErrUnknown)
+					env.WantErr(err, zkq.ErrTokenExpired)
 				}
-				b.put(q, "c")
+				env.Put(q, "c")
 			})
 		})
 	}
 }
 
 func TestNoteAndBatchHaveTheirLimits(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		_, err := q.Put(b.ctx, nil, zkq.WithNote(make([]byte, zkq.MaxNote+1)))
-		b.want(err, zkq.ErrTooLarge)
-		limit := b.session(c).Limits().Creates - 1
-		_, err = q.PutAll(b.ctx, make([][]byte, limit+1))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		_, err := q.Put(env.Ctx, nil, zkq.WithNote(make([]byte, zkq.MaxNote+1)))
+		env.WantErr(err, zkq.ErrTooLarge)
+		limit := env.Session(c).Limits().Creates - 1
+		_, err = q.PutAll(env.Ctx, make([][]byte, limit+1))
 		if le := (*coord.LimitError)(nil); !errors.As(err, &le) || le.Size != limit+1 || le.Limit != limit || le.Unit != "entries" {
 			t.Fatalf("PutAll: %v", err)
 		}
-		if n := len(b.lanes(b.session(c))); n != 0 {
+		if n := len(laneNodes(env, env.Session(c))); n != 0 {
 			t.Fatalf("%d lanes for what was refused", n)
 		}
-		if names, err := q.PutAll(b.ctx, make([][]byte, limit)); len(names) != limit || err != nil {
+		if names, err := q.PutAll(env.Ctx, make([][]byte, limit)); len(names) != limit || err != nil {
 			t.Fatalf("PutAll of %d: %v", limit, err)
 		}
 	})
@@ -384,16 +372,16 @@ func TestNoteAndBatchHaveTheirLimits(t *testing.T) {
 
 func TestGetOfAPlainQueueLosesNothingWithTheAnswer(t *testing.T) {
 	for _, fault := range []func(*coordtest.Coordinator){(*coordtest.Coordinator).DropReply, (*coordtest.Coordinator).DropRequest} {
-		virtual(t, func(t *testing.T, b *bench) {
-			c := b.client()
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			c := env.Client()
 			q := zkq.NewQueue(c, "plain")
 			defer q.Close()
 			for i := range 3 {
-				b.put(q, fmt.Sprint(i))
+				env.Put(q, fmt.Sprint(i))
 			}
 			for i := range 3 {
 				fault(c)
-				if e, err := q.Get(b.ctx); string(e.Value) != fmt.Sprint(i) || err != nil {
+				if e, err := q.Get(env.Ctx); string(e.Value) != fmt.Sprint(i) || err != nil {
 					t.Fatalf("Get = %q, %v", e.Value, err)
 				}
 			}
@@ -402,23 +390,23 @@ func TestGetOfAPlainQueueLosesNothingWithTheAnswer(t *testing.T) {
 }
 
 func TestUnknownGetOfAPlainQueueIsResolved(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
 		q := zkq.NewQueue(c, "plain")
 		defer q.Close()
-		b.put(q, "a")
+		env.Put(q, "a")
 		for range 50 {
 			c.DropReply()
 		}
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
 		e, err := q.TryGet(ctx)
-		b.want(err, zkq.ErrUnknown)
+		env.WantErr(err, zkq.ErrUnknown)
 		var unknown *zkq.UnknownError
 		if !errors.As(err, &unknown) {
 			t.Fatalf("TryGet: %v", err)
 		}
-		if o := b.resolve(unknown.Token); !o.Applied || string(e.Value) != "a" {
+		if o := resolveToken(env, unknown.Token); !o.Applied || string(e.Value) != "a" {
 			t.Fatalf("Resolve = %+v of %q", o, e.Value)
 		}
 	})
@@ -428,29 +416,29 @@ func TestUnknownGetOfAPlainQueueIsResolved(t *testing.T) {
 func TestUnknownPutIsResolvedThoughItsHandleWasIdle(t *testing.T) {
 	for _, idle := range []time.Duration{time.Minute, 20 * time.Minute, 23 * time.Hour, 25 * time.Hour, 49 * time.Hour} {
 		t.Run(idle.String(), func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				link := &keeping{Coordinator: b.client()}
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				link := &keeping{Coordinator: env.Client()}
 				link.open.Store(true)
-				q := b.on(link)
-				sweeper := b.client()
+				q := env.QueueOn(link)
+				sweeper := env.Client()
 				sweep := func() {
-					if err := zkq.Sweep(b.ctx, sweeper); err != nil {
+					if err := zkq.Sweep(env.Ctx, sweeper); err != nil {
 						t.Fatal(err)
 					}
 				}
 				sweep()
-				b.put(q, "first")
+				env.Put(q, "first")
 				for range int(idle / time.Minute) {
 					time.Sleep(time.Minute)
 					sweep()
 				}
 				link.open.Store(false)
-				token := b.unknown(q, "second")
+				token := putUnknown(env, q, "second")
 				for range 24 * 60 {
 					time.Sleep(time.Minute - time.Second/30) // a day less a bit
 					sweep()
 				}
-				if o := b.resolve(token); o.Applied {
+				if o := resolveToken(env, token); o.Applied {
 					t.Fatalf("Resolve = %+v", o)
 				}
 			})
@@ -460,17 +448,17 @@ func TestUnknownPutIsResolvedThoughItsHandleWasIdle(t *testing.T) {
 
 // Tokens that nobody forgot go, though nobody puts without one.
 func TestHandlesThatPutWithTokensOnlySweep(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
 		for range 200 {
-			token, err := q.NewToken(b.ctx)
+			token, err := q.NewToken(env.Ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.put(q, "a", zkq.WithToken(token))
+			env.Put(q, "a", zkq.WithToken(token))
 			time.Sleep(time.Hour)
 		}
-		if n := len(b.lanes(b.session(c))); n > 55 {
+		if n := len(laneNodes(env, env.Session(c))); n > 55 {
 			t.Fatalf("%d lanes left", n)
 		}
 	})
@@ -478,33 +466,33 @@ func TestHandlesThatPutWithTokensOnlySweep(t *testing.T) {
 
 // What somebody wrote into a lane is in no later put's way.
 func TestLaneWithForeignValueIsLeft(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "a")
-		s := b.session(c)
-		lane := b.lanes(s)[0]
-		b.commit(s, coord.Set(lane, []byte("2 of a later version"), b.get(s, lane).Fence))
-		b.put(q, "b")
-		b.put(q, "c")
-		if got := b.values(q); !slices.Equal(got, []string{"a", "b", "c"}) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "a")
+		s := env.Session(c)
+		lane := laneNodes(env, s)[0]
+		env.Commit(s, coord.Set(lane, []byte("2 of a later version"), env.Get(s, lane).Fence))
+		env.Put(q, "b")
+		env.Put(q, "c")
+		if got := env.Values(q); !slices.Equal(got, []string{"a", "b", "c"}) {
 			t.Fatalf("there are %q", got)
 		}
 	})
 }
 
 func TestTokensAndProducersThatAreNoneAreRefused(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		_, err := q.Put(b.ctx, []byte("a"), zkq.WithToken(""))
-		b.want(err, zkq.ErrInvalid)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		_, err := q.Put(env.Ctx, []byte("a"), zkq.WithToken(""))
+		env.WantErr(err, zkq.ErrInvalid)
 		for _, id := range []string{"me", "0123456789ABCDEF", "0123456789abcdef0", "a/b"} {
-			bad := b.on(c, zkq.Producer(id))
-			_, err := bad.Put(b.ctx, []byte("a"))
-			b.want(err, zkq.ErrInvalid)
-			_, err = bad.NewToken(b.ctx)
-			b.want(err, zkq.ErrInvalid)
+			bad := env.QueueOn(c, zkq.Producer(id))
+			_, err := bad.Put(env.Ctx, []byte("a"))
+			env.WantErr(err, zkq.ErrInvalid)
+			_, err = bad.NewToken(env.Ctx)
+			env.WantErr(err, zkq.ErrInvalid)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 	})
 }
 
@@ -535,17 +523,17 @@ func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Re
 }
 
 func TestValueMayBeWrittenOverWhenItsPutReturned(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		late := &keeping{Coordinator: b.client()}
-		q := b.on(late)
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		late := &keeping{Coordinator: env.Client()}
+		q := env.QueueOn(late)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
 		value := []byte("mine")
 		_, err := q.Put(ctx, value)
-		b.want(err, zkq.ErrUnknown)
+		env.WantErr(err, zkq.ErrUnknown)
 		copy(value, "next")
-		b.commit(b.session(late.Coordinator), *late.kept.Load()...)
-		if got := b.values(q); !slices.Equal(got, []string{"mine"}) {
+		env.Commit(env.Session(late.Coordinator), *late.kept.Load()...)
+		if got := env.Values(q); !slices.Equal(got, []string{"mine"}) {
 			t.Fatalf("there are %q", got)
 		}
 	})
@@ -553,50 +541,50 @@ func TestValueMayBeWrittenOverWhenItsPutReturned(t *testing.T) {
 
 // Whether it waited for an answer then or for another attempt.
 func TestUnknownPutSaysWhatEndedIt(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "first")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "first")
 		for range 50 {
 			c.DropRequest()
 		}
-		if o := b.resolve(b.unknown(q, "second")); o.Applied {
+		if o := resolveToken(env, putUnknown(env, q, "second")); o.Applied {
 			t.Fatalf("Resolve = %+v", o)
 		}
-		q, c = b.queue()
-		b.put(q, "third")
+		q, c = env.Queue()
+		env.Put(q, "third")
 		time.AfterFunc(time.Second, func() { q.Close() })
 		for range 50 {
 			c.DropRequest()
 		}
-		_, err := q.Put(b.ctx, []byte("fourth"))
-		b.want(err, zkq.ErrUnknown)
-		b.want(err, zkq.ErrClosed)
+		_, err := q.Put(env.Ctx, []byte("fourth"))
+		env.WantErr(err, zkq.ErrUnknown)
+		env.WantErr(err, zkq.ErrClosed)
 	})
 }
 
 // However many puts there are at once, a handle leaves a bounded number of lanes.
 func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const puts, most = 5000, 128
-		q, c := b.queue()
+		q, c := env.Queue()
 		var wg sync.WaitGroup
 		for range puts {
 			wg.Go(func() {
-				if _, err := q.Put(b.ctx, nil); err != nil {
+				if _, err := q.Put(env.Ctx, nil); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		wg.Wait()
-		if n := len(b.children(b.session(c), "/zkq/producers")); n > most || n < 16 {
+		if n := len(env.Children(env.Session(c), "/zkq/producers")); n > most || n < 16 {
 			t.Errorf("%d lanes", n)
 		}
-		if n, err := q.Len(b.ctx); err != nil || n != puts {
+		if n, err := q.Len(env.Ctx); err != nil || n != puts {
 			t.Errorf("%d entries, %v", n, err)
 		}
 		// One that waits for a lane ends with its context.
 		c.HoldReplies()
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
 		for range 2 * most {
 			wg.Go(func() {
@@ -607,32 +595,32 @@ func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
 		}
 		wg.Wait()
 		c.Heal()
-		b.put(q, "last")
+		env.Put(q, "last")
 	})
 }
 
 // A handle that only polls forgets the entries that it took, also if it waited for one once.
 func TestAHandleThatPollsForgetsWhatItTook(t *testing.T) {
-	for how, first := range map[string]func(b *bench, q *zkq.LockingQueue) *zkq.Held{
-		"polls only": func(b *bench, q *zkq.LockingQueue) *zkq.Held {
-			h, err := q.TryTake(b.ctx)
-			b.want(err, nil)
+	for how, first := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue) *zkq.Held{
+		"polls only": func(env *testqueue.Env, q *zkq.LockingQueue) *zkq.Held {
+			h, err := q.TryTake(env.Ctx)
+			env.WantErr(err, nil)
 			return h
 		},
-		"waited once": func(b *bench, q *zkq.LockingQueue) *zkq.Held { return b.take(q) },
+		"waited once": func(env *testqueue.Env, q *zkq.LockingQueue) *zkq.Held { return env.Take(q) },
 	} {
 		t.Run(how, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue()
-				b.put(q, "")
-				b.consume(first(b, q))
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
+				env.Put(q, "")
+				env.Consume(first(env, q))
 				for range 10_000 {
-					b.put(q, "")
-					h, err := q.TryTake(b.ctx)
+					env.Put(q, "")
+					h, err := q.TryTake(env.Ctx)
 					if err != nil {
 						t.Fatal(err)
 					}
-					b.consume(h)
+					env.Consume(h)
 					time.Sleep(100 * time.Millisecond)
 				}
 				if n := zkq.Remembered(q); n > 1024 {

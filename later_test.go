@@ -11,20 +11,21 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 func TestADelayedPutIsHandedOutWhenItIsDueAndNotBefore(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
 		start := time.Now()
-		late := b.put(q, "late", zkq.WithDelay(20*time.Second), zkq.WithPriority(7))
-		names, err := q.PutAll(b.ctx, [][]byte{[]byte("1"), []byte("2"), []byte("3")}, zkq.WithDelay(10*time.Second))
+		late := env.Put(q, "late", zkq.WithDelay(20*time.Second), zkq.WithPriority(7))
+		names, err := q.PutAll(env.Ctx, [][]byte{[]byte("1"), []byte("2"), []byte("3")}, zkq.WithDelay(10*time.Second))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.put(q, "now")
+		env.Put(q, "now")
 		var seen []string
-		for _, e := range b.entries(q) {
+		for _, e := range env.Entries(q) {
 			seen = append(seen, fmt.Sprint(e.Name, " ", e.State, " ", e.Priority, " ", e.Size))
 			if e.State == zkq.StateDelayed && (e.Due.Before(start.Add(10*time.Second)) || e.Created.IsZero()) {
 				t.Errorf("%+v", e)
@@ -33,16 +34,16 @@ func TestADelayedPutIsHandedOutWhenItIsDueAndNotBefore(t *testing.T) {
 		if len(seen) != 5 || seen[1] != names[0]+" delayed 100 1" || seen[4] != late+" delayed 7 4" {
 			t.Errorf("%q of %q and %s", seen, names, late)
 		}
-		if e, err := q.Peek(b.ctx, late); err != nil || string(e.Value) != "late" || e.State != zkq.StateDelayed {
+		if e, err := q.Peek(env.Ctx, late); err != nil || string(e.Value) != "late" || e.State != zkq.StateDelayed {
 			t.Errorf("%+v, %v", e, err)
 		}
-		if st, err := q.Stat(b.ctx); err != nil || st.Delayed != 4 || st.Ready != 1 || st.Total() != 5 {
+		if st, err := q.Stat(env.Ctx); err != nil || st.Delayed != 4 || st.Ready != 1 || st.Total() != 5 {
 			t.Errorf("%+v, %v", st, err)
 		}
-		b.consume(b.take(q)) // now
-		b.empty(q)
+		env.Consume(env.Take(q)) // now
+		env.WantEmpty(q)
 		for i, want := range []string{"1", "2", "3", "late"} {
-			h := b.take(q)
+			h := env.Take(q)
 			if string(h.Value) != want || h.Deliveries != 1 {
 				t.Errorf("took %q, delivery %d, want %q", h.Value, h.Deliveries, want)
 			}
@@ -55,26 +56,26 @@ func TestADelayedPutIsHandedOutWhenItIsDueAndNotBefore(t *testing.T) {
 			if now := time.Now(); now.Before(due) || now.After(due.Add(2*time.Second)) {
 				t.Errorf("%q was taken %v after it was due", h.Value, now.Sub(due))
 			}
-			b.consume(h)
+			env.Consume(h)
 		}
-		b.aside(c)
+		env.WantDelayed(c)
 	})
 }
 
 // Whatever answers are lost, a delayed put is one, and becomes one entry.
 func TestLostRepliesOfDelayedPutsPutOnce(t *testing.T) {
-	for name, lose := range losses {
+	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				other, _ := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				other, _ := env.Queue()
 				var names []string
 				for i := range 3 {
 					lose(c)
-					names = append(names, b.put(q, fmt.Sprint(i), zkq.WithDelay(time.Second)))
+					names = append(names, env.Put(q, fmt.Sprint(i), zkq.WithDelay(time.Second)))
 				}
 				for i, name := range names {
-					if e, err := other.Peek(b.ctx, name); err != nil || string(e.Value) != fmt.Sprint(i) {
+					if e, err := other.Peek(env.Ctx, name); err != nil || string(e.Value) != fmt.Sprint(i) {
 						t.Fatalf("%s: %+v, %v", name, e, err)
 					}
 				}
@@ -82,15 +83,15 @@ func TestLostRepliesOfDelayedPutsPutOnce(t *testing.T) {
 				lose(c)
 				var got []string
 				for range 3 {
-					h := b.take(q)
+					h := env.Take(q)
 					got = append(got, string(h.Value))
-					b.consume(h)
+					env.Consume(h)
 				}
 				if slices.Sort(got); fmt.Sprint(got) != "[0 1 2]" {
 					t.Error(got)
 				}
-				b.empty(q)
-				b.empty(other)
+				env.WantEmpty(q)
+				env.WantEmpty(other)
 			})
 		})
 	}
@@ -99,79 +100,72 @@ func TestLostRepliesOfDelayedPutsPutOnce(t *testing.T) {
 // Made again with its token, by whoever, it is the same put, also when the first call was
 // for another time.
 func TestADelayedPutIsMadeOnceWithItsToken(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		token, err := q.NewToken(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		token, err := q.NewToken(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		put := func(q *zkq.LockingQueue) string {
-			return b.put(q, "a", zkq.WithDelay(time.Minute), zkq.WithToken(token))
+			return env.Put(q, "a", zkq.WithDelay(time.Minute), zkq.WithToken(token))
 		}
 		name := put(q)
 		time.Sleep(10 * time.Second)
 		if again := put(other); again != name {
 			t.Errorf("put again is %s, and was %s", again, name)
 		}
-		if st, err := q.Stat(b.ctx); err != nil || st.Delayed != 1 || st.Total() != 1 {
+		if st, err := q.Stat(env.Ctx); err != nil || st.Delayed != 1 || st.Total() != 1 {
 			t.Errorf("%+v, %v", st, err)
 		}
-		b.consume(b.take2(q, 2*time.Minute))
+		env.Consume(env.TakeWithin(q, 2*time.Minute))
 		if again := put(other); again != "" {
 			t.Errorf("put again is %s, and was taken", again)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 	})
 }
 
 func TestDelayedPutsAreRemovedAndPurged(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
 		var names []string
 		for i := range 50 {
-			names = append(names, b.put(q, fmt.Sprint(i), zkq.WithDelay(time.Hour)))
+			names = append(names, env.Put(q, fmt.Sprint(i), zkq.WithDelay(time.Hour)))
 		}
-		b.release(b.take3(q, "aside"), zkq.After(time.Hour))
+		env.Release(env.PutAndTake(q, "aside"), zkq.After(time.Hour))
 		c.DropReply()
-		if err := q.Remove(b.ctx, names[0], false); err != nil {
+		if err := q.Remove(env.Ctx, names[0], false); err != nil {
 			t.Fatal(err)
 		}
-		b.want(q.Remove(b.ctx, names[0], true), zkq.ErrNoEntry)
-		_, err := q.Peek(b.ctx, names[0])
-		b.want(err, zkq.ErrNoEntry)
-		b.want(b.purge(q, zkq.StateReady, 0), nil)
-		b.want(b.purge(q, zkq.StateDelayed, 50), nil)
-		if st, err := q.Stat(b.ctx); err != nil || st.Total() != 0 {
+		env.WantErr(q.Remove(env.Ctx, names[0], true), zkq.ErrNoEntry)
+		_, err := q.Peek(env.Ctx, names[0])
+		env.WantErr(err, zkq.ErrNoEntry)
+		env.WantErr(env.Purge(q, zkq.StateReady, 0), nil)
+		env.WantErr(env.Purge(q, zkq.StateDelayed, 50), nil)
+		if st, err := q.Stat(env.Ctx); err != nil || st.Total() != 0 {
 			t.Errorf("%+v, %v", st, err)
 		}
-		b.aside(c)
+		env.WantDelayed(c)
 	})
-}
-
-// take3 puts a value and takes it.
-func (b *bench) take3(q *zkq.LockingQueue, value string) *zkq.Held {
-	b.Helper()
-	b.put(q, value)
-	return b.take(q)
 }
 
 // What is delayed is waited for, and what becomes an entry meanwhile is not overlooked.
 func TestWaitEmptyWaitsForWhatIsDelayed(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
-		b.put(q, "a", zkq.WithDelay(10*time.Second))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
+		env.Put(q, "a", zkq.WithDelay(10*time.Second))
 		start := time.Now()
 		done := make(chan time.Duration, 1)
 		go func() {
-			if other.WaitEmpty(b.ctx) == nil {
+			if other.WaitEmpty(env.Ctx) == nil {
 				done <- time.Since(start)
 			}
 		}()
-		h := b.take(q)
+		h := env.Take(q)
 		time.Sleep(5 * time.Second)
-		b.consume(h)
+		env.Consume(h)
 		if d := <-done; d < 15*time.Second || d > 17*time.Second {
 			t.Errorf("it waited for %v", d)
 		}
@@ -179,28 +173,28 @@ func TestWaitEmptyWaitsForWhatIsDelayed(t *testing.T) {
 }
 
 func TestADelayedPutMakesAQueueKnown(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "a", zkq.WithDelay(time.Hour))
-		if names, err := zkq.Queues(b.ctx, c); err != nil || fmt.Sprint(names) != "[/jobs]" {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "a", zkq.WithDelay(time.Hour))
+		if names, err := zkq.Queues(env.Ctx, c); err != nil || fmt.Sprint(names) != "[/jobs]" {
 			t.Errorf("%v, %v", names, err)
 		}
 	})
 }
 
 func TestDelaysThatCannotBeAreRefused(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		_, err := q.Put(b.ctx, nil, zkq.WithDelay(1<<63-1))
-		b.want(err, zkq.ErrInvalid)
-		b.put(q, "a", zkq.WithDelay(-time.Hour))
-		b.consume(b.take(q))
-		b.put(q, strings.Repeat("x", zkq.MaxValue), zkq.WithDelay(time.Second))
-		b.consume(b.take(q))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		_, err := q.Put(env.Ctx, nil, zkq.WithDelay(1<<63-1))
+		env.WantErr(err, zkq.ErrInvalid)
+		env.Put(q, "a", zkq.WithDelay(-time.Hour))
+		env.Consume(env.Take(q))
+		env.Put(q, strings.Repeat("x", zkq.MaxValue), zkq.WithDelay(time.Second))
+		env.Consume(env.Take(q))
 		plain := zkq.NewQueue(c, "plain")
 		defer plain.Close()
-		_, err = plain.Put(b.ctx, nil, zkq.WithDelay(time.Second))
-		b.want(err, zkq.ErrInvalid)
+		_, err = plain.Put(env.Ctx, nil, zkq.WithDelay(time.Second))
+		env.WantErr(err, zkq.ErrInvalid)
 	})
 }
 
@@ -208,11 +202,11 @@ func TestDelaysThatCannotBeAreRefused(t *testing.T) {
 func TestMoverThatDiesLeavesTheDelayedPutToTheNext(t *testing.T) {
 	for _, lost := range []string{"request", "reply"} {
 		t.Run(lost, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				putter, _ := b.queue()
-				b.put(putter, "a", zkq.WithDelay(time.Minute))
-				q, c := b.queue()
-				ctx, cancel := context.WithCancel(b.ctx)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				putter, _ := env.Queue()
+				env.Put(putter, "a", zkq.WithDelay(time.Minute))
+				q, c := env.Queue()
+				ctx, cancel := context.WithCancel(env.Ctx)
 				gone := make(chan error, 1)
 				go func() {
 					_, err := q.Take(ctx)
@@ -220,7 +214,7 @@ func TestMoverThatDiesLeavesTheDelayedPutToTheNext(t *testing.T) {
 				}()
 				synctest.Wait()
 				moved := 0
-				b.store.Observe(func(a coordtest.Applied) {
+				env.Store.Observe(func(a coordtest.Applied) {
 					for _, op := range a.Ops {
 						if strings.HasPrefix(op.Path, "/jobs/entries/") && op.Value != nil && string(op.Value) == "a" && strings.HasSuffix(op.Path, "entry-100-") {
 							moved++
@@ -236,10 +230,10 @@ func TestMoverThatDiesLeavesTheDelayedPutToTheNext(t *testing.T) {
 				c.Crash()
 				cancel()
 				<-gone
-				other, _ := b.queue()
-				h := b.take(other)
-				b.consume(h)
-				b.empty(other)
+				other, _ := env.Queue()
+				h := env.Take(other)
+				env.Consume(h)
+				env.WantEmpty(other)
 				if moved != 1 {
 					t.Errorf("it became an entry %d times", moved)
 				}
@@ -249,18 +243,18 @@ func TestMoverThatDiesLeavesTheDelayedPutToTheNext(t *testing.T) {
 }
 
 func TestTheNewestDeadAreKept(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		for i := range 10 {
-			b.bury(b.take3(q, fmt.Sprint(i)), fmt.Sprint("reason ", i))
+			env.Bury(env.PutAndTake(q, fmt.Sprint(i)), fmt.Sprint("reason ", i))
 			time.Sleep(time.Second)
 		}
-		_, err := q.PurgeDead(b.ctx, -1)
-		b.want(err, zkq.ErrInvalid)
+		_, err := q.PurgeDead(env.Ctx, -1)
+		env.WantErr(err, zkq.ErrInvalid)
 		for _, keep := range []int{20, 3, 3, 1, 0} {
-			before := len(b.entries(q))
-			n, err := q.PurgeDead(b.ctx, keep)
-			left := b.entries(q)
+			before := len(env.Entries(q))
+			n, err := q.PurgeDead(env.Ctx, keep)
+			left := env.Entries(q)
 			if err != nil || n != max(before-keep, 0) || len(left) != min(before, keep) {
 				t.Fatalf("keeping %d of %d: removed %d, left %d, %v", keep, before, n, len(left), err)
 			}

@@ -13,25 +13,26 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // log is a handle in a process of its own.
-func (b *bench) log(config zkq.LogConfig) (*zkq.Log, *coordtest.Coordinator) {
-	c := b.client()
+func openLog(env *testqueue.Env, config zkq.LogConfig) (*zkq.Log, *coordtest.Coordinator) {
+	c := env.Client()
 	l := zkq.NewLog(c, "jobs", config)
-	b.Cleanup(func() { l.Close() })
+	env.Cleanup(func() { l.Close() })
 	return l, c
 }
 
-func (b *bench) append(l *zkq.Log, values ...string) int64 {
-	b.Helper()
+func appendValues(env *testqueue.Env, l *zkq.Log, values ...string) int64 {
+	env.Helper()
 	var bytes [][]byte
 	for _, v := range values {
 		bytes = append(bytes, []byte(v))
 	}
-	n, err := l.Append(b.ctx, bytes...)
+	n, err := l.Append(env.Ctx, bytes...)
 	if err != nil {
-		b.Fatalf("Append: %v", err)
+		env.Fatalf("Append: %v", err)
 	}
 	return n
 }
@@ -49,66 +50,66 @@ func said(batch *zkq.Batch) string {
 }
 
 // reads reads and commits what there is now.
-func (b *bench) reads(label *zkq.Label, n int, want string) {
-	b.Helper()
-	batch, err := label.TryRead(b.ctx, n)
+func wantRead(env *testqueue.Env, label *zkq.Label, n int, want string) {
+	env.Helper()
+	batch, err := label.TryRead(env.Ctx, n)
 	if want == "" {
 		if !errors.Is(err, zkq.ErrEmpty) {
-			b.Fatalf("TryRead = %+v, %v; want ErrEmpty", batch, err)
+			env.Fatalf("TryRead = %+v, %v; want ErrEmpty", batch, err)
 		}
 		return
 	}
 	if err != nil {
-		b.Fatalf("TryRead: %v", err)
+		env.Fatalf("TryRead: %v", err)
 	}
 	if got := said(batch); got != want {
-		b.Fatalf("read %q, want %q", got, want)
+		env.Fatalf("read %q, want %q", got, want)
 	}
-	if err := batch.Commit(b.ctx); err != nil {
-		b.Fatalf("Commit: %v", err)
+	if err := batch.Commit(env.Ctx); err != nil {
+		env.Fatalf("Commit: %v", err)
 	}
 }
 
 func TestEveryLabelReadsTheWholeLog(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, _ := b.log(zkq.LogConfig{})
-		if n := b.append(l, "a", "b"); n != 0 {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, _ := openLog(env, zkq.LogConfig{})
+		if n := appendValues(env, l, "a", "b"); n != 0 {
 			t.Errorf("the first has number %d", n)
 		}
-		if n := b.append(l, "c", "", "d"); n != 2 {
+		if n := appendValues(env, l, "c", "", "d"); n != 2 {
 			t.Errorf("the third has number %d", n)
 		}
 		one, two := l.Label("one", zkq.Oldest), l.Label("two", zkq.Oldest)
-		b.reads(one, 2, "a b")
-		b.reads(one, 10, "c  d")
-		b.reads(one, 10, "")
-		b.reads(two, 3, "a b c")
-		other, _ := b.log(zkq.LogConfig{})
-		b.append(other, "e")
-		b.reads(other.Label("one", zkq.Newest), 10, "e") // goes on where the label stands
-		b.reads(two, 10, " d e")
-		if n, err := l.Len(b.ctx); n != 6 || err != nil {
+		wantRead(env, one, 2, "a b")
+		wantRead(env, one, 10, "c  d")
+		wantRead(env, one, 10, "")
+		wantRead(env, two, 3, "a b c")
+		other, _ := openLog(env, zkq.LogConfig{})
+		appendValues(env, other, "e")
+		wantRead(env, other.Label("one", zkq.Newest), 10, "e") // goes on where the label stands
+		wantRead(env, two, 10, " d e")
+		if n, err := l.Len(env.Ctx); n != 6 || err != nil {
 			t.Errorf("%d entries, %v", n, err)
 		}
 	})
 }
 
 func TestLabelsBeginWhereTheyAreTold(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, _ := b.log(zkq.LogConfig{})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, _ := openLog(env, zkq.LogConfig{})
 		for name, start := range map[string]zkq.Start{"early oldest": zkq.Oldest, "early newest": zkq.Newest, "early next": zkq.FromNext} {
-			b.reads(l.Label(name, start), 10, "")
+			wantRead(env, l.Label(name, start), 10, "")
 		}
-		b.append(l, "a", "b", "c")
-		b.reads(l.Label("oldest", zkq.Oldest), 10, "a b c")
-		b.reads(l.Label("newest", zkq.Newest), 10, "c")
-		b.reads(l.Label("next", zkq.FromNext), 10, "")
-		b.append(l, "d")
+		appendValues(env, l, "a", "b", "c")
+		wantRead(env, l.Label("oldest", zkq.Oldest), 10, "a b c")
+		wantRead(env, l.Label("newest", zkq.Newest), 10, "c")
+		wantRead(env, l.Label("next", zkq.FromNext), 10, "")
+		appendValues(env, l, "d")
 		for _, name := range []string{"early oldest", "early newest", "early next"} {
-			b.reads(l.Label(name, zkq.Oldest), 10, "a b c d")
+			wantRead(env, l.Label(name, zkq.Oldest), 10, "a b c d")
 		}
 		for _, name := range []string{"oldest", "newest", "next"} {
-			b.reads(l.Label(name, zkq.Oldest), 10, "d")
+			wantRead(env, l.Label(name, zkq.Oldest), 10, "d")
 		}
 	})
 }
@@ -116,153 +117,153 @@ func TestLabelsBeginWhereTheyAreTold(t *testing.T) {
 // TestSlowAppendIsNotMissed: it is on its way while others append and a label passes.
 // With names that sort by when an append began it would come to stand behind the label.
 func TestSlowAppendIsNotMissed(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		slow, c := b.log(zkq.LogConfig{})
-		b.append(slow, "first")
-		quick, _ := b.log(zkq.LogConfig{})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		slow, c := openLog(env, zkq.LogConfig{})
+		appendValues(env, slow, "first")
+		quick, _ := openLog(env, zkq.LogConfig{})
 		label := quick.Label("reader", zkq.Oldest)
-		b.reads(label, 10, "first")
+		wantRead(env, label, 10, "first")
 
 		c.HoldRequests()
 		done := make(chan error, 1)
 		go func() {
-			_, err := slow.Append(b.ctx, []byte("slow"))
+			_, err := slow.Append(env.Ctx, []byte("slow"))
 			done <- err
 		}()
 		time.Sleep(time.Second)
-		b.append(quick, "second")
-		b.append(quick, "third")
-		b.reads(label, 10, "second third")
+		appendValues(env, quick, "second")
+		appendValues(env, quick, "third")
+		wantRead(env, label, 10, "second third")
 		c.Heal()
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		b.reads(label, 10, "slow")
-		b.reads(label, 10, "")
+		wantRead(env, label, 10, "slow")
+		wantRead(env, label, 10, "")
 	})
 }
 
 func TestExpiredEntriesAreNeverHandedOutAndCounted(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		short, _ := b.log(zkq.LogConfig{TTL: 10 * time.Second})
-		long, _ := b.log(zkq.LogConfig{TTL: time.Hour})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		short, _ := openLog(env, zkq.LogConfig{TTL: 10 * time.Second})
+		long, _ := openLog(env, zkq.LogConfig{TTL: time.Hour})
 		label := short.Label("reader", zkq.Oldest)
-		b.append(short, "a", "b")
-		b.append(long, "c")
-		b.append(short, "d")
-		b.append(long, "e")
-		b.reads(label, 1, "a")
+		appendValues(env, short, "a", "b")
+		appendValues(env, long, "c")
+		appendValues(env, short, "d")
+		appendValues(env, long, "e")
+		wantRead(env, label, 1, "a")
 		time.Sleep(9 * time.Second)
-		b.reads(label, 1, "b")
+		wantRead(env, label, 1, "b")
 		time.Sleep(2 * time.Second)
-		b.reads(short.Label("late", zkq.Oldest), 10, "c e and 1 missed") // of what expired before it, it hears nothing
-		b.reads(label, 1, "c")
-		b.reads(label, 10, "e and 1 missed") // d, and no live one with it
-		b.reads(label, 10, "")
-		b.append(short, "f", "g")
+		wantRead(env, short.Label("late", zkq.Oldest), 10, "c e and 1 missed") // of what expired before it, it hears nothing
+		wantRead(env, label, 1, "c")
+		wantRead(env, label, 10, "e and 1 missed") // d, and no live one with it
+		wantRead(env, label, 10, "")
+		appendValues(env, short, "f", "g")
 		time.Sleep(10 * time.Second)
-		batch, err := label.TryRead(b.ctx, 10)
+		batch, err := label.TryRead(env.Ctx, 10)
 		if err != nil || len(batch.Entries) != 0 || batch.Missed != 2 {
 			t.Fatalf("TryRead = %+v, %v; want 2 missed", batch, err)
 		}
-		if err := batch.Commit(b.ctx); err != nil {
+		if err := batch.Commit(env.Ctx); err != nil {
 			t.Fatal(err)
 		}
-		b.reads(label, 10, "") // it is said once
+		wantRead(env, label, 10, "") // it is said once
 		time.Sleep(time.Hour)
-		if n, err := long.Trim(b.ctx); n != 5 || err != nil { // an append has trimmed the first two
+		if n, err := long.Trim(env.Ctx); n != 5 || err != nil { // an append has trimmed the first two
 			t.Errorf("trimmed %d, %v", n, err)
 		}
-		b.reads(short.Label("late", zkq.Oldest), 10, " and 2 missed") // also when they are gone
+		wantRead(env, short.Label("late", zkq.Oldest), 10, " and 2 missed") // also when they are gone
 	})
 }
 
 func TestLogKeepsAsManyAsItIsTold(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, _ := b.log(zkq.LogConfig{Keep: 10})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, _ := openLog(env, zkq.LogConfig{Keep: 10})
 		label := l.Label("reader", zkq.Oldest)
-		b.reads(label, 1, "")
+		wantRead(env, label, 1, "")
 		for i := range 300 {
-			b.append(l, fmt.Sprint(i))
+			appendValues(env, l, fmt.Sprint(i))
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n, err := l.Len(b.ctx); n < 10 || n > 25 || err != nil {
+		if n, err := l.Len(env.Ctx); n < 10 || n > 25 || err != nil {
 			t.Errorf("%d are kept, %v", n, err)
 		}
-		if _, err := l.Trim(b.ctx); err != nil {
+		if _, err := l.Trim(env.Ctx); err != nil {
 			t.Fatal(err)
 		}
-		b.reads(label, 3, "290 291 292 and 290 missed")
-		if n, err := l.Truncate(b.ctx, 299); n != 9 || err != nil {
+		wantRead(env, label, 3, "290 291 292 and 290 missed")
+		if n, err := l.Truncate(env.Ctx, 299); n != 9 || err != nil {
 			t.Errorf("truncated %d, %v", n, err)
 		}
-		b.reads(label, 3, "299 and 6 missed")
-		if n, err := l.Truncate(b.ctx, 1<<40); n != 1 || err != nil {
+		wantRead(env, label, 3, "299 and 6 missed")
+		if n, err := l.Truncate(env.Ctx, 1<<40); n != 1 || err != nil {
 			t.Errorf("truncated %d, %v", n, err)
 		}
-		if n := b.append(l, "more"); n != 300 {
+		if n := appendValues(env, l, "more"); n != 300 {
 			t.Errorf("a number was given again: %d", n)
 		}
 	})
 }
 
 func TestOnlyOneReaderOfALabelMovesIt(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		one, _ := b.log(zkq.LogConfig{})
-		two, _ := b.log(zkq.LogConfig{})
-		b.append(one, "a", "b", "c")
-		first, err := one.Label("x", zkq.Oldest).Read(b.ctx, 2)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		one, _ := openLog(env, zkq.LogConfig{})
+		two, _ := openLog(env, zkq.LogConfig{})
+		appendValues(env, one, "a", "b", "c")
+		first, err := one.Label("x", zkq.Oldest).Read(env.Ctx, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, err := two.Label("x", zkq.Oldest).Read(b.ctx, 3)
+		second, err := two.Label("x", zkq.Oldest).Read(env.Ctx, 3)
 		if err != nil || said(second) != "a b c" {
 			t.Fatal(second, err)
 		}
-		if err := second.Commit(b.ctx); err != nil {
+		if err := second.Commit(env.Ctx); err != nil {
 			t.Fatal(err)
 		}
-		b.want(second.Commit(b.ctx), zkq.ErrAlreadyDone)
-		b.want(first.Commit(b.ctx), zkq.ErrMoved)
-		b.want(first.Commit(b.ctx), zkq.ErrMoved)
-		b.reads(one.Label("x", zkq.Oldest), 1, "")
+		env.WantErr(second.Commit(env.Ctx), zkq.ErrAlreadyDone)
+		env.WantErr(first.Commit(env.Ctx), zkq.ErrMoved)
+		env.WantErr(first.Commit(env.Ctx), zkq.ErrMoved)
+		wantRead(env, one.Label("x", zkq.Oldest), 1, "")
 	})
 }
 
 func TestBatchOfARemovedLabelMovesNoLaterOne(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, _ := b.log(zkq.LogConfig{})
-		b.append(l, "a", "b", "c")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, _ := openLog(env, zkq.LogConfig{})
+		appendValues(env, l, "a", "b", "c")
 		label := l.Label("x", zkq.Oldest)
-		old, err := label.Read(b.ctx, 2)
+		old, err := label.Read(env.Ctx, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if was, err := l.RemoveLabel(b.ctx, "x"); !was || err != nil {
+		if was, err := l.RemoveLabel(env.Ctx, "x"); !was || err != nil {
 			t.Fatalf("RemoveLabel = %v, %v", was, err)
 		}
-		if was, err := l.RemoveLabel(b.ctx, "x"); was || err != nil {
+		if was, err := l.RemoveLabel(env.Ctx, "x"); was || err != nil {
 			t.Fatalf("a second RemoveLabel = %v, %v", was, err)
 		}
-		again, err := label.Read(b.ctx, 1)
+		again, err := label.Read(env.Ctx, 1)
 		if err != nil || said(again) != "a" {
 			t.Fatalf("a removed label begins with %v, %v", again, err)
 		}
-		b.want(old.Commit(b.ctx), zkq.ErrMoved)
-		b.reads(label, 10, "a b c")
+		env.WantErr(old.Commit(env.Ctx), zkq.ErrMoved)
+		wantRead(env, label, 10, "a b c")
 	})
 }
 
 func TestLabelsAreListedWithTheirPlaces(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, _ := b.log(zkq.LogConfig{})
-		if infos, err := l.Labels(b.ctx); len(infos) != 0 || err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, _ := openLog(env, zkq.LogConfig{})
+		if infos, err := l.Labels(env.Ctx); len(infos) != 0 || err != nil {
 			t.Errorf("labels of nothing: %v, %v", infos, err)
 		}
-		b.append(l, "a", "b", "c")
-		b.reads(l.Label("z", zkq.Oldest), 2, "a b")
-		b.reads(l.Label("ü b", zkq.Newest), 2, "c")
-		infos, err := l.Labels(b.ctx)
+		appendValues(env, l, "a", "b", "c")
+		wantRead(env, l.Label("z", zkq.Oldest), 2, "a b")
+		wantRead(env, l.Label("ü b", zkq.Newest), 2, "c")
+		infos, err := l.Labels(env.Ctx)
 		if want := "[{z 2 1} {ü b 3 0}]"; fmt.Sprint(infos) != want || err != nil {
 			t.Errorf("labels %v, %v; want %s", infos, err, want)
 		}
@@ -270,13 +271,13 @@ func TestLabelsAreListedWithTheirPlaces(t *testing.T) {
 }
 
 func TestReadWaitsForAnAppend(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, c := b.log(zkq.LogConfig{})
-		other, _ := b.log(zkq.LogConfig{})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, c := openLog(env, zkq.LogConfig{})
+		other, _ := openLog(env, zkq.LogConfig{})
 		for i, trouble := range []func(){func() {}, func() { c.Expire() }, func() { c.Cut(); time.AfterFunc(2*time.Second, c.Heal) }} {
 			got := make(chan string, 1)
 			go func() {
-				batch, err := l.Label("x", zkq.Oldest).Next(b.ctx, 5)
+				batch, err := l.Label("x", zkq.Oldest).Next(env.Ctx, 5)
 				if err != nil {
 					t.Error(err)
 					batch = &zkq.Batch{}
@@ -286,48 +287,48 @@ func TestReadWaitsForAnAppend(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			trouble()
 			start := time.Now()
-			b.append(other, fmt.Sprint(i))
+			appendValues(env, other, fmt.Sprint(i))
 			if s := <-got; s != fmt.Sprint(i) || time.Since(start) > 5*time.Second {
 				t.Errorf("%d: read %q after %v", i, s, time.Since(start))
 			}
 		}
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
 		_, err := l.Label("x", zkq.Oldest).Read(ctx, 1)
-		b.want(err, context.DeadlineExceeded)
+		env.WantErr(err, context.DeadlineExceeded)
 		time.AfterFunc(time.Second, func() { l.Close() })
-		_, err = l.Label("x", zkq.Oldest).Read(b.ctx, 1)
-		b.want(err, zkq.ErrClosed)
+		_, err = l.Label("x", zkq.Oldest).Read(env.Ctx, 1)
+		env.WantErr(err, zkq.ErrClosed)
 	})
 }
 
 func TestAppendsWhoseAnswersAreLostAreMadeOnce(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, c := b.log(zkq.LogConfig{})
-		b.append(l, "0")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, c := openLog(env, zkq.LogConfig{})
+		appendValues(env, l, "0")
 		for i := range 6 {
 			if i%2 == 0 {
 				c.DropReply()
 			} else {
 				c.DropRequest()
 			}
-			if n := b.append(l, fmt.Sprint(i+1)); n != int64(i+1) {
+			if n := appendValues(env, l, fmt.Sprint(i+1)); n != int64(i+1) {
 				t.Errorf("%d has number %d", i+1, n)
 			}
 		}
-		b.reads(l.Label("x", zkq.Oldest), 100, "0 1 2 3 4 5 6")
+		wantRead(env, l.Label("x", zkq.Oldest), 100, "0 1 2 3 4 5 6")
 	})
 }
 
 func TestUnansweredCommitOfABatchIsKnownLater(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		for _, applied := range []bool{true, false} {
-			l, c := b.log(zkq.LogConfig{})
+			l, c := openLog(env, zkq.LogConfig{})
 			name := fmt.Sprint(applied)
 			label := l.Label(name, zkq.FromNext)
-			b.reads(label, 1, "")
-			b.append(l, "a", "b")
-			batch, err := label.Read(b.ctx, 1)
+			wantRead(env, label, 1, "")
+			appendValues(env, l, "a", "b")
+			batch, err := label.Read(env.Ctx, 1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -336,39 +337,39 @@ func TestUnansweredCommitOfABatchIsKnownLater(t *testing.T) {
 			} else {
 				c.HoldRequests()
 			}
-			ctx, cancel := context.WithTimeout(b.ctx, time.Second)
-			b.want(batch.Commit(ctx), zkq.ErrUnknown)
+			ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
+			env.WantErr(batch.Commit(ctx), zkq.ErrUnknown)
 			cancel()
-			ctx, cancel = context.WithTimeout(b.ctx, time.Second)
-			b.want(batch.Commit(ctx), zkq.ErrUnknown) // nobody answers this either
+			ctx, cancel = context.WithTimeout(env.Ctx, time.Second)
+			env.WantErr(batch.Commit(ctx), zkq.ErrUnknown) // nobody answers this either
 			cancel()
 			c.Heal()
-			if err := batch.Commit(b.ctx); err != nil {
+			if err := batch.Commit(env.Ctx); err != nil {
 				t.Fatal(err)
 			}
-			b.want(batch.Commit(b.ctx), zkq.ErrAlreadyDone)
-			b.reads(label, 2, "b")
+			env.WantErr(batch.Commit(env.Ctx), zkq.ErrAlreadyDone)
+			wantRead(env, label, 2, "b")
 		}
 	})
 }
 
 func TestManyAppendersLeaveNoGap(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const processes, each = 5, 20
 		var all sync.WaitGroup
 		for p := range processes {
-			l, _ := b.log(zkq.LogConfig{})
+			l, _ := openLog(env, zkq.LogConfig{})
 			all.Go(func() {
 				for i := range each {
-					if _, err := l.Append(b.ctx, fmt.Append(nil, p, " ", i, " first"), fmt.Append(nil, p, " ", i, " second")); err != nil {
+					if _, err := l.Append(env.Ctx, fmt.Append(nil, p, " ", i, " first"), fmt.Append(nil, p, " ", i, " second")); err != nil {
 						t.Error(err)
 					}
 				}
 			})
 		}
 		all.Wait()
-		l, _ := b.log(zkq.LogConfig{})
-		batch, err := l.Label("x", zkq.Oldest).Read(b.ctx, 1000)
+		l, _ := openLog(env, zkq.LogConfig{})
+		batch, err := l.Label("x", zkq.Oldest).Read(env.Ctx, 1000)
 		if err != nil || len(batch.Entries) != processes*each*2 || batch.Missed != 0 {
 			t.Fatalf("%d entries, %d missed, %v", len(batch.Entries), batch.Missed, err)
 		}
@@ -389,75 +390,75 @@ func TestManyAppendersLeaveNoGap(t *testing.T) {
 }
 
 func TestLogRefusesWhatMakesNoSense(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, c := b.log(zkq.LogConfig{})
-		_, err := l.Append(b.ctx, make([]byte, zkq.MaxValue+1))
-		b.want(err, zkq.ErrTooLarge)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, c := openLog(env, zkq.LogConfig{})
+		_, err := l.Append(env.Ctx, make([]byte, zkq.MaxValue+1))
+		env.WantErr(err, zkq.ErrTooLarge)
 		for _, name := range []string{"", ".", "a/b", strings.Repeat("x", 256), "a\x00"} {
-			_, err := l.Label(name, zkq.Oldest).TryRead(b.ctx, 1)
-			b.want(err, zkq.ErrInvalidName)
+			_, err := l.Label(name, zkq.Oldest).TryRead(env.Ctx, 1)
+			env.WantErr(err, zkq.ErrInvalidName)
 		}
-		_, err = l.Label("x", zkq.Start(7)).TryRead(b.ctx, 1)
-		b.want(err, zkq.ErrInvalid)
-		_, err = l.Label("x", zkq.Oldest).TryRead(b.ctx, 0)
-		b.want(err, zkq.ErrInvalid)
-		b.want((&zkq.Batch{}).Commit(b.ctx), zkq.ErrInvalid)
+		_, err = l.Label("x", zkq.Start(7)).TryRead(env.Ctx, 1)
+		env.WantErr(err, zkq.ErrInvalid)
+		_, err = l.Label("x", zkq.Oldest).TryRead(env.Ctx, 0)
+		env.WantErr(err, zkq.ErrInvalid)
+		env.WantErr((&zkq.Batch{}).Commit(env.Ctx), zkq.ErrInvalid)
 		for _, config := range []zkq.LogConfig{{TTL: -1}, {Keep: -1}} {
-			_, err := zkq.NewLog(c, "jobs", config).Append(b.ctx, nil)
-			b.want(err, zkq.ErrInvalid)
+			_, err := zkq.NewLog(c, "jobs", config).Append(env.Ctx, nil)
+			env.WantErr(err, zkq.ErrInvalid)
 		}
-		_, err = zkq.NewLog(c, "a/retained", zkq.LogConfig{}).Len(b.ctx)
-		b.want(err, zkq.ErrInvalidName)
-		if n := b.append(l); n != 0 {
+		_, err = zkq.NewLog(c, "a/retained", zkq.LogConfig{}).Len(env.Ctx)
+		env.WantErr(err, zkq.ErrInvalidName)
+		if n := appendValues(env, l); n != 0 {
 			t.Errorf("nothing has number %d", n)
 		}
-		if n, err := l.Len(b.ctx); n != 0 || err != nil {
+		if n, err := l.Len(env.Ctx); n != 0 || err != nil {
 			t.Errorf("%d entries, %v", n, err)
 		}
 	})
 }
 
 func TestForeignNodesInALogAreSkipped(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		l, c := b.log(zkq.LogConfig{})
-		s := b.session(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		l, c := openLog(env, zkq.LogConfig{})
+		s := env.Session(c)
 		for i := range 200 {
-			b.commit(s, coord.Create(fmt.Sprintf("/jobs/retained/entries/!%d", i), nil), coord.Create(fmt.Sprintf("/jobs/retained/entries/0000x%d", i), nil))
+			env.Commit(s, coord.Create(fmt.Sprintf("/jobs/retained/entries/!%d", i), nil), coord.Create(fmt.Sprintf("/jobs/retained/entries/0000x%d", i), nil))
 		}
-		b.append(l, "a", "b")
-		b.reads(l.Label("x", zkq.Oldest), 1, "a")
-		if n, err := l.Truncate(b.ctx, 1); n != 1 || err != nil {
+		appendValues(env, l, "a", "b")
+		wantRead(env, l.Label("x", zkq.Oldest), 1, "a")
+		if n, err := l.Truncate(env.Ctx, 1); n != 1 || err != nil {
 			t.Errorf("truncated %d, %v", n, err)
 		}
-		b.reads(l.Label("x", zkq.Oldest), 1, "b")
+		wantRead(env, l.Label("x", zkq.Oldest), 1, "b")
 	})
 }
 
 // forge creates a node among a log's entries.
-func (b *bench) forge(s coord.Session, name string) {
-	b.Helper()
-	b.commit(s, coord.Create("/jobs/retained/entries/"+name, []byte("forged")))
+func forgeEntry(env *testqueue.Env, s coord.Session, name string) {
+	env.Helper()
+	env.Commit(s, coord.Create("/jobs/retained/entries/"+name, []byte("forged")))
 }
 
 func TestForeignNodesDoNotKeepALogFromBeingTrimmed(t *testing.T) {
 	for _, foreign := range []int{1, 64, 2500} {
 		t.Run(fmt.Sprint(foreign), func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				l, c := b.log(zkq.LogConfig{Keep: 2})
-				s := b.session(c)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				l, c := openLog(env, zkq.LogConfig{Keep: 2})
+				s := env.Session(c)
 				for i := range foreign {
-					b.forge(s, fmt.Sprintf("00-%04d", i))
+					forgeEntry(env, s, fmt.Sprintf("00-%04d", i))
 				}
 				for range 20 {
-					b.append(l, "a", "a", "a", "a", "a", "a", "a", "a", "a", "a")
+					appendValues(env, l, "a", "a", "a", "a", "a", "a", "a", "a", "a", "a")
 				}
-				if n, err := l.Truncate(b.ctx, 190); err != nil || n < 100 {
+				if n, err := l.Truncate(env.Ctx, 190); err != nil || n < 100 {
 					t.Errorf("removed %d, %v", n, err)
 				}
-				if n, err := l.Trim(b.ctx); err != nil || n != 8 {
+				if n, err := l.Trim(env.Ctx); err != nil || n != 8 {
 					t.Errorf("trimmed %d, %v", n, err)
 				}
-				if n, err := l.Len(b.ctx); err != nil || n != 2+foreign {
+				if n, err := l.Len(env.Ctx); err != nil || n != 2+foreign {
 					t.Errorf("%d are left, %v", n, err)
 				}
 			})
@@ -470,18 +471,18 @@ func TestForeignNodesDoNotKeepALogFromBeingTrimmed(t *testing.T) {
 func TestForgedNumbersMoveNoLabelPastEntries(t *testing.T) {
 	for _, number := range []int64{1, 4, 1000, math.MaxInt64} {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				l, c := b.log(zkq.LogConfig{})
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				l, c := openLog(env, zkq.LogConfig{})
 				label := l.Label("x", zkq.Oldest)
-				b.append(l, "a", "b", "c")
-				b.forge(b.session(c), fmt.Sprintf("%019d-9999999999999-0000000000000", number))
-				b.reads(label, 2, "a b")
-				b.reads(label, 9, "c")
-				b.reads(label, 9, "")
-				b.append(l, "d")
-				b.reads(label, 9, "d")
-				b.append(l, "e", "f")
-				b.reads(label, 9, "e f")
+				appendValues(env, l, "a", "b", "c")
+				forgeEntry(env, env.Session(c), fmt.Sprintf("%019d-9999999999999-0000000000000", number))
+				wantRead(env, label, 2, "a b")
+				wantRead(env, label, 9, "c")
+				wantRead(env, label, 9, "")
+				appendValues(env, l, "d")
+				wantRead(env, label, 9, "d")
+				appendValues(env, l, "e", "f")
+				wantRead(env, label, 9, "e f")
 			})
 		})
 	}
@@ -490,21 +491,21 @@ func TestForgedNumbersMoveNoLabelPastEntries(t *testing.T) {
 // A cursor that no label has was made by somebody else: a new label gets another number, and
 // does not try for that one for ever.
 func TestANewLabelPassesOverACursorThatIsNobodys(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
 		log := zkq.NewLog(c, "events", zkq.LogConfig{})
 		defer log.Close()
-		if _, err := log.Append(b.ctx, []byte("a")); err != nil {
+		if _, err := log.Append(env.Ctx, []byte("a")); err != nil {
 			t.Fatal(err)
 		}
-		s := b.session(c)
+		s := env.Session(c)
 		for i := range 3 {
-			b.commit(s, coord.Create(fmt.Sprintf("/events/retained/cursors/%019d", i), []byte("not ours")))
+			env.Commit(s, coord.Create(fmt.Sprintf("/events/retained/cursors/%019d", i), []byte("not ours")))
 		}
-		batch, err := log.Label("l", zkq.Oldest).TryRead(b.ctx, 1)
+		batch, err := log.Label("l", zkq.Oldest).TryRead(env.Ctx, 1)
 		if err != nil || len(batch.Entries) != 1 {
 			t.Fatalf("%+v, %v", batch, err)
 		}
-		b.want(batch.Commit(b.ctx), nil)
+		env.WantErr(batch.Commit(env.Ctx), nil)
 	})
 }

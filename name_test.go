@@ -45,57 +45,57 @@ func TestANameOfOursIsRefusedOnlyAsTheLastSegment(t *testing.T) {
 func TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone(t *testing.T) {
 	for _, dir := range besides {
 		t.Run(dir, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 				names := []string{"fleet", "fleet/" + dir + "/jobs"}
 				if dir == "config" || dir == "count" {
 					names[0] = "other"
 				}
 				var queues []*zkq.LockingQueue
 				for i, name := range names {
-					below := testqueue.Confine(b.client(), func(what string) { t.Error(what) }, name)
+					below := testqueue.Confine(env.Client(), func(what string) { t.Error(what) }, name)
 					queues = append(queues, zkq.NewLockingQueue(below, name))
 					defer queues[i].Close()
 				}
 				for round := range 2 {
 					for i, q := range queues {
-						b.want(q.Register(b.ctx), nil)
-						b.want(q.Configure(b.ctx, zkq.QueueConfig{MaxEntries: 5 + round}), nil)
-						b.put(q, names[i], zkq.WithUnique("k"))
-						b.put(q, names[i], zkq.WithDelay(time.Second), zkq.WithTTL(time.Hour))
+						env.WantErr(q.Register(env.Ctx), nil)
+						env.WantErr(q.Configure(env.Ctx, zkq.QueueConfig{MaxEntries: 5 + round}), nil)
+						env.Put(q, names[i], zkq.WithUnique("k"))
+						env.Put(q, names[i], zkq.WithDelay(time.Second), zkq.WithTTL(time.Hour))
 					}
 					time.Sleep(5 * time.Second)
 					for i, q := range queues {
 						for range 2 {
 							start := time.Now()
-							h := b.take(q)
+							h := env.Take(q)
 							if string(h.Value) != names[i] || time.Since(start) > time.Second {
 								t.Fatalf("%s gave an entry of %s, after %v", names[i], h.Value, time.Since(start))
 							}
-							b.fail(h, "no")
-							b.want(b.take(q).Bury(b.ctx, "no"), nil)
+							env.Fail(h, "no")
+							env.WantErr(env.Take(q).Bury(env.Ctx, "no"), nil)
 						}
-						st, err := q.Stat(b.ctx)
+						st, err := q.Stat(env.Ctx)
 						if err != nil || st.Dead != 2 || st.Total() != 2 {
 							t.Errorf("%s: %+v, %v", names[i], st, err)
 						}
-						if ws, err := q.Workers(b.ctx); err != nil || len(ws) != 1 {
+						if ws, err := q.Workers(env.Ctx); err != nil || len(ws) != 1 {
 							t.Errorf("%s has the workers %v, %v", names[i], ws, err)
 						}
-						if _, err := q.Purge(b.ctx, zkq.StateDead); err != nil {
+						if _, err := q.Purge(env.Ctx, zkq.StateDead); err != nil {
 							t.Error(err)
 						}
-						b.put(q, names[i])
+						env.Put(q, names[i])
 					}
-					found, err := zkq.Queues(b.ctx, b.client())
+					found, err := zkq.Queues(env.Ctx, env.Client())
 					want := []string{"/" + names[0], "/" + names[1]}
 					if slices.Sort(want); err != nil || !slices.Equal(found, want) {
 						t.Errorf("Queues = %v, %v", found, err)
 					}
 					for _, q := range queues {
-						b.consume(b.take(q))
+						env.Consume(env.Take(q))
 					}
 				}
-				b.want(queues[0].WaitEmpty(b.ctx), nil)
+				env.WantErr(queues[0].WaitEmpty(env.Ctx), nil)
 			})
 		})
 	}
@@ -103,19 +103,19 @@ func TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone(t *testing.T) {
 
 // What is only registered, or only delayed, is a queue too.
 func TestQueuesNamesWhatIsOnlyRegisteredOrDelayed(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
 		for _, name := range []string{"a/registered", "b/delayed/later"} {
 			q := zkq.NewLockingQueue(c, name)
 			defer q.Close()
 			if strings.HasPrefix(name, "a") {
-				b.want(q.Register(b.ctx), nil)
+				env.WantErr(q.Register(env.Ctx), nil)
 			} else {
-				b.put(q, "x", zkq.WithDelay(time.Hour))
+				env.Put(q, "x", zkq.WithDelay(time.Hour))
 			}
 		}
-		b.commit(b.session(c), coord.Create("/c/workers/somebody", nil))
-		found, err := zkq.Queues(b.ctx, c)
+		env.Commit(env.Session(c), coord.Create("/c/workers/somebody", nil))
+		found, err := zkq.Queues(env.Ctx, c)
 		if err != nil || !slices.Equal(found, []string{"/a/registered", "/b/delayed/later"}) {
 			t.Errorf("Queues = %v, %v", found, err)
 		}
@@ -124,16 +124,16 @@ func TestQueuesNamesWhatIsOnlyRegisteredOrDelayed(t *testing.T) {
 
 // A directory is no worker: nothing that falls due is left to it.
 func TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.commit(b.session(c), coord.Create("/jobs/workers/below", nil))
-		b.want(q.Register(b.ctx), nil)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Commit(env.Session(c), coord.Create("/jobs/workers/below", nil))
+		env.WantErr(q.Register(env.Ctx), nil)
 		for range 20 {
-			b.put(q, "x", zkq.WithDelay(3*time.Second))
+			env.Put(q, "x", zkq.WithDelay(3*time.Second))
 		}
 		start := time.Now()
 		for range 20 {
-			b.consume(b.take(q))
+			env.Consume(env.Take(q))
 		}
 		if took := time.Since(start); took > 3500*time.Millisecond {
 			t.Errorf("the last was taken after %v", took)

@@ -10,31 +10,18 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
-func (b *bench) pause(q *zkq.LockingQueue) {
-	b.Helper()
-	if err := q.Pause(b.ctx); err != nil {
-		b.Fatal(err)
-	}
-}
-
-func (b *bench) resume(q *zkq.LockingQueue) {
-	b.Helper()
-	if err := q.Resume(b.ctx); err != nil {
-		b.Fatal(err)
-	}
-}
-
 func TestNothingIsHandedOutWhilePaused(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		admin, c := b.queue()
-		waiting, _ := b.queue()
-		trying, _ := b.queue()
-		held := b.take3(admin, "held")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		admin, c := env.Queue()
+		waiting, _ := env.Queue()
+		trying, _ := env.Queue()
+		held := env.PutAndTake(admin, "held")
 		got := make(chan *zkq.Held)
 		go func() {
-			for h, err := range waiting.All(b.ctx) {
+			for h, err := range waiting.All(env.Ctx) {
 				if err != nil {
 					return
 				}
@@ -44,63 +31,63 @@ func TestNothingIsHandedOutWhilePaused(t *testing.T) {
 		synctest.Wait()
 		for range 3 {
 			c.DropReply()
-			b.pause(admin)
-			b.pause(admin)
+			env.Pause(admin)
+			env.Pause(admin)
 			synctest.Wait()
-			b.put(admin, "a")
-			b.put(admin, "b", zkq.WithDelay(time.Second))
+			env.Put(admin, "a")
+			env.Put(admin, "b", zkq.WithDelay(time.Second))
 			time.Sleep(time.Minute)
-			_, err := trying.TryTake(b.ctx)
-			b.want(err, zkq.ErrPaused)
-			b.want(err, zkq.ErrEmpty)
-			ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+			_, err := trying.TryTake(env.Ctx)
+			env.WantErr(err, zkq.ErrPaused)
+			env.WantErr(err, zkq.ErrEmpty)
+			ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 			_, err = trying.Take(ctx)
 			cancel()
-			b.want(err, context.DeadlineExceeded)
-			fresh, _ := b.queue()
-			_, err = fresh.TryTake(b.ctx)
-			b.want(err, zkq.ErrPaused)
+			env.WantErr(err, context.DeadlineExceeded)
+			fresh, _ := env.Queue()
+			_, err = fresh.TryTake(env.Ctx)
+			env.WantErr(err, zkq.ErrPaused)
 			select {
 			case h := <-got:
 				t.Fatalf("%s was handed out", h.Name)
 			default:
 			}
-			if st, err := admin.Stat(b.ctx); err != nil || st.Held != 1 || st.Ready != 2 {
+			if st, err := admin.Stat(env.Ctx); err != nil || st.Held != 1 || st.Ready != 2 {
 				t.Errorf("%+v, %v", st, err)
 			}
-			if c, err := fresh.Config(b.ctx); err != nil || !c.Paused {
+			if c, err := fresh.Config(env.Ctx); err != nil || !c.Paused {
 				t.Errorf("%+v, %v", c, err)
 			}
 			start := time.Now()
-			b.resume(fresh)
+			env.Resume(fresh)
 			for range 2 {
-				b.consume(<-got)
+				env.Consume(<-got)
 			}
 			if d := time.Since(start); d > time.Second {
 				t.Errorf("taken %v after the pause", d)
 			}
 		}
-		b.consume(held)
-		b.left(admin)
+		env.Consume(held)
+		env.WantNothingLeft(admin)
 	})
 }
 
 // Whoever begins to wait while the queue is paused hears of its end, too.
 func TestWhoBeginsToWaitInAPauseHearsOfItsEnd(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		admin, _ := b.queue()
-		b.pause(admin)
-		b.put(admin, "a")
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		admin, _ := env.Queue()
+		env.Pause(admin)
+		env.Put(admin, "a")
+		q, _ := env.Queue()
 		got := make(chan []*zkq.Held, 1)
 		go func() {
-			if held, err := q.TakeN(b.ctx, 2); err == nil {
+			if held, err := q.TakeN(env.Ctx, 2); err == nil {
 				got <- held
 			}
 		}()
 		time.Sleep(time.Hour)
-		b.put(admin, "b")
-		b.resume(admin)
+		env.Put(admin, "b")
+		env.Resume(admin)
 		start := time.Now()
 		if held := <-got; len(held) != 2 || time.Since(start) > time.Second {
 			t.Errorf("%d entries after %v", len(held), time.Since(start))
@@ -110,44 +97,44 @@ func TestWhoBeginsToWaitInAPauseHearsOfItsEnd(t *testing.T) {
 
 // A pause that comes while the session is lost is heard of in the next.
 func TestAPauseIsHeardInTheNextSession(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		admin, _ := b.queue()
-		q, c := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		admin, _ := env.Queue()
+		q, c := env.Queue()
 		got := make(chan *zkq.Held, 1)
 		go func() {
-			if h, err := q.Take(b.ctx); err == nil {
+			if h, err := q.Take(env.Ctx); err == nil {
 				got <- h
 			}
 		}()
 		synctest.Wait()
 		c.Cut()
 		time.Sleep(time.Second)
-		b.pause(admin)
-		b.put(admin, "a")
+		env.Pause(admin)
+		env.Put(admin, "a")
 		time.Sleep(20 * time.Second)
 		c.Heal()
 		time.Sleep(time.Minute)
 		if len(got) > 0 {
 			t.Fatal("it was handed out")
 		}
-		b.resume(admin)
-		b.consume(<-got)
+		env.Resume(admin)
+		env.Consume(<-got)
 	})
 }
 
 // Close ends those who wait for a pause to end.
 func TestCloseEndsWhoWaitsForAPauseToEnd(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.pause(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Pause(q)
 		done := make(chan error, 1)
 		go func() {
-			_, err := q.Take(b.ctx)
+			_, err := q.Take(env.Ctx)
 			done <- err
 		}()
 		synctest.Wait()
 		q.Close()
-		b.want(<-done, zkq.ErrClosed)
+		env.WantErr(<-done, zkq.ErrClosed)
 	})
 }
 
@@ -161,15 +148,15 @@ func TestAHandleThatOnlyPutSoFarTakesNothingThatIsPaused(t *testing.T) {
 	}
 	for how, take := range takes {
 		t.Run(how, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue()
-				admin, _ := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
+				admin, _ := env.Queue()
 				if how == "TryTake ×2" {
-					b.empty(q)
+					env.WantEmpty(q)
 				}
-				b.put(q, "a")
-				b.pause(admin)
-				ctx, cancel := context.WithTimeout(b.ctx, 3*time.Second)
+				env.Put(q, "a")
+				env.Pause(admin)
+				ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
 				defer cancel()
 				if held, err := take(q, ctx); len(held) > 0 {
 					t.Errorf("took %q, %v", values(held), err)
@@ -230,32 +217,32 @@ func (s *lateSession) Get(ctx context.Context, path string) (coord.Node, error) 
 }
 
 func TestAnOldAnswerDoesNotEndAPause(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := &late{Coordinator: b.client()}
-		q := b.on(c)
-		admin, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := &late{Coordinator: env.Client()}
+		q := env.QueueOn(c)
+		admin, _ := env.Queue()
 		got := make(chan *zkq.Held)
 		go func() {
-			h, _ := q.Take(b.ctx)
+			h, _ := q.Take(env.Ctx)
 			got <- h
 		}()
 		synctest.Wait()
 		time.Sleep(time.Second)
 		hold := make(chan struct{})
 		c.holdNext(hold)
-		go q.Config(b.ctx) // reads that nothing is paused
+		go q.Config(env.Ctx) // reads that nothing is paused
 		synctest.Wait()
-		b.pause(admin)
+		env.Pause(admin)
 		time.Sleep(time.Second)
 		close(hold)
 		synctest.Wait()
-		b.put(admin, "a")
+		env.Put(admin, "a")
 		time.Sleep(time.Minute)
 		select {
 		case <-got:
 			t.Error("it was handed out")
 		default:
-			b.resume(admin)
+			env.Resume(admin)
 			<-got
 		}
 	})
@@ -264,29 +251,29 @@ func TestAnOldAnswerDoesNotEndAPause(t *testing.T) {
 func TestAPauseIsKnownOrSaidToBeUnknown(t *testing.T) {
 	for _, outage := range []time.Duration{20 * time.Second, time.Hour} { // the session ends in both
 		t.Run(outage.String(), func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				client := b.client()
-				c := newCounting(client)
-				q := b.on(c)
-				if _, err := q.Config(b.ctx); err != nil {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				client := env.Client()
+				c := testqueue.NewCounter(client)
+				q := env.QueueOn(c)
+				if _, err := q.Config(env.Ctx); err != nil {
 					t.Fatal(err)
 				}
-				c.hook(func(_ coord.Session, act, path string) {
+				c.Before(func(_ coord.Session, act, path string) {
 					if act == "commit" && strings.HasSuffix(path, "/jobs/config") {
-						c.hook(nil)
+						c.Before(nil)
 						client.HoldReplies()
 						time.AfterFunc(outage, client.Heal)
 					}
 				})
-				ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+				ctx, cancel := context.WithTimeout(env.Ctx, time.Minute)
 				defer cancel()
 				err := q.Pause(ctx)
-				other, _ := b.queue()
-				if c, err := other.Config(b.ctx); err != nil || !c.Paused {
+				other, _ := env.Queue()
+				if c, err := other.Config(env.Ctx); err != nil || !c.Paused {
 					t.Fatalf("%+v, %v", c, err)
 				}
 				if outage > time.Minute {
-					b.want(err, zkq.ErrUnknown)
+					env.WantErr(err, zkq.ErrUnknown)
 				} else if err != nil {
 					t.Error(err)
 				}
@@ -299,15 +286,15 @@ func TestAPauseIsKnownOrSaidToBeUnknown(t *testing.T) {
 // Each take that waits is not told apart: the handle tells once that it waits, and once
 // that it goes on.
 func TestHandleTellsOfAPause(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var j journal
-		q, _ := b.queue(zkq.LogTo(&j), zkq.MaxDeliveries(1))
-		admin, _ := b.queue()
-		b.pause(admin)
+		q, _ := env.Queue(zkq.LogTo(&j), zkq.MaxDeliveries(1))
+		admin, _ := env.Queue()
+		env.Pause(admin)
 		got := make(chan *zkq.Held, 2)
 		for range 2 {
 			go func() {
-				h, err := q.Take(b.ctx)
+				h, err := q.Take(env.Ctx)
 				if err != nil {
 					t.Error(err)
 				}
@@ -315,15 +302,15 @@ func TestHandleTellsOfAPause(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		b.put(admin, "a")
-		b.put(admin, "b")
-		b.resume(admin)
+		env.Put(admin, "a")
+		env.Put(admin, "b")
+		env.Resume(admin)
 		worn := <-got
-		b.consume(<-got)
-		if err := worn.Fail(b.ctx, "no"); err != nil {
+		env.Consume(<-got)
+		if err := worn.Fail(env.Ctx, "no"); err != nil {
 			t.Fatal(err)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 		told := strings.Join(j.lines, "")
 		for _, want := range []string{"warn queue is paused", "info queue is resumed", "error entry is dead"} {
 			if strings.Count(told, want) != 1 {

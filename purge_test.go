@@ -6,30 +6,31 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 func TestPurgeCountsOnlyWhatItRemoved(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		other, _ := env.Queue()
 		for range 2 {
-			b.put(q, "stays until the purge")
+			env.Put(q, "stays until the purge")
 		}
-		last := b.put(q, "goes before the purge comes to it")
+		last := env.Put(q, "goes before the purge comes to it")
 		remove := sync.OnceFunc(func() {
-			if err := other.Remove(b.ctx, last, false); err != nil {
+			if err := other.Remove(env.Ctx, last, false); err != nil {
 				t.Error(err)
 			}
 		})
-		c.hook(func(_ coord.Session, act, _ string) {
+		c.Before(func(_ coord.Session, act, _ string) {
 			if act == "commit" {
 				remove()
 			}
 		})
-		if n, err := q.Purge(b.ctx, zkq.StateReady); n != 2 || err != nil {
+		if n, err := q.Purge(env.Ctx, zkq.StateReady); n != 2 || err != nil {
 			t.Errorf("Purge = %d, %v; another process removed one of the 3 entries meanwhile", n, err)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 	})
 }

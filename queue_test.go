@@ -12,96 +12,97 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 func TestQueueHandsOutEachEntryOnceInOrder(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q := zkq.NewQueue(b.client(), "simple")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q := zkq.NewQueue(env.Client(), "simple")
 		defer q.Close()
-		if _, err := q.PutAll(b.ctx, [][]byte{[]byte("b"), []byte("c")}); err != nil {
+		if _, err := q.PutAll(env.Ctx, [][]byte{[]byte("b"), []byte("c")}); err != nil {
 			t.Fatal(err)
 		}
-		b.put(q, "a", zkq.WithPriority(1))
-		if n, err := q.Len(b.ctx); n != 3 || err != nil {
+		env.Put(q, "a", zkq.WithPriority(1))
+		if n, err := q.Len(env.Ctx); n != 3 || err != nil {
 			t.Fatalf("Len = %d, %v", n, err)
 		}
 		for _, want := range []string{"a", "b", "c"} {
-			if e, err := q.TryGet(b.ctx); string(e.Value) != want || err != nil {
+			if e, err := q.TryGet(env.Ctx); string(e.Value) != want || err != nil {
 				t.Fatalf("TryGet = %q, %v; want %q", e.Value, err, want)
 			}
 		}
-		_, err := q.TryGet(b.ctx)
-		b.want(err, zkq.ErrEmpty)
+		_, err := q.TryGet(env.Ctx)
+		env.WantErr(err, zkq.ErrEmpty)
 	})
 }
 
 func TestQueueGetWaits(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q := zkq.NewQueue(b.client(), "simple")
-		other := zkq.NewQueue(b.client(), "simple")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q := zkq.NewQueue(env.Client(), "simple")
+		other := zkq.NewQueue(env.Client(), "simple")
 		defer other.Close()
 		got := make(chan zkq.Entry, 1)
 		go func() {
-			e, err := q.Get(b.ctx)
+			e, err := q.Get(env.Ctx)
 			if err != nil {
 				t.Errorf("Get: %v", err)
 			}
 			got <- e
 		}()
 		synctest.Wait()
-		b.put(other, "a")
+		env.Put(other, "a")
 		if e := <-got; string(e.Value) != "a" {
 			t.Fatalf("got %q", e.Value)
 		}
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
 		_, err := q.Get(ctx)
-		b.want(err, context.DeadlineExceeded)
+		env.WantErr(err, context.DeadlineExceeded)
 		if err := errors.Join(q.Close(), q.Close()); err != nil {
 			t.Fatal(err)
 		}
-		_, err = q.Get(b.ctx)
-		b.want(err, zkq.ErrClosed)
+		_, err = q.Get(env.Ctx)
+		env.WantErr(err, zkq.ErrClosed)
 	})
 }
 
 func TestQueueInsideAQueuesPathIsNotItsEntry(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
 		outer, inner := zkq.NewQueue(c, "a"), zkq.NewQueue(c, "a/b")
 		defer outer.Close()
 		defer inner.Close()
-		b.put(outer, "outer")
-		b.put(inner, "inner")
-		if n, err := outer.Len(b.ctx); n != 1 || err != nil {
+		env.Put(outer, "outer")
+		env.Put(inner, "inner")
+		if n, err := outer.Len(env.Ctx); n != 1 || err != nil {
 			t.Fatalf("Len = %d, %v", n, err)
 		}
-		if e, err := outer.TryGet(b.ctx); string(e.Value) != "outer" || err != nil {
+		if e, err := outer.TryGet(env.Ctx); string(e.Value) != "outer" || err != nil {
 			t.Fatalf("TryGet = %q, %v", e.Value, err)
 		}
-		_, err := outer.TryGet(b.ctx)
-		b.want(err, zkq.ErrEmpty)
+		_, err := outer.TryGet(env.Ctx)
+		env.WantErr(err, zkq.ErrEmpty)
 	})
 }
 
 func TestEntriesStatAndPeekSeeEveryState(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue(zkq.Holder("0123456789abcdef0123456789abcdef"))
-		if st, err := q.Stat(b.ctx); st != (zkq.Stat{}) || err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue(zkq.Holder("0123456789abcdef0123456789abcdef"))
+		if st, err := q.Stat(env.Ctx); st != (zkq.Stat{}) || err != nil {
 			t.Fatalf("Stat of nothing = %+v, %v", st, err)
 		}
-		_, err := q.Peek(b.ctx, "")
-		b.want(err, zkq.ErrEmpty)
+		_, err := q.Peek(env.Ctx, "")
+		env.WantErr(err, zkq.ErrEmpty)
 		start := time.Now()
-		held := b.put(q, "held", zkq.WithPriority(1))
+		held := env.Put(q, "held", zkq.WithPriority(1))
 		time.Sleep(time.Minute)
-		ready := b.put(q, "ready!", zkq.WithPriority(2))
-		delayed := b.put(q, "delayed", zkq.WithPriority(3))
-		s := b.session(c)
-		b.commit(s, coord.Create("/jobs/taken/"+delayed, []byte(`{"zkq":1,"due_ms":1900000000000}`)))
-		h := b.take(q)
+		ready := env.Put(q, "ready!", zkq.WithPriority(2))
+		delayed := env.Put(q, "delayed", zkq.WithPriority(3))
+		s := env.Session(c)
+		env.Commit(s, coord.Create("/jobs/taken/"+delayed, []byte(`{"zkq":1,"due_ms":1900000000000}`)))
+		h := env.Take(q)
 
-		es := b.entries(q)
+		es := env.Entries(q)
 		var got []string
 		for _, e := range es {
 			got = append(got, fmt.Sprint(e.Name, e.Priority, e.State, e.Deliveries, e.Size, e.Value == nil))
@@ -118,7 +119,7 @@ func TestEntriesStatAndPeekSeeEveryState(t *testing.T) {
 			t.Errorf("held entry: %+v, token %d", es[0], h.Token)
 		}
 		n := 0
-		for e, err := range q.Entries(b.ctx, zkq.StateReady) {
+		for e, err := range q.Entries(env.Ctx, zkq.StateReady) {
 			if err != nil || e.Name != ready {
 				t.Errorf("Entries(ready) yields %v, %v", e, err)
 			}
@@ -127,40 +128,40 @@ func TestEntriesStatAndPeekSeeEveryState(t *testing.T) {
 		if n != 1 {
 			t.Errorf("Entries(ready) yields %d", n)
 		}
-		st, err := q.Stat(b.ctx)
+		st, err := q.Stat(env.Ctx)
 		if err != nil || st.Ready != 1 || st.Held != 1 || st.Delayed != 1 || st.Dead != 0 || st.Total() != 3 {
 			t.Errorf("Stat = %+v, %v", st, err)
 		}
 		if st.Oldest.Sub(start).Abs() > time.Second {
 			t.Errorf("oldest %v, put at %v", st.Oldest, start)
 		}
-		if e, err := q.Peek(b.ctx, ""); e.Name != ready || string(e.Value) != "ready!" || err != nil {
+		if e, err := q.Peek(env.Ctx, ""); e.Name != ready || string(e.Value) != "ready!" || err != nil {
 			t.Errorf("Peek = %+v, %v", e, err)
 		}
-		if e, err := q.Peek(b.ctx, held); e.State != zkq.StateHeld || string(e.Value) != "held" || err != nil {
+		if e, err := q.Peek(env.Ctx, held); e.State != zkq.StateHeld || string(e.Value) != "held" || err != nil {
 			t.Errorf("Peek(%s) = %+v, %v", held, e, err)
 		}
-		_, err = q.Peek(b.ctx, "entry-100-0000000099")
-		b.want(err, zkq.ErrNoEntry)
+		_, err = q.Peek(env.Ctx, "entry-100-0000000099")
+		env.WantErr(err, zkq.ErrNoEntry)
 	})
 }
 
 func TestEntriesPagesThroughALongQueue(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		names, err := q.PutAll(b.ctx, make([][]byte, 100))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		names, err := q.PutAll(env.Ctx, make([][]byte, 100))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, e := range b.entries(q) {
+		for _, e := range env.Entries(q) {
 			got = append(got, e.Name)
 		}
 		if !slices.Equal(got, names) {
 			t.Fatalf("%d entries, want %d in put order", len(got), len(names))
 		}
 		n := 0
-		for range q.Entries(b.ctx) {
+		for range q.Entries(env.Ctx) {
 			if n++; n == 40 {
 				break
 			}
@@ -169,55 +170,55 @@ func TestEntriesPagesThroughALongQueue(t *testing.T) {
 }
 
 func TestRemoveAndPurgeRespectHolders(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		held, ready := b.put(q, "a"), b.put(q, "b")
-		h := b.take(q)
-		b.want(q.Remove(b.ctx, held, false), zkq.ErrHeld)
-		if err := q.Remove(b.ctx, ready, false); err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		held, ready := env.Put(q, "a"), env.Put(q, "b")
+		h := env.Take(q)
+		env.WantErr(q.Remove(env.Ctx, held, false), zkq.ErrHeld)
+		if err := q.Remove(env.Ctx, ready, false); err != nil {
 			t.Fatal(err)
 		}
-		b.want(q.Remove(b.ctx, ready, false), zkq.ErrNoEntry)
+		env.WantErr(q.Remove(env.Ctx, ready, false), zkq.ErrNoEntry)
 		for range 3 {
-			b.put(q, "c")
+			env.Put(q, "c")
 		}
-		if n, err := q.Purge(b.ctx, zkq.StateReady); n != 3 || err != nil {
+		if n, err := q.Purge(env.Ctx, zkq.StateReady); n != 3 || err != nil {
 			t.Fatalf("Purge(ready) = %d, %v", n, err)
 		}
-		if n, err := q.Len(b.ctx); n != 1 || err != nil {
+		if n, err := q.Len(env.Ctx); n != 1 || err != nil {
 			t.Fatalf("Len = %d, %v: the held one stays", n, err)
 		}
-		if err := q.Remove(b.ctx, held, true); err != nil {
+		if err := q.Remove(env.Ctx, held, true); err != nil {
 			t.Fatal(err)
 		}
-		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
-		b.put(q, "d")
-		h = b.take(q)
-		if n, err := q.Purge(b.ctx, zkq.StateHeld); n != 1 || err != nil {
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+		env.Put(q, "d")
+		h = env.Take(q)
+		if n, err := q.Purge(env.Ctx, zkq.StateHeld); n != 1 || err != nil {
 			t.Fatalf("Purge(held) = %d, %v", n, err)
 		}
-		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
-		b.want(q.BreakLock(b.ctx, held), zkq.ErrNoEntry)
-		name := b.put(q, "e")
-		b.want(q.BreakLock(b.ctx, name), zkq.ErrNotHeld)
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+		env.WantErr(q.BreakLock(env.Ctx, held), zkq.ErrNoEntry)
+		name := env.Put(q, "e")
+		env.WantErr(q.BreakLock(env.Ctx, name), zkq.ErrNotHeld)
 	})
 }
 
 func TestWaitEmptyReturnsWithTheLastEntry(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		if err := q.WaitEmpty(b.ctx); err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		if err := q.WaitEmpty(env.Ctx); err != nil {
 			t.Fatalf("of a queue nobody wrote to: %v", err)
 		}
-		b.put(q, "a")
-		h := b.take(q)
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		env.Put(q, "a")
+		h := env.Take(q)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
-		b.want(q.WaitEmpty(ctx), context.DeadlineExceeded)
+		env.WantErr(q.WaitEmpty(ctx), context.DeadlineExceeded)
 		done := make(chan error, 1)
-		go func() { done <- q.WaitEmpty(b.ctx) }()
+		go func() { done <- q.WaitEmpty(env.Ctx) }()
 		synctest.Wait()
-		b.consume(h)
+		env.Consume(h)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
@@ -225,19 +226,19 @@ func TestWaitEmptyReturnsWithTheLastEntry(t *testing.T) {
 }
 
 func TestQueuesFindsBothLayouts(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := b.client()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
 		for _, name := range []string{"jobs", "a/b/c"} {
 			q := zkq.NewLockingQueue(c, name)
 			defer q.Close()
-			b.put(q, "x")
+			env.Put(q, "x")
 		}
 		for _, name := range []string{"simple", "jobs/sub"} {
 			q := zkq.NewQueue(c, name)
 			defer q.Close()
-			b.put(q, "x")
+			env.Put(q, "x")
 		}
-		got, err := zkq.Queues(b.ctx, c)
+		got, err := zkq.Queues(env.Ctx, c)
 		slices.Sort(got)
 		if want := []string{"/a/b/c", "/jobs", "/jobs/sub", "/simple"}; !slices.Equal(got, want) || err != nil {
 			t.Fatalf("Queues = %q, %v; want %q", got, err, want)

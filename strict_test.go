@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // TestStrictTakesWhatItHasNotHeardOf has the taker's server lag behind, so that nothing tells the taker of the more
@@ -17,16 +18,16 @@ func TestStrictTakesWhatItHasNotHeardOf(t *testing.T) {
 		{"known", nil},
 	} {
 		t.Run(c.want, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				producer, _ := b.queue()
-				taker, at := b.queue(c.opts...)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				producer, _ := env.Queue()
+				taker, at := env.Queue(c.opts...)
 				for range 2 {
-					b.put(producer, "known")
+					env.Put(producer, "known")
 				}
-				b.consume(b.take(taker)) // it has a view of the queue now
+				env.Consume(env.Take(taker)) // it has a view of the queue now
 				at.Lag()
-				b.put(producer, "urgent", zkq.WithPriority(1))
-				if h := b.take(taker); string(h.Value) != c.want {
+				env.Put(producer, "urgent", zkq.WithPriority(1))
+				if h := env.Take(taker); string(h.Value) != c.want {
 					t.Errorf("took %q, want %q", h.Value, c.want)
 				}
 				at.CatchUp()
@@ -37,16 +38,16 @@ func TestStrictTakesWhatItHasNotHeardOf(t *testing.T) {
 
 // An entry that came back since it was read is not passed over by a claim of several.
 func TestStrictTakesWhatCameBackSinceItWasRead(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.Strict())
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.Strict())
+		other, _ := env.Queue()
 		for _, value := range []string{"1", "2", "3", "4", "5"} {
-			b.put(other, value)
+			env.Put(other, value)
 		}
-		b.take(q)
-		b.take(q) // it reads the next ones, too
-		b.release(b.take(other))
-		held, err := q.TakeN(b.ctx, 2)
+		env.Take(q)
+		env.Take(q) // it reads the next ones, too
+		env.Release(env.Take(other))
+		held, err := q.TakeN(env.Ctx, 2)
 		if err != nil || len(held) == 0 || string(held[0].Value) != "3" {
 			t.Errorf("took %v, %v", held, err)
 		}

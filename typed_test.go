@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 type mail struct {
@@ -18,20 +19,20 @@ type mail struct {
 }
 
 func TestTypedValuesArriveAsTheyWerePut(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		mails := zkq.Typed[mail]{Queue: q}
-		if _, err := mails.Put(b.ctx, mail{"a", 1}); err != nil {
+		if _, err := mails.Put(env.Ctx, mail{"a", 1}); err != nil {
 			t.Fatal(err)
 		}
-		if names, err := mails.PutAll(b.ctx, []mail{{"b", 2}, {"c", 3}}, zkq.WithPriority(5)); err != nil || len(names) != 2 {
+		if names, err := mails.PutAll(env.Ctx, []mail{{"b", 2}, {"c", 3}}, zkq.WithPriority(5)); err != nil || len(names) != 2 {
 			t.Fatal(names, err)
 		}
-		if es := b.values(q); fmt.Sprint(es) != `[{"To":"b","n":2} {"To":"c","n":3} {"To":"a","n":1}]` {
+		if es := env.Values(q); fmt.Sprint(es) != `[{"To":"b","n":2} {"To":"c","n":3} {"To":"a","n":1}]` {
 			t.Errorf("the entries hold %v", es)
 		}
 		var got []mail
-		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.JSON(func(ctx context.Context, m mail) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.JSON(func(ctx context.Context, m mail) error {
 			if zkq.HeldFrom(ctx) == nil {
 				t.Error("the entry cannot be had")
 			}
@@ -47,18 +48,18 @@ func TestTypedValuesArriveAsTheyWerePut(t *testing.T) {
 }
 
 func TestWhatCannotBeDecodedIsDeadAndSaysWhy(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		for _, value := range []string{"", "no", `{"To":1}`, `{"To":"a"} and more`} {
-			b.put(q, value)
+			env.Put(q, value)
 		}
-		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.JSON(func(_ context.Context, m mail) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.JSON(func(_ context.Context, m mail) error {
 			t.Errorf("decoded %v", m)
 			return nil
 		})})
 		time.Sleep(time.Second)
 		k.quit()
-		es := b.entries(q)
+		es := env.Entries(q)
 		if len(es) != 4 {
 			t.Errorf("%d are left", len(es))
 		}
@@ -71,17 +72,17 @@ func TestWhatCannotBeDecodedIsDeadAndSaysWhy(t *testing.T) {
 }
 
 func TestWhatCannotBeEncodedIsNotPut(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		functions := zkq.Typed[any]{Queue: q}
-		_, err := functions.Put(b.ctx, func() {})
-		b.want(err, zkq.ErrInvalid)
-		_, err = functions.PutAll(b.ctx, []any{1, func() {}})
-		b.want(err, zkq.ErrInvalid)
+		_, err := functions.Put(env.Ctx, func() {})
+		env.WantErr(err, zkq.ErrInvalid)
+		_, err = functions.PutAll(env.Ctx, []any{1, func() {}})
+		env.WantErr(err, zkq.ErrInvalid)
 		if !strings.Contains(err.Error(), "value 1") || errors.Is(err, zkq.ErrUnknown) {
 			t.Errorf("error %v", err)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 	})
 }
 
@@ -98,37 +99,37 @@ func TestTextThatIsNoTextIsRefusedAtPut(t *testing.T) {
 		Own  map[string]ownText `json:"own,omitempty"`
 	}
 	text := wrong
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		strs, structs, keys := zkq.Typed[string]{Queue: q}, zkq.Typed[[]inner]{Queue: q}, zkq.Typed[map[string]int]{Queue: q}
 		refused := func(err error) {
 			t.Helper()
-			if b.want(err, zkq.ErrInvalid); !strings.Contains(err.Error(), "is not UTF-8") {
+			if env.WantErr(err, zkq.ErrInvalid); !strings.Contains(err.Error(), "is not UTF-8") {
 				t.Errorf("error %v", err)
 			}
 		}
-		_, err := strs.Put(b.ctx, wrong)
+		_, err := strs.Put(env.Ctx, wrong)
 		refused(err)
-		_, err = strs.PutAll(b.ctx, []string{"fine", wrong})
+		_, err = strs.PutAll(env.Ctx, []string{"fine", wrong})
 		refused(err)
-		_, err = keys.Put(b.ctx, map[string]int{wrong: 1})
+		_, err = keys.Put(env.Ctx, map[string]int{wrong: 1})
 		refused(err)
 		for _, v := range []inner{{Text: wrong}, {Map: map[string][]any{"a": {1, wrong}}}, {Map: map[string][]any{wrong: nil}}, {Ptr: &text}} {
-			_, err = structs.Put(b.ctx, []inner{{}, v})
+			_, err = structs.Put(env.Ctx, []inner{{}, v})
 			refused(err)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 		for _, v := range []inner{
 			{Text: "caf\u00e9 \ufffd \\ufffd"}, {Skip: wrong}, {Raw: json.RawMessage(`"\ufffd"`)}, {Data: []byte(wrong)}, {Own: map[string]ownText{"a": wrong}},
 		} {
-			if _, err = structs.Put(b.ctx, []inner{v}); err != nil {
+			if _, err = structs.Put(env.Ctx, []inner{v}); err != nil {
 				t.Errorf("%+v: %v", v, err)
 			}
-			h := b.take(q)
+			h := env.Take(q)
 			if got, err := structs.Decode(h); err != nil || got[0].Text != v.Text {
 				t.Errorf("%+v came out as %+v, %v", v, got, err)
 			}
-			b.consume(h)
+			env.Consume(h)
 		}
 	})
 }
@@ -139,10 +140,10 @@ type ownText string
 func (o ownText) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", string(o)), nil }
 
 func TestWhatNoWorkerCouldDecodeIsRefusedAtPut(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		_, err := zkq.Typed[fmt.Stringer]{Queue: q}.Put(b.ctx, time.Second)
-		b.want(err, zkq.ErrInvalid)
-		b.empty(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		_, err := zkq.Typed[fmt.Stringer]{Queue: q}.Put(env.Ctx, time.Second)
+		env.WantErr(err, zkq.ErrInvalid)
+		env.WantEmpty(q)
 	})
 }

@@ -12,67 +12,66 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
-
-// refusedBy demands that a put of the key is refused for the entry of that name.
-func (b *bench) refusedBy(q *zkq.LockingQueue, key, name string) {
-	b.Helper()
-	_, err := q.Put(b.ctx, []byte("refused"), zkq.WithUnique(key))
-	var exists *zkq.ExistsError
-	if !errors.As(err, &exists) || !errors.Is(err, zkq.ErrExists) || exists.Name != name {
-		b.Fatalf("error %v, want one that names %s", err, name)
-	}
-}
 
 // A key is free again with the entry, whatever becomes of that.
 func TestAUniqueKeyGoesWithItsEntry(t *testing.T) {
-	for way, remove := range map[string]func(b *bench, q *zkq.LockingQueue, name string) error{
-		"consume":    func(b *bench, q *zkq.LockingQueue, _ string) error { return b.take(q).Consume(b.ctx) },
-		"bury":       func(b *bench, q *zkq.LockingQueue, _ string) error { return b.take(q).Bury(b.ctx, "") },
-		"rm":         func(b *bench, q *zkq.LockingQueue, name string) error { return q.Remove(b.ctx, name, false) },
-		"rm --force": func(b *bench, q *zkq.LockingQueue, name string) error { b.take(q); return q.Remove(b.ctx, name, true) },
-		"purge":      func(b *bench, q *zkq.LockingQueue, _ string) error { return b.purge(q, zkq.StateReady, 1) },
-		"purge held": func(b *bench, q *zkq.LockingQueue, _ string) error { b.take(q); return b.purge(q, zkq.StateHeld, 1) },
-		"rm of aside": func(b *bench, q *zkq.LockingQueue, name string) error {
-			b.release(b.take(q), zkq.After(time.Hour))
-			return q.Remove(b.ctx, name, false)
+	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
+		"consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Consume(env.Ctx) },
+		"bury":    func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Bury(env.Ctx, "") },
+		"rm": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			return q.Remove(env.Ctx, name, false)
 		},
-		"a failure and a consume": func(b *bench, q *zkq.LockingQueue, name string) error {
-			b.fail(b.take(q), "no", zkq.After(time.Minute))
-			b.refusedBy(q, "k", name)
-			return b.take2(q, 2*time.Minute).Consume(b.ctx)
+		"rm --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			env.Take(q)
+			return q.Remove(env.Ctx, name, true)
+		},
+		"purge": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Purge(q, zkq.StateReady, 1) },
+		"purge held": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			env.Take(q)
+			return env.Purge(q, zkq.StateHeld, 1)
+		},
+		"rm of aside": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			env.Release(env.Take(q), zkq.After(time.Hour))
+			return q.Remove(env.Ctx, name, false)
+		},
+		"a failure and a consume": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			env.Fail(env.Take(q), "no", zkq.After(time.Minute))
+			env.WantRefused(q, "k", name)
+			return env.TakeWithin(q, 2*time.Minute).Consume(env.Ctx)
 		},
 	} {
 		t.Run(way, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue()
-				other, _ := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
+				other, _ := env.Queue()
 				for range 2 {
-					name := b.put(q, "a", zkq.WithUnique("k"))
-					b.refusedBy(q, "k", name)
-					b.refusedBy(other, "k", name)
-					b.want(remove(b, q, name), nil)
-					b.put(other, "another", zkq.WithUnique("another"))
-					b.want(b.take(other).Consume(b.ctx), nil)
+					name := env.Put(q, "a", zkq.WithUnique("k"))
+					env.WantRefused(q, "k", name)
+					env.WantRefused(other, "k", name)
+					env.WantErr(remove(env, q, name), nil)
+					env.Put(other, "another", zkq.WithUnique("another"))
+					env.WantErr(env.Take(other).Consume(env.Ctx), nil)
 				}
-				b.left(q)
+				env.WantNothingLeft(q)
 			})
 		})
 	}
 }
 
 func TestTwentyPutsOfOneKeyAtOnceAreOne(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const n = 20
 		var wg sync.WaitGroup
 		errs, names := make([]error, n), make([]string, n)
 		for i := range n {
-			q, c := b.queue()
+			q, c := env.Queue()
 			if i%3 == 0 {
 				c.DropReply()
 			}
 			wg.Go(func() {
-				names[i], errs[i] = q.Put(b.ctx, []byte(fmt.Sprint(i)), zkq.WithUnique("k"))
+				names[i], errs[i] = q.Put(env.Ctx, []byte(fmt.Sprint(i)), zkq.WithUnique("k"))
 			})
 		}
 		wg.Wait()
@@ -90,8 +89,8 @@ func TestTwentyPutsOfOneKeyAtOnceAreOne(t *testing.T) {
 				t.Errorf("%v, and %s stands", err, put)
 			}
 		}
-		q, _ := b.queue()
-		if es := b.entries(q); put == "" || len(es) != 1 || es[0].Name != put {
+		q, _ := env.Queue()
+		if es := env.Entries(q); put == "" || len(es) != 1 || es[0].Name != put {
 			t.Errorf("%s was put, and there are %v", put, es)
 		}
 	})
@@ -99,70 +98,70 @@ func TestTwentyPutsOfOneKeyAtOnceAreOne(t *testing.T) {
 
 // A key stands for a delayed put, and then for the entry that this becomes.
 func TestADelayedPutKeepsItsKey(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		name := b.put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Minute))
-		b.refusedBy(q, "k", name)
-		if err := q.Remove(b.ctx, name, false); err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		name := env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Minute))
+		env.WantRefused(q, "k", name)
+		if err := q.Remove(env.Ctx, name, false); err != nil {
 			t.Fatal(err)
 		}
-		name = b.put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Minute))
-		b.refusedBy(q, "k", name)
+		name = env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Minute))
+		env.WantRefused(q, "k", name)
 		c.DropReply()
-		h := b.take2(q, 2*time.Minute)
+		h := env.TakeWithin(q, 2*time.Minute)
 		if h.Name == name {
 			t.Fatal(name)
 		}
-		b.refusedBy(q, "k", h.Name)
-		b.consume(h)
-		b.left(q)
-		b.put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Hour))
-		b.want(b.purge(q, zkq.StateDelayed, 1), nil)
-		b.put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Hour), zkq.WithTTL(time.Minute))
+		env.WantRefused(q, "k", h.Name)
+		env.Consume(h)
+		env.WantNothingLeft(q)
+		env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Hour))
+		env.WantErr(env.Purge(q, zkq.StateDelayed, 1), nil)
+		env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Hour), zkq.WithTTL(time.Minute))
 		time.Sleep(2 * time.Hour)
-		b.empty(q)
-		b.left(q)
+		env.WantEmpty(q)
+		env.WantNothingLeft(q)
 	})
 }
 
 // kazoo's consume knows nothing of keys, and leaves them.
 func TestAKeyWithoutAnEntryIsNobodys(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		s := b.session(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		s := env.Session(c)
 		for range 3 {
-			name := b.put(q, "a", zkq.WithUnique("k"))
-			n := b.get(s, "/jobs/entries/"+name)
-			b.commit(s, coord.Delete(n.Path, n.Fence))
+			name := env.Put(q, "a", zkq.WithUnique("k"))
+			n := env.Get(s, "/jobs/entries/"+name)
+			env.Commit(s, coord.Delete(n.Path, n.Fence))
 		}
-		name := b.put(q, "a", zkq.WithUnique("k"))
-		b.refusedBy(q, "k", name)
+		name := env.Put(q, "a", zkq.WithUnique("k"))
+		env.WantRefused(q, "k", name)
 		// And one that somebody wrote to: it is looked for among all there is.
-		b.put(q, "b")
-		key := b.children(s, "/jobs/unique")[0]
-		n := b.get(s, key)
-		b.commit(s, coord.Set(key, n.Value, n.Fence))
-		b.refusedBy(q, "k", name)
-		b.consume(b.take(q))
-		b.consume(b.take(q))
-		b.left(q)
+		env.Put(q, "b")
+		key := env.Children(s, "/jobs/unique")[0]
+		n := env.Get(s, key)
+		env.Commit(s, coord.Set(key, n.Value, n.Fence))
+		env.WantRefused(q, "k", name)
+		env.Consume(env.Take(q))
+		env.Consume(env.Take(q))
+		env.WantNothingLeft(q)
 	})
 }
 
 func TestLostRepliesOfUniquePutsPutOnce(t *testing.T) {
-	for name, lose := range losses {
+	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				other, _ := b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				other, _ := env.Queue()
 				lose(c)
-				name := b.put(q, "a", zkq.WithUnique("k"))
+				name := env.Put(q, "a", zkq.WithUnique("k"))
 				lose(c)
-				b.refusedBy(q, "k", name)
-				b.refusedBy(other, "k", name)
+				env.WantRefused(q, "k", name)
+				env.WantRefused(other, "k", name)
 				lose(c)
-				b.consume(b.take(q))
-				b.left(q)
+				env.Consume(env.Take(q))
+				env.WantNothingLeft(q)
 			})
 		})
 	}
@@ -171,13 +170,13 @@ func TestLostRepliesOfUniquePutsPutOnce(t *testing.T) {
 // A put that was refused is refused for good: an attempt of it that is still on its way
 // when the key becomes free is not applied.
 func TestAPutThatWasRefusedIsNotAppliedLater(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		other, _ := b.queue()
-		standing := b.put(other, "standing", zkq.WithUnique("k"))
-		b.put(q, "a lane")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		standing := env.Put(other, "standing", zkq.WithUnique("k"))
+		env.Put(q, "a lane")
 		voids := 0
-		b.store.Observe(func(a coordtest.Applied) {
+		env.Store.Observe(func(a coordtest.Applied) {
 			for _, op := range a.Ops {
 				if strings.HasPrefix(op.Path, "/zkq/producers/") && strings.Contains(string(op.Value), "void") {
 					voids++
@@ -185,12 +184,12 @@ func TestAPutThatWasRefusedIsNotAppliedLater(t *testing.T) {
 			}
 		})
 		c.DropRequest() // lost, or late: the putter cannot know
-		b.refusedBy(q, "k", standing)
+		env.WantRefused(q, "k", standing)
 		if voids != 1 {
 			t.Errorf("%d lanes have moved on", voids)
 		}
 		// One that was answered cost nothing more.
-		b.refusedBy(q, "k", standing)
+		env.WantRefused(q, "k", standing)
 		if voids != 1 {
 			t.Errorf("%d lanes have moved on", voids)
 		}
@@ -198,35 +197,35 @@ func TestAPutThatWasRefusedIsNotAppliedLater(t *testing.T) {
 }
 
 func TestUniquePutsAreMadeAgainWithTheirToken(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		token, err := q.NewToken(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		token, err := q.NewToken(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		name := b.put(q, "a", zkq.WithUnique("k"), zkq.WithToken(token))
-		if again := b.put(q, "a", zkq.WithUnique("k"), zkq.WithToken(token)); again != name {
+		name := env.Put(q, "a", zkq.WithUnique("k"), zkq.WithToken(token))
+		if again := env.Put(q, "a", zkq.WithUnique("k"), zkq.WithToken(token)); again != name {
 			t.Errorf("put again is %s, and was %s", again, name)
 		}
-		b.refusedBy(q, "k", name)
+		env.WantRefused(q, "k", name)
 	})
 }
 
 func TestUniquePutsThatCannotBeAreRefused(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		_, err := q.PutAll(b.ctx, make([][]byte, 2), zkq.WithUnique("k"))
-		b.want(err, zkq.ErrInvalid)
-		_, err = q.Put(b.ctx, nil, zkq.WithUnique(strings.Repeat("k", zkq.MaxKey+1)))
-		b.want(err, zkq.ErrTooLarge)
-		_, err = q.Put(b.ctx, nil, zkq.WithTTL(1<<63-1))
-		b.want(err, zkq.ErrInvalid)
-		b.refusedBy(q, "", b.put(q, "a", zkq.WithUnique("")))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		_, err := q.PutAll(env.Ctx, make([][]byte, 2), zkq.WithUnique("k"))
+		env.WantErr(err, zkq.ErrInvalid)
+		_, err = q.Put(env.Ctx, nil, zkq.WithUnique(strings.Repeat("k", zkq.MaxKey+1)))
+		env.WantErr(err, zkq.ErrTooLarge)
+		_, err = q.Put(env.Ctx, nil, zkq.WithTTL(1<<63-1))
+		env.WantErr(err, zkq.ErrInvalid)
+		env.WantRefused(q, "", env.Put(q, "a", zkq.WithUnique("")))
 		plain := zkq.NewQueue(c, "plain")
 		defer plain.Close()
 		for _, opt := range []zkq.PutOption{zkq.WithUnique("k"), zkq.WithTTL(time.Second), zkq.WithWait(time.Second)} {
 			_, err := plain.Put(context.Background(), nil, opt)
-			b.want(err, zkq.ErrInvalid)
+			env.WantErr(err, zkq.ErrInvalid)
 		}
 	})
 }

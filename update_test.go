@@ -12,24 +12,18 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
-func (b *bench) update(h *zkq.Held, value string) {
-	b.Helper()
-	if err := h.Update(b.ctx, []byte(value)); err != nil {
-		b.Fatalf("Update: %v", err)
-	}
-}
-
-// deaf is a queue, and its client, that hears no answers from its next update on, once
-// hold was called.
-func (b *bench) deaf() (q *zkq.LockingQueue, cl *coordtest.Coordinator, hold func()) {
-	cl = b.client()
-	c := newCounting(cl)
-	return b.on(c), cl, func() {
-		c.hook(func(_ coord.Session, act, path string) {
+// queueWithoutAnswers returns a queue and its client. Once hold was called, the client gets no answers from its next
+// update on.
+func queueWithoutAnswers(env *testqueue.Env) (q *zkq.LockingQueue, cl *coordtest.Coordinator, hold func()) {
+	cl = env.Client()
+	c := testqueue.NewCounter(cl)
+	return env.QueueOn(c), cl, func() {
+		c.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.HasPrefix(path, "set /jobs/entries/") {
-				c.hook(nil)
+				c.Before(nil)
 				cl.HoldReplies()
 			}
 		})
@@ -38,65 +32,65 @@ func (b *bench) deaf() (q *zkq.LockingQueue, cl *coordtest.Coordinator, hold fun
 
 // An update is a checkpoint: the next holder goes on from there, and it counts as nothing.
 func TestAnUpdateIsWhatTheNextHolderSees(t *testing.T) {
-	for way, finish := range map[string]func(*bench, *zkq.Held){
-		"release": func(b *bench, h *zkq.Held) { b.release(h) },
-		"fail":    func(b *bench, h *zkq.Held) { b.fail(h, "no") },
-		"aside":   func(b *bench, h *zkq.Held) { b.release(h, zkq.After(time.Second)) },
+	for way, finish := range map[string]func(*testqueue.Env, *zkq.Held){
+		"release": func(env *testqueue.Env, h *zkq.Held) { env.Release(h) },
+		"fail":    func(env *testqueue.Env, h *zkq.Held) { env.Fail(h, "no") },
+		"aside":   func(env *testqueue.Env, h *zkq.Held) { env.Release(h, zkq.After(time.Second)) },
 	} {
 		t.Run(way, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, _ := b.queue(zkq.MaxDeliveries(20))
-				name := b.put(q, "0", zkq.WithTTL(time.Hour), zkq.WithUnique("k"))
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue(zkq.MaxDeliveries(20))
+				name := env.Put(q, "0", zkq.WithTTL(time.Hour), zkq.WithUnique("k"))
 				for i := range 10 {
-					h := b.take(q)
+					h := env.Take(q)
 					if string(h.Value) != fmt.Sprint(2*i) || h.Deliveries != i+1 || h.Name != name {
 						t.Fatalf("%q, delivery %d", h.Value, h.Deliveries)
 					}
-					b.update(h, fmt.Sprint(2*i+1))
-					b.update(h, fmt.Sprint(2*i+2))
-					if e, err := q.Peek(b.ctx, name); err != nil || string(e.Value) != fmt.Sprint(2*i+2) || e.Deliveries != i+1 || e.Expires.IsZero() {
+					env.Update(h, fmt.Sprint(2*i+1))
+					env.Update(h, fmt.Sprint(2*i+2))
+					if e, err := q.Peek(env.Ctx, name); err != nil || string(e.Value) != fmt.Sprint(2*i+2) || e.Deliveries != i+1 || e.Expires.IsZero() {
 						t.Fatalf("%+v, %v", e, err)
 					}
-					finish(b, h)
-					b.want(h.Update(b.ctx, nil), zkq.ErrAlreadyDone)
+					finish(env, h)
+					env.WantErr(h.Update(env.Ctx, nil), zkq.ErrAlreadyDone)
 				}
-				b.refusedBy(q, "k", name)
-				h := b.take(q)
-				b.update(h, "")
-				b.bury(h, "")
-				if e := b.dead(q); len(e.Value) > 0 && string(e.Value[len(e.Value)-1]) != "}" || e.Deliveries != 11 {
+				env.WantRefused(q, "k", name)
+				h := env.Take(q)
+				env.Update(h, "")
+				env.Bury(h, "")
+				if e := env.DeadEntry(q); len(e.Value) > 0 && string(e.Value[len(e.Value)-1]) != "}" || e.Deliveries != 11 {
 					t.Errorf("%+v", e)
 				}
-				b.left(q)
+				env.WantNothingLeft(q)
 			})
 		})
 	}
 }
 
 func TestLostRepliesOfUpdatesAreResolved(t *testing.T) {
-	for name, lose := range losses {
+	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c := b.queue()
-				b.put(q, "a")
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "a")
 				for i := range 5 {
-					h := b.take(q)
+					h := env.Take(q)
 					lose(c)
-					b.update(h, fmt.Sprint("v", i))
+					env.Update(h, fmt.Sprint("v", i))
 					lose(c)
-					b.update(h, fmt.Sprint("w", i))
+					env.Update(h, fmt.Sprint("w", i))
 					if h.Deliveries != i+1 {
 						t.Errorf("delivery %d", h.Deliveries)
 					}
 					lose(c)
-					b.release(h)
+					env.Release(h)
 				}
-				h := b.take(q)
+				h := env.Take(q)
 				if string(h.Value) != "w4" {
 					t.Errorf("%q", h.Value)
 				}
-				b.consume(h)
-				b.left(q)
+				env.Consume(h)
+				env.WantNothingLeft(q)
 			})
 		})
 	}
@@ -104,24 +98,27 @@ func TestLostRepliesOfUpdatesAreResolved(t *testing.T) {
 
 // Whatever became of an update that got no answer, the finish that follows is made.
 func TestAFinishAfterAnUnansweredUpdateIsMade(t *testing.T) {
-	for act, finish := range map[string]func(*bench, *zkq.Held) error{
-		"consume": func(b *bench, h *zkq.Held) error { return h.Consume(b.ctx) },
-		"bury":    func(b *bench, h *zkq.Held) error { return h.Bury(b.ctx, "") },
-		"update":  func(b *bench, h *zkq.Held) error { b.update(h, "again"); return h.Consume(b.ctx) },
-		"release": func(b *bench, h *zkq.Held) error { b.release(h); return b.take(b.on(b.client())).Consume(b.ctx) },
+	for act, finish := range map[string]func(*testqueue.Env, *zkq.Held) error{
+		"consume": func(env *testqueue.Env, h *zkq.Held) error { return h.Consume(env.Ctx) },
+		"bury":    func(env *testqueue.Env, h *zkq.Held) error { return h.Bury(env.Ctx, "") },
+		"update":  func(env *testqueue.Env, h *zkq.Held) error { env.Update(h, "again"); return h.Consume(env.Ctx) },
+		"release": func(env *testqueue.Env, h *zkq.Held) error {
+			env.Release(h)
+			return env.Take(env.QueueOn(env.Client())).Consume(env.Ctx)
+		},
 	} {
 		t.Run(act, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				q, c, hold := b.deaf()
-				b.put(q, "a")
-				h := b.take(q)
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c, hold := queueWithoutAnswers(env)
+				env.Put(q, "a")
+				h := env.Take(q)
 				hold()
-				ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+				ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 				defer cancel()
-				b.want(h.Update(ctx, []byte("b")), zkq.ErrUnknown)
+				env.WantErr(h.Update(ctx, []byte("b")), zkq.ErrUnknown)
 				c.Heal()
-				b.want(finish(b, h), nil)
-				b.left(q)
+				env.WantErr(finish(env, h), nil)
+				env.WantNothingLeft(q)
 			})
 		})
 	}
@@ -182,72 +179,72 @@ func (s *delayedSession) Get(ctx context.Context, path string) (coord.Node, erro
 }
 
 func TestAnUpdateThatIsAppliedLateIsNotTakenForALoss(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q := b.on(&delayed{Coordinator: b.client()})
-		b.put(q, "a")
-		h := b.take(q)
-		b.update(h, "b")
-		if e, err := q.Peek(b.ctx, h.Name); err != nil || string(e.Value) != "b" || e.Deliveries != 1 {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q := env.QueueOn(&delayed{Coordinator: env.Client()})
+		env.Put(q, "a")
+		h := env.Take(q)
+		env.Update(h, "b")
+		if e, err := q.Peek(env.Ctx, h.Name); err != nil || string(e.Value) != "b" || e.Deliveries != 1 {
 			t.Errorf("%+v, %v", e, err)
 		}
-		b.consume(h)
-		b.left(q)
+		env.Consume(h)
+		env.WantNothingLeft(q)
 	})
 }
 
 // Nobody writes to what another holds.
 func TestAnUpdateIsFenced(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c, hold := b.deaf()
-		other, _ := b.queue()
-		b.put(q, "a")
-		h := b.take(q)
-		if err := other.BreakLock(b.ctx, h.Name); err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c, hold := queueWithoutAnswers(env)
+		other, _ := env.Queue()
+		env.Put(q, "a")
+		h := env.Take(q)
+		if err := other.BreakLock(env.Ctx, h.Name); err != nil {
 			t.Fatal(err)
 		}
-		now := b.take(other)
-		b.want(h.Update(b.ctx, []byte("b")), zkq.ErrLockLost)
-		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
-		b.update(now, "c")
+		now := env.Take(other)
+		env.WantErr(h.Update(env.Ctx, []byte("b")), zkq.ErrLockLost)
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+		env.Update(now, "c")
 
 		// In doubt, and broken meanwhile: what another wrote is not taken for ours.
-		b.release(now)
-		h = b.take(q)
+		env.Release(now)
+		h = env.Take(q)
 		hold()
-		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
-		b.want(h.Update(ctx, []byte("mine")), zkq.ErrUnknown)
-		if err := other.BreakLock(b.ctx, h.Name); err != nil {
+		env.WantErr(h.Update(ctx, []byte("mine")), zkq.ErrUnknown)
+		if err := other.BreakLock(env.Ctx, h.Name); err != nil {
 			t.Fatal(err)
 		}
-		now = b.take(other)
-		b.update(now, "theirs")
+		now = env.Take(other)
+		env.Update(now, "theirs")
 		c.Heal()
-		b.want(h.Consume(b.ctx), zkq.ErrLockLost)
-		if e, err := q.Peek(b.ctx, h.Name); err != nil || string(e.Value) != "theirs" {
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+		if e, err := q.Peek(env.Ctx, h.Name); err != nil || string(e.Value) != "theirs" {
 			t.Errorf("%+v, %v", e, err)
 		}
-		b.consume(now)
+		env.Consume(now)
 	})
 }
 
 func TestUpdatesThatCannotBeChangeNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "a")
-		h := b.take(q)
-		b.want(h.Update(b.ctx, make([]byte, zkq.MaxValue+1)), zkq.ErrTooLarge)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "a")
+		h := env.Take(q)
+		env.WantErr(h.Update(env.Ctx, make([]byte, zkq.MaxValue+1)), zkq.ErrTooLarge)
 		largest := bytes.Repeat([]byte("x"), zkq.MaxValue)
-		b.want(h.Update(b.ctx, largest), nil)
-		b.release(h)
-		h = b.take(q)
+		env.WantErr(h.Update(env.Ctx, largest), nil)
+		env.Release(h)
+		h = env.Take(q)
 		if !bytes.Equal(h.Value, largest) {
 			t.Errorf("%d bytes", len(h.Value))
 		}
-		s := b.session(c)
-		n := b.get(s, "/jobs/entries/"+h.Name)
-		b.commit(s, coord.Delete(n.Path, n.Fence))
-		b.want(h.Update(b.ctx, nil), zkq.ErrLockLost)
-		b.want((&zkq.Held{}).Update(b.ctx, nil), zkq.ErrNotHeld)
+		s := env.Session(c)
+		n := env.Get(s, "/jobs/entries/"+h.Name)
+		env.Commit(s, coord.Delete(n.Path, n.Fence))
+		env.WantErr(h.Update(env.Ctx, nil), zkq.ErrLockLost)
+		env.WantErr((&zkq.Held{}).Update(env.Ctx, nil), zkq.ErrNotHeld)
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // hanging is a handler that does not return for entries called "hangs" until the test ends.
@@ -20,9 +21,9 @@ type hanging struct {
 	hung atomic.Int32
 }
 
-func newHanging(b *bench) *hanging {
+func newHanging(env *testqueue.Env) *hanging {
 	h := &hanging{free: make(chan struct{})}
-	b.Cleanup(func() { close(h.free) })
+	env.Cleanup(func() { close(h.free) })
 	return h
 }
 
@@ -37,20 +38,20 @@ func (s *hanging) Handle(_ context.Context, h *zkq.Held) error {
 }
 
 func TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "hangs", zkq.WithPriority(1))
-		s := newHanging(b)
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 4, Timeout: 200 * time.Millisecond, Grace: -1, Handler: s})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "hangs", zkq.WithPriority(1))
+		s := newHanging(env)
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 4, Timeout: 200 * time.Millisecond, Grace: -1, Handler: s})
 		time.Sleep(30 * time.Second)
 		for i := range 10 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		time.Sleep(5 * time.Minute)
 		if s.good.Load() != 10 || s.hung.Load() != 3 {
 			t.Errorf("%d entries were handled, and the handler got stuck %d times", s.good.Load(), s.hung.Load())
 		}
-		st, err := q.Stat(b.ctx)
+		st, err := q.Stat(env.Ctx)
 		if err != nil || st.Dead != 1 || st.Total() != 1 {
 			t.Errorf("%+v, %v", st, err)
 		}
@@ -66,35 +67,35 @@ func TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn(t *testing.T) {
 }
 
 func TestRunEndsWhenAllItsPlacesHaveBeenStuckForAMinute(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "hangs")
-		b.put(q, "hangs")
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 2, Timeout: time.Second, Handler: newHanging(b)})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "hangs")
+		env.Put(q, "hangs")
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 2, Timeout: time.Second, Handler: newHanging(env)})
 		start := time.Now()
 		err := <-k.done
 		if took := time.Since(start); !errors.Is(err, zkq.ErrStuck) || took < time.Minute || took > 70*time.Second {
 			t.Errorf("Run: %v after %v", err, took)
 		}
 		time.Sleep(5 * time.Second)
-		if st, err := q.Stat(b.ctx); err != nil || st.Ready != 2 {
+		if st, err := q.Stat(env.Ctx); err != nil || st.Ready != 2 {
 			t.Errorf("%+v, %v: want both given back", st, err)
 		}
 	})
 }
 
 func TestStuckDeliveriesCountOverTheWorkersThatHadThem(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		s := newHanging(b)
-		other, _ := b.queue()
-		b.put(other, "hangs")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		s := newHanging(env)
+		other, _ := env.Queue()
+		env.Put(other, "hangs")
 		for i := range 3 {
-			q, _ := b.queue()
-			k := b.work(&zkq.Worker{Queue: q, Timeout: time.Second, Handler: s})
+			q, _ := env.Queue()
+			k := startWorker(env, &zkq.Worker{Queue: q, Timeout: time.Second, Handler: s})
 			if err := <-k.done; !errors.Is(err, zkq.ErrStuck) {
 				t.Fatalf("Run: %v", err)
 			}
-			st, err := other.Stat(b.ctx)
+			st, err := other.Stat(env.Ctx)
 			if err != nil || (st.Dead == 1) != (i == 2) {
 				t.Fatalf("after %d runs: %+v, %v", i+1, st, err)
 			}
@@ -103,10 +104,10 @@ func TestStuckDeliveriesCountOverTheWorkersThatHadThem(t *testing.T) {
 }
 
 func TestHandlerThatIsLateButReturnsEndsNoRun(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "late")
-		k := b.work(&zkq.Worker{Queue: q, Timeout: time.Second, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "late")
+		k := startWorker(env, &zkq.Worker{Queue: q, Timeout: time.Second, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 			if h.Deliveries < 3 {
 				time.Sleep(45 * time.Second)
 			}
@@ -123,16 +124,16 @@ func TestHandlerThatIsLateButReturnsEndsNoRun(t *testing.T) {
 
 func TestNegativeBackoffIsTheLongest(t *testing.T) {
 	for _, rest := range []time.Duration{-1, math.MinInt64, math.MaxInt64} {
-		virtual(t, func(t *testing.T, b *bench) {
-			q, _ := b.queue()
-			name := b.put(q, "fails")
-			k := b.work(&zkq.Worker{Queue: q, Backoff: func(int) time.Duration { return rest }, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			q, _ := env.Queue()
+			name := env.Put(q, "fails")
+			k := startWorker(env, &zkq.Worker{Queue: q, Backoff: func(int) time.Duration { return rest }, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 				return errors.New("no")
 			})})
 			time.Sleep(time.Hour)
 			k.quit()
 			k.wantEndings(zkq.EndingFailed)
-			e, err := q.Peek(b.ctx, name)
+			e, err := q.Peek(env.Ctx, name)
 			if days := time.Until(e.Due).Hours() / 24; err != nil || days < 29 || days > 30 {
 				t.Errorf("rests for %.1f days, %v", days, err)
 			}
@@ -164,11 +165,11 @@ func TestPanicsOfCallbacksEndNothing(t *testing.T) {
 		"Logger":  {&zkq.Worker{Logger: loud{}}, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
-			virtual(t, func(t *testing.T, b *bench) {
-				c.worker.Queue, _ = b.queue()
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				c.worker.Queue, _ = env.Queue()
 				c.worker.Handler = handler
-				b.put(c.worker.Queue, "x")
-				k := b.work(c.worker)
+				env.Put(c.worker.Queue, "x")
+				k := startWorker(env, c.worker)
 				time.Sleep(5 * time.Minute)
 				k.quit()
 				k.wantEndings(zkq.EndingFailed, zkq.EndingFailed, zkq.EndingFailed, zkq.EndingDone)
@@ -181,11 +182,11 @@ func TestPanicsOfCallbacksEndNothing(t *testing.T) {
 }
 
 func TestPanicOfTheWarnFunctionEndsNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue(zkq.Warn(func(string) { panic("no") }))
-		b.commit(b.session(c), coord.Create("/jobs/entries/foreign", nil), coord.Create("/jobs/delayed/foreign", nil))
-		b.put(q, "x")
-		b.consume(b.take(q))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue(zkq.Warn(func(string) { panic("no") }))
+		env.Commit(env.Session(c), coord.Create("/jobs/entries/foreign", nil), coord.Create("/jobs/delayed/foreign", nil))
+		env.Put(q, "x")
+		env.Consume(env.Take(q))
 		time.Sleep(5 * time.Second)
 	})
 }
@@ -198,10 +199,10 @@ func (awkward) As(any) bool   { panic("As") }
 func (awkward) Is(error) bool { panic("Is") }
 
 func TestHandlersErrorThatPanicsIsAFailure(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 2, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return awkward{} })})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 2, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return awkward{} })})
 		time.Sleep(time.Minute)
 		k.quit()
 		k.wantEndings(zkq.EndingFailed, zkq.EndingDead)
@@ -226,12 +227,12 @@ func (c *refusing) stop()         { c.err.Store(nil) }
 
 func TestWorkerThatWasLetInOutlivesARefusalThatPasses(t *testing.T) {
 	for _, refusal := range []error{coord.ErrTLS, coord.ErrAuth, coord.ErrForbidden, coord.ErrFormat, coord.ErrInvalid, coord.ErrBusy, coord.ErrUnreachable} {
-		virtual(t, func(t *testing.T, b *bench) {
-			cl := b.client()
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			cl := env.Client()
 			c := &refusing{Coordinator: cl}
-			q := b.on(c)
-			k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
-			b.put(q, "first")
+			q := env.QueueOn(c)
+			k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
+			env.Put(q, "first")
 			time.Sleep(time.Hour) // waiting, without a refusal
 			for range 3 {
 				c.say(refusal)
@@ -240,8 +241,8 @@ func TestWorkerThatWasLetInOutlivesARefusalThatPasses(t *testing.T) {
 				c.stop()
 				time.Sleep(time.Minute)
 			}
-			other, _ := b.queue()
-			b.put(other, "second")
+			other, _ := env.Queue()
+			env.Put(other, "second")
 			time.Sleep(time.Minute)
 			k.wantEndings(zkq.EndingDone, zkq.EndingDone)
 
@@ -250,7 +251,7 @@ func TestWorkerThatWasLetInOutlivesARefusalThatPasses(t *testing.T) {
 			passes := errors.Is(refusal, coord.ErrBusy) || errors.Is(refusal, coord.ErrUnreachable)
 			if time.Sleep(time.Hour); passes {
 				c.stop()
-				b.put(other, "third")
+				env.Put(other, "third")
 				time.Sleep(time.Minute)
 				k.wantEndings(zkq.EndingDone, zkq.EndingDone, zkq.EndingDone)
 				k.quit()
@@ -269,10 +270,10 @@ func TestWorkerThatWasLetInOutlivesARefusalThatPasses(t *testing.T) {
 }
 
 func TestWorkerThatWasNeverLetInEndsAtOnce(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := &refusing{Coordinator: b.client()}
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := &refusing{Coordinator: env.Client()}
 		c.say(coord.ErrAuth)
-		k := b.work(&zkq.Worker{Queue: b.on(c), Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
+		k := startWorker(env, &zkq.Worker{Queue: env.QueueOn(c), Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
 		start := time.Now()
 		if err := <-k.done; !errors.Is(err, coord.ErrAuth) || time.Since(start) > time.Second {
 			t.Errorf("Run: %v after %v", err, time.Since(start))

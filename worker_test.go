@@ -18,6 +18,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // Both are loggers as they are.
@@ -28,7 +29,7 @@ var (
 
 // crew is a worker that runs, and what it reported.
 type crew struct {
-	*bench
+	*testqueue.Env
 	worker *zkq.Worker
 	stop   context.CancelFunc
 	done   chan error
@@ -63,12 +64,12 @@ func (j *journal) has(words ...string) bool {
 	})
 }
 
-// work starts a worker; what is nil in it is filled in.
-func (b *bench) work(w *zkq.Worker) *crew {
-	b.Helper()
-	k := &crew{bench: b, worker: w, done: make(chan error, 1), logged: &journal{}}
+// startWorker starts a worker. It sets what is nil in w.
+func startWorker(env *testqueue.Env, w *zkq.Worker) *crew {
+	env.Helper()
+	k := &crew{Env: env, worker: w, done: make(chan error, 1), logged: &journal{}}
 	if w.Queue == nil {
-		w.Queue, _ = b.queue()
+		w.Queue, _ = env.Queue()
 	}
 	if w.Logger == nil {
 		w.Logger = k.logged
@@ -86,9 +87,9 @@ func (b *bench) work(w *zkq.Worker) *crew {
 		}
 	}
 	var ctx context.Context
-	ctx, k.stop = context.WithCancel(b.ctx)
+	ctx, k.stop = context.WithCancel(env.Ctx)
 	go func() { k.done <- w.Run(ctx) }()
-	b.Cleanup(func() { k.stop() })
+	env.Cleanup(func() { k.stop() })
 	return k
 }
 
@@ -126,13 +127,13 @@ func (k *crew) wantEndings(want ...zkq.Ending) {
 }
 
 func TestWorkerRemovesWhatItsHandlerHasDone(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		for i := range 5 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		var got []string
-		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
 			if zkq.HeldFrom(ctx) != h {
 				t.Error("HeldFrom is not the entry in hand")
 			}
@@ -144,20 +145,20 @@ func TestWorkerRemovesWhatItsHandlerHasDone(t *testing.T) {
 		if fmt.Sprint(got) != "[0 1 2 3 4]" {
 			t.Errorf("worked on %v", got)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 		k.wantEndings(slices.Repeat([]zkq.Ending{zkq.EndingDone}, 5)...)
 	})
 }
 
 func TestWorkerWorksOnAsManyAtOnceAsItMay(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		for i := range 12 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		var mu sync.Mutex
 		running, most := 0, 0
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 4, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 4, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			mu.Lock()
 			running++
 			most = max(most, running)
@@ -173,20 +174,20 @@ func TestWorkerWorksOnAsManyAtOnceAsItMay(t *testing.T) {
 		if most != 4 {
 			t.Errorf("%d at once, want 4", most)
 		}
-		if n, err := q.Len(b.ctx); n != 0 || err != nil {
+		if n, err := q.Len(env.Ctx); n != 0 || err != nil {
 			t.Errorf("%d are left, %v", n, err)
 		}
 	})
 }
 
 func TestFailingEntryRestsAndIsDeadAfterItsFailures(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "bad")
-		b.put(q, "good")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "bad")
+		env.Put(q, "good")
 		var at []time.Duration
 		start := time.Now()
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 3, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 3, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 			if string(h.Value) == "good" {
 				return nil
 			}
@@ -199,7 +200,7 @@ func TestFailingEntryRestsAndIsDeadAfterItsFailures(t *testing.T) {
 			t.Errorf("tried at %v", at)
 		}
 		k.wantEndings(zkq.EndingFailed, zkq.EndingDone, zkq.EndingFailed, zkq.EndingDead)
-		es := b.entries(q)
+		es := env.Entries(q)
 		if len(es) != 1 || es[0].State != zkq.StateDead || es[0].Failures != 3 || es[0].Reason != "failure 3" {
 			t.Errorf("left are %+v", es)
 		}
@@ -210,17 +211,17 @@ func TestFailingEntryRestsAndIsDeadAfterItsFailures(t *testing.T) {
 }
 
 func TestSkippedEntryIsDeadAtOnce(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
 		cause := errors.New("no such customer")
-		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			return fmt.Errorf("order: %w", zkq.Skip(cause))
 		})})
 		time.Sleep(time.Second)
 		k.quit()
 		k.wantEndings(zkq.EndingDead)
-		if es := b.entries(q); len(es) != 1 || es[0].State != zkq.StateDead || es[0].Reason != "order: no such customer" {
+		if es := env.Entries(q); len(es) != 1 || es[0].State != zkq.StateDead || es[0].Reason != "order: no such customer" {
 			t.Errorf("left are %+v", es)
 		}
 		if !errors.Is(k.handled[0].Err, cause) {
@@ -230,12 +231,12 @@ func TestSkippedEntryIsDeadAtOnce(t *testing.T) {
 }
 
 func TestSnoozedEntryComesBackInItsTimeAndNothingIsCounted(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.MaxDeliveries(2))
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.MaxDeliveries(2))
+		env.Put(q, "x")
 		var at []time.Duration
 		start := time.Now()
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 			at = append(at, time.Since(start).Round(100*time.Millisecond))
 			if h.Failures != 0 {
 				t.Errorf("%d failures", h.Failures)
@@ -250,17 +251,17 @@ func TestSnoozedEntryComesBackInItsTimeAndNothingIsCounted(t *testing.T) {
 		if fmt.Sprint(at) != "[0s 10s 20s 30s 40s]" {
 			t.Errorf("tried at %v", at)
 		}
-		b.empty(q)
+		env.WantEmpty(q)
 	})
 }
 
 func TestRestingEntryIsForNobodyElseEither(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		for _, value := range []string{"fail", "snooze", "for ever"} {
-			b.put(q, value)
+			env.Put(q, value)
 		}
-		k := b.work(&zkq.Worker{Queue: q, Backoff: func(int) time.Duration { return time.Hour }, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Backoff: func(int) time.Duration { return time.Hour }, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 			switch string(h.Value) {
 			case "snooze":
 				return zkq.Snooze(time.Minute)
@@ -272,28 +273,28 @@ func TestRestingEntryIsForNobodyElseEither(t *testing.T) {
 		time.Sleep(time.Second)
 		k.quit() // and others find them put aside still
 		k.wantEndings(zkq.EndingFailed, zkq.EndingSnoozed, zkq.EndingSnoozed)
-		other, _ := b.queue()
-		b.empty(other)
+		other, _ := env.Queue()
+		env.WantEmpty(other)
 		time.Sleep(time.Minute)
-		if h := b.take(other); string(h.Value) != "snooze" {
+		if h := env.Take(other); string(h.Value) != "snooze" {
 			t.Errorf("took %q", h.Value)
 		}
 		time.Sleep(time.Hour)
-		if h := b.take(other); string(h.Value) != "fail" || h.Failures != 1 {
+		if h := env.Take(other); string(h.Value) != "fail" || h.Failures != 1 {
 			t.Errorf("took %q", h.Value)
 		}
-		if st, err := other.Stat(b.ctx); err != nil || st.Delayed != 1 {
+		if st, err := other.Stat(env.Ctx); err != nil || st.Delayed != 1 {
 			t.Errorf("left are %+v, %v", st, err)
 		}
 	})
 }
 
 func TestPanicIsAFailureWithItsPlace(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		b.put(q, "goexit")
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		env.Put(q, "goexit")
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 			if string(h.Value) == "goexit" {
 				runtime.Goexit()
 			}
@@ -307,7 +308,7 @@ func TestPanicIsAFailureWithItsPlace(t *testing.T) {
 		if !errors.As(k.handled[0].Err, &p) || p.Value != "deep" || !strings.HasPrefix(p.Stack, "github.com/zkq/zkq_test.panicDeep worker_test.go:") {
 			t.Errorf("reported %v", k.handled[0].Err)
 		}
-		es := b.entries(q)
+		es := env.Entries(q)
 		if len(es) != 2 || !strings.HasPrefix(es[0].Reason, "panic: deep\ngithub.com/zkq/zkq_test.panicDeep worker_test.go:") || len(es[0].Reason) > 1024 ||
 			es[1].Reason != "handler ended its goroutine" {
 			t.Errorf("left are %+v", es)
@@ -325,10 +326,10 @@ type fieldError struct{ field string }
 func (e *fieldError) Error() string { return e.field }
 
 func TestErrorThatPanicsIsAFailure(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			var err *fieldError
 			return err
 		})})
@@ -342,11 +343,11 @@ func TestErrorThatPanicsIsAFailure(t *testing.T) {
 }
 
 func TestTimeoutIsAFailureAndEndsTheContextWithItsCause(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
 		var cause error
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Timeout: 5 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Timeout: 5 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
 			<-ctx.Done()
 			cause = context.Cause(ctx)
 			return ctx.Err()
@@ -357,29 +358,29 @@ func TestTimeoutIsAFailureAndEndsTheContextWithItsCause(t *testing.T) {
 		if !errors.Is(cause, zkq.ErrTimeout) || !errors.Is(k.handled[0].Err, zkq.ErrTimeout) || k.handled[0].Took != 5*time.Second {
 			t.Errorf("cause %v, reported %+v", cause, k.handled[0])
 		}
-		if es := b.entries(q); !strings.Contains(es[0].Reason, "timed out after 5s") {
+		if es := env.Entries(q); !strings.Contains(es[0].Reason, "timed out after 5s") {
 			t.Errorf("reason %q", es[0].Reason)
 		}
 	})
 }
 
 func TestHandlerThatIgnoresItsTimeLosesTheEntryAndKeepsItsPlace(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
 		var starts atomic.Int32
-		k := b.work(&zkq.Worker{Queue: q, Timeout: 5 * time.Second, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Timeout: 5 * time.Second, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			starts.Add(1)
 			time.Sleep(time.Minute)
 			return nil
 		})})
 		time.Sleep(20 * time.Second)
-		other, _ := b.queue()
-		h := b.take(other) // the worker's own place is busy still
+		other, _ := env.Queue()
+		h := env.Take(other) // the worker's own place is busy still
 		if h.Failures != 1 || starts.Load() != 1 {
 			t.Errorf("%d failures, %d starts", h.Failures, starts.Load())
 		}
-		b.consume(h)
+		env.Consume(h)
 		time.Sleep(time.Minute)
 		k.quit()
 		k.wantEndings(zkq.EndingFailed)
@@ -390,11 +391,11 @@ func TestHandlerThatIgnoresItsTimeLosesTheEntryAndKeepsItsPlace(t *testing.T) {
 }
 
 func TestStoppingWorkerLetsItsHandlersFinish(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "first")
-		b.put(q, "second")
-		k := b.work(&zkq.Worker{Queue: q, Grace: 20 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "first")
+		env.Put(q, "second")
+		k := startWorker(env, &zkq.Worker{Queue: q, Grace: 20 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
 			time.Sleep(10 * time.Second)
 			return ctx.Err()
 		})})
@@ -404,18 +405,18 @@ func TestStoppingWorkerLetsItsHandlersFinish(t *testing.T) {
 			t.Errorf("Run: %v after %v", err, took)
 		}
 		k.wantEndings(zkq.EndingDone)
-		if n, _ := q.Len(b.ctx); n != 1 {
+		if n, _ := q.Len(env.Ctx); n != 1 {
 			t.Errorf("%d left, want the second", n)
 		}
 	})
 }
 
 func TestEntryIsReleasedUncountedWhenTheGraceIsOver(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.MaxDeliveries(1))
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.MaxDeliveries(1))
+		env.Put(q, "x")
 		var cause error
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Grace: 5 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Grace: 5 * time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
 			<-ctx.Done()
 			cause = context.Cause(ctx)
 			return errors.New("interrupted")
@@ -426,19 +427,19 @@ func TestEntryIsReleasedUncountedWhenTheGraceIsOver(t *testing.T) {
 			t.Errorf("Run: %v after %v, cause %v", err, took, cause)
 		}
 		k.wantEndings(zkq.EndingReleased)
-		other, _ := b.queue(zkq.MaxDeliveries(1))
-		if h := b.take(other); h.Failures != 0 || h.Deliveries != 2 {
+		other, _ := env.Queue(zkq.MaxDeliveries(1))
+		if h := env.Take(other); h.Failures != 0 || h.Deliveries != 2 {
 			t.Errorf("%d failures, delivery %d", h.Failures, h.Deliveries)
 		}
 	})
 }
 
 func TestHandlerThatStopsWithItsProgramHasNotFailed(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		program, stop := context.WithCancel(b.ctx)
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		program, stop := context.WithCancel(env.Ctx)
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			<-program.Done() // and not its own
 			return fmt.Errorf("asked: %w", program.Err())
 		})})
@@ -451,10 +452,10 @@ func TestHandlerThatStopsWithItsProgramHasNotFailed(t *testing.T) {
 }
 
 func TestStuckHandlerIsLeftBehindAndItsEntryGivenBack(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		k := b.work(&zkq.Worker{Queue: q, Grace: 5 * time.Second, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		k := startWorker(env, &zkq.Worker{Queue: q, Grace: 5 * time.Second, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			time.Sleep(time.Minute)
 			return nil
 		})})
@@ -464,7 +465,7 @@ func TestStuckHandlerIsLeftBehindAndItsEntryGivenBack(t *testing.T) {
 			t.Errorf("Run: %v after %v", err, took)
 		}
 		k.wantEndings(zkq.EndingReleased)
-		if h := b.take(q); h.Failures != 0 {
+		if h := env.Take(q); h.Failures != 0 {
 			t.Errorf("%d failures", h.Failures)
 		}
 		time.Sleep(time.Minute)
@@ -472,10 +473,10 @@ func TestStuckHandlerIsLeftBehindAndItsEntryGivenBack(t *testing.T) {
 }
 
 func TestRunReturnsThoughTheServiceDoesNotAnswer(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "x")
-		k := b.work(&zkq.Worker{Queue: q, Grace: time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "x")
+		k := startWorker(env, &zkq.Worker{Queue: q, Grace: time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
 			c.HoldReplies()
 			return nil
 		})})
@@ -491,12 +492,12 @@ func TestRunReturnsThoughTheServiceDoesNotAnswer(t *testing.T) {
 
 // TestWhatWasNotAnsweredIsSettledBehindTheWorker: the process and its session live on.
 func TestWhatWasNotAnsweredIsSettledBehindTheWorker(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		for _, result := range []error{nil, errors.New("no")} {
-			q, c := b.queue()
-			b.put(q, "x")
-			k := b.work(&zkq.Worker{Queue: q, Grace: time.Second, Backoff: func(int) time.Duration { return 0 }, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
-				b.store.Stop()
+			q, c := env.Queue()
+			env.Put(q, "x")
+			k := startWorker(env, &zkq.Worker{Queue: q, Grace: time.Second, Backoff: func(int) time.Duration { return 0 }, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+				env.Store.Stop()
 				return result
 			})})
 			time.Sleep(500 * time.Millisecond)
@@ -504,13 +505,13 @@ func TestWhatWasNotAnsweredIsSettledBehindTheWorker(t *testing.T) {
 				t.Errorf("Run: %v", err)
 			}
 			k.wantEndings(zkq.EndingUnknown)
-			b.store.Start()
+			env.Store.Start()
 			time.Sleep(3 * time.Second)
-			s := b.session(c)
-			if left := b.children(s, "/jobs/taken"); len(left) > 0 {
+			s := env.Session(c)
+			if left := env.Children(s, "/jobs/taken"); len(left) > 0 {
 				t.Errorf("%v: locked are %v", result, left)
 			}
-			if left := b.children(s, "/jobs/entries"); (len(left) == 1) != (result != nil) {
+			if left := env.Children(s, "/jobs/entries"); (len(left) == 1) != (result != nil) {
 				t.Errorf("%v: left are %v", result, left)
 			}
 		}
@@ -518,11 +519,11 @@ func TestWhatWasNotAnsweredIsSettledBehindTheWorker(t *testing.T) {
 }
 
 func TestLostLockEndsTheContextOfTheHandler(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "x")
 		var causes []error
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
 			if h.Deliveries > 1 {
 				return nil
 			}
@@ -541,10 +542,10 @@ func TestLostLockEndsTheContextOfTheHandler(t *testing.T) {
 }
 
 func TestEntryThatItsHandlerFinishedIsDone(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		k := b.work(&zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(ctx context.Context, h *zkq.Held) error {
 			if err := h.Consume(ctx); err != nil {
 				return err
 			}
@@ -553,23 +554,23 @@ func TestEntryThatItsHandlerFinishedIsDone(t *testing.T) {
 		time.Sleep(time.Second)
 		k.quit()
 		k.wantEndings(zkq.EndingDone)
-		if n, _ := q.Len(b.ctx); n != 0 {
+		if n, _ := q.Len(env.Ctx); n != 0 {
 			t.Errorf("%d left", n)
 		}
 	})
 }
 
 func TestCrashOfAWorkerIsNoFailure(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "x")
-		k := b.work(&zkq.Worker{Queue: q, Grace: -1, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "x")
+		k := startWorker(env, &zkq.Worker{Queue: q, Grace: -1, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
 			c.Crash()
 			<-ctx.Done()
 			return ctx.Err()
 		})})
 		synctest.Wait()
-		other := b.work(&zkq.Worker{MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+		other := startWorker(env, &zkq.Worker{MaxFailures: 1, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 			if h.Failures != 0 || h.Deliveries != 2 {
 				t.Errorf("%d failures, delivery %d", h.Failures, h.Deliveries)
 			}
@@ -585,19 +586,19 @@ func TestCrashOfAWorkerIsNoFailure(t *testing.T) {
 }
 
 func TestWorkerOutlivesAnOutage(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 3, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 3, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
 		time.Sleep(time.Second)
-		b.store.Stop()
+		env.Store.Stop()
 		time.Sleep(12 * time.Minute)
-		b.store.Start()
-		other, _ := b.queue()
+		env.Store.Start()
+		other, _ := env.Queue()
 		for i := range 5 {
-			b.put(other, fmt.Sprint(i))
+			env.Put(other, fmt.Sprint(i))
 		}
 		time.Sleep(10 * time.Second)
-		if n, err := other.Len(b.ctx); n != 0 || err != nil {
+		if n, err := other.Len(env.Ctx); n != 0 || err != nil {
 			t.Errorf("%d left, %v", n, err)
 		}
 		k.quit()
@@ -605,9 +606,9 @@ func TestWorkerOutlivesAnOutage(t *testing.T) {
 }
 
 func TestWorkerOfAClosedQueueEnds(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 2, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 2, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
 		time.Sleep(time.Second)
 		q.Close()
 		if err := <-k.done; !errors.Is(err, zkq.ErrClosed) {
@@ -683,17 +684,17 @@ func TestBackoffDoublesUpToItsMost(t *testing.T) {
 }
 
 func TestWorkersShareAQueueAndEachEntryIsDoneOnce(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		const n = 60
 		for i := range n {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		var mu sync.Mutex
 		done := make(map[string]int)
 		var crews []*crew
 		for range 3 {
-			crews = append(crews, b.work(&zkq.Worker{Concurrency: 3, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+			crews = append(crews, startWorker(env, &zkq.Worker{Concurrency: 3, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 				mu.Lock()
 				defer mu.Unlock()
 				done[string(h.Value)]++

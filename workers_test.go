@@ -11,48 +11,33 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/testqueue"
 )
-
-func (b *bench) workers(q *zkq.LockingQueue) []zkq.WorkerInfo {
-	b.Helper()
-	ws, err := q.Workers(b.ctx)
-	if err != nil {
-		b.Fatalf("Workers: %v", err)
-	}
-	return ws
-}
-
-func (b *bench) register(q *zkq.LockingQueue) {
-	b.Helper()
-	if err := q.Register(b.ctx); err != nil {
-		b.Fatalf("Register: %v", err)
-	}
-}
 
 const alice, bob = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 
 func TestARegisteredHandleIsAmongTheWorkersWithWhatItHolds(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.Holder(alice))
-		other, _ := b.queue(zkq.Holder(bob))
-		if ws := b.workers(q); len(ws) != 0 {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.Holder(alice))
+		other, _ := env.Queue(zkq.Holder(bob))
+		if ws := env.Workers(q); len(ws) != 0 {
 			t.Fatalf("of a queue nobody wrote to: %+v", ws)
 		}
 		for range 3 {
-			b.put(q, "v")
+			env.Put(q, "v")
 		}
 		before := time.Now()
-		b.register(q)
+		env.Register(q)
 		time.Sleep(time.Second)
-		b.register(q)
-		b.take(q)
-		b.take(q)
-		b.take(other) // which never registered
+		env.Register(q)
+		env.Take(q)
+		env.Take(q)
+		env.Take(other) // which never registered
 		host, err := os.Hostname()
 		if err != nil {
 			t.Fatal(err)
 		}
-		ws := b.workers(other)
+		ws := env.Workers(other)
 		if len(ws) != 2 {
 			t.Fatalf("workers: %+v", ws)
 		}
@@ -67,36 +52,36 @@ func TestARegisteredHandleIsAmongTheWorkersWithWhatItHolds(t *testing.T) {
 }
 
 func TestAWorkerIsGoneWhenItsHandleIsClosedOrItsSessionEnds(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.Holder(alice))
-		killed, c := b.queue(zkq.Holder(bob))
-		watcher, _ := b.queue()
-		b.register(q)
-		b.register(killed)
-		if ws := b.workers(watcher); len(ws) != 2 || ws[0].Holder != alice || ws[1].Holder != bob {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.Holder(alice))
+		killed, c := env.Queue(zkq.Holder(bob))
+		watcher, _ := env.Queue()
+		env.Register(q)
+		env.Register(killed)
+		if ws := env.Workers(watcher); len(ws) != 2 || ws[0].Holder != alice || ws[1].Holder != bob {
 			t.Fatalf("workers: %+v", ws)
 		}
 		q.Close()
 		c.Close()
-		if ws := b.workers(watcher); len(ws) != 0 {
+		if ws := env.Workers(watcher); len(ws) != 0 {
 			t.Fatalf("workers that are gone: %+v", ws)
 		}
 	})
 }
 
 func TestAWorkerRegistersAgainInItsNextSession(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue(zkq.Holder(alice))
-		watcher, _ := b.queue()
-		b.register(q)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue(zkq.Holder(alice))
+		watcher, _ := env.Queue()
+		env.Register(q)
 		c.Expire()
 		synctest.Wait()
-		if ws := b.workers(watcher); len(ws) != 0 {
+		if ws := env.Workers(watcher); len(ws) != 0 {
 			t.Fatalf("workers of an expired session: %+v", ws)
 		}
-		b.put(q, "v")
-		b.take(q)
-		if ws := b.workers(watcher); len(ws) != 1 || ws[0].Holder != alice || ws[0].Entries != 1 || ws[0].PID == 0 {
+		env.Put(q, "v")
+		env.Take(q)
+		if ws := env.Workers(watcher); len(ws) != 1 || ws[0].Holder != alice || ws[0].Entries != 1 || ws[0].PID == 0 {
 			t.Fatalf("workers: %+v", ws)
 		}
 	})
@@ -104,52 +89,52 @@ func TestAWorkerRegistersAgainInItsNextSession(t *testing.T) {
 
 // An old session of the handle that the service has not given up yet.
 func TestAWorkersNodeOfAnEarlierSessionIsReplaced(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		old := b.session(b.client())
-		b.commit(old, coord.CreateEphemeral("/jobs/workers/"+alice, []byte(`{"host":"old","pid":1}`)))
-		q, c := b.queue(zkq.Holder(alice))
-		b.register(q)
-		n := b.get(b.session(c), "/jobs/workers/"+alice)
-		if n.Owner != b.session(c).ID() || strings.Contains(string(n.Value), `"old"`) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		old := env.Session(env.Client())
+		env.Commit(old, coord.CreateEphemeral("/jobs/workers/"+alice, []byte(`{"host":"old","pid":1}`)))
+		q, c := env.Queue(zkq.Holder(alice))
+		env.Register(q)
+		n := env.Get(env.Session(c), "/jobs/workers/"+alice)
+		if n.Owner != env.Session(c).ID() || strings.Contains(string(n.Value), `"old"`) {
 			t.Fatalf("the node is %s of %s", n.Value, n.Owner)
 		}
 	})
 }
 
 func TestRegisteringAgainCostsNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q := b.on(c)
-		b.register(q)
-		c.reset()
-		b.register(q)
-		if n := c.of(); n != 0 {
-			t.Fatalf("%d requests: %v", n, c.requests)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		env.Register(q)
+		c.Reset()
+		env.Register(q)
+		if n := c.Count(); n != 0 {
+			t.Fatalf("%d requests: %v", n, c.Requests)
 		}
 	})
 }
 
 func TestOnlyThoseWhoStayRegister(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.put(q, "a")
-		b.put(q, "b")
-		h, err := q.TryTake(b.ctx)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Put(q, "a")
+		env.Put(q, "b")
+		h, err := q.TryTake(env.Ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.consume(h)
-		if nodes := b.children(b.session(c), "/jobs/workers"); len(nodes) != 0 {
+		env.Consume(h)
+		if nodes := env.Children(env.Session(c), "/jobs/workers"); len(nodes) != 0 {
 			t.Fatalf("a take registered %q", nodes)
 		}
-		for h, err := range q.All(b.ctx) {
+		for h, err := range q.All(env.Ctx) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.consume(h)
+			env.Consume(h)
 			break
 		}
-		if nodes := b.children(b.session(c), "/jobs/workers"); len(nodes) != 1 {
+		if nodes := env.Children(env.Session(c), "/jobs/workers"); len(nodes) != 1 {
 			t.Fatalf("All registered %q", nodes)
 		}
 	})
@@ -173,31 +158,31 @@ func (s forbiddingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord
 }
 
 func TestWorkGoesOnWhereRegisteringIsForbidden(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q := b.on(forbidding{b.client()})
-		b.register(q)
-		b.put(q, "v")
-		b.consume(b.take(q))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q := env.QueueOn(forbidding{env.Client()})
+		env.Register(q)
+		env.Put(q, "v")
+		env.Consume(env.Take(q))
 	})
 }
 
 func TestStrangersAmongTheWorkersArePassedOver(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.commit(b.session(c), coord.Create("/jobs/workers/"+alice, []byte(`{"host":"h","pid":1}`)))
-		b.commit(b.session(c), coord.CreateEphemeral("/jobs/workers/"+bob, nil))
-		b.commit(b.session(c), coord.CreateEphemeral("/jobs/workers/x", []byte(`[1`)))
-		if ws := b.workers(q); len(ws) != 0 {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Commit(env.Session(c), coord.Create("/jobs/workers/"+alice, []byte(`{"host":"h","pid":1}`)))
+		env.Commit(env.Session(c), coord.CreateEphemeral("/jobs/workers/"+bob, nil))
+		env.Commit(env.Session(c), coord.CreateEphemeral("/jobs/workers/x", []byte(`[1`)))
+		if ws := env.Workers(q); len(ws) != 0 {
 			t.Fatalf("workers: %+v", ws)
 		}
 	})
 }
 
 func TestAQueueWithNothingButWorkersIsFound(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, c := b.queue()
-		b.register(q)
-		queues, err := zkq.Queues(b.ctx, c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Register(q)
+		queues, err := zkq.Queues(env.Ctx, c)
 		if err != nil || len(queues) != 1 || queues[0] != "/jobs" {
 			t.Fatalf("Queues = %q, %v", queues, err)
 		}
@@ -205,12 +190,12 @@ func TestAQueueWithNothingButWorkersIsFound(t *testing.T) {
 }
 
 func TestWorkersOfAClosedHandleAreRefused(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		q.Close()
-		if _, err := q.Workers(b.ctx); !errors.Is(err, zkq.ErrClosed) {
+		if _, err := q.Workers(env.Ctx); !errors.Is(err, zkq.ErrClosed) {
 			t.Errorf("Workers: %v", err)
 		}
-		b.want(q.Register(b.ctx), zkq.ErrClosed)
+		env.WantErr(q.Register(env.Ctx), zkq.ErrClosed)
 	})
 }
