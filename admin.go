@@ -119,7 +119,7 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
 			*unknown = true
-		case !retry.IsRefused(err) && !errors.Is(err, errGone) && !errors.Is(err, ErrLockLost):
+		case !retry.IsRefused(err) && !errors.Is(err, errUnavailable) && !errors.Is(err, ErrLockLost):
 			return err
 		}
 		// It changed, or nobody knows: look again.
@@ -137,7 +137,7 @@ func (q *LockingQueue) claimAndConsume(ctx context.Context, s coord.Session, nam
 	}
 	if err = h.Consume(ctx); err != nil && !errors.Is(err, ErrLockLost) {
 		// It is held, or nobody knows, and nobody would give it back.
-		q.spawn(func() { q.undoClaim(attempt{session: s, name: name}, h) })
+		q.spawn(func() { q.undoClaim(claimAttempt{session: s, name: name}, h) })
 	}
 	return err
 }

@@ -7,18 +7,16 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 )
 
 // A spent entry is one that no take hands out any more: it has expired, or it was delivered
 // too often. A take that meets spent entries clears them away. One commit claims up to
-// mostCleared of them, the next removes them or moves them to the dead. An entry is claimed
+// head.MaxCleared of them, the next removes them or moves them to the dead. An entry is claimed
 // first so that no kazoo worker can hold it when it is removed.
 
-// mostCleared is how many spent entries one commit claims. A claim is two ops.
-const mostCleared = 64
-
 // errCleared says that an entry was spent and that this handle cleared it away.
-var errCleared = fmt.Errorf("entry is cleared away: %w", errGone)
+var errCleared = fmt.Errorf("entry is cleared away: %w", errUnavailable)
 
 // mayBeSpent says whether an entry, as it was read, has expired or was delivered so often
 // that only its attempts tell whether it is handed out once more.
@@ -94,9 +92,9 @@ func (p *place) attemptsOf(ctx context.Context, s coord.Session, nodes []coord.N
 }
 
 // clear clears away the spent entries of a choice and returns how many it did.
-func (q *LockingQueue) clear(ctx context.Context, c choice) (cleared int, err error) {
-	values := make(map[string][]byte, len(c.nodes))
-	for _, n := range c.nodes {
+func (q *LockingQueue) clear(ctx context.Context, c head.Choice) (cleared int, err error) {
+	values := make(map[string][]byte, len(c.Nodes))
+	for _, n := range c.Nodes {
 		values[n.Path] = n.Value
 	}
 	b := q.bundle(c, nil)
@@ -111,7 +109,7 @@ func (q *LockingQueue) clear(ctx context.Context, c choice) (cleared int, err er
 		cleared = len(finishes) - len(held)
 	}
 	for _, h := range held { // the caller does not know of them
-		q.spawn(func() { q.undoClaim(attempt{session: h.lock.Session(), name: h.name}, h) })
+		q.spawn(func() { q.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
 	}
 	if cleared > 0 {
 		err = nil // the next entry will show what is wrong
@@ -122,11 +120,11 @@ func (q *LockingQueue) clear(ctx context.Context, c choice) (cleared int, err er
 // clearNodes clears away those of the entries that no other take of this handle is at.
 func (q *LockingQueue) clearNodes(ctx context.Context, s coord.Session, nodes []coord.Node) error {
 	for len(nodes) > 0 {
-		c := choice{session: s}
-		n := min(len(nodes), mostCleared, max(s.Limits().CommitOps/2, 1))
+		c := head.Choice{Session: s}
+		n := min(len(nodes), head.MaxCleared, max(s.Limits().CommitOps/2, 1))
 		for _, node := range nodes[:n] {
-			if name := path.Base(node.Path); q.view.claims.tryBegin(name) {
-				c.names, c.nodes = append(c.names, name), append(c.nodes, node)
+			if name := path.Base(node.Path); q.head.Claims.TryReserve(name) {
+				c.Names, c.Nodes = append(c.Names, name), append(c.Nodes, node)
 			}
 		}
 		nodes = nodes[n:]
@@ -215,7 +213,7 @@ func (q *LockingQueue) clearAll(ctx context.Context, held []*Held, finishes map[
 		return problem
 	}
 	for progress := true; progress && len(held) > 1; {
-		b := q.bundle(choice{session: held[0].lock.Session()}, held)
+		b := q.bundle(head.Choice{Session: held[0].lock.Session()}, held)
 		b.finish, b.single = func(h *Held) finish { return finishes[h] }, settle
 		b.commit(ctx)
 		left := b.left()

@@ -94,7 +94,7 @@ func (p *place) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node
 // errStays says that an index stands for nothing now, and is left alone for a while.
 var errStays = errors.New("index of nothing")
 
-// wake makes ready what is due: errGone if another has, errStays if it is left alone.
+// wake makes ready what is due: errUnavailable if another has, errStays if it is left alone.
 func (p *place) wake(ctx context.Context, s coord.Session, name string, d delayed) error {
 	if d.entry == "" {
 		return p.becomes(ctx, s, name, d)
@@ -121,10 +121,10 @@ func (p *place) wake(ctx context.Context, s coord.Session, name string, d delaye
 // again by somebody whose clock is behind.
 const keepIndex = time.Minute
 
-// gone makes errGone of what says that somebody was faster.
+// gone makes errUnavailable of what says that somebody was faster.
 func gone(err error) error {
 	if retry.IsRefused(err) || errors.Is(err, coord.ErrNotExist) {
-		return errGone
+		return errUnavailable
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -130,7 +131,7 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 			switch {
 			case errors.Is(err, errStays):
 				next = earlier(next, d.due.Add(keepIndex))
-			case err != nil && !errors.Is(err, errGone):
+			case err != nil && !errors.Is(err, errUnavailable):
 				return next, moved, err
 			default:
 				if moved = true; err != nil && time.Since(d.due) < keepIndex {
@@ -147,8 +148,8 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 // owns says whether this handle is the first to move what is due: where others are
 // registered, one of them is.
 func (q *LockingQueue) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
-	members, err := q.members(ctx, s)
-	return len(members) == 0 || owner(members, name) == string(q.holder), err
+	members, err := member.List(ctx, s, path.Join(q.root, dirWorkers))
+	return len(members) == 0 || member.Owner(members, name) == string(q.holder), err
 }
 
 // earlier is the earlier of two times, of which zero is none.
@@ -208,9 +209,9 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	return nil
 }
 
-// seizeDue is seize, which makes ready what is due before it says that nothing is there: it
+// tryTakeDue is tryTake, which makes ready what is due before it says that nothing is there: it
 // looks again as long as something was due, which may all have expired.
-func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim claimer) error {
+func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimer) error {
 	q.settings.look()
 	if paused, err := q.paused(ctx); err != nil || paused {
 		if err == nil {
@@ -220,7 +221,7 @@ func (q *LockingQueue) seizeDue(ctx context.Context, n int, claim claimer) error
 	}
 	for waited := false; ; {
 		ended := q.mover.ended.Load()
-		err := q.seize(ctx, q.skip, n, claim)
+		err := q.tryTake(ctx, q.resting, n, claim)
 		if !errors.Is(err, ErrEmpty) {
 			return err
 		}

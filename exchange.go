@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -54,7 +55,7 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 	defer cancel()
 	var untaken error
 	if n > 0 {
-		q.registry.stay()
+		q.registry.Stay()
 		q.mover.start(q)
 		q.settings.take()
 		var paused bool
@@ -76,19 +77,19 @@ const chooseAgain = 3
 func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
 	backoff := q.backoff(actTake)
 	for tries := 0; ; {
-		var c choice
+		var c head.Choice
 		err = nil
 		if n > 0 && (wait || tries < chooseAgain) {
-			c, err = q.view.choose(ctx, n, wait)
+			c, err = q.head.Choose(ctx, n, wait)
 		}
-		if err != nil || len(c.names) == 0 {
+		if err != nil || len(c.Names) == 0 {
 			return nil, errors.Join(failed, q.removeAll(ctx, done)), err
 		}
 		progress := 0
-		if c.spent {
+		if c.IsSpent {
 			failed, done = errors.Join(failed, q.removeAll(ctx, done)), nil
 			progress, err = q.clear(ctx, c)
-			c.done()
+			c.Done()
 		} else {
 			b := q.bundle(c, done)
 			if len(b.rest) > 0 {
@@ -96,7 +97,7 @@ func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool)
 			} else {
 				held, err = b.commit(ctx)
 			}
-			c.done()
+			c.Done()
 			done, progress = b.again, b.cleared+len(b.rest)
 			failed = errors.Join(failed, b.failed, q.removeAll(ctx, b.rest))
 			if held = q.withLock(held); len(held) > 0 {
@@ -138,7 +139,7 @@ func (q *LockingQueue) withLock(held []*Held) []*Held {
 func (q *LockingQueue) removeAll(ctx context.Context, done []*Held) error {
 	var failed error
 	if len(done) > 1 {
-		b := q.bundle(choice{session: done[0].lock.Session()}, done)
+		b := q.bundle(head.Choice{Session: done[0].lock.Session()}, done)
 		b.commit(ctx)
 		done, failed = b.left(), b.failed
 	}
@@ -161,7 +162,7 @@ type bundle struct {
 	q       *LockingQueue
 	session coord.Session
 	done    []*Held // to be removed; nobody else finishes them meanwhile
-	claims  []attempt
+	claims  []claimAttempt
 	bare    bool // there were no claims to begin with
 	why     purpose
 	finish  func(*Held) finish                 // how an entry of done is finished
@@ -174,14 +175,14 @@ type bundle struct {
 	refused int     // claims
 }
 
-func (q *LockingQueue) bundle(c choice, done []*Held) *bundle {
-	b := &bundle{q: q, session: c.session, bare: len(c.names) == 0, finish: (*Held).consumption, single: remove}
-	for i, name := range c.names {
+func (q *LockingQueue) bundle(c head.Choice, done []*Held) *bundle {
+	b := &bundle{q: q, session: c.Session, bare: len(c.Names) == 0, finish: (*Held).consumption, single: remove}
+	for i, name := range c.Names {
 		if slices.ContainsFunc(done, func(h *Held) bool { return h.name == name }) {
-			q.view.letGo([]string{name}) // a listing that lags shows it as free
+			q.head.LetGo([]string{name}) // a listing that lags shows it as free
 			continue
 		}
-		b.claims = append(b.claims, q.attempt(c.session, name, c.nodes[i]))
+		b.claims = append(b.claims, q.claimAttempt(c.Session, name, c.Nodes[i]))
 	}
 	for _, h := range done {
 		if !b.joins(h) {
@@ -241,10 +242,10 @@ func (b *bundle) left() []*Held { return append(b.rest, b.again...) }
 // standBack claims nothing: an entry of done has to be finished by itself first.
 func (b *bundle) standBack() {
 	for _, a := range b.claims {
-		b.q.view.claims.end(a.name)
+		b.q.head.Claims.Release(a.name)
 	}
 	if len(b.claims) > 0 {
-		b.q.skip.signal() // takes passed over the entries meanwhile
+		b.q.resting.Signal() // takes passed over the entries meanwhile
 	}
 	b.claims = nil
 	b.allAgain()
@@ -348,8 +349,8 @@ func (b *bundle) readOnly(err error) bool {
 func (b *bundle) shed(ctx context.Context) {
 	switch last := len(b.claims) - 1; {
 	case last > 0:
-		b.q.view.claims.end(b.claims[last].name)
-		b.q.skip.signal() // takes passed over the entry meanwhile
+		b.q.head.Claims.Release(b.claims[last].name)
+		b.q.resting.Signal() // takes passed over the entry meanwhile
 		b.claims = b.claims[:last]
 	case len(b.done) > 0:
 		b.leaves(len(b.done) - 1)
@@ -385,10 +386,10 @@ func (b *bundle) refuse(ctx context.Context, parts []int, at int, err error) {
 // letGo claims the first keep entries only.
 func (b *bundle) letGo(keep int) {
 	for _, a := range b.claims[keep:] {
-		b.q.view.claims.end(a.name)
+		b.q.head.Claims.Release(a.name)
 	}
 	b.claims = b.claims[:keep]
-	b.q.skip.signal() // takes passed over the entries meanwhile
+	b.q.resting.Signal() // takes passed over the entries meanwhile
 }
 
 // resolve removes, after a commit without an answer, what that was to remove: when it
@@ -419,7 +420,7 @@ func (b *bundle) concluded(ctx context.Context, rs []coord.Result, err error) (h
 			held = append(held, h)
 		case errors.Is(problem, errCleared):
 			b.cleared++
-		case !errors.Is(problem, errGone) && worst == nil:
+		case !errors.Is(problem, errUnavailable) && worst == nil:
 			worst = problem
 		}
 	}
@@ -434,7 +435,7 @@ func (b *bundle) concluded(ctx context.Context, rs []coord.Result, err error) (h
 // once, and says how many.
 func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []string, n, ahead int) (held []*Held, cleared int, err error) {
 	for stop := false; !stop && len(names) > 0 && len(held) < n; {
-		some := names[:min(len(names), max(n-len(held), ahead), mostAhead)]
+		some := names[:min(len(names), max(n-len(held), ahead), head.MaxReadAhead)]
 		paths := make([]string, len(some))
 		for i, name := range some {
 			paths[i] = path.Join(q.entries, name)
@@ -447,11 +448,11 @@ func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []
 		if err != nil {
 			return q.withLock(held), cleared, err
 		}
-		names, stop = names[passed:], c.stop
-		if c.spent {
+		names, stop = names[passed:], c.IsLast
+		if c.IsSpent {
 			k, err := q.clear(ctx, c)
 			cleared += k
-			if err != nil || k < len(c.names) {
+			if err != nil || k < len(c.Names) {
 				return q.withLock(held), cleared, err
 			}
 			continue
@@ -462,15 +463,15 @@ func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []
 		if err != nil {
 			return q.withLock(held), cleared, err
 		}
-		stop = stop || len(got) < len(c.names)
+		stop = stop || len(got) < len(c.Names)
 	}
 	return q.withLock(held), cleared, nil
 }
 
 // chooseNamed chooses, of entries that were read, up to n to claim for work, or spent ones
 // to clear away where the first is spent. passed is how many of the names it is done with.
-func (q *LockingQueue) chooseNamed(ctx context.Context, s coord.Session, names []string, nodes []coord.Node, n int, alone bool) (c choice, passed int, err error) {
-	c.session = s
+func (q *LockingQueue) chooseNamed(ctx context.Context, s coord.Session, names []string, nodes []coord.Node, n int, alone bool) (c head.Choice, passed int, err error) {
+	c.Session = s
 	for _, n := range nodes {
 		if n.Unreadable {
 			q.skipUnreadable(n)
@@ -486,38 +487,38 @@ func (q *LockingQueue) chooseNamed(ctx context.Context, s coord.Session, names [
 			return c, 0, err
 		}
 	}
-	if c.spent = spent[nodes[first].Path]; c.spent {
+	if c.IsSpent = spent[nodes[first].Path]; c.IsSpent {
 		for i, node := range nodes {
-			if spent[node.Path] && 2*len(c.names) < s.Limits().CommitOps-1 && q.view.claims.tryBegin(names[i]) {
-				c.names, c.nodes = append(c.names, names[i]), append(c.nodes, node)
+			if spent[node.Path] && 2*len(c.Names) < s.Limits().CommitOps-1 && q.head.Claims.TryReserve(names[i]) {
+				c.Names, c.Nodes = append(c.Names, names[i]), append(c.Nodes, node)
 			}
 		}
-		if len(c.names) > 0 {
+		if len(c.Names) > 0 {
 			return c, first, nil // what is cleared will be missing when it is read again
 		}
-		c.spent = false // another take of this handle clears them: it is waited for
+		c.IsSpent = false // another take of this handle clears them: it is waited for
 	}
 	for i, node := range nodes {
-		if len(c.names) == n {
+		if len(c.Names) == n {
 			break
 		}
-		if passed = i + 1; node.Path == "" || node.Unreadable || len(c.names) > 0 && hasExpired(node) {
+		if passed = i + 1; node.Path == "" || node.Unreadable || len(c.Names) > 0 && hasExpired(node) {
 			continue
 		}
 		cameBack := node.Changes > 0
-		if c.stop = cameBack && (!alone || len(c.names) > 0); c.stop {
+		if c.IsLast = cameBack && (!alone || len(c.Names) > 0); c.IsLast {
 			break
 		}
 		// Whoever is at it is waited for: what comes behind it is not to be first.
-		err := q.view.claims.begin(ctx, names[i])
-		if err != nil && !errors.Is(err, errGone) {
-			q.view.letGo(c.names)
-			return choice{}, 0, err
+		err := q.head.Claims.Reserve(ctx, names[i])
+		if err != nil && !errors.Is(err, errUnavailable) {
+			q.head.LetGo(c.Names)
+			return head.Choice{}, 0, err
 		}
 		if err == nil {
-			c.names, c.nodes = append(c.names, names[i]), append(c.nodes, node)
+			c.Names, c.Nodes = append(c.Names, names[i]), append(c.Nodes, node)
 		}
-		if c.stop = cameBack || err != nil; c.stop {
+		if c.IsLast = cameBack || err != nil; c.IsLast {
 			break
 		}
 	}

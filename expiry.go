@@ -56,14 +56,14 @@ func (p *place) markExpiring(ctx context.Context, s coord.Session) error {
 	}))
 }
 
-// discard removes a claimed entry that has expired: errCleared then, or errGone if the lock
+// discard removes a claimed entry that has expired: errCleared then, or errUnavailable if the lock
 // was lost.
 func (h *Held) discard(ctx context.Context) error {
 	switch err := h.Consume(ctx); {
 	case err == nil:
 		return errCleared
 	case errors.Is(err, ErrLockLost):
-		return errGone
+		return errUnavailable
 	default:
 		return err
 	}

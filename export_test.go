@@ -4,4 +4,4 @@ package zkq
 var Reserved = reserved
 
 // Remembered is how many entries the handle remembers though they are gone or held.
-func Remembered(q *LockingQueue) int { return q.view.aside.len() }
+func Remembered(q *LockingQueue) int { return q.head.Suppressed.Len() }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 )
@@ -230,14 +231,14 @@ func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) err
 		}
 	}
 	if o.alone > 0 && h.queue != nil {
-		h.queue.skip.add(h.Name, o.alone)
+		h.queue.resting.Add(h.Name, o.alone)
 	}
 	err := h.finish(ctx, f)
 	if err != nil && o.alone > 0 && h.queue != nil {
-		h.queue.skip.remove(h.Name)
+		h.queue.resting.Remove(h.Name)
 	}
 	if err == nil && o.after > 0 {
-		h.queue.aside.add(h.Name, o.after)
+		h.queue.deferred.Add(h.Name, o.after)
 	}
 	if err == nil {
 		h.queue.sweepNowAndThen(h.lock.Session())
@@ -437,15 +438,15 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 func (h *Held) end(state heldState, gone bool) {
 	h.state.Store(state)
 	if gone {
-		h.queue.view.aside.put(h.Name, removed)
+		h.queue.head.Suppressed.Add(h.Name, head.WasRemoved)
 	}
 	h.queue.holding.remove(h.hold)
 	if state == stateLost { // the keeper leaves it to the finish to tell
 		h.queue.keeper.Lose(h.lock)
 	}
 	if !gone {
-		h.queue.view.aside.drop(h.Name)
-		h.queue.skip.signal() // takes passed over the entry meanwhile
+		h.queue.head.Suppressed.Remove(h.Name)
+		h.queue.resting.Signal() // takes passed over the entry meanwhile
 	}
 }
 

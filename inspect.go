@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -228,7 +229,7 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 			}
 			return p.nextLiving(ctx)
 		}
-		err = p.seize(ctx, newSkipped(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
+		err = p.tryTake(ctx, head.NewResting(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 			for _, name := range names {
 				nodes, err := s.Read(ctx, path.Join(p.entries, name))
 				if err == nil && nodes[0].Unreadable {
@@ -243,7 +244,7 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 				switch {
 				case err == nil:
 					return 1, 0, nil
-				case !errors.Is(err, errGone):
+				case !errors.Is(err, errUnavailable):
 					return 0, 0, err
 				}
 			}

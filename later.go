@@ -86,7 +86,7 @@ func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
 	}
 }
 
-// becomes makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errGone then.
+// becomes makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errUnavailable then.
 func (p *place) becomes(ctx context.Context, s coord.Session, name string, d delayed) error {
 	n, err := s.Get(ctx, path.Join(p.root, dirDelayed, name))
 	if err != nil {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"path"
 	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/lock"
 )
 
@@ -23,16 +26,17 @@ import (
 // a time.
 type LockingQueue struct {
 	*place
-	skip   *skipped
-	keeper *lock.Keeper
-	view   *view
+	resting  *head.Resting
+	keeper   *lock.Keeper
+	head     *head.Head
+	registry *member.Registry
 
 	holding holding
 	swept   atomic.Int64 // Unix nanoseconds
 
 	waitsPaused atomic.Bool // a take waits for the end of a pause, and LogTo was told
 	mover       mover
-	aside       *skipped // what this handle put aside
+	deferred    *head.Resting // entries that this handle gave back with After
 
 	coat    chan struct{} // holds one while one of kazoo's methods runs
 	current *Held         // what Get handed out
@@ -43,9 +47,9 @@ type LockingQueue struct {
 // method. A queue nobody wrote to is an empty queue.
 func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQueue {
 	q := &LockingQueue{
-		place: newPlace(c, name, false, opts),
-		skip:  newSkipped(),
-		coat:  make(chan struct{}, 1),
+		place:   newPlace(c, name, false, opts),
+		resting: head.NewResting(),
+		coat:    make(chan struct{}, 1),
 	}
 	if q.holder == "" {
 		q.holder = lock.NewHolder()
@@ -53,10 +57,14 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	q.removeReady = q.claimAndConsume
 	q.clearReady = q.clearNodes
 	q.keeper = lock.NewKeeper(q.taken)
-	q.aside = newSkipped()
+	q.deferred = head.NewResting()
 	q.holding.byName = make(map[string]*hold)
-	q.view = newView(q.place, q.skip, &q.holding)
-	q.view.mayBeSpent, q.view.spent = q.mayBeSpent, q.spent
+	members := path.Join(q.root, dirWorkers)
+	q.registry = member.NewRegistry(path.Join(members, string(q.holder)), q.closed)
+	cfg := q.headConfig(q.resting)
+	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.holder), q.holding.len
+	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, q.mayBeSpent, q.spent
+	q.head = head.New(cfg)
 	return q
 }
 
@@ -138,7 +146,7 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	}
 	q.mover.tried(q)
 	var held []*Held
-	err := q.seizeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error) {
+	err := q.tryTakeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error) {
 		held, cleared, err = q.claimNamed(ctx, s, names, n, ahead)
 		return len(held), cleared, err
 	})
@@ -187,7 +195,7 @@ func (q *LockingQueue) All(ctx context.Context) iter.Seq2[*Held, error] {
 
 // LeftAlone returns how many entries this handle gave back with [LeaveAlone] or [After]
 // and will not take yet.
-func (q *LockingQueue) LeftAlone() int { return q.skip.len() + q.aside.len() }
+func (q *LockingQueue) LeftAlone() int { return q.resting.Len() + q.deferred.Len() }
 
 // Len returns the number of entries, held ones included, as kazoo counts them:
 // right for some instant during the call.
@@ -334,9 +342,9 @@ func (q *LockingQueue) Close() error {
 	if errors.Is(err, ErrNotHeld) || errors.Is(err, ErrLockLost) || errors.Is(err, coord.ErrClosed) {
 		err = nil
 	}
-	q.view.end()
+	q.head.Close()
 	q.keeper.Close()
-	q.unregister(ctx)
+	q.registry.Unregister(ctx)
 	q.endClose()
 	return err
 }

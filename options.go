@@ -21,7 +21,7 @@ type options struct {
 	holder   lock.Holder
 	producer string
 	woke     func(context.Context) // of a simulator: one of this handle has let the caller go on
-	window   int                   // how many entries processes share out among them; 0: headWindow
+	window   int                   // how many entries processes share out among them; 0: DefaultWindow
 	duePage  int                   // how much of the delayed index is read at once; 0: duePage
 
 	maxDeliveries int

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
@@ -41,11 +42,10 @@ type place struct {
 
 	settings settings
 
-	registry registry
-
 	checking shared // of the layout
 
-	restricted restricted
+	lister     head.Lister
+	restricted head.Restricted
 
 	busy busyWaits
 
@@ -68,7 +68,7 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 		set(&p.options)
 	}
 	if p.window == 0 {
-		p.window = headWindow
+		p.window = head.DefaultWindow
 	}
 	if p.duePage == 0 {
 		p.duePage = duePage
@@ -93,7 +93,23 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 	} else {
 		p.entries, p.taken = path.Join(p.root, dirEntries), path.Join(p.root, dirTaken)
 	}
+	p.lister = head.Lister{Entries: p.entries, Taken: p.taken, EntryNames: p.entryNames}
 	return p
+}
+
+// headConfig is what the head of the queue needs in both layouts.
+func (p *place) headConfig(resting *head.Resting) head.Config {
+	return head.Config{
+		Lister:         p.lister,
+		Session:        p.session,
+		Woke:           p.woke,
+		Backoff:        func() *retry.Backoff { return p.backoff(actTake) },
+		Resting:        resting,
+		Restricted:     &p.restricted,
+		Strict:         p.strict,
+		Window:         p.window,
+		SkipUnreadable: p.skipUnreadable,
+	}
 }
 
 // Name is the queue's name with its leading slash.

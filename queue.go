@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
@@ -18,16 +19,16 @@ import (
 // Its methods may be called from several goroutines.
 type Queue struct {
 	*place
-	skip *skipped
-	view *view
+	resting *head.Resting
+	head    *head.Head
 }
 
 // NewQueue returns a handle to the simple queue of that name. Nothing is
 // contacted or created; a name that [CheckName] refuses is reported by every
 // method. A queue nobody wrote to is an empty queue.
 func NewQueue(c coord.Coordinator, name string, opts ...Option) *Queue {
-	q := &Queue{place: newPlace(c, name, true, opts), skip: newSkipped()}
-	q.view = newView(q.place, q.skip, nil)
+	q := &Queue{place: newPlace(c, name, true, opts), resting: head.NewResting()}
+	q.head = head.New(q.headConfig(q.resting))
 	return q
 }
 
@@ -82,23 +83,23 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 // take removes the first entry that can be removed, waiting for one.
 func (q *Queue) take(ctx context.Context) (Entry, error) {
 	for backoff := q.backoff(actTake); ; {
-		c, err := q.view.choose(ctx, 1, true)
+		c, err := q.head.Choose(ctx, 1, true)
 		if err != nil {
 			return Entry{}, err
 		}
-		e, err := q.remove(ctx, c.names[0], c.nodes[0])
+		e, err := q.remove(ctx, c.Names[0], c.Nodes[0])
 		switch {
 		case err == nil:
 			backoff.Succeeded()
-			q.view.aside.put(e.Name, removed)
-		case errors.Is(err, errGone):
-			q.view.aside.put(c.names[0], lost)
+			q.head.Suppressed.Add(e.Name, head.WasRemoved)
+		case errors.Is(err, errUnavailable):
+			q.head.Suppressed.Add(c.Names[0], head.WasLost)
 		}
-		q.view.claims.end(c.names[0])
-		c.done()
-		if err == nil || !errors.Is(err, errGone) && !retry.NothingSent(err) {
+		q.head.Claims.Release(c.Names[0])
+		c.Done()
+		if err == nil || !errors.Is(err, errUnavailable) && !retry.NothingSent(err) {
 			if err != nil {
-				q.skip.signal() // it is still there, and nothing else will say so
+				q.resting.Signal() // it is still there, and nothing else will say so
 				var again bool
 				if again, err = backoff.WaitWhileBusy(ctx, nil, err); again {
 					continue
@@ -116,7 +117,7 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 // instant during the call at which nothing was there.
 func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	var e Entry
-	err := q.seize(ctx, q.skip, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
+	err := q.tryTake(ctx, q.resting, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 		for _, name := range names {
 			nodes, err := s.Read(ctx, path.Join(q.entries, name))
 			if err != nil {
@@ -129,7 +130,7 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 			if nodes[0].Path == "" {
 				continue
 			}
-			if e, err = q.remove(ctx, name, nodes[0]); errors.Is(err, errGone) {
+			if e, err = q.remove(ctx, name, nodes[0]); errors.Is(err, errUnavailable) {
 				continue
 			}
 			if err != nil {
@@ -154,7 +155,7 @@ func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, e
 	case err == nil:
 		return e, nil
 	case retry.IsRefused(err):
-		return Entry{}, errGone
+		return Entry{}, errUnavailable
 	case errors.Is(err, ErrUnknown):
 		return e, fmt.Errorf("remove %s: %w", name, err)
 	}
@@ -177,7 +178,7 @@ func (q *Queue) Len(ctx context.Context) (n int, err error) {
 // goroutines have ended. A second Close does nothing.
 func (q *Queue) Close() error {
 	q.end()
-	q.view.end()
+	q.head.Close()
 	q.endClose()
 	return nil
 }

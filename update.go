@@ -51,7 +51,7 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 			backoff.Succeeded()
 			h.Value = value
 			return nil
-		case errors.Is(err, errGone), retry.NothingSent(err) && h.updating == 0:
+		case errors.Is(err, errUnavailable), retry.NothingSent(err) && h.updating == 0:
 			if h.unknown != "" { // a finish of this handle may have been applied
 				return fail(fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost))
 			}
@@ -72,18 +72,18 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 	}
 }
 
-// write is one attempt at an update: errGone says that the entry is not held any more. The
+// write is one attempt at an update: errUnavailable says that the entry is not held any more. The
 // update is counted beside the entry in its commit: that tells, where the answer was lost,
 // whether it was this one that moved the fence.
 func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	n, err := h.read(ctx, s)
 	switch {
 	case errors.Is(err, coord.ErrNotExist):
-		return errGone
+		return errUnavailable
 	case err != nil:
 		return err
 	case n.Fence != h.fence && !h.updated(n):
-		return errGone
+		return errUnavailable
 	case n.Fence != h.fence:
 		h.adopt(n.Fence)
 		if bytes.Equal(unseal(n.Value), value) {
@@ -106,7 +106,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	case errors.Is(err, coord.ErrUnknown):
 		h.updating = a.Updates
 	case retry.IsRefused(err) && retry.RefusedOp(err) < 2 && h.updating == 0:
-		return errGone
+		return errUnavailable
 	}
 	return err
 }

@@ -158,10 +158,10 @@ var mutants = []mutant{
 		test:    "TestHeldThatIsDroppedIsWarnedOfOnce",
 	},
 	{
-		name: "a directory among the workers is a member", file: "workers.go",
-		is:      `keeps(dirWorkers, name) { // others`,
+		name: "a directory among the workers is a member", file: "internal/member/member.go",
+		is:      `IsName(name) { // other nodes`,
 		becomes: `func() bool { mutated(); return true }() { // others`,
-		test:    "TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers",
+		test:    "TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers", testIn: ".",
 	},
 	{
 		name: "a value is not decoded before it is put", file: "typed.go",
@@ -204,7 +204,7 @@ var mutants = []mutant{
 	}
 	if err == nil {`,
 		becomes: `		mutated()
-		err = errGone
+		err = errUnavailable
 	}
 	if err == nil {`,
 	},
@@ -227,18 +227,18 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "claim in doubt is passed over", file: "claim.go",
-		is:      `	c.names[name].doubt = true`,
+		name: "claim in doubt is passed over", file: "internal/head/claims.go",
+		is:      `	c.entries[name].inDoubt = true`,
 		becomes: `	mutated()`,
-		test:    "TestClaimInDoubtIsNotPassedOver",
+		test:    "TestClaimInDoubtIsNotPassedOver", testIn: ".",
 	},
 	{
-		name: "entry given back under a claim in doubt waits until that is tried again", file: "claim.go",
-		is: `	t.ask()
-	if t.passed {`,
+		name: "entry given back under a claim in doubt waits until that is tried again", file: "internal/head/claims.go",
+		is: `	t.requestRetry()
+	if t.isBlocked {`,
 		becomes: `	mutated()
-	if t.passed {`,
-		test: "TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver",
+	if t.isBlocked {`,
+		test: "TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver", testIn: ".",
 	},
 	{
 		name: "what later holders were forgiven counts", file: "claim.go",
@@ -388,7 +388,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "removal that is cancelled half-way and holds on", file: "admin.go",
-		is: `		q.spawn(func() { q.undoClaim(attempt{session: s, name: name}, h) })
+		is: `		q.spawn(func() { q.undoClaim(claimAttempt{session: s, name: name}, h) })
 `,
 		becomes: `		mutated()
 `,
@@ -403,21 +403,21 @@ var mutants = []mutant{
 
 	// The view.
 	{
-		name: "no wake-up after a release", seeds: "900003", file: "view.go",
-		is:      `dirs = append(dirs, v.place.taken)`,
+		name: "no wake-up after a release", seeds: "900003", file: "internal/head/head.go",
+		is:      `dirs = append(dirs, h.Taken)`,
 		becomes: `mutated()`,
 	},
 	{
-		name: "watch after listing", file: "view.go", test: "TestWhatIsPutAsTheWatchBeginsIsTaken",
-		is: `	if s == v.session && crowd == v.crowd {
+		name: "watch after listing", file: "internal/head/head.go", test: "TestWhatIsPutAsTheWatchBeginsIsTaken", testIn: ".",
+		is: `	if s == h.session && isMember == h.watchMembers {
 		return nil
 	}`,
-		becomes: `	if s == v.session && crowd == v.crowd {
+		becomes: `	if s == h.session && isMember == h.watchMembers {
 		return nil
 	}
-	if a, err := v.place.available(ctx, s, headWindow, seen(true)); err == nil {
+	if l, err := h.List(ctx, s, DefaultWindow, coord.ListOptions{Fresh: true}); err == nil {
 		mutated()
-		defer func() { v.ready, v.whole, v.listed = a.names, a.whole, v.session == s }()
+		defer func() { h.ready, h.isComplete, h.isListed = l.Names, l.IsComplete, h.session == s }()
 	}`,
 	},
 	{
@@ -435,26 +435,26 @@ var mutants = []mutant{
 		mutated()`,
 	},
 	{
-		name: "signal lost while the view is at work (K6)", seeds: "900037", file: "view.go",
-		is: `	case <-v.changed:
-		v.listed = false
+		name: "signal lost while the view is at work (K6)", seeds: "900037", file: "internal/head/head.go",
+		is: `	case <-h.changed:
+		h.isListed = false
 	default:`,
-		becomes: `	case <-v.changed:
+		becomes: `	case <-h.changed:
 		mutated()
 	default:`,
 	},
 	{
-		name: "empty is said though locks changed meanwhile", file: "seize.go",
-		is: `			if l.Stamp == a.stamp {`,
+		name: "empty is said though locks changed meanwhile", file: "take.go",
+		is: `			if locks.Stamp == l.Stamp {`,
 		becomes: `			mutated()
-			if l.Stamp == a.stamp || a.stamp != 0 {`,
+			if locks.Stamp == l.Stamp || l.Stamp != 0 {`,
 		test: "TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings",
 	},
 	{
-		name: "empty is said after an old listing", seeds: "900941", file: "seize.go",
-		is: `			a, err := p.available(ctx, s, max(n, ahead)+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})`,
+		name: "empty is said after an old listing", seeds: "900941", file: "take.go",
+		is: `			l, err := p.lister.List(ctx, s, max(n, ahead)+resting.Len()+p.restricted.Len(), coord.ListOptions{Fresh: true})`,
 		becomes: `			mutated()
-			a, err := p.available(ctx, s, max(n, ahead)+skip.len()+p.restricted.len(), coord.ListOptions{})`,
+			l, err := p.lister.List(ctx, s, max(n, ahead)+resting.Len()+p.restricted.Len(), coord.ListOptions{})`,
 	},
 
 	// Choosing, and finishing with it.
@@ -502,31 +502,31 @@ var mutants = []mutant{
 		test: "TestExchangeOfALostEntryCostsTheOthersNothing",
 	},
 	{
-		name: "no window", file: "choice.go",
-		is:      `window := max(v.place.window, 2*(n+v.holding.len())) / 2 // as each head may be passed twice`,
+		name: "no window", file: "internal/head/choose.go",
+		is:      `window := max(h.Window, 2*(n+h.heldCount())) / 2 // because each first entry may be passed twice`,
 		becomes: `window := func() int { mutated(); return 1 << 20 }()`,
-		test:    "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
+		test:    "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound", testIn: ".",
 	},
 	{
-		name: "others' entries from the end where their owners begin", file: "choice.go",
+		name: "others' entries from the end where their owners begin", file: "internal/head/choose.go",
 		is:      `slices.Reverse(others)`,
 		becomes: `mutated()`,
-		test:    "TestWhoHasNothingLeftWantsTheOthersEntriesFromTheirEnd",
+		test:    "TestAHandleWithNothingLeftWantsTheOthersEntriesFromTheirEnd",
 	},
 	{
-		name: "exchange that waits behind a take", file: "view.go",
+		name: "exchange that waits behind a take", file: "internal/head/head.go",
 		is: `	if wait {
-		asleep = nil
+		waiting = nil
 	}`,
 		becomes: `	mutated()
-	asleep = nil`,
-		test: "TestExchangeDoesNotWaitBehindATake",
+	waiting = nil`,
+		test: "TestExchangeDoesNotWaitBehindATake", testIn: ".",
 	},
 	{
-		name: "urgent entry behind what was chosen before", file: "choice.go",
-		is:      `name[:priorityEnd] == head[:priorityEnd]`,
+		name: "urgent entry behind what was chosen before", file: "internal/head/choose.go",
+		is:      `name[:priorityEnd] == first[:priorityEnd]`,
 		becomes: `func() bool { mutated(); return true }()`,
-		test:    "TestAMoreUrgentEntryIsTakenNextByEveryProcess",
+		test:    "TestAMoreUrgentEntryIsTakenNextByEveryProcess", testIn: ".",
 	},
 
 	// What comes back, and what dies.
@@ -584,22 +584,22 @@ var mutants = []mutant{
 		test:    "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
-		name: "batch that takes what came back", file: "choice.go",
-		is: `		if len(c.names) == n || ok && node.Changes > 0 && len(c.names) > 0 && v.holding != nil && !c.spent {
+		name: "batch that takes what came back", file: "internal/head/choose.go",
+		is: `		if len(c.Names) == n || cameBack && len(c.Names) > 0 {
 			break`,
 		becomes: `		mutated()
-		if len(c.names) == n {
+		if len(c.Names) == n {
 			break`,
-		test: "TestAnEntryThatCameBackIsTakenAlone",
+		test: "TestAnEntryThatCameBackIsTakenAlone", testIn: ".",
 	},
 	{
-		name: "TakeN goes on behind one that came back", file: "choice.go",
-		is: `		if node.Changes > 0 && v.holding != nil && !c.spent {
+		name: "TakeN goes on behind one that came back", file: "internal/head/choose.go",
+		is: `		if cameBack {
 			break`,
-		becomes: `		if node.Changes > 0 && v.holding != nil && !c.spent {
+		becomes: `		if cameBack {
 			mutated()
 			continue`,
-		test: "TestAnEntryThatCameBackIsTakenAlone",
+		test: "TestAnEntryThatCameBackIsTakenAlone", testIn: ".",
 	},
 	{
 		name: "ceiling reached one delivery late", file: "dead.go",
@@ -702,8 +702,8 @@ var mutants = []mutant{
 		test: "TestPurgeCountsOnlyWhatItRemoved",
 	},
 	{
-		name: "removed entry that a restore brings back is never taken", file: "view.go",
-		is: `	v.aside.clear()
+		name: "removed entry that a restore brings back is never taken", file: "internal/head/head.go",
+		is: `	h.Suppressed.clear()
 `,
 		becomes: `	mutated()
 `,
@@ -826,7 +826,7 @@ var mutants = []mutant{
 		return e, fmt.Errorf("remove %s: %w", name, err)`,
 		becomes: `	case errors.Is(err, ErrUnknown):
 		mutated()
-		return Entry{}, errGone`,
+		return Entry{}, errUnavailable`,
 	},
 	{
 		name: "get without a lane", seeds: "900004", file: "queue.go",
@@ -1284,9 +1284,9 @@ var mutants = []mutant{
 	return n, nil, nil`,
 	},
 	{
-		name: "progress counts as a lost race", file: "seize.go",
+		name: "progress counts as a lost race", file: "take.go",
 		is: `				backoff.Reset()
-				ahead = mostAhead
+				ahead = head.MaxReadAhead
 				continue`,
 		becomes: `				mutated()
 				if err := backoff.Wait(ctx, nil, nil); err != nil {
@@ -1297,8 +1297,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "spent entries cleared away one by one", file: "exchange.go",
-		is:      `			if spent[node.Path] && 2*len(c.names) <`,
-		becomes: `			if mutated(); len(c.names) == 0 && spent[node.Path] && 2*len(c.names) <`,
+		is:      `			if spent[node.Path] && 2*len(c.Names) <`,
+		becomes: `			if mutated(); len(c.Names) == 0 && spent[node.Path] && 2*len(c.Names) <`,
 		test:    "TestATakeClearsAwaySpentEntriesWithoutAPause",
 	},
 	{
@@ -1372,11 +1372,11 @@ var mutants = []mutant{
 		test: "TestManyPutsAtOnceShareTheirLanes",
 	},
 	{
-		name: "a poller that forgets nothing", file: "choice.go",
-		is: `			if now.Sub(p.at) > oldAside {`,
+		name: "a poller that forgets nothing", file: "internal/head/suppressed.go",
+		is: `			if now.Sub(x.since) > maxAge {`,
 		becomes: `			mutated()
-			if now.Sub(p.at) > 1000*time.Hour {`,
-		test: "TestAHandleThatPollsForgetsWhatItTook",
+			if now.Sub(x.since) > 1000*time.Hour {`,
+		test: "TestAHandleThatPollsForgetsWhatItTook", testIn: ".",
 	},
 	{
 		name: "put of some that is larger than the room", file: "bounds.go",
@@ -1444,14 +1444,14 @@ var mutants = []mutant{
 		test: "TestWhatManyWantIsDoneOnce",
 	},
 	{
-		name: "choice counted before it is what is chosen", file: "choice.go",
-		is: `	if !v.ahead.has(order[:min(n, len(order))]) {
-`,
+		name: "choice counted before it is what is chosen", file: "internal/head/choose.go",
+		is: `	if !h.readAhead.hasAll(order[:min(n, len(order))]) { // more`,
 		becomes: `	mutated()
-	v.count(order, head)
-	if !v.ahead.has(order[:min(n, len(order))]) {
-`,
-		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
+	if len(order) > 0 {
+		h.fairness.choose(order[0], first)
+	}
+	if !h.readAhead.hasAll(order[:min(n, len(order))]) { // more`,
+		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound", testIn: ".",
 	},
 
 	// What a process was told.
@@ -1486,10 +1486,10 @@ var mutants = []mutant{
 		test: "TestADroppedMirrorDoesNotComeBack",
 	},
 	{
-		name: "broken entry hidden from the handle that claimed it", file: "choice.go",
-		is:      `		case p.why == claimed && p.number <= mark:`,
-		becomes: `		case p.why == claimed && p.number <= mark && func() bool { mutated(); return false }():`,
-		test:    "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce",
+		name: "broken entry hidden from the handle that claimed it", file: "internal/head/suppressed.go",
+		is:      `		case x.why == WasClaimed && x.number <= before:`,
+		becomes: `		case x.why == WasClaimed && x.number <= before && func() bool { mutated(); return false }():`,
+		test:    "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce", testIn: ".",
 	},
 	// What operators look at.
 	{

@@ -5,30 +5,28 @@ import (
 	"slices"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/retry"
 )
-
-// mostSeized leaves room for what is added to a number of entries to look for.
-const mostSeized = 1 << 28
 
 // claimer tries the entries of those names, in take order. It says how many it got, and how
 // many spent ones it cleared away; of these it looks at up to ahead at once.
 type claimer func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error)
 
-// seize is one attempt to claim without waiting. ErrEmpty is said only when there
+// tryTake is one attempt to claim without waiting. ErrEmpty is said only when there
 // was an instant during the call at which nothing was available. n is how many
 // entries are wanted. It pauses where others were faster, and never after progress of its
 // own: where spent entries were cleared away, more may stand behind them.
-func (p *place) seize(ctx context.Context, skip *skipped, n int, claim claimer) error {
-	n = min(n, mostSeized)
+func (p *place) tryTake(ctx context.Context, resting *head.Resting, n int, claim claimer) error {
+	n = min(n, head.MaxWanted)
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		ahead := 0
 		for backoff := new(retry.Backoff); ; {
-			a, err := p.available(ctx, s, max(n, ahead)+skip.len()+p.restricted.len(), coord.ListOptions{Fresh: true})
+			l, err := p.lister.List(ctx, s, max(n, ahead)+resting.Len()+p.restricted.Len(), coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
-			names := slices.DeleteFunc(a.names, func(name string) bool { return skip.has(name) || p.restricted.has(name) })
+			names := slices.DeleteFunc(l.Names, func(name string) bool { return resting.Has(name) || p.restricted.IsUnreadable(name) })
 			got, cleared := 0, 0
 			if len(names) > 0 {
 				got, cleared, err = claim(ctx, s, names, ahead)
@@ -40,9 +38,9 @@ func (p *place) seize(ctx context.Context, skip *skipped, n int, claim claimer) 
 				return err
 			case cleared > 0:
 				backoff.Reset()
-				ahead = mostAhead
+				ahead = head.MaxReadAhead
 				continue
-			case len(names) > 0, !a.whole:
+			case len(names) > 0, !l.IsComplete:
 				// Others were faster, or more is left alone than was when the
 				// listing began.
 				if err := backoff.Wait(ctx, nil, nil); err != nil {
@@ -56,11 +54,11 @@ func (p *place) seize(ctx context.Context, skip *skipped, n int, claim claimer) 
 			// An entry that was released after the locks were read and claimed
 			// before the entries were would make "empty" a lie: it is true if
 			// the same locks stood all the time in between.
-			l, err := s.List(ctx, p.taken, coord.ListOptions{Fresh: true})
+			locks, err := s.List(ctx, p.taken, coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
-			if l.Stamp == a.stamp {
+			if locks.Stamp == l.Stamp {
 				return ErrEmpty
 			}
 		}

@@ -1,0 +1,216 @@
+package head
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/member"
+	"github.com/zkq/zkq/priority"
+)
+
+// MaxCleared is how many spent entries one commit claims. A claim is two ops.
+const MaxCleared = 64
+
+// pick chooses up to n of the ready entries. An entry that came back is chosen alone:
+// should it kill its worker, others would count as delivered with it. The choice is empty
+// if there was nothing, or if it was gone when it was read.
+func (h *Head) pick(ctx context.Context, n int) (Choice, error) {
+	n = min(n, max(h.session.Limits().CommitOps/2, 1))   // a claim is two ops
+	order, first := h.order(n, n+h.Claims.Len())         // entries that others claim may be listed as free
+	if !h.readAhead.hasAll(order[:min(n, len(order))]) { // more of them are read with these
+		order, first = h.order(n, max(n+h.Claims.Len(), MaxReadAhead))
+	}
+	c := Choice{Session: h.session}
+	if len(order) == 0 {
+		c.number = h.fairness.choose("", first)
+		h.ready = nil
+		return c, nil
+	}
+	c.number = h.fairness.choose(order[0], first)
+	missing, err := h.readAhead.read(ctx, h.Entries, h.session, order, n)
+	if err != nil {
+		return c, err
+	}
+	for _, name := range missing {
+		h.Suppressed.Add(name, WasLost)
+	}
+	order, spent, err := h.spentFirst(ctx, order, n)
+	if err != nil {
+		return c, err
+	}
+	if c.IsSpent = spent != nil; c.IsSpent {
+		n = min(MaxCleared, max(h.session.Limits().CommitOps/2, 1))
+	}
+	for _, name := range order {
+		node, isRead := h.readAhead.nodes[name]
+		cameBack := isRead && node.Changes > 0 && h.isLocking() && !c.IsSpent
+		if len(c.Names) == n || cameBack && len(c.Names) > 0 {
+			break
+		}
+		if isRead && !h.fits(node, c, spent) {
+			continue
+		}
+		if !isRead && !slices.Contains(missing, name) {
+			break // it is read with the next choice
+		}
+		reserved, err := h.takeReady(ctx, name, node, isRead)
+		if err != nil {
+			h.LetGo(c.Names)
+			return Choice{}, err
+		}
+		if !reserved {
+			continue
+		}
+		c.Names, c.Nodes = append(c.Names, name), append(c.Nodes, node)
+		if cameBack {
+			break
+		}
+	}
+	return c, nil
+}
+
+// fits reports whether an entry that was read may be part of the choice: a spent one only
+// with others that are spent, and an expired one never behind one to be handed out.
+func (h *Head) fits(node coord.Node, c Choice, spent map[string]bool) bool {
+	if c.IsSpent {
+		return spent[node.Path]
+	}
+	return len(c.Names) == 0 || h.HasExpired == nil || !h.HasExpired(node)
+}
+
+// takeReady takes an entry out of the ready ones and reserves it, unless it is missing, may
+// not be read or is suppressed.
+func (h *Head) takeReady(ctx context.Context, name string, node coord.Node, isRead bool) (reserved bool, err error) {
+	if i, found := slices.BinarySearch(h.ready, name); found {
+		h.ready = slices.Delete(h.ready, i, i+1)
+	}
+	if isRead && node.Unreadable {
+		h.SkipUnreadable(node)
+		delete(h.readAhead.nodes, name)
+		return false, nil
+	}
+	if !isRead || h.isExcluded(name) {
+		return false, nil
+	}
+	if reserved, err = h.reserve(ctx, name); reserved && err == nil {
+		delete(h.readAhead.nodes, name)
+	}
+	return reserved, err
+}
+
+// spentFirst returns the paths of the entries in the order that are spent, if the first one
+// that was read is spent: then the choice is of these, and the order is of all entries that
+// were read ahead.
+func (h *Head) spentFirst(ctx context.Context, order []string, n int) ([]string, map[string]bool, error) {
+	first := slices.IndexFunc(order, h.readAhead.has)
+	if h.MayBeSpent == nil || first < 0 || !h.MayBeSpent(h.readAhead.nodes[order[first]]) {
+		return order, nil, nil
+	}
+	all, _ := h.order(n, max(n+h.Claims.Len(), MaxReadAhead))
+	var nodes []coord.Node
+	for _, name := range all {
+		if h.readAhead.has(name) {
+			nodes = append(nodes, h.readAhead.nodes[name])
+		}
+	}
+	spent, err := h.Spent(ctx, h.session, nodes)
+	if err != nil || !spent[h.readAhead.nodes[order[first]].Path] {
+		return order, nil, err
+	}
+	return all, spent, nil
+}
+
+// reserve reserves an entry, unless another take of the handle has. A strict take waits for
+// that one: nothing behind it may be claimed first.
+func (h *Head) reserve(ctx context.Context, name string) (bool, error) {
+	if !h.Strict {
+		return h.Claims.TryReserve(name), nil
+	}
+	err := h.Claims.Reserve(ctx, name)
+	if errors.Is(err, ErrUnavailable) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// LetGo gives up the reservations of entries that were chosen and are not claimed after all.
+func (h *Head) LetGo(names []string) {
+	for _, name := range names {
+		h.Claims.Release(name)
+	}
+	h.Resting.Signal()
+}
+
+// order returns the ready entries in the order in which this handle wants them for a choice
+// of n: want of them, if there are as many. first is the first of all, whether this handle
+// wants it first or not.
+//
+// Processes that all wanted the first entry would lose three of four claims to each other.
+// So each wants the entries first that it owns, among the first entries of the most urgent
+// priority, and then those of the other members. Of these it begins with the entries that
+// it would own next, and of them with the last, because their owner begins with the first.
+// When an entry stays first for too long, fairness makes it anybody's.
+func (h *Head) order(n, want int) (order []string, first string) {
+	_, isMember := slices.BinarySearch(h.members, h.Holder)
+	shares := isMember && len(h.members) > 1 && !h.Strict
+	window := max(h.Window, 2*(n+h.heldCount())) / 2 // because each first entry may be passed twice
+	var own, behind []string
+	var others []othersEntry
+	seen := 0
+	h.isHeldBack = false
+	for _, name := range h.ready {
+		if h.isHeldBack = h.firstInDoubt != "" && name > h.firstInDoubt || h.Claims.HoldsBack(name); h.isHeldBack {
+			break
+		}
+		if h.isExcluded(name) || !h.Strict && h.Claims.Has(name) {
+			continue
+		}
+		if first == "" {
+			first = name
+		}
+		seen++
+		isShared := shares && seen <= max(window, 1) && name[:priorityEnd] == first[:priorityEnd]
+		before := 0
+		if isShared && (name != first || !h.fairness.isAnybodys(first)) {
+			before = member.Before(h.members, h.Holder, name)
+		}
+		switch {
+		case before > 0:
+			others = append(others, othersEntry{name, before})
+		case !isShared && len(others) > 0:
+			behind = append(behind, name)
+		default:
+			own = append(own, name)
+		}
+		if len(own) == want || !isShared && len(own)+len(others)+len(behind) >= want {
+			break
+		}
+	}
+	slices.Reverse(others)
+	slices.SortStableFunc(others, func(a, b othersEntry) int { return cmp.Compare(a.before, b.before) })
+	order = own
+	for _, o := range others {
+		order = append(order, o.name)
+	}
+	return append(order, behind...), first
+}
+
+// othersEntry is an entry that another member owns.
+type othersEntry struct {
+	name   string
+	before int // how many members rank before this handle for it
+}
+
+// isExcluded reports whether this handle has the entry in hand or skips it.
+func (h *Head) isExcluded(name string) bool {
+	return h.Resting.Has(name) || h.Suppressed.Has(name) || h.Restricted.IsUnreadable(name)
+}
+
+// isLocking reports whether the queue is of the locking layout.
+func (h *Head) isLocking() bool { return h.Taken != "" }
+
+// priorityEnd is where the priority ends in the name of an entry.
+var priorityEnd = len(priority.Prefix(0))

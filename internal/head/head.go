@@ -1,0 +1,339 @@
+// Package head knows the head of a queue: which entries a handle may claim next, and in
+// which order. The queue's own package claims them.
+//
+// A [Head] is kept by a standing watch and one listing. Takes call [Head.Choose], one after
+// the other, and then claim side by side what they chose. [Claims] are the claims in
+// flight, [Suppressed] and [Resting] the entries that are not chosen for a while.
+package head
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/member"
+	"github.com/zkq/zkq/internal/retry"
+)
+
+// DefaultWindow is how many entries members share out among them, and how many available
+// entries a head wants to know of, unless its handle has more than that in hand. More would
+// be stale before they are taken.
+const DefaultWindow = 64
+
+// MaxWanted is a number of entries that leaves room for what is added to it.
+const MaxWanted = 1 << 28
+
+// Config is what a head needs to know of its queue and of the handle that takes from it.
+type Config struct {
+	Lister
+
+	Session    func(context.Context) (coord.Session, error) // the live session of the handle
+	Woke       func(context.Context)                        // called by a goroutine that has waited for another
+	Backoff    func() *retry.Backoff                        // a new one for each Choose
+	Resting    *Resting
+	Restricted *Restricted
+
+	Strict bool // every choice lists afresh, and the most urgent entry is claimed first
+	Window int  // how many entries the members share out
+
+	// The rest is of the locking layout; nil in the plain one.
+
+	Registry   *member.Registry
+	MembersDir string
+	Holder     string     // this handle among the members
+	HeldCount  func() int // how many entries the handle holds
+
+	// A spent entry has expired or was delivered too often: it is cleared away and not
+	// handed out. HasExpired and MayBeSpent judge an entry as it was read; Spent returns the
+	// paths of those that are spent.
+	HasExpired func(coord.Node) bool
+	MayBeSpent func(coord.Node) bool
+	Spent      func(context.Context, coord.Session, []coord.Node) (map[string]bool, error)
+
+	// SkipUnreadable adds an entry that may not be read to Restricted, and warns.
+	SkipUnreadable func(coord.Node)
+}
+
+// Head is what a handle knows of the head of its queue: entries that no process holds, in
+// take order, and the values of the first. The watch begins before the first listing: a
+// signal makes the listing stale, and nothing is chosen from a stale one.
+type Head struct {
+	Config
+	Claims     *Claims
+	Suppressed Suppressed
+
+	sem chan struct{} // one-token lock of a choice; guards the fields below
+
+	session       coord.Session
+	changed       <-chan struct{}
+	unwatch       context.CancelFunc
+	readAhead     readAhead
+	fairness      fairness
+	members       []string // of the queue, if this handle is one of them
+	watchMembers  bool     // the watch tells of members too
+	isListed      bool     // there was no signal since the last listing
+	mustListFresh bool     // the next listing has to be up to date when it is made
+	isComplete    bool     // ready was all that was available, not just the first entries
+	ready         []string // what is left of the last listing
+	firstInDoubt  string   // when ready was listed; see [Claims.FirstInDoubt]
+	isHeldBack    bool     // the last choice ended before an entry that waits for a claim in doubt
+
+	mu      sync.Mutex
+	waiting chan struct{} // closed while the goroutine with sem waits for entries
+}
+
+// New returns the head of a queue. Nothing is watched or listed before the first Choose.
+func New(c Config) *Head {
+	return &Head{
+		Config:     c,
+		Claims:     NewClaims(c.Woke),
+		Suppressed: newSuppressed(),
+		readAhead:  readAhead{nodes: make(map[string]coord.Node)},
+		sem:        make(chan struct{}, 1),
+		waiting:    make(chan struct{}),
+	}
+}
+
+// Choice is what a take may claim. Its entries are reserved in [Head.Claims]: no other take
+// of the handle tries for them.
+type Choice struct {
+	Session coord.Session
+	Names   []string
+	Nodes   []coord.Node // as they were read
+	IsSpent bool         // the entries are to be cleared away, and none is to be handed out
+	IsLast  bool         // entries behind these are not to be claimed before the next choice
+
+	number int64
+	done   func()
+}
+
+// Done must be called when the claims of the choice have been answered, with success or not.
+func (c *Choice) Done() { c.done() }
+
+// Choose picks up to n entries. If none is available and wait is true, it waits for the
+// first; otherwise it returns an empty choice.
+func (h *Head) Choose(ctx context.Context, n int, wait bool) (Choice, error) {
+	if !h.enter(ctx, wait) {
+		return Choice{}, ctx.Err()
+	}
+	leave := sync.OnceFunc(func() { <-h.sem })
+	for backoff := h.Backoff(); ; {
+		h.mustListFresh = h.mustListFresh || h.Strict
+		err := h.refresh(ctx, n)
+		var c Choice
+		if err == nil {
+			c, err = h.pick(ctx, n)
+		}
+		again := retry.NothingSent(err)
+		if !again {
+			again, err = backoff.WaitWhileBusy(ctx, nil, err)
+		}
+		switch {
+		case again:
+			continue
+		case err != nil:
+			leave()
+			return Choice{}, err
+		case len(c.Names) > 0:
+			c.done = func() {
+				h.fairness.answer(c.number)
+				leave()
+			}
+			if !h.Strict { // a strict take lets no other choose before its claim is answered
+				leave()
+			}
+			return c, nil
+		case len(h.ready) > 0: // some of the entries were gone
+		case h.Suppressed.anyLost(), !h.isComplete && !h.isHeldBack:
+			// Other processes took all that was listed: the next listing must show that.
+			h.isListed, h.mustListFresh = false, true
+		case !wait:
+			leave()
+			return Choice{}, nil
+		default:
+			h.wait(ctx)
+		}
+	}
+}
+
+// enter waits for sem. A caller that does not want to wait for entries does not wait for
+// one that does, either: it reports false.
+func (h *Head) enter(ctx context.Context, wait bool) bool {
+	h.mu.Lock()
+	waiting := h.waiting
+	h.mu.Unlock()
+	if wait {
+		waiting = nil
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case h.sem <- struct{}{}:
+		return true
+	default:
+	}
+	entered := false
+	select {
+	case h.sem <- struct{}{}:
+		entered = true
+	case <-waiting:
+	case <-ctx.Done():
+	}
+	h.Woke(ctx)
+	if entered && ctx.Err() != nil {
+		<-h.sem
+		return false
+	}
+	return entered
+}
+
+// refresh brings the listing up to date with every signal that has arrived.
+func (h *Head) refresh(ctx context.Context, n int) error {
+	if err := h.watch(ctx); err != nil {
+		return err
+	}
+	if isStale := h.takeSignals(); isStale || h.Strict {
+		return h.list(ctx, n)
+	}
+	return nil
+}
+
+// watch subscribes in the live session, before anything is listed in it.
+func (h *Head) watch(ctx context.Context) error {
+	s, err := h.Session(ctx)
+	if err != nil {
+		return err
+	}
+	isMember := false
+	if h.Registry != nil {
+		h.Registry.RegisterAgain(ctx, s)
+		isMember = h.Registry.IsRegistered(s)
+	}
+	if s == h.session && isMember == h.watchMembers {
+		return nil
+	}
+	h.endWatch()
+	watching, unwatch := context.WithCancel(context.Background())
+	dirs := []string{h.Entries}
+	if h.Taken != "" {
+		dirs = append(dirs, h.Taken)
+	}
+	if isMember {
+		dirs = append(dirs, h.MembersDir)
+	}
+	stop := context.AfterFunc(ctx, unwatch) // ctx bounds the call, not the watch
+	changed, err := s.Watch(watching, dirs...)
+	if !stop() || err != nil {
+		unwatch()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case retry.NothingSent(err):
+			return h.watch(ctx)
+		}
+		return err
+	}
+	h.session, h.changed, h.unwatch, h.watchMembers = s, changed, unwatch, isMember
+	h.Suppressed.clear()
+	return nil
+}
+
+// Close ends the watch. The handle is closed: the goroutine that has sem is about to leave.
+func (h *Head) Close() {
+	h.sem <- struct{}{}
+	h.endWatch()
+	<-h.sem
+}
+
+func (h *Head) endWatch() {
+	if h.unwatch != nil {
+		h.unwatch()
+	}
+	h.session, h.changed, h.unwatch = nil, nil, nil
+	h.isListed, h.ready, h.members = false, nil, nil
+	clear(h.readAhead.nodes)
+}
+
+// takeSignals reports whether the listing is stale, and takes the signals that say so: one
+// listing answers all of them.
+func (h *Head) takeSignals() (isStale bool) {
+	select {
+	case <-h.changed:
+		h.isListed = false
+	default:
+	}
+	select {
+	case <-h.Resting.changed:
+		h.isListed = false
+	default:
+	}
+	return !h.isListed
+}
+
+// list makes the listing anew: so many entries that n can be chosen from them whatever this
+// handle does with others at the same time.
+func (h *Head) list(ctx context.Context, n int) error {
+	isFresh := h.mustListFresh
+	before := h.Suppressed.lastNumber()
+	inDoubt := h.Claims.FirstInDoubt() // its end signals, and what is listed below may be older
+	want := max(DefaultWindow, 2*min(n, MaxWanted)) + h.Resting.Len() + h.Claims.Len() + h.Suppressed.Len() + 2*h.heldCount() + h.Restricted.Len()
+	// A listing that need not be fresh is what the signals announced. That costs no request
+	// where the driver follows them.
+	l, err := h.List(ctx, h.session, want, coord.ListOptions{Fresh: isFresh, Seen: !isFresh})
+	if err != nil {
+		return err
+	}
+	if h.watchMembers {
+		if h.members, err = member.List(ctx, h.session, h.MembersDir); err != nil {
+			return err
+		}
+	}
+	h.Suppressed.reconcile(&l, before, isFresh)
+	h.readAhead.reconcile(&l)
+	h.ready, h.isComplete, h.isListed, h.mustListFresh, h.firstInDoubt = l.Names, l.IsComplete, true, false, inDoubt
+	return nil
+}
+
+// wait returns when there may be something new, or ctx has ended: the caller looks which.
+func (h *Head) wait(ctx context.Context) {
+	h.mu.Lock()
+	close(h.waiting)
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		h.waiting = make(chan struct{})
+		h.mu.Unlock()
+	}()
+	var due <-chan time.Time
+	at, ok := h.Resting.next()
+	if claimed, some := h.Suppressed.nextClaimed(); some && (!ok || claimed.Before(at)) {
+		at, ok = claimed, true
+	}
+	if ok {
+		t := time.NewTimer(time.Until(at))
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-h.session.Done():
+	case <-h.changed:
+		h.isListed = false
+	case <-h.Resting.changed: // other entries rest now
+		h.isListed = false
+	case <-due:
+		h.isListed = false
+	}
+	if h.Resting.prune() {
+		h.isListed = false
+	}
+}
+
+func (h *Head) heldCount() int {
+	if h.HeldCount == nil {
+		return 0
+	}
+	return h.HeldCount()
+}

@@ -1,0 +1,65 @@
+package head
+
+import (
+	"sync"
+	"time"
+)
+
+// Restricted are entries whose nodes have an access list of their own. Producers with
+// other clients can set one on ZooKeeper. This process skips an entry that it may not
+// read, so that it never stops the queue. An entry that it may read but not write is
+// claimed without moving its fence, as kazoo claims.
+type Restricted struct {
+	mu      sync.Mutex
+	entries map[string]restriction
+}
+
+type restriction struct {
+	found      time.Time
+	isReadable bool
+}
+
+const (
+	keepRestriction = time.Minute // then the access is tried again: a list can change
+	maxRestrictions = 10_000
+)
+
+// Add remembers an entry that may be read but not written, or not even read.
+func (r *Restricted) Add(name string, isReadable bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.entries == nil || len(r.entries) >= maxRestrictions {
+		r.entries = make(map[string]restriction)
+	}
+	r.entries[name] = restriction{time.Now(), isReadable}
+}
+
+// IsUnreadable reports whether the entry cannot be read.
+func (r *Restricted) IsUnreadable(name string) bool {
+	isReadable, ok := r.lookup(name)
+	return ok && !isReadable
+}
+
+// IsReadOnly reports whether the entry can be read and not written.
+func (r *Restricted) IsReadOnly(name string) bool {
+	isReadable, ok := r.lookup(name)
+	return ok && isReadable
+}
+
+func (r *Restricted) lookup(name string) (isReadable, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x, ok := r.entries[name]
+	if ok && time.Since(x.found) > keepRestriction {
+		delete(r.entries, name)
+		return false, false
+	}
+	return x.isReadable, ok
+}
+
+// Len returns how many entries are remembered.
+func (r *Restricted) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.entries)
+}
