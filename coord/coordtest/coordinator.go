@@ -2,280 +2,83 @@ package coordtest
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/internal/liveness"
+	"github.com/zkq/zkq/coord/coordtest/internal/memory"
 )
 
-// Coordinator is one client of a [Store], in a process of its own as far as the
-// service can tell. Besides the contract it has the faults that may happen to
-// such a client; each is without effect on a closed one.
-type Coordinator struct {
-	store   *Store
-	name    string
-	number  int
-	timeout time.Duration
-	limits  coord.Limits
-	opening chan struct{} // holds one token while a session is being opened
-	gone    chan struct{} // closed by Close
-
-	// The rest is guarded by store.mu.
-	closed  bool
-	session *session            // the last one
-	met     map[string]*session // by whom: the last that each was given, in a simulator
-
-	cut, holdRequests, holdReplies bool
-	paused                         bool // by a simulator: the process stands still
-
-	unsent  []*request // commits that wait in the queues of their sessions
-	named   int        // sequential nodes so far, as etcd's driver counts them
-	queue   []*request // not yet arrived
-	replies []*request // arrived, not yet answered
-	faults  []fault    // of the next commits
-
-	lagging bool
-	delay   time.Duration // of each signal; 0: signals come as soon as they can
-	view    int64         // the revision that listings have reached
-	seen    int64         // the one that listings of what was seen have reached
-	signals []signal      // not yet delivered, in order
-}
+// Coordinator is one client of a [Store]; the service takes each for a process of its
+// own. It implements [coord.Coordinator]. Its other methods cause the faults that may
+// happen to a client. They have no effect on a closed one.
+type Coordinator struct{ client *memory.Client }
 
 var _ coord.Coordinator = (*Coordinator)(nil)
 
 // Session implements [coord.Coordinator].
 func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
-	if ctx == nil {
-		return nil, fmt.Errorf("open a session without a context: %w", coord.ErrInvalid)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	for {
-		l, err := c.live()
-		if l != nil && c.meets(ctx, l) {
-			InTurn(ctx) // the same that is open for one is open for all who waited
-			continue
-		}
-		if l != nil || err != nil {
-			return l.orNil(), err
-		}
-		if c.store.simulated {
-			InTurn(ctx)
-			if err := ctx.Err(); err != nil { // a select with two ways open draws by itself
-				return nil, c.unreachable(err)
-			}
-		}
-		select {
-		case c.opening <- struct{}{}:
-		case <-c.gone:
-			return nil, coord.ErrClosed
-		case <-ctx.Done():
-			return nil, c.unreachable(ctx.Err())
-		}
-		err = c.open(ctx)
-		<-c.opening
-		if err != nil {
-			return nil, err
-		}
-	}
+	return c.client.Session(ctx)
 }
 
-// Close implements [coord.Coordinator]. A client that cannot reach the service
-// does not wait for it.
-func (c *Coordinator) Close() error {
-	s := c.store
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.closed {
-		return nil
-	}
-	l := c.leave()
-	if l == nil {
-		return nil
-	}
-	r := s.remote(l.id)
-	switch {
-	case r == nil:
-	case s.simulated:
-		c.queue = append(c.queue, &request{session: l, kind: "close", sent: true, abandoned: true, apply: func(r *remote) error {
-			s.end(r)
-			return nil
-		}})
-	case c.requestsReach():
-		s.end(r)
-	}
-	s.arm()
-	return nil
-}
+// Close implements [coord.Coordinator]. If the client cannot reach the service, Close
+// returns at once, and the session ends at the service by its timeout.
+func (c *Coordinator) Close() error { return c.client.Close() }
 
-// leave closes c as far as its own process goes.
-func (c *Coordinator) leave() *session {
-	c.closed = true
-	close(c.gone)
-	if c.session != nil {
-		c.session.end()
-	}
-	c.store.nudge()
-	c.store.clients = slices.DeleteFunc(c.store.clients, func(o *Coordinator) bool { return o == c })
-	c.store.trim()
-	return c.session
-}
+// Cut takes the client's connection away, both ways, until [Coordinator.Heal]. Calls
+// wait. By the client's clock its session is over after five sixths of the session
+// timeout; at the service it ends after the whole timeout.
+func (c *Coordinator) Cut() { c.client.Cut() }
 
-func (c *Coordinator) live() (*session, error) {
-	c.store.mu.Lock()
-	defer c.store.mu.Unlock()
-	if c.closed {
-		return nil, coord.ErrClosed
-	}
-	if l := c.session; l != nil && l.checked && l.alive() == nil {
-		return l, nil
-	}
-	return nil, nil
-}
+// Heal ends a [Coordinator.Cut] or a hold. Held messages are delivered. If the service
+// ended the session meanwhile, the client learns of it now.
+func (c *Coordinator) Heal() { c.client.Heal() }
 
-// meets says whether the session is new to whom the context names: in a simulator each
-// of those who were waiting for it goes on at an instant of its own.
-func (c *Coordinator) meets(ctx context.Context, l *session) bool {
-	if !c.store.simulated {
-		return false
-	}
-	actor, _ := ctx.Value(actorKey{}).(string)
-	c.store.mu.Lock()
-	defer c.store.mu.Unlock()
-	if c.met == nil {
-		c.met = make(map[string]*session)
-	}
-	known := c.met[actor] == l
-	c.met[actor] = l
-	return !known
-}
+// HoldRequests keeps back what the client sends, until [Coordinator.Heal] delivers it.
+// A commit whose caller gave up long ago is applied then, if its session still stands.
+func (c *Coordinator) HoldRequests() { c.client.HoldRequests() }
 
-func (c *Coordinator) open(ctx context.Context) error {
-	if l, err := c.live(); l != nil || err != nil {
-		return err
-	}
-	q := &request{kind: "open"}
-	q.apply = func(*remote) error {
-		q.opened = c.store.open(c)
-		return nil
-	}
-	if err := c.do(ctx, q); err != nil {
-		return c.unreachable(err)
-	}
-	l := q.opened
-	err := coord.CheckFormat(ctx, l)
-	c.store.mu.Lock()
-	defer c.store.mu.Unlock()
-	if err == nil {
-		l.checked = true
-		return nil
-	}
-	l.end()
-	if r := c.store.remote(l.id); r != nil && c.requestsReach() && !c.store.simulated {
-		c.store.end(r)
-	}
-	c.store.arm()
-	if l.lost {
-		return nil // a session that ended meanwhile is no reason not to open another
-	}
-	return fmt.Errorf("open a session: %w", err)
-}
+// HoldReplies keeps back what the service answers, until [Coordinator.Heal]. Commits
+// are applied, and their callers wait. Heartbeats of the client arrive, so the service
+// keeps the session; the client gets no answer to them and gives the session up.
+func (c *Coordinator) HoldReplies() { c.client.HoldReplies() }
 
-func (c *Coordinator) unreachable(err error) error {
-	c.store.mu.Lock()
-	defer c.store.mu.Unlock()
-	if c.closed || c.connected() {
-		return fmt.Errorf("open a session: %w", err)
-	}
-	return fmt.Errorf("open a session: %w: %w", coord.ErrUnreachable, err)
-}
+// DropReply loses the answer to the next commit. The commit is applied, or refused, and
+// its error is [coord.ErrUnknown]. It, [Coordinator.DropRequest], [Coordinator.Refuse]
+// and [Coordinator.Pass] may be called several times, each for one commit more.
+func (c *Coordinator) DropReply() { c.client.DropReply() }
 
-func (c *Coordinator) connected() bool {
-	return !c.cut && !c.holdRequests && !c.holdReplies && !c.store.down
-}
+// DropRequest loses the next commit on its way. It is not applied, and its error is
+// [coord.ErrUnknown], for the client cannot tell.
+func (c *Coordinator) DropRequest() { c.client.DropRequest() }
 
-func (c *Coordinator) requestsReach() bool {
-	return !c.cut && !c.holdRequests && !c.store.down
-}
+// Refuse has the next commit end with err, for example [coord.ErrBusy]. It is certainly
+// not applied.
+func (c *Coordinator) Refuse(err error) { c.client.Refuse(err) }
 
-func (c *Coordinator) repliesReach() bool {
-	return !c.cut && !c.holdReplies && !c.store.down
-}
+// Pass lets the next commit through. A fault that is called after it happens to the
+// second commit.
+func (c *Coordinator) Pass() { c.client.Pass() }
 
-// hear sets both ends of the session's time by what the connection lets through:
-// heartbeats go all the time, until they do not.
-func (c *Coordinator) hear() {
-	l := c.session
-	if l == nil {
-		return
-	}
-	now := time.Now()
-	if c.connected() && !c.paused {
-		l.deadline = time.Time{}
-	} else if l.deadline.IsZero() {
-		l.deadline = now.Add(liveness.Trust(l.timeout))
-	}
-	r := c.store.remote(l.id)
-	if r == nil {
-		return
-	}
-	if c.requestsReach() && !c.paused && !l.over {
-		r.expires = time.Time{}
-	} else if r.expires.IsZero() {
-		r.expires = now.Add(l.timeout)
-	}
-}
+// Expire ends the client's session at the service now and reports whether it had one.
+func (c *Coordinator) Expire() bool { return c.client.Expire() }
 
-// disconnect takes the connection away: what was sent on it is not answered.
-func (c *Coordinator) disconnect() {
-	var again []*request
-	replies := c.replies
-	c.replies = nil
-	for _, q := range replies {
-		switch {
-		case q.local:
-			c.replies = append(c.replies, q)
-		case q.batch != nil:
-			c.answer(q, coord.ErrUnknown)
-		default:
-			again = append(again, q)
-		}
-	}
-	for _, q := range c.queue {
-		if q.batch != nil {
-			c.answer(q, coord.ErrUnknown)
-		} else {
-			again = append(again, q)
-		}
-	}
-	for _, q := range again {
-		q.sent = false
-	}
-	c.queue = again
-	c.hear()
-}
+// Lag lets the client's server fall behind until [Coordinator.CatchUp]: signals are
+// kept back, and listings that are not fresh show the state of now. A commit of the
+// client's own and a fresh listing bring it up to the present, where it stays behind
+// again.
+func (c *Coordinator) Lag() { c.client.Lag() }
 
-// reconnect gives the connection back, if nothing else keeps it away.
-func (c *Coordinator) reconnect() {
-	if l := c.session; l != nil && l.alive() == nil && c.connected() {
-		if c.store.remote(l.id) == nil {
-			l.lose()
-		}
-	}
-	c.hear()
-	if c.connected() {
-		for l := c.session; l != nil && len(l.subs) > 0; l = nil {
-			for _, sub := range l.subs {
-				c.notify(signal{revision: c.store.st.revision, sub: sub})
-			}
-		}
-		if !c.lagging {
-			c.catchUp()
-		}
-		c.deliverDue()
-	}
-	c.pump()
-}
+// LagBy delays the client's signals by d, until [Coordinator.CatchUp]. Before the signal
+// of a change, a listing of the watched directory with [coord.ListOptions].Seen does not
+// show the change, not even one of the client's own commits. A real service shows those
+// at once, except when the answer to the commit was lost; a queue must be safe then, too.
+// All other reads are as in a [Coordinator.Lag]. Clients of a simulator cannot do this.
+func (c *Coordinator) LagBy(d time.Duration) { c.client.LagBy(d) }
+
+// CatchUp ends a [Coordinator.Lag] or [Coordinator.LagBy].
+func (c *Coordinator) CatchUp() { c.client.CatchUp() }
+
+// Crash kills the client's process. It sends nothing more. Its calls end with
+// [coord.ErrClosed], or with [coord.ErrUnknown] if a commit was on its way. Its session
+// ends at the service when the timeout has passed.
+func (c *Coordinator) Crash() { c.client.Crash() }

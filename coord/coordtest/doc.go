@@ -1,12 +1,10 @@
 // Package coordtest is a coordination service in memory, with every fault that a
-// real one has. The suite that it and all other services pass is package conformance.
-//
-// # Testing code that uses queues
+// real one has. Use it to test programs that use queues.
 //
 // A [Store] is the service, a [Coordinator] one client process of it: give each
-// worker of a test its own. It needs no network and no goroutine, and keeps time
-// with package time alone. Inside a bubble of testing/synctest nothing really
-// sleeps, so that a test waits for a session to time out in no time:
+// worker of a test its own. The store needs no network and no goroutine, and it
+// takes the time from package time alone. Inside a bubble of testing/synctest a
+// test therefore waits for a session to expire without really waiting:
 //
 //	func TestMailIsNotSentTwice(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
@@ -17,41 +15,48 @@
 //			// ... a zkq.Worker on each, with the handler that is tested, and an entry ...
 //			mine.Cut()
 //			time.Sleep(30 * time.Second) // longer than the session lasts
-//			// ... the other worker has the entry, the first one's handler was told ...
+//			// ... the other worker has the entry; the first handler's context has ended ...
 //			mine.Heal()
 //			// ... and nothing happens to the entry any more.
 //		})
 //	}
 //
-// Four things are worth a test of every handler, and users_test.go has one of each
-// to begin with: the session expires while it works (its context ends with
-// zkq.ErrLockLost as the cause, and the entry comes again), the connection is cut
-// for longer than the session lasts, the process crashes (Deliveries grows,
-// Failures does not), and time passes: an hour of delay, of a time to live or of
-// backoff is a time.Sleep in the bubble. When such a test fails, [Store.Observe] tells
-// what the service applied.
+// Four things are worth a test of every handler. The file users_test.go has one of
+// each to begin with:
 //
-// What may happen to a client:
+//   - The session expires while the handler works: its context ends with
+//     zkq.ErrLockLost as the cause, and the entry is handed out again.
+//   - The connection is cut for longer than the session lasts.
+//   - The process crashes: Deliveries grows, Failures does not.
+//   - Time passes: an hour of delay, of a time to live or of back-off is a time.Sleep
+//     in the bubble.
 //
-//	Cut, Heal                 the connection goes, and comes back
-//	HoldRequests, HoldReplies it stands and carries nothing, one way
-//	Expire                    the service ends the session
-//	DropReply, DropRequest    the next commit: its outcome is unknown
-//	Refuse                    the next commit: it is not applied
-//	Lag, CatchUp              listings and signals fall behind
-//	LagBy, CatchUp            signals and listings of what was seen come late
-//	Crash                     the process dies
+// When such a test fails, [Store.Observe] shows what the service applied.
 //
-// and to the service: Stop, Start, Restart, Expire. Commits that had to wait travel
-// together afterwards, and share one fault. Commits, sessions, watches
-// and the order of names behave as package coord says; where it leaves a choice
-// the store takes the less convenient one, mostly ZooKeeper's, and it refuses
-// what the services might let pass: a Touch that hands over another value than
-// the standing one, a Replace of a persistent node, a child of a node that holds
-// a value.
+// # Faults
 //
-// # Simulation
+// These happen to a client:
 //
-// [Sim] is the same store for tests that look for rare interleavings: each order
-// of events and each fault is drawn from a seed, and the seed brings it back.
+//	Cut, Heal                  the connection goes, and comes back
+//	HoldRequests, HoldReplies  the connection stands and carries nothing, one way
+//	Expire                     the service ends the session
+//	DropReply, DropRequest     the next commit ends with an unknown outcome
+//	Refuse                     the next commit is not applied
+//	Lag, CatchUp               listings and signals fall behind
+//	LagBy, CatchUp             signals, and listings of what was seen, come late
+//	Crash                      the process dies
+//
+// and these to the service: Stop, Start, Restart, Expire, Restore. Commits that had to
+// wait travel together afterwards, and share one fault.
+//
+// Commits, sessions, watches and the order of names behave as package coord says. Where
+// that leaves a choice, the store takes the less convenient one, mostly ZooKeeper's. It
+// refuses what a real service might let pass: a Touch with another value than the node
+// has, a Replace of a persistent node, a child of a node that holds a value.
+//
+// # Related packages
+//
+// Package coordtest/conformance is the suite that every implementation of package coord
+// passes. Package coordtest/sim runs a store in an order, and with faults, that a seed
+// decides, to find rare interleavings.
 package coordtest

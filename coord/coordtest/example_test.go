@@ -5,9 +5,36 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 )
+
+// A test of what happens to an entry whose holder's session ends: another process is
+// handed the entry.
+func Example() {
+	ctx := context.Background()
+	store := coordtest.NewStore()
+	mine, others := store.Open(coordtest.Options{}), store.Open(coordtest.Options{})
+	defer mine.Close()
+	defer others.Close()
+	myQueue, theirQueue := zkq.NewLockingQueue(mine, "mail"), zkq.NewLockingQueue(others, "mail")
+	defer myQueue.Close()
+	defer theirQueue.Close()
+
+	myQueue.Put(ctx, []byte("hello"))
+	first, _ := myQueue.Take(ctx)
+	mine.Expire()
+
+	second, _ := theirQueue.Take(ctx)
+	fmt.Printf("%s, delivery %d\n", second.Value, second.Deliveries)
+	fmt.Println(errors.Is(first.Consume(ctx), zkq.ErrLockLost))
+	fmt.Println(second.Consume(ctx))
+	// Output:
+	// hello, delivery 2
+	// true
+	// <nil>
+}
 
 // A session that the service ends takes its ephemeral nodes with it, and its
 // client opens another.

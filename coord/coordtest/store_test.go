@@ -181,20 +181,6 @@ func TestLagHidesOthersChangesUntilTheirSignal(t *testing.T) {
 	}
 }
 
-func TestCounterEndsAsZooKeepers(t *testing.T) {
-	store := coordtest.NewStore()
-	s := open(t, store.Open(coordtest.Options{}))
-	store.SetCounter("/q", coord.LastNumber)
-	if r := put(t, s, coord.CreateSequential("/q/n-", nil)); r[0].Path != "/q/n-2147483646" {
-		t.Errorf("%s is the last", r[0].Path)
-	}
-	for range 2 {
-		if _, err := s.Commit(t.Context(), coord.CreateSequential("/q/n-", nil)); !errors.Is(err, coord.ErrExhausted) {
-			t.Errorf("past the end: %v, want ErrExhausted", err)
-		}
-	}
-}
-
 func TestRestartBeginsTimeoutsAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := coordtest.NewStore()
@@ -263,32 +249,6 @@ func TestObserveSeesExpiryAsDeletes(t *testing.T) {
 		t.Errorf("%+v", seen)
 	}
 	<-s.Done()
-}
-
-// A change that no signal announced, because it came before the watch, is seen by
-// listings after it, however far behind the client's server was.
-func TestWatchShowsWhatCameBeforeIt(t *testing.T) {
-	store := coordtest.NewStore()
-	behind, other := store.Open(coordtest.Options{}), store.Open(coordtest.Options{})
-	s, err := behind.Session(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := other.Session(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	behind.Lag()
-	put(t, o, coord.Create("/q/a", nil))
-	if _, err := s.Watch(t.Context(), "/q"); err != nil {
-		t.Fatal(err)
-	}
-	l, err := s.List(t.Context(), "/q", coord.ListOptions{})
-	if err != nil || len(l.Nodes) != 1 {
-		t.Errorf("list: %v, %v", l.Nodes, err)
-	}
-	behind.Close()
-	other.Close()
 }
 
 // TestLateSignalsKeepSeenListingsBehind: with LagBy, what was seen is behind by just that time, for changes of

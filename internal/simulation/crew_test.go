@@ -9,7 +9,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
 // simCrews is what a plan has of workers: every second taker is one then, and is
@@ -32,7 +32,7 @@ func newSimCrews(seed uint64) simCrews {
 
 // crew works through entries with a worker, one shift after the other.
 func (p *simProcess) crew(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
-	ctx = coordtest.As(ctx, fmt.Sprint("taker", n))
+	ctx = sim.WithActor(ctx, fmt.Sprint("taker", n))
 	k := &simCrew{p: p, client: fmt.Sprint(p.name, " taker", n), n: n, faulty: faulty, rng: rng}
 	w := &zkq.Worker{
 		Queue: q, Handler: zkq.HandlerFunc(k.handle), Report: k.report,

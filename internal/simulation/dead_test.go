@@ -12,6 +12,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
 // simDeaths is what a plan has besides of the dead, and of batches.
@@ -206,7 +207,7 @@ func (s *simulation) exhume(ctx context.Context, n int) {
 	defer c.Close()
 	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 2+n)), zkq.Producer(fmt.Sprintf("%016x", 2+n)))
 	defer q.Close()
-	ctx = coordtest.As(ctx, client)
+	ctx = sim.WithActor(ctx, client)
 	rng := rand.New(rand.NewPCG(s.plan.seed, 10+uint64(n)))
 	for ctx.Err() == nil {
 		simSleep(ctx, time.Duration(1+rng.IntN(2000))*time.Millisecond)

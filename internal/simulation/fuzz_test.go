@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
 // FuzzSchedule looks for schedules by what code they reach, where TestSimulation
@@ -36,7 +36,7 @@ func FuzzSchedule(f *testing.F) {
 }
 
 // ratesOf gives each rate a byte; what is missing is 0.
-func ratesOf(b []byte) coordtest.Rates {
+func ratesOf(b []byte) sim.Rates {
 	next := func(most float64) float64 {
 		if len(b) == 0 {
 			return 0
@@ -45,7 +45,7 @@ func ratesOf(b []byte) coordtest.Rates {
 		b = b[1:]
 		return r
 	}
-	return coordtest.Rates{
+	return sim.Rates{
 		DropRequest: next(.15), DropReply: next(.2), Late: next(.15), Busy: next(.15),
 		Delay: next(.4), SlowReply: next(.5),
 		Cut: next(.04), Expire: next(.015), Stop: next(.003), Pause: next(.03),

@@ -14,6 +14,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
 // simLog is what a plan has of a log, and what became of it: processes append, and
@@ -133,7 +134,7 @@ func (l *simLog) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 			defer c.Close()
 			log := zkq.NewLog(c, "events", zkq.LogConfig{Keep: l.keep}, zkq.Producer(fmt.Sprintf("%016x", 0xe0000+i)))
 			defer log.Close()
-			f(coordtest.As(ctx, name), log, rand.New(rand.NewPCG(l.s.plan.seed, 200+uint64(i))))
+			f(sim.WithActor(ctx, name), log, rand.New(rand.NewPCG(l.s.plan.seed, 200+uint64(i))))
 		})
 		time.Sleep(time.Millisecond)
 	}

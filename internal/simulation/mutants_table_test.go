@@ -871,15 +871,15 @@ var mutants = []mutant{
 	w.kept = nil`,
 	},
 	{
-		name: "session that is given up later than the service does", seeds: "900275", file: "coord/coordtest/coordinator.go",
-		is: `		l.deadline = now.Add(liveness.Trust(l.timeout))`,
+		name: "session that is given up later than the service does", seeds: "900275", file: "coord/coordtest/internal/memory/client.go",
+		is: `		current.deadline = now.Add(liveness.Trust(current.timeout))`,
 		becomes: `		mutated()
-		l.deadline = now.Add(liveness.Trust(l.timeout) + l.timeout/3)`,
+		current.deadline = now.Add(liveness.Trust(current.timeout) + current.timeout/3)`,
 	},
 	{
-		name: "watch that does not see what came before it", file: "coord/coordtest/session.go",
-		is:      `		l.c.catchUp() // what is too late`,
-		becomes: `		mutated() // what is too late`,
+		name: "watch that does not see what came before it", file: "coord/coordtest/internal/memory/session.go",
+		is:      `		s.client.catchUpLocked() // listings show from now on what`,
+		becomes: `		mutated() // listings show from now on what`,
 		test:    "TestWatchShowsWhatCameBeforeIt",
 	},
 	// The driver's fences, each alone, on a real ZooKeeper.
@@ -983,7 +983,7 @@ var mutants = []mutant{
 		test: "TestAnEntryThatCannotBeReadStopsNothing",
 	},
 	{
-		name: "last number of a directory is given twice", file: "coord/coordtest/state.go",
+		name: "last number of a directory is given twice", file: "coord/coordtest/internal/memory/state.go",
 		is:      `case op.Kind == coord.KindSequential && n > coord.LastNumber:`,
 		becomes: `case op.Kind == coord.KindSequential && n > coord.LastNumber && func() bool { mutated(); return false }():`,
 		test:    "TestCounterEndsAsZooKeepers",

@@ -11,7 +11,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 	"github.com/zkq/zkq/internal/testhook"
 	"github.com/zkq/zkq/internal/testqueue"
 )
@@ -120,7 +120,7 @@ func (l *simPipe) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 		a := &simActor{l: l, n: n, name: name, faulty: faulty, rng: rand.New(rand.NewPCG(l.s.plan.seed, 300+uint64(n)))}
 		n++
 		l.s.spawn(wg, func() {
-			a.ctx = coordtest.As(ctx, name)
+			a.ctx = sim.WithActor(ctx, name)
 			f(a)
 		})
 		time.Sleep(time.Millisecond)
@@ -179,7 +179,7 @@ func (a *simActor) queue(p *simPool) *zkq.LockingQueue {
 		id++
 	}
 	q := zkq.NewLockingQueue(a.c, p.queue(), zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id)),
-		testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn, Window: a.l.s.plan.views.window, DuePage: a.l.operators.page}))
+		testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: a.l.s.plan.views.window, DuePage: a.l.operators.page}))
 	for a.l.config.MaxEntries > 0 && a.ctx.Err() == nil {
 		if err := q.Create(a.ctx, a.l.config); err == nil || errors.Is(err, zkq.ErrConfig) {
 			break

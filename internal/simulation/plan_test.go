@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
 // simPlan is what a seed draws, less what was left out of it.
@@ -31,7 +31,7 @@ type simPlan struct {
 	deliveries int   // after which an entry is dead; 0: never
 	counter    int32 // the first number of the queue, near the last that ZooKeeper has; 0: its first
 
-	rates   coordtest.Rates
+	rates   sim.Rates
 	aim     simAim
 	spared  map[int]bool // faults that do not happen
 	last    int          // faults from this one on do not happen either
@@ -75,7 +75,7 @@ func (a simAim) hits(ops []coord.Op) bool {
 func newSimPlan(seed uint64) *simPlan {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	one := func(of int) bool { return rng.IntN(of) == 0 }
-	p := &simPlan{seed: seed, rates: coordtest.Swarm(seed), last: 1 << 30, spared: make(map[int]bool)}
+	p := &simPlan{seed: seed, rates: sim.Swarm(seed), last: 1 << 30, spared: make(map[int]bool)}
 	p.plain = one(6)
 	p.strict = one(8)
 	p.admin = one(3) && !p.plain
@@ -106,17 +106,17 @@ func newSimPlan(seed uint64) *simPlan {
 }
 
 // simulator returns the service of the plan.
-func (p *simPlan) simulator() *coordtest.Sim {
-	sim := coordtest.NewSim(p.seed^p.twist*0x9e3779b97f4a7c15, p.rates)
-	sim.Timeout, sim.Aim = p.timeout, p.aim.hits
-	sim.Spare = func(n int) bool { return n >= p.last || p.spared[n] }
+func (p *simPlan) simulator() *sim.Simulator {
+	simulator := sim.New(p.seed^p.twist*0x9e3779b97f4a7c15, p.rates)
+	simulator.Timeout, simulator.Aim = p.timeout, p.aim.hits
+	simulator.Spare = func(n int) bool { return n >= p.last || p.spared[n] }
 	if dir := "/jobs/entries"; p.counter > 0 {
 		if p.plain {
 			dir = "/jobs"
 		}
-		sim.Store().SetCounter(dir, p.counter)
+		simulator.Store().SetCounter(dir, p.counter)
 	}
-	return sim
+	return simulator
 }
 
 // without returns the plan of a seed, less the parts: see leftOut. A failing seed

@@ -9,7 +9,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
 // simPut is a put of one value or several, as its caller saw it.
@@ -38,7 +38,7 @@ type putter interface {
 // got through. A put that is in doubt when the process crashes is settled in its
 // next life.
 func (p *simProcess) produce(ctx context.Context, c coord.Coordinator, q putter, rng *rand.Rand) bool {
-	ctx = coordtest.As(ctx, "producer")
+	ctx = sim.WithActor(ctx, "producer")
 	for ctx.Err() == nil && (p.pending != nil || p.puts > 0) {
 		simTurn(9)
 		if p.pending != nil {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 	"github.com/zkq/zkq/internal/testhook"
 	"github.com/zkq/zkq/internal/testqueue"
 )
@@ -43,7 +43,7 @@ func TestProcessesGoOnAfterARestore(t *testing.T) {
 // simRestore is one schedule with a restore.
 type simRestore struct {
 	seed uint64
-	sim  *coordtest.Sim
+	sim  *sim.Simulator
 	rng  *rand.Rand
 
 	mu    sync.Mutex
@@ -51,9 +51,9 @@ type simRestore struct {
 }
 
 func newSimRestore(seed uint64) *simRestore {
-	rates := coordtest.Swarm(seed)
+	rates := sim.Swarm(seed)
 	rates.Late = 0 // a commit from before the restore is not applied after it
-	return &simRestore{seed: seed, sim: coordtest.NewSim(seed, rates), rng: rand.New(rand.NewPCG(seed, 21))}
+	return &simRestore{seed: seed, sim: sim.New(seed, rates), rng: rand.New(rand.NewPCG(seed, 21))}
 }
 
 func (r *simRestore) violation(format string, args ...any) {
@@ -94,11 +94,11 @@ func (r *simRestore) run(ctx context.Context) {
 // process takes and puts, with one handle. Its last puts begin after the restore.
 func (r *simRestore) process(ctx, faulty context.Context, n int, wg *sync.WaitGroup) {
 	c := r.sim.Open(fmt.Sprint("p", n))
-	q := zkq.NewLockingQueue(c, "jobs", testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn, DuePage: 1 + r.rng.IntN(4)}))
+	q := zkq.NewLockingQueue(c, "jobs", testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, DuePage: 1 + r.rng.IntN(4)}))
 	var mine sync.WaitGroup
 	start := func(name string, f func(ctx context.Context, rng *rand.Rand)) {
 		rng := rand.New(rand.NewPCG(r.seed, r.rng.Uint64()))
-		mine.Go(func() { f(coordtest.As(ctx, name), rng) })
+		mine.Go(func() { f(sim.WithActor(ctx, name), rng) })
 	}
 	for i := range 1 + r.rng.IntN(2) {
 		take := []func(context.Context, *zkq.LockingQueue, *rand.Rand){r.takes, r.polls, r.exchanges, r.works}[r.rng.IntN(4)]

@@ -17,6 +17,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 	"github.com/zkq/zkq/internal/testhook"
 	"github.com/zkq/zkq/internal/testqueue"
 )
@@ -24,7 +25,7 @@ import (
 // simulation is one schedule and what was seen of it, on both sides.
 type simulation struct {
 	plan  *simPlan
-	sim   *coordtest.Sim
+	sim   *sim.Simulator
 	rng   *rand.Rand // of the workload; the service has its own
 	world simWorld   // what the service applied
 	start time.Time
@@ -225,7 +226,7 @@ func (s *simulation) administer(ctx context.Context, rng *rand.Rand) {
 	defer c.Close()
 	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 1)))
 	defer q.Close()
-	ctx = coordtest.As(ctx, "admin")
+	ctx = sim.WithActor(ctx, "admin")
 	for ctx.Err() == nil {
 		simSleep(ctx, time.Duration(1+rng.IntN(2500))*time.Millisecond)
 		if s.plan.views.purges && rng.IntN(12) == 0 {
@@ -281,10 +282,10 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 		var q putter
 		var work func(context.Context, context.Context, int, *rand.Rand)
 		if p.s.plan.plain {
-			simple := zkq.NewQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn}))...)
+			simple := zkq.NewQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn}))...)
 			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, c, simple, n, rng) }
 		} else {
-			locking := zkq.NewLockingQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: coordtest.InTurn, Window: p.s.plan.views.window}))...)
+			locking := zkq.NewLockingQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: p.s.plan.views.window}))...)
 			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) {
 				if p.s.plan.crews.on && n%2 == 0 && !p.polls() {
 					p.crew(ctx, faulty, locking, n, rng)
@@ -348,7 +349,7 @@ func (s *simulation) empty(call time.Duration) {
 
 // get empties a simple queue. A get in doubt is resolved before the next.
 func (p *simProcess) get(ctx context.Context, c coord.Coordinator, q *zkq.Queue, n int, rng *rand.Rand) {
-	ctx = coordtest.As(ctx, fmt.Sprint("getter", n))
+	ctx = sim.WithActor(ctx, fmt.Sprint("getter", n))
 	for ctx.Err() == nil {
 		simTurn(n)
 		p.s.mu.Lock()
@@ -416,7 +417,7 @@ func (s *simulation) closed(ctx context.Context, c coord.Coordinator) bool {
 // take works through entries, as workers of all kinds do.
 func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
 	actor := fmt.Sprint("taker", n)
-	ctx = coordtest.As(ctx, actor)
+	ctx = sim.WithActor(ctx, actor)
 	if p.s.plan.views.registered {
 		q.Register(ctx)
 	}

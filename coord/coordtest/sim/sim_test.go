@@ -1,4 +1,4 @@
-package coordtest_test
+package sim_test
 
 import (
 	"context"
@@ -10,9 +10,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // toy is what became of a small queue: workers claim entries, hold them a while
 // and delete them, fenced.
@@ -27,13 +32,13 @@ type toy struct {
 	trace    string
 }
 
-func runToy(t *testing.T, seed uint64, rates coordtest.Rates, workers, puts int, finish finisher) (r toy) {
+func runToy(t *testing.T, seed uint64, rates sim.Rates, workers, puts int, finish finisher) (r toy) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := coordtest.NewSim(seed, rates)
-		sim.Timeout = 4 * time.Second
-		sim.Aim = func(ops []coord.Op) bool { return ops[0].Kind == coord.KindDelete }
+		simulator := sim.New(seed, rates)
+		simulator.Timeout = 4 * time.Second
+		simulator.Aim = func(ops []coord.Op) bool { return ops[0].Kind == coord.KindDelete }
 		r.finished, r.acked = map[string]int{}, map[string]bool{}
-		sim.Store().Observe(func(a coordtest.Applied) {
+		simulator.Store().Observe(func(a coordtest.Applied) {
 			r.log = append(r.log, a)
 			for _, op := range a.Ops {
 				if op.Kind == coord.KindDelete && strings.HasPrefix(op.Path, "/q/entries/") {
@@ -43,10 +48,10 @@ func runToy(t *testing.T, seed uint64, rates coordtest.Rates, workers, puts int,
 		})
 		clients := make([]coord.Coordinator, workers)
 		for i := range clients {
-			clients[i] = sim.Open(fmt.Sprintf("w%d", i))
+			clients[i] = simulator.Open(fmt.Sprintf("w%d", i))
 		}
 		start := time.Now()
-		sim.Run(func() {
+		simulator.Run(func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
 			acked := make([]map[string]bool, workers)
@@ -55,11 +60,11 @@ func runToy(t *testing.T, seed uint64, rates coordtest.Rates, workers, puts int,
 				wg.Go(func() { work(ctx, c, puts, acked[i], finish) })
 			}
 			time.Sleep(20 * time.Second)
-			sim.Calm()
+			simulator.Calm()
 			time.Sleep(20 * time.Second)
 			cancel()
 			wg.Wait()
-			last := sim.Open("last")
+			last := simulator.Open("last")
 			s, err := last.Session(t.Context())
 			if err != nil {
 				t.Errorf("session: %v", err)
@@ -79,7 +84,7 @@ func runToy(t *testing.T, seed uint64, rates coordtest.Rates, workers, puts int,
 				}
 			}
 		})
-		r.hash, r.steps, r.elapsed, r.trace = sim.Hash(), sim.Steps(), time.Since(start), sim.Trace()
+		r.hash, r.steps, r.elapsed, r.trace = simulator.Hash(), simulator.Steps(), time.Since(start), simulator.Trace()
 	})
 	return r
 }
@@ -182,8 +187,8 @@ func sleep(ctx context.Context, d time.Duration) {
 func TestSimIsDeterministic(t *testing.T) {
 	hashes := map[uint64]uint64{}
 	for seed := range uint64(150) {
-		a := runToy(t, seed, coordtest.Swarm(seed), 3, 3, fenced)
-		b := runToy(t, seed, coordtest.Swarm(seed), 3, 3, fenced)
+		a := runToy(t, seed, sim.Swarm(seed), 3, 3, fenced)
+		b := runToy(t, seed, sim.Swarm(seed), 3, 3, fenced)
 		if a.hash != b.hash {
 			x, y := strings.Split(a.trace, "\n"), strings.Split(b.trace, "\n")
 			for i := range min(len(x), len(y)) {
@@ -211,7 +216,7 @@ func TestSimKeepsTheContract(t *testing.T) {
 	seen := map[string]bool{}
 	start, steps := time.Now(), 0
 	for seed := range uint64(400) {
-		r := runToy(t, seed, coordtest.Swarm(seed), 3, 3, fenced)
+		r := runToy(t, seed, sim.Swarm(seed), 3, 3, fenced)
 		for path, n := range r.finished {
 			if n != 1 {
 				t.Errorf("seed %d: %s was deleted %d times\n%s", seed, path, n, r.trace)
@@ -277,7 +282,7 @@ func replay(log []coordtest.Applied) (wrong []string) {
 func TestSimFindsTheFinishWithoutFences(t *testing.T) {
 	const seeds = 3000
 	for seed := range uint64(seeds) {
-		if wrong := replay(runToy(t, seed, coordtest.Swarm(seed), 3, 3, unfenced).log); len(wrong) > 0 {
+		if wrong := replay(runToy(t, seed, sim.Swarm(seed), 3, 3, unfenced).log); len(wrong) > 0 {
 			t.Logf("seed %d: %s", seed, wrong[0])
 			return
 		}
@@ -287,7 +292,7 @@ func TestSimFindsTheFinishWithoutFences(t *testing.T) {
 
 func TestSimFinishesWithoutFaults(t *testing.T) {
 	for seed := range uint64(20) {
-		if r := runToy(t, seed, coordtest.Rates{}, 4, 5, fenced); r.left != 0 || len(r.finished) != 20 {
+		if r := runToy(t, seed, sim.Rates{}, 4, 5, fenced); r.left != 0 || len(r.finished) != 20 {
 			t.Errorf("seed %d: %d left, %d finished\n%s", seed, r.left, len(r.finished), r.trace)
 		}
 	}
@@ -295,9 +300,9 @@ func TestSimFinishesWithoutFaults(t *testing.T) {
 
 func TestSimTellsAClientOfItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := coordtest.NewSim(1, coordtest.Rates{})
-		c := sim.Open("a")
-		sim.Run(func() {
+		simulator := sim.New(1, sim.Rates{})
+		c := simulator.Open("a")
+		simulator.Run(func() {
 			s, err := c.Session(t.Context())
 			if err != nil {
 				t.Errorf("session: %v", err)
@@ -307,7 +312,7 @@ func TestSimTellsAClientOfItsEnd(t *testing.T) {
 			if err != nil {
 				t.Errorf("watch: %v", err)
 			}
-			sim.Store().Expire(s.ID())
+			simulator.Store().Expire(s.ID())
 			<-s.Done() // without a call
 			<-signal
 			if next, err := c.Session(t.Context()); err != nil || next.ID() == s.ID() {
@@ -320,18 +325,20 @@ func TestSimTellsAClientOfItsEnd(t *testing.T) {
 
 func TestSimCrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := coordtest.NewSim(1, coordtest.Rates{})
-		a, b := sim.Open("a"), sim.Open("b")
-		sim.Run(func() {
+		simulator := sim.New(1, sim.Rates{})
+		a, b := simulator.Open("a"), simulator.Open("b")
+		simulator.Run(func() {
 			sa, _ := a.Session(t.Context())
 			sb, _ := b.Session(t.Context())
-			put(t, sa, coord.CreateEphemeral("/lock", nil))
+			if _, err := sa.Commit(t.Context(), coord.CreateEphemeral("/lock", nil)); err != nil {
+				t.Fatal(err)
+			}
 			start := time.Now()
 			signal, err := sb.Watch(t.Context(), "/")
 			if err != nil {
 				t.Fatal(err)
 			}
-			sim.Crash("a")
+			simulator.Crash("a")
 			if _, err := sa.Get(t.Context(), "/lock"); !errors.Is(err, coord.ErrClosed) {
 				t.Errorf("get of a crashed client: %v", err)
 			}
@@ -339,7 +346,7 @@ func TestSimCrash(t *testing.T) {
 			if d := time.Since(start); d < 10*time.Second || d > 11*time.Second {
 				t.Errorf("the lock went after %v", d)
 			}
-			again := sim.Open("a")
+			again := simulator.Open("a")
 			if s, err := again.Session(t.Context()); err != nil || s.ID() == sa.ID() {
 				t.Errorf("session after the crash: %v", err)
 			}
