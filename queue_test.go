@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +16,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/testqueue"
+	"github.com/zkq/zkq/priority"
 )
 
 func TestQueueHandsOutEachEntryOnceInOrder(t *testing.T) {
@@ -267,6 +271,633 @@ func TestCheckNameSaysWhatIsWrongAndWhere(t *testing.T) {
 		_, err := zkq.CheckName(name)
 		if !errors.Is(err, zkq.ErrInvalidName) || !strings.Contains(err.Error(), says) {
 			t.Errorf("CheckName(%.20q) = %v; want it to say %q", name, err, says)
+		}
+	}
+}
+
+// The tests with a number are about the defects of kazoo's queues that docs/decisions.md numbers. Each fails on the
+// algorithm of kazoo 2.8.
+
+// kazoo #175: a get that times out leaves two watches behind.
+func TestKazoo01TimedOutTakesLeaveNoWatches(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		most := 0
+		for range 200 {
+			ctx, cancel := context.WithTimeout(env.Ctx, time.Millisecond)
+			_, err := q.Take(ctx)
+			cancel()
+			env.WantErr(err, context.DeadlineExceeded)
+			most = max(most, c.Watches())
+		}
+		if most > 3 { // one of what is there, of what falls due, and of news
+			t.Errorf("up to %d watches at once", most)
+		}
+		q.Close()
+		synctest.Wait()
+		if n := c.Watches(); n != 0 {
+			t.Errorf("%d watches after Close", n)
+		}
+	})
+}
+
+// A waiting get never wakes after its connection was dropped.
+func TestKazoo02WaiterWakesAfterALostConnection(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		got := make(chan time.Time, 1)
+		go func() {
+			if _, err := q.Take(env.Ctx); err != nil {
+				t.Errorf("Take: %v", err)
+			}
+			got <- time.Now()
+		}()
+		synctest.Wait()
+		c.Cut()
+		time.Sleep(time.Second)
+		env.Put(other, "put while the waiter was away")
+		time.Sleep(time.Second)
+		c.Heal()
+		healed := time.Now()
+		if d := (<-got).Sub(healed); d > time.Second {
+			t.Fatalf("woke %v after the connection was back", d)
+		}
+	})
+}
+
+// An exception in the code that a watch runs is swallowed, and the waiter sleeps
+// for ever.
+func TestKazoo03WaiterSurvivesAnEntryThatVanishesAsItWakes(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		other, oc := env.Queue()
+		s := env.Session(oc)
+		vanish := true
+		c.Before(func(_ coord.Session, act, path string) {
+			if act == "read" && vanish && strings.HasPrefix(path, "/jobs/entries/") {
+				vanish = false
+				n := env.Get(s, path)
+				env.Commit(s, coord.Delete(path, n.Fence))
+			}
+		})
+		got := make(chan string, 1)
+		go func() {
+			h, err := q.Take(env.Ctx)
+			if err != nil {
+				t.Errorf("Take: %v", err)
+				close(got)
+				return
+			}
+			got <- string(h.Value)
+		}()
+		synctest.Wait()
+		env.Put(other, "vanishes")
+		synctest.Wait()
+		env.Put(other, "stays")
+		if v := <-got; v != "stays" || vanish {
+			t.Fatalf("took %q, vanished: %v", v, !vanish)
+		}
+	})
+}
+
+// What a transaction answered is ignored: consume says True with the entry gone,
+// a put of several into a place that refuses them stores nothing and says so to
+// nobody.
+func TestKazoo04RefusedTransactionsAreErrors(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		cl := env.Client()
+		q := env.QueueOn(cl)
+		name := env.Put(q, "a")
+		h := env.Take(q)
+		s := env.Session(cl)
+		env.Commit(s, coord.Delete("/jobs/entries/"+name, env.Get(s, "/jobs/entries/"+name).Fence))
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+
+		cl.Refuse(coord.ErrForbidden)
+		names, err := q.PutAll(env.Ctx, [][]byte{{1}, {2}})
+		if !errors.Is(err, coord.ErrForbidden) || names != nil {
+			t.Fatalf("PutAll = %q, %v", names, err)
+		}
+	})
+}
+
+// consume checks the lock, then removes by path: in between another may have
+// taken the entry, which is then removed under its hands.
+func TestKazoo05StaleConsumeRemovesNobodyElsesEntry(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		cl := env.Client()
+		c := testqueue.NewCounter(cl)
+		q := env.QueueOn(c)
+		other, _ := env.Queue()
+		name := env.Put(other, "a")
+		h := env.Take(q)
+		var second *zkq.Held
+		c.Before(func(_ coord.Session, act, _ string) {
+			if act == "commit" && second == nil { // as late as it gets
+				if err := other.BreakLock(env.Ctx, name); err != nil {
+					t.Errorf("BreakLock: %v", err)
+				}
+				second = env.Take(other)
+			}
+		})
+		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
+		env.Consume(second)
+	})
+}
+
+// holds_lock, consume and release raise when the lock is gone.
+func TestKazoo06AGoneLockIsAnAnswerNotAFailure(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		admin, _ := env.Queue()
+		for _, finish := range []func(*zkq.Held) error{
+			func(h *zkq.Held) error { return h.Consume(env.Ctx) },
+			func(h *zkq.Held) error { return h.Release(env.Ctx) },
+		} {
+			name := env.Put(q, "a")
+			h := env.Take(q)
+			if err := admin.BreakLock(env.Ctx, name); err != nil {
+				t.Fatal(err)
+			}
+			if holds, err := h.HoldsLock(env.Ctx); holds || err != nil {
+				t.Fatalf("HoldsLock = %v, %v", holds, err)
+			}
+			env.WantErr(finish(h), zkq.ErrLockLost)
+			if err := admin.Remove(env.Ctx, name, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// After a loss get returns the entry that was lost, for ever.
+func TestKazoo07GetForgetsALostEntry(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		env.Put(q, "lost")
+		if _, err := q.Get(env.Ctx); err != nil {
+			t.Fatal(err)
+		}
+		c.Cut()
+		time.Sleep(10 * time.Second)
+		env.Consume(env.Take(other))
+		env.Put(other, "next")
+		c.Heal()
+		if v, err := q.Get(env.Ctx); string(v) != "next" || err != nil {
+			t.Fatalf("Get = %q, %v", v, err)
+		}
+		// The same when only the lock went.
+		if err := other.BreakLock(env.Ctx, env.Entries(other)[0].Name); err != nil {
+			t.Fatal(err)
+		}
+		env.Consume(env.Take(other))
+		env.Put(other, "third")
+		if v, err := q.Get(env.Ctx); string(v) != "third" || err != nil {
+			t.Fatalf("Get = %q, %v", v, err)
+		}
+	})
+}
+
+// A put whose reply was lost is made again, and stands twice.
+func TestKazoo08LostReplyNeverPutsTwice(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Session(c)
+		for i := range 10 {
+			c.DropReply()
+			env.Put(q, fmt.Sprint(i))
+		}
+		if n, err := q.Len(env.Ctx); n != 10 || err != nil {
+			t.Fatalf("Len = %d, %v; 10 were put", n, err)
+		}
+	})
+}
+
+// A claim whose reply was lost looks like somebody else's lock: the entry stays
+// locked by a live session that does not know it.
+func TestKazoo09LostReplyOfAClaimIsFoundToBeOurs(t *testing.T) {
+	for _, fault := range []string{"reply", "request", "reply then cut"} {
+		t.Run(fault, func(t *testing.T) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				env.Put(q, "a")
+				switch fault {
+				case "reply":
+					c.DropReply()
+				case "request":
+					c.DropRequest()
+				default:
+					c.DropReply()
+					c.DropReply()
+				}
+				h := env.Take(q)
+				if string(h.Value) != "a" || h.Deliveries != 1 || h.Token == 0 {
+					t.Fatalf("took %+v", h)
+				}
+				env.Consume(h)
+			})
+		})
+	}
+}
+
+// One put makes every waiter list the whole queue, several times.
+func TestKazoo10OnePutDoesNotMakeEveryWaiterList(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q := env.QueueOn(c)
+		other, _ := env.Queue()
+		got := make(chan *zkq.Held, 16)
+		for range 16 {
+			go func() {
+				if h, err := q.Take(env.Ctx); err == nil {
+					got <- h
+				}
+			}()
+		}
+		synctest.Wait()
+		c.Reset()
+		env.Put(other, "a")
+		env.Consume(<-got)
+		synctest.Wait()
+		if n := c.Count(); n > 10 {
+			t.Fatalf("one entry cost 16 waiters %d requests: %v", n, c.Requests)
+		}
+	})
+}
+
+// The cost of a take grows with the backlog.
+func TestKazoo11CostOfATakeDoesNotGrowWithTheBacklog(t *testing.T) {
+	cost := func(backlog int) (requests, nodes int) {
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			c := testqueue.NewCounter(env.Client())
+			q := env.QueueOn(c)
+			for range backlog / 100 {
+				if _, err := q.PutAll(env.Ctx, make([][]byte, 100)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			env.Consume(env.Take(q))
+			synctest.Wait()
+			c.Reset()
+			for range 50 {
+				env.Consume(env.Take(q))
+			}
+			requests, nodes = c.Count(), c.Nodes
+		})
+		return requests, nodes
+	}
+	requests, nodes := cost(300)
+	moreRequests, moreNodes := cost(10_000)
+	if requests != moreRequests || nodes != moreNodes {
+		t.Fatalf("50 takes: %d requests, %d nodes listed at a backlog of 300; %d and %d at 10,000",
+			requests, nodes, moreRequests, moreNodes)
+	}
+}
+
+// Queue.get removes an entry, the reply is lost, and get takes the next one.
+func TestKazoo12LostReplyOfAGetLosesNoValue(t *testing.T) {
+	for _, fault := range []string{"reply", "request"} {
+		t.Run(fault, func(t *testing.T) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				c := env.Client()
+				q := zkq.NewQueue(c, "simple")
+				defer q.Close()
+				env.Put(q, "a")
+				env.Put(q, "b")
+				if fault == "reply" {
+					c.DropReply()
+				} else {
+					c.DropRequest()
+				}
+				e, err := q.TryGet(env.Ctx)
+				if string(e.Value) != "a" || err != nil && !errors.Is(err, zkq.ErrUnknown) {
+					t.Fatalf("TryGet = %q, %v", e.Value, err)
+				}
+				if fault == "request" && err != nil {
+					t.Fatalf("it was never removed, and now is, by this call alone: %v", err)
+				}
+				if e, err := q.TryGet(env.Ctx); string(e.Value) != "b" || err != nil {
+					t.Fatalf("next TryGet = %q, %v", e.Value, err)
+				}
+			})
+		})
+	}
+}
+
+// Queue keeps its listing: a more urgent entry put later is served later.
+func TestKazoo13LaterButMoreUrgentIsTakenFirst(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
+		simple := zkq.NewQueue(c, "simple")
+		defer simple.Close()
+		locking, _ := env.Queue()
+		for _, q := range []interface {
+			Put(context.Context, []byte, ...zkq.PutOption) (string, error)
+		}{simple, locking} {
+			env.Put(q, "500", zkq.WithPriority(500))
+			env.Put(q, "500", zkq.WithPriority(500))
+		}
+		first, err := simple.Get(env.Ctx)
+		if err != nil || string(first.Value) != "500" {
+			t.Fatalf("Get = %q, %v", first.Value, err)
+		}
+		env.Consume(env.Take(locking))
+		env.Put(simple, "1", zkq.WithPriority(1))
+		env.Put(locking, "1", zkq.WithPriority(1))
+		if e, err := simple.Get(env.Ctx); string(e.Value) != "1" || err != nil {
+			t.Fatalf("Get = %q, %v", e.Value, err)
+		}
+		if h := env.Take(locking); string(h.Value) != "1" {
+			t.Fatalf("took %q", h.Value)
+		}
+	})
+}
+
+func TestOtherLayoutIsRefused(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
+		locking, simple := zkq.NewLockingQueue(c, "l"), zkq.NewQueue(c, "p")
+		defer locking.Close()
+		defer simple.Close()
+		env.Put(locking, "a")
+		env.Put(simple, "a")
+		wrongPlain, wrongLocking := zkq.NewQueue(c, "l"), zkq.NewLockingQueue(c, "p")
+		defer wrongPlain.Close()
+		defer wrongLocking.Close()
+		_, err := wrongPlain.Put(env.Ctx, nil)
+		env.WantErr(err, zkq.ErrLayout)
+		_, err = wrongPlain.Get(env.Ctx)
+		env.WantErr(err, zkq.ErrLayout)
+		_, err = wrongLocking.Put(env.Ctx, nil)
+		env.WantErr(err, zkq.ErrLayout)
+		_, err = wrongLocking.TryTake(env.Ctx)
+		env.WantErr(err, zkq.ErrLayout)
+		if !strings.Contains(err.Error(), "/p") || !strings.Contains(err.Error(), "plain") {
+			t.Errorf("%q names neither queue nor layout", err)
+		}
+	})
+}
+
+// besides are the names of what stands beside a queue's entries, but for the entries and
+// the locks themselves.
+var besides = []string{"delayed", "dead", "broken", "attempts", "workers", "retained", "unique", "config", "count"}
+
+func TestANameOfOursIsRefusedOnlyAsTheLastSegment(t *testing.T) {
+	for _, name := range besides {
+		for _, refused := range []string{name, "a/" + name} {
+			if _, err := zkq.CheckName(refused); !errors.Is(err, zkq.ErrInvalidName) || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
+				t.Errorf("CheckName(%q) = %v", refused, err)
+			}
+		}
+		for _, allowed := range []string{name + "/a", "a/" + name + "/b", "a/" + name + "/" + name + "s", "a/" + name + "/workers/b"} {
+			if _, err := zkq.CheckName(allowed); err != nil {
+				t.Errorf("CheckName(%q) = %v", allowed, err)
+			}
+		}
+	}
+	for _, name := range []string{"entries", "taken"} { // kazoo takes whatever lies below for entries and locks
+		for _, refused := range []string{name, "a/" + name, name + "/a", "a/" + name + "/b"} {
+			if _, err := zkq.CheckName(refused); !errors.Is(err, zkq.ErrInvalidName) {
+				t.Errorf("CheckName(%q) = %v", refused, err)
+			}
+		}
+	}
+}
+
+// A queue below a directory that is called as one of ours, and a queue above it, have nothing
+// to do with each other, whatever both do. The configuration and the count are no
+// directories: below those of a queue there is none, and below others a queue is like any.
+func TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone(t *testing.T) {
+	for _, dir := range besides {
+		t.Run(dir, func(t *testing.T) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				names := []string{"fleet", "fleet/" + dir + "/jobs"}
+				if dir == "config" || dir == "count" {
+					names[0] = "other"
+				}
+				var queues []*zkq.LockingQueue
+				for i, name := range names {
+					below := testqueue.Confine(env.Client(), func(what string) { t.Error(what) }, name)
+					queues = append(queues, zkq.NewLockingQueue(below, name))
+					defer queues[i].Close()
+				}
+				for round := range 2 {
+					for i, q := range queues {
+						env.WantErr(q.Register(env.Ctx), nil)
+						env.WantErr(q.Configure(env.Ctx, zkq.QueueConfig{MaxEntries: 5 + round}), nil)
+						env.Put(q, names[i], zkq.WithUnique("k"))
+						env.Put(q, names[i], zkq.WithDelay(time.Second), zkq.WithTTL(time.Hour))
+					}
+					time.Sleep(5 * time.Second)
+					for i, q := range queues {
+						for range 2 {
+							start := time.Now()
+							h := env.Take(q)
+							if string(h.Value) != names[i] || time.Since(start) > time.Second {
+								t.Fatalf("%s gave an entry of %s, after %v", names[i], h.Value, time.Since(start))
+							}
+							env.Fail(h, "no")
+							env.WantErr(env.Take(q).Bury(env.Ctx, "no"), nil)
+						}
+						st, err := q.Stat(env.Ctx)
+						if err != nil || st.Dead != 2 || st.Total() != 2 {
+							t.Errorf("%s: %+v, %v", names[i], st, err)
+						}
+						if ws, err := q.Workers(env.Ctx); err != nil || len(ws) != 1 {
+							t.Errorf("%s has the workers %v, %v", names[i], ws, err)
+						}
+						if _, err := q.Purge(env.Ctx, zkq.StateDead); err != nil {
+							t.Error(err)
+						}
+						env.Put(q, names[i])
+					}
+					found, err := zkq.Queues(env.Ctx, env.Client())
+					want := []string{"/" + names[0], "/" + names[1]}
+					if slices.Sort(want); err != nil || !slices.Equal(found, want) {
+						t.Errorf("Queues = %v, %v", found, err)
+					}
+					for _, q := range queues {
+						env.Consume(env.Take(q))
+					}
+				}
+				env.WantErr(queues[0].WaitEmpty(env.Ctx), nil)
+			})
+		})
+	}
+}
+
+// What is only registered, or only delayed, is a queue too.
+func TestQueuesNamesWhatIsOnlyRegisteredOrDelayed(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := env.Client()
+		for _, name := range []string{"a/registered", "b/delayed/later"} {
+			q := zkq.NewLockingQueue(c, name)
+			defer q.Close()
+			if strings.HasPrefix(name, "a") {
+				env.WantErr(q.Register(env.Ctx), nil)
+			} else {
+				env.Put(q, "x", zkq.WithDelay(time.Hour))
+			}
+		}
+		env.Commit(env.Session(c), coord.Create("/c/workers/somebody", nil))
+		found, err := zkq.Queues(env.Ctx, c)
+		if err != nil || !slices.Equal(found, []string{"/a/registered", "/b/delayed/later"}) {
+			t.Errorf("Queues = %v, %v", found, err)
+		}
+	})
+}
+
+// A directory is no worker: nothing that falls due is left to it.
+func TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		env.Commit(env.Session(c), coord.Create("/jobs/workers/below", nil))
+		env.WantErr(q.Register(env.Ctx), nil)
+		for range 20 {
+			env.Put(q, "x", zkq.WithDelay(3*time.Second))
+		}
+		start := time.Now()
+		for range 20 {
+			env.Consume(env.Take(q))
+		}
+		if took := time.Since(start); took > 3500*time.Millisecond {
+			t.Errorf("the last was taken after %v", took)
+		}
+	})
+}
+
+// FuzzQueuePath: a name either is refused as one or leads to a path below the
+// root, of the name's own segments, none of which can be taken for what zkq writes.
+func FuzzQueuePath(f *testing.F) {
+	for _, s := range []string{
+		"", "/", "jobs", "/a/b", "a/../b", "..", "./a", "a//b", "a/", "entry-1", "a/entry-100-0000000001", "entries", "a/taken/b",
+		"zkq", "zookeeper/quota", "\xff", "a\x00b", "a\x1b[2J", "//", "\ufeff", "\ue000", "a\u0085b", "١", strings.Repeat("x", 256), strings.Repeat("x/", 512) + "x",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		path, err := zkq.CheckName(name)
+		if err != nil {
+			if path != "" || !errors.Is(err, zkq.ErrInvalidName) {
+				t.Fatalf("CheckName(%q) = %q, %v", name, path, err)
+			}
+			return
+		}
+		if err := coord.CheckPath(path); err != nil {
+			t.Fatalf("CheckName(%q) = %q: %v", name, path, err)
+		}
+		if path != "/"+strings.TrimPrefix(name, "/") {
+			t.Fatalf("CheckName(%q) = %q", name, path)
+		}
+		for seg := range strings.SplitSeq(path[1:], "/") {
+			if len(seg) > 255 || strings.HasPrefix(seg, priority.EntryPrefix) || slices.Contains([]string{"entries", "taken", "", ".", ".."}, seg) {
+				t.Fatalf("CheckName(%q) = %q, with the segment %q", name, path, seg)
+			}
+		}
+		if again, err := zkq.CheckName(path); again != path || err != nil {
+			t.Fatalf("CheckName(%q) = %q, and of that %q, %v", name, path, again, err)
+		}
+	})
+}
+
+// Which of kazoo's two queues a path holds is seen from its nodes.
+func TestTheLayoutOfAQueueIsFound(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		find := func(name string, want zkq.Layout) {
+			t.Helper()
+			if got, err := zkq.FindLayout(env.Ctx, c, name); got != want || err != nil {
+				t.Errorf("%s: %q, %v, want %q", name, got, err, want)
+			}
+		}
+		find(q.Name(), "")
+		env.Put(q, "v")
+		find(q.Name(), zkq.LayoutLocking)
+		if err := env.Take(q).Consume(env.Ctx); err != nil {
+			t.Fatal(err)
+		}
+		find(q.Name(), zkq.LayoutLocking)
+
+		plain := zkq.NewQueue(c, "plain")
+		defer plain.Close()
+		if _, err := plain.Put(env.Ctx, []byte("v")); err != nil {
+			t.Fatal(err)
+		}
+		find("plain", zkq.LayoutPlain)
+
+		s, err := c.Session(env.Ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// kazoo's Queue makes its directory before the first put, and keeps it.
+		if _, err := s.Commit(env.Ctx, coord.Create("/drained", nil)); err != nil {
+			t.Fatal(err)
+		}
+		find("drained", zkq.LayoutPlain)
+		// The directory of another queue, and of one that has only its configuration.
+		if _, err := s.Commit(env.Ctx, coord.Create("/team/jobs/config", nil)); err != nil {
+			t.Fatal(err)
+		}
+		find("team", "")
+		find("team/jobs", "")
+		if _, err := zkq.FindLayout(env.Ctx, c, "a//b"); err == nil {
+			t.Error("an invalid name has a layout")
+		}
+	})
+}
+
+// A name is found by its end, whatever the entry's state.
+func TestNamesAreFoundByTheirEnds(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		dead, ready := env.Put(q, "dead"), env.Put(q, "ready")
+		if err := env.Take(q).Bury(env.Ctx, "broken"); err != nil {
+			t.Fatal(err)
+		}
+		later, err := q.Put(env.Ctx, []byte("later"), zkq.WithDelay(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		end := func(name string, n int) string { return name[len(name)-n:] }
+		found, err := q.FindNames(env.Ctx, end(dead, 10), end(ready, 10), end(later, 16), end(ready, 9), "none")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) != 3 || !slices.Equal(found[end(ready, 10)], []string{ready}) || !slices.Equal(found[end(later, 16)], []string{later}) {
+			t.Errorf("found %q", found)
+		}
+		e, err := q.Peek(env.Ctx, found[end(dead, 10)][0])
+		if err != nil || string(e.Value) != "dead" || time.Since(e.Since) > time.Minute {
+			t.Errorf("%+v, %v", e, err)
+		}
+		for e, err := range q.EntriesWithValues(env.Ctx) {
+			if err != nil || string(e.Value) != map[zkq.State]string{zkq.StateDead: "dead", zkq.StateReady: "ready", zkq.StateDelayed: "later"}[e.State] {
+				t.Errorf("%+v, %v", e, err)
+			}
+		}
+		for e, err := range q.Entries(env.Ctx) {
+			if err != nil || e.Value != nil {
+				t.Errorf("%+v, %v", e, err)
+			}
+		}
+	})
+}
+
+// The names that no queue may have are listed where people look for them.
+func TestTheDocumentsListTheReservedNames(t *testing.T) {
+	for _, page := range []string{"layout.md", "cli.md"} {
+		b, err := os.ReadFile(filepath.Join("docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range zkq.Reserved {
+			if !regexp.MustCompile("(?s)`entries`, `taken`.*`"+name+"`").Match(b) && name != "entries" && name != "taken" {
+				t.Errorf("%s does not list %s, which no queue may be called", page, name)
+			}
 		}
 	}
 }

@@ -10,7 +10,7 @@ targets='
 ./priority FuzzEntryName
 . FuzzCodec
 . FuzzQueuePath
-. FuzzForeignBytes
+./internal/hostile FuzzForeignBytes
 ./internal/simulation FuzzSchedule
 ./cmd/zkq FuzzDSN
 ./cmd/zkq FuzzLines

@@ -161,7 +161,7 @@ var mutants = []mutant{
 		name: "a directory among the workers is a member", file: "internal/member/member.go",
 		is:      `IsName(name) { // other nodes`,
 		becomes: `func() bool { mutated(); return true }() { // others`,
-		test:    "TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers", testIn: ".",
+		test:    "TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers",
 	},
 	{
 		name: "a value is not decoded before it is put", file: "typed.go",
@@ -230,7 +230,7 @@ var mutants = []mutant{
 		name: "claim in doubt is passed over", file: "internal/head/claims.go",
 		is:      `	c.entries[name].inDoubt = true`,
 		becomes: `	mutated()`,
-		test:    "TestClaimInDoubtIsNotPassedOver", testIn: ".",
+		test:    "TestClaimInDoubtIsNotPassedOver",
 	},
 	{
 		name: "entry given back under a claim in doubt waits until that is tried again", file: "internal/head/claims.go",
@@ -238,7 +238,7 @@ var mutants = []mutant{
 	if t.isBlocked {`,
 		becomes: `	mutated()
 	if t.isBlocked {`,
-		test: "TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver", testIn: ".",
+		test: "TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver",
 	},
 	{
 		name: "what later holders were forgiven counts", file: "claim.go",
@@ -408,7 +408,7 @@ var mutants = []mutant{
 		becomes: `mutated()`,
 	},
 	{
-		name: "watch after listing", file: "internal/head/head.go", test: "TestWhatIsPutAsTheWatchBeginsIsTaken", testIn: ".",
+		name: "watch after listing", file: "internal/head/head.go", test: "TestWhatIsPutAsTheWatchBeginsIsTaken",
 		is: `	if s == h.session && isMember == h.watchMembers {
 		return nil
 	}`,
@@ -505,7 +505,7 @@ var mutants = []mutant{
 		name: "no window", file: "internal/head/choose.go",
 		is:      `window := max(h.Window, 2*(n+h.heldCount())) / 2 // because each first entry may be passed twice`,
 		becomes: `window := func() int { mutated(); return 1 << 20 }()`,
-		test:    "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound", testIn: ".",
+		test:    "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
 	},
 	{
 		name: "others' entries from the end where their owners begin", file: "internal/head/choose.go",
@@ -520,13 +520,13 @@ var mutants = []mutant{
 	}`,
 		becomes: `	mutated()
 	waiting = nil`,
-		test: "TestExchangeDoesNotWaitBehindATake", testIn: ".",
+		test: "TestExchangeDoesNotWaitBehindATake",
 	},
 	{
 		name: "urgent entry behind what was chosen before", file: "internal/head/choose.go",
 		is:      `name[:priorityEnd] == first[:priorityEnd]`,
 		becomes: `func() bool { mutated(); return true }()`,
-		test:    "TestAMoreUrgentEntryIsTakenNextByEveryProcess", testIn: ".",
+		test:    "TestAMoreUrgentEntryIsTakenNextByEveryProcess",
 	},
 
 	// What comes back, and what dies.
@@ -590,7 +590,7 @@ var mutants = []mutant{
 		becomes: `		mutated()
 		if len(c.Names) == n {
 			break`,
-		test: "TestAnEntryThatCameBackIsTakenAlone", testIn: ".",
+		test: "TestAnEntryThatCameBackIsTakenAlone",
 	},
 	{
 		name: "TakeN goes on behind one that came back", file: "internal/head/choose.go",
@@ -599,7 +599,7 @@ var mutants = []mutant{
 		becomes: `		if cameBack {
 			mutated()
 			continue`,
-		test: "TestAnEntryThatCameBackIsTakenAlone", testIn: ".",
+		test: "TestAnEntryThatCameBackIsTakenAlone",
 	},
 	{
 		name: "ceiling reached one delivery late", file: "dead.go",
@@ -707,7 +707,7 @@ var mutants = []mutant{
 `,
 		becomes: `	mutated()
 `,
-		test: "TestProcessesGoOnAfterARestore", testIn: "./internal/simulation",
+		test: "TestProcessesGoOnAfterARestore",
 	},
 
 	// Puts and lanes.
@@ -1376,7 +1376,7 @@ var mutants = []mutant{
 		is: `			if now.Sub(x.since) > maxAge {`,
 		becomes: `			mutated()
 			if now.Sub(x.since) > 1000*time.Hour {`,
-		test: "TestAHandleThatPollsForgetsWhatItTook", testIn: ".",
+		test: "TestAHandleThatPollsForgetsWhatItTook",
 	},
 	{
 		name: "put of some that is larger than the room", file: "bounds.go",
@@ -1451,7 +1451,7 @@ var mutants = []mutant{
 		h.fairness.choose(order[0], first)
 	}
 	if !h.readAhead.hasAll(order[:min(n, len(order))]) { // more`,
-		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound", testIn: ".",
+		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
 	},
 
 	// What a process was told.
@@ -1489,7 +1489,7 @@ var mutants = []mutant{
 		name: "broken entry hidden from the handle that claimed it", file: "internal/head/suppressed.go",
 		is:      `		case x.why == WasClaimed && x.number <= before:`,
 		becomes: `		case x.why == WasClaimed && x.number <= before && func() bool { mutated(); return false }():`,
-		test:    "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce", testIn: ".",
+		test:    "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce",
 	},
 	// What operators look at.
 	{

@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -32,8 +35,8 @@ type mutant struct {
 	// The simulation kills it, most likely with these seeds. They keep their meaning until the queue's requests change.
 	seeds string
 
-	// Or a test kills it: one of the file's package, or of another package ("." or "./internal/simulation").
-	test, testIn string
+	// Or a test kills it: one of the file's package, or the only one of this name in the module.
+	test string
 }
 
 // freshSeeds says how many other seeds are tried if the known ones do not kill a mutant.
@@ -48,21 +51,49 @@ func (m mutant) source(t *testing.T) string {
 	return string(text)
 }
 
-// testPackage returns the package whose tests kill the mutant, as a path from the module's directory.
-func (m mutant) testPackage() string {
-	switch {
-	case m.test == "":
-		return "./internal/simulation"
-	case m.testIn != "":
-		return m.testIn
+// testPackage returns the directory of the package whose tests kill the mutant, as a path from the module's directory.
+func (m mutant) testPackage() (string, error) {
+	if m.test == "" {
+		return "internal/simulation", nil
 	}
-	return "./" + filepath.Dir(m.file)
+	dirs, err := testDirs()
+	own := filepath.Dir(m.file)
+	switch in := dirs[m.test]; {
+	case err != nil:
+		return "", err
+	case slices.Contains(in, own):
+		return own, nil
+	case len(in) == 1:
+		return in[0], nil
+	default:
+		return "", fmt.Errorf("want the test %s once, and find it in %q", m.test, in)
+	}
 }
+
+// testDirs returns the directories that have a test of each name.
+var testDirs = sync.OnceValues(func() (map[string][]string, error) {
+	dirs := make(map[string][]string)
+	declaration := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(path))
+		for _, found := range declaration.FindAllSubmatch(text, -1) {
+			dirs[string(found[1])] = append(dirs[string(found[1])], dir)
+		}
+		return err
+	})
+	return dirs, err
+})
 
 // TestMutantsAreWhatTheySay compares the table with the code in every run of the tests. make mutants builds the mutants
 // and sees that they are killed.
 func TestMutantsAreWhatTheySay(t *testing.T) {
-	testsOf := make(map[string]map[string]bool)
 	for _, m := range mutants {
 		if n := strings.Count(m.source(t), m.is); n != 1 {
 			t.Errorf("%s: %s contains this text %d times, want once: %s", m.name, m.file, n, m.is)
@@ -70,39 +101,14 @@ func TestMutantsAreWhatTheySay(t *testing.T) {
 		if !strings.Contains(m.becomes, "mutated()") {
 			t.Errorf("%s: the new text does not call mutated()", m.name)
 		}
-		dir := m.testPackage()
-		if testsOf[dir] == nil {
-			testsOf[dir] = testsIn(t, dir)
-		}
-		if m.test != "" && !testsOf[dir][m.test] {
-			t.Errorf("%s: there is no test %s in %s", m.name, m.test, dir)
+		if _, err := m.testPackage(); err != nil {
+			t.Errorf("%s: %v", m.name, err)
 		}
 	}
 	if len(mutants) < 30 {
 		t.Errorf("%d mutants", len(mutants))
 	}
 }
-
-// testsIn returns the names of the tests in a package's directory.
-func testsIn(t *testing.T, dir string) map[string]bool {
-	files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := make(map[string]bool)
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, found := range testFunction.FindAllSubmatch(text, -1) {
-			names[string(found[1])] = true
-		}
-	}
-	return names
-}
-
-var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
 // TestMutantsAreKilled builds each mutant beside the code, and runs what should notice it.
 func TestMutantsAreKilled(t *testing.T) {
@@ -151,6 +157,10 @@ var (
 // kill builds and runs the mutant, and returns the line by which the simulation or its test noticed it.
 func (m mutant) kill(t *testing.T) string {
 	source := m.source(t)
+	in, err := m.testPackage()
+	if err != nil {
+		t.Fatal(err)
+	}
 	pkg := regexp.MustCompile(`(?m)^package (\w+)`).FindStringSubmatch(source)[1]
 	dir := t.TempDir()
 	real, err := filepath.Abs(filepath.Join(root, m.file))
@@ -175,7 +185,7 @@ func (m mutant) kill(t *testing.T) string {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "mutant")
-	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, m.testPackage())
+	build := exec.Command("go", "test", "-c", "-vet=off", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./"+in)
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("does not compile: %s", out)
@@ -193,7 +203,7 @@ func (m mutant) kill(t *testing.T) string {
 	wasReached := false
 	for _, args := range runs {
 		run := exec.Command(binary, append(args, "-test.timeout=300s")...)
-		run.Dir = filepath.Join(root, m.testPackage())
+		run.Dir = filepath.Join(root, in)
 		out, err := run.CombinedOutput()
 		wasReached = wasReached || strings.Contains(string(out), "the mutant was reached")
 		line := how.FindString(string(out))

@@ -1,4 +1,4 @@
-package zkq_test
+package tree
 
 import (
 	"go/ast"

@@ -1,6 +1,4 @@
-package zkq_test
-
-// What a hostile reader found, each a test that failed on the code he read.
+package hostile
 
 import (
 	"context"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
@@ -752,4 +754,112 @@ func TestGetThatHasNoTimeEndsThoughTheServiceDoesNotAnswer(t *testing.T) {
 		}
 		c.Heal()
 	})
+}
+
+// TestStrictTakesWhatItHasNotHeardOf has the taker's server lag behind, so that nothing tells the taker of the more
+// urgent entry. Without Strict it takes what it knows: the difference is the option's.
+func TestStrictTakesWhatItHasNotHeardOf(t *testing.T) {
+	for _, c := range []struct {
+		want string
+		opts []zkq.Option
+	}{
+		{"urgent", []zkq.Option{zkq.Strict()}},
+		{"known", nil},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				producer, _ := env.Queue()
+				taker, at := env.Queue(c.opts...)
+				for range 2 {
+					env.Put(producer, "known")
+				}
+				env.Consume(env.Take(taker)) // it has a view of the queue now
+				at.Lag()
+				env.Put(producer, "urgent", zkq.WithPriority(1))
+				if h := env.Take(taker); string(h.Value) != c.want {
+					t.Errorf("took %q, want %q", h.Value, c.want)
+				}
+				at.CatchUp()
+			})
+		})
+	}
+}
+
+// An entry that came back since it was read is not passed over by a claim of several.
+func TestStrictTakesWhatCameBackSinceItWasRead(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.Strict())
+		other, _ := env.Queue()
+		for _, value := range []string{"1", "2", "3", "4", "5"} {
+			env.Put(other, value)
+		}
+		env.Take(q)
+		env.Take(q) // it reads the next ones, too
+		env.Release(env.Take(other))
+		held, err := q.TakeN(env.Ctx, 2)
+		if err != nil || len(held) == 0 || string(held[0].Value) != "3" {
+			t.Errorf("took %v, %v", held, err)
+		}
+	})
+}
+
+// The collector knows nothing of virtual time, and works when it is asked.
+func TestHeldThatIsDroppedIsWarnedOfOnce(t *testing.T) {
+	ctx := context.Background()
+	c := coordtest.NewStore().Open(coordtest.Options{})
+	defer c.Close()
+	var mu sync.Mutex
+	var warnings []string
+	q := zkq.NewLockingQueue(c, "jobs", zkq.Warn(func(message string) {
+		mu.Lock()
+		defer mu.Unlock()
+		warnings = append(warnings, message)
+	}))
+	defer q.Close()
+	var names []string
+	for range 4 {
+		name, err := q.Put(ctx, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	take := func() *zkq.Held {
+		h, err := q.Take(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	func() {
+		take() // and forgotten
+		if err := take().Consume(ctx); err != nil {
+			t.Error(err)
+		}
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := take().Release(ended); err == nil { // it was tried
+			t.Error("a release that nobody waits for was made")
+		}
+	}()
+	kept := take()
+	deadline := time.Now().Add(time.Minute)
+	for said := 0; said == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		runtime.GC()
+		mu.Lock()
+		said = len(warnings)
+		mu.Unlock()
+	}
+	for range 5 {
+		runtime.GC()
+		time.Sleep(10 * time.Millisecond)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "/jobs/entries/"+names[0]) {
+		t.Errorf("warnings %q, want one of %s", warnings, names[0])
+	}
+	if err := kept.Consume(ctx); err != nil {
+		t.Error(err)
+	}
 }

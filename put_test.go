@@ -630,3 +630,430 @@ func TestAHandleThatPollsForgetsWhatItTook(t *testing.T) {
 		})
 	}
 }
+
+// A key is free again with the entry, whatever becomes of that.
+func TestAUniqueKeyGoesWithItsEntry(t *testing.T) {
+	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
+		"consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Consume(env.Ctx) },
+		"bury":    func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Bury(env.Ctx, "") },
+		"rm": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			return q.Remove(env.Ctx, name, false)
+		},
+		"rm --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			env.Take(q)
+			return q.Remove(env.Ctx, name, true)
+		},
+		"purge": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Purge(q, zkq.StateReady, 1) },
+		"purge held": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error {
+			env.Take(q)
+			return env.Purge(q, zkq.StateHeld, 1)
+		},
+		"rm of aside": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			env.Release(env.Take(q), zkq.After(time.Hour))
+			return q.Remove(env.Ctx, name, false)
+		},
+		"a failure and a consume": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
+			env.Fail(env.Take(q), "no", zkq.After(time.Minute))
+			env.WantRefused(q, "k", name)
+			return env.TakeWithin(q, 2*time.Minute).Consume(env.Ctx)
+		},
+	} {
+		t.Run(way, func(t *testing.T) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, _ := env.Queue()
+				other, _ := env.Queue()
+				for range 2 {
+					name := env.Put(q, "a", zkq.WithUnique("k"))
+					env.WantRefused(q, "k", name)
+					env.WantRefused(other, "k", name)
+					env.WantErr(remove(env, q, name), nil)
+					env.Put(other, "another", zkq.WithUnique("another"))
+					env.WantErr(env.Take(other).Consume(env.Ctx), nil)
+				}
+				env.WantNothingLeft(q)
+			})
+		})
+	}
+}
+
+func TestTwentyPutsOfOneKeyAtOnceAreOne(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const n = 20
+		var wg sync.WaitGroup
+		errs, names := make([]error, n), make([]string, n)
+		for i := range n {
+			q, c := env.Queue()
+			if i%3 == 0 {
+				c.DropReply()
+			}
+			wg.Go(func() {
+				names[i], errs[i] = q.Put(env.Ctx, []byte(fmt.Sprint(i)), zkq.WithUnique("k"))
+			})
+		}
+		wg.Wait()
+		var put string
+		for i, err := range errs {
+			if err == nil {
+				if put != "" {
+					t.Errorf("%s and %s were put", put, names[i])
+				}
+				put = names[i]
+			}
+		}
+		for _, err := range errs {
+			if exists := (*zkq.ExistsError)(nil); err != nil && (!errors.As(err, &exists) || exists.Name != put) {
+				t.Errorf("%v, and %s stands", err, put)
+			}
+		}
+		q, _ := env.Queue()
+		if es := env.Entries(q); put == "" || len(es) != 1 || es[0].Name != put {
+			t.Errorf("%s was put, and there are %v", put, es)
+		}
+	})
+}
+
+// A key stands for a delayed put, and then for the entry that this becomes.
+func TestADelayedPutKeepsItsKey(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		name := env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Minute))
+		env.WantRefused(q, "k", name)
+		if err := q.Remove(env.Ctx, name, false); err != nil {
+			t.Fatal(err)
+		}
+		name = env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Minute))
+		env.WantRefused(q, "k", name)
+		c.DropReply()
+		h := env.TakeWithin(q, 2*time.Minute)
+		if h.Name == name {
+			t.Fatal(name)
+		}
+		env.WantRefused(q, "k", h.Name)
+		env.Consume(h)
+		env.WantNothingLeft(q)
+		env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Hour))
+		env.WantErr(env.Purge(q, zkq.StateDelayed, 1), nil)
+		env.Put(q, "a", zkq.WithUnique("k"), zkq.WithDelay(time.Hour), zkq.WithTTL(time.Minute))
+		time.Sleep(2 * time.Hour)
+		env.WantEmpty(q)
+		env.WantNothingLeft(q)
+	})
+}
+
+// kazoo's consume knows nothing of keys, and leaves them.
+func TestAKeyWithoutAnEntryIsNobodys(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		s := env.Session(c)
+		for range 3 {
+			name := env.Put(q, "a", zkq.WithUnique("k"))
+			n := env.Get(s, "/jobs/entries/"+name)
+			env.Commit(s, coord.Delete(n.Path, n.Fence))
+		}
+		name := env.Put(q, "a", zkq.WithUnique("k"))
+		env.WantRefused(q, "k", name)
+		// And one that somebody wrote to: it is looked for among all there is.
+		env.Put(q, "b")
+		key := env.Children(s, "/jobs/unique")[0]
+		n := env.Get(s, key)
+		env.Commit(s, coord.Set(key, n.Value, n.Fence))
+		env.WantRefused(q, "k", name)
+		env.Consume(env.Take(q))
+		env.Consume(env.Take(q))
+		env.WantNothingLeft(q)
+	})
+}
+
+func TestLostRepliesOfUniquePutsPutOnce(t *testing.T) {
+	for name, lose := range testqueue.Losses {
+		t.Run(name, func(t *testing.T) {
+			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+				q, c := env.Queue()
+				other, _ := env.Queue()
+				lose(c)
+				name := env.Put(q, "a", zkq.WithUnique("k"))
+				lose(c)
+				env.WantRefused(q, "k", name)
+				env.WantRefused(other, "k", name)
+				lose(c)
+				env.Consume(env.Take(q))
+				env.WantNothingLeft(q)
+			})
+		})
+	}
+}
+
+// A put that was refused is refused for good: an attempt of it that is still on its way
+// when the key becomes free is not applied.
+func TestAPutThatWasRefusedIsNotAppliedLater(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		other, _ := env.Queue()
+		standing := env.Put(other, "standing", zkq.WithUnique("k"))
+		env.Put(q, "a lane")
+		voids := 0
+		env.Store.Observe(func(a coordtest.Applied) {
+			for _, op := range a.Ops {
+				if strings.HasPrefix(op.Path, "/zkq/producers/") && strings.Contains(string(op.Value), "void") {
+					voids++
+				}
+			}
+		})
+		c.DropRequest() // lost, or late: the putter cannot know
+		env.WantRefused(q, "k", standing)
+		if voids != 1 {
+			t.Errorf("%d lanes have moved on", voids)
+		}
+		// One that was answered cost nothing more.
+		env.WantRefused(q, "k", standing)
+		if voids != 1 {
+			t.Errorf("%d lanes have moved on", voids)
+		}
+	})
+}
+
+func TestUniquePutsAreMadeAgainWithTheirToken(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		token, err := q.NewToken(env.Ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := env.Put(q, "a", zkq.WithUnique("k"), zkq.WithToken(token))
+		if again := env.Put(q, "a", zkq.WithUnique("k"), zkq.WithToken(token)); again != name {
+			t.Errorf("put again is %s, and was %s", again, name)
+		}
+		env.WantRefused(q, "k", name)
+	})
+}
+
+func TestUniquePutsThatCannotBeAreRefused(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, c := env.Queue()
+		_, err := q.PutAll(env.Ctx, make([][]byte, 2), zkq.WithUnique("k"))
+		env.WantErr(err, zkq.ErrInvalid)
+		_, err = q.Put(env.Ctx, nil, zkq.WithUnique(strings.Repeat("k", zkq.MaxKey+1)))
+		env.WantErr(err, zkq.ErrTooLarge)
+		_, err = q.Put(env.Ctx, nil, zkq.WithTTL(1<<63-1))
+		env.WantErr(err, zkq.ErrInvalid)
+		env.WantRefused(q, "", env.Put(q, "a", zkq.WithUnique("")))
+		plain := zkq.NewQueue(c, "plain")
+		defer plain.Close()
+		for _, opt := range []zkq.PutOption{zkq.WithUnique("k"), zkq.WithTTL(time.Second), zkq.WithWait(time.Second)} {
+			_, err := plain.Put(context.Background(), nil, opt)
+			env.WantErr(err, zkq.ErrInvalid)
+		}
+	})
+}
+
+// errFullService is what a service without space answers.
+var errFullService = fmt.Errorf("no space on the third disk: %w", coord.ErrBusy)
+
+// fullService is a coordinator that refuses commits for lack of space.
+type fullService struct {
+	coord.Coordinator
+	full     atomic.Bool // refuses each commit
+	putsOnly bool        // refuses only those that create entries or lanes
+
+	mu   sync.Mutex
+	last *fullSession
+}
+
+type fullSession struct {
+	coord.Session
+	c *fullService
+}
+
+func (c *fullService) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == nil || c.last.Session != s {
+		c.last = &fullSession{s, c}
+	}
+	return c.last, nil
+}
+
+func (s *fullSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	put := slices.ContainsFunc(ops, func(op coord.Op) bool { return strings.HasPrefix(op.Path, "/zkq/producers/") })
+	if s.c.full.Load() && (put || !s.c.putsOnly) {
+		return nil, errFullService
+	}
+	return s.Session.Commit(ctx, ops...)
+}
+
+// warnings are the lines that a journal has at level warn.
+func (j *journal) warnings() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(j.lines), func(line string) bool { return !strings.HasPrefix(line, "warn ") })
+}
+
+// wantWarnings checks how the warnings begin, and nothing else.
+func wantWarnings(env *testqueue.Env, j *journal, begin ...string) {
+	env.Helper()
+	got := j.warnings()
+	if len(got) != len(begin) {
+		env.Fatalf("warnings %q, want those that begin with %q", got, begin)
+	}
+	for i, line := range got {
+		if !strings.HasPrefix(line, "warn "+begin[i]) {
+			env.Fatalf("warnings %q, want those that begin with %q", got, begin)
+		}
+	}
+}
+
+func TestAPutToAFullServiceNamesTheCauseAndTheEndOfItsTime(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := &fullService{Coordinator: env.Client()}
+		q := env.QueueOn(c)
+		for _, first := range []bool{true, false} { // without a lane, and with one
+			c.full.Store(true)
+			ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
+			_, err := q.Put(ctx, []byte("x"))
+			cancel()
+			for _, want := range []error{context.DeadlineExceeded, coord.ErrBusy, errFullService} {
+				env.WantErr(err, want)
+			}
+			if errors.Is(err, zkq.ErrUnknown) || !strings.Contains(err.Error(), "/jobs") {
+				t.Errorf("without a lane %v: %v", first, err)
+			}
+			c.full.Store(false)
+			env.Put(q, "x")
+		}
+	})
+}
+
+func TestEachCallToAFullServiceNamesTheCauseAndTheEndOfItsTime(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := &fullService{Coordinator: env.Client()}
+		q := env.QueueOn(c)
+		env.Put(q, "held")
+		h := env.Take(q)
+		env.Put(q, "ready")
+		bounded := zkq.QueueConfig{MaxEntries: 10}
+		c.full.Store(true)
+		for name, call := range map[string]func(context.Context) error{
+			"take":    func(ctx context.Context) error { _, err := q.Take(ctx); return err },
+			"consume": func(ctx context.Context) error { return h.Consume(ctx) },
+			"update":  func(ctx context.Context) error { return h.Update(ctx, []byte("new")) },
+			"pause":   q.Pause,
+			"create":  func(ctx context.Context) error { return q.Create(ctx, bounded) },
+			"token":   func(ctx context.Context) error { _, err := q.NewToken(ctx); return err },
+		} {
+			ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
+			err := call(ctx)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, errFullService) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		c.full.Store(false)
+		env.Consume(h)
+	})
+}
+
+func TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c, j := &fullService{Coordinator: env.Client()}, &journal{}
+		q := env.QueueOn(c, zkq.LogTo(j))
+		env.Put(q, "before")
+		c.full.Store(true)
+		var puts sync.WaitGroup
+		defer puts.Wait()
+		defer c.full.Store(false)
+		for range 5 {
+			puts.Go(func() { env.Put(q, "waits") })
+		}
+		time.Sleep(900 * time.Millisecond)
+		wantWarnings(env, j)
+		time.Sleep(time.Minute)
+		wantWarnings(env, j, "put waits: ")
+		if !j.has("/jobs", "third disk") {
+			t.Errorf("%q names no queue or no cause", j.warnings())
+		}
+		c.full.Store(false)
+		puts.Wait()
+		wantWarnings(env, j, "put waits: ", "put goes on: ")
+	})
+}
+
+// A refusal that is over before a second is over is not worth a line.
+func TestAShortRefusalIsNotLogged(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c, j := &fullService{Coordinator: env.Client()}, &journal{}
+		q := env.QueueOn(c, zkq.LogTo(j))
+		for range 3 {
+			c.full.Store(true)
+			time.AfterFunc(500*time.Millisecond, func() { c.full.Store(false) })
+			env.Put(q, "x")
+			env.Consume(env.Take(q))
+			time.Sleep(time.Minute)
+		}
+		wantWarnings(env, j)
+	})
+}
+
+// The caller gives up each put, so that none waits when there is space again.
+func TestTheEndOfAWaitIsLoggedByTheNextCallOfItsKind(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c, j := &fullService{Coordinator: env.Client(), putsOnly: true}, &journal{}
+		q := env.QueueOn(c, zkq.LogTo(j))
+		env.Put(q, "a")
+		c.full.Store(true)
+		for range 3 {
+			ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
+			_, err := q.Put(ctx, []byte("x"))
+			cancel()
+			env.WantErr(err, coord.ErrBusy)
+		}
+		env.Consume(env.Take(q)) // takes are served, which says nothing of puts
+		wantWarnings(env, j, "put waits: ")
+		c.full.Store(false)
+		env.Put(q, "b")
+		wantWarnings(env, j, "put waits: ", "put goes on: ")
+		env.Put(q, "c")
+		wantWarnings(env, j, "put waits: ", "put goes on: ")
+	})
+}
+
+func TestAWorkersLoggerHearsThatTheServiceIsFull(t *testing.T) {
+	for _, both := range []bool{false, true} {
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			c, own := &fullService{Coordinator: env.Client()}, &journal{}
+			var opts []zkq.Option
+			if both {
+				opts = append(opts, zkq.LogTo(own))
+			}
+			q := env.QueueOn(c, opts...)
+			env.Put(q, "a")
+			env.Put(q, "b")
+			k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+				c.full.Store(true) // while it is held
+				return nil
+			})})
+			hears := k.logged
+			if both {
+				hears = own
+			}
+			synctest.Wait()
+			time.Sleep(5 * time.Second)
+			if len(hears.warnings()) != 1 || !hears.has("waits: ", "/jobs", "third disk") {
+				t.Errorf("warnings %q", hears.warnings())
+			}
+			c.full.Store(false)
+			time.Sleep(5 * time.Second)
+			if !hears.has("goes on: ", "/jobs") {
+				t.Errorf("warnings %q", hears.warnings())
+			}
+			if both && len(k.logged.warnings()) > 0 {
+				t.Errorf("the worker's Logger, too: %q", k.logged.warnings())
+			}
+			c.full.Store(false)
+			k.stop()
+		})
+	}
+}

@@ -1,6 +1,6 @@
-package zkq_test
+package hostile
 
-// Entries whose bytes another client of the service made up: what looks like ours, and is not.
+// These tests create nodes as another client of the service might: they look like those of zkq, and name what they should not.
 
 import (
 	"crypto/sha256"

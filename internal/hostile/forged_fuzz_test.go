@@ -1,4 +1,4 @@
-package zkq_test
+package hostile
 
 import (
 	"context"

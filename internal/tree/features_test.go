@@ -1,4 +1,4 @@
-package zkq_test
+package tree
 
 import (
 	"go/ast"
@@ -10,8 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/zkq/zkq"
 )
 
 // features are those of the merged list that everybody needs, or nearly everybody.
@@ -204,21 +202,6 @@ func TestTheTestsThatTheDocumentsNameAreThere(t *testing.T) {
 	}
 	if len(named) == 0 {
 		t.Error("no test is named")
-	}
-}
-
-// The names that no queue may have are listed where people look for them.
-func TestTheDocumentsListTheReservedNames(t *testing.T) {
-	for _, page := range []string{"layout.md", "cli.md"} {
-		b, err := os.ReadFile(filepath.Join("docs", page))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range zkq.Reserved {
-			if !regexp.MustCompile("(?s)`entries`, `taken`.*`"+name+"`").Match(b) && name != "entries" && name != "taken" {
-				t.Errorf("%s does not list %s, which no queue may be called", page, name)
-			}
-		}
 	}
 }
 
