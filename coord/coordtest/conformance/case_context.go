@@ -8,39 +8,39 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var contextCases = []example{
+var contextCases = []testCase{
 	{name: "CancelledContextSendsNothing", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/a", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/a", nil))
 		ctx, cancel := context.WithCancel(e.ctx)
 		cancel()
-		for name, call := range waiting(p, ctx) {
-			err := e.within(time.Second, async(call), name)
-			e.is(err, context.Canceled, name)
-			e.equal(errors.Is(err, coord.ErrUnknown), false, name+" is unknown")
+		for name, call := range callsThatWait(p, ctx) {
+			err := e.awaitOutcome(time.Second, runAsync(call), name)
+			e.wantError(err, context.Canceled, name)
+			e.wantEqual(errors.Is(err, coord.ErrUnknown), false, name+" is unknown")
 		}
-		_, err := p.c.Session(ctx)
-		e.is(err, context.Canceled, "session")
-		e.equal(p.fresh("/q"), "a", "listed")
+		_, err := p.client.Session(ctx)
+		e.wantError(err, context.Canceled, "session")
+		e.wantEqual(p.freshNames("/q"), "a", "listed")
 	}},
 	{name: "PassedDeadlineSendsNothing", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		ctx, cancel := context.WithDeadline(e.ctx, time.Now().Add(-time.Second))
 		defer cancel()
-		for name, call := range waiting(p, ctx) {
-			e.is(e.within(time.Second, async(call), name), context.DeadlineExceeded, name)
+		for name, call := range callsThatWait(p, ctx) {
+			e.wantError(e.awaitOutcome(time.Second, runAsync(call), name), context.DeadlineExceeded, name)
 		}
-		e.equal(p.fresh("/q"), "", "listed")
+		e.wantEqual(p.freshNames("/q"), "", "listed")
 	}},
 	{name: "NilContextIsInvalid", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var none context.Context
-		for name, call := range waiting(p, none) {
-			e.is(e.within(time.Second, async(call), name), coord.ErrInvalid, name)
+		for name, call := range callsThatWait(p, none) {
+			e.wantError(e.awaitOutcome(time.Second, runAsync(call), name), coord.ErrInvalid, name)
 		}
-		_, err := p.c.Session(none)
-		e.is(err, coord.ErrInvalid, "session")
-		e.equal(p.fresh("/q"), "", "listed")
+		_, err := p.client.Session(none)
+		e.wantError(err, coord.ErrInvalid, "session")
+		e.wantEqual(p.freshNames("/q"), "", "listed")
 	}},
 	{name: "ContextsEndDoesNotEndTheSession", run: func(e *env) {
 		c := e.service.Open(e.T)
@@ -61,59 +61,59 @@ var contextCases = []example{
 		default:
 		}
 	}},
-	{name: "CancelEndsCallsThatWait", needs: []string{"Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		promptly(a, func() { a.cut(); e.noticed() }, func(name string, err error) {
-			e.is(err, context.Canceled, name)
+	{name: "CancelEndsCallsThatWait", hooks: []string{"Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		wantPromptCancel(a, func() { a.cut(); e.waitForDisconnect() }, func(name string, err error) {
+			e.wantError(err, context.Canceled, name)
 			if name == "commit" {
 				a.heal()
-				a.there("/q/x") // it has a connection again
+				a.exists("/q/x") // returns once there is a connection again
 				time.Sleep(50 * time.Millisecond)
-				if !errors.Is(err, coord.ErrUnknown) && b.there("/q/x") {
+				if !errors.Is(err, coord.ErrUnknown) && b.exists("/q/x") {
 					e.Error("applied, though it was not unknown")
 				}
 			}
 		})
 	}},
-	{name: "CancelEndsCallsThatHang", needs: []string{"HoldReplies"}, run: func(e *env) {
-		a := e.open()
-		promptly(a, a.holdReplies, func(name string, err error) {
-			e.is(err, context.Canceled, name)
+	{name: "CancelEndsCallsThatHang", hooks: []string{"HoldReplies"}, run: func(e *env) {
+		a := e.openPeer()
+		wantPromptCancel(a, a.holdReplies, func(name string, err error) {
+			e.wantError(err, context.Canceled, name)
 			if name == "commit" {
-				e.is(err, coord.ErrUnknown, name)
+				e.wantError(err, coord.ErrUnknown, name)
 			}
 		})
 	}},
-	{name: "CancelEndsSessionThatWaits", needs: []string{"Cut"}, run: func(e *env) {
-		p := e.open()
+	{name: "CancelEndsSessionThatWaits", hooks: []string{"Cut"}, run: func(e *env) {
+		p := e.openPeer()
 		p.cut()
 		<-p.Done()
 		ctx, cancel := context.WithCancel(e.ctx)
 		defer cancel()
-		session := async(func() error { _, err := p.c.Session(ctx); return err })
+		session := runAsync(func() error { _, err := p.client.Session(ctx); return err })
 		time.Sleep(100 * time.Millisecond)
 		cancel()
-		err := e.within(time.Second, session, "session")
+		err := e.awaitOutcome(time.Second, session, "session")
 		if !errors.Is(err, context.Canceled) && !errors.Is(err, coord.ErrUnreachable) {
 			e.Errorf("%v", err)
 		}
 		p.heal()
-		p.reopen()
+		p.reopenSession()
 	}},
 	{name: "ManyCancelledCallsDoNoHarm", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for i := range 100 {
 			ctx, cancel := context.WithCancel(e.ctx)
-			call := async(func() error { _, err := p.Commit(ctx, coord.CreateSequential("/q/n-", nil)); return err })
+			call := runAsync(func() error { _, err := p.Commit(ctx, coord.CreateSequential("/q/n-", nil)); return err })
 			if i%3 == 0 {
 				time.Sleep(time.Duration(i) * 10 * time.Microsecond)
 			}
 			cancel()
-			if err := e.within(5*time.Second, call, "commit"); err != nil && !errors.Is(err, context.Canceled) {
+			if err := e.awaitOutcome(5*time.Second, call, "commit"); err != nil && !errors.Is(err, context.Canceled) {
 				e.Errorf("commit: %v", err)
 			}
 		}
-		p.do(coord.Create("/q/a", nil))
+		p.commitOne(coord.Create("/q/a", nil))
 		select {
 		case <-p.Done():
 			e.Error("the session is over")
@@ -122,8 +122,8 @@ var contextCases = []example{
 	}},
 }
 
-// waiting are the calls of a session that can wait.
-func waiting(p *peer, ctx context.Context) map[string]func() error {
+// callsThatWait returns the calls of a session that can wait for the service.
+func callsThatWait(p *peer, ctx context.Context) map[string]func() error {
 	return map[string]func() error{
 		"get":        func() error { _, err := p.Get(ctx, "/q/a"); return err },
 		"list":       func() error { _, err := p.List(ctx, "/q", coord.ListOptions{}); return err },
@@ -136,23 +136,24 @@ func waiting(p *peer, ctx context.Context) map[string]func() error {
 	}
 }
 
-// promptly blocks each call by fault and cancels it. A busy machine may be late
-// once: the promise of 100 ms is kept if one of three tries keeps it.
-func promptly(p *peer, fault func(), ended func(name string, err error)) {
+// wantPromptCancel blocks each call by a fault, cancels it, and asserts that it returns
+// within 100 ms in one of three tries: a busy machine may be late. It calls ended with
+// the error of each call.
+func wantPromptCancel(p *peer, fault func(), ended func(name string, err error)) {
 	p.Helper()
 	for _, name := range []string{"get", "read", "fresh list", "count", "watch", "commit"} {
 		var best time.Duration
 		for try := range 3 {
 			p.heal()
-			p.reopen()
-			p.there("/q/a")
+			p.reopenSession()
+			p.exists("/q/a")
 			fault()
 			ctx, cancel := context.WithCancel(p.ctx)
-			call := async(waiting(p, ctx)[name])
+			call := runAsync(callsThatWait(p, ctx)[name])
 			time.Sleep(50 * time.Millisecond)
 			start := time.Now()
 			cancel()
-			err := p.within(5*time.Second, call, name)
+			err := p.awaitOutcome(5*time.Second, call, name)
 			took := time.Since(start)
 			if try == 0 || took < best {
 				best = took

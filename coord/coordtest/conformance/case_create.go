@@ -10,39 +10,39 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var createCases = []example{
+var createCases = []testCase{
 	{name: "CreatedNodeIsRead", run: func(e *env) {
-		p := e.open()
-		r := p.do(coord.Create("/q/a", []byte("v")))
+		p := e.openPeer()
+		r := p.commitOne(coord.Create("/q/a", []byte("v")))
 		n := p.get("/q/a")
-		e.equal(string(n.Value), "v", "value")
-		e.equal(n.Path, "/q/a", "path")
-		e.equal(r.Path, "/q/a", "path of the result")
-		e.equal(n.Fence, r.Fence, "fence")
-		e.equal(n.Changes, int64(0), "changes")
-		e.equal(n.Owner, "", "owner")
+		e.wantEqual(string(n.Value), "v", "value")
+		e.wantEqual(n.Path, "/q/a", "path")
+		e.wantEqual(r.Path, "/q/a", "path of the result")
+		e.wantEqual(n.Fence, r.Fence, "fence")
+		e.wantEqual(n.Changes, int64(0), "changes")
+		e.wantEqual(n.Owner, "", "owner")
 	}},
 	{name: "CreatedNodeIsReadByOthers", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		for i := range 20 {
 			path := fmt.Sprintf("/q/%d", i)
-			r := a.do(coord.Create(path, []byte(path)))
+			r := a.commitOne(coord.Create(path, []byte(path)))
 			n := b.get(path)
-			e.equal(string(n.Value), path, "value")
-			e.equal(n.Fence, r.Fence, "fence")
+			e.wantEqual(string(n.Value), path, "value")
+			e.wantEqual(n.Fence, r.Fence, "fence")
 		}
 	}},
 	{name: "CreateOfTakenPathIsRefused", run: func(e *env) {
-		a, b := e.open(), e.open()
-		a.do(coord.Create("/q/a", []byte("first")))
+		a, b := e.openPeer(), e.openPeer()
+		a.commitOne(coord.Create("/q/a", []byte("first")))
 		for _, p := range []*peer{a, b} {
 			_, err := p.Commit(e.ctx, coord.Create("/q/a", []byte("second")))
-			e.is(err, coord.ErrExist, "second create")
+			e.wantError(err, coord.ErrExist, "second create")
 		}
-		e.equal(string(a.get("/q/a").Value), "first", "value")
+		e.wantEqual(string(a.get("/q/a").Value), "first", "value")
 	}},
 	{name: "EmptyValueIsEmptyNotNil", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		p.commit(coord.Create("/q/a", nil), coord.Create("/q/b", []byte{}), coord.CreateEphemeral("/q/c", nil))
 		for _, path := range []string{"/q/a", "/q/b", "/q/c"} {
 			if v := p.get(path).Value; v == nil || len(v) != 0 {
@@ -56,102 +56,102 @@ var createCases = []example{
 		}
 	}},
 	{name: "ValuesKeepEveryByte", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		v := make([]byte, 256)
 		for i := range v {
 			v[i] = byte(i)
 		}
-		p.do(coord.Create("/q/a", v))
-		e.equal(string(p.get("/q/a").Value), string(v), "value")
+		p.commitOne(coord.Create("/q/a", v))
+		e.wantEqual(string(p.get("/q/a").Value), string(v), "value")
 	}},
 	{name: "ValuesAreCopied", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		v := []byte("mine")
-		p.do(coord.Create("/q/a", v))
+		p.commitOne(coord.Create("/q/a", v))
 		copy(v, "gone")
 		n := p.get("/q/a")
-		e.equal(string(n.Value), "mine", "value after the caller wrote to its own")
+		e.wantEqual(string(n.Value), "mine", "value after the caller wrote to its own")
 		copy(n.Value, "gone")
-		e.equal(string(p.get("/q/a").Value), "mine", "value after the reader wrote to its own")
+		e.wantEqual(string(p.get("/q/a").Value), "mine", "value after the reader wrote to its own")
 	}},
 	{name: "LargestValueIsKept", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		v := bytes.Repeat([]byte{0xa5}, p.Limits().ValueBytes)
-		r := p.do(coord.Create("/q/a", v))
+		r := p.commitOne(coord.Create("/q/a", v))
 		if !bytes.Equal(p.get("/q/a").Value, v) {
 			e.Error("another value was read")
 		}
-		p.do(coord.Set("/q/a", v[1:], r.Fence))
+		p.commitOne(coord.Set("/q/a", v[1:], r.Fence))
 	}},
 	{name: "CreateMakesDirectories", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/b/c/d", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/b/c/d", nil))
 		for dir, want := range map[string]string{"/q": "b", "/q/b": "c", "/q/b/c": "d"} {
-			e.equal(p.fresh(dir), want, "list "+dir)
+			e.wantEqual(p.freshNames(dir), want, "list "+dir)
 		}
 	}},
 	{name: "OneCommitMakesSeveralDirectories", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		p.commit(coord.Create("/q/a/x", nil), coord.CreateSequential("/q/b/", nil),
 			coord.CreateEphemeral("/q/c/d/x", nil), coord.Create("/q/c/e/x", nil))
-		e.equal(p.fresh("/q"), "a b c", "list /q")
-		e.equal(p.fresh("/q/c"), "d e", "list /q/c")
+		e.wantEqual(p.freshNames("/q"), "a b c", "list /q")
+		e.wantEqual(p.freshNames("/q/c"), "d e", "list /q/c")
 	}},
 	{name: "NamesMayBeUnusual", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, name := range []string{"ä", "日本", "a b", "a.b", "-", "~", "%", "=+,;:@&$!*()'", strings.Repeat("n", 200), "zookeeper", "a\\b"} {
-			p.do(coord.Create("/q/"+name, []byte(name)))
-			e.equal(string(p.get("/q/"+name).Value), name, name)
+			p.commitOne(coord.Create("/q/"+name, []byte(name)))
+			e.wantEqual(string(p.get("/q/"+name).Value), name, name)
 		}
-		e.equal(len(p.list("/q", coord.ListOptions{Fresh: true}).Nodes), 11, "nodes")
+		e.wantEqual(len(p.list("/q", coord.ListOptions{Fresh: true}).Nodes), 11, "nodes")
 	}},
 	{name: "EphemeralNodeHasAnOwner", run: func(e *env) {
-		a, b := e.open(), e.open()
-		r := a.do(coord.CreateEphemeral("/q/a", []byte("v")))
+		a, b := e.openPeer(), e.openPeer()
+		r := a.commitOne(coord.CreateEphemeral("/q/a", []byte("v")))
 		for _, p := range []*peer{a, b} {
 			n := p.get("/q/a")
-			e.equal(n.Owner, a.ID(), "owner")
-			e.equal(n.Fence, r.Fence, "fence")
-			e.equal(n.Changes, int64(0), "changes")
-			e.equal(string(n.Value), "v", "value")
+			e.wantEqual(n.Owner, a.ID(), "owner")
+			e.wantEqual(n.Fence, r.Fence, "fence")
+			e.wantEqual(n.Changes, int64(0), "changes")
+			e.wantEqual(string(n.Value), "v", "value")
 		}
 	}},
 	{name: "EphemeralNodeOfTakenPathIsRefused", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		a.commit(coord.Create("/q/persistent", nil), coord.CreateEphemeral("/q/ephemeral", nil))
 		for _, p := range []*peer{a, b} {
 			for _, path := range []string{"/q/persistent", "/q/ephemeral"} {
 				_, err := p.Commit(e.ctx, coord.CreateEphemeral(path, nil))
-				e.is(err, coord.ErrExist, path)
+				e.wantError(err, coord.ErrExist, path)
 			}
 		}
 		_, err := b.Commit(e.ctx, coord.Create("/q/ephemeral", nil))
-		e.is(err, coord.ErrExist, "persistent over ephemeral")
-		e.equal(b.get("/q/ephemeral").Owner, a.ID(), "owner")
+		e.wantError(err, coord.ErrExist, "persistent over ephemeral")
+		e.wantEqual(b.get("/q/ephemeral").Owner, a.ID(), "owner")
 	}},
 	{name: "SequentialNameIsPrefixAndSuffix", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, prefix := range []string{"/q/entry-100-", "/q/plain", "/q/"} {
-			r := p.do(coord.CreateSequential(prefix, []byte(prefix)))
+			r := p.commitOne(coord.CreateSequential(prefix, []byte(prefix)))
 			if !strings.HasPrefix(r.Path, prefix) || len(r.Path) == len(prefix) || strings.Contains(r.Path[len(prefix):], "/") {
 				e.Errorf("%s became %s", prefix, r.Path)
 			}
 			n := p.get(r.Path)
-			e.equal(string(n.Value), prefix, "value")
-			e.equal(n.Fence, r.Fence, "fence")
-			e.equal(n.Owner, "", "owner")
+			e.wantEqual(string(n.Value), prefix, "value")
+			e.wantEqual(n.Fence, r.Fence, "fence")
+			e.wantEqual(n.Owner, "", "owner")
 		}
 	}},
 	{name: "SequentialNamesSortAsCommitted", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var got []string
 		for range 30 {
-			got = append(got, p.do(coord.CreateSequential("/q/n-", nil)).Path)
+			got = append(got, p.commitOne(coord.CreateSequential("/q/n-", nil)).Path)
 		}
-		ascending(e, got)
+		wantAscending(e, got)
 	}},
 	{name: "SequentialNamesSortAsTheirOps", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var got []string
 		for range 3 {
 			var ops []coord.Op
@@ -162,10 +162,10 @@ var createCases = []example{
 				got = append(got, r.Path)
 			}
 		}
-		ascending(e, got)
+		wantAscending(e, got)
 	}},
 	{name: "SequentialNamesSortWithinEachPrefix", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		got := map[string][]string{}
 		for range 10 {
 			for _, prefix := range []string{"/q/entry-100-", "/q/entry-050-", "/q/other/entry-100-"} {
@@ -174,49 +174,49 @@ var createCases = []example{
 			}
 		}
 		for _, paths := range got {
-			ascending(e, paths)
+			wantAscending(e, paths)
 		}
 	}},
 	{name: "SequentialNamesSortBesideOtherCreates", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var got []string
 		for i := range 10 {
 			r := p.commit(coord.Create(fmt.Sprintf("/q/a%d", i), nil), coord.CreateSequential("/q/n-", nil),
 				coord.CreateEphemeral(fmt.Sprintf("/q/b%d", i), nil), coord.CreateSequential("/q/n-", nil))
 			got = append(got, r[1].Path, r[3].Path)
 		}
-		ascending(e, got)
+		wantAscending(e, got)
 	}},
 	{name: "SequentialNameIsNotGivenAgain", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var got []string
 		for range 10 {
-			r := p.do(coord.CreateSequential("/q/n-", nil))
+			r := p.commitOne(coord.CreateSequential("/q/n-", nil))
 			got = append(got, r.Path)
-			p.do(coord.Delete(r.Path, r.Fence))
+			p.commitOne(coord.Delete(r.Path, r.Fence))
 		}
-		ascending(e, got)
+		wantAscending(e, got)
 	}},
 	{name: "SequentialNamesSortAcrossEightClients", run: func(e *env) {
 		peers := make([]*peer, 8)
 		for i := range peers {
-			peers[i] = e.open()
+			peers[i] = e.openPeer()
 		}
 		var got []string
 		for i := range 64 {
-			got = append(got, peers[(i*5)%8].do(coord.CreateSequential("/q/n-", nil)).Path)
+			got = append(got, peers[(i*5)%8].commitOne(coord.CreateSequential("/q/n-", nil)).Path)
 		}
-		ascending(e, got)
+		wantAscending(e, got)
 	}},
 	{name: "SequentialNamesSortByHappenedBefore", run: func(e *env) {
-		// While one asks at the same time as others, each name that was answered
-		// before a commit began sorts before the commit's.
+		// Eight clients create nodes at the same time. A name that was answered before a
+		// commit began must sort before the names of that commit.
 		var mu sync.Mutex
 		var last string
 		var wg sync.WaitGroup
 		all := map[string]bool{}
 		for range 8 {
-			p := e.open()
+			p := e.openPeer()
 			wg.Go(func() {
 				for range 15 {
 					mu.Lock()
@@ -238,23 +238,23 @@ var createCases = []example{
 			})
 		}
 		wg.Wait()
-		e.equal(len(all), 8*15*2, "distinct names")
+		e.wantEqual(len(all), 8*15*2, "distinct names")
 	}},
 	{name: "CreateAgainStartsAnew", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/q/a", []byte("1"))).Fence
-		f = p.do(coord.Set("/q/a", []byte("2"), f)).Fence
-		p.do(coord.Delete("/q/a", f))
-		r := p.do(coord.Create("/q/a", []byte("3")))
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/q/a", []byte("1"))).Fence
+		f = p.commitOne(coord.Set("/q/a", []byte("2"), f)).Fence
+		p.commitOne(coord.Delete("/q/a", f))
+		r := p.commitOne(coord.Create("/q/a", []byte("3")))
 		n := p.get("/q/a")
-		e.equal(n.Changes, int64(0), "changes")
-		e.equal(n.Fence, r.Fence, "fence")
-		e.equal(string(n.Value), "3", "value")
+		e.wantEqual(n.Changes, int64(0), "changes")
+		e.wantEqual(n.Fence, r.Fence, "fence")
+		e.wantEqual(string(n.Value), "3", "value")
 	}},
 }
 
-// ascending asserts strict byte order.
-func ascending(e *env, paths []string) {
+// wantAscending asserts strict byte order.
+func wantAscending(e *env, paths []string) {
 	e.Helper()
 	if !slices.IsSorted(paths) || len(slices.Compact(slices.Clone(paths))) != len(paths) {
 		e.Errorf("not ascending: %v", paths)

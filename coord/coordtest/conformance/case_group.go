@@ -12,13 +12,13 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// Commits that are made at the same time may travel together, which nobody must
-// notice.
-var groupCases = []example{
+// Commits that are made at the same time may travel in one request. Their callers must
+// not be able to tell.
+var groupCases = []testCase{
 	{name: "ManyAtOnceAreAllApplied", run: func(e *env) {
-		p := e.open()
-		p.made("/q")
-		p.atOnce(64, func(i int) {
+		p := e.openPeer()
+		p.makeDir("/q")
+		p.runAtOnce(64, func(i int) {
 			for round := range 3 {
 				path := fmt.Sprintf("/q/%02d-%d", i, round)
 				r, err := p.Commit(e.ctx, coord.Create(path, []byte(path)), coord.CreateEphemeral(path+"-lock", []byte(path)))
@@ -33,15 +33,15 @@ var groupCases = []example{
 				}
 			}
 		})
-		e.equal(p.count("/q"), 64*3*2, "nodes")
+		e.wantEqual(p.count("/q"), 64*3*2, "nodes")
 	}},
 	{name: "RefusalsAmongManyAreTheirOwn", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for i := range 40 {
-			p.do(coord.Create(fmt.Sprintf("/q/there-%02d", i), nil))
+			p.commitOne(coord.Create(fmt.Sprintf("/q/there-%02d", i), nil))
 		}
 		fence := p.get("/q/there-00").Fence
-		p.atOnce(40, func(i int) {
+		p.runAtOnce(40, func(i int) {
 			fine := coord.Create(fmt.Sprintf("/q/fine-%02d", i), nil)
 			there := fmt.Sprintf("/q/there-%02d", i)
 			var op coord.Op
@@ -66,20 +66,20 @@ var groupCases = []example{
 			}
 		})
 		for i := range 40 {
-			e.equal(p.there(fmt.Sprintf("/q/fine-%02d", i)), i%5 > 2, fmt.Sprintf("whether commit %d is applied", i))
+			e.wantEqual(p.exists(fmt.Sprintf("/q/fine-%02d", i)), i%5 > 2, fmt.Sprintf("whether commit %d is applied", i))
 		}
 	}},
 	{name: "RefusedClaimsAmongManyCostNoOther", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		const entries = 30
 		fences := make([]coord.Fence, entries)
 		for i := range entries {
-			fences[i] = a.do(coord.Create(fmt.Sprintf("/q/entries/%02d", i), []byte("v"))).Fence
+			fences[i] = a.commitOne(coord.Create(fmt.Sprintf("/q/entries/%02d", i), []byte("v"))).Fence
 		}
-		for i := 0; i < entries; i += 3 { // somebody else was first
+		for i := 0; i < entries; i += 3 { // b claims every third entry first
 			b.commit(coord.Touch(fmt.Sprintf("/q/entries/%02d", i), []byte("v"), fences[i]), coord.CreateEphemeral(fmt.Sprintf("/q/taken/%02d", i), nil))
 		}
-		a.atOnce(entries, func(i int) {
+		a.runAtOnce(entries, func(i int) {
 			_, err := a.Commit(e.ctx, coord.Touch(fmt.Sprintf("/q/entries/%02d", i), []byte("v"), fences[i]), coord.CreateEphemeral(fmt.Sprintf("/q/taken/%02d", i), nil))
 			if i%3 == 0 != errors.Is(err, coord.ErrVersion) || i%3 > 0 && err != nil {
 				e.Errorf("claim %d: %v", i, err)
@@ -90,16 +90,16 @@ var groupCases = []example{
 			if i%3 == 0 {
 				owner = b.ID()
 			}
-			e.equal(a.get(fmt.Sprintf("/q/taken/%02d", i)).Owner, owner, fmt.Sprintf("owner of lock %d", i))
+			e.wantEqual(a.get(fmt.Sprintf("/q/taken/%02d", i)).Owner, owner, fmt.Sprintf("owner of lock %d", i))
 		}
 	}},
 	{name: "OneOfManyWritesOfAPathAtOnceIsApplied", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/q/a", []byte("v"))).Fence
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/q/a", []byte("v"))).Fence
 		for round := range 8 {
 			var won atomic.Int64
 			next := make([]coord.Fence, 16)
-			p.atOnce(16, func(i int) {
+			p.runAtOnce(16, func(i int) {
 				ops := []coord.Op{coord.Set("/q/a", []byte(fmt.Sprint(i)), f), coord.Create(fmt.Sprintf("/q/%d-%02d", round, i), nil)}
 				r, err := p.Commit(e.ctx, ops...)
 				if err == nil {
@@ -109,7 +109,7 @@ var groupCases = []example{
 					e.Errorf("set: %v", err)
 				}
 			})
-			e.equal(won.Load(), int64(1), "writes applied")
+			e.wantEqual(won.Load(), int64(1), "writes applied")
 			n := p.get("/q/a")
 			f = n.Fence
 			for i, fence := range next {
@@ -118,20 +118,20 @@ var groupCases = []example{
 				}
 			}
 		}
-		e.equal(p.get("/q/a").Changes, int64(8), "changes")
-		e.equal(p.count("/q"), 9, "nodes")
+		e.wantEqual(p.get("/q/a").Changes, int64(8), "changes")
+		e.wantEqual(p.count("/q"), 9, "nodes")
 	}},
 	{name: "OneOfManyClaimsAndFinishesAtOnceIsApplied", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		const entries = 6
 		fences := make([]coord.Fence, entries)
 		for i := range entries {
-			fences[i] = p.do(coord.Create(fmt.Sprint("/q/entries/", i), nil)).Fence
+			fences[i] = p.commitOne(coord.Create(fmt.Sprint("/q/entries/", i), nil)).Fence
 		}
 		var claimed, finished atomic.Int64
 		var mu sync.Mutex
 		held := make([][]coord.Result, entries)
-		p.atOnce(4*entries, func(i int) {
+		p.runAtOnce(4*entries, func(i int) {
 			i %= entries
 			r, err := p.Commit(e.ctx, coord.Touch(fmt.Sprint("/q/entries/", i), nil, fences[i]), coord.CreateEphemeral(fmt.Sprint("/q/taken/", i), nil))
 			if err == nil {
@@ -141,24 +141,24 @@ var groupCases = []example{
 				mu.Unlock()
 			}
 		})
-		e.equal(claimed.Load(), int64(entries), "claims applied")
-		p.atOnce(4*entries, func(i int) {
+		e.wantEqual(claimed.Load(), int64(entries), "claims applied")
+		p.runAtOnce(4*entries, func(i int) {
 			i %= entries
 			_, err := p.Commit(e.ctx, coord.Delete(held[i][0].Path, held[i][0].Fence), coord.Delete(held[i][1].Path, held[i][1].Fence))
 			if err == nil {
 				finished.Add(1)
 			}
 		})
-		e.equal(finished.Load(), int64(entries), "finishes applied")
-		e.equal(p.fresh("/q/entries")+p.fresh("/q/taken"), "", "left")
+		e.wantEqual(finished.Load(), int64(entries), "finishes applied")
+		e.wantEqual(p.freshNames("/q/entries")+p.freshNames("/q/taken"), "", "left")
 	}},
 	{name: "SequentialNamesOfManyAtOnceAreDistinct", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var last string
 		for round := range 4 {
 			var mu sync.Mutex
 			var all []string
-			p.atOnce(24, func(i int) {
+			p.runAtOnce(24, func(i int) {
 				value := []byte(fmt.Sprint(round, i))
 				r, err := p.Commit(e.ctx, coord.CreateSequential("/q/e-", value), coord.CreateSequential("/q/e-", value))
 				if err != nil {
@@ -169,14 +169,14 @@ var groupCases = []example{
 					e.Errorf("%s before %s", r[0].Path, r[1].Path)
 				}
 				for _, n := range p.read(r[0].Path, r[1].Path) {
-					e.equal(string(n.Value), string(value), "value of "+n.Path)
+					e.wantEqual(string(n.Value), string(value), "value of "+n.Path)
 				}
 				mu.Lock()
 				defer mu.Unlock()
 				all = append(all, r[0].Path, r[1].Path)
 			})
 			slices.Sort(all)
-			e.equal(len(slices.Compact(slices.Clone(all))), 48, "names")
+			e.wantEqual(len(slices.Compact(slices.Clone(all))), 48, "names")
 			if all[0] <= last {
 				e.Errorf("%s was named after %s", all[0], last)
 			}
@@ -184,15 +184,15 @@ var groupCases = []example{
 		}
 	}},
 	{name: "RevisionsOfManyAtOnceAreTheirNodes", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		fences := make([]coord.Fence, 24)
 		for i := range fences {
-			fences[i] = p.do(coord.Create(fmt.Sprintf("/q/%02d", i), nil)).Fence
+			fences[i] = p.commitOne(coord.Create(fmt.Sprintf("/q/%02d", i), nil)).Fence
 		}
 		var last int64
 		for range 3 {
 			revisions := make([]int64, len(fences))
-			p.atOnce(len(fences), func(i int) {
+			p.runAtOnce(len(fences), func(i int) {
 				path := fmt.Sprintf("/q/%02d", i)
 				r, err := p.Commit(e.ctx, coord.Set(path, nil, fences[i]))
 				if err != nil {
@@ -211,9 +211,9 @@ var groupCases = []example{
 		}
 	}},
 	{name: "LargeAmongSmallAtOnce", run: func(e *env) {
-		p := e.open()
-		p.made("/q")
-		p.atOnce(24, func(i int) {
+		p := e.openPeer()
+		p.makeDir("/q")
+		p.runAtOnce(24, func(i int) {
 			ops := []coord.Op{coord.Create(fmt.Sprintf("/q/%02d", i), make([]byte, 10))}
 			switch i % 4 {
 			case 0:
@@ -227,11 +227,11 @@ var groupCases = []example{
 				e.Errorf("commit %d: %v", i, err)
 			}
 		})
-		e.equal(p.count("/q"), 24+6*60, "nodes")
+		e.wantEqual(p.count("/q"), 24+6*60, "nodes")
 	}},
 	{name: "DirectoriesOfManyAtOnceAreMade", run: func(e *env) {
-		p := e.open()
-		p.atOnce(24, func(i int) {
+		p := e.openPeer()
+		p.runAtOnce(24, func(i int) {
 			path := fmt.Sprintf("/q/%d/%d/%02d", i%3, i%5, i)
 			if _, err := p.Commit(e.ctx, coord.Create(path, nil)); err != nil {
 				e.Errorf("%s: %v", path, err)
@@ -239,32 +239,33 @@ var groupCases = []example{
 		})
 		for i := range 24 {
 			path := fmt.Sprintf("/q/%d/%d/%02d", i%3, i%5, i)
-			e.equal(p.there(path), true, path+" is there")
+			e.wantEqual(p.exists(path), true, path+" is there")
 		}
 	}},
-	{name: "ManyHeldAreEachAppliedOnce", needs: []string{"HoldReplies", "Cut"}, run: func(e *env) {
-		// An unknown one may be applied or not; one that was sent twice would be refused.
-		a, b := e.open(), e.open()
-		b.made("/q")
+	{name: "ManyHeldAreEachAppliedOnce", hooks: []string{"HoldReplies", "Cut"}, run: func(e *env) {
+		// A commit with an unknown outcome may be applied or not. A commit that was sent
+		// twice would be refused.
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
 		for round := range 3 {
 			var calls []<-chan outcome
 			prefix := fmt.Sprintf("/q/%d-", round)
-			a.there("/q/x") // it has a connection
+			a.exists("/q/x") // returns once there is a connection
 			before := b.count("/q")
 			a.holdReplies()
 			for i := range 24 {
-				calls = append(calls, async(func() error {
+				calls = append(calls, runAsync(func() error {
 					_, err := a.Commit(e.ctx, coord.Create(fmt.Sprint(prefix, i), nil))
 					return err
 				}))
 			}
-			e.until(e.timeout, "one is applied", func() bool { return b.count("/q") > before })
+			e.pollUntil(e.timeout, "one is applied", func() bool { return b.count("/q") > before })
 			a.cut()
 			time.Sleep(20 * time.Millisecond)
 			a.heal()
 			ok, unknown := 0, 0
 			for _, c := range calls {
-				switch err := e.within(a.overdue(), c, "commit"); {
+				switch err := e.awaitOutcome(a.expiryLimit(), c, "commit"); {
 				case err == nil:
 					ok++
 				case errors.Is(err, coord.ErrUnknown):
@@ -284,15 +285,15 @@ var groupCases = []example{
 			}
 		}
 	}},
-	{name: "ManyCommitsOverCutsAreEachAppliedOnce", needs: []string{"Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.made("/q")
+	{name: "ManyCommitsOverCutsAreEachAppliedOnce", hooks: []string{"Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
 		applied := make([]atomic.Int64, 16)
 		doubt := make([]atomic.Int64, 16)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			a.atOnce(16, func(i int) {
+			a.runAtOnce(16, func(i int) {
 				for n := range 12 {
 					_, err := a.Commit(e.ctx, coord.CreateSequential(fmt.Sprintf("/q/%02d-", i), []byte{byte(n)}))
 					switch {
@@ -337,86 +338,86 @@ var groupCases = []example{
 			}
 		}
 	}},
-	{name: "WhoLeavesCostsNoOther", needs: []string{"HoldReplies"}, run: func(e *env) {
-		p := e.open()
-		p.made("/q")
+	{name: "WhoLeavesCostsNoOther", hooks: []string{"HoldReplies"}, run: func(e *env) {
+		p := e.openPeer()
+		p.makeDir("/q")
 		p.holdReplies()
 		ctx, cancel := context.WithCancel(e.ctx)
 		var leave, stay []<-chan outcome
 		for i := range 10 {
-			leave = append(leave, async(func() error { _, err := p.Commit(ctx, coord.Create(fmt.Sprint("/q/left", i), nil)); return err }))
-			stay = append(stay, async(func() error { _, err := p.Commit(e.ctx, coord.Create(fmt.Sprint("/q/stays", i), nil)); return err }))
+			leave = append(leave, runAsync(func() error { _, err := p.Commit(ctx, coord.Create(fmt.Sprint("/q/left", i), nil)); return err }))
+			stay = append(stay, runAsync(func() error { _, err := p.Commit(e.ctx, coord.Create(fmt.Sprint("/q/stays", i), nil)); return err }))
 		}
 		time.Sleep(50 * time.Millisecond)
 		cancel()
-		sure := make([]bool, len(leave)) // that it is not applied
+		isCertain := make([]bool, len(leave)) // certainly not applied
 		for i, c := range leave {
-			err := e.within(time.Second, c, "a commit that was cancelled")
+			err := e.awaitOutcome(time.Second, c, "a commit that was cancelled")
 			if !errors.Is(err, context.Canceled) {
 				e.Errorf("a commit that was cancelled: %v", err)
 			}
-			sure[i] = !errors.Is(err, coord.ErrUnknown)
+			isCertain[i] = !errors.Is(err, coord.ErrUnknown)
 		}
 		p.heal()
 		for i, c := range stay {
-			if err := e.within(e.timeout, c, "a commit that stayed"); err != nil && !errors.Is(err, coord.ErrUnknown) {
+			if err := e.awaitOutcome(e.timeout, c, "a commit that stayed"); err != nil && !errors.Is(err, coord.ErrUnknown) {
 				e.Errorf("a commit that stayed: %v", err)
 			}
-			e.equal(p.there(fmt.Sprint("/q/stays", i)), true, "node there")
+			e.wantEqual(p.exists(fmt.Sprint("/q/stays", i)), true, "node there")
 		}
 		for i := range leave {
-			if sure[i] {
-				e.equal(p.there(fmt.Sprint("/q/left", i)), false, "node of a commit that was cancelled before it was sent")
+			if isCertain[i] {
+				e.wantEqual(p.exists(fmt.Sprint("/q/left", i)), false, "node of a commit that was cancelled before it was sent")
 			}
 		}
 	}},
-	{name: "ManyThatWaitEndWithTheSession", needs: []string{"Cut", "Expire"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.made("/q")
+	{name: "ManyThatWaitEndWithTheSession", hooks: []string{"Cut", "Expire"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
 		a.cut()
-		e.noticed()
+		e.waitForDisconnect()
 		var calls []<-chan outcome
 		for i := range 20 {
-			calls = append(calls, async(func() error { _, err := a.Commit(e.ctx, coord.Create(fmt.Sprint("/q/", i), nil)); return err }))
+			calls = append(calls, runAsync(func() error { _, err := a.Commit(e.ctx, coord.Create(fmt.Sprint("/q/", i), nil)); return err }))
 		}
 		a.expire()
 		a.heal()
 		for _, c := range calls {
-			err := e.within(a.overdue(), c, "commit")
+			err := e.awaitOutcome(a.expiryLimit(), c, "commit")
 			if !errors.Is(err, coord.ErrSessionLost) && !errors.Is(err, coord.ErrUnknown) {
 				e.Errorf("a commit that waited when its session ended: %v", err)
 			}
 		}
 		time.Sleep(100 * time.Millisecond)
-		e.equal(b.fresh("/q"), "", "listed")
+		e.wantEqual(b.freshNames("/q"), "", "listed")
 	}},
-	{name: "TheValuesOfACommitAreTheCallersAgain", needs: []string{"HoldRequests"}, run: func(e *env) {
-		p := e.open()
-		p.made("/q")
+	{name: "TheValuesOfACommitAreTheCallersAgain", hooks: []string{"HoldRequests"}, run: func(e *env) {
+		p := e.openPeer()
+		p.makeDir("/q")
 		p.holdRequests()
 		ctx, cancel := context.WithCancel(e.ctx)
 		var calls []<-chan outcome
 		values := make([][]byte, 8)
 		for i := range values {
 			values[i] = []byte("as it was")
-			calls = append(calls, async(func() error { _, err := p.Commit(ctx, coord.Create(fmt.Sprint("/q/", i), values[i])); return err }))
+			calls = append(calls, runAsync(func() error { _, err := p.Commit(ctx, coord.Create(fmt.Sprint("/q/", i), values[i])); return err }))
 		}
 		time.Sleep(50 * time.Millisecond)
 		cancel()
 		for i, c := range calls {
-			e.is(e.within(time.Second, c, "commit"), context.Canceled, "commit")
+			e.wantError(e.awaitOutcome(time.Second, c, "commit"), context.Canceled, "commit")
 			copy(values[i], "CHANGED!!")
 		}
 		p.heal()
-		p.do(coord.Create("/q/last", []byte("as it was")))
+		p.commitOne(coord.Create("/q/last", []byte("as it was")))
 		for _, n := range p.list("/q", coord.ListOptions{Fresh: true, Values: true}).Nodes {
-			e.equal(string(n.Value), "as it was", "value of "+n.Path)
+			e.wantEqual(string(n.Value), "as it was", "value of "+n.Path)
 		}
 	}},
 }
 
-// atOnce calls f from n goroutines at the same time, and returns when all have ended.
-func (p *peer) atOnce(n int, f func(i int)) {
+// runAtOnce calls f from n goroutines at the same time, and returns when all have ended.
+func (p *peer) runAtOnce(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	start := make(chan struct{})
 	for i := range n {

@@ -10,46 +10,46 @@ import (
 )
 
 // Commits of more creates than CommitOps, with a few ops of other kinds among them.
-var largeCases = []example{
+var largeCases = []testCase{
 	{name: "MostCreatesBesideASet", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/m", nil)).Fence
-		ops := append([]coord.Op{coord.Set("/m", []byte("put"), f)}, sequentials(p.Limits().Creates-1)...)
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/m", nil)).Fence
+		ops := append([]coord.Op{coord.Set("/m", []byte("put"), f)}, sequentialCreates(p.Limits().Creates-1)...)
 		r := p.commit(ops...)
 		n := p.get("/m")
-		e.equal(string(n.Value), "put", "value")
-		e.equal(n.Fence, r[0].Fence, "fence")
-		e.equal(n.Revision, r[0].Revision, "revision")
-		e.equal(p.count("/q"), len(ops)-1, "count")
+		e.wantEqual(string(n.Value), "put", "value")
+		e.wantEqual(n.Fence, r[0].Fence, "fence")
+		e.wantEqual(n.Revision, r[0].Revision, "revision")
+		e.wantEqual(p.count("/q"), len(ops)-1, "count")
 		var paths []string
 		for _, r := range r[1:] {
 			paths = append(paths, r.Path)
 		}
-		ascending(e, paths)
+		wantAscending(e, paths)
 	}},
 	{name: "MostCreatesBesideAllKinds", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		f := p.commit(coord.Create("/m/set", nil), coord.Create("/m/touch", []byte("v")), coord.Create("/m/delete", nil), coord.Create("/m/check", nil))
-		ops := sequentials(p.Limits().Creates - coord.MaxBeside - 1)
+		ops := sequentialCreates(p.Limits().Creates - coord.MaxBeside - 1)
 		ops = slices.Insert(ops, 3, coord.Touch("/m/touch", []byte("v"), f[1].Fence))
 		ops = slices.Insert(ops, 70, coord.Check("/m/check", f[3].Fence))
 		ops = slices.Insert(ops, 71, coord.Delete("/m/delete", f[2].Fence))
 		ops = append(ops, coord.Set("/m/set", []byte("new"), f[0].Fence), coord.Create("/q/fixed", []byte("v")))
 		r := p.commit(ops...)
 		for _, i := range []int{3, 70, len(ops) - 2, len(ops) - 1} {
-			e.equal(p.get(ops[i].Path).Fence, r[i].Fence, ops[i].Path)
+			e.wantEqual(p.get(ops[i].Path).Fence, r[i].Fence, ops[i].Path)
 		}
-		e.equal(p.there("/m/delete"), false, "deleted node there")
-		e.equal(string(p.get("/m/set").Value), "new", "value set")
+		e.wantEqual(p.exists("/m/delete"), false, "deleted node there")
+		e.wantEqual(string(p.get("/m/set").Value), "new", "value set")
 		n := p.get("/m/touch")
-		e.equal(string(n.Value), "v", "value touched")
-		e.equal(n.Changes, int64(1), "changes of it")
-		e.equal(p.get("/m/check").Changes, int64(0), "changes of the one checked")
-		e.equal(p.count("/q"), len(ops)-coord.MaxBeside, "count")
+		e.wantEqual(string(n.Value), "v", "value touched")
+		e.wantEqual(n.Changes, int64(1), "changes of it")
+		e.wantEqual(p.get("/m/check").Changes, int64(0), "changes of the one checked")
+		e.wantEqual(p.count("/q"), len(ops)-coord.MaxBeside, "count")
 	}},
 	{name: "MostCreatesUnderManyPrefixes", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/m", nil)).Fence
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/m", nil)).Fence
 		ops := []coord.Op{coord.Set("/m", []byte("put"), f)}
 		for i := range p.Limits().Creates - 1 {
 			path := fmt.Sprintf("/d%02d/n%04d-", i%40, i)
@@ -64,15 +64,15 @@ var largeCases = []example{
 		for i := range 40 {
 			n += p.count(fmt.Sprintf("/d%02d", i))
 		}
-		e.equal(n, len(ops)-1, "nodes")
+		e.wantEqual(n, len(ops)-1, "nodes")
 		_, err := p.Commit(e.ctx, ops...)
-		refused(e, err, 0, coord.ErrVersion)
+		wantRefused(e, err, 0, coord.ErrVersion)
 	}},
 	{name: "LargeCommitIsRefusedByWhatIsBeside", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/m", []byte("v"))).Fence
-		now := p.do(coord.Set("/m", []byte("v"), f)).Fence
-		creates := sequentials(p.Limits().Creates - 1)
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/m", []byte("v"))).Fence
+		now := p.commitOne(coord.Set("/m", []byte("v"), f)).Fence
+		creates := sequentialCreates(p.Limits().Creates - 1)
 		for _, c := range []struct {
 			op  coord.Op
 			err error
@@ -87,35 +87,35 @@ var largeCases = []example{
 		} {
 			for _, at := range []int{0, len(creates) / 2} {
 				_, err := p.Commit(e.ctx, slices.Insert(slices.Clone(creates), at, c.op)...)
-				refused(e, err, at, c.err)
+				wantRefused(e, err, at, c.err)
 			}
 		}
-		e.equal(p.get("/m").Fence, now, "fence")
-		unharmed(p, "")
+		e.wantEqual(p.get("/m").Fence, now, "fence")
+		wantNothingApplied(p, "")
 	}},
 	{name: "LargeRefusalNamesTheFirst", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/m", nil)).Fence
-		now := p.do(coord.Set("/m", nil, f)).Fence
-		p.do(coord.Create("/q/taken", nil))
-		creates := sequentials(p.Limits().Creates - 2)
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/m", nil)).Fence
+		now := p.commitOne(coord.Set("/m", nil, f)).Fence
+		p.commitOne(coord.Create("/q/taken", nil))
+		creates := sequentialCreates(p.Limits().Creates - 2)
 		taken := coord.Create("/q/taken", nil)
 		_, err := p.Commit(e.ctx, append(slices.Clone(creates), coord.Set("/m", nil, f), taken)...)
-		refused(e, err, len(creates), coord.ErrVersion)
+		wantRefused(e, err, len(creates), coord.ErrVersion)
 		_, err = p.Commit(e.ctx, append(slices.Clone(creates), taken, coord.Set("/m", nil, f))...)
-		refused(e, err, len(creates), coord.ErrExist)
+		wantRefused(e, err, len(creates), coord.ErrExist)
 		_, err = p.Commit(e.ctx, append([]coord.Op{coord.Set("/m", []byte("x"), now), taken}, creates...)...)
-		refused(e, err, 1, coord.ErrExist)
-		e.equal(p.get("/m").Fence, now, "fence")
-		unharmed(p, "taken")
+		wantRefused(e, err, 1, coord.ErrExist)
+		e.wantEqual(p.get("/m").Fence, now, "fence")
+		wantNothingApplied(p, "taken")
 	}},
 	{name: "TooManyOpsBesideCreates", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		n := p.Limits().Creates
-		f := p.do(coord.Create("/m", nil)).Fence
-		ops := append([]coord.Op{coord.Set("/m", nil, f)}, sequentials(n)...)
+		f := p.commitOne(coord.Create("/m", nil)).Fence
+		ops := append([]coord.Op{coord.Set("/m", nil, f)}, sequentialCreates(n)...)
 		_, err := p.Commit(e.ctx, ops...)
-		tooLarge(e, err, n+1, n)
+		wantTooLarge(e, err, n+1, n)
 
 		var beside []coord.Op
 		for i := range coord.MaxBeside + 1 {
@@ -123,37 +123,38 @@ var largeCases = []example{
 		}
 		most := p.Limits().CommitOps
 		for _, beside := range [][]coord.Op{beside, {coord.CreateEphemeral("/q/e", nil)}, {coord.Replace("/q/e", nil, 1)}} {
-			ops := append(slices.Clone(beside), sequentials(most)...)
+			ops := append(slices.Clone(beside), sequentialCreates(most)...)
 			_, err := p.Commit(e.ctx, ops...)
-			tooLarge(e, err, len(ops), most)
+			wantTooLarge(e, err, len(ops), most)
 		}
-		e.equal(p.get("/m").Fence, f, "fence")
-		unharmed(p, "")
+		e.wantEqual(p.get("/m").Fence, f, "fence")
+		wantNothingApplied(p, "")
 	}},
-	{name: "LargeCommitWithoutAnswerIsToldByItsMarker", needs: []string{"HoldReplies", "Cut"}, run: func(e *env) {
-		// The putter's way out of ErrUnknown: close the marker, whatever comes of
-		// that; then what stands there says if the commit was applied, and what it made.
-		a, b := e.open(), e.open()
-		b.made("/q")
-		m := b.do(coord.Create("/m", nil))
+	{name: "LargeCommitWithoutAnswerIsToldByItsMarker", hooks: []string{"HoldReplies", "Cut"}, run: func(e *env) {
+		// This is how a put resolves ErrUnknown. It writes the marker at the fence of the
+		// commit, which fails if the commit was applied. The marker then tells whether
+		// the commit was applied, and which nodes it created.
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
+		m := b.commitOne(coord.Create("/m", nil))
 		size := a.Limits().CommitOps + 50
 		start := time.Now()
-		m.Fence = a.commit(append([]coord.Op{coord.Set("/m", []byte("first"), m.Fence)}, sequentials(size)...)...)[0].Fence
+		m.Fence = a.commit(append([]coord.Op{coord.Set("/m", []byte("first"), m.Fence)}, sequentialCreates(size)...)...)[0].Fence
 		usual := time.Since(start)
-		// A service may have to be asked for names first, so the instant when the
-		// commit is on its way is looked for: earlier after one that was held too
-		// late, later after one that was held too early.
+		// A driver may ask the service for names first, so the answer must be held at
+		// the right instant. Each round that held it too late makes the delay shorter,
+		// each round that held it too early makes it longer.
 		var delay time.Duration
-		for end, rounds := time.Now().Add(patience/2), 0; ; rounds++ {
+		for end, rounds := time.Now().Add(caseTimeout/2), 0; ; rounds++ {
 			if time.Now().After(end) {
 				e.Fatalf("none of %d commits was applied without an answer", rounds)
 			}
 			value := fmt.Sprint("put ", rounds)
-			ops := append([]coord.Op{coord.Set("/m", []byte(value), m.Fence)}, sequentials(size)...)
+			ops := append([]coord.Op{coord.Set("/m", []byte(value), m.Fence)}, sequentialCreates(size)...)
 			if rounds == 0 {
 				a.holdReplies()
 			}
-			commit := async(func() error { _, err := a.Commit(e.ctx, ops...); return err })
+			commit := runAsync(func() error { _, err := a.Commit(e.ctx, ops...); return err })
 			if rounds > 0 {
 				time.Sleep(delay)
 				a.holdReplies()
@@ -163,7 +164,7 @@ var largeCases = []example{
 			a.cut()
 			time.Sleep(10 * time.Millisecond)
 			a.heal()
-			err := e.within(a.overdue(), commit, "commit")
+			err := e.awaitOutcome(a.expiryLimit(), commit, "commit")
 			if late {
 				delay = delay * 2 / 3
 			} else {
@@ -173,29 +174,30 @@ var largeCases = []example{
 			if errors.Is(err, coord.ErrUnknown) && n.Fence == m.Fence {
 				_, verr := b.Commit(e.ctx, coord.Set("/m", []byte("void"), m.Fence))
 				if verr != nil {
-					e.is(verr, coord.ErrVersion, "void")
+					e.wantError(verr, coord.ErrVersion, "void")
 				}
 				n = b.get("/m")
 			}
 			born := len(b.list("/q", coord.ListOptions{Born: n.Revision}).Nodes)
 			switch {
 			case string(n.Value) == value:
-				e.equal(born, size, "nodes of an applied commit")
+				e.wantEqual(born, size, "nodes of an applied commit")
 				if err != nil {
-					e.is(err, coord.ErrUnknown, "applied commit")
+					e.wantError(err, coord.ErrUnknown, "applied commit")
 					return
 				}
 			case err == nil:
 				e.Errorf("answered as applied, and the marker says %q", n.Value)
 			case string(n.Value) == "void":
-				e.equal(born, 0, "nodes of a voided commit")
+				e.wantEqual(born, 0, "nodes of a voided commit")
 			}
 			m.Fence = n.Fence
 		}
 	}},
 }
 
-func sequentials(n int) []coord.Op {
+// sequentialCreates returns creates of n sequential nodes in /q.
+func sequentialCreates(n int) []coord.Op {
 	ops := make([]coord.Op, n)
 	for i := range ops {
 		ops[i] = coord.CreateSequential("/q/n-", fmt.Append(nil, i))
@@ -203,7 +205,8 @@ func sequentials(n int) []coord.Op {
 	return ops
 }
 
-func refused(e *env, err error, index int, why error) {
+// wantRefused asserts that err refuses the op with that index for that reason.
+func wantRefused(e *env, err error, index int, why error) {
 	e.Helper()
 	var r *coord.Refusal
 	if !errors.As(err, &r) || r.Index != index || !errors.Is(r, why) {

@@ -7,51 +7,51 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var limitCases = []example{
+var limitCases = []testCase{
 	{name: "LimitsAreUsable", run: func(e *env) {
-		l := e.open().Limits()
+		l := e.openPeer().Limits()
 		if l.ValueBytes < 1<<19 || l.CommitBytes < l.ValueBytes || l.CommitOps < 16 || l.Creates < l.CommitOps {
 			e.Errorf("%+v", l)
 		}
 	}},
 	{name: "ValueTooLarge", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/q/a", []byte("v"))).Fence
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/q/a", []byte("v"))).Fence
 		v := make([]byte, p.Limits().ValueBytes+1)
 		for _, op := range []coord.Op{coord.Create("/q/b", v), coord.CreateEphemeral("/q/b", v), coord.CreateSequential("/q/b", v), coord.Set("/q/a", v, f)} {
 			_, err := p.Commit(e.ctx, op)
-			tooLarge(e, err, len(v), p.Limits().ValueBytes)
+			wantTooLarge(e, err, len(v), p.Limits().ValueBytes)
 		}
-		unharmed(p, "a")
+		wantNothingApplied(p, "a")
 	}},
 	{name: "CommitOfTooManyBytes", run: func(e *env) {
-		p := e.open()
-		ops, size := filled(p.Limits(), p.Limits().CommitBytes+1)
+		p := e.openPeer()
+		ops, size := createsOfSize(p.Limits(), p.Limits().CommitBytes+1)
 		_, err := p.Commit(e.ctx, ops...)
-		tooLarge(e, err, size, p.Limits().CommitBytes)
-		unharmed(p, "")
+		wantTooLarge(e, err, size, p.Limits().CommitBytes)
+		wantNothingApplied(p, "")
 	}},
 	{name: "CommitOfMostBytes", run: func(e *env) {
-		p := e.open()
-		ops, _ := filled(p.Limits(), p.Limits().CommitBytes)
+		p := e.openPeer()
+		ops, _ := createsOfSize(p.Limits(), p.Limits().CommitBytes)
 		p.commit(ops...)
-		e.equal(len(p.list("/q", coord.ListOptions{Fresh: true}).Nodes), len(ops), "nodes")
+		e.wantEqual(len(p.list("/q", coord.ListOptions{Fresh: true}).Nodes), len(ops), "nodes")
 	}},
 	{name: "CommitOfTooManyOps", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/a", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/a", nil))
 		n := p.Limits().CommitOps + 1
 		ops := []coord.Op{coord.CreateEphemeral("/q/lock", nil)}
 		for i := range n - 1 {
 			ops = append(ops, coord.Create(fmt.Sprintf("/q/n%d", i), nil))
 		}
 		_, err := p.Commit(e.ctx, ops...)
-		tooLarge(e, err, n, n-1)
-		unharmed(p, "a")
+		wantTooLarge(e, err, n, n-1)
+		wantNothingApplied(p, "a")
 	}},
 	{name: "CommitOfMostOps", run: func(e *env) {
-		// Every kind has its share: claims and finishes of many workers.
-		p := e.open()
+		// Every kind of op has its share, as in claims and finishes of many workers.
+		p := e.openPeer()
 		n := p.Limits().CommitOps
 		var made []coord.Op
 		for i := range n {
@@ -77,12 +77,12 @@ var limitCases = []example{
 		}
 		for _, r := range p.commit(ops...)[:12] {
 			if r.Fence != 0 {
-				e.equal(p.get(r.Path).Fence, r.Fence, r.Path)
+				e.wantEqual(p.get(r.Path).Fence, r.Fence, r.Path)
 			}
 		}
 	}},
 	{name: "LocksOfMostOps", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var ops []coord.Op
 		for i := range p.Limits().CommitOps {
 			ops = append(ops, coord.CreateEphemeral(fmt.Sprintf("/q/n%04d", i), nil))
@@ -92,10 +92,10 @@ var limitCases = []example{
 			finish = append(finish, coord.Delete(r.Path, r.Fence))
 		}
 		p.commit(finish...)
-		e.equal(p.fresh("/q"), "", "listed")
+		e.wantEqual(p.freshNames("/q"), "", "listed")
 	}},
 	{name: "MostCreates", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		ops := make([]coord.Op, p.Limits().Creates)
 		for i := range ops {
 			ops[i] = coord.CreateSequential("/q/n-", []byte(fmt.Sprint(i)))
@@ -104,9 +104,9 @@ var limitCases = []example{
 		for _, r := range p.commit(ops...) {
 			paths = append(paths, r.Path)
 		}
-		ascending(e, paths)
+		wantAscending(e, paths)
 		l := p.list("/q", coord.ListOptions{Fresh: true, Values: true})
-		e.equal(len(l.Nodes), len(ops), "nodes")
+		e.wantEqual(len(l.Nodes), len(ops), "nodes")
 		for i, n := range l.Nodes {
 			if string(n.Value) != fmt.Sprint(i) {
 				e.Fatalf("%s, the %d., has the value %s", n.Path, i, n.Value)
@@ -114,27 +114,27 @@ var limitCases = []example{
 		}
 	}},
 	{name: "TooManyCreates", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		ops := make([]coord.Op, p.Limits().Creates+1)
 		for i := range ops {
 			ops[i] = coord.CreateSequential("/q/n-", nil)
 		}
 		_, err := p.Commit(e.ctx, ops...)
-		tooLarge(e, err, len(ops), len(ops)-1)
-		unharmed(p, "")
+		wantTooLarge(e, err, len(ops), len(ops)-1)
+		wantNothingApplied(p, "")
 	}},
 	{name: "LargestValueIsClaimed", run: func(e *env) {
-		// What was put can be claimed: the value travels again beside a lock.
-		p := e.open()
+		// A value that could be put can be claimed: it is sent again beside a lock.
+		p := e.openPeer()
 		v := make([]byte, p.Limits().ValueBytes)
-		r := p.do(coord.CreateSequential("/q/entries/entry-100-", v))
+		r := p.commitOne(coord.CreateSequential("/q/entries/entry-100-", v))
 		c := p.commit(coord.Touch(r.Path, v, r.Fence), coord.CreateEphemeral("/q/taken/"+r.Path[len("/q/entries/"):], []byte("0123456789abcdef0123456789abcdef")))
 		p.commit(coord.Delete(c[0].Path, c[0].Fence), coord.Delete(c[1].Path, c[1].Fence))
 	}},
 }
 
-// filled makes creates that measure size as CheckOps counts.
-func filled(l coord.Limits, size int) ([]coord.Op, int) {
+// createsOfSize returns creates whose size is the given one, as coord.CheckOps counts it.
+func createsOfSize(l coord.Limits, size int) ([]coord.Op, int) {
 	var ops []coord.Op
 	for left := size; left > 0; {
 		path := fmt.Sprintf("/q/n%02d", len(ops))
@@ -148,23 +148,25 @@ func filled(l coord.Limits, size int) ([]coord.Op, int) {
 	return ops, size
 }
 
-func tooLarge(e *env, err error, size, limit int) {
+// wantTooLarge asserts that err is a coord.LimitError with that size and limit.
+func wantTooLarge(e *env, err error, size, limit int) {
 	e.Helper()
-	e.is(err, coord.ErrTooLarge, "error")
+	e.wantError(err, coord.ErrTooLarge, "error")
 	var l *coord.LimitError
 	if !errors.As(err, &l) || l.Size != size || l.Limit != limit {
 		e.Errorf("%v, want size %d and limit %d", err, size, limit)
 	}
 }
 
-// unharmed asserts that nothing was applied, and that the session did not suffer.
-func unharmed(p *peer, want string) {
+// wantNothingApplied asserts that /q holds the wanted names only, and that the session
+// goes on.
+func wantNothingApplied(p *peer, want string) {
 	p.Helper()
-	p.equal(p.fresh("/q"), want, "listed")
+	p.wantEqual(p.freshNames("/q"), want, "listed")
 	select {
 	case <-p.Done():
 		p.Error("the session is over")
 	default:
 	}
-	p.do(coord.CreateEphemeral("/q/zz", nil))
+	p.commitOne(coord.CreateEphemeral("/q/zz", nil))
 }

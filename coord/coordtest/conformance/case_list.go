@@ -10,9 +10,9 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var listCases = []example{
+var listCases = []testCase{
 	{name: "MissingDirectoryIsEmpty", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, o := range []coord.ListOptions{{}, {Fresh: true}, {Values: true}, {Limit: 3}, {After: "a"}} {
 			l := p.list("/no/such", o)
 			if len(l.Nodes) != 0 || l.More {
@@ -25,71 +25,71 @@ var listCases = []example{
 		}
 	}},
 	{name: "EmptiedDirectoryIsEmpty", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/q/a", nil)).Fence
-		p.do(coord.Delete("/q/a", f))
-		e.equal(len(p.list("/q", coord.ListOptions{}).Nodes), 0, "nodes")
-		e.equal(p.count("/q"), 0, "count")
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/q/a", nil)).Fence
+		p.commitOne(coord.Delete("/q/a", f))
+		e.wantEqual(len(p.list("/q", coord.ListOptions{}).Nodes), 0, "nodes")
+		e.wantEqual(p.count("/q"), 0, "count")
 	}},
 	{name: "LeafHasNoChildren", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		p.commit(coord.Create("/q/a", nil), coord.Create("/q/ab", nil))
-		e.equal(p.fresh("/q/a"), "", "listed")
-		e.equal(p.count("/q/a"), 0, "count")
+		e.wantEqual(p.freshNames("/q/a"), "", "listed")
+		e.wantEqual(p.count("/q/a"), 0, "count")
 	}},
 	{name: "ListIsInByteOrder", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, name := range strings.Fields("b a B A 10 9 _ - ~ ä aa a-") {
-			p.do(coord.Create("/q/"+name, nil))
+			p.commitOne(coord.Create("/q/"+name, nil))
 		}
 		const want = "- 10 9 A B _ a a- aa b ~ ä"
-		e.equal(p.fresh("/q"), want, "names")
-		e.equal(names(p.list("/q", coord.ListOptions{Values: true})), want, "with values")
+		e.wantEqual(p.freshNames("/q"), want, "names")
+		e.wantEqual(joinNames(p.list("/q", coord.ListOptions{Values: true})), want, "with values")
 	}},
 	{name: "ListHasDirectChildrenOnly", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		p.commit(coord.Create("/q/a", nil), coord.Create("/q/d/x", nil), coord.Create("/q/d/y", nil), coord.Create("/q/d/e/z", nil), coord.Create("/q/z", nil))
-		e.equal(p.fresh("/q"), "a d z", "names")
-		e.equal(p.fresh("/q/d"), "e x y", "names below")
-		e.equal(names(p.list("/q", coord.ListOptions{Values: true, Fresh: true})), "a z", "with values, no directories")
+		e.wantEqual(p.freshNames("/q"), "a d z", "names")
+		e.wantEqual(p.freshNames("/q/d"), "e x y", "names below")
+		e.wantEqual(joinNames(p.list("/q", coord.ListOptions{Values: true, Fresh: true})), "a z", "with values, no directories")
 	}},
 	{name: "DirectoriesSortAmongNodes", run: func(e *env) {
-		// A directory's name is what counts, not the paths of what is in it: "-"
-		// and "." sort before the slash, digits after it.
-		p := e.open()
+		// A directory sorts by its own name, not by the paths of the nodes in it. "-" and
+		// "." sort before the slash, digits after it.
+		p := e.openPeer()
 		for _, path := range []string{"/q/a/x", "/q/a/y", "/q/a-b", "/q/a.b", "/q/a0", "/q/a!/z", "/q/b/x", "/q/b-"} {
-			p.do(coord.Create(path, nil))
+			p.commitOne(coord.Create(path, nil))
 		}
 		const want = "a a! a-b a.b a0 b b-"
-		e.equal(p.fresh("/q"), want, "names")
+		e.wantEqual(p.freshNames("/q"), want, "names")
 		for limit := 1; limit <= 8; limit++ {
-			e.equal(p.paged("/q", coord.ListOptions{Limit: limit}), want, fmt.Sprintf("in pages of %d", limit))
+			e.wantEqual(p.namesByPage("/q", coord.ListOptions{Limit: limit}), want, fmt.Sprintf("in pages of %d", limit))
 		}
-		e.equal(names(p.list("/q", coord.ListOptions{After: "a"})), "a! a-b a.b a0 b b-", "after the directory")
+		e.wantEqual(joinNames(p.list("/q", coord.ListOptions{After: "a"})), "a! a-b a.b a0 b b-", "after the directory")
 	}},
 	{name: "NeighboursWithOnePrefixStayApart", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, path := range []string{"/q/a", "/qq/b", "/q-/c", "/q0/d", "/Q/e"} {
-			p.do(coord.Create(path, nil))
+			p.commitOne(coord.Create(path, nil))
 		}
 		for dir, want := range map[string]string{"/q": "a", "/qq": "b", "/q-": "c", "/q0": "d", "/Q": "e"} {
-			e.equal(p.fresh(dir), want, dir)
-			e.equal(p.count(dir), 1, "count "+dir)
+			e.wantEqual(p.freshNames(dir), want, dir)
+			e.wantEqual(p.count(dir), 1, "count "+dir)
 		}
 	}},
 	{name: "RootIsListed", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		p.commit(coord.Create("/q/a", nil), coord.Create("/top", nil))
-		got := " " + p.fresh("/") + " "
+		got := " " + p.freshNames("/") + " "
 		if !strings.Contains(got, " q ") || !strings.Contains(got, " top ") {
 			e.Errorf("%q", got)
 		}
 	}},
 	{name: "ListGivesPaths", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/a", nil))
-		e.equal(p.list("/q", coord.ListOptions{}).Nodes[0].Path, "/q/a", "path")
-		p.do(coord.Create("/top", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/a", nil))
+		e.wantEqual(p.list("/q", coord.ListOptions{}).Nodes[0].Path, "/q/a", "path")
+		p.commitOne(coord.Create("/top", nil))
 		for _, n := range p.list("/", coord.ListOptions{}).Nodes {
 			if n.Path[0] != '/' || strings.Count(n.Path, "/") != 1 {
 				e.Errorf("path %s", n.Path)
@@ -97,14 +97,14 @@ var listCases = []example{
 		}
 	}},
 	{name: "ValuesAreWholeNodes", run: func(e *env) {
-		a, b := e.open(), e.open()
-		f := a.do(coord.Create("/q/a", []byte("1"))).Fence
-		a.do(coord.Set("/q/a", []byte("2"), f))
-		a.do(coord.CreateEphemeral("/q/b", []byte("lock")))
-		a.do(coord.CreateSequential("/q/c-", nil))
+		a, b := e.openPeer(), e.openPeer()
+		f := a.commitOne(coord.Create("/q/a", []byte("1"))).Fence
+		a.commitOne(coord.Set("/q/a", []byte("2"), f))
+		a.commitOne(coord.CreateEphemeral("/q/b", []byte("lock")))
+		a.commitOne(coord.CreateSequential("/q/c-", nil))
 		for _, p := range []*peer{a, b} {
 			l := p.list("/q", coord.ListOptions{Values: true, Fresh: true})
-			e.equal(len(l.Nodes), 3, "nodes")
+			e.wantEqual(len(l.Nodes), 3, "nodes")
 			for _, n := range l.Nodes {
 				want := p.get(n.Path)
 				if len(n.Value) == 0 && len(want.Value) == 0 {
@@ -117,36 +117,36 @@ var listCases = []example{
 		}
 	}},
 	{name: "LimitCutsAndSaysSo", run: func(e *env) {
-		p := e.filled(5)
+		p := e.openFilled(5)
 		for limit, want := range []string{"0 1 2 3 4", "0", "0 1", "0 1 2", "0 1 2 3", "0 1 2 3 4", "0 1 2 3 4"} {
 			for _, values := range []bool{false, true} {
 				l := p.list("/q", coord.ListOptions{Limit: limit, Values: values})
-				e.equal(names(l), want, fmt.Sprintf("limit %d", limit))
-				e.equal(l.More, len(l.Nodes) < 5, fmt.Sprintf("more at limit %d", limit))
+				e.wantEqual(joinNames(l), want, fmt.Sprintf("limit %d", limit))
+				e.wantEqual(l.More, len(l.Nodes) < 5, fmt.Sprintf("more at limit %d", limit))
 			}
 		}
 	}},
 	{name: "AfterLeavesOut", run: func(e *env) {
-		p := e.filled(5)
+		p := e.openFilled(5)
 		for after, want := range map[string]string{"": "0 1 2 3 4", "0": "1 2 3 4", "00": "1 2 3 4", "2": "3 4", "25": "3 4", "4": "", "5": "", "!": "0 1 2 3 4"} {
 			for _, values := range []bool{false, true} {
 				l := p.list("/q", coord.ListOptions{After: after, Values: values})
-				e.equal(names(l), want, fmt.Sprintf("after %q", after))
-				e.equal(l.More, false, "more")
+				e.wantEqual(joinNames(l), want, fmt.Sprintf("after %q", after))
+				e.wantEqual(l.More, false, "more")
 			}
 		}
 	}},
 	{name: "PagesMakeTheWhole", run: func(e *env) {
-		p := e.filled(10)
+		p := e.openFilled(10)
 		for limit := 1; limit <= 11; limit++ {
 			for _, values := range []bool{false, true} {
-				got := p.paged("/q", coord.ListOptions{Limit: limit, Values: values, Fresh: values})
-				e.equal(got, "0 1 2 3 4 5 6 7 8 9", fmt.Sprintf("in pages of %d", limit))
+				got := p.namesByPage("/q", coord.ListOptions{Limit: limit, Values: values, Fresh: values})
+				e.wantEqual(got, "0 1 2 3 4 5 6 7 8 9", fmt.Sprintf("in pages of %d", limit))
 			}
 		}
 	}},
 	{name: "LargeDirectoryIsListed", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		const n = 3000
 		for i := 0; i < n; i += 500 {
 			ops := make([]coord.Op, 500)
@@ -155,45 +155,45 @@ var listCases = []example{
 			}
 			p.commit(ops...)
 		}
-		e.equal(p.count("/q"), n, "count")
+		e.wantEqual(p.count("/q"), n, "count")
 		for _, o := range []coord.ListOptions{{}, {Fresh: true}, {Values: true}} {
 			l := p.list("/q", o)
-			e.equal(len(l.Nodes), n, "nodes")
+			e.wantEqual(len(l.Nodes), n, "nodes")
 			for i, node := range l.Nodes {
 				if node.Path != fmt.Sprintf("/q/n%05d", i) || o.Values && string(node.Value) != fmt.Sprint(i) {
 					e.Fatalf("the %d. is %s: %q", i, node.Path, node.Value)
 				}
 			}
 		}
-		e.equal(len(strings.Fields(p.paged("/q", coord.ListOptions{Limit: 700}))), n, "in pages")
+		e.wantEqual(len(strings.Fields(p.namesByPage("/q", coord.ListOptions{Limit: 700}))), n, "in pages")
 	}},
 	{name: "OwnWritesAreListed", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for i := range 20 {
-			r := p.do(coord.CreateSequential("/q/n-", nil))
-			if got := names(p.list("/q", coord.ListOptions{})); !strings.Contains(r.Path, got) || got == "" {
+			r := p.commitOne(coord.CreateSequential("/q/n-", nil))
+			if got := joinNames(p.list("/q", coord.ListOptions{})); !strings.Contains(r.Path, got) || got == "" {
 				e.Fatalf("round %d: listed %q after %s", i, got, r.Path)
 			}
-			p.do(coord.Delete(r.Path, r.Fence))
-			e.equal(names(p.list("/q", coord.ListOptions{})), "", "listed after the delete")
+			p.commitOne(coord.Delete(r.Path, r.Fence))
+			e.wantEqual(joinNames(p.list("/q", coord.ListOptions{})), "", "listed after the delete")
 		}
 	}},
 	{name: "FreshListsWhatOthersWereAnswered", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		for i := range 30 {
-			r := a.do(coord.Create("/q/n", nil))
-			e.equal(b.fresh("/q"), "n", fmt.Sprintf("round %d, created", i))
-			e.equal(b.count("/q"), 1, "count")
-			a.do(coord.Delete("/q/n", r.Fence))
-			e.equal(b.fresh("/q"), "", fmt.Sprintf("round %d, deleted", i))
-			e.equal(b.count("/q"), 0, "count")
+			r := a.commitOne(coord.Create("/q/n", nil))
+			e.wantEqual(b.freshNames("/q"), "n", fmt.Sprintf("round %d, created", i))
+			e.wantEqual(b.count("/q"), 1, "count")
+			a.commitOne(coord.Delete("/q/n", r.Fence))
+			e.wantEqual(b.freshNames("/q"), "", fmt.Sprintf("round %d, deleted", i))
+			e.wantEqual(b.count("/q"), 0, "count")
 		}
 	}},
 	{name: "FreshValuesAreWhatOthersWereAnswered", run: func(e *env) {
-		a, b := e.open(), e.open()
-		f := a.do(coord.Create("/q/n", nil)).Fence
+		a, b := e.openPeer(), e.openPeer()
+		f := a.commitOne(coord.Create("/q/n", nil)).Fence
 		for i := range 20 {
-			f = a.do(coord.Set("/q/n", fmt.Append(nil, i), f)).Fence
+			f = a.commitOne(coord.Set("/q/n", fmt.Append(nil, i), f)).Fence
 			l := b.list("/q", coord.ListOptions{Fresh: true, Values: true})
 			if len(l.Nodes) != 1 || string(l.Nodes[0].Value) != fmt.Sprint(i) || l.Nodes[0].Fence != f {
 				e.Fatalf("round %d: %+v", i, l.Nodes)
@@ -201,33 +201,33 @@ var listCases = []example{
 		}
 	}},
 	{name: "GetReadsWhatOthersWereAnswered", run: func(e *env) {
-		a, b := e.open(), e.open()
-		f := a.do(coord.Create("/q/n", nil)).Fence
+		a, b := e.openPeer(), e.openPeer()
+		f := a.commitOne(coord.Create("/q/n", nil)).Fence
 		for i := range 40 {
-			f = a.do(coord.Set("/q/n", fmt.Append(nil, i), f)).Fence
-			e.equal(b.get("/q/n").Fence, f, fmt.Sprintf("fence in round %d", i))
+			f = a.commitOne(coord.Set("/q/n", fmt.Append(nil, i), f)).Fence
+			e.wantEqual(b.get("/q/n").Fence, f, fmt.Sprintf("fence in round %d", i))
 		}
 	}},
 	{name: "CountCounts", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for i := range 25 {
-			e.equal(p.count("/q"), i, "count")
-			p.do(coord.CreateSequential("/q/n-", nil))
+			e.wantEqual(p.count("/q"), i, "count")
+			p.commitOne(coord.CreateSequential("/q/n-", nil))
 		}
-		p.do(coord.CreateEphemeral("/q/e", nil))
-		e.equal(p.count("/q"), 26, "count with an ephemeral node")
+		p.commitOne(coord.CreateEphemeral("/q/e", nil))
+		e.wantEqual(p.count("/q"), 26, "count with an ephemeral node")
 	}},
 	{name: "StampStandsWhileNothingChanges", run: func(e *env) {
-		p := e.filled(3)
+		p := e.openFilled(3)
 		want := p.list("/q", coord.ListOptions{Fresh: true}).Stamp
 		for _, o := range []coord.ListOptions{{}, {Fresh: true}, {Limit: 3}, {Limit: 10}} {
-			e.equal(p.list("/q", o).Stamp, want, fmt.Sprintf("stamp of %+v", o))
+			e.wantEqual(p.list("/q", o).Stamp, want, fmt.Sprintf("stamp of %+v", o))
 		}
-		p.do(coord.Create("/elsewhere/a", nil))
-		e.equal(p.list("/q", coord.ListOptions{Fresh: true}).Stamp, want, "stamp after a change elsewhere")
+		p.commitOne(coord.Create("/elsewhere/a", nil))
+		e.wantEqual(p.list("/q", coord.ListOptions{Fresh: true}).Stamp, want, "stamp after a change elsewhere")
 	}},
 	{name: "StampMovesWithTheMembers", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		stamps := map[uint64]string{}
 		look := func(when string) {
 			e.Helper()
@@ -237,25 +237,25 @@ var listCases = []example{
 			}
 			stamps[stamp] = when
 		}
-		a.do(coord.Create("/q/a", nil))
+		a.commitOne(coord.Create("/q/a", nil))
 		look("{a}")
-		f := a.do(coord.Create("/q/b", nil)).Fence
+		f := a.commitOne(coord.Create("/q/b", nil)).Fence
 		look("{a b}")
-		a.do(coord.Delete("/q/b", f))
-		f = a.do(coord.Create("/q/b", nil)).Fence
+		a.commitOne(coord.Delete("/q/b", f))
+		f = a.commitOne(coord.Create("/q/b", nil)).Fence
 		look("{a b} after a delete and a create")
 		a.commit(coord.Delete("/q/b", f), coord.Create("/q/c", nil))
 		look("{a c}")
-		a.do(coord.CreateEphemeral("/q/d", nil))
+		a.commitOne(coord.CreateEphemeral("/q/d", nil))
 		look("{a c d}")
-		if err := a.c.Close(); err != nil {
+		if err := a.client.Close(); err != nil {
 			e.Fatal(err)
 		}
-		b.do(coord.CreateEphemeral("/q/d", nil))
+		b.commitOne(coord.CreateEphemeral("/q/d", nil))
 		look("{a c d} with another's d")
 	}},
 	{name: "ListingWhileNodesGo", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		var ops []coord.Op
 		for i := range 100 {
 			ops = append(ops, coord.Create(fmt.Sprintf("/q/n%03d", i), fmt.Appendf(nil, "n%03d", i)))
@@ -284,9 +284,9 @@ var listCases = []example{
 		wg.Wait()
 	}},
 	{name: "CommitsAreListedWhole", run: func(e *env) {
-		// All or none of a commit in any listing.
-		a, b := e.open(), e.open()
-		done := async(func() error {
+		// Each listing shows all nodes of a commit or none.
+		a, b := e.openPeer(), e.openPeer()
+		done := runAsync(func() error {
 			for i := range 30 {
 				var ops []coord.Op
 				for j := range 10 {
@@ -311,7 +311,7 @@ var listCases = []example{
 				if o.err != nil {
 					e.Fatal(o.err)
 				}
-				e.equal(len(b.list("/q", coord.ListOptions{Fresh: true}).Nodes), 300, "nodes in the end")
+				e.wantEqual(len(b.list("/q", coord.ListOptions{Fresh: true}).Nodes), 300, "nodes in the end")
 				return
 			default:
 			}
@@ -328,18 +328,18 @@ func (p *peer) count(dir string) int {
 	return n
 }
 
-// filled returns a client, having put nodes named by the first n digits into /q.
-func (e *env) filled(n int) *peer {
+// openFilled returns a client after it has created the nodes 0 to n-1 in /q.
+func (e *env) openFilled(n int) *peer {
 	e.Helper()
-	p := e.open()
+	p := e.openPeer()
 	for i := range n {
-		p.do(coord.Create(fmt.Sprintf("/q/%d", i), fmt.Append(nil, i)))
+		p.commitOne(coord.Create(fmt.Sprintf("/q/%d", i), fmt.Append(nil, i)))
 	}
 	return p
 }
 
-// paged lists dir page by page.
-func (p *peer) paged(dir string, o coord.ListOptions) string {
+// namesByPage lists dir page by page.
+func (p *peer) namesByPage(dir string, o coord.ListOptions) string {
 	p.Helper()
 	var all coord.List
 	for range 10000 {
@@ -349,7 +349,7 @@ func (p *peer) paged(dir string, o coord.ListOptions) string {
 		}
 		all.Nodes = append(all.Nodes, l.Nodes...)
 		if !l.More {
-			return names(all)
+			return joinNames(all)
 		}
 		if len(l.Nodes) == 0 {
 			p.Fatal("an empty page, and more to come")

@@ -10,160 +10,160 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var outcomeCases = []example{
-	{name: "HeldReplyIsUnknown", needs: []string{"HoldReplies"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.made("/q")
+var outcomeCases = []testCase{
+	{name: "HeldReplyIsUnknown", hooks: []string{"HoldReplies"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
 		a.holdReplies()
 		ctx, cancel := context.WithCancel(e.ctx)
 		defer cancel()
-		commit := async(func() error { _, err := a.Commit(ctx, coord.Create("/q/a", nil)); return err })
-		e.until(e.timeout, "the commit is applied", func() bool { return b.there("/q/a") })
+		commit := runAsync(func() error { _, err := a.Commit(ctx, coord.Create("/q/a", nil)); return err })
+		e.pollUntil(e.timeout, "the commit is applied", func() bool { return b.exists("/q/a") })
 		cancel()
-		err := e.within(time.Second, commit, "commit")
-		e.is(err, coord.ErrUnknown, "commit")
-		e.is(err, context.Canceled, "commit")
+		err := e.awaitOutcome(time.Second, commit, "commit")
+		e.wantError(err, coord.ErrUnknown, "commit")
+		e.wantError(err, context.Canceled, "commit")
 		a.heal()
-		e.equal(b.there("/q/a"), true, "node there")
+		e.wantEqual(b.exists("/q/a"), true, "node there")
 	}},
-	{name: "HeldReplyEndsWithTheSession", needs: []string{"HoldReplies"}, run: func(e *env) {
-		// It was sent: that the session is over does not make it "not applied".
-		a, b := e.open(), e.open()
-		b.made("/q")
+	{name: "HeldReplyEndsWithTheSession", hooks: []string{"HoldReplies"}, run: func(e *env) {
+		// The commit was sent, so its outcome is unknown also when the session is over.
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
 		a.holdReplies()
-		commit := async(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/a", nil)); return err })
-		e.until(e.timeout, "the commit is applied", func() bool { return b.there("/q/a") })
-		err := e.within(a.overdue(), commit, "commit")
-		e.is(err, coord.ErrUnknown, "commit")
+		commit := runAsync(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/a", nil)); return err })
+		e.pollUntil(e.timeout, "the commit is applied", func() bool { return b.exists("/q/a") })
+		err := e.awaitOutcome(a.expiryLimit(), commit, "commit")
+		e.wantError(err, coord.ErrUnknown, "commit")
 		<-a.Done()
 		a.heal()
 	}},
-	{name: "LostReplyIsUnknownAndNotSentAgain", needs: []string{"HoldReplies", "Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.made("/q")
+	{name: "LostReplyIsUnknownAndNotSentAgain", hooks: []string{"HoldReplies", "Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
 		a.holdReplies()
-		// Not a sequential node: a service may have to be asked for its name first.
-		// Sent again, the commit would be refused.
-		commit := async(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/n", nil)); return err })
-		e.until(e.timeout, "the commit is applied", func() bool { return b.count("/q") == 1 })
+		// The node is not sequential, because a driver may ask the service for a name
+		// first. If the driver sent the commit again, it would be refused.
+		commit := runAsync(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/n", nil)); return err })
+		e.pollUntil(e.timeout, "the commit is applied", func() bool { return b.count("/q") == 1 })
 		a.cut()
 		time.Sleep(20 * time.Millisecond)
 		a.heal()
-		e.is(e.within(a.overdue(), commit, "commit"), coord.ErrUnknown, "commit")
-		a.do(coord.Create("/q/a", nil))
-		e.equal(b.count("/q"), 2, "count: the commit was applied once")
+		e.wantError(e.awaitOutcome(a.expiryLimit(), commit, "commit"), coord.ErrUnknown, "commit")
+		a.commitOne(coord.Create("/q/a", nil))
+		e.wantEqual(b.count("/q"), 2, "count: the commit was applied once")
 	}},
-	{name: "LostReplyOfARefusalIsUnknown", needs: []string{"HoldReplies", "Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.do(coord.Create("/q/a", []byte("b")))
+	{name: "LostReplyOfARefusalIsUnknown", hooks: []string{"HoldReplies", "Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		b.commitOne(coord.Create("/q/a", []byte("b")))
 		a.holdReplies()
-		commit := async(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/a", []byte("a"))); return err })
+		commit := runAsync(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/a", []byte("a"))); return err })
 		time.Sleep(200 * time.Millisecond)
 		a.cut()
 		time.Sleep(20 * time.Millisecond)
 		a.heal()
-		e.is(e.within(a.overdue(), commit, "commit"), coord.ErrUnknown, "commit")
-		e.equal(string(b.get("/q/a").Value), "b", "value")
+		e.wantError(e.awaitOutcome(a.expiryLimit(), commit, "commit"), coord.ErrUnknown, "commit")
+		e.wantEqual(string(b.get("/q/a").Value), "b", "value")
 	}},
-	{name: "LostRequestIsUnknownAndNotApplied", needs: []string{"HoldRequests", "Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		a.made("/q")
+	{name: "LostRequestIsUnknownAndNotApplied", hooks: []string{"HoldRequests", "Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		a.makeDir("/q")
 		a.holdRequests()
-		commit := async(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/a", nil)); return err })
+		commit := runAsync(func() error { _, err := a.Commit(e.ctx, coord.Create("/q/a", nil)); return err })
 		time.Sleep(200 * time.Millisecond)
 		a.cut()
 		time.Sleep(20 * time.Millisecond)
 		a.heal()
-		e.is(e.within(a.overdue(), commit, "commit"), coord.ErrUnknown, "commit")
-		a.do(coord.Create("/q/b", nil))
+		e.wantError(e.awaitOutcome(a.expiryLimit(), commit, "commit"), coord.ErrUnknown, "commit")
+		a.commitOne(coord.Create("/q/b", nil))
 		time.Sleep(100 * time.Millisecond)
-		e.equal(b.fresh("/q"), "b", "listed")
+		e.wantEqual(b.freshNames("/q"), "b", "listed")
 	}},
-	{name: "HeldRequestIsUnknown", needs: []string{"HoldRequests"}, run: func(e *env) {
-		p := e.open()
-		p.made("/q")
+	{name: "HeldRequestIsUnknown", hooks: []string{"HoldRequests"}, run: func(e *env) {
+		p := e.openPeer()
+		p.makeDir("/q")
 		p.holdRequests()
 		ctx, cancel := context.WithTimeout(e.ctx, 200*time.Millisecond)
 		defer cancel()
 		_, err := p.Commit(ctx, coord.Create("/q/a", nil))
-		e.is(err, coord.ErrUnknown, "commit")
-		e.is(err, context.DeadlineExceeded, "commit")
+		e.wantError(err, coord.ErrUnknown, "commit")
+		e.wantError(err, context.DeadlineExceeded, "commit")
 		p.heal()
-		p.do(coord.Create("/q/b", nil))
+		p.commitOne(coord.Create("/q/b", nil))
 	}},
-	{name: "ManyHeldRepliesAreAllUnknown", needs: []string{"HoldReplies", "Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.made("/q")
+	{name: "ManyHeldRepliesAreAllUnknown", hooks: []string{"HoldReplies", "Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		b.makeDir("/q")
 		a.holdReplies()
 		var commits []<-chan outcome
 		for i := range 20 {
-			commits = append(commits, async(func() error {
+			commits = append(commits, runAsync(func() error {
 				_, err := a.Commit(e.ctx, coord.Create(fmt.Sprintf("/q/%02d", i), nil))
 				return err
 			}))
 		}
-		e.until(e.timeout, "one commit is applied", func() bool { return b.count("/q") > 0 })
+		e.pollUntil(e.timeout, "one commit is applied", func() bool { return b.count("/q") > 0 })
 		time.Sleep(200 * time.Millisecond)
 		a.cut()
 		time.Sleep(20 * time.Millisecond)
 		a.heal()
-		// One of them may have waited behind the others, unsent: then it was sent
-		// afterwards, and knows.
+		// A commit that waited unsent behind the others is sent after the cut, and its
+		// outcome is known.
 		for i, c := range commits {
-			err := e.within(a.overdue(), c, "commit")
+			err := e.awaitOutcome(a.expiryLimit(), c, "commit")
 			if err == nil {
-				e.equal(b.there(fmt.Sprintf("/q/%02d", i)), true, "node there")
+				e.wantEqual(b.exists(fmt.Sprintf("/q/%02d", i)), true, "node there")
 			} else {
-				e.is(err, coord.ErrUnknown, "commit")
+				e.wantError(err, coord.ErrUnknown, "commit")
 			}
 		}
 	}},
-	{name: "HeldReplyThatComesIsAnAnswer", needs: []string{"HoldReplies"}, run: func(e *env) {
-		p := e.open()
-		p.made("/q")
+	{name: "HeldReplyThatComesIsAnAnswer", hooks: []string{"HoldReplies"}, run: func(e *env) {
+		p := e.openPeer()
+		p.makeDir("/q")
 		p.holdReplies()
-		commit := async(func() error { _, err := p.Commit(e.ctx, coord.Create("/q/a", nil)); return err })
+		commit := runAsync(func() error { _, err := p.Commit(e.ctx, coord.Create("/q/a", nil)); return err })
 		time.Sleep(50 * time.Millisecond)
 		p.heal()
-		if err := e.within(e.timeout, commit, "commit"); err != nil {
-			e.is(err, coord.ErrUnknown, "commit")
+		if err := e.awaitOutcome(e.timeout, commit, "commit"); err != nil {
+			e.wantError(err, coord.ErrUnknown, "commit")
 		}
-		e.equal(p.there("/q/a"), true, "node there")
+		e.wantEqual(p.exists("/q/a"), true, "node there")
 	}},
-	{name: "ReadsAreSentAgain", needs: []string{"HoldReplies", "Cut"}, run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/a", []byte("v")))
+	{name: "ReadsAreSentAgain", hooks: []string{"HoldReplies", "Cut"}, run: func(e *env) {
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/a", []byte("v")))
 		p.holdReplies()
-		get := async(func() error {
+		get := runAsync(func() error {
 			n, err := p.Get(e.ctx, "/q/a")
 			if err == nil && string(n.Value) != "v" {
 				err = fmt.Errorf("value %q", n.Value)
 			}
 			return err
 		})
-		list := async(func() error {
+		list := runAsync(func() error {
 			l, err := p.List(e.ctx, "/q", coord.ListOptions{Values: true, Fresh: true})
-			if err == nil && names(l) != "a" {
-				err = fmt.Errorf("listed %q", names(l))
+			if err == nil && joinNames(l) != "a" {
+				err = fmt.Errorf("listed %q", joinNames(l))
 			}
 			return err
 		})
-		count := async(func() error { _, err := p.Count(e.ctx, "/q"); return err })
+		count := runAsync(func() error { _, err := p.Count(e.ctx, "/q"); return err })
 		time.Sleep(100 * time.Millisecond)
 		p.cut()
 		time.Sleep(20 * time.Millisecond)
 		p.heal()
 		for name, call := range map[string]<-chan outcome{"get": get, "list": list, "count": count} {
-			if err := e.within(p.overdue(), call, name); err != nil {
+			if err := e.awaitOutcome(p.expiryLimit(), call, name); err != nil {
 				e.Errorf("%s: %v", name, err)
 			}
 		}
 	}},
-	{name: "OutcomesAreTrueUnderCuts", needs: []string{"Cut"}, run: func(e *env) {
-		// nil: applied once. ErrUnknown: once or never. Anything else: never.
-		a, b := e.open(), e.open()
+	{name: "OutcomesAreTrueUnderCuts", hooks: []string{"Cut"}, run: func(e *env) {
+		// nil means applied once, ErrUnknown once or never, every other error never.
+		a, b := e.openPeer(), e.openPeer()
 		stop := make(chan struct{})
-		cutter := async(func() error {
+		cutter := runAsync(func() error {
 			for i := 0; ; i++ {
 				select {
 				case <-stop:
@@ -196,7 +196,7 @@ var outcomeCases = []example{
 			select {
 			case o := <-outcomes:
 				ends = append(ends, o)
-			case <-time.After(patience / 2):
+			case <-time.After(caseTimeout / 2):
 				e.Fatalf("%d commits were answered, then no more", len(ends))
 			}
 		}

@@ -10,35 +10,35 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var raceCases = []example{
+var raceCases = []testCase{
 	{name: "OneOfManyCreatesWins", run: func(e *env) {
-		winners := race(e, 8, 10, func(p *peer, round int) coord.Op { return coord.Create(fmt.Sprintf("/q/%d", round), nil) }, coord.ErrExist)
-		e.equal(winners, 10, "winners")
+		winners := raceCommits(e, 8, 10, func(p *peer, round int) coord.Op { return coord.Create(fmt.Sprintf("/q/%d", round), nil) }, coord.ErrExist)
+		e.wantEqual(winners, 10, "winners")
 	}},
 	{name: "OneOfManyLocksWins", run: func(e *env) {
-		winners := race(e, 8, 10, func(p *peer, round int) coord.Op { return coord.CreateEphemeral(fmt.Sprintf("/q/%d", round), nil) }, coord.ErrExist)
-		e.equal(winners, 10, "winners")
+		winners := raceCommits(e, 8, 10, func(p *peer, round int) coord.Op { return coord.CreateEphemeral(fmt.Sprintf("/q/%d", round), nil) }, coord.ErrExist)
+		e.wantEqual(winners, 10, "winners")
 	}},
 	{name: "OneOfManyDeletesWins", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for i := range 10 {
-			p.do(coord.Create(fmt.Sprintf("/q/%d", i), nil))
+			p.commitOne(coord.Create(fmt.Sprintf("/q/%d", i), nil))
 		}
 		f := p.get("/q/0").Fence
-		winners := race(e, 8, 10, func(p *peer, round int) coord.Op {
-			return coord.Delete(fmt.Sprintf("/q/%d", round), p.fence(fmt.Sprintf("/q/%d", round), f))
+		winners := raceCommits(e, 8, 10, func(p *peer, round int) coord.Op {
+			return coord.Delete(fmt.Sprintf("/q/%d", round), p.fenceOr(fmt.Sprintf("/q/%d", round), f))
 		}, coord.ErrNotExist)
-		e.equal(winners, 10, "winners")
-		e.equal(p.fresh("/q"), "", "listed")
+		e.wantEqual(winners, 10, "winners")
+		e.wantEqual(p.freshNames("/q"), "", "listed")
 	}},
 	{name: "CountedByManyIsExact", run: func(e *env) {
 		// Read, add one, write at the fence that was read.
-		first := e.open()
-		first.do(coord.Create("/q/n", []byte("0")))
+		first := e.openPeer()
+		first.commitOne(coord.Create("/q/n", []byte("0")))
 		const clients, rounds = 6, 12
 		var wg sync.WaitGroup
 		for range clients {
-			p := e.open()
+			p := e.openPeer()
 			wg.Go(func() {
 				for done := 0; done < rounds; {
 					n, err := p.Get(e.ctx, "/q/n")
@@ -59,21 +59,21 @@ var raceCases = []example{
 		}
 		wg.Wait()
 		n := first.get("/q/n")
-		e.equal(string(n.Value), fmt.Sprint(clients*rounds), "value")
-		e.equal(n.Changes, int64(clients*rounds), "changes")
+		e.wantEqual(string(n.Value), fmt.Sprint(clients*rounds), "value")
+		e.wantEqual(n.Changes, int64(clients*rounds), "changes")
 	}},
 	{name: "ClaimsExcludeEachOther", run: func(e *env) {
-		// Touch the entry, create the lock, delete both: at most one holds it, and
-		// each entry is finished once.
-		first := e.open()
+		// A claim touches the entry and creates the lock, a finish deletes both. Each
+		// entry must be claimed and finished once.
+		first := e.openPeer()
 		const entries = 12
 		for i := range entries {
-			first.do(coord.Create(fmt.Sprintf("/q/entries/%02d", i), nil))
+			first.commitOne(coord.Create(fmt.Sprintf("/q/entries/%02d", i), nil))
 		}
 		var held, finished atomic.Int64
 		var wg sync.WaitGroup
 		for range 6 {
-			p := e.open()
+			p := e.openPeer()
 			wg.Go(func() {
 				for i := range entries {
 					entry, lock := fmt.Sprintf("/q/entries/%02d", i), fmt.Sprintf("/q/taken/%02d", i)
@@ -97,33 +97,33 @@ var raceCases = []example{
 			})
 		}
 		wg.Wait()
-		e.equal(finished.Load(), int64(entries), "finished")
-		e.equal(first.fresh("/q/entries")+first.fresh("/q/taken"), "", "left")
+		e.wantEqual(finished.Load(), int64(entries), "finished")
+		e.wantEqual(first.freshNames("/q/entries")+first.freshNames("/q/taken"), "", "left")
 	}},
 	{name: "StaleFinishIsRefused", run: func(e *env) {
-		// The data fence alone: the first holder's session lives, its lock was taken
-		// away, another holds the entry.
-		a, b := e.open(), e.open()
-		f := a.do(coord.Create("/q/entries/e", nil)).Fence
+		// The data fence alone must refuse it: the first holder's session lives, its lock
+		// was deleted, and another client holds the entry.
+		a, b := e.openPeer(), e.openPeer()
+		f := a.commitOne(coord.Create("/q/entries/e", nil)).Fence
 		first := a.commit(coord.Touch("/q/entries/e", nil, f), coord.CreateEphemeral("/q/taken/e", nil))
-		b.do(coord.Delete("/q/taken/e", first[1].Fence))
+		b.commitOne(coord.Delete("/q/taken/e", first[1].Fence))
 		second := b.commit(coord.Touch("/q/entries/e", nil, first[0].Fence), coord.CreateEphemeral("/q/taken/e", nil))
 		_, err := a.Commit(e.ctx, coord.Delete("/q/entries/e", first[0].Fence), coord.Delete("/q/taken/e", first[1].Fence))
-		e.is(err, coord.ErrVersion, "stale finish")
-		e.equal(a.get("/q/taken/e").Owner, b.ID(), "owner of the lock")
+		e.wantError(err, coord.ErrVersion, "stale finish")
+		e.wantEqual(a.get("/q/taken/e").Owner, b.ID(), "owner of the lock")
 		b.commit(coord.Delete("/q/entries/e", second[0].Fence), coord.Delete("/q/taken/e", second[1].Fence))
 	}},
 	{name: "ReplaceLeavesNoGap", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		const rounds = 30
-		a.do(coord.CreateEphemeral("/q/0", nil))
-		done := async(func() error {
+		a.commitOne(coord.CreateEphemeral("/q/0", nil))
+		done := runAsync(func() error {
 			for i := range rounds {
 				n, err := a.Get(e.ctx, fmt.Sprintf("/q/%d", i))
 				if err != nil {
 					return err
 				}
-				// The next node is there before the last is looked at again.
+				// The next node is created in the same commit, so b always finds a last one.
 				if _, err := a.Commit(e.ctx, coord.Replace(n.Path, []byte("due"), n.Fence), coord.CreateEphemeral(fmt.Sprintf("/q/%d", i+1), nil)); err != nil {
 					return err
 				}
@@ -140,12 +140,12 @@ var raceCases = []example{
 				e.Fatalf("the last of %d: %v", last, err)
 			}
 		}
-		if err := e.within(patience/2, done, "replaces"); err != nil {
+		if err := e.awaitOutcome(caseTimeout/2, done, "replaces"); err != nil {
 			e.Fatal(err)
 		}
 	}},
 	{name: "ManyGoroutinesShareASession", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var wg sync.WaitGroup
 		for g := range 50 {
 			wg.Go(func() {
@@ -168,17 +168,17 @@ var raceCases = []example{
 			})
 		}
 		wg.Wait()
-		e.equal(p.fresh("/q"), "", "listed")
+		e.wantEqual(p.freshNames("/q"), "", "listed")
 	}},
 }
 
-// race has clients try the same op, round by round, and counts those who did it.
-// All others must be told want.
-func race(e *env, clients, rounds int, op func(p *peer, round int) coord.Op, want error) int {
+// raceCommits has clients try the same op in each round. It returns how many commits were
+// applied; all others must end with want.
+func raceCommits(e *env, clients, rounds int, op func(p *peer, round int) coord.Op, want error) int {
 	var winners atomic.Int64
 	var wg sync.WaitGroup
 	for range clients {
-		p := e.open()
+		p := e.openPeer()
 		wg.Go(func() {
 			for round := range rounds {
 				_, err := p.Commit(e.ctx, op(p, round))
@@ -194,8 +194,8 @@ func race(e *env, clients, rounds int, op func(p *peer, round int) coord.Op, wan
 	return int(winners.Load())
 }
 
-// fence returns the fence of a node, or another when it is gone.
-func (p *peer) fence(path string, gone coord.Fence) coord.Fence {
+// fenceOr returns the fence of a node, or gone if there is no node.
+func (p *peer) fenceOr(path string, gone coord.Fence) coord.Fence {
 	if n, err := p.Get(p.ctx, path); err == nil {
 		return n.Fence
 	}

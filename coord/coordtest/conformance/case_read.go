@@ -7,15 +7,15 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var readCases = []example{
+var readCases = []testCase{
 	{name: "ReadIsInTheOrderOfThePaths", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		p.commit(coord.Create("/q/a", []byte("A")), coord.Create("/q/b", []byte{}), coord.CreateEphemeral("/q/c", []byte("C")))
 		paths := []string{"/q/c", "/q/none", "/q/a", "/none", "/q/b", "/q/a"}
 		nodes := p.read(paths...)
 		for i, path := range paths {
 			if i == 1 || i == 3 {
-				e.equal(nodes[i].Path, "", "path of what is not there")
+				e.wantEqual(nodes[i].Path, "", "path of what is not there")
 				continue
 			}
 			if want := p.get(path); !reflect.DeepEqual(nodes[i], want) {
@@ -24,55 +24,55 @@ var readCases = []example{
 		}
 	}},
 	{name: "ReadOfNothing", run: func(e *env) {
-		p := e.open()
-		e.equal(len(p.read()), 0, "nodes")
+		p := e.openPeer()
+		e.wantEqual(len(p.read()), 0, "nodes")
 	}},
 	{name: "ReadOfInvalidPaths", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, path := range []string{"", "/", "q", "/q/", "/q//a", "/q/../a", "/q/\x00"} {
 			_, err := p.Read(e.ctx, "/q/a", path)
-			e.is(err, coord.ErrInvalid, fmt.Sprintf("read %q", path))
+			e.wantError(err, coord.ErrInvalid, fmt.Sprintf("read %q", path))
 		}
 	}},
 	{name: "ReadOfADirectoryFindsNoNode", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/dir/a", []byte("v")))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/dir/a", []byte("v")))
 		n := p.read("/q/dir", "/q/dir/a")
-		e.equal(len(n[0].Value), 0, "value of a directory")
-		e.equal(string(n[1].Value), "v", "value below it")
+		e.wantEqual(len(n[0].Value), 0, "value of a directory")
+		e.wantEqual(string(n[1].Value), "v", "value below it")
 	}},
 	{name: "ReadSeesOwnCommits", run: func(e *env) {
-		p, other := e.open(), e.open()
-		f := p.do(coord.Create("/q/a", []byte("0"))).Fence
+		p, other := e.openPeer(), e.openPeer()
+		f := p.commitOne(coord.Create("/q/a", []byte("0"))).Fence
 		for i := 1; i <= 30; i++ {
-			if i%3 == 0 { // another's commits in between
-				other.do(coord.Create(fmt.Sprint("/q/other", i), nil))
+			if i%3 == 0 { // commits of another client in between
+				other.commitOne(coord.Create(fmt.Sprint("/q/other", i), nil))
 			}
 			value := fmt.Sprint(i)
-			f = p.do(coord.Set("/q/a", []byte(value), f)).Fence
+			f = p.commitOne(coord.Set("/q/a", []byte(value), f)).Fence
 			n := p.read("/q/a")[0]
-			e.equal(string(n.Value), value, "value")
-			e.equal(n.Fence, f, "fence")
-			e.equal(n.Changes, int64(i), "changes")
+			e.wantEqual(string(n.Value), value, "value")
+			e.wantEqual(n.Fence, f, "fence")
+			e.wantEqual(n.Changes, int64(i), "changes")
 		}
-		p.do(coord.Delete("/q/a", f))
-		e.equal(p.read("/q/a")[0].Path, "", "path after the delete")
+		p.commitOne(coord.Delete("/q/a", f))
+		e.wantEqual(p.read("/q/a")[0].Path, "", "path after the delete")
 	}},
 	{name: "ReadSeesWhatASignalAnnounced", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		signal := a.watch("/q/new")
-		f := b.do(coord.Create("/q/value", []byte("0"))).Fence
+		f := b.commitOne(coord.Create("/q/value", []byte("0"))).Fence
 		for i := 1; i <= 20; i++ {
 			value, name := fmt.Sprint(i), fmt.Sprintf("%02d", i)
 			f = b.commit(coord.Set("/q/value", []byte(value), f), coord.Create("/q/new/"+name, []byte(value)))[0].Fence
-			a.awaits(signal, name+" is seen", func() bool { return a.sees("/q/new", name) })
+			a.awaitSignals(signal, name+" is seen", func() bool { return a.hasSeen("/q/new", name) })
 			n := a.read("/q/value", "/q/new/"+name)
-			e.equal(string(n[0].Value), value, "value set in the commit that was signalled")
-			e.equal(string(n[1].Value), value, "value created in it")
+			e.wantEqual(string(n[0].Value), value, "value set in the commit that was signalled")
+			e.wantEqual(string(n[1].Value), value, "value created in it")
 		}
 	}},
 	{name: "ReadOfManyPaths", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var paths []string
 		for i := range 300 {
 			paths = append(paths, fmt.Sprintf("/q/%03d", i))
@@ -84,51 +84,51 @@ var readCases = []example{
 			}
 			p.commit(ops...)
 		}
-		p.do(coord.Delete("/q/150", p.get("/q/150").Fence))
+		p.commitOne(coord.Delete("/q/150", p.get("/q/150").Fence))
 		for i, n := range p.read(paths...) {
 			if i == 150 {
-				e.equal(n.Path, "", "path of what was deleted")
+				e.wantEqual(n.Path, "", "path of what was deleted")
 				continue
 			}
-			e.equal(n.Path, paths[i], "path")
-			e.equal(string(n.Value), paths[i], "value")
+			e.wantEqual(n.Path, paths[i], "path")
+			e.wantEqual(string(n.Value), paths[i], "value")
 		}
 	}},
 	{name: "ReadOfLargeValues", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		var paths []string
 		for i := range 6 {
 			path := fmt.Sprint("/q/", i)
-			p.do(coord.Create(path, make([]byte, 700<<10+i)))
+			p.commitOne(coord.Create(path, make([]byte, 700<<10+i)))
 			paths = append(paths, path)
 		}
 		for i, n := range p.read(paths...) {
-			e.equal(len(n.Value), 700<<10+i, "bytes of "+paths[i])
+			e.wantEqual(len(n.Value), 700<<10+i, "bytes of "+paths[i])
 		}
 	}},
-	{name: "ReadAfterACut", needs: []string{"Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		f := a.do(coord.Create("/q/a", []byte("before"))).Fence
+	{name: "ReadAfterACut", hooks: []string{"Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		f := a.commitOne(coord.Create("/q/a", []byte("before"))).Fence
 		signal := a.watch("/q")
 		a.cut()
-		e.noticed()
+		e.waitForDisconnect()
 		b.commit(coord.Set("/q/a", []byte("after"), f), coord.Create("/q/b", nil))
-		read := async(func() error { _, err := a.Read(e.ctx, "/q/a"); return err })
+		read := runAsync(func() error { _, err := a.Read(e.ctx, "/q/a"); return err })
 		a.heal()
-		if err := e.within(a.overdue(), read, "a read that began while cut"); err != nil {
+		if err := e.awaitOutcome(a.expiryLimit(), read, "a read that began while cut"); err != nil {
 			e.Errorf("read: %v", err)
 		}
-		a.awaits(signal, "b is seen", func() bool { return a.sees("/q", "b") })
-		e.equal(string(a.read("/q/a")[0].Value), "after", "value")
+		a.awaitSignals(signal, "b is seen", func() bool { return a.hasSeen("/q", "b") })
+		e.wantEqual(string(a.read("/q/a")[0].Value), "after", "value")
 	}},
-	{name: "ReadOfASessionThatIsOver", needs: []string{"Expire"}, run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/a", nil))
+	{name: "ReadOfASessionThatIsOver", hooks: []string{"Expire"}, run: func(e *env) {
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/a", nil))
 		old := p.Session
 		p.expire()
 		<-old.Done()
 		_, err := old.Read(e.ctx, "/q/a")
-		e.is(err, coord.ErrSessionLost, "read")
+		e.wantError(err, coord.ErrSessionLost, "read")
 	}},
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// refusals are the ops that a service refuses when /q/there stands at fence f and
-// has moved on from it, and /q/lock is an ephemeral node that has.
+// refusals are ops that a service refuses. Their fences are old ones: the node /q/there
+// and the ephemeral node /q/lock were written since.
 var refusals = []struct {
 	name string
 	op   func(there, lock coord.Fence) coord.Op
@@ -31,11 +31,11 @@ var refusals = []struct {
 	{"DeleteInMissingDirectory", func(f, _ coord.Fence) coord.Op { return coord.Delete("/q/no/such/node", f) }, coord.ErrNotExist},
 }
 
-var refusalCases = append(refusedAnywhere(), []example{
+var refusalCases = append(casesOfRefusals(), []testCase{
 	{name: "RefusalNamesTheFirst", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/q/there", nil)).Fence
-		p.do(coord.Touch("/q/there", nil, f))
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/q/there", nil)).Fence
+		p.commitOne(coord.Touch("/q/there", nil, f))
 		_, err := p.Commit(e.ctx, coord.Create("/q/new", nil), coord.Check("/q/missing", 0), coord.Create("/q/there", nil), coord.Delete("/q/missing2", 0))
 		var r *coord.Refusal
 		if !errors.As(err, &r) || r.Index != 1 || !errors.Is(err, coord.ErrNotExist) {
@@ -47,8 +47,8 @@ var refusalCases = append(refusedAnywhere(), []example{
 		}
 	}},
 	{name: "RefusedAmongMany", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/there", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/there", nil))
 		var ops []coord.Op
 		for i := range p.Limits().CommitOps {
 			ops = append(ops, coord.Create(fmt.Sprintf("/q/n%d", i), nil))
@@ -62,11 +62,11 @@ var refusalCases = append(refusedAnywhere(), []example{
 			}
 			ops[at] = was
 		}
-		e.equal(p.fresh("/q"), "there", "listed")
+		e.wantEqual(p.freshNames("/q"), "there", "listed")
 	}},
 	{name: "RefusedBatchOfCreates", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/there", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/there", nil))
 		ops := make([]coord.Op, min(1000, p.Limits().Creates))
 		for i := range ops {
 			ops[i] = coord.Create(fmt.Sprintf("/q/n%d", i), nil)
@@ -77,26 +77,26 @@ var refusalCases = append(refusedAnywhere(), []example{
 		if _, err := p.Commit(e.ctx, ops...); !errors.As(err, &r) || r.Index != at || !errors.Is(r, coord.ErrExist) {
 			e.Errorf("%v, want op %d", err, at)
 		}
-		e.equal(p.fresh("/q"), "there", "listed")
+		e.wantEqual(p.freshNames("/q"), "there", "listed")
 	}},
 	{name: "RefusedSequentialLeavesNothing", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/there", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/there", nil))
 		_, err := p.Commit(e.ctx, coord.CreateSequential("/q/n-", nil), coord.CreateSequential("/q/n-", nil), coord.Create("/q/there", nil))
-		e.is(err, coord.ErrExist, "commit")
-		e.equal(p.fresh("/q"), "there", "listed")
+		e.wantError(err, coord.ErrExist, "commit")
+		e.wantEqual(p.freshNames("/q"), "there", "listed")
 	}},
 	{name: "SessionGoesOnAfterRefusals", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for i := range 50 {
 			_, err := p.Commit(e.ctx, coord.Check("/q/missing", coord.Fence(i)))
-			e.is(err, coord.ErrNotExist, "check")
+			e.wantError(err, coord.ErrNotExist, "check")
 		}
-		p.do(coord.Create("/q/a", nil))
+		p.commitOne(coord.Create("/q/a", nil))
 	}},
 	{name: "TwoOpsOfOnePathAreInvalid", run: func(e *env) {
-		p := e.open()
-		f := p.do(coord.Create("/q/a", []byte("v"))).Fence
+		p := e.openPeer()
+		f := p.commitOne(coord.Create("/q/a", []byte("v"))).Fence
 		for _, ops := range [][]coord.Op{
 			{coord.Create("/q/b", nil), coord.Create("/q/b", nil)},
 			{coord.Create("/q/b", nil), coord.Set("/q/b", nil, 0)},
@@ -106,13 +106,13 @@ var refusalCases = append(refusedAnywhere(), []example{
 			{coord.CreateEphemeral("/q/b", nil), coord.Replace("/q/b", nil, 1)},
 		} {
 			_, err := p.Commit(e.ctx, ops...)
-			e.is(err, coord.ErrInvalid, fmt.Sprint(ops))
+			e.wantError(err, coord.ErrInvalid, fmt.Sprint(ops))
 		}
-		e.equal(p.fresh("/q"), "a", "listed")
-		p.do(coord.Check("/q/a", f))
+		e.wantEqual(p.freshNames("/q"), "a", "listed")
+		p.commitOne(coord.Check("/q/a", f))
 	}},
 	{name: "MalformedPathsAreInvalid", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, path := range []string{
 			"", "a", "a/b", "/", "/a/", "//a", "/a//b", "/.", "/a/../b", "/a/./b",
 			"/a\x00b", "/a\nb", "/a\x7f", "/a\u0085", "/\ue000", "/\uf8ff", "/\xff\xfe", "/a\ufffd",
@@ -122,47 +122,47 @@ var refusalCases = append(refusedAnywhere(), []example{
 				coord.Touch(path, nil, 0), coord.Delete(path, 0), coord.Check(path, 0), coord.Replace(path, nil, 0),
 			} {
 				_, err := p.Commit(e.ctx, op)
-				e.is(err, coord.ErrInvalid, fmt.Sprintf("%v %q", op.Kind, path))
+				e.wantError(err, coord.ErrInvalid, fmt.Sprintf("%v %q", op.Kind, path))
 			}
 			_, err := p.Get(e.ctx, path)
-			e.is(err, coord.ErrInvalid, fmt.Sprintf("get %q", path))
+			e.wantError(err, coord.ErrInvalid, fmt.Sprintf("get %q", path))
 			if path == "/" {
 				continue
 			}
 			_, err = p.List(e.ctx, path, coord.ListOptions{})
-			e.is(err, coord.ErrInvalid, fmt.Sprintf("list %q", path))
+			e.wantError(err, coord.ErrInvalid, fmt.Sprintf("list %q", path))
 			_, err = p.Count(e.ctx, path)
-			e.is(err, coord.ErrInvalid, fmt.Sprintf("count %q", path))
+			e.wantError(err, coord.ErrInvalid, fmt.Sprintf("count %q", path))
 			_, err = p.Watch(e.ctx, "/q", path)
-			e.is(err, coord.ErrInvalid, fmt.Sprintf("watch %q", path))
+			e.wantError(err, coord.ErrInvalid, fmt.Sprintf("watch %q", path))
 		}
-		p.do(coord.Create("/q/a", nil))
+		p.commitOne(coord.Create("/q/a", nil))
 	}},
 	{name: "UnknownKindIsInvalid", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, op := range []coord.Op{{Path: "/q/a"}, {Kind: coord.KindReplace + 1, Path: "/q/a"}} {
 			_, err := p.Commit(e.ctx, coord.Create("/q/b", nil), op)
-			e.is(err, coord.ErrInvalid, op.Kind.String())
+			e.wantError(err, coord.ErrInvalid, op.Kind.String())
 		}
-		e.equal(p.fresh("/q"), "", "listed")
+		e.wantEqual(p.freshNames("/q"), "", "listed")
 	}},
 	{name: "GetOfMissingNode", run: func(e *env) {
-		p := e.open()
-		p.do(coord.Create("/q/a", nil))
+		p := e.openPeer()
+		p.commitOne(coord.Create("/q/a", nil))
 		for _, path := range []string{"/q/b", "/q/aa", "/no/such/directory"} {
 			_, err := p.Get(e.ctx, path)
-			e.is(err, coord.ErrNotExist, path)
+			e.wantError(err, coord.ErrNotExist, path)
 		}
 	}},
 }...)
 
-// refusedAnywhere makes a case of each refusal: at each position of a commit, the
-// error names it and nothing of the commit is applied.
-func refusedAnywhere() []example {
-	var cases []example
+// casesOfRefusals returns a case for each refusal. It tries the op at each position of a
+// commit: the error must name it, and nothing of the commit may be applied.
+func casesOfRefusals() []testCase {
+	var cases []testCase
 	for _, r := range refusals {
-		cases = append(cases, example{name: "Refused" + r.name, run: func(e *env) {
-			p := e.open()
+		cases = append(cases, testCase{name: "Refused" + r.name, run: func(e *env) {
+			p := e.openPeer()
 			made := p.commit(coord.Create("/q/there", []byte("1")), coord.CreateEphemeral("/q/lock", nil), coord.Create("/q/other", []byte("1")))
 			there, lock, other := made[0].Fence, made[1].Fence, made[2].Fence
 			p.commit(coord.Set("/q/there", []byte("2"), there), coord.Touch("/q/lock", nil, lock))
@@ -171,18 +171,18 @@ func refusedAnywhere() []example {
 				ops := []coord.Op{coord.Create("/q/new", nil), coord.Set("/q/other", []byte("2"), other), coord.CreateSequential("/q/n-", nil)}
 				ops = append(ops[:at:at], append([]coord.Op{op}, ops[at:]...)...)
 				_, err := p.Commit(e.ctx, ops...)
-				e.is(err, r.err, fmt.Sprintf("at %d", at))
+				e.wantError(err, r.err, fmt.Sprintf("at %d", at))
 				var refusal *coord.Refusal
 				if !errors.As(err, &refusal) {
 					e.Errorf("at %d: no *coord.Refusal: %v", at, err)
 				} else if refusal.Index != at || !reflect.DeepEqual(refusal.Op, op) || !errors.Is(refusal, r.err) {
 					e.Errorf("at %d: %+v", at, refusal)
 				}
-				e.equal(errors.Is(err, coord.ErrUnknown), false, "refused and unknown")
+				e.wantEqual(errors.Is(err, coord.ErrUnknown), false, "refused and unknown")
 			}
-			e.equal(p.fresh("/q"), "lock other there", "listed")
-			e.equal(string(p.get("/q/other").Value), "1", "value of the op beside")
-			e.equal(string(p.get("/q/there").Value), "2", "value")
+			e.wantEqual(p.freshNames("/q"), "lock other there", "listed")
+			e.wantEqual(string(p.get("/q/other").Value), "1", "value of the op beside")
+			e.wantEqual(string(p.get("/q/there").Value), "2", "value")
 		}})
 	}
 	return cases

@@ -10,95 +10,95 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var seenCases = []example{
+var seenCases = []testCase{
 	{name: "SeenGoesWithNeitherFreshNorBorn", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		for _, o := range []coord.ListOptions{{Seen: true, Fresh: true}, {Seen: true, Born: 1}} {
 			_, err := p.List(e.ctx, "/q", o)
-			e.is(err, coord.ErrInvalid, fmt.Sprintf("%+v", o))
+			e.wantError(err, coord.ErrInvalid, fmt.Sprintf("%+v", o))
 		}
 	}},
 	{name: "SeenHoldsWhatWasThereBeforeTheWatch", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		for i := range 20 {
 			dir := fmt.Sprintf("/q/%02d", i)
 			for j := range i {
-				b.do(coord.Create(fmt.Sprintf("%s/%02d", dir, j), nil))
+				b.commitOne(coord.Create(fmt.Sprintf("%s/%02d", dir, j), nil))
 			}
 			a.watch(dir)
-			e.equal(len(a.seen(dir).Nodes), i, "nodes seen after the watch began")
+			e.wantEqual(len(a.listSeen(dir).Nodes), i, "nodes seen after the watch began")
 		}
 	}},
 	{name: "SeenIsSeenOrSignalledWhereAWatchFollowsAnother", run: func(e *env) {
-		// What the one before had not been told of yet, the next one is.
-		a, b := e.open(), e.open()
+		// If the watch before has not seen a node yet, the next watch signals it.
+		a, b := e.openPeer(), e.openPeer()
 		for i := range 20 {
-			b.do(coord.Create(fmt.Sprintf("/q/%02d", i), nil))
-			signal, stop := a.watching("/q")
-			a.awaits(signal, "all are seen", func() bool { return len(a.seen("/q").Nodes) == i+1 })
+			b.commitOne(coord.Create(fmt.Sprintf("/q/%02d", i), nil))
+			signal, stop := a.watchUntilStopped("/q")
+			a.awaitSignals(signal, "all are seen", func() bool { return len(a.listSeen("/q").Nodes) == i+1 })
 			stop()
 		}
 	}},
 	{name: "SeenHoldsWhatASignalAnnounced", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		signal := a.watch("/q")
 		for i := range 30 {
 			name := fmt.Sprintf("%02d", i)
-			b.do(coord.Create("/q/"+name, nil))
-			a.awaits(signal, name+" is seen", func() bool { return a.sees("/q", name) })
+			b.commitOne(coord.Create("/q/"+name, nil))
+			a.awaitSignals(signal, name+" is seen", func() bool { return a.hasSeen("/q", name) })
 		}
 	}},
 	{name: "SeenMissesWhatASignalSaidIsGone", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		var fences []coord.Fence
 		for i := range 20 {
-			fences = append(fences, b.do(coord.Create(fmt.Sprintf("/q/%02d", i), nil)).Fence)
+			fences = append(fences, b.commitOne(coord.Create(fmt.Sprintf("/q/%02d", i), nil)).Fence)
 		}
 		signal := a.watch("/q")
-		e.equal(len(a.seen("/q").Nodes), 20, "nodes seen")
+		e.wantEqual(len(a.listSeen("/q").Nodes), 20, "nodes seen")
 		for i, f := range fences {
 			name := fmt.Sprintf("%02d", i)
-			b.do(coord.Delete("/q/"+name, f))
-			a.awaits(signal, name+" is gone", func() bool { return !a.sees("/q", name) })
+			b.commitOne(coord.Delete("/q/"+name, f))
+			a.awaitSignals(signal, name+" is gone", func() bool { return !a.hasSeen("/q", name) })
 		}
 	}},
 	{name: "SeenShowsOwnChangesWithTheirSignal", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		signal := p.watch("/q/entries", "/q/taken")
-		f := p.do(coord.Create("/q/entries/1", nil)).Fence
-		p.awaits(signal, "the entry is seen", func() bool { return p.sees("/q/entries", "1") })
-		p.do(coord.CreateEphemeral("/q/taken/1", nil))
-		p.awaits(signal, "the lock is seen", func() bool { return p.sees("/q/taken", "1") })
-		p.do(coord.Delete("/q/entries/1", f))
-		p.awaits(signal, "the entry is gone", func() bool { return !p.sees("/q/entries", "1") })
+		f := p.commitOne(coord.Create("/q/entries/1", nil)).Fence
+		p.awaitSignals(signal, "the entry is seen", func() bool { return p.hasSeen("/q/entries", "1") })
+		p.commitOne(coord.CreateEphemeral("/q/taken/1", nil))
+		p.awaitSignals(signal, "the lock is seen", func() bool { return p.hasSeen("/q/taken", "1") })
+		p.commitOne(coord.Delete("/q/entries/1", f))
+		p.awaitSignals(signal, "the entry is gone", func() bool { return !p.hasSeen("/q/entries", "1") })
 	}},
 	{name: "SeenHoldsOwnAnsweredCommits", run: func(e *env) {
-		// Without waiting for a signal, and beside another who changes the same directories.
-		p, other := e.open(), e.open()
+		// No signal is awaited, and another client changes the same directories.
+		p, other := e.openPeer(), e.openPeer()
 		p.watch("/q/entries", "/q/taken")
-		stop := e.churn(other, "/q/entries", "/q/taken")
+		stop := e.startChurn(other, "/q/entries", "/q/taken")
 		defer stop()
 		for i := range 60 {
 			name := fmt.Sprintf("n%02d", i)
 			r := p.commit(coord.Create("/q/entries/"+name, nil), coord.CreateEphemeral("/q/taken/"+name, nil))
-			e.equal(p.sees("/q/entries", name), true, name+" is seen")
-			e.equal(p.sees("/q/taken", name), true, "the lock of "+name+" is seen")
+			e.wantEqual(p.hasSeen("/q/entries", name), true, name+" is seen")
+			e.wantEqual(p.hasSeen("/q/taken", name), true, "the lock of "+name+" is seen")
 			if i%2 == 0 {
 				free := coord.Delete("/q/taken/"+name, r[1].Fence)
 				free.SignalLater = i%4 == 0
 				p.commit(coord.Touch("/q/entries/"+name, nil, r[0].Fence), free)
-				e.equal(p.sees("/q/taken", name), false, "the lock of "+name+" is still seen")
+				e.wantEqual(p.hasSeen("/q/taken", name), false, "the lock of "+name+" is still seen")
 				continue
 			}
 			p.commit(coord.Delete("/q/entries/"+name, r[0].Fence), coord.Delete("/q/taken/"+name, r[1].Fence))
-			e.equal(p.sees("/q/entries", name), false, name+" is still seen")
+			e.wantEqual(p.hasSeen("/q/entries", name), false, name+" is still seen")
 		}
-		made := p.do(coord.CreateSequential("/q/entries/s-", nil)).Path
-		e.equal(p.sees("/q/entries", made[len("/q/entries/"):]), true, made+" is seen")
+		made := p.commitOne(coord.CreateSequential("/q/entries/s-", nil)).Path
+		e.wantEqual(p.hasSeen("/q/entries", made[len("/q/entries/"):]), true, made+" is seen")
 	}},
 	{name: "SeenHoldsOwnAnsweredCommitsInALargeDirectory", run: func(e *env) {
-		// From the first listing on, however long it takes to read the directory.
-		p, other := e.open(), e.open()
+		// The first listing must show them, however long it takes to read the directory.
+		p, other := e.openPeer(), e.openPeer()
 		for range 3 {
 			ops := make([]coord.Op, 1000)
 			for i := range ops {
@@ -107,19 +107,20 @@ var seenCases = []example{
 			other.commit(ops...)
 		}
 		for i := range 5 {
-			_, stop := p.watching("/q")
+			_, stop := p.watchUntilStopped("/q")
 			for j := range 10 {
 				name := fmt.Sprintf("a-%d-%d", i, j)
-				p.do(coord.Create("/q/"+name, nil))
+				p.commitOne(coord.Create("/q/"+name, nil))
 				l := p.list("/q", coord.ListOptions{Seen: true, After: "a", Limit: 10*i + j + 1})
-				e.equal(l.Nodes[len(l.Nodes)-1].Path, "/q/"+name, "the last of what p made")
+				e.wantEqual(l.Nodes[len(l.Nodes)-1].Path, "/q/"+name, "the last of what p made")
 			}
 			stop()
 		}
 	}},
 	{name: "SeenHoldsWhatOthersOfTheSessionCommitted", run: func(e *env) {
-		// Several goroutines share the session; each sees what any of them was answered.
-		p := e.open()
+		// Several goroutines share the session. Each sees every commit that any of them
+		// was answered.
+		p := e.openPeer()
 		p.watch("/q")
 		var mu sync.Mutex
 		made := 0
@@ -145,7 +146,7 @@ var seenCases = []example{
 		wg.Wait()
 	}},
 	{name: "SeenNeverGoesBack", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		signal := a.watch("/q")
 		const nodes = 120
 		var wg sync.WaitGroup
@@ -156,8 +157,8 @@ var seenCases = []example{
 				}
 			}
 		})
-		// Two readers, one after the other or at once: none sees less than what one
-		// had seen before it began.
+		// No listing shows less than a listing that had ended before it began. Two
+		// goroutines read, partly at the same time.
 		var mu sync.Mutex
 		most := 0
 		read := func() int {
@@ -181,53 +182,54 @@ var seenCases = []example{
 				time.Sleep(time.Millisecond)
 			}
 		})
-		a.awaits(signal, "all are seen", func() bool { return read() == nodes })
+		a.awaitSignals(signal, "all are seen", func() bool { return read() == nodes })
 		wg.Wait()
 	}},
 	{name: "SeenGoesOnFromAListing", run: func(e *env) {
-		// What was listed in other ways before is no reason to go back.
-		a, b := e.open(), e.open()
+		// Listings with a watch and without one alternate; none may show less than the one
+		// before.
+		a, b := e.openPeer(), e.openPeer()
 		for i := range 10 {
-			b.do(coord.Create(fmt.Sprintf("/q/%d", i), nil))
-			without := len(a.seen("/q").Nodes)
-			signal, stop := a.watching("/q")
-			with := len(a.seen("/q").Nodes)
-			a.awaits(signal, "all are seen", func() bool { return len(a.seen("/q").Nodes) == i+1 })
+			b.commitOne(coord.Create(fmt.Sprintf("/q/%d", i), nil))
+			without := len(a.listSeen("/q").Nodes)
+			signal, stop := a.watchUntilStopped("/q")
+			with := len(a.listSeen("/q").Nodes)
+			a.awaitSignals(signal, "all are seen", func() bool { return len(a.listSeen("/q").Nodes) == i+1 })
 			stop()
-			after := len(a.seen("/q").Nodes)
+			after := len(a.listSeen("/q").Nodes)
 			if with < without || after < i+1 {
 				e.Errorf("%d nodes of %d seen without a watch, %d with one, then %d", without, i+1, with, after)
 			}
 		}
 	}},
 	{name: "SeenIsListedInOrderAndInParts", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		signal := a.watch("/q")
 		for _, name := range []string{"c", "a-", "b", "a", "a/deep", "ab"} {
 			if name == "a/deep" {
-				b.do(coord.Create("/q/d/x", nil))
+				b.commitOne(coord.Create("/q/d/x", nil))
 				continue
 			}
-			b.do(coord.Create("/q/"+name, nil))
+			b.commitOne(coord.Create("/q/"+name, nil))
 		}
-		a.awaits(signal, "all is seen", func() bool { return len(a.seen("/q").Nodes) == 6 })
-		e.equal(names(a.seen("/q")), "a a- ab b c d", "all")
+		a.awaitSignals(signal, "all is seen", func() bool { return len(a.listSeen("/q").Nodes) == 6 })
+		e.wantEqual(joinNames(a.listSeen("/q")), "a a- ab b c d", "all")
 		l := a.list("/q", coord.ListOptions{Seen: true, Limit: 2})
-		e.equal(names(l), "a a-", "the first two")
-		e.equal(l.More, true, "more after two")
+		e.wantEqual(joinNames(l), "a a-", "the first two")
+		e.wantEqual(l.More, true, "more after two")
 		l = a.list("/q", coord.ListOptions{Seen: true, After: "ab", Limit: 3})
-		e.equal(names(l), "b c d", "after ab")
-		e.equal(l.More, false, "more at the end")
-		e.equal(names(a.list("/q", coord.ListOptions{Seen: true, After: "x"})), "", "after all")
+		e.wantEqual(joinNames(l), "b c d", "after ab")
+		e.wantEqual(l.More, false, "more at the end")
+		e.wantEqual(joinNames(a.list("/q", coord.ListOptions{Seen: true, After: "x"})), "", "after all")
 	}},
 	{name: "SeenWithValuesReadsTheNodes", run: func(e *env) {
-		a, b := e.open(), e.open()
-		f := b.do(coord.Create("/q/a", []byte("first"))).Fence
-		b.do(coord.CreateEphemeral("/q/b", []byte("lock")))
+		a, b := e.openPeer(), e.openPeer()
+		f := b.commitOne(coord.Create("/q/a", []byte("first"))).Fence
+		b.commitOne(coord.CreateEphemeral("/q/b", []byte("lock")))
 		a.watch("/q")
-		b.do(coord.Set("/q/a", []byte("second"), f))
+		b.commitOne(coord.Set("/q/a", []byte("second"), f))
 		l := a.list("/q", coord.ListOptions{Seen: true, Values: true})
-		e.equal(names(l), "a b", "names")
+		e.wantEqual(joinNames(l), "a b", "names")
 		for _, n := range l.Nodes {
 			if n.Path == "/q/a" && string(n.Value) == "first" {
 				continue // it may lag
@@ -238,24 +240,24 @@ var seenCases = []example{
 		}
 	}},
 	{name: "SeenStampsTellMembership", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		signal := a.watch("/q")
-		b.do(coord.Create("/q/a", nil))
-		a.awaits(signal, "a is seen", func() bool { return a.sees("/q", "a") })
-		before := a.seen("/q")
-		f := b.do(coord.Create("/q/b", nil)).Fence
-		a.awaits(signal, "b is seen", func() bool { return a.sees("/q", "b") })
-		between := a.seen("/q")
-		b.do(coord.Delete("/q/b", f))
-		a.awaits(signal, "b is gone", func() bool { return !a.sees("/q", "b") })
-		after := a.seen("/q")
+		b.commitOne(coord.Create("/q/a", nil))
+		a.awaitSignals(signal, "a is seen", func() bool { return a.hasSeen("/q", "a") })
+		before := a.listSeen("/q")
+		f := b.commitOne(coord.Create("/q/b", nil)).Fence
+		a.awaitSignals(signal, "b is seen", func() bool { return a.hasSeen("/q", "b") })
+		between := a.listSeen("/q")
+		b.commitOne(coord.Delete("/q/b", f))
+		a.awaitSignals(signal, "b is gone", func() bool { return !a.hasSeen("/q", "b") })
+		after := a.listSeen("/q")
 		if before.Stamp == between.Stamp || between.Stamp == after.Stamp {
 			e.Errorf("stamps %d, %d, %d of other members", before.Stamp, between.Stamp, after.Stamp)
 		}
 	}},
 	{name: "SeenFollowsManyChanges", run: func(e *env) {
-		// Churn: what is seen in the end is what is there.
-		a, b := e.open(), e.open()
+		// After many changes at the same time the listing shows what exists.
+		a, b := e.openPeer(), e.openPeer()
 		signal := a.watch("/q", "/r")
 		var wg sync.WaitGroup
 		for g := range 4 {
@@ -274,32 +276,32 @@ var seenCases = []example{
 		}
 		wg.Wait()
 		for _, dir := range []string{"/q", "/r"} {
-			want := b.fresh(dir)
-			a.awaits(signal, "all is seen", func() bool { return names(a.seen(dir)) == want })
+			want := b.freshNames(dir)
+			a.awaitSignals(signal, "all is seen", func() bool { return joinNames(a.listSeen(dir)) == want })
 		}
 	}},
-	{name: "SeenCatchesUpAfterACut", needs: []string{"Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		f := b.do(coord.Create("/q/a", nil)).Fence
+	{name: "SeenCatchesUpAfterACut", hooks: []string{"Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		f := b.commitOne(coord.Create("/q/a", nil)).Fence
 		signal := a.watch("/q")
-		e.equal(names(a.seen("/q")), "a", "seen")
+		e.wantEqual(joinNames(a.listSeen("/q")), "a", "seen")
 		a.cut()
-		e.noticed()
-		b.do(coord.Delete("/q/a", f))
-		b.do(coord.Create("/q/b", nil))
+		e.waitForDisconnect()
+		b.commitOne(coord.Delete("/q/a", f))
+		b.commitOne(coord.Create("/q/b", nil))
 		a.heal()
-		a.awaits(signal, "what changed meanwhile is seen", func() bool { return names(a.seen("/q")) == "b" })
-		b.do(coord.Create("/q/c", nil))
-		a.awaits(signal, "what changes then is seen", func() bool { return names(a.seen("/q")) == "b c" })
+		a.awaitSignals(signal, "what changed meanwhile is seen", func() bool { return joinNames(a.listSeen("/q")) == "b" })
+		b.commitOne(coord.Create("/q/c", nil))
+		a.awaitSignals(signal, "what changes then is seen", func() bool { return joinNames(a.listSeen("/q")) == "b c" })
 	}},
-	{name: "SeenEndsWithTheSession", needs: []string{"Expire"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.do(coord.Create("/q/a", nil))
+	{name: "SeenEndsWithTheSession", hooks: []string{"Expire"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		b.commitOne(coord.Create("/q/a", nil))
 		a.watch("/q")
-		e.equal(names(a.seen("/q")), "a", "seen")
+		e.wantEqual(joinNames(a.listSeen("/q")), "a", "seen")
 		old := a.Session
 		a.expire()
-		e.until(a.overdue(), "the session is over", func() bool {
+		e.pollUntil(a.expiryLimit(), "the session is over", func() bool {
 			select {
 			case <-old.Done():
 				return true
@@ -308,26 +310,26 @@ var seenCases = []example{
 			}
 		})
 		_, err := old.List(e.ctx, "/q", coord.ListOptions{Seen: true})
-		e.is(err, coord.ErrSessionLost, "seen in a session that is over")
-		b.do(coord.Create("/q/b", nil))
-		a.reopen()
+		e.wantError(err, coord.ErrSessionLost, "seen in a session that is over")
+		b.commitOne(coord.Create("/q/b", nil))
+		a.reopenSession()
 		a.watch("/q")
-		e.equal(names(a.seen("/q")), "a b", "seen in the next session")
+		e.wantEqual(joinNames(a.listSeen("/q")), "a b", "seen in the next session")
 	}},
 	{name: "SeenShowsLocksThatWentWithTheirSession", run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.do(coord.CreateEphemeral("/q/taken/1", nil))
+		a, b := e.openPeer(), e.openPeer()
+		b.commitOne(coord.CreateEphemeral("/q/taken/1", nil))
 		signal := a.watch("/q/taken")
-		e.equal(a.sees("/q/taken", "1"), true, "lock seen")
-		if err := b.c.Close(); err != nil {
+		e.wantEqual(a.hasSeen("/q/taken", "1"), true, "lock seen")
+		if err := b.client.Close(); err != nil {
 			e.Fatal(err)
 		}
-		a.awaits(signal, "the lock is gone", func() bool { return !a.sees("/q/taken", "1") })
+		a.awaitSignals(signal, "the lock is gone", func() bool { return !a.hasSeen("/q/taken", "1") })
 	}},
 }
 
-// churn has p create and delete nodes in the directories until stop is called.
-func (e *env) churn(p *peer, dirs ...string) (stop func()) {
+// startChurn has p create and delete nodes in the directories until stop is called.
+func (e *env) startChurn(p *peer, dirs ...string) (stop func()) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -350,8 +352,8 @@ func (e *env) churn(p *peer, dirs ...string) (stop func()) {
 	}
 }
 
-// watching watches a directory until stop is called.
-func (p *peer) watching(dir string) (signal <-chan struct{}, stop func()) {
+// watchUntilStopped watches a directory until stop is called.
+func (p *peer) watchUntilStopped(dir string) (signal <-chan struct{}, stop func()) {
 	p.Helper()
 	ctx, stop := context.WithCancel(p.ctx)
 	signal, err := p.Watch(ctx, dir)
@@ -361,15 +363,15 @@ func (p *peer) watching(dir string) (signal <-chan struct{}, stop func()) {
 	return signal, stop
 }
 
-// seen lists what p has seen of dir.
-func (p *peer) seen(dir string) coord.List {
+// listSeen lists what p has seen of dir.
+func (p *peer) listSeen(dir string) coord.List {
 	p.Helper()
 	return p.list(dir, coord.ListOptions{Seen: true})
 }
 
-func (p *peer) sees(dir, name string) bool {
+func (p *peer) hasSeen(dir, name string) bool {
 	p.Helper()
-	for _, n := range p.seen(dir).Nodes {
+	for _, n := range p.listSeen(dir).Nodes {
 		if n.Path == dir+"/"+name {
 			return true
 		}
@@ -377,10 +379,11 @@ func (p *peer) sees(dir, name string) bool {
 	return false
 }
 
-// awaits looks whenever there was a signal, and only then.
-func (e *env) awaits(signal <-chan struct{}, what string, cond func() bool) {
+// awaitSignals returns when cond holds. It looks at first and after each signal, and
+// fails the case when no signal comes.
+func (e *env) awaitSignals(signal <-chan struct{}, what string, cond func() bool) {
 	e.Helper()
 	for !cond() {
-		e.signalled(signal, what)
+		e.awaitSignal(signal, what)
 	}
 }

@@ -11,37 +11,37 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-var watchCases = []example{
+var watchCases = []testCase{
 	{name: "WatchSignalsCreateAndDelete", run: func(e *env) {
 		for _, own := range []bool{true, false} {
-			a := e.open()
+			a := e.openPeer()
 			b := a
 			if !own {
-				b = e.open()
+				b = e.openPeer()
 			}
 			dir := fmt.Sprintf("/q%v", own)
 			ch := a.watch(dir)
-			r := b.do(coord.Create(dir+"/a", nil))
-			e.signalled(ch, "created")
-			b.do(coord.Delete(dir+"/a", r.Fence))
-			e.signalled(ch, "deleted")
-			b.do(coord.CreateSequential(dir+"/s-", nil))
-			e.signalled(ch, "created sequential")
-			b.do(coord.CreateEphemeral(dir+"/e", nil))
-			e.signalled(ch, "created ephemeral")
+			r := b.commitOne(coord.Create(dir+"/a", nil))
+			e.awaitSignal(ch, "created")
+			b.commitOne(coord.Delete(dir+"/a", r.Fence))
+			e.awaitSignal(ch, "deleted")
+			b.commitOne(coord.CreateSequential(dir+"/s-", nil))
+			e.awaitSignal(ch, "created sequential")
+			b.commitOne(coord.CreateEphemeral(dir+"/e", nil))
+			e.awaitSignal(ch, "created ephemeral")
 		}
 	}},
 	{name: "WatchSignalsOwnCommitsBeforeTheyReturn", run: func(e *env) {
-		p := e.open()
-		p.made("/q/entries")
-		p.made("/q/taken")
+		p := e.openPeer()
+		p.makeDir("/q/entries")
+		p.makeDir("/q/taken")
 		ch := p.watch("/q/entries", "/q/taken")
 		signals := func(what string, ops ...coord.Op) []coord.Result {
-			time.Sleep(20 * time.Millisecond) // what was signalled twice is forgotten
-			drain(ch)
+			time.Sleep(20 * time.Millisecond) // for signals that come twice
+			discardSignal(ch)
 			r := p.commit(ops...)
-			if e.late {
-				e.signalled(ch, what)
+			if e.hasLateSignals {
+				e.awaitSignal(ch, what)
 				return r
 			}
 			select {
@@ -59,115 +59,115 @@ var watchCases = []example{
 		}
 	}},
 	{name: "WatchSignalsOwnCommitsThatMaySignalLater", run: func(e *env) {
-		p := e.open()
+		p := e.openPeer()
 		ch := p.watch("/q")
 		for range 10 {
 			time.Sleep(20 * time.Millisecond)
-			drain(ch)
+			discardSignal(ch)
 			op := coord.Create("/q/a", nil)
 			op.SignalLater = true
-			f := p.do(op).Fence
-			e.signalled(ch, "created")
+			f := p.commitOne(op).Fence
+			e.awaitSignal(ch, "created")
 			time.Sleep(20 * time.Millisecond)
-			drain(ch)
+			discardSignal(ch)
 			op = coord.Delete("/q/a", f)
 			op.SignalLater = true
-			p.do(op)
-			e.signalled(ch, "deleted")
+			p.commitOne(op)
+			e.awaitSignal(ch, "deleted")
 		}
 	}},
 	{name: "WatchSignalsEndOfAnothersSession", run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.do(coord.CreateEphemeral("/q/e", nil))
+		a, b := e.openPeer(), e.openPeer()
+		b.commitOne(coord.CreateEphemeral("/q/e", nil))
 		ch := a.watch("/q")
-		drain(ch)
-		if err := b.c.Close(); err != nil {
+		discardSignal(ch)
+		if err := b.client.Close(); err != nil {
 			e.Fatal(err)
 		}
-		e.until(10*time.Second, "the lock is gone for one who looks after each signal", func() bool {
-			e.signalled(ch, "session closed")
-			return names(a.list("/q", coord.ListOptions{})) == ""
+		e.pollUntil(10*time.Second, "the lock is gone for one who looks after each signal", func() bool {
+			e.awaitSignal(ch, "session closed")
+			return joinNames(a.list("/q", coord.ListOptions{})) == ""
 		})
 	}},
 	{name: "WatchOfAFullDirectory", run: func(e *env) {
-		p := e.filled(5)
-		q := e.open()
+		p := e.openFilled(5)
+		q := e.openPeer()
 		ch := q.watch("/q")
-		p.do(coord.Create("/q/a", nil))
-		e.signalled(ch, "created")
+		p.commitOne(coord.Create("/q/a", nil))
+		e.awaitSignal(ch, "created")
 	}},
 	{name: "WatchOfAMissingDirectory", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ch := a.watch("/q/not/there/yet")
-		b.do(coord.Create("/q/not/there/yet/a", nil))
-		lookUntil(a, ch, "/q/not/there/yet", "a")
+		b.commitOne(coord.Create("/q/not/there/yet/a", nil))
+		listUntil(a, ch, "/q/not/there/yet", "a")
 	}},
 	{name: "WatchOfADirectoryThatGoesAndComes", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ch := a.watch("/q")
 		for i := range 5 {
-			r := b.do(coord.Create("/q/a", nil))
-			e.signalled(ch, fmt.Sprintf("created, round %d", i))
-			b.do(coord.Delete("/q/a", r.Fence))
-			e.signalled(ch, fmt.Sprintf("deleted, round %d", i))
+			r := b.commitOne(coord.Create("/q/a", nil))
+			e.awaitSignal(ch, fmt.Sprintf("created, round %d", i))
+			b.commitOne(coord.Delete("/q/a", r.Fence))
+			e.awaitSignal(ch, fmt.Sprintf("deleted, round %d", i))
 		}
 	}},
 	{name: "WatchOfSeveralDirectories", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ch := a.watch("/q/entries", "/q/taken", "/q/missing")
 		for _, path := range []string{"/q/entries/a", "/q/taken/a", "/q/missing/a", "/q/entries/b"} {
-			drain(ch)
-			b.do(coord.Create(path, nil))
-			e.signalled(ch, path)
+			discardSignal(ch)
+			b.commitOne(coord.Create(path, nil))
+			e.awaitSignal(ch, path)
 		}
 	}},
 	{name: "WatchOfTheRoot", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ch := a.watch("/")
-		drain(ch)
-		b.do(coord.Create("/top", nil))
-		e.signalled(ch, "created")
+		discardSignal(ch)
+		b.commitOne(coord.Create("/top", nil))
+		e.awaitSignal(ch, "created")
 	}},
 	{name: "EachChangeAfterASignalSignalsAgain", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ch := a.watch("/q")
 		for i := range 30 {
-			r := b.do(coord.CreateSequential("/q/n-", nil))
-			e.signalled(ch, fmt.Sprintf("round %d", i))
-			// Signals may share and may come twice: what counts is that the last
-			// one shows the last change.
-			for !strings.Contains(names(a.list("/q", coord.ListOptions{})), r.Path[len("/q/"):]) {
-				e.signalled(ch, fmt.Sprintf("round %d, not yet listed", i))
+			r := b.commitOne(coord.CreateSequential("/q/n-", nil))
+			e.awaitSignal(ch, fmt.Sprintf("round %d", i))
+			// One signal may stand for several changes, and signals may come twice. After
+			// the last signal the listing must show the last change.
+			for !strings.Contains(joinNames(a.list("/q", coord.ListOptions{})), r.Path[len("/q/"):]) {
+				e.awaitSignal(ch, fmt.Sprintf("round %d, not yet listed", i))
 			}
 		}
 	}},
 	{name: "ReadsAfterASignalSeeTheChange", run: func(e *env) {
-		a, b := e.open(), e.open()
-		b.do(coord.Create("/q/0", nil))
+		a, b := e.openPeer(), e.openPeer()
+		b.commitOne(coord.Create("/q/0", nil))
 		ch := a.watch("/q")
 		for i := 1; i <= 5; i++ {
-			quiet(ch)
+			awaitQuiet(ch)
 			path := fmt.Sprintf("/q/%d", i)
-			b.do(coord.Create(path, nil))
-			e.signalled(ch, "created")
-			e.equal(len(a.list("/q", coord.ListOptions{}).Nodes), i+1, "nodes listed after the signal")
-			e.equal(a.there(path), true, "node there after the signal")
+			b.commitOne(coord.Create(path, nil))
+			e.awaitSignal(ch, "created")
+			e.wantEqual(len(a.list("/q", coord.ListOptions{}).Nodes), i+1, "nodes listed after the signal")
+			e.wantEqual(a.exists(path), true, "node there after the signal")
 		}
 	}},
 	{name: "SignalsCoalesce", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ch := a.watch("/q")
 		for range 20 {
-			b.do(coord.CreateSequential("/q/n-", nil))
+			b.commitOne(coord.CreateSequential("/q/n-", nil))
 		}
-		e.equal(cap(ch), 1, "room of the channel")
-		e.until(10*time.Second, "all twenty are listed after a signal", func() bool {
-			e.signalled(ch, "twenty created")
+		e.wantEqual(cap(ch), 1, "room of the channel")
+		e.pollUntil(10*time.Second, "all twenty are listed after a signal", func() bool {
+			e.awaitSignal(ch, "twenty created")
 			return len(a.list("/q", coord.ListOptions{}).Nodes) == 20
 		})
 	}},
 	{name: "TwoWatchesOfOneDirectory", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ctx, cancel := context.WithCancel(e.ctx)
 		defer cancel()
 		first, err := a.Watch(ctx, "/q")
@@ -175,32 +175,32 @@ var watchCases = []example{
 			e.Fatal(err)
 		}
 		second := a.watch("/q")
-		b.do(coord.Create("/q/a", nil))
-		e.signalled(first, "created")
-		e.signalled(second, "created")
+		b.commitOne(coord.Create("/q/a", nil))
+		e.awaitSignal(first, "created")
+		e.awaitSignal(second, "created")
 		cancel()
-		b.do(coord.Create("/q/b", nil))
-		e.signalled(second, "created after the first watch ended")
+		b.commitOne(coord.Create("/q/b", nil))
+		e.awaitSignal(second, "created after the first watch ended")
 		third := a.watch("/q")
-		b.do(coord.Create("/q/c", nil))
-		e.signalled(second, "created after a third one began")
-		e.signalled(third, "created")
+		b.commitOne(coord.Create("/q/c", nil))
+		e.awaitSignal(second, "created after a third one began")
+		e.awaitSignal(third, "created")
 	}},
 	{name: "WatchesOfEightClients", run: func(e *env) {
 		var chs []<-chan struct{}
 		for range 8 {
-			chs = append(chs, e.open().watch("/q"))
+			chs = append(chs, e.openPeer().watch("/q"))
 		}
-		p := e.open()
+		p := e.openPeer()
 		for range 3 {
-			p.do(coord.CreateSequential("/q/n-", nil))
+			p.commitOne(coord.CreateSequential("/q/n-", nil))
 			for i, ch := range chs {
-				e.signalled(ch, fmt.Sprintf("client %d", i))
+				e.awaitSignal(ch, fmt.Sprintf("client %d", i))
 			}
 		}
 	}},
 	{name: "EndedWatchIsSilentAndOpen", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		ctx, cancel := context.WithCancel(e.ctx)
 		ch, err := a.Watch(ctx, "/q")
 		if err != nil {
@@ -208,7 +208,7 @@ var watchCases = []example{
 		}
 		cancel()
 		time.Sleep(100 * time.Millisecond)
-		b.do(coord.Create("/q/a", nil))
+		b.commitOne(coord.Create("/q/a", nil))
 		time.Sleep(100 * time.Millisecond)
 		for range 2 {
 			select {
@@ -221,26 +221,26 @@ var watchCases = []example{
 		}
 	}},
 	{name: "WatchAgainAfterTheLastEnded", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		for i := range 10 {
 			ctx, cancel := context.WithCancel(e.ctx)
 			ch, err := a.Watch(ctx, "/q")
 			if err != nil {
 				e.Fatal(err)
 			}
-			b.do(coord.CreateSequential("/q/n-", nil))
-			e.signalled(ch, fmt.Sprintf("round %d", i))
+			b.commitOne(coord.CreateSequential("/q/n-", nil))
+			e.awaitSignal(ch, fmt.Sprintf("round %d", i))
 			cancel()
 		}
 	}},
 	{name: "NothingIsMissedAmongWriters", run: func(e *env) {
-		// Subscribe, read, wait: with four who create and delete at once, one who
-		// looks only when told to sees the end.
-		a := e.open()
+		// Subscribe, read, wait: while four clients create and delete, a reader that lists
+		// only after signals finds the final state.
+		a := e.openPeer()
 		ch := a.watch("/q")
 		var wg sync.WaitGroup
 		for w := range 4 {
-			b := e.open()
+			b := e.openPeer()
 			wg.Go(func() {
 				for i := range 40 {
 					path := fmt.Sprintf("/q/w%d-%02d", w, i)
@@ -272,15 +272,15 @@ var watchCases = []example{
 			select {
 			case <-ch:
 			case <-time.After(15 * time.Second):
-				e.Fatalf("no signal, and %d nodes listed: %s", len(l.Nodes), names(l))
+				e.Fatalf("no signal, and %d nodes listed: %s", len(l.Nodes), joinNames(l))
 			}
 		}
 	}},
 	{name: "NothingIsMissedBetweenWatchAndList", run: func(e *env) {
-		a, b := e.open(), e.open()
+		a, b := e.openPeer(), e.openPeer()
 		for i := range 40 {
 			dir := fmt.Sprintf("/q/%d", i)
-			created := async(func() error {
+			created := runAsync(func() error {
 				_, err := b.Commit(e.ctx, coord.Create(dir+"/a", nil))
 				return err
 			})
@@ -289,57 +289,57 @@ var watchCases = []example{
 			if err != nil {
 				e.Fatal(err)
 			}
-			lookUntil(a, ch, dir, "a")
+			listUntil(a, ch, dir, "a")
 			cancel()
-			if err := e.within(10*time.Second, created, "create"); err != nil {
+			if err := e.awaitOutcome(10*time.Second, created, "create"); err != nil {
 				e.Fatal(err)
 			}
 		}
 	}},
-	{name: "WatchSignalsEndOfItsOwnSession", needs: []string{"Expire"}, run: func(e *env) {
-		p := e.open()
+	{name: "WatchSignalsEndOfItsOwnSession", hooks: []string{"Expire"}, run: func(e *env) {
+		p := e.openPeer()
 		ch := p.watch("/q")
-		drain(ch)
+		discardSignal(ch)
 		p.expire()
-		e.signalled(ch, "session expired")
-		p.reopen()
-		p.do(coord.Create("/q/a", nil))
+		e.awaitSignal(ch, "session expired")
+		p.reopenSession()
+		p.commitOne(coord.Create("/q/a", nil))
 	}},
-	{name: "WatchSignalsAfterACut", needs: []string{"Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
-		f := b.do(coord.Create("/q/a", nil)).Fence
+	{name: "WatchSignalsAfterACut", hooks: []string{"Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
+		f := b.commitOne(coord.Create("/q/a", nil)).Fence
 		ch := a.watch("/q")
 		for i := range 3 {
 			a.cut()
 			time.Sleep(50 * time.Millisecond)
-			drain(ch)
+			discardSignal(ch)
 			r := b.commit(coord.Delete("/q/a", f), coord.Create(fmt.Sprintf("/q/b%d", i), nil))
 			a.heal()
-			lookUntil(a, ch, "/q", fmt.Sprintf("b%d", i))
+			listUntil(a, ch, "/q", fmt.Sprintf("b%d", i))
 			f = b.commit(coord.Delete(r[1].Path, r[1].Fence), coord.Create("/q/a", nil))[1].Fence
-			lookUntil(a, ch, "/q", "a")
+			listUntil(a, ch, "/q", "a")
 		}
 	}},
-	{name: "WatchBegunWhileCut", needs: []string{"Cut"}, run: func(e *env) {
-		a, b := e.open(), e.open()
+	{name: "WatchBegunWhileCut", hooks: []string{"Cut"}, run: func(e *env) {
+		a, b := e.openPeer(), e.openPeer()
 		a.cut()
-		e.noticed()
+		e.waitForDisconnect()
 		var ch <-chan struct{}
-		watched := async(func() (err error) {
+		watched := runAsync(func() (err error) {
 			ch, err = a.Watch(e.ctx, "/q")
 			return err
 		})
-		b.do(coord.Create("/q/a", nil))
+		b.commitOne(coord.Create("/q/a", nil))
 		a.heal()
-		if err := e.within(e.timeout, watched, "watch"); err != nil {
+		if err := e.awaitOutcome(e.timeout, watched, "watch"); err != nil {
 			e.Fatal(err)
 		}
-		lookUntil(a, ch, "/q", "a")
-		b.do(coord.Create("/q/b", nil))
-		lookUntil(a, ch, "/q", "a b")
+		listUntil(a, ch, "/q", "a")
+		b.commitOne(coord.Create("/q/b", nil))
+		listUntil(a, ch, "/q", "a b")
 	}},
-	{name: "EndedWatchesLeaveNoGoroutine", alone: true, run: func(e *env) {
-		p := e.open()
+	{name: "EndedWatchesLeaveNoGoroutine", runsAlone: true, run: func(e *env) {
+		p := e.openPeer()
 		watchAndEnd := func(n int) {
 			for i := range n {
 				ctx, cancel := context.WithCancel(e.ctx)
@@ -353,15 +353,15 @@ var watchCases = []example{
 		time.Sleep(300 * time.Millisecond)
 		before := runtime.NumGoroutine()
 		watchAndEnd(300)
-		e.until(10*time.Second, "no more goroutines than before 300 watches", func() bool { return runtime.NumGoroutine() <= before+3 })
+		e.pollUntil(10*time.Second, "no more goroutines than before 300 watches", func() bool { return runtime.NumGoroutine() <= before+3 })
 	}},
 }
 
-// lookUntil lists dir now and after each signal, until it holds the names.
-func lookUntil(p *peer, ch <-chan struct{}, dir, want string) {
+// listUntil lists dir now and after each signal, until it holds the names.
+func listUntil(p *peer, ch <-chan struct{}, dir, want string) {
 	p.Helper()
 	for {
-		got := names(p.list(dir, coord.ListOptions{}))
+		got := joinNames(p.list(dir, coord.ListOptions{}))
 		if got == want {
 			return
 		}
@@ -373,8 +373,8 @@ func lookUntil(p *peer, ch <-chan struct{}, dir, want string) {
 	}
 }
 
-// quiet waits until no signal is on its way any more: those may come for nothing.
-func quiet(ch <-chan struct{}) {
+// awaitQuiet waits until no signal comes any more: a signal may come without a change.
+func awaitQuiet(ch <-chan struct{}) {
 	for {
 		select {
 		case <-ch:

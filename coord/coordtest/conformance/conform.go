@@ -12,49 +12,47 @@ import (
 
 // Factory tells [Run] how to reach what it tests.
 type Factory struct {
-	// New returns a service whose nodes no other case sees. Several may share a
-	// server; their cases run at the same time.
+	// New returns a service whose nodes no other case sees. Several services may
+	// share a server; their cases run at the same time.
 	New func(t *testing.T) Service
 
-	// Timeout is the session timeout that clients ask for. Cases wait for a few
-	// of it: take the shortest that the service grants.
+	// Timeout is the session timeout that clients ask for. Some cases wait for a few
+	// timeouts, so take the shortest that the service grants.
 	Timeout time.Duration
 
-	// Virtual runs every case in a bubble of its own (testing/synctest), for
+	// Virtual runs every case in a bubble of its own (testing/synctest). It is for
 	// services that need no network.
 	Virtual bool
 
 	// Without names the hooks that this service lacks: "Cut", "HoldRequests",
-	// "HoldReplies", "Expire", "Restart". The cases that need them are skipped. A
-	// hook that is missing without being named here fails the test, and so does
-	// one that is named and there.
+	// "HoldReplies", "Expire", "Restart". Cases that need them are skipped. The test
+	// fails if a hook is missing without being named here, or is named and exists.
 	Without []string
 
-	// LateSignals says that a session's own commits may be signalled after their
-	// return: by ZooKeeper before 3.6, whose watches fire once.
+	// LateSignals means that the signals of a session's own commits may come after
+	// the commit has returned. ZooKeeper before 3.6, whose watches fire once, is so.
 	LateSignals bool
 
-	// Patient is New with sessions of 20 seconds or more, for the cases that do not
-	// need a session to time out, and for those that restart the service: a busy
-	// machine must not end their sessions. nil means New.
+	// Patient is like New, with sessions of 20 seconds or more, so that a busy machine
+	// does not end them. The suite uses it for cases that do not need a session to
+	// expire and for those that restart the service. nil means New.
 	Patient func(t *testing.T) Service
 }
 
-// Service is one coordination service, empty for all that its clients see.
+// Service is one coordination service. Its clients see an empty one at first.
 type Service interface {
 	// Open returns a new client with a connection and a session of its own. The
-	// suite closes it. The hooks that a client may have are [Cutter],
-	// [RequestHolder], [ReplyHolder] and [Expirer]: the suite looks for them in
-	// what Open returns, so a driver's test embeds its coordinator in a struct
-	// that has them.
+	// suite closes it. It looks for the hooks [Cutter], [RequestHolder], [ReplyHolder]
+	// and [Expirer] in the returned value, so a driver's test returns a struct that
+	// embeds the coordinator and has them.
 	Open(t *testing.T) coord.Coordinator
 }
 
-// Cutter is the hook "Cut" of a client, such as a proxy between it and all
-// addresses of the service.
+// Cutter is the hook "Cut" of a client. A proxy between the client and all addresses of
+// the service can provide it.
 type Cutter interface {
-	// Cut closes the client's connections and lets it make no other (refused, or
-	// accepted and closed). Bytes on their way are dropped, held ones too.
+	// Cut closes the client's connections. New ones are refused, or accepted and
+	// closed. Bytes on their way are dropped, also those that are held.
 	Cut()
 
 	// Heal lets everything through again, and first what was held.
@@ -63,37 +61,36 @@ type Cutter interface {
 
 // RequestHolder is the hook "HoldRequests" of a client.
 type RequestHolder interface {
-	// HoldRequests keeps back every byte that the client sends, on standing and
-	// new connections, until Heal delivers or Cut drops them.
+	// HoldRequests keeps back every byte that the client sends, on existing and new
+	// connections, until Heal delivers it or Cut drops it.
 	HoldRequests()
 	Heal()
 }
 
 // ReplyHolder is the hook "HoldReplies" of a client.
 type ReplyHolder interface {
-	// HoldReplies keeps back every byte that the service sends, so that a commit
-	// is applied and its answer does not come, until Heal delivers or Cut drops
-	// them.
+	// HoldReplies keeps back every byte that the service sends, until Heal delivers it
+	// or Cut drops it. A commit is applied then, and its answer does not come.
 	HoldReplies()
 	Heal()
 }
 
 // Expirer is the hook "Expire" of a client.
 type Expirer interface {
-	// Expire has the service end the client's session now, without the client's
-	// doing (etcd: the lease revoked; ZooKeeper: the session closed by another
-	// connection), also while the client is cut. False: it had none.
+	// Expire has the service end the client's session now, without help of the client
+	// and also while the client is cut. (On etcd, revoke the lease. On ZooKeeper, close
+	// the session from another connection.) It reports whether there was a session.
 	Expire() bool
 }
 
 // Restarter is the hook "Restart" of a [Service]. Its cases run alone.
 type Restarter interface {
-	// Restart stops the service and starts it with what it had.
+	// Restart stops the service and starts it with its nodes and sessions.
 	Restart()
 }
 
-// hooks finds the hooks by their names.
-var hooks = map[string]func(Service, coord.Coordinator) bool{
+// hookDetectors report whether a service has a hook, by the name of the hook.
+var hookDetectors = map[string]func(Service, coord.Coordinator) bool{
 	"Cut":          func(_ Service, c coord.Coordinator) bool { _, ok := c.(Cutter); return ok },
 	"HoldRequests": func(_ Service, c coord.Coordinator) bool { _, ok := c.(RequestHolder); return ok },
 	"HoldReplies":  func(_ Service, c coord.Coordinator) bool { _, ok := c.(ReplyHolder); return ok },
@@ -101,43 +98,43 @@ var hooks = map[string]func(Service, coord.Coordinator) bool{
 	"Restart":      func(s Service, _ coord.Coordinator) bool { _, ok := s.(Restarter); return ok },
 }
 
-// example is one case of the suite.
-type example struct {
-	name  string
-	needs []string // hooks
-	alone bool     // it counts goroutines, or stops the service
-	short bool     // it needs short sessions, though it needs no hook
-	run   func(*env)
+// testCase is one case of the suite: one promise of package coord.
+type testCase struct {
+	name               string
+	hooks              []string // hooks
+	runsAlone          bool     // it counts goroutines or restarts the service
+	needsShortSessions bool     // although it needs no hook
+	run                func(*env)
 }
 
 // isPatient reports whether the case runs with long sessions. Hooks other than Restart end
-// sessions, or make cases wait for their end.
-func (e example) isPatient() bool {
-	return slices.Contains(e.needs, "Restart") || !e.short && len(e.needs) == 0
+// sessions, or let cases wait for their end.
+func (e testCase) isPatient() bool {
+	return slices.Contains(e.hooks, "Restart") || !e.needsShortSessions && len(e.hooks) == 0
 }
 
-// examples are the cases, by the file they stand in.
-func examples() []example {
+// allCases returns the cases, file by file.
+func allCases() []testCase {
 	sessions := slices.Clone(sessionCases)
 	for i := range sessions {
-		sessions[i].short = true
+		sessions[i].needsShortSessions = true
 	}
 	return slices.Concat(createCases, commitCases, refusalCases, limitCases, largeCases, listCases,
 		bornCases, seenCases, readCases, groupCases, watchCases, sessions, outcomeCases, contextCases, raceCases)
 }
 
-// atOnce is the number of cases that run at the same time: most of them wait.
-const atOnce = 8
+// parallelCases is how many cases run at the same time. Most of the time they wait.
+const parallelCases = 8
 
-// Run runs the conformance suite: what package coord promises, each promise a
-// subtest, without a word about any one service. It returns when all are done.
+// Run runs the suite against the service, each promise of package coord as a subtest. It
+// returns when all subtests are done.
 func Run(t *testing.T, f Factory) {
 	checkHooks(t, f)
-	var alone []example
+	var alone []testCase
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
-	for _, e := range examples() {
-		if e.alone {
+	slots := make(chan struct{}, parallelCases)
+	for _, e := range allCases() {
+		if e.runsAlone {
 			alone = append(alone, e)
 			continue
 		}
@@ -153,9 +150,9 @@ func Run(t *testing.T, f Factory) {
 	}
 }
 
-func runCase(t *testing.T, f Factory, e example) {
+func runCase(t *testing.T, f Factory, e testCase) {
 	t.Run(e.name, func(t *testing.T) {
-		for _, name := range e.needs {
+		for _, name := range e.hooks {
 			if slices.Contains(f.Without, name) {
 				t.Skipf("the service has no hook %s", name)
 			}
@@ -171,13 +168,14 @@ func runCase(t *testing.T, f Factory, e example) {
 	})
 }
 
-// checkHooks compares the hooks that are there with those that should be.
+// checkHooks fails the test unless the service has all hooks but those that f.Without
+// names.
 func checkHooks(t *testing.T, f Factory) {
 	t.Run("Hooks", func(t *testing.T) {
 		s := f.New(t)
 		c := s.Open(t)
 		defer c.Close()
-		for name, has := range hooks {
+		for name, has := range hookDetectors {
 			switch missing := slices.Contains(f.Without, name); {
 			case missing && has(s, c):
 				t.Errorf("hook %s is there, though Without names it", name)
@@ -186,7 +184,7 @@ func checkHooks(t *testing.T, f Factory) {
 			}
 		}
 		for _, name := range f.Without {
-			if hooks[name] == nil {
+			if hookDetectors[name] == nil {
 				t.Errorf("Without names %q, which is no hook", name)
 			}
 		}

@@ -10,33 +10,34 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// env is what one case runs in.
+// env is what one case runs in. Its methods fail the test they belong to.
 type env struct {
 	*testing.T
-	service Service
-	timeout time.Duration
-	late    bool // Factory.LateSignals
-	ctx     context.Context
+	service        Service
+	timeout        time.Duration
+	hasLateSignals bool // see Factory.LateSignals
+	ctx            context.Context
 }
 
-// patience bounds a case: nothing of the suite comes near it.
-const patience = 60 * time.Second
+// caseTimeout bounds a case. No case comes near it unless it hangs.
+const caseTimeout = 60 * time.Second
 
 func newEnv(t *testing.T, f Factory) *env {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), caseTimeout)
 	t.Cleanup(cancel)
-	return &env{T: t, service: f.New(t), timeout: f.Timeout, late: f.LateSignals, ctx: ctx}
+	return &env{T: t, service: f.New(t), timeout: f.Timeout, hasLateSignals: f.LateSignals, ctx: ctx}
 }
 
-// peer is a client with its session.
+// peer is a client with its session. Methods that are named as those of the session but
+// begin with a lower-case letter fail the test on an error.
 type peer struct {
 	*env
 	coord.Session
-	c coord.Coordinator
+	client coord.Coordinator
 }
 
-// open returns a new client that has a session.
-func (e *env) open() *peer {
+// openPeer returns a new client that has a session.
+func (e *env) openPeer() *peer {
 	e.Helper()
 	c := e.service.Open(e.T)
 	e.Cleanup(func() {
@@ -44,15 +45,15 @@ func (e *env) open() *peer {
 			e.Errorf("close: %v", err)
 		}
 	})
-	p := &peer{env: e, c: c}
-	p.reopen()
+	p := &peer{env: e, client: c}
+	p.reopenSession()
 	return p
 }
 
-// reopen gives p the session that its client has now.
-func (p *peer) reopen() {
+// reopenSession gives p the session that its client has now.
+func (p *peer) reopenSession() {
 	p.Helper()
-	s, err := p.c.Session(p.ctx)
+	s, err := p.client.Session(p.ctx)
 	if err != nil {
 		p.Fatalf("session: %v", err)
 	}
@@ -71,16 +72,16 @@ func (p *peer) commit(ops ...coord.Op) []coord.Result {
 	return r
 }
 
-// made sees to it that dir is there: a service may need more than one round trip to
-// make it, and may signal it.
-func (p *peer) made(dir string) {
+// makeDir makes sure that dir exists. To make a directory a driver may need several round
+// trips, and the service may signal it.
+func (p *peer) makeDir(dir string) {
 	p.Helper()
-	r := p.do(coord.Create(dir+"/made", nil))
-	p.do(coord.Delete(dir+"/made", r.Fence))
+	r := p.commitOne(coord.Create(dir+"/made", nil))
+	p.commitOne(coord.Delete(dir+"/made", r.Fence))
 }
 
-// do is commit for a single op.
-func (p *peer) do(op coord.Op) coord.Result {
+// commitOne commits a single op.
+func (p *peer) commitOne(op coord.Op) coord.Result {
 	p.Helper()
 	return p.commit(op)[0]
 }
@@ -94,8 +95,8 @@ func (p *peer) get(path string) coord.Node {
 	return n
 }
 
-// there says whether there is a node at path.
-func (p *peer) there(path string) bool {
+// exists reports whether there is a node at path.
+func (p *peer) exists(path string) bool {
 	p.Helper()
 	_, err := p.Get(p.ctx, path)
 	if err != nil && !errors.Is(err, coord.ErrNotExist) {
@@ -113,10 +114,10 @@ func (p *peer) list(dir string, o coord.ListOptions) coord.List {
 	return l
 }
 
-// fresh lists the names in dir as they are now.
-func (p *peer) fresh(dir string) string {
+// freshNames lists the names in dir as they are now.
+func (p *peer) freshNames(dir string) string {
 	p.Helper()
-	return names(p.list(dir, coord.ListOptions{Fresh: true}))
+	return joinNames(p.list(dir, coord.ListOptions{Fresh: true}))
 }
 
 func (p *peer) watch(dirs ...string) <-chan struct{} {
@@ -128,27 +129,27 @@ func (p *peer) watch(dirs ...string) <-chan struct{} {
 	return ch
 }
 
-func (p *peer) cut()          { p.c.(Cutter).Cut() }
-func (p *peer) heal()         { p.c.(interface{ Heal() }).Heal() }
-func (p *peer) holdRequests() { p.c.(RequestHolder).HoldRequests() }
-func (p *peer) holdReplies()  { p.c.(ReplyHolder).HoldReplies() }
+func (p *peer) cut()          { p.client.(Cutter).Cut() }
+func (p *peer) heal()         { p.client.(interface{ Heal() }).Heal() }
+func (p *peer) holdRequests() { p.client.(RequestHolder).HoldRequests() }
+func (p *peer) holdReplies()  { p.client.(ReplyHolder).HoldReplies() }
 
 func (p *peer) expire() {
 	p.Helper()
-	if !p.c.(Expirer).Expire() {
+	if !p.client.(Expirer).Expire() {
 		p.Fatal("there was no session to expire")
 	}
 }
 
-// noticed gives a driver the time to notice that its connection is gone.
-func (e *env) noticed() { time.Sleep(300 * time.Millisecond) }
+// waitForDisconnect gives a driver the time to notice that its connection is gone.
+func (e *env) waitForDisconnect() { time.Sleep(300 * time.Millisecond) }
 
-// overdue is when a session that began to be missed now must be gone, for all to
-// see: services look at their clocks now and then.
-func (p *peer) overdue() time.Duration { return 2*p.Timeout() + 3*time.Second }
+// expiryLimit returns the time within which a session whose client is cut off now must
+// end, as every other client sees it. Services check for expired sessions now and then.
+func (p *peer) expiryLimit() time.Duration { return 2*p.Timeout() + 3*time.Second }
 
-// signalled waits for a signal.
-func (e *env) signalled(ch <-chan struct{}, why string) {
+// awaitSignal waits for a signal.
+func (e *env) awaitSignal(ch <-chan struct{}, why string) {
 	e.Helper()
 	select {
 	case _, ok := <-ch:
@@ -160,16 +161,16 @@ func (e *env) signalled(ch <-chan struct{}, why string) {
 	}
 }
 
-// drain forgets a signal that is there already.
-func drain(ch <-chan struct{}) {
+// discardSignal discards a signal that is there already.
+func discardSignal(ch <-chan struct{}) {
 	select {
 	case <-ch:
 	default:
 	}
 }
 
-// until polls cond, with a deadline.
-func (e *env) until(limit time.Duration, what string, cond func() bool) {
+// pollUntil polls cond until it holds or the limit has passed.
+func (e *env) pollUntil(limit time.Duration, what string, cond func() bool) {
 	e.Helper()
 	for end := time.Now().Add(limit); !cond(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -178,29 +179,29 @@ func (e *env) until(limit time.Duration, what string, cond func() bool) {
 	}
 }
 
-// is asserts what an error is.
-func (e *env) is(err, want error, what string) {
+// wantError asserts that err is want.
+func (e *env) wantError(err, want error, what string) {
 	e.Helper()
 	if !errors.Is(err, want) {
 		e.Errorf("%s: %v, want %v", what, err, want)
 	}
 }
 
-func (e *env) equal(got, want any, what string) {
+func (e *env) wantEqual(got, want any, what string) {
 	e.Helper()
 	if got != want {
 		e.Errorf("%s: %v, want %v", what, got, want)
 	}
 }
 
-// outcome is how a call in another goroutine ended.
+// outcome is how a call in another goroutine ended, and how long it took.
 type outcome struct {
 	err  error
 	took time.Duration
 }
 
-// async calls f in a goroutine of its own.
-func async(f func() error) <-chan outcome {
+// runAsync calls f in a goroutine of its own.
+func runAsync(f func() error) <-chan outcome {
 	ch := make(chan outcome, 1)
 	go func() {
 		start := time.Now()
@@ -210,8 +211,8 @@ func async(f func() error) <-chan outcome {
 	return ch
 }
 
-// within waits for an outcome.
-func (e *env) within(limit time.Duration, ch <-chan outcome, what string) error {
+// awaitOutcome waits for an outcome and returns its error.
+func (e *env) awaitOutcome(limit time.Duration, ch <-chan outcome, what string) error {
 	e.Helper()
 	select {
 	case o := <-ch:
@@ -222,8 +223,8 @@ func (e *env) within(limit time.Duration, ch <-chan outcome, what string) error 
 	}
 }
 
-// names joins the last segments of the listed paths.
-func names(l coord.List) string {
+// joinNames joins the last segments of the listed paths.
+func joinNames(l coord.List) string {
 	s := make([]string, len(l.Nodes))
 	for i, n := range l.Nodes {
 		s[i] = n.Path[strings.LastIndexByte(n.Path, '/')+1:]
