@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
@@ -17,13 +18,13 @@ import (
 // [ErrNoEntry] if there is none of that name. A dead entry is named as Entries
 // calls it.
 func (p *place) Remove(ctx context.Context, name string, force bool) error {
-	_, _, dead := parseDead(name)
+	_, _, dead := layout.ParseDead(name)
 	err := checkEntryName(name)
 	switch {
 	case dead && p.taken != "":
-		err = p.removeBeside(ctx, dirDead, name)
+		err = p.removeBeside(ctx, layout.DeadDir, name)
 	case p.isLater(name):
-		err = p.removeBeside(ctx, dirDelayed, name)
+		err = p.removeBeside(ctx, layout.DelayedDir, name)
 	case err == nil:
 		err = p.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
 	}
@@ -81,7 +82,7 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 			case err == nil:
 				state = Entry{}.locked(lk).State
 				ops = append(ops, coord.Delete(lk.Path, lk.Fence))
-				a, err := p.attempts(ctx, s, name)
+				a, err := p.readHistory(ctx, s, name)
 				if err != nil {
 					return err
 				}
@@ -188,7 +189,7 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 				removed += later
 			}
 			if err == nil && p.taken != "" {
-				p.sweepAttempts(ctx, s)
+				p.sweepHistories(ctx, s)
 			}
 			return err
 		})
@@ -293,9 +294,9 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 		for _, n := range l.Nodes {
 			name := path.Base(n.Path)
 			after = name
-			if _, entry := priority.Parse(name); entry || name == dirEntries {
+			if _, entry := priority.Parse(name); entry || name == layout.EntriesDir {
 				found = true
-			} else if keeps(path.Base(dir), name) {
+			} else if layout.IsOwn(path.Base(dir), name) {
 				ours = true
 			} else if _, err := CheckName(n.Path + "/x"); err == nil {
 				below = append(below, n.Path)
@@ -311,7 +312,7 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 			return nil, false, err
 		}
 		base := path.Base(d)
-		found = found || inUse && (base == dirWorkers || base == dirDelayed)
+		found = found || inUse && (base == layout.WorkersDir || base == layout.DelayedDir)
 		queues = append(queues, more...)
 	}
 	if _, err := CheckName(dir); found && err == nil {

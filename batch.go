@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
@@ -33,7 +34,7 @@ func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
 	if p.invalid != nil {
 		return nil, p.invalid
 	}
-	b := &batch{p: p, o: o, count: path.Join(p.root, nodeCount)}
+	b := &batch{p: p, o: o, count: path.Join(p.root, layout.CountNode)}
 	if p.taken == "" && (o.delay > 0 || o.ttl > 0 || o.unique != nil || o.wait > 0) {
 		return nil, fmt.Errorf("a plain queue has no delays, times to live, unique keys or bounds: %w", ErrInvalid)
 	}
@@ -57,7 +58,7 @@ func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
 				&coord.LimitError{What: "value", Unit: "bytes", Size: len(value), Limit: MaxValue})
 		}
 		b.largest = max(b.largest, len(value))
-		b.creates = append(b.creates, create(i, h.seal(bytes.Clone(value))))
+		b.creates = append(b.creates, create(i, h.Seal(bytes.Clone(value))))
 	}
 	b.n = len(b.creates)
 	return b, nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 )
 
 // An exact bound is kept by the putters alone. Each reads the fence of <q>/count, counts
@@ -49,7 +50,7 @@ func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, 
 	}
 	var guard coord.Op
 	if !c.Approximate {
-		guard = coord.Create(path.Join(p.root, nodeCount), nil)
+		guard = coord.Create(path.Join(p.root, layout.CountNode), nil)
 		at, err := s.Get(ctx, guard.Path)
 		if err == nil {
 			guard = coord.Set(at.Path, nil, at.Fence)
@@ -101,7 +102,7 @@ func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, 
 func (p *place) countBound(ctx context.Context, s coord.Session) (int, error) {
 	for {
 		later := 0
-		before, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{Fresh: true})
+		before, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		if err != nil {
 			return 0, err
 		}
@@ -114,7 +115,7 @@ func (p *place) countBound(ctx context.Context, s coord.Session) (int, error) {
 		if err != nil || later == 0 {
 			return entries, err
 		}
-		after, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{Fresh: true})
+		after, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		if err != nil || after.Stamp == before.Stamp {
 			return entries + later, err
 		}
@@ -150,7 +151,7 @@ func (w *waitRoom) wait(ctx context.Context, p *place, full error) error {
 	if s != w.session || p != w.place {
 		w.close()
 		watching, stop := context.WithCancel(ctx)
-		changed, err := s.Watch(watching, p.entries, path.Join(p.root, dirDelayed), path.Join(p.root, dirWorkers))
+		changed, err := s.Watch(watching, p.entries, path.Join(p.root, layout.DelayedDir), path.Join(p.root, layout.WorkersDir))
 		if err != nil {
 			stop()
 			return err

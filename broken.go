@@ -3,32 +3,31 @@ package zkq
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path"
 	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
-// dirBroken holds a trace of each entry that was taken from its holder by hand:
-// <unix ms, 13 digits>-<entry name>. A holder whose finish was not answered, and
-// who finds the entry gone, would otherwise take another's finish for its own.
-const dirBroken = "broken"
+// A trace in layout.BrokenDir says that an entry was taken from its holder by hand. Without
+// it, a holder whose finish was not answered, and whose entry is gone, would take another
+// holder's finish for its own.
 
 // keepBroken is how long traces are kept: longer than any finish is in doubt.
 const keepBroken = 24 * time.Hour
 
 // leaveTrace is the op to commit together with taking an entry from its holder.
 func (p *place) leaveTrace(name string) coord.Op {
-	return coord.Create(path.Join(p.root, dirBroken, fmt.Sprintf("%013d-%s", time.Now().UnixMilli(), name)), []byte{})
+	return coord.Create(path.Join(p.root, layout.BrokenDir, layout.BrokenName(time.Now(), name)), []byte{})
 }
 
 // wasBroken says whether an entry was taken from a holder by hand after a revision.
 func (p *place) wasBroken(ctx context.Context, s coord.Session, name string, after int64) (bool, error) {
-	l, err := s.List(ctx, path.Join(p.root, dirBroken), coord.ListOptions{Fresh: true})
+	l, err := s.List(ctx, path.Join(p.root, layout.BrokenDir), coord.ListOptions{Fresh: true})
 	if err != nil {
 		return false, err
 	}
@@ -50,12 +49,12 @@ func (p *place) wasBroken(ctx context.Context, s coord.Session, name string, aft
 // sweepTraces removes the traces that nobody can need any more. Whoever leaves one
 // sweeps; what goes wrong is left for the next.
 func (p *place) sweepTraces(ctx context.Context, s coord.Session) {
-	l, err := s.List(ctx, path.Join(p.root, dirBroken), coord.ListOptions{Values: true, Limit: namesPage})
+	l, err := s.List(ctx, path.Join(p.root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: namesPage})
 	if err != nil {
 		return
 	}
 	for _, n := range l.Nodes {
-		ms, of, ok := cutMS(path.Base(n.Path))
+		ms, of, ok := layout.CutMillis(path.Base(n.Path))
 		if _, entry := priority.Parse(of); !ok || !entry || time.Since(time.UnixMilli(ms)) < keepBroken {
 			continue
 		}

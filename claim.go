@@ -9,6 +9,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
@@ -178,7 +179,7 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 		}
 	}
 	h.Failures, h.Deliveries, h.stuck = h.past.Failures, h.deliveries(), h.past.Stuck
-	if why != forRemoval && expired(h.headers.expires()) {
+	if why != forRemoval && expired(h.headers.Expires()) {
 		return h.discard(ctx)
 	}
 	if why == forRemoval || !q.wornOut(h) {
@@ -308,9 +309,9 @@ func (q *LockingQueue) held(a claimAttempt, fence coord.Fence, l *lock.Lock, tok
 		fence:      fence,
 		changes:    a.node.Changes,
 		bumps:      a.bumps,
-		headers:    headersOf(a.node.Value),
+		headers:    layout.HeadersOf(a.node.Value),
 		born:       a.node.Born,
-		past:       attempts{path: path.Join(q.root, dirAttempts, a.name)},
+		past:       history{path: path.Join(q.root, layout.HistoryDir, a.name)},
 		turn:       make(chan struct{}, 1),
 	}
 	// It was never handed out, nor given back, and stands for no key.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
 )
 
 // A spent entry is one that no take hands out any more: it has expired, or it was delivered
@@ -24,7 +25,7 @@ func (q *LockingQueue) mayBeSpent(n coord.Node) bool {
 	return hasExpired(n) || q.wasDelivered(n)
 }
 
-func hasExpired(n coord.Node) bool { return expired(headersOf(n.Value).expires()) }
+func hasExpired(n coord.Node) bool { return expired(layout.HeadersOf(n.Value).Expires()) }
 
 // wasDelivered says whether the entry was delivered as often as MaxDeliveries allows, the
 // deliveries that do not count included.
@@ -49,7 +50,7 @@ func (q *LockingQueue) spent(ctx context.Context, s coord.Session, nodes []coord
 	if len(often) < 2 && len(paths) == 0 {
 		return nil, nil
 	}
-	past, err := q.attemptsOf(ctx, s, often)
+	past, err := q.readHistories(ctx, s, often)
 	if err != nil {
 		return nil, err
 	}
@@ -69,23 +70,23 @@ func (q *LockingQueue) fitsTheDead(s coord.Session, n coord.Node) bool {
 	return coord.CheckOps(l, q.moveToDead(path.Base(n.Path), n.Value)) == nil
 }
 
-// attemptsOf reads what is known of several entries in one request.
-func (p *place) attemptsOf(ctx context.Context, s coord.Session, nodes []coord.Node) ([]attempts, error) {
+// readHistories reads what is known of several entries in one request.
+func (p *place) readHistories(ctx context.Context, s coord.Session, nodes []coord.Node) ([]history, error) {
 	if len(nodes) == 0 {
 		return nil, nil
 	}
 	paths := make([]string, len(nodes))
 	for i, n := range nodes {
-		paths[i] = path.Join(p.root, dirAttempts, path.Base(n.Path))
+		paths[i] = path.Join(p.root, layout.HistoryDir, path.Base(n.Path))
 	}
 	read, err := s.Read(ctx, paths...)
 	if err != nil {
 		return nil, fmt.Errorf("read what became of %s before: %w", path.Base(nodes[0].Path), err)
 	}
-	past := make([]attempts, len(nodes))
+	past := make([]history, len(nodes))
 	for i, n := range read {
-		if past[i] = (attempts{path: paths[i]}); n.Path != "" {
-			past[i] = parseAttempts(n)
+		if past[i] = (history{path: paths[i]}); n.Path != "" {
+			past[i] = parseHistory(n)
 		}
 	}
 	return past, nil
@@ -144,7 +145,7 @@ func (q *LockingQueue) clearance(ctx context.Context, held []*Held, values map[s
 	finishes := make(map[*Held]finish, len(held))
 	for _, h := range held {
 		switch {
-		case expired(h.headers.expires()):
+		case expired(h.headers.Expires()):
 			finishes[h] = h.consumption()
 		case h.past.revision <= h.Token && q.wornOut(h):
 			value := values[h.entry]
@@ -174,7 +175,7 @@ func (q *LockingQueue) recallAll(ctx context.Context, held []*Held) error {
 		return nil
 	}
 	s := held[0].lock.Session()
-	past, err := q.attemptsOf(ctx, s, nodes)
+	past, err := q.readHistories(ctx, s, nodes)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,9 @@
 package zkq
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -30,18 +29,13 @@ type QueueConfig struct {
 	Paused bool
 }
 
-// config is the node <q>/config. Fields that this version does not know are kept.
+// config is what a queue's configuration node holds, and where it stands.
 type config struct {
-	MaxEntries  int  `json:"max_entries,omitempty"`
-	MaxSize     int  `json:"max_size,omitempty"`
-	Approximate bool `json:"approximate,omitempty"`
-	Paused      bool `json:"paused,omitempty"`
-	Expires     bool `json:"ttl,omitempty"` // some entries may have a time to live
+	layout.Config
 
-	fields map[string]json.RawMessage
-	path   string
-	fence  coord.Fence
-	there  bool
+	path  string
+	fence coord.Fence
+	there bool
 }
 
 func (c config) public() QueueConfig {
@@ -69,7 +63,7 @@ type settings struct {
 
 // readConfig reads the configuration; there is none in a plain queue.
 func (p *place) readConfig(ctx context.Context, s coord.Session) (config, error) {
-	c := config{path: path.Join(p.root, nodeConfig)}
+	c := config{path: path.Join(p.root, layout.ConfigNode)}
 	if p.taken == "" {
 		return c, nil
 	}
@@ -81,10 +75,8 @@ func (p *place) readConfig(ctx context.Context, s coord.Session) (config, error)
 		return c, fmt.Errorf("read the configuration: %w", err)
 	}
 	c.fence, c.there = n.Fence, true
-	if len(bytes.TrimSpace(n.Value)) == 0 {
-		return c, nil
-	}
-	if json.Unmarshal(n.Value, &c.fields) == nil && json.Unmarshal(n.Value, &c) == nil && c.MaxEntries >= 0 && c.MaxSize >= 0 {
+	var ok bool
+	if c.Config, ok = layout.ParseConfig(n.Value); ok {
 		return c, nil
 	}
 	return c, fmt.Errorf("%s holds %.60q, which is no configuration of this version: %w", c.path, n.Value, coord.ErrFormat)
@@ -229,29 +221,6 @@ func (st *settings) next() <-chan struct{} {
 	return st.changed
 }
 
-// value is what to write.
-func (c config) value() ([]byte, error) {
-	text, err := json.Marshal(c)
-	if err != nil {
-		return nil, err
-	}
-	var own map[string]json.RawMessage
-	if err := json.Unmarshal(text, &own); err != nil {
-		return nil, err
-	}
-	all := map[string]json.RawMessage{"layout": json.RawMessage(`"locking"`)}
-	for name, v := range c.fields {
-		all[name] = v
-	}
-	for _, name := range []string{"max_entries", "max_size", "approximate", "paused", "ttl"} {
-		delete(all, name)
-		if v, ok := own[name]; ok {
-			all[name] = v
-		}
-	}
-	return json.Marshal(all)
-}
-
 // changeConfig changes the configuration in one commit, and again if somebody else has:
 // change says what it is to be, and errDone that it is so. Handles that wait hear of it at
 // once: no watch tells that a node was written, so one is created among the workers.
@@ -274,7 +243,7 @@ func (p *place) changeConfig(ctx context.Context, change func(*config) error) er
 				return err
 			}
 			sum := sha256.Sum256([]byte("news " + p.lanes.id()))
-			node := path.Join(p.root, dirWorkers, hex.EncodeToString(sum[:16]))
+			node := path.Join(p.root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
 			err = p.writeConfig(ctx, s, c, node)
 			if err == nil || errors.Is(err, coord.ErrUnknown) {
 				news = append(news, node)
@@ -312,7 +281,7 @@ func (p *place) dropNews(ctx context.Context, s coord.Session, news []string) {
 }
 
 func (p *place) writeConfig(ctx context.Context, s coord.Session, c config, news string) error {
-	value, err := c.value()
+	value, err := c.Value()
 	if err != nil {
 		return err
 	}
@@ -322,12 +291,12 @@ func (p *place) writeConfig(ctx context.Context, s coord.Session, c config, news
 	}
 	ops = append(ops, coord.CreateEphemeral(news, []byte{}))
 	// Whoever is about to put by the old bounds is refused.
-	n, err := s.Get(ctx, path.Join(p.root, nodeCount))
+	n, err := s.Get(ctx, path.Join(p.root, layout.CountNode))
 	switch {
 	case err == nil:
 		ops = append(ops, coord.Touch(n.Path, n.Value, n.Fence))
 	case errors.Is(err, coord.ErrNotExist) && c.MaxEntries > 0 && !c.Approximate:
-		ops = append(ops, coord.Create(path.Join(p.root, nodeCount), []byte{}))
+		ops = append(ops, coord.Create(path.Join(p.root, layout.CountNode), []byte{}))
 	case !errors.Is(err, coord.ErrNotExist):
 		return err
 	}

@@ -2,7 +2,6 @@ package zkq
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -11,58 +10,24 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
-// A dead entry is a node beside the entries: <unix ms, 13 digits>-<entry name>,
-// when it died and what it was called. Its value is an envelope around the
-// entry's value, bytes unchanged.
-
-const msDigits = 13
-
-func deadName(now time.Time, entry string) string {
-	return fmt.Sprintf("%0*d-%s", msDigits, now.UnixMilli(), entry)
-}
-
-// parseDead returns the name that a dead entry had among the living.
-func parseDead(name string) (entry string, parsed priority.Name, ok bool) {
-	if _, entry, ok = cutMS(name); ok {
-		parsed, ok = priority.Parse(entry)
-	}
-	return entry, parsed, ok
-}
-
-// cutMS parts <unix ms, 13 digits>-<rest>.
-func cutMS(name string) (ms int64, rest string, ok bool) {
-	if len(name) <= msDigits || name[msDigits] != '-' {
-		return 0, "", false
-	}
-	for _, digit := range []byte(name[:msDigits]) {
-		if digit < '0' || digit > '9' {
-			return 0, "", false
-		}
-		ms = 10*ms + int64(digit-'0')
-	}
-	return ms, name[msDigits+1:], true
-}
-
 // deadEntry is the entry in a node of the dead.
 func deadEntry(n coord.Node) (Entry, bool) {
 	name := path.Base(n.Path)
-	_, parsed, ok := parseDead(name)
+	_, parsed, ok := layout.ParseDead(name)
 	if !ok {
 		return Entry{}, false
 	}
-	text, body := unwrap(n.Value)
-	var h headers
-	if json.Unmarshal(text, &h) != nil {
-		h = headers{} // somebody else's
-	}
+	text, body := layout.Unwrap(n.Value)
+	h := layout.DeadHeadersOf(text)
 	n.Value = body
 	e := newEntry(name, parsed, n)
 	e.State, e.Deliveries, e.Failures, e.Reason = StateDead, max(h.Deliveries, 0), max(h.Failures, 0), h.Reason
-	ms, _, _ := cutMS(name)
+	ms, _, _ := layout.CutMillis(name)
 	e.Since = time.UnixMilli(ms)
 	return e, true
 }
@@ -98,28 +63,19 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 			if err != nil {
 				return nil, err
 			}
-			to := path.Join(h.queue.root, dirDead, deadName(time.Now(), h.Name))
-			text := headers{Reason: cutReason(reason, maxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
+			to := path.Join(h.queue.root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
+			text := layout.Headers{Reason: layout.CutText(reason, layout.MaxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
 			for {
-				ops := append([]coord.Op{coord.Create(to, text.envelope(value))}, h.past.forget()...)
+				ops := append([]coord.Op{coord.Create(to, text.Envelope(value))}, h.past.forget()...)
 				var limit *coord.LimitError
 				err := coord.CheckOps(s.Limits(), append([]coord.Op{entry, h.lock.GiveBack()}, ops...))
 				if text.Reason == "" || !errors.As(err, &limit) {
 					return ops, nil
 				}
-				text = text.shorter(limit.Size - limit.Limit)
+				text = text.Shorten(limit.Size - limit.Limit)
 			}
 		},
 	}
-}
-
-// shorter cuts the reason so that the headers take n bytes less, if it has so many.
-func (h headers) shorter(n int) headers {
-	most := len(h.json()) - max(n, 1)
-	for over := n; h.Reason != "" && over > 0; over = len(h.json()) - most {
-		h.Reason = cutReason(h.Reason, len(h.Reason)-max(over/len(`\u0000`), 1)) // as long as a character gets
-	}
-	return h
 }
 
 // moveToDead is the commit that moves an entry, by its size, but for the headers.
@@ -127,13 +83,13 @@ func (p *place) moveToDead(name string, value []byte) []coord.Op {
 	return []coord.Op{
 		coord.Delete(path.Join(p.entries, name), 1),
 		coord.Delete(path.Join(p.taken, name), 1),
-		coord.Create(path.Join(p.root, dirDead, deadName(time.UnixMilli(0), name)), value),
-		coord.Delete(path.Join(p.root, dirAttempts, name), 1),
+		coord.Create(path.Join(p.root, layout.DeadDir, layout.DeadName(time.UnixMilli(0), name)), value),
+		coord.Delete(path.Join(p.root, layout.HistoryDir, name), 1),
 	}
 }
 
 // deadHeaders is the size of the longest headers without a reason.
-var deadHeaders = len(headers{Failures: math.MaxInt, Deliveries: math.MaxInt}.envelope(nil))
+var deadHeaders = len(layout.Headers{Failures: math.MaxInt, Deliveries: math.MaxInt}.Envelope(nil))
 
 // wornOut says that a claimed entry was delivered too often before.
 func (q *LockingQueue) wornOut(h *Held) bool {
@@ -153,7 +109,7 @@ func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
 	after := ""
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, path.Join(p.root, layout.DeadDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
@@ -174,13 +130,13 @@ func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
 func (p *place) countDead(ctx context.Context, s coord.Session) (int, error) {
 	dead, after := 0, ""
 	for {
-		l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(p.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return 0, err
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			if _, _, ok := parseDead(after); ok {
+			if _, _, ok := layout.ParseDead(after); ok {
 				dead++
 			} else {
 				p.warnOnce(n.Path, "is not a dead entry of zkq: skipped")
@@ -195,8 +151,8 @@ func (p *place) countDead(ctx context.Context, s coord.Session) (int, error) {
 // findDead returns the path of a dead entry, whose name is that among the dead or
 // the one it had before.
 func (p *place) findDead(ctx context.Context, s coord.Session, name string) (string, error) {
-	dir := path.Join(p.root, dirDead)
-	if _, _, ok := parseDead(name); ok {
+	dir := path.Join(p.root, layout.DeadDir)
+	if _, _, ok := layout.ParseDead(name); ok {
 		return path.Join(dir, name), nil
 	}
 	for after := ""; ; {
@@ -206,7 +162,7 @@ func (p *place) findDead(ctx context.Context, s coord.Session, name string) (str
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			if entry, _, ok := parseDead(after); ok && entry == name {
+			if entry, _, ok := layout.ParseDead(after); ok && entry == name {
 				return n.Path, nil
 			}
 		}
@@ -223,7 +179,7 @@ func (p *place) findDead(ctx context.Context, s coord.Session, name string) (str
 // becomes one entry, or none, whatever answers are lost. It stands for no unique key any
 // more, and does not expire. Errors are those of Put.
 func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error) {
-	_, _, dead := parseDead(name)
+	_, _, dead := layout.ParseDead(name)
 	if !dead {
 		if err := checkEntryName(name); err != nil {
 			return "", fmt.Errorf("requeue in %s: %w", q.root, err)
@@ -264,15 +220,15 @@ func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string)
 	if err != nil {
 		return nil, err
 	}
-	_, parsed, _ := parseDead(path.Base(at))
+	_, parsed, _ := layout.ParseDead(path.Base(at))
 	_, guard, err := q.room(ctx, s, demand{entries: 1})
 	if err != nil {
 		return nil, err
 	}
-	_, body := unwrap(n.Value)
+	_, body := layout.Unwrap(n.Value)
 	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
-		coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), reborn(body)),
+		coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
 	}
 	return append(ops, guard...), nil
 }
@@ -351,13 +307,13 @@ func (p *place) purgeDead(ctx context.Context, keep int) (int, error) {
 	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		names = nil
 		for after := ""; ; {
-			l, err := s.List(ctx, path.Join(p.root, dirDead), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
+			l, err := s.List(ctx, path.Join(p.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
 			if err != nil {
 				return err
 			}
 			for _, n := range l.Nodes {
 				after = path.Base(n.Path)
-				if _, _, ok := parseDead(after); ok {
+				if _, _, ok := layout.ParseDead(after); ok {
 					names = append(names, after)
 				}
 			}
@@ -371,7 +327,7 @@ func (p *place) purgeDead(ctx context.Context, keep int) (int, error) {
 		if err != nil {
 			break
 		}
-		if err = p.removeBeside(ctx, dirDead, name); err == nil {
+		if err = p.removeBeside(ctx, layout.DeadDir, name); err == nil {
 			removed++
 		} else if errors.Is(err, ErrNoEntry) {
 			err = nil

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
-	"github.com/zkq/zkq/priority"
 )
 
 // An entry that is put aside stays where it is, under a persistent lock that says when
@@ -18,43 +18,14 @@ import (
 // fall due: <due ms, 13 digits>-<entry name>, without data. Lock and index come in one
 // commit, and go in one.
 
-// delayed is what a name in the index says.
-type delayed struct {
-	due      time.Time
-	entry    string // its name among the entries; "" of a delayed put
-	priority int    // of a delayed put
-}
-
-// lastDue is what 13 digits can say.
-const lastDue = 9_999_999_999_999
-
 // dueIn is when something is due that is to wait for d: a whole millisecond, and not
 // before d is over.
 func dueIn(d time.Duration) (time.Time, error) {
 	due := time.Now().Round(0).Add(d + time.Millisecond - 1).Truncate(time.Millisecond)
-	if ms := due.UnixMilli(); d < 0 || ms > lastDue || ms < 0 {
+	if ms := due.UnixMilli(); d < 0 || ms > layout.LastMillis || ms < 0 {
 		return due, fmt.Errorf("a delay of %v: it must end before the year 2286: %w", d, ErrInvalid)
 	}
 	return due, nil
-}
-
-func delayedName(due time.Time, rest string) string {
-	return fmt.Sprintf("%0*d-%s", msDigits, due.UnixMilli(), rest)
-}
-
-func parseDelayed(name string) (delayed, bool) {
-	ms, rest, ok := cutMS(name)
-	d := delayed{due: time.UnixMilli(ms)}
-	if !ok {
-		return d, false
-	}
-	if n, later := laterPriority(rest); later {
-		d.priority = n
-		return d, true
-	}
-	d.entry = rest
-	_, ok = priority.Parse(rest)
-	return d, ok
 }
 
 // aside is the finish f, after which the entry is put aside for d.
@@ -63,7 +34,7 @@ func (h *Held) aside(f finish, d time.Duration) (finish, error) {
 	if err != nil {
 		return f, err
 	}
-	index := coord.Create(path.Join(h.queue.root, dirDelayed, delayedName(due, h.Name)), []byte{})
+	index := coord.Create(path.Join(h.queue.root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
 	beside := f.beside
 	f.act += " for later"
 	f.lock = h.lock.PutAside(due)
@@ -81,7 +52,7 @@ func (p *place) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node
 	if st.Kind != lock.Aside {
 		return nil, nil
 	}
-	n, err := s.Get(ctx, path.Join(p.root, dirDelayed, delayedName(st.Due, path.Base(lk.Path))))
+	n, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, layout.DelayedName(st.Due, path.Base(lk.Path))))
 	switch {
 	case errors.Is(err, coord.ErrNotExist):
 		return nil, nil
@@ -95,22 +66,22 @@ func (p *place) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node
 var errStays = errors.New("index of nothing")
 
 // wake makes ready what is due: errUnavailable if another has, errStays if it is left alone.
-func (p *place) wake(ctx context.Context, s coord.Session, name string, d delayed) error {
-	if d.entry == "" {
+func (p *place) wake(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
+	if d.IsPut() {
 		return p.becomes(ctx, s, name, d)
 	}
-	index, err := s.Get(ctx, path.Join(p.root, dirDelayed, name))
+	index, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, name))
 	if err != nil {
 		return gone(err)
 	}
-	lk, err := s.Get(ctx, path.Join(p.taken, d.entry))
+	lk, err := s.Get(ctx, path.Join(p.taken, d.Entry))
 	if err != nil && !errors.Is(err, coord.ErrNotExist) {
 		return err
 	}
 	ops := []coord.Op{coord.Delete(index.Path, index.Fence)}
-	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.due) {
+	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.Due) {
 		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
-	} else if time.Since(d.due) < keepIndex {
+	} else if time.Since(d.Due) < keepIndex {
 		return errStays // it is on its way out, or another client removed the lock by hand
 	}
 	_, err = s.Commit(ctx, ops...)

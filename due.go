@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -63,12 +64,12 @@ func (q *LockingQueue) moveDue() {
 func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	changed, err := s.Watch(watching, path.Join(q.root, dirDelayed))
+	changed, err := s.Watch(watching, path.Join(q.root, layout.DelayedDir))
 	if err != nil {
 		return err
 	}
 	// Whoever changes the configuration says so there.
-	news, err := s.Watch(watching, path.Join(q.root, dirWorkers))
+	news, err := s.Watch(watching, path.Join(q.root, layout.WorkersDir))
 	if err != nil {
 		return err
 	}
@@ -97,21 +98,21 @@ func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 // whether that was so. What expired and went without becoming ready was moved too.
 func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(q.root, dirDelayed), coord.ListOptions{After: after, Limit: q.duePage, Fresh: all && after == ""})
+		l, err := s.List(ctx, path.Join(q.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: q.duePage, Fresh: all && after == ""})
 		if err != nil {
 			return next, moved, err
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			d, ok := parseDelayed(after)
+			d, ok := layout.ParseDelayed(after)
 			if !ok {
 				q.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 				continue
 			}
-			if d.due.After(time.Now()) {
-				return earlier(next, d.due), moved, nil
+			if d.Due.After(time.Now()) {
+				return earlier(next, d.Due), moved, nil
 			}
-			at := d.due
+			at := d.Due
 			if !all {
 				owns, err := q.owns(ctx, s, after)
 				if err != nil {
@@ -130,12 +131,12 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 			q.mover.ended.Add(1)
 			switch {
 			case errors.Is(err, errStays):
-				next = earlier(next, d.due.Add(keepIndex))
+				next = earlier(next, d.Due.Add(keepIndex))
 			case err != nil && !errors.Is(err, errUnavailable):
 				return next, moved, err
 			default:
-				if moved = true; err != nil && time.Since(d.due) < keepIndex {
-					next = earlier(next, d.due.Add(keepIndex))
+				if moved = true; err != nil && time.Since(d.Due) < keepIndex {
+					next = earlier(next, d.Due.Add(keepIndex))
 				}
 			}
 		}
@@ -148,7 +149,7 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 // owns says whether this handle is the first to move what is due: where others are
 // registered, one of them is.
 func (q *LockingQueue) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
-	members, err := member.List(ctx, s, path.Join(q.root, dirWorkers))
+	members, err := member.List(ctx, s, path.Join(q.root, layout.WorkersDir))
 	return len(members) == 0 || member.Owner(members, name) == string(q.holder), err
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -54,7 +55,7 @@ const MaxValue = 1<<20 - 4<<10
 
 // newEntry is the entry in a node of the entries' directory; its name parsed as n.
 func newEntry(name string, n priority.Name, node coord.Node) Entry {
-	value := unseal(node.Value)
+	value := layout.Body(node.Value)
 	e := Entry{
 		Name:       name,
 		Value:      value,
@@ -65,7 +66,7 @@ func newEntry(name string, n priority.Name, node coord.Node) Entry {
 		Size:       len(value),
 		Token:      node.Revision,
 		Created:    node.Created,
-		Expires:    headersOf(node.Value).expires(),
+		Expires:    layout.HeadersOf(node.Value).Expires(),
 	}
 	if e.Created.IsZero() {
 		e.Created = n.Put

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
@@ -21,18 +22,10 @@ import (
 // expiresIn is when something expires that is to live for d: no later than that.
 func expiresIn(d time.Duration) (ms int64, err error) {
 	ms = time.Now().Add(d).UnixMilli()
-	if ms > lastDue || ms < 1 {
+	if ms > layout.LastMillis || ms < 1 {
 		return 0, fmt.Errorf("a time to live of %v: it must end before the year 2286: %w", d, ErrInvalid)
 	}
 	return ms, nil
-}
-
-// expires is when the entry with these headers does; zero: never.
-func (h headers) expires() time.Time {
-	if h.ExpiresMS <= 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(h.ExpiresMS)
 }
 
 func expired(at time.Time) bool { return !at.IsZero() && !time.Now().Before(at) }
@@ -93,7 +86,7 @@ func (p *place) lifetimes(ctx context.Context, s coord.Session, locks map[string
 			if _, ok := priority.Parse(name); !ok {
 				continue
 			}
-			one := lifetime{node: n, name: name, expires: headersOf(n.Value).expires()}
+			one := lifetime{node: n, name: name, expires: layout.HeadersOf(n.Value).Expires()}
 			if lk, locked := locks[name]; locked {
 				one.aside = lock.Read(lk).Kind == lock.Aside
 				one.held = !one.aside

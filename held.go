@@ -11,6 +11,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 )
@@ -41,7 +42,7 @@ type Held struct {
 	entry string
 	fence coord.Fence // of the entry, as the claim left it
 
-	headers  headers
+	headers  layout.Headers
 	born     int64 // the commit that created the entry
 	stuck    int   // earlier deliveries in which its handler got stuck
 	updates  int64 // that this handle made
@@ -50,7 +51,7 @@ type Held struct {
 	bumps    int64 // that the claim added to them
 
 	turn    chan struct{} // holds one while a call is finishing
-	past    attempts
+	past    history
 	known   bool   // past is
 	unknown string // the finish that was sent and not answered last, if one was
 	several bool   // finishes of several kinds were
@@ -211,7 +212,7 @@ func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []Relea
 			if stuck {
 				a.Stuck++
 			}
-			a.Reason = cutReason(reason, maxReason)
+			a.Reason = layout.CutText(reason, layout.MaxReason)
 			return []coord.Op{a.write()}, nil
 		},
 		ours: h.unlessBroken,
@@ -241,7 +242,7 @@ func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) err
 		h.queue.deferred.Add(h.Name, o.after)
 	}
 	if err == nil {
-		h.queue.sweepNowAndThen(h.lock.Session())
+		h.queue.sweepHistoriesIfDue(h.lock.Session())
 	}
 	return err
 }
@@ -288,7 +289,7 @@ func (h *Held) removed(ctx context.Context, r *coord.Refusal) (bool, error) {
 // recall reads what became of the entry before.
 func (h *Held) recall(ctx context.Context) error {
 	s := h.lock.Session()
-	a, err := h.queue.attempts(ctx, s, h.Name)
+	a, err := h.queue.readHistory(ctx, s, h.Name)
 	if err == nil {
 		var key coord.Node
 		key, err = h.queue.ownKey(ctx, s, h.headers, h.born)

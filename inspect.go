@@ -12,6 +12,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -132,14 +133,14 @@ func (p *place) FindNames(ctx context.Context, tails ...string) (map[string][]st
 		if err := p.eachName(ctx, s, match); err != nil || p.taken == "" {
 			return err
 		}
-		for _, dir := range []string{dirDelayed, dirDead} {
+		for _, dir := range []string{layout.DelayedDir, layout.DeadDir} {
 			l, err := s.List(ctx, path.Join(p.root, dir), coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
 			for _, n := range l.Nodes {
 				name := path.Base(n.Path)
-				if _, _, dead := parseDead(name); p.isLater(name) || dead && dir == dirDead {
+				if _, _, dead := layout.ParseDead(name); p.isLater(name) || dead && dir == layout.DeadDir {
 					match(name)
 				}
 			}
@@ -201,12 +202,12 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 
 // before reads what became before of the entries of a page, which begins after a
 // name, if any was handed out at all.
-func (p *place) before(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]attempts, error) {
+func (p *place) before(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]history, error) {
 	delivered := func(n coord.Node) bool { return n.Changes > 0 }
 	if p.taken == "" || !slices.ContainsFunc(page, delivered) {
 		return nil, nil
 	}
-	return p.attemptsUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
+	return p.readHistoriesUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
 }
 
 // Peek returns an entry with its value and takes nothing: the one of that name,
@@ -260,9 +261,9 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 
 // find is the entry of that name, also if it has expired.
 func (p *place) find(ctx context.Context, name string) (e Entry, err error) {
-	if _, _, dead := parseDead(name); dead && p.taken != "" {
+	if _, _, dead := layout.ParseDead(name); dead && p.taken != "" {
 		err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-			n, err := s.Get(ctx, path.Join(p.root, dirDead, name))
+			n, err := s.Get(ctx, path.Join(p.root, layout.DeadDir, name))
 			if errors.Is(err, coord.ErrNotExist) {
 				return fmt.Errorf("%s: %w", name, ErrNoEntry)
 			}
@@ -310,7 +311,7 @@ func (p *place) seen(ctx context.Context, s coord.Session, name string, n coord.
 	if p.taken == "" || n.Changes == 0 {
 		return e, nil
 	}
-	a, err := p.attempts(ctx, s, name)
+	a, err := p.readHistory(ctx, s, name)
 	e.Failures, e.Reason = a.Failures, a.Reason
 	e.Deliveries -= int(a.Updates)
 	return e, err
@@ -413,7 +414,7 @@ func (p *place) WaitEmpty(ctx context.Context) error {
 		defer cancel()
 		dirs := []string{p.entries}
 		if p.taken != "" {
-			dirs = append(dirs, path.Join(p.root, dirDelayed))
+			dirs = append(dirs, path.Join(p.root, layout.DelayedDir))
 		}
 		changed, err := s.Watch(watching, dirs...)
 		if err != nil {

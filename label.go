@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -61,8 +62,7 @@ func (b *Label) check() error {
 // so that a cursor's node is never created twice, and a batch of a removed label never
 // moves a later one of its name.
 type logLabels struct {
-	Next   int64            `json:"next"` // the number of the next label
-	Labels map[string]int64 `json:"labels"`
+	layout.RetainedLabels
 
 	fence coord.Fence
 	there bool
@@ -70,7 +70,7 @@ type logLabels struct {
 
 // cursor is a label's place.
 type cursor struct {
-	Next int64 `json:"next"` // the number of the entry to be read next
+	layout.RetainedCursor
 
 	path  string
 	fence coord.Fence
@@ -147,7 +147,7 @@ func (b *Label) read(ctx context.Context, n int, wait bool) (batch *Batch, err e
 func (b *Label) await(ctx context.Context, s coord.Session, n int) (*Batch, error) {
 	watching, unwatch := context.WithCancel(ctx)
 	defer unwatch()
-	changed, err := s.Watch(watching, b.log.node(dirLogEntries))
+	changed, err := s.Watch(watching, b.log.node(layout.RetainedEntriesDir))
 	if err != nil {
 		return nil, err
 	}
@@ -177,8 +177,8 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 		return nil, err
 	}
 	batch := &Batch{label: b, at: at, next: at.Next, turn: make(chan struct{}, 1)}
-	for after := fmt.Sprintf("%019d", at.Next); ; {
-		list, err := s.List(ctx, b.log.node(dirLogEntries), coord.ListOptions{After: after, Limit: n, Values: true, Fresh: true})
+	for after := layout.RetainedNumber(at.Next); ; {
+		list, err := s.List(ctx, b.log.node(layout.RetainedEntriesDir), coord.ListOptions{After: after, Limit: n, Values: true, Fresh: true})
 		if err != nil {
 			return nil, err
 		}
@@ -274,7 +274,7 @@ func (b *Batch) commit(ctx context.Context) error {
 			return nil
 		}
 	}
-	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path, mustJSON(cursor{Next: b.next}), b.at.fence)})
+	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path, layout.RetainedCursor{Next: b.next}.Value(), b.at.fence)})
 	if unknown := (*UnknownError)(nil); errors.As(err, &unknown) {
 		b.doubt = unknown.Token
 	}
@@ -309,7 +309,7 @@ func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 		id = max(all.Next, free)
 		all.Labels[b.name] = id
 		all.Next = id + 1
-		_, err = s.Commit(ctx, all.write(b.log), coord.Create(b.log.cursorPath(id), mustJSON(cursor{Next: from})))
+		_, err = s.Commit(ctx, all.write(b.log), coord.Create(b.log.cursorPath(id), layout.RetainedCursor{Next: from}.Value()))
 		if err != nil && !retry.IsRefused(err) {
 			return cursor{}, err // if that is unknown, the next look tells
 		}
@@ -327,11 +327,11 @@ func (b *Label) begin(ctx context.Context, s coord.Session) (int64, error) {
 	}
 	o := coord.ListOptions{Fresh: true}
 	if b.start == Newest {
-		o.After = fmt.Sprintf("%019d", max(head.Next-1, 0))
+		o.After = layout.RetainedNumber(max(head.Next-1, 0))
 	}
 	for {
 		o.Limit = 64
-		list, err := s.List(ctx, b.log.node(dirLogEntries), o)
+		list, err := s.List(ctx, b.log.node(layout.RetainedEntriesDir), o)
 		if err != nil {
 			return 0, err
 		}
@@ -347,7 +347,9 @@ func (b *Label) begin(ctx context.Context, s coord.Session) (int64, error) {
 	}
 }
 
-func (l *Log) cursorPath(id int64) string { return l.node(dirLogCursors, fmt.Sprintf("%019d", id)) }
+func (l *Log) cursorPath(id int64) string {
+	return l.node(layout.RetainedCursorsDir, layout.RetainedNumber(id))
+}
 
 func (l *Log) cursor(ctx context.Context, s coord.Session, id int64) (cursor, error) {
 	n, err := s.Get(ctx, l.cursorPath(id))
@@ -362,8 +364,8 @@ func (l *Log) cursor(ctx context.Context, s coord.Session, id int64) (cursor, er
 }
 
 func (l *Log) labels(ctx context.Context, s coord.Session) (logLabels, error) {
-	all := logLabels{Labels: make(map[string]int64)}
-	n, err := s.Get(ctx, l.node(logLabelsNode))
+	all := logLabels{RetainedLabels: layout.RetainedLabels{Labels: make(map[string]int64)}}
+	n, err := s.Get(ctx, l.node(layout.RetainedLabelsNode))
 	if errors.Is(err, coord.ErrNotExist) {
 		return all, nil
 	}
@@ -371,7 +373,7 @@ func (l *Log) labels(ctx context.Context, s coord.Session) (logLabels, error) {
 		return all, err
 	}
 	all.fence, all.there = n.Fence, true
-	if json.Unmarshal(n.Value, &all) != nil || all.Labels == nil || all.Next < 0 || all.Next > lastNumber {
+	if json.Unmarshal(n.Value, &all) != nil || all.Labels == nil || all.Next < 0 || all.Next > layout.LastNumber {
 		return all, fmt.Errorf("%s holds %.40q, which are not a log's labels: %w", n.Path, n.Value, ErrInvalid)
 	}
 	return all, nil
@@ -379,9 +381,9 @@ func (l *Log) labels(ctx context.Context, s coord.Session) (logLabels, error) {
 
 func (a logLabels) write(l *Log) coord.Op {
 	if a.there {
-		return coord.Set(l.node(logLabelsNode), mustJSON(a), a.fence)
+		return coord.Set(l.node(layout.RetainedLabelsNode), a.Value(), a.fence)
 	}
-	return coord.Create(l.node(logLabelsNode), mustJSON(a))
+	return coord.Create(l.node(layout.RetainedLabelsNode), a.Value())
 }
 
 // LabelInfo is a label as somebody sees it.
@@ -459,12 +461,4 @@ func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err e
 		return false, fmt.Errorf("remove label %q of %s: %w", name, l.place.root, err)
 	}
 	return removed, nil
-}
-
-func mustJSON(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("zkq: %T: %v", v, err)) // a struct of plain fields
-	}
-	return b
 }

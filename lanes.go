@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -21,9 +22,6 @@ import (
 // the fence which the one before it left: so it can be sent again and again until
 // there is an answer, and afterwards the node tells whether it was applied. Lanes
 // serve the queues of both layouts.
-
-// dirProducers holds the lanes of all producers.
-const dirProducers = "/zkq/producers"
 
 // lane is a lane of this handle, or of a token. It has one commit at a time.
 type lane struct {
@@ -44,7 +42,7 @@ func (l *lane) at(n uint64, f coord.Fence, began time.Time) {
 // asked for since then and never arrived.
 const restLane = 30 * time.Minute
 
-func (l *lane) path() string { return path.Join(dirProducers, l.name) }
+func (l *lane) path() string { return path.Join(layout.ProducersDir, l.name) }
 
 // lanes are those of a handle that no put uses right now: as many as there were puts at
 // once, and at most mostLanes.
@@ -92,7 +90,7 @@ func (ls *lanes) next() string {
 		ls.series, ls.used = hex.EncodeToString(next[:8]), 0
 	}
 	ls.used++
-	return fmt.Sprintf("%s-%02d", ls.series, ls.used-1)
+	return layout.LaneName(ls.series, ls.used-1)
 }
 
 // id is a text that no two calls return, of any handle.
@@ -226,7 +224,7 @@ func (p *place) freshen(ctx context.Context, l *lane) bool {
 	if err != nil {
 		return false
 	}
-	rs, err := s.Commit(ctx, coord.Set(l.path(), marker{n: l.n}.value(), l.fence))
+	rs, err := s.Commit(ctx, coord.Set(l.path(), layout.Marker{N: l.n}.Value(), l.fence))
 	if err != nil {
 		return false
 	}
@@ -245,7 +243,7 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 	l := &lane{name: name, n: n - 1}
 	for backoff := p.backoff(actPut); ; {
 		var node coord.Node
-		var m marker
+		var m layout.Marker
 		s, err := p.session(ctx)
 		if err == nil {
 			node, m, err = readMarker(ctx, s, l.path())
@@ -256,14 +254,14 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 				return applied{}, err
 			}
 			continue
-		case m.n == n && m.void:
+		case m.N == n && m.Void:
 			return applied{}, fmt.Errorf("token %s: %w", t, ErrTokenVoid)
-		case m.n == n:
+		case m.N == n:
 			return applied{revision: node.Revision}, nil
-		case m.n > n:
-			return applied{}, fmt.Errorf("token %s: its producer has put again since, and is at number %d: %w", t, m.n, ErrTokenExpired)
-		case m.n+1 < n:
-			return applied{}, fmt.Errorf("token %s: its producer has only come to number %d: %w", t, m.n, ErrInvalid)
+		case m.N > n:
+			return applied{}, fmt.Errorf("token %s: its producer has put again since, and is at number %d: %w", t, m.N, ErrTokenExpired)
+		case m.N+1 < n:
+			return applied{}, fmt.Errorf("token %s: its producer has only come to number %d: %w", t, m.N, ErrInvalid)
 		}
 		l.fence = node.Fence
 		ops, err := build(ctx)
@@ -287,7 +285,7 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 		s, err := p.session(ctx)
 		if err == nil {
 			var rs []coord.Result
-			if rs, err = s.Commit(ctx, coord.Create(l.path(), marker{}.value())); err == nil {
+			if rs, err = s.Commit(ctx, coord.Create(l.path(), layout.Marker{}.Value())); err == nil {
 				l.at(0, rs[0].Fence, began)
 				backoff.Succeeded()
 				return l, nil
@@ -302,21 +300,21 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 // commitIn commits the ops as the lane's next, again and again until it is known
 // what became of them.
 func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op) (applied, error) {
-	next := marker{n: l.n + 1, note: note}
-	all := append([]coord.Op{coord.Set(l.path(), next.value(), l.fence)}, ops...)
+	next := layout.Marker{N: l.n + 1, Note: note}
+	all := append([]coord.Op{coord.Set(l.path(), next.Value(), l.fence)}, ops...)
 	doubt, began := false, time.Now() // in doubt: an attempt was not answered
 	for backoff := p.backoff(actPut); ; {
 		s, err := p.session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, all...); err == nil {
-				l.at(next.n, rs[0].Fence, began)
+				l.at(next.N, rs[0].Fence, began)
 				backoff.Succeeded()
 				return applied{rs[1:], rs[0].Revision}, nil
 			}
 			if retry.RefusedOp(err) == 0 {
 				var done applied
-				if done, err = p.settled(ctx, s, l, next.n, doubt, began); err == nil || errors.Is(err, errLaneGone) {
+				if done, err = p.settled(ctx, s, l, next.N, doubt, began); err == nil || errors.Is(err, errLaneGone) {
 					return done, err
 				}
 			}
@@ -329,8 +327,8 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 			// arrives: the lane moves on, so that it never can be applied.
 			refusal := shifted(err)
 			var rs []coord.Result
-			if rs, err = s.Commit(ctx, coord.Set(l.path(), marker{n: next.n, void: true}.value(), l.fence)); err == nil {
-				l.at(next.n, rs[0].Fence, began)
+			if rs, err = s.Commit(ctx, coord.Set(l.path(), layout.Marker{N: next.N, Void: true}.Value(), l.fence)); err == nil {
+				l.at(next.N, rs[0].Fence, began)
 				return applied{}, refusal
 			}
 			if retry.IsRefused(err) {
@@ -343,7 +341,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 		}
 		if !p.again(ctx, err, backoff) {
 			if doubt {
-				return applied{}, &UnknownError{token(l.name, next.n), retry.WithDeadline(ctx, err)}
+				return applied{}, &UnknownError{token(l.name, next.N), retry.WithDeadline(ctx, err)}
 			}
 			return applied{}, shifted(err)
 		}
@@ -363,13 +361,13 @@ func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64,
 	if err != nil {
 		return applied{}, err
 	}
-	m, ok := parseMarker(node.Value)
+	m, ok := layout.ParseMarker(node.Value)
 	switch {
 	case !doubt:
 		return applied{}, errLaneGone
-	case !ok || m.n != n:
+	case !ok || m.N != n:
 		return applied{}, fmt.Errorf("lane %s says %.40q: %w", l.name, node.Value, ErrTokenExpired)
-	case m.void:
+	case m.Void:
 		return applied{}, errLaneGone
 	}
 	l.at(n, node.Fence, began)

@@ -3,15 +3,13 @@ package zkq
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -20,27 +18,10 @@ import (
 // a name of its own, behind those of its priority that are there. No entry has a name
 // before: names sort as puts happened, among those that stand, and none is given twice.
 
-const laterPrefix = "put-"
-
-// laterName takes "put-PPP-<16 hex>" apart.
-func laterPriority(rest string) (int, bool) {
-	text, ok := strings.CutPrefix(rest, laterPrefix)
-	if !ok || len(text) != 20 || text[3] != '-' {
-		return 0, false
-	}
-	for i, c := range []byte(text) {
-		if digit := c >= '0' && c <= '9'; i != 3 && !digit && (i < 3 || c < 'a' || c > 'f') {
-			return 0, false
-		}
-	}
-	n, err := strconv.Atoi(text[:3])
-	return n, err == nil
-}
-
 // createLater is the op of the i-th value of a delayed put. id tells the puts apart.
 func (p *place) createLater(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
-	name := fmt.Sprintf("%s%03d-%s%04x", laterPrefix, o.priority, hex.EncodeToString(id[:]), i)
-	return coord.Create(path.Join(p.root, dirDelayed, delayedName(due, name)), value)
+	name := layout.DelayedPut(o.priority, id, i)
+	return coord.Create(path.Join(p.root, layout.DelayedDir, layout.DelayedName(due, name)), value)
 }
 
 // laterID names a delayed put: that of a token is the same in whatever process it is made
@@ -63,7 +44,7 @@ func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
 		s, err := p.session(ctx)
 		var l coord.List
 		if err == nil {
-			l, err = s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{Fresh: true})
+			l, err = s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		}
 		if err != nil {
 			if !p.again(ctx, err, backoff) {
@@ -72,9 +53,9 @@ func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
 			continue
 		}
 		for _, op := range ops {
-			_, want, _ := cutMS(path.Base(op.Path))
+			_, want, _ := layout.CutMillis(path.Base(op.Path))
 			for _, n := range l.Nodes {
-				if _, rest, ok := cutMS(path.Base(n.Path)); ok && rest == want {
+				if _, rest, ok := layout.CutMillis(path.Base(n.Path)); ok && rest == want {
 					names = append(names, path.Base(n.Path))
 				}
 			}
@@ -87,24 +68,24 @@ func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
 }
 
 // becomes makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errUnavailable then.
-func (p *place) becomes(ctx context.Context, s coord.Session, name string, d delayed) error {
-	n, err := s.Get(ctx, path.Join(p.root, dirDelayed, name))
+func (p *place) becomes(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
+	n, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, name))
 	if err != nil {
 		return gone(err)
 	}
 	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
-	h := headersOf(n.Value)
+	h := layout.HeadersOf(n.Value)
 	key, err := p.ownKey(ctx, s, h, n.Born)
 	switch {
 	case err != nil:
 		return err
-	case expired(h.expires()) && key.Path != "":
+	case expired(h.Expires()) && key.Path != "":
 		ops = append(ops, coord.Delete(key.Path, key.Fence))
 	case key.Path != "":
 		ops = append(ops, coord.Set(key.Path, key.Value, key.Fence))
 	}
-	if !expired(h.expires()) {
-		ops = append(ops, coord.CreateSequential(path.Join(p.entries, priority.Prefix(d.priority)), n.Value))
+	if !expired(h.Expires()) {
+		ops = append(ops, coord.CreateSequential(path.Join(p.entries, priority.Prefix(d.Priority)), n.Value))
 	}
 	_, err = s.Commit(ctx, ops...)
 	return gone(err)
@@ -112,12 +93,12 @@ func (p *place) becomes(ctx context.Context, s coord.Session, name string, d del
 
 // laterEntry is the entry in the node of a delayed put.
 func laterEntry(n coord.Node) (Entry, bool) {
-	d, ok := parseDelayed(path.Base(n.Path))
-	if !ok || d.entry != "" {
+	d, ok := layout.ParseDelayed(path.Base(n.Path))
+	if !ok || !d.IsPut() {
 		return Entry{}, false
 	}
-	e := newEntry(path.Base(n.Path), priority.Name{Priority: d.priority}, n)
-	e.State, e.Due, e.Deliveries = StateDelayed, d.due, 0
+	e := newEntry(path.Base(n.Path), priority.Name{Priority: d.Priority}, n)
+	e.State, e.Due, e.Deliveries = StateDelayed, d.Due, 0
 	return e, true
 }
 
@@ -129,7 +110,7 @@ func (p *place) laterPaged(ctx context.Context, f func(Entry) bool) error {
 	after := ""
 	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
@@ -152,17 +133,17 @@ func (p *place) eachLater(ctx context.Context, s coord.Session, f func(name stri
 		return nil
 	}
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(p.root, dirDelayed), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			d, ok := parseDelayed(after)
+			d, ok := layout.ParseDelayed(after)
 			if !ok {
 				p.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 			}
-			if !ok || d.entry != "" {
+			if !ok || !d.IsPut() {
 				continue
 			}
 			if err := f(after); err != nil {
@@ -177,14 +158,14 @@ func (p *place) eachLater(ctx context.Context, s coord.Session, f func(name stri
 
 // isLater says whether a name is one of a delayed put.
 func (p *place) isLater(name string) bool {
-	d, ok := parseDelayed(name)
-	return ok && d.entry == "" && p.taken != ""
+	d, ok := layout.ParseDelayed(name)
+	return ok && d.IsPut() && p.taken != ""
 }
 
 // peekLater is a delayed put of that name.
 func (p *place) peekLater(ctx context.Context, name string) (e Entry, err error) {
 	err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		n, err := s.Get(ctx, path.Join(p.root, dirDelayed, name))
+		n, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return fmt.Errorf("%s: %w", name, ErrNoEntry)
 		}
@@ -202,7 +183,7 @@ func (p *place) purgeLater(ctx context.Context, s coord.Session) (removed int, e
 		if err != nil {
 			break
 		}
-		if err = p.removeBeside(ctx, dirDelayed, name); err == nil {
+		if err = p.removeBeside(ctx, layout.DelayedDir, name); err == nil {
 			removed++
 		} else if errors.Is(err, ErrNoEntry) {
 			err = nil
@@ -235,7 +216,7 @@ func (p *place) waiting(ctx context.Context, s coord.Session) (left bool, until 
 	if err != nil {
 		return false, until, err
 	}
-	dir := path.Join(p.root, dirDelayed)
+	dir := path.Join(p.root, layout.DelayedDir)
 	for {
 		var before coord.List
 		if p.taken != "" {

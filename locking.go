@@ -11,6 +11,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/lock"
 )
@@ -59,7 +60,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	q.keeper = lock.NewKeeper(q.taken)
 	q.deferred = head.NewResting()
 	q.holding.byName = make(map[string]*hold)
-	members := path.Join(q.root, dirWorkers)
+	members := path.Join(q.root, layout.WorkersDir)
 	q.registry = member.NewRegistry(path.Join(members, string(q.holder)), q.closed)
 	cfg := q.headConfig(q.resting)
 	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.holder), q.holding.len

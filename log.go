@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -56,21 +56,9 @@ type LogEntry struct {
 	Expires time.Time // zero: never
 }
 
-// The nodes of a log, below one that is beside a queue's entries.
-const (
-	dirLog        = "retained"
-	dirLogEntries = "entries"
-	dirLogCursors = "cursors"
-	logHeadNode   = "head"
-	logLabelsNode = "labels"
-)
-
-// lastNumber is more than any log comes to: a larger number was not counted.
-const lastNumber = 1 << 62
-
 // logHead is the node that every append writes.
 type logHead struct {
-	Next int64 `json:"next"` // the number of the next entry
+	layout.RetainedHead
 
 	fence coord.Fence
 	there bool
@@ -90,35 +78,17 @@ func NewLog(c coord.Coordinator, name string, config LogConfig, opts ...Option) 
 func (l *Log) Name() string { return l.place.root }
 
 func (l *Log) node(names ...string) string {
-	return path.Join(append([]string{l.place.root, dirLog}, names...)...)
+	return path.Join(append([]string{l.place.root, layout.RetainedDir}, names...)...)
 }
 
-func logName(e LogEntry) string {
-	expires := int64(0)
-	if !e.Expires.IsZero() {
-		expires = e.Expires.UnixMilli()
-	}
-	return fmt.Sprintf("%019d-%013d-%013d", e.Number, e.Put.UnixMilli(), expires)
+func (e LogEntry) node() string {
+	return layout.RetainedEntry{Number: e.Number, Put: e.Put, Expires: e.Expires}.Name()
 }
 
 // parseLogName is the entry of a node of that name, without its value.
 func parseLogName(name string) (e LogEntry, ok bool) {
-	if len(name) != 19+1+13+1+13 || name[19] != '-' || name[33] != '-' {
-		return e, false
-	}
-	var n [3]int64
-	for i, digits := range []string{name[:19], name[20:33], name[34:]} {
-		v, err := strconv.ParseUint(digits, 10, 63)
-		if err != nil {
-			return e, false
-		}
-		n[i] = int64(v)
-	}
-	e.Number, e.Put = n[0], time.UnixMilli(n[1])
-	if n[2] != 0 {
-		e.Expires = time.UnixMilli(n[2])
-	}
-	return e, true
+	n, ok := layout.ParseRetained(name)
+	return LogEntry{Number: n.Number, Put: n.Put, Expires: n.Expires}, ok
 }
 
 func (e LogEntry) expired() bool { return !e.Expires.IsZero() && !time.Now().Before(e.Expires) }
@@ -174,7 +144,7 @@ func (l *Log) append(ctx context.Context, values [][]byte) (int64, error) {
 		case err == nil:
 			l.head = logHead{}
 			if len(done.results) > 0 {
-				l.head = logHead{Next: head.Next + int64(len(values)), fence: done.results[0].Fence, there: true}
+				l.head = logHead{layout.RetainedHead{Next: head.Next + int64(len(values))}, done.results[0].Fence, true}
 			}
 			return head.Next, nil
 		case retry.RefusedOp(err) != 0:
@@ -186,13 +156,10 @@ func (l *Log) append(ctx context.Context, values [][]byte) (int64, error) {
 }
 
 func (l *Log) appendOps(head logHead, values [][]byte) []coord.Op {
-	next, err := json.Marshal(logHead{Next: head.Next + int64(len(values))})
-	if err != nil {
-		panic(fmt.Sprintf("zkq: log: %v", err)) // a struct of plain fields
-	}
-	ops := []coord.Op{coord.Create(l.node(logHeadNode), next)}
+	next := layout.RetainedHead{Next: head.Next + int64(len(values))}.Value()
+	ops := []coord.Op{coord.Create(l.node(layout.RetainedHeadNode), next)}
 	if head.there {
-		ops[0] = coord.Set(l.node(logHeadNode), next, head.fence)
+		ops[0] = coord.Set(l.node(layout.RetainedHeadNode), next, head.fence)
 	}
 	e := LogEntry{Put: time.Now()}
 	if l.config.TTL > 0 {
@@ -201,7 +168,7 @@ func (l *Log) appendOps(head logHead, values [][]byte) []coord.Op {
 	for i, value := range values {
 		e.Number = head.Next + int64(i)
 		// A copy: a commit that got no answer may be sent when the caller has gone on.
-		ops = append(ops, coord.Create(l.node(dirLogEntries, logName(e)), bytes.Clone(value)))
+		ops = append(ops, coord.Create(l.node(layout.RetainedEntriesDir, e.node()), bytes.Clone(value)))
 	}
 	return ops
 }
@@ -216,7 +183,7 @@ func (l *Log) readHead(ctx context.Context) (head logHead, err error) {
 }
 
 func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
-	n, err := s.Get(ctx, l.node(logHeadNode))
+	n, err := s.Get(ctx, l.node(layout.RetainedHeadNode))
 	if errors.Is(err, coord.ErrNotExist) {
 		return logHead{}, nil
 	}
@@ -224,7 +191,7 @@ func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 		return logHead{}, err
 	}
 	h := logHead{fence: n.Fence, there: true}
-	if json.Unmarshal(n.Value, &h) != nil || h.Next < 0 || h.Next > lastNumber {
+	if json.Unmarshal(n.Value, &h) != nil || h.Next < 0 || h.Next > layout.LastNumber {
 		return logHead{}, fmt.Errorf("%s holds %.40q, which is not a log's: %w", n.Path, n.Value, ErrInvalid)
 	}
 	return h, nil
@@ -251,7 +218,7 @@ func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error 
 // Len returns the number of entries, expired ones that were not removed yet included.
 func (l *Log) Len(ctx context.Context) (n int, err error) {
 	err = l.place.do(ctx, func(ctx context.Context, s coord.Session) error {
-		n, err = s.Count(ctx, l.node(dirLogEntries))
+		n, err = s.Count(ctx, l.node(layout.RetainedEntriesDir))
 		return err
 	})
 	if err != nil {
@@ -327,7 +294,7 @@ func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(LogEntry,
 	o := coord.ListOptions{After: "0", Limit: min(64, s.Limits().CommitOps), Values: true, Fresh: true}
 	var ops []coord.Op
 	for more = true; more && len(ops) == 0; {
-		list, err := s.List(ctx, l.node(dirLogEntries), o)
+		list, err := s.List(ctx, l.node(layout.RetainedEntriesDir), o)
 		if err != nil {
 			return 0, false, err
 		}
@@ -366,7 +333,7 @@ func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(LogEntry,
 // foreign is the last name before the next entry behind a name; more says that there is one.
 func (l *Log) foreign(ctx context.Context, s coord.Session, after string) (before string, more bool, err error) {
 	for {
-		list, err := s.List(ctx, l.node(dirLogEntries), coord.ListOptions{After: after, Limit: namesPage})
+		list, err := s.List(ctx, l.node(layout.RetainedEntriesDir), coord.ListOptions{After: after, Limit: namesPage})
 		if err != nil {
 			return after, false, err
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/testhook"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
@@ -123,13 +124,13 @@ func WithWait(d time.Duration) PutOption { return func(o *putOptions) { o.wait =
 const MaxKey = 4096
 
 // headers are what travels with the values.
-func (o putOptions) headers() (headers, error) {
-	var h headers
+func (o putOptions) headers() (layout.Headers, error) {
+	var h layout.Headers
 	if o.unique != nil {
 		if len(o.unique) > MaxKey {
 			return h, &coord.LimitError{What: "key", Unit: "bytes", Size: len(o.unique), Limit: MaxKey}
 		}
-		h.Unique = keySum(string(o.unique))
+		h.Unique = layout.KeySum(string(o.unique))
 	}
 	var err error
 	if o.ttl > 0 {

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
@@ -56,9 +56,6 @@ type place struct {
 	warned  map[string]bool
 }
 
-// holderForm is that of a holder: its text is the name of a node too.
-var holderForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
-
 func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *place {
 	if c == nil {
 		panic("zkq: a queue needs a coordinator")
@@ -85,13 +82,13 @@ func newPlace(c coord.Coordinator, name string, plain bool, opts []Option) *plac
 			p.invalid = fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", p.producer, ErrInvalid)
 		}
 	}
-	if p.holder != "" && !holderForm.MatchString(string(p.holder)) && p.invalid == nil {
+	if p.holder != "" && !layout.IsHolder(string(p.holder)) && p.invalid == nil {
 		p.invalid = fmt.Errorf("holder %q: not 32 lowercase hexadecimal digits: %w", string(p.holder), ErrInvalid)
 	}
 	if plain {
 		p.entries = p.root
 	} else {
-		p.entries, p.taken = path.Join(p.root, dirEntries), path.Join(p.root, dirTaken)
+		p.entries, p.taken = path.Join(p.root, layout.EntriesDir), path.Join(p.root, layout.TakenDir)
 	}
 	p.lister = head.Lister{Entries: p.entries, Taken: p.taken, EntryNames: p.entryNames}
 	return p
@@ -247,7 +244,7 @@ func (p *place) lookAtLayout(ctx context.Context, s coord.Session) error {
 	// Just before the name looked for, so that a listing of one shows it.
 	after, plain := priority.EntryPrefix, p.taken == ""
 	if plain {
-		after = beforeEntries
+		after = layout.BeforeEntries
 	}
 	l, err := s.List(ctx, p.root, coord.ListOptions{After: after, Limit: 1})
 	if err != nil {
@@ -255,7 +252,7 @@ func (p *place) lookAtLayout(ctx context.Context, s coord.Session) error {
 	}
 	if len(l.Nodes) > 0 {
 		name := path.Base(l.Nodes[0].Path)
-		if _, entry := priority.Parse(name); plain && name == dirEntries || !plain && entry {
+		if plain && layout.ShowsLocking(name) || !plain && layout.ShowsPlain(name) {
 			have, other := "locking", "plain"
 			if plain {
 				have, other = other, have

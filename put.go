@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
@@ -147,7 +148,7 @@ func (p *place) fits(ctx context.Context, note []byte, ops []coord.Op, n int) er
 		return err
 	}
 	lane := lane{name: "0000000000000000-00"}
-	all := append([]coord.Op{coord.Set(lane.path(), marker{n: 1 << 62, note: note}.value(), 1)}, ops...)
+	all := append([]coord.Op{coord.Set(lane.path(), layout.Marker{N: 1 << 62, Note: note}.Value(), 1)}, ops...)
 	if err = coord.CheckOps(s.Limits(), all); err != nil {
 		return inEntries(err, n)
 	}

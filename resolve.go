@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -73,29 +74,29 @@ func resolveIn(ctx context.Context, s coord.Session, lane string, n uint64) (Out
 	switch {
 	case err != nil:
 		return Outcome{}, err
-	case m.n == n && m.void:
+	case m.N == n && m.Void:
 		return Outcome{}, nil
-	case m.n == n:
-		return Outcome{Applied: true, Note: m.note, revision: node.Revision}, nil
-	case m.n > n: // the lane went on, and does so only when the outcome was told
-		return Outcome{}, fmt.Errorf("its producer has put again since, and is at number %d: %w", m.n, ErrTokenExpired)
-	case m.n+1 < n:
-		return Outcome{}, fmt.Errorf("its producer has only come to number %d: %w", m.n, ErrInvalid)
+	case m.N == n:
+		return Outcome{Applied: true, Note: m.Note, revision: node.Revision}, nil
+	case m.N > n: // the lane went on, and does so only when the outcome was told
+		return Outcome{}, fmt.Errorf("its producer has put again since, and is at number %d: %w", m.N, ErrTokenExpired)
+	case m.N+1 < n:
+		return Outcome{}, fmt.Errorf("its producer has only come to number %d: %w", m.N, ErrInvalid)
 	}
-	_, err = s.Commit(ctx, coord.Set(lane, marker{n: n, void: true}.value(), node.Fence))
+	_, err = s.Commit(ctx, coord.Set(lane, layout.Marker{N: n, Void: true}.Value(), node.Fence))
 	return Outcome{}, err
 }
 
 // readMarker reads a lane's node; [ErrTokenExpired] if it is not there.
-func readMarker(ctx context.Context, s coord.Session, lane string) (coord.Node, marker, error) {
+func readMarker(ctx context.Context, s coord.Session, lane string) (coord.Node, layout.Marker, error) {
 	node, err := s.Get(ctx, lane)
 	if errors.Is(err, coord.ErrNotExist) {
-		return node, marker{}, fmt.Errorf("nothing is known of producer %s any more: %w", path.Base(lane), ErrTokenExpired)
+		return node, layout.Marker{}, fmt.Errorf("nothing is known of producer %s any more: %w", path.Base(lane), ErrTokenExpired)
 	}
 	if err != nil {
-		return node, marker{}, err
+		return node, layout.Marker{}, err
 	}
-	m, ok := parseMarker(node.Value)
+	m, ok := layout.ParseMarker(node.Value)
 	if !ok {
 		return node, m, fmt.Errorf("%s holds %.40q, which is not a marker of this version: %w", lane, node.Value, ErrTokenExpired)
 	}
@@ -124,13 +125,13 @@ func forget(ctx context.Context, c coord.Coordinator, t Token) error {
 		s, err := c.Session(ctx)
 		if err == nil {
 			var node coord.Node
-			var m marker
+			var m layout.Marker
 			node, m, err = readMarker(ctx, s, l.path())
 			switch {
-			case errors.Is(err, ErrTokenExpired), err == nil && m.n > n:
+			case errors.Is(err, ErrTokenExpired), err == nil && m.N > n:
 				return nil
-			case err == nil && m.n+1 < n: // somebody else's, who is at work in it
-				return fmt.Errorf("its producer has only come to number %d: %w", m.n, ErrInvalid)
+			case err == nil && m.N+1 < n: // somebody else's, who is at work in it
+				return fmt.Errorf("its producer has only come to number %d: %w", m.N, ErrInvalid)
 			case err == nil:
 				_, err = s.Commit(ctx, coord.Delete(l.path(), node.Fence))
 			}

@@ -5,18 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// pathSwept is written by whoever swept the lanes: "1 <unix ms>". Not every service
-// keeps the times of its nodes, but each orders its commits: a lane that was last
-// written before this node was is older than what this node says.
-const pathSwept = "/zkq/swept"
+// The node layout.SweptNode is written after each sweep of the lanes, with its time. Not every
+// service keeps the times of its nodes, but each orders its commits: a lane that was last
+// written before this node is older than the time in this node.
 
 // keepLanes is how long a lane is kept that nobody uses, at least: a day, and some
 // time in which it was idle before its last put, and that was asked for.
@@ -32,25 +30,24 @@ func Sweep(ctx context.Context, c coord.Coordinator) error {
 		err = sweep(ctx, s)
 	}
 	if err != nil && !retry.IsRefused(err) { // another sweeps
-		return fmt.Errorf("sweep %s: %w", dirProducers, err)
+		return fmt.Errorf("sweep %s: %w", layout.ProducersDir, err)
 	}
 	return nil
 }
 
 func sweep(ctx context.Context, s coord.Session) error {
-	now := []byte("1 " + strconv.FormatInt(time.Now().UnixMilli(), 10))
-	last, err := s.Get(ctx, pathSwept)
+	now := layout.SweptValue(time.Now().UnixMilli())
+	last, err := s.Get(ctx, layout.SweptNode)
 	if errors.Is(err, coord.ErrNotExist) {
-		_, err = s.Commit(ctx, coord.Create(pathSwept, now))
+		_, err = s.Commit(ctx, coord.Create(layout.SweptNode, now))
 		return err
 	}
 	if err != nil {
 		return err
 	}
-	said, ok := strings.CutPrefix(string(last.Value), "1 ")
-	ms, err := strconv.ParseInt(said, 10, 64)
-	if !ok || err != nil {
-		return fmt.Errorf("%s holds %.40q, which is not of this version: %w", pathSwept, last.Value, coord.ErrFormat)
+	ms, ok := layout.ParseSwept(last.Value)
+	if !ok {
+		return fmt.Errorf("%s holds %.40q, which is not of this version: %w", layout.SweptNode, last.Value, coord.ErrFormat)
 	}
 	age := time.Since(time.UnixMilli(ms))
 	if age.Abs() < keepLanes {
@@ -61,20 +58,20 @@ func sweep(ctx context.Context, s coord.Session) error {
 			return err
 		}
 	}
-	_, err = s.Commit(ctx, coord.Set(pathSwept, now, last.Fence))
+	_, err = s.Commit(ctx, coord.Set(layout.SweptNode, now, last.Fence))
 	return err
 }
 
 // removeLanes removes the lanes that were last written before a revision.
 func removeLanes(ctx context.Context, s coord.Session, before int64) error {
 	for after := ""; ; {
-		l, err := s.List(ctx, dirProducers, coord.ListOptions{After: after, Limit: nodesPage, Values: true})
+		l, err := s.List(ctx, layout.ProducersDir, coord.ListOptions{After: after, Limit: nodesPage, Values: true})
 		if err != nil {
 			return err
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			if n.Revision >= before || !laneForm.MatchString(after) {
+			if n.Revision >= before || !layout.IsLane(after) {
 				continue
 			}
 			if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !retry.IsRefused(err) {

@@ -2,13 +2,12 @@ package zkq
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -22,8 +21,6 @@ import (
 // only if the key's node came, or was last written, in the commit that created the entry:
 // nobody else's commits do that.
 
-const dirUnique = "unique"
-
 // ExistsError is an [ErrExists]: a unique key stands for another entry.
 type ExistsError struct {
 	Name string // of that entry, as Entries calls it
@@ -34,34 +31,14 @@ func (e *ExistsError) Error() string { return fmt.Sprintf("%v: %s", ErrExists, e
 // Is reports that an ExistsError is [ErrExists].
 func (e *ExistsError) Is(target error) bool { return target == ErrExists }
 
-// keySum names a key.
-func keySum(key string) string {
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:])
-}
-
-func (p *place) uniquePath(sum string) string { return path.Join(p.root, dirUnique, sum) }
-
-// isKeySum says whether a header's text can be the name of a key: without that it is no
-// part of a path.
-func isKeySum(text string) bool {
-	if len(text) != 2*sha256.Size {
-		return false
-	}
-	for _, c := range []byte(text) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
+func (p *place) uniquePath(sum string) string { return path.Join(p.root, layout.UniqueDir, sum) }
 
 // standsFor says whether what was created in the commit born stands for the key.
 func standsFor(key coord.Node, born int64) bool { return born == key.Born || born == key.Revision }
 
 // ownKey reads the node of the key that an entry stands for, by its headers and the commit
 // that created it: no path where it stands for none.
-func (p *place) ownKey(ctx context.Context, s coord.Session, h headers, born int64) (coord.Node, error) {
+func (p *place) ownKey(ctx context.Context, s coord.Session, h layout.Headers, born int64) (coord.Node, error) {
 	if h.Unique == "" {
 		return coord.Node{}, nil
 	}
@@ -83,7 +60,7 @@ func (p *place) keyNode(ctx context.Context, s coord.Session, sum string) (coord
 
 // dropKey are the ops that go with the removal of n, which may stand for a key.
 func (p *place) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]coord.Op, error) {
-	key, err := p.ownKey(ctx, s, headersOf(n.Value), n.Born)
+	key, err := p.ownKey(ctx, s, layout.HeadersOf(n.Value), n.Born)
 	if err != nil || key.Path == "" {
 		return nil, err
 	}
@@ -140,12 +117,12 @@ func (p *place) bornWith(ctx context.Context, s coord.Session, key coord.Node) (
 			return path.Base(n.Path), nil
 		}
 	}
-	return p.standing(ctx, s, dirDelayed, key)
+	return p.standing(ctx, s, layout.DelayedDir, key)
 }
 
 // hasKey says whether a node stands for the key, by what it says and by when it came.
 func (p *place) hasKey(n, key coord.Node) bool {
-	return headersOf(n.Value).Unique == path.Base(key.Path) && standsFor(key, n.Born)
+	return layout.HeadersOf(n.Value).Unique == path.Base(key.Path) && standsFor(key, n.Born)
 }
 
 // standing looks through a whole directory for what has the key.
@@ -176,7 +153,7 @@ func (p *place) orphaned(ctx context.Context, s coord.Session, n coord.Node) (na
 	if err != nil {
 		return "", err
 	}
-	for _, dir := range []string{dirDelayed, dirEntries} { // the way in which it moves
+	for _, dir := range []string{layout.DelayedDir, layout.EntriesDir} { // the way in which it moves
 		if name, err = p.standing(ctx, s, dir, n); err != nil || name != "" {
 			return name, err
 		}

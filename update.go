@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -86,13 +87,13 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 		return errUnavailable
 	case n.Fence != h.fence:
 		h.adopt(n.Fence)
-		if bytes.Equal(unseal(n.Value), value) {
+		if bytes.Equal(layout.Body(n.Value), value) {
 			return nil
 		}
 	}
 	a := h.past
 	a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1
-	sealed := reseal(n.Value, value)
+	sealed := layout.Reseal(n.Value, value)
 	if err := h.queue.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.queue.entries, "entry-"), sealed)}); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/lock"
 )
@@ -63,7 +64,7 @@ func (q *LockingQueue) workers(ctx context.Context, s coord.Session) ([]WorkerIn
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.List(ctx, path.Join(q.root, dirWorkers), coord.ListOptions{Values: true, Fresh: true})
+	l, err := s.List(ctx, path.Join(q.root, layout.WorkersDir), coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err
 	}

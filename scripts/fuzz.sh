@@ -8,14 +8,15 @@ export CGO_ENABLED=0
 # package target
 targets='
 ./priority FuzzEntryName
-. FuzzCodec
-. FuzzQueuePath
 ./internal/hostile FuzzForeignBytes
 ./internal/simulation FuzzSchedule
 ./cmd/zkq FuzzDSN
 ./cmd/zkq FuzzLines
 ./cmd/zkq FuzzCLIArgs
 ./codec FuzzUnmarshal
+./internal/layout FuzzCodec
+./internal/layout FuzzQueuePath
+./internal/layout FuzzNodeNames
 ./internal/names FuzzSet
 '
 
@@ -36,7 +37,7 @@ cache=$(go env GOCACHE)/fuzz/github.com/zkq/zkq
 build() { # package binary
   local lead=(-gcflags='github.com/zkq/zkq/...=-d=libfuzzer')
   case $1 in
-    .) lead+=(-gcflags='encoding/json=-d=libfuzzer') ;;
+    . | ./internal/layout) lead+=(-gcflags='encoding/json=-d=libfuzzer') ;;
     ./codec) lead+=(-gcflags='github.com/fxamacker/cbor/...=-d=libfuzzer' -gcflags='github.com/hashicorp/go-msgpack/...=-d=libfuzzer') ;;
   esac
   go test -c "${lead[@]}" -o "$2" "$1"

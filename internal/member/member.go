@@ -6,7 +6,6 @@ package member
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path"
@@ -14,32 +13,15 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Node is what a member writes into its node.
-type Node struct {
-	Host    string    `json:"host"`
-	PID     int       `json:"pid"`
-	Started time.Time `json:"started"`
-}
-
 // Parse reads a member's node. It reports false for a node that is not ephemeral, or that
 // stands there only for an instant to wake processes that wait.
-func Parse(n coord.Node) (Node, bool) {
-	var m Node
-	ok := n.Owner != "" && json.Unmarshal(n.Value, &m) == nil && m.PID > 0
-	return m, ok
-}
-
-// IsName reports whether a node's name can be a member's: 32 lowercase hexadecimal digits.
-func IsName(name string) bool {
-	for _, c := range []byte(name) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return len(name) == 32
+func Parse(n coord.Node) (layout.Worker, bool) {
+	w, ok := layout.ParseWorker(n.Value)
+	return w, ok && n.Owner != ""
 }
 
 // List returns the names of the members in a directory, in order. It may be as old as the
@@ -51,7 +33,7 @@ func List(ctx context.Context, s coord.Session, dir string) ([]string, error) {
 	}
 	names := make([]string, 0, len(l.Nodes))
 	for _, n := range l.Nodes {
-		if name := path.Base(n.Path); IsName(name) { // other nodes lead to queues further down
+		if name := path.Base(n.Path); layout.IsHolder(name) { // other nodes lead to queues further down
 			names = append(names, name)
 		}
 	}
@@ -135,7 +117,7 @@ func (r *Registry) IsRegistered(s coord.Session) bool {
 // handle has this name.
 func (r *Registry) create(ctx context.Context, s coord.Session, started time.Time) (coord.Fence, error) {
 	host, _ := os.Hostname()
-	value, err := json.Marshal(Node{Host: host, PID: os.Getpid(), Started: started})
+	value, err := layout.Worker{Host: host, PID: os.Getpid(), Started: started}.Value()
 	if err != nil {
 		return 0, err
 	}

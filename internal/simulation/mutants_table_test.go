@@ -5,12 +5,12 @@ package simulation
 var mutants = []mutant{
 	// Bytes that another client of the service made up.
 	{
-		name: "a key of 64 bytes is a key", file: "unique.go",
+		name: "a key of 64 bytes is a key", file: "internal/layout/key.go",
 		is: `		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 `,
 		becomes: `		if mutated(); c == 0 {
 `,
-		test: "TestForgedKeyChangesNothingElse",
+		test: "TestOnlyLowercaseHexDigitsNameAKey",
 	},
 	{
 		name: "a header counts whoever made the key", file: "unique.go",
@@ -19,14 +19,14 @@ var mutants = []mutant{
 		test:    "TestForgedKeyChangesNothingElse",
 	},
 	{
-		name: "a requeued entry keeps a header of another case", file: "envelope.go",
+		name: "a requeued entry keeps a header of another case", file: "internal/layout/envelope.go",
 		is:      `		if strings.EqualFold(name, "expires_ms") || strings.EqualFold(name, "unique") {`,
 		becomes: `		if mutated(); name == "expires_ms" || strings.Clone(name) == "unique" {`,
-		test:    "TestRequeuedEntryHasNoHeaderOfAnyCaseLeft",
+		test:    "TestRequeuedValueHasNoHeaderOfAnyCaseLeft",
 	},
 	{
-		name: "any history counts", file: "attempts.go",
-		is:      `		max(int64(a.Failures), int64(a.Stuck), a.Forgiven, a.Updates) > mostCounted {`,
+		name: "any history counts", file: "internal/layout/history.go",
+		is:      `		max(int64(h.Failures), int64(h.Stuck), h.Forgiven, h.Updates) > mostCounted {`,
 		becomes: `		func() bool { mutated(); return false }() {`,
 		test:    "TestNumbersThatNothingCountedAreNoHistory",
 	},
@@ -146,9 +146,9 @@ var mutants = []mutant{
 		test: "TestNegativeBackoffIsTheLongest",
 	},
 	{
-		name: "a key that is handed on is removed and created", file: "attempts.go",
-		is:      `		if a.key != "" && op.Path == a.key {`,
-		becomes: `		if mutated(); a.key == "" && op.Path == a.key {`,
+		name: "a key that is handed on is removed and created", file: "history.go",
+		is:      `		if h.key != "" && op.Path == h.key {`,
+		becomes: `		if mutated(); h.key == "" && op.Path == h.key {`,
 		test:    "TestAForwardHandsItsUniqueKeyOn",
 	},
 	{
@@ -159,7 +159,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a directory among the workers is a member", file: "internal/member/member.go",
-		is:      `IsName(name) { // other nodes`,
+		is:      `layout.IsHolder(name) { // other nodes`,
 		becomes: `func() bool { mutated(); return true }() { // others`,
 		test:    "TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers",
 	},
@@ -395,8 +395,8 @@ var mutants = []mutant{
 		test: "TestCancelledRemovalHoldsNothing",
 	},
 	{
-		name: "what became of an entry is kept when it is gone", seeds: "900003", file: "attempts.go",
-		is: `		ops = append(ops, coord.Delete(a.path, a.fence))`,
+		name: "what became of an entry is kept when it is gone", seeds: "900003", file: "history.go",
+		is: `		ops = append(ops, coord.Delete(h.path, h.fence))`,
 		becomes: `	mutated()
 	return nil`,
 	},
@@ -625,11 +625,11 @@ var mutants = []mutant{
 	},
 	{
 		name: "requeue that leaves the dead entry", file: "dead.go",
-		is: `	_, body := unwrap(n.Value)
+		is: `	_, body := layout.Unwrap(n.Value)
 	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
 `,
-		becomes: `	_, body := unwrap(n.Value)
+		becomes: `	_, body := layout.Unwrap(n.Value)
 	mutated()
 	ops := []coord.Op{
 		coord.Check(at, n.Fence),
@@ -657,7 +657,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "update that drops the entry's headers", file: "update.go",
-		is: `	sealed := reseal(n.Value, value)
+		is: `	sealed := layout.Reseal(n.Value, value)
 `,
 		becomes: `	mutated()
 	sealed := value
@@ -788,7 +788,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "resolve that makes nothing void", file: "resolve.go",
-		is: `	_, err = s.Commit(ctx, coord.Set(lane, marker{n: n, void: true}.value(), node.Fence))
+		is: `	_, err = s.Commit(ctx, coord.Set(lane, layout.Marker{N: n, Void: true}.Value(), node.Fence))
 	return Outcome{}, err`,
 		becomes: `	mutated()
 	return Outcome{}, nil`,
@@ -796,9 +796,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "resolve that takes void for applied", seeds: "900079", file: "resolve.go",
-		is: `	case m.n == n && m.void:
+		is: `	case m.N == n && m.Void:
 		return Outcome{}, nil`,
-		becomes: `	case m.n == n && m.void:
+		becomes: `	case m.N == n && m.Void:
 		mutated()
 		return Outcome{Applied: true}, nil`,
 	},
@@ -1210,11 +1210,11 @@ var mutants = []mutant{
 // keepIndex`,
 	},
 	{
-		name: "what is delayed made ready before it is due", seeds: "900003", file: "delayed.go",
-		is: `	d := delayed{due: time.UnixMilli(ms)}
+		name: "what is delayed made ready before it is due", seeds: "900003", file: "internal/layout/index.go",
+		is: `	d := Delayed{Due: time.UnixMilli(ms)}
 `,
 		becomes: `	mutated()
-	d := delayed{due: time.UnixMilli(ms - 2000)}
+	d := Delayed{Due: time.UnixMilli(ms - 2000)}
 `,
 	},
 	{
@@ -1245,8 +1245,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "expired entry handed out", seeds: "900048", file: "claim.go",
-		is:      `	if why != forRemoval && expired(h.headers.expires()) {`,
-		becomes: `	if why != forRemoval && expired(h.headers.expires()) && func() bool { mutated(); return false }() {`,
+		is:      `	if why != forRemoval && expired(h.headers.Expires()) {`,
+		becomes: `	if why != forRemoval && expired(h.headers.Expires()) && func() bool { mutated(); return false }() {`,
 	},
 	{
 		name: "key that stays when its entry goes", seeds: "900003", file: "held.go",
@@ -1493,7 +1493,7 @@ var mutants = []mutant{
 	},
 	// What operators look at.
 	{
-		name: "a drained queue of kazoo's has no layout", file: "layout.go",
+		name: "a drained queue of kazoo's has no layout", file: "find.go",
 		is: `	return LayoutPlain, nil
 }
 `,
@@ -1505,8 +1505,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "delayed puts have no ends of names", file: "inspect.go",
-		is:      `p.isLater(name) || dead && dir == dirDead {`,
-		becomes: `func() bool { mutated(); return false }() || dead && dir == dirDead {`,
+		is:      `p.isLater(name) || dead && dir == layout.DeadDir {`,
+		becomes: `func() bool { mutated(); return false }() || dead && dir == layout.DeadDir {`,
 		test:    "TestNamesAreFoundByTheirEnds",
 	},
 	{

@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
@@ -55,8 +56,8 @@ func findLayout(ctx context.Context, s coord.Session, root string) (Layout, erro
 		is    func(name string) bool
 		found Layout
 	}{
-		{beforeEntries, func(name string) bool { return name == dirEntries }, LayoutLocking},
-		{priority.EntryPrefix, func(name string) bool { _, ok := priority.Parse(name); return ok }, LayoutPlain},
+		{layout.BeforeEntries, layout.ShowsLocking, LayoutLocking},
+		{priority.EntryPrefix, layout.ShowsPlain, LayoutPlain},
 	} {
 		l, err := s.List(ctx, root, coord.ListOptions{After: look.after, Limit: 1, Fresh: true})
 		if err != nil {
@@ -79,6 +80,3 @@ func findLayout(ctx context.Context, s coord.Session, root string) (Layout, erro
 	}
 	return LayoutPlain, nil
 }
-
-// beforeEntries sorts before "entries", with no other name of a queue's nodes between.
-const beforeEntries = "entrier~"
