@@ -7,17 +7,16 @@
 //
 // A service keeps nodes: a path, a value of bytes, and a few numbers ([Node]).
 // Paths are absolute, segments joined by single slashes ([CheckPath]); a driver
-// puts its own prefix before them. Directories need not be made: a directory is
-// there as soon as something was created in it, and one that is not there lists
-// as empty. Whether an emptied directory still appears in its parent's listing
-// is left to the service. A node that holds a value has no children.
+// puts its own prefix before them. Directories need not be made: a directory exists
+// as soon as something was created in it, and one that does not exist lists as empty.
+// An emptied directory may still appear in its parent's listing, or may not. A node
+// that holds a value has no children.
 //
 // # Sessions
 //
-// Everything happens in a [Session]. Ephemeral nodes live as long as the session
-// that created them. When it is over, by the service's word or because the local
-// clock says that the service may have ended it, Done is closed and nothing more
-// is sent on it.
+// Every call belongs to a [Session]. An ephemeral node lives as long as the session
+// that created it. A session is over when the service says so, or when the local clock
+// says that the service may have ended it. Then Done is closed and nothing more is sent.
 //
 // # Commits
 //
@@ -26,11 +25,11 @@
 //
 //   - applied: the error is nil;
 //   - unknown: errors.Is(err, [ErrUnknown]). It was sent and no answer came. It
-//     may have been applied, or may still be, as long as the service keeps the
+//     may have been applied, and may still be, as long as the service keeps the
 //     session;
-//   - not applied: every other error. Nothing was changed and nothing of it will
-//     be. When the service refused it, the error is a [*Refusal] around
-//     [ErrExist], [ErrNotExist] or [ErrVersion].
+//   - not applied: every other error. Nothing was changed, and nothing of the commit
+//     will be applied later. If the service refused it, the error is a [*Refusal]
+//     around [ErrExist], [ErrNotExist] or [ErrVersion].
 //
 // # Waiting
 //

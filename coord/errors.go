@@ -5,29 +5,29 @@ import (
 	"fmt"
 )
 
-// How a read or a commit was answered.
+// Outcomes of a read or a commit.
 var (
 	// ErrNotExist: there is no node at the path.
 	ErrNotExist = errors.New("coord: no such node")
 	// ErrExist: there is a node at the path already.
 	ErrExist = errors.New("coord: node exists")
-	// ErrVersion: the node stands at another fence than the op expected.
+	// ErrVersion: the node has another fence than the op expected.
 	ErrVersion = errors.New("coord: node has changed")
-	// ErrUnknown: the commit was sent and its answer never came. It may have
-	// been applied, or may still be.
+	// ErrUnknown: the commit was sent and no answer came. It may have been applied,
+	// and may still be.
 	ErrUnknown = errors.New("coord: outcome unknown")
 )
 
-// What ends a session or a coordinator.
+// The end of a session or a coordinator.
 var (
-	// ErrSessionLost: the session is over; its ephemeral nodes are gone or will
-	// be. Nothing was sent.
+	// ErrSessionLost: the session is over. Its ephemeral nodes are removed or soon
+	// will be. Nothing was sent.
 	ErrSessionLost = errors.New("coord: session lost")
 	// ErrClosed: the coordinator was closed by its user.
 	ErrClosed = errors.New("coord: closed")
 )
 
-// What the service, or the way to it, will not do. Nothing was changed.
+// Failures of the service or of the connection. Nothing was changed.
 var (
 	// ErrUnreachable: no address answered.
 	ErrUnreachable = errors.New("coord: unreachable")
@@ -35,28 +35,28 @@ var (
 	ErrAuth = errors.New("coord: not authenticated")
 	// ErrForbidden: the credentials do not allow the operation.
 	ErrForbidden = errors.New("coord: not allowed")
-	// ErrTLS: the two ends found no common, trusted encryption.
+	// ErrTLS: client and service did not agree on a trusted encryption.
 	ErrTLS = errors.New("coord: TLS")
 	// ErrFormat: the service holds a layout newer than this program knows.
 	ErrFormat = errors.New("coord: unknown layout")
-	// ErrExhausted: a directory has used up the numbers that complete the names of
-	// sequential nodes; the error is an [*ExhaustedError].
+	// ErrExhausted: a directory has used up the numbers for names of sequential
+	// nodes. The error is an [*ExhaustedError].
 	ErrExhausted = errors.New("coord: numbers are used up")
-	// ErrBusy: the service asks to come again later, or is out of space.
+	// ErrBusy: the service is overloaded or out of space. Try again later.
 	ErrBusy = errors.New("coord: service is busy or full")
 )
 
-// What is refused before anything is sent.
+// Errors of the caller. Nothing was sent.
 var (
 	// ErrInvalid: a malformed path or commit.
 	ErrInvalid = errors.New("coord: invalid")
-	// ErrTooLarge: beyond [Limits]; the error is a [*LimitError].
+	// ErrTooLarge: a value or commit beyond [Limits]. The error is a [*LimitError].
 	ErrTooLarge = errors.New("coord: too large")
 )
 
-// Refusal says which op of a commit the service refused, and why: Err is
-// [ErrExist], [ErrNotExist] or [ErrVersion]. Where several would be refused it
-// names the first.
+// Refusal names the op of a commit that the service refused. Err is [ErrExist],
+// [ErrNotExist] or [ErrVersion]. If the service would refuse several ops, it names the
+// first.
 type Refusal struct {
 	Index int
 	Op    Op
@@ -69,7 +69,7 @@ func (r *Refusal) Error() string {
 
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// ForbiddenError says for which op of a commit the credentials do not suffice.
+// ForbiddenError names the op of a commit that the credentials do not allow.
 type ForbiddenError struct {
 	Index int
 	Op    Op
@@ -80,15 +80,15 @@ func (e *ForbiddenError) Error() string {
 	return fmt.Sprintf("%v %s (op %d): %v", e.Op.Kind, e.Op.Path, e.Index, e.Err)
 }
 
-// Unwrap makes it [ErrForbidden], and what the service said.
+// Unwrap returns [ErrForbidden] and the service's error.
 func (e *ForbiddenError) Unwrap() []error { return []error{ErrForbidden, e.Err} }
 
-// LastNumber is the last number that completes a name on ZooKeeper. The counter goes one
-// further and stops there, so that a name would be given twice.
+// LastNumber is the last number in a sequential name on ZooKeeper. The server's counter
+// goes one further and stops, so that number would be given twice.
 const LastNumber = 2147483646
 
-// ExhaustedError says which directory has no numbers left, and which would be the next.
-// Nothing was changed.
+// ExhaustedError names the directory that has no numbers left, and the number that would
+// be the next. Nothing was changed.
 type ExhaustedError struct {
 	Dir  string
 	Next int64
@@ -101,7 +101,7 @@ func (e *ExhaustedError) Error() string {
 // Is reports that it is [ErrExhausted].
 func (e *ExhaustedError) Is(target error) bool { return target == ErrExhausted }
 
-// LimitError says what was too large and what would have been taken.
+// LimitError says what was too large, how large it was, and the largest size allowed.
 type LimitError struct {
 	What  string
 	Unit  string

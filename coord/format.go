@@ -13,9 +13,9 @@ const Format = 1
 
 const formatPath = "/zkq/format"
 
-// CheckFormat reads the layout's version and writes it where there is none. A
-// newer one than [Format] is [ErrFormat]. Drivers call it for every session
-// before they hand it out; credentials that may not write are no obstacle.
+// CheckFormat reads the version of the layout, and writes it if there is none. It
+// returns [ErrFormat] if the version is newer than [Format]. Drivers call it for every
+// new session. Credentials that may not read or write the version are no error.
 func CheckFormat(ctx context.Context, s Session) error {
 	for {
 		n, err := s.Get(ctx, formatPath)
@@ -37,9 +37,9 @@ func CheckFormat(ctx context.Context, s Session) error {
 		case err == nil, errors.Is(err, ErrForbidden):
 			return nil
 		case errors.Is(err, ErrExist), errors.Is(err, ErrUnknown) && ctx.Err() == nil:
-			// Another process was first, or it is there or not: read again.
+			// Another process may have written it: read again.
 		case errors.Is(err, ErrUnknown):
-			// Whether it is there is nobody's question: no commit of the caller's is in doubt.
+			// The error must not be ErrUnknown: no commit of the caller's is in doubt.
 			return fmt.Errorf("write %s: not answered (%v): %w", formatPath, err, ctx.Err())
 		default:
 			return fmt.Errorf("write %s: %w", formatPath, err)

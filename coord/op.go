@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// Kind says what an [Op] does.
+// Kind is what an [Op] does.
 type Kind uint8
 
 // The kinds of ops.
 const (
-	KindCreate     Kind = iota + 1 // a persistent node that is not there yet
+	KindCreate     Kind = iota + 1 // a persistent node that does not exist yet
 	KindEphemeral                  // the same, owned by the session
 	KindSequential                 // a persistent node whose name the service completes
 	KindSet                        // a new value, at a fence
@@ -29,87 +29,89 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-// Op is one part of a commit. Make it with the function of its name.
+// Op is one part of a commit. Make it with [Create], [Set] and the other functions.
 type Op struct {
 	Kind  Kind
 	Path  string
 	Value []byte
 	Fence Fence
 
-	// SignalLater allows the session's own watches to signal what the op creates or
-	// deletes after Commit has returned, as they do with others' changes. It is for
-	// changes that the caller knows of by itself, and costs less. Listings show such
-	// a change as soon as any other.
+	// SignalLater allows the session's own watches to signal the change after Commit
+	// has returned, as they do for changes of other clients. It costs less, and is for
+	// changes that the caller does not wait for. Listings show such a change as soon
+	// as any other.
 	SignalLater bool
 }
 
-// Create creates a persistent node; [ErrExist] when the path is taken.
+// Create creates a persistent node. It is refused with [ErrExist] if the path is taken.
 func Create(path string, value []byte) Op {
 	return Op{Kind: KindCreate, Path: path, Value: value}
 }
 
-// CreateEphemeral creates a node that ends with the session; [ErrExist] when the
-// path is taken, by whomever. Its fence is one that no ephemeral node of a plain
-// ZooKeeper client starts with, so that a delete at it can never remove a lock
-// that kazoo created.
+// CreateEphemeral creates a node that ends with the session. It is refused with
+// [ErrExist] if the path is taken. A new ephemeral node of a plain ZooKeeper client never
+// has the same fence, so a delete at this fence cannot remove a lock that kazoo created.
 func CreateEphemeral(path string, value []byte) Op {
 	return Op{Kind: KindEphemeral, Path: path, Value: value}
 }
 
-// CreateSequential creates a persistent node whose name is prefix and a suffix
-// that the service chooses; [Result.Path] tells it. Suffixes sort in the order of
-// commits: when a commit was answered before another began, whoever made them,
-// the names of the first that still stand sort before the names of the second under the
-// same prefix. Within a commit they sort in the order of its ops. A suffix is never
-// given twice. Several of a commit may share a prefix.
+// CreateSequential creates a persistent node whose name is prefix and a suffix that the
+// service chooses; it is in [Result.Path]. Suffixes sort in the order of commits: if a
+// commit was answered before another one began, its names sort before those of the other
+// under the same prefix, unless they were deleted before. That holds for commits of
+// different clients, too. Within a commit names sort in the order of the ops. A suffix is
+// never given twice. Several ops of a commit may share a prefix.
 func CreateSequential(prefix string, value []byte) Op {
 	return Op{Kind: KindSequential, Path: prefix, Value: value}
 }
 
-// Set gives the node a new value; [ErrNotExist], [ErrVersion]. Who owns the node
-// stays as it was.
+// Set gives the node a new value. It keeps the owner. It is refused with [ErrNotExist] or
+// [ErrVersion].
 func Set(path string, value []byte, at Fence) Op {
 	return Op{Kind: KindSet, Path: path, Value: value, Fence: at}
 }
 
-// Touch moves the node's fence on and counts a change, and keeps its value, which
-// the caller hands over as it was read at that fence (ZooKeeper needs it again);
-// [ErrNotExist], [ErrVersion].
+// Touch gives the node a new fence, counts a change, and keeps the value. The caller
+// passes the value that it read at the old fence, because ZooKeeper needs it again. It is
+// refused with [ErrNotExist] or [ErrVersion].
 func Touch(path string, value []byte, at Fence) Op {
 	return Op{Kind: KindTouch, Path: path, Value: value, Fence: at}
 }
 
-// Delete removes the node, whoever owns it; [ErrNotExist], [ErrVersion].
+// Delete removes the node, whichever session owns it. It is refused with [ErrNotExist] or
+// [ErrVersion].
 func Delete(path string, at Fence) Op {
 	return Op{Kind: KindDelete, Path: path, Fence: at}
 }
 
-// Check demands that the node stands at the fence; [ErrNotExist], [ErrVersion].
+// Check changes nothing. It is refused with [ErrNotExist] or [ErrVersion] unless the node
+// has the fence.
 func Check(path string, at Fence) Op {
 	return Op{Kind: KindCheck, Path: path, Fence: at}
 }
 
-// Replace puts a persistent node in the place of the ephemeral one that stands
-// at the fence; there is no instant without either; [ErrNotExist], [ErrVersion].
+// Replace puts a persistent node in the place of the ephemeral one that has the fence. At
+// every instant one of the two exists. It is refused with [ErrNotExist] or [ErrVersion].
 func Replace(path string, value []byte, at Fence) Op {
 	return Op{Kind: KindReplace, Path: path, Value: value, Fence: at}
 }
 
-// Result is what became of one op of an applied commit.
+// Result is the result of one op of an applied commit.
 type Result struct {
-	Path string // of the node, a sequential one's whole name
+	Path string // of the node; of a sequential one with the suffix
 
-	// Fence is where the node stands now; 0 after Delete.
+	// Fence is the node's fence after the commit; 0 after Delete.
 	Fence Fence
 
-	// Revision is the commit's place in the order of all commits of the service:
-	// it only ever grows, and one that another was waiting for is smaller. Known
-	// for Set, Touch and CreateEphemeral; elsewhere it may be 0.
+	// Revision is the commit's place in the order of all commits of the service. If
+	// a commit was answered before another one began, its revision is smaller. It is
+	// known for Set, Touch and CreateEphemeral; for other kinds it may be 0.
 	Revision int64
 }
 
-// CheckOps is what every driver asks before it sends a commit: each path is
-// valid, no two ops name the same one, and the whole is within the limits.
+// CheckOps returns why a commit must not be sent: a path is invalid or named twice
+// ([ErrInvalid]), or the commit is beyond the limits ([*LimitError]). Every driver calls
+// it before it sends a commit.
 func CheckOps(l Limits, ops []Op) error {
 	size, beside := 0, 0
 	seen := make(map[string]int, len(ops))
@@ -149,9 +151,10 @@ func CheckOps(l Limits, ops []Op) error {
 	return nil
 }
 
-// MaxBeside is how many sets, touches, deletes and checks may stand in a commit of
-// more than CommitOps persistent creates: enough for a marker that tells whether
-// it was applied. Ephemeral creates and replaces may not.
+// MaxBeside is how many sets, touches, deletes and checks a commit of more than CommitOps
+// persistent creates may hold. That is enough for a marker by which the caller can find
+// out whether the commit was applied. Such a commit holds no ephemeral creates and no
+// replaces.
 const MaxBeside = 4
 
 // OpOverhead is what [CheckOps] counts for each op besides its path and value.
@@ -164,16 +167,16 @@ func checkOp(op Op) error {
 	}
 	path := op.Path
 	if op.Kind == KindSequential {
-		path += "0" // the prefix may end with a dash, and names what comes with the suffix
+		path += "0" // the path is complete only with a suffix
 	}
 	return CheckPath(path)
 }
 
-// CheckPath reports what is wrong with a node's path: it begins with a slash, its
-// segments are joined by single slashes, none is empty, "." or "..", and all of
-// it is UTF-8 without control characters, surrogates, private-use characters and
-// characters beyond U+FFFF such as emoji (ZooKeeper refuses those). It is at most
-// [MaxPath] bytes long.
+// CheckPath returns [ErrInvalid] unless path can be the path of a node. A path begins with
+// a slash, its segments are joined by single slashes, and none is empty, "." or "..". It
+// is UTF-8 of at most [MaxPath] bytes. It holds none of the characters that ZooKeeper
+// refuses: control, surrogate and private-use characters, and all beyond U+FFFF, such as
+// emoji.
 func CheckPath(path string) error {
 	if !strings.HasPrefix(path, "/") || path == "/" {
 		return fmt.Errorf("path %q: does not name a node below /: %w", path, ErrInvalid)
@@ -195,7 +198,7 @@ func CheckPath(path string) error {
 // MaxPath is the longest path of a node, in bytes: a request for it fits every service.
 const MaxPath = 64 << 10
 
-// CheckDir is CheckPath for a directory to list or watch, which may be "/".
+// CheckDir is [CheckPath] for a directory to list or watch, which may also be "/".
 func CheckDir(dir string) error {
 	if dir == "/" {
 		return nil
@@ -203,7 +206,8 @@ func CheckDir(dir string) error {
 	return CheckPath(dir)
 }
 
-// CheckList is what every driver asks before it lists.
+// CheckList returns [ErrInvalid] if dir or the options are. Every driver calls it before
+// it lists.
 func CheckList(dir string, o ListOptions) error {
 	if err := CheckDir(dir); err != nil {
 		return err
@@ -221,12 +225,11 @@ func CheckList(dir string, o ListOptions) error {
 	return nil
 }
 
-// BadByte returns where the first character of s begins that no path may hold,
-// or -1.
+// BadByte returns the index of the first character of s that no path may hold, or -1.
 func BadByte(s string) int {
 	for i, r := range s {
 		if r < 0x20 || r >= 0x7f && r <= 0x9f || r >= 0xd800 && r <= 0xf8ff || r >= 0xfff0 {
-			return i // what is not UTF-8 reads as U+FFFD and is among them
+			return i // also for bytes that are not UTF-8, which range yields as U+FFFD
 		}
 	}
 	return -1

@@ -13,36 +13,38 @@ import (
 // only while they change.
 const lookEvery = time.Second
 
-// Keeper notices that locks of one directory are lost. It watches the directory
-// once per session, however many locks there are. The loss of a session is
-// noticed at once, the removal of a single lock within a second or so. A Keeper
-// must not be copied.
+// Keeper notices that locks of one directory are lost. It watches the directory once
+// per session, however many locks there are. It notices the loss of a session at once,
+// and the removal of a single lock within about a second. Its methods may be called
+// from several goroutines. A Keeper must not be copied.
 type Keeper struct {
 	dir string
 
-	mu      sync.Mutex
-	closed  bool
-	watches []*keeping
-	running sync.WaitGroup
+	mu       sync.Mutex
+	isClosed bool
+	watches  []*sessionWatch // one for each session with locks
+	running  sync.WaitGroup  // the goroutines of the watches
 }
 
-// keeping is what a keeper does for one session.
-type keeping struct {
-	session coord.Session
-	stop    context.CancelFunc
-	kept    []*kept
-	more    chan struct{} // holds one: look though nothing changed
+// sessionWatch is what a keeper does for the locks of one session. It has a goroutine,
+// which ends with the session or the keeper.
+type sessionWatch struct {
+	session  coord.Session
+	stop     context.CancelFunc
+	locks    []*watchedLock // guarded by Keeper.mu
+	requests chan struct{}  // one token: check the locks although nothing changed
 }
 
-type kept struct {
+// watchedLock is a lock and the function that ends its context.
+type watchedLock struct {
 	lock *Lock
 	lose context.CancelCauseFunc
 }
 
-// again has the keeper look once more.
-func (w *keeping) again() {
+// requestCheck has the goroutine check the locks once more.
+func (w *sessionWatch) requestCheck() {
 	select {
-	case w.more <- struct{}{}:
+	case w.requests <- struct{}{}:
 	default:
 	}
 }
@@ -50,33 +52,34 @@ func (w *keeping) again() {
 // NewKeeper returns a keeper for the locks in dir.
 func NewKeeper(dir string) *Keeper { return &Keeper{dir: dir} }
 
-// Context returns a context that ends when the lock is lost, with [ErrLost] as
-// its cause, or with parent. The caller cancels it when it is done with it.
+// Context returns a context that ends when the lock is lost, with [ErrLost] as its
+// cause, or with parent. It has ended already if the session is over or the keeper is
+// closed. The caller calls the function when it needs the context no more.
 func (k *Keeper) Context(parent context.Context, l *Lock) (context.Context, context.CancelFunc) {
 	ctx, lose := context.WithCancelCause(parent)
-	one := &kept{lock: l, lose: lose}
+	watched := &watchedLock{lock: l, lose: lose}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || over(l.session) {
+	if k.isClosed || isOver(l.session) {
 		lose(ErrLost)
 		return ctx, func() {}
 	}
-	w := k.watch(l.session)
-	w.kept = append(w.kept, one)
-	w.again()
+	w := k.watchLocked(l.session)
+	w.locks = append(w.locks, watched)
+	w.requestCheck()
 	return ctx, func() {
 		lose(context.Canceled)
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		w.kept = slices.DeleteFunc(w.kept, func(o *kept) bool { return o == one })
+		w.locks = slices.DeleteFunc(w.locks, func(o *watchedLock) bool { return o == watched })
 	}
 }
 
-// Close forgets all locks, ends their contexts with ErrLost, and returns when
-// the keeper's goroutines have ended.
+// Close ends the contexts of all locks with [ErrLost], and returns when the keeper's
+// goroutines have ended. It does not give the locks back.
 func (k *Keeper) Close() {
 	k.mu.Lock()
-	k.closed = true
+	k.isClosed = true
 	for _, w := range k.watches {
 		w.stop()
 	}
@@ -84,46 +87,46 @@ func (k *Keeper) Close() {
 	k.running.Wait()
 }
 
-// watch returns what is done for a session, starting it if need be.
-func (k *Keeper) watch(s coord.Session) *keeping {
+// watchLocked returns the watch of a session. It starts one if there is none.
+func (k *Keeper) watchLocked(s coord.Session) *sessionWatch {
 	for _, w := range k.watches {
 		if w.session == s {
 			return w
 		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	w := &keeping{session: s, stop: stop, more: make(chan struct{}, 1)}
+	w := &sessionWatch{session: s, stop: stop, requests: make(chan struct{}, 1)}
 	k.watches = append(k.watches, w)
 	k.running.Add(1)
 	go func() {
 		defer k.running.Done()
-		defer k.forget(w)
+		defer k.loseAll(w)
 		k.run(ctx, w)
 	}()
 	return w
 }
 
-// run looks at the locks whenever their directory changed, until the session is
-// over or the keeper closed.
-func (k *Keeper) run(ctx context.Context, w *keeping) {
+// run checks the locks whenever their directory changed, until the session is over or
+// the keeper is closed.
+func (k *Keeper) run(ctx context.Context, w *sessionWatch) {
 	changed, err := w.session.Watch(ctx, k.dir)
 	if err != nil {
-		changed = nil // what is left is the end of the session, which Done tells
+		changed = nil // Done still reports the end of the session
 	}
 	for {
 		select {
 		case <-ctx.Done():
 		case <-w.session.Done():
 		case <-changed:
-		case <-w.more: // it may have been lost before the watch could tell
+		case <-w.requests: // the lock may have been lost before the watch began
 		}
-		if ctx.Err() != nil || over(w.session) {
+		if ctx.Err() != nil || isOver(w.session) {
 			return
 		}
-		// One look answers both, whichever woke us.
-		drain(changed)
-		drain(w.more)
-		k.look(ctx, w)
+		// One check answers both, whichever woke this goroutine.
+		discardSignal(changed)
+		discardSignal(w.requests)
+		k.check(ctx, w)
 		pause := time.NewTimer(lookEvery)
 		select {
 		case <-ctx.Done():
@@ -134,70 +137,71 @@ func (k *Keeper) run(ctx context.Context, w *keeping) {
 	}
 }
 
-// look ends the contexts of the locks that are gone, or are somebody else's now.
-func (k *Keeper) look(ctx context.Context, w *keeping) {
+// check ends the contexts of the locks that are gone or belong to another holder now.
+// It reads each lock that the listing lacks once more, for a listing may lag.
+func (k *Keeper) check(ctx context.Context, w *sessionWatch) {
 	k.mu.Lock()
-	locks := slices.Clone(w.kept)
+	locks := slices.Clone(w.locks)
 	k.mu.Unlock()
 	if len(locks) == 0 {
 		return
 	}
 	list, err := w.session.List(ctx, k.dir, coord.ListOptions{Values: true})
 	if err != nil {
-		w.again()
+		w.requestCheck()
 		return
 	}
-	there := make(map[string]coord.Node, len(list.Nodes))
+	listed := make(map[string]coord.Node, len(list.Nodes))
 	for _, n := range list.Nodes {
-		there[n.Path] = n
+		listed[n.Path] = n
 	}
-	for _, o := range locks {
-		if n, ok := there[o.lock.path]; ok && o.lock.is(n) || o.lock.settling.Load() {
+	for _, watched := range locks {
+		if n, ok := listed[watched.lock.path]; ok && watched.lock.isNode(n) || watched.lock.isSettling.Load() {
 			continue
 		}
-		held, err := o.lock.Holds(ctx)
+		held, err := watched.lock.Holds(ctx)
 		switch {
 		case err != nil:
-			w.again()
-		case !held && !o.lock.settling.Load():
-			o.lose(ErrLost)
+			w.requestCheck()
+		case !held && !watched.lock.isSettling.Load():
+			watched.lose(ErrLost)
 		}
 	}
 }
 
-// Lose ends the contexts of a lock of which its holder knows that it is lost.
+// Lose ends the context of a lock that its holder knows to be lost.
 func (k *Keeper) Lose(l *Lock) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, w := range k.watches {
-		for _, o := range w.kept {
-			if o.lock == l {
-				o.lose(ErrLost)
+		for _, watched := range w.locks {
+			if watched.lock == l {
+				watched.lose(ErrLost)
 			}
 		}
 	}
 }
 
-// forget ends what was done for a session: its locks are lost.
-func (k *Keeper) forget(w *keeping) {
+// loseAll ends a watch and the contexts of its locks.
+func (k *Keeper) loseAll(w *sessionWatch) {
 	w.stop()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.watches = slices.DeleteFunc(k.watches, func(o *keeping) bool { return o == w })
-	for _, o := range w.kept {
-		o.lose(ErrLost)
+	k.watches = slices.DeleteFunc(k.watches, func(o *sessionWatch) bool { return o == w })
+	for _, watched := range w.locks {
+		watched.lose(ErrLost)
 	}
-	w.kept = nil
+	w.locks = nil
 }
 
-func drain(c <-chan struct{}) {
+func discardSignal(signals <-chan struct{}) {
 	select {
-	case <-c:
+	case <-signals:
 	default:
 	}
 }
 
-func over(s coord.Session) bool {
+func isOver(s coord.Session) bool {
 	select {
 	case <-s.Done():
 		return true

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const dir = "/q/taken"
 
-// client is a process of its own with a session.
+// client returns a client with a session.
 func client(t *testing.T, store *coordtest.Store) (*coordtest.Coordinator, coord.Session) {
 	t.Helper()
 	c := store.Open(coordtest.Options{Timeout: 6 * time.Second})
@@ -108,7 +108,7 @@ func TestReadTellsTheKindsApart(t *testing.T) {
 	}
 }
 
-// keep takes a lock and a context that ends with it.
+// keep takes a lock and returns a context that ends with it.
 func keep(t *testing.T, k *lock.Keeper, s coord.Session, name string) (*lock.Lock, context.Context) {
 	t.Helper()
 	l := take(t, s, name, lock.NewHolder())
@@ -159,7 +159,7 @@ func TestKeeperNoticesTheEndOfASessionAtOnce(t *testing.T) {
 		if d := time.Since(start); d != 0 || !errors.Is(context.Cause(ctx), lock.ErrLost) {
 			t.Fatalf("ended after %v for %v", d, context.Cause(ctx))
 		}
-		// What belongs to a session that is over is lost from the start.
+		// A lock of a session that is over is lost from the start.
 		late, cancel := k.Context(t.Context(), lock.Taken(s, coord.Result{Path: dir + "/y"}, ""))
 		defer cancel()
 		if !errors.Is(context.Cause(late), lock.ErrLost) {
@@ -203,8 +203,7 @@ func TestClosedKeeperKeepsNothing(t *testing.T) {
 	})
 }
 
-// A lock is taken and given back by ops of commits; a keeper tells when it is
-// lost.
+// A lock is taken and given back by ops of commits. A keeper reports its loss.
 func ExampleKeeper() {
 	ctx := context.Background()
 	c := coordtest.NewStore().Open(coordtest.Options{})

@@ -8,20 +8,20 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// Kind tells the three sorts of nodes met among locks.
+// Kind is the kind of a node in a directory of locks.
 type Kind uint8
 
 // The kinds of lock nodes.
 const (
-	Held    Kind = iota + 1 // ephemeral: somebody works on it
-	Aside                   // persistent, ours: put aside until due
-	Foreign                 // persistent, not ours: left alone
+	Held    Kind = iota + 1 // ephemeral: a session holds the lock
+	Aside                   // persistent, written by zkq: the thing is put aside until due
+	Foreign                 // persistent, not written by zkq: not to be touched
 )
 
-// State is what a lock node says.
+// State is what the node of a lock means.
 type State struct {
 	Kind   Kind
-	Holder string    // of a Held lock: its value, whoever wrote it
+	Holder string    // of a Held or Foreign lock: its value
 	Due    time.Time // of one put Aside
 }
 
@@ -31,8 +31,9 @@ type aside struct {
 	DueMS   int64 `json:"due_ms"`
 }
 
-// PutAside is the op that puts the locked thing aside until due: nobody holds it then, and
-// nobody can take it. Like GiveBack it needs a condition on the thing beside it.
+// PutAside returns the op that puts the locked thing aside until due. Until then it has no
+// holder and cannot be taken. Commit it, like [Lock.GiveBack], together with a condition
+// on the thing.
 func (l *Lock) PutAside(due time.Time) coord.Op {
 	value, err := json.Marshal(aside{Version: 1, DueMS: due.UnixMilli()})
 	if err != nil {
@@ -41,7 +42,7 @@ func (l *Lock) PutAside(due time.Time) coord.Op {
 	return coord.Replace(l.path, value, l.fence)
 }
 
-// Read says what a lock node means.
+// Read returns what the node of a lock means.
 func Read(n coord.Node) State {
 	if n.Owner != "" {
 		return State{Kind: Held, Holder: string(n.Value)}

@@ -863,12 +863,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "holder that is not told of its session's end", seeds: "900224", file: "lock/keeper.go",
-		is: `	for _, o := range w.kept {
-		o.lose(ErrLost)
+		is: `	for _, watched := range w.locks {
+		watched.lose(ErrLost)
 	}
-	w.kept = nil`,
+	w.locks = nil`,
 		becomes: `	mutated()
-	w.kept = nil`,
+	w.locks = nil`,
 	},
 	{
 		name: "session that is given up later than the service does", seeds: "900275", file: "coord/coordtest/internal/memory/client.go",
