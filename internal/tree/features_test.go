@@ -205,7 +205,7 @@ func TestTheTestsThatTheDocumentsNameAreThere(t *testing.T) {
 	}
 }
 
-// Each page is in the index, and what the pages link to is there.
+// TestTheDocumentsAreIndexed checks that docs/README.md names each page. TestLinksBetweenDocumentsResolve checks the links.
 func TestTheDocumentsAreIndexed(t *testing.T) {
 	index, err := os.ReadFile(filepath.Join("docs", "README.md"))
 	if err != nil {
@@ -215,18 +215,9 @@ func TestTheDocumentsAreIndexed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range append(pages, "README.md") {
+	for _, page := range pages {
 		if name := filepath.Base(page); name != "README.md" && !strings.Contains(string(index), "("+name+")") {
 			t.Errorf("docs/README.md does not name %s", name)
-		}
-		b, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`).FindAllSubmatch(b, -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), string(m[1]))); err != nil {
-				t.Errorf("%s links to %s, which is not there", page, m[1])
-			}
 		}
 	}
 }

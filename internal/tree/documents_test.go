@@ -1,5 +1,4 @@
-// Package docs_test checks the documents: their tables can be read, and their links resolve.
-package docs_test
+package tree
 
 import (
 	"os"
@@ -9,18 +8,16 @@ import (
 	"testing"
 )
 
-const root = ".."
-
 // documents returns the paths of all Markdown files at the root and in docs.
 func documents(t *testing.T) []string {
 	t.Helper()
 	var paths []string
 	for _, pattern := range []string{"*.md", "docs/*.md"} {
-		found, err := filepath.Glob(filepath.Join(root, pattern))
+		matches, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		paths = append(paths, found...)
+		paths = append(paths, matches...)
 	}
 	if len(paths) < 10 {
 		t.Fatalf("only %d documents were found", len(paths))
@@ -48,7 +45,7 @@ func prose(t *testing.T, path string) []string {
 
 // unfinished are the documents that still have wider cells.
 var unfinished = map[string]bool{
-	"features.md": true, "performance.md": true,
+	"performance.md": true,
 }
 
 // A table is for looking things up. Conditions and reasons belong in paragraphs under a heading.
@@ -72,16 +69,16 @@ func TestNoTableCellHasMoreThan30Words(t *testing.T) {
 func anchors(t *testing.T, path string) map[string]bool {
 	t.Helper()
 	dropped, link := regexp.MustCompile(`[^\p{L}\p{N}\p{M}_ -]`), regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
-	found := make(map[string]bool)
+	names := make(map[string]bool)
 	for _, line := range prose(t, path) {
 		level := len(line) - len(strings.TrimLeft(line, "#"))
 		if level == 0 || !strings.HasPrefix(line[level:], " ") {
 			continue
 		}
 		title := strings.ToLower(strings.TrimSpace(link.ReplaceAllString(line[level:], "$1")))
-		found[strings.ReplaceAll(dropped.ReplaceAllString(title, ""), " ", "-")] = true
+		names[strings.ReplaceAll(dropped.ReplaceAllString(title, ""), " ", "-")] = true
 	}
-	return found
+	return names
 }
 
 func TestLinksBetweenDocumentsResolve(t *testing.T) {
