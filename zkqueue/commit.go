@@ -14,17 +14,17 @@ import (
 
 // multi is a commit as ZooKeeper is asked for it.
 type multi struct {
-	ops   []any
-	owner []owner // of each of ops
-	size  int     // of the frame, without its own length
+	ops  []any
+	refs []opRef // of each of ops
+	size int     // of the frame, without its own length
 }
 
-// owner is the coord.Op that an op of a multi is part of.
-type owner struct{ commit, op int }
+// opRef is the coord.Op that an op of a multi is part of.
+type opRef struct{ commit, op int }
 
-// ask sends the multi. An answer has a part for each op, or none where the request
+// send sends the multi. An answer has a part for each op, or none where the request
 // failed as a whole; any other tells nothing about the ops.
-func (m *multi) ask(z *zk.Conn) ([]zk.MultiResponse, error) {
+func (m *multi) send(z *zk.Conn) ([]zk.MultiResponse, error) {
 	answers, err := z.Multi(m.ops...)
 	if len(answers) != len(m.ops) && (err == nil || len(answers) > 0) {
 		return nil, errMalformed
@@ -32,8 +32,8 @@ func (m *multi) ask(z *zk.Conn) ([]zk.MultiResponse, error) {
 	return answers, err
 }
 
-// mostFrame is what ZooKeeper takes with its default jute.maxbuffer.
-const mostFrame = 1<<20 - 1
+// maxFrame is what ZooKeeper takes with its default jute.maxbuffer.
+const maxFrame = 1<<20 - 1
 
 // What jute makes of a request.
 const (
@@ -74,31 +74,31 @@ func (m *multi) check(path string, version int32) {
 	m.size += checkFrame + len(path)
 }
 
-// version is the version that a fence means. -1 would mean any to ZooKeeper, and what
+// fenceVersion is the version that a fence means. -1 would mean any to ZooKeeper, and what
 // is no version at all must be refused by it, not by us: it knows if there is a node.
-func version(f coord.Fence) int32 {
+func fenceVersion(f coord.Fence) int32 {
 	if f < 0 || f > math.MaxInt32 {
 		return math.MinInt32
 	}
 	return int32(f)
 }
 
-// plan is one multi for commits whose paths differ.
-func (s *session) plan(commits ...[]coord.Op) *multi {
+// newMulti is one multi for commits whose paths differ.
+func (s *session) newMulti(commits ...[]coord.Op) *multi {
 	m := &multi{size: multiFrame}
 	for c, ops := range commits {
 		for i, op := range ops {
-			s.add(m, op)
-			for len(m.owner) < len(m.ops) {
-				m.owner = append(m.owner, owner{c, i})
+			s.addOp(m, op)
+			for len(m.refs) < len(m.ops) {
+				m.refs = append(m.refs, opRef{c, i})
 			}
 		}
 	}
 	return m
 }
 
-func (s *session) add(m *multi, op coord.Op) {
-	path, at := s.whole(op.Path), version(op.Fence)
+func (s *session) addOp(m *multi, op coord.Op) {
+	path, at := s.fullPath(op.Path), fenceVersion(op.Fence)
 	switch op.Kind {
 	case coord.KindCreate:
 		m.create(path, op.Value, 0)
@@ -135,7 +135,7 @@ func (s *session) commit(ctx context.Context, ops []coord.Op) ([]coord.Result, e
 	if ctx == nil {
 		return nil, fmt.Errorf("no context: %w", coord.ErrInvalid)
 	}
-	if err := s.alive(); err != nil {
+	if err := s.checkAlive(); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil || len(ops) == 0 {
@@ -144,45 +144,45 @@ func (s *session) commit(ctx context.Context, ops []coord.Op) ([]coord.Result, e
 	if err := coord.CheckOps(limits, ops); err != nil {
 		return nil, err
 	}
-	if s.mayExceed(ops) {
-		if m := s.plan(ops); m.size > mostFrame {
-			return nil, &coord.LimitError{What: "commit", Unit: "bytes", Size: m.size, Limit: mostFrame}
+	if s.mayExceedFrame(ops) {
+		if m := s.newMulti(ops); m.size > maxFrame {
+			return nil, &coord.LimitError{What: "commit", Unit: "bytes", Size: m.size, Limit: maxFrame}
 		}
 	}
-	if err := s.checkNumbers(ctx, ops); err != nil {
+	if err := s.checkCounters(ctx, ops); err != nil {
 		return nil, err
 	}
 	results, err := s.group.Do(ctx, ops)
 	if err == nil {
-		s.named(ops, results)
+		s.advanceCounters(ops, results)
 	}
 	if err != nil && err == ctx.Err() && !s.connected() {
-		err = fmt.Errorf("%w: %w", err, s.dialer.why())
+		err = fmt.Errorf("%w: %w", err, s.dialer.failureError())
 	}
 	return results, err
 }
 
-// mayExceed says that a commit must be measured: no op is more than two of ZooKeeper's.
-func (s *session) mayExceed(ops []coord.Op) bool {
+// mayExceedFrame says that a commit must be measured: no op is more than two of ZooKeeper's.
+func (s *session) mayExceedFrame(ops []coord.Op) bool {
 	size := multiFrame
 	for _, op := range ops {
 		size += 2*(createFrame+len(s.cfg.Chroot)+len(op.Path)) + len(op.Value)
 	}
-	return size > mostFrame
+	return size > maxFrame
 }
 
-// inFlight keeps the promise that everything besides ErrUnknown was not applied, for
+// hideSessionEnd keeps the promise that everything besides ErrUnknown was not applied, for
 // those who look for a session's end first.
-func inFlight(err error) error {
+func hideSessionEnd(err error) error {
 	if errors.Is(err, coord.ErrSessionLost) || errors.Is(err, coord.ErrClosed) {
 		return errors.New("the session ended")
 	}
 	return err
 }
 
-// failedOp is the place of the first op that failed, or -1. The ops before it have no
+// firstFailedOp is the place of the first op that failed, or -1. The ops before it have no
 // error, those after it a meaningless one.
-func failedOp(answers []zk.MultiResponse) int {
+func firstFailedOp(answers []zk.MultiResponse) int {
 	for i, a := range answers {
 		if a.Error != nil {
 			return i
@@ -193,14 +193,14 @@ func failedOp(answers []zk.MultiResponse) int {
 
 func lacksParent(op any, err error) bool {
 	c, create := op.(*zk.CreateRequest)
-	return create && errors.Is(err, zk.ErrNoNode) && parent(c.Path) != "/"
+	return create && errors.Is(err, zk.ErrNoNode) && parentPath(c.Path) != "/"
 }
 
-// refusal is the error of a commit whose op i was refused.
-func refusal(ops []coord.Op, i int, err error) error {
+// refusalError is the error of a commit whose op i was refused.
+func refusalError(ops []coord.Op, i int, err error) error {
 	if errors.Is(err, coord.ErrExist) && ops[i].Kind == coord.KindSequential {
 		// The counter has stopped, and the node of its last number stands.
-		return &coord.ExhaustedError{Dir: parent(ops[i].Path), Next: coord.LastNumber + 1}
+		return &coord.ExhaustedError{Dir: parentPath(ops[i].Path), Next: coord.LastNumber + 1}
 	}
 	for _, kind := range []error{coord.ErrExist, coord.ErrNotExist, coord.ErrVersion} {
 		if errors.Is(err, kind) {
@@ -224,7 +224,7 @@ func (s *session) results(commits [][]coord.Op, m *multi, answers []zk.MultiResp
 		if a.Stat != nil {
 			revision = a.Stat.Mzxid
 		}
-		of := m.owner[j]
+		of := m.refs[j]
 		op, r := &commits[of.commit][of.op], &results[of.commit][of.op]
 		switch op.Kind {
 		case coord.KindSequential:
@@ -246,16 +246,16 @@ func (s *session) results(commits [][]coord.Op, m *multi, answers []zk.MultiResp
 	return results
 }
 
-func parent(path string) string {
+func parentPath(path string) string {
 	if i := strings.LastIndexByte(path, '/'); i > 0 {
 		return path[:i]
 	}
 	return "/"
 }
 
-// makeDirectory makes the directory, and those above it, as kazoo's ensure_path does.
+// createDirectory makes the directory, and those above it, as kazoo's ensure_path does.
 // That it is there already, or is made twice after a lost answer, is as good.
-func (s *session) makeDirectory(ctx context.Context, whole string) error {
+func (s *session) createDirectory(ctx context.Context, whole string) error {
 	for {
 		_, err := read(ctx, s, func(z *zk.Conn) (string, error) {
 			return z.Create(whole, []byte{}, 0, worldACL)
@@ -263,10 +263,10 @@ func (s *session) makeDirectory(ctx context.Context, whole string) error {
 		switch {
 		case errors.Is(err, coord.ErrExist):
 			return nil
-		case !errors.Is(err, coord.ErrNotExist) || parent(whole) == "/":
+		case !errors.Is(err, coord.ErrNotExist) || parentPath(whole) == "/":
 			return err
 		}
-		if err := s.makeDirectory(ctx, parent(whole)); err != nil {
+		if err := s.createDirectory(ctx, parentPath(whole)); err != nil {
 			return err
 		}
 	}

@@ -24,15 +24,15 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.quit, cancel)()
+	defer context.AfterFunc(c.ctx, cancel)()
 	parts := make([][]coord.Server, len(c.cfg.Servers))
-	inUse := c.server()
+	inUse := c.connectedServer()
 	var asked sync.WaitGroup
 	for i, address := range c.cfg.Servers {
-		asked.Go(func() { parts[i] = c.describeAll(ctx, address, inUse) })
+		asked.Go(func() { parts[i] = c.describeAddress(ctx, address, inUse) })
 	}
 	asked.Wait()
-	if c.quit.Err() != nil {
+	if c.ctx.Err() != nil {
 		return coord.Service{}, coord.ErrClosed
 	}
 	if ctx.Err() != nil {
@@ -41,20 +41,20 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	return coord.Service{Name: "ZooKeeper", Servers: slices.Concat(parts...)}, nil
 }
 
-// describeAll asks each server of an address.
-func (c *Coordinator) describeAll(ctx context.Context, address string, inUse server) []coord.Server {
+// describeAddress asks each server of an address.
+func (c *Coordinator) describeAddress(ctx context.Context, address string, inUse server) []coord.Server {
 	lookup, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
-	servers, err := c.cfg.servers(lookup, address)
+	servers, err := c.cfg.resolveServers(lookup, address)
 	if err != nil {
 		return []coord.Server{{Address: address, Err: err}}
 	}
-	slices.SortFunc(servers, func(a, b server) int { return strings.Compare(a.at, b.at) })
+	slices.SortFunc(servers, func(a, b server) int { return strings.Compare(a.dialAddress, b.dialAddress) })
 	described := make([]coord.Server, len(servers))
 	var asked sync.WaitGroup
 	for i, s := range servers {
 		asked.Go(func() {
-			described[i] = c.describe(ctx, s)
+			described[i] = c.describeServer(ctx, s)
 			described[i].InUse = s == inUse
 		})
 	}
@@ -62,8 +62,8 @@ func (c *Coordinator) describeAll(ctx context.Context, address string, inUse ser
 	return described
 }
 
-// server is the one to which the session is connected, zero while it is not.
-func (c *Coordinator) server() server {
+// connectedServer is the one to which the session is connected, zero while it is not.
+func (c *Coordinator) connectedServer() server {
 	c.mu.Lock()
 	s := c.session
 	c.mu.Unlock()
@@ -72,17 +72,17 @@ func (c *Coordinator) server() server {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.isUp || s.conn == nil {
+	if !s.isConnected || s.conn == nil {
 		return server{}
 	}
 	return s.conn.server
 }
 
-func (c *Coordinator) describe(ctx context.Context, to server) coord.Server {
+func (c *Coordinator) describeServer(ctx context.Context, to server) coord.Server {
 	server := coord.Server{Address: to.String()}
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
-	answer, err := c.ask(ctx, to, "srvr")
+	answer, err := c.fourLetterWord(ctx, to, "srvr")
 	if err != nil {
 		server.Err = err
 		if ctx.Err() != nil {
@@ -109,9 +109,9 @@ func (c *Coordinator) describe(ctx context.Context, to server) coord.Server {
 	return server
 }
 
-// ask sends a four letter word by a connection of its own.
-func (c *Coordinator) ask(ctx context.Context, to server, word string) (string, error) {
-	nc, err := c.cfg.connect(ctx, to)
+// fourLetterWord sends a four letter word by a connection of its own.
+func (c *Coordinator) fourLetterWord(ctx context.Context, to server, word string) (string, error) {
+	nc, err := c.cfg.dialServer(ctx, to)
 	if err != nil {
 		return "", err
 	}

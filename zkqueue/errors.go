@@ -14,69 +14,69 @@ type outcome uint8
 
 const (
 	// unknown: it may have been applied. Everything that is not in the table.
-	unknown outcome = iota
+	outcomeUnknown outcome = iota
 	// refused: the service, or go-zookeeper before it, would not do it.
-	refused
+	outcomeRefused
 	// unsent: the service never saw it, or saw it come by a connection that the
 	// session had left, and ignored it.
-	unsent
+	outcomeUnsent
 	// expired: the service had ended the session before.
-	expired
+	outcomeExpired
 )
 
-// answers is what every error and error code of go-zookeeper v1.0.4 and ZooKeeper 3.9
+// errorTable is what every error and error code of go-zookeeper v1.0.4 and ZooKeeper 3.9
 // means. Codes that go-zookeeper does not know come as text.
-var answers = []struct {
+var errorTable = []struct {
 	err     error
 	outcome outcome
 	means   error
 }{
-	{zk.ErrNoNode, refused, coord.ErrNotExist},
-	{zk.ErrNodeExists, refused, coord.ErrExist},
-	{zk.ErrBadVersion, refused, coord.ErrVersion},
-	{zk.ErrNoAuth, refused, coord.ErrForbidden},
-	{zk.ErrAuthFailed, refused, coord.ErrAuth},
-	{zk.ErrInvalidACL, refused, coord.ErrForbidden},
-	{zk.ErrNotEmpty, refused, coord.ErrInvalid},
-	{zk.ErrNoChildrenForEphemerals, refused, coord.ErrInvalid},
-	{zk.ErrBadArguments, refused, coord.ErrInvalid},
-	{zk.ErrInvalidPath, refused, coord.ErrInvalid},
-	{zk.ErrInvalidFlags, refused, coord.ErrInvalid},
-	{code(-5), refused, coord.ErrInvalid},   // marshalling error
-	{code(-6), refused, coord.ErrForbidden}, // the server does not know it, or has it switched off
-	{code(-119), refused, coord.ErrBusy},    // not read-only: the server has no quorum
-	{code(-124), refused, coord.ErrAuth},    // the server wants SASL
-	{code(-125), refused, errQuota},
-	{code(-127), refused, coord.ErrBusy}, // throttled
-	{zk.ErrNoServer, unsent, nil},        // from the queue, see dialer.Next
-	{zk.ErrSessionMoved, unsent, nil},
-	{zk.ErrSessionExpired, expired, coord.ErrSessionLost},
-	{zk.ErrConnectionClosed, unknown, nil},
-	{zk.ErrClosing, unknown, nil},
-	{zk.ErrAPIError, unknown, nil},
-	{zk.ErrShortBuffer, unknown, nil}, // from decoding: a request is measured before it is sent
-	{errMalformed, unknown, nil},
-	{code(-1), unknown, nil},   // system error
-	{code(-2), unknown, nil},   // runtime inconsistency
-	{code(-3), unknown, nil},   // data inconsistency
-	{code(-4), unknown, nil},   // connection loss
-	{code(-7), unknown, nil},   // operation timeout
-	{code(-122), unknown, nil}, // request timeout
+	{zk.ErrNoNode, outcomeRefused, coord.ErrNotExist},
+	{zk.ErrNodeExists, outcomeRefused, coord.ErrExist},
+	{zk.ErrBadVersion, outcomeRefused, coord.ErrVersion},
+	{zk.ErrNoAuth, outcomeRefused, coord.ErrForbidden},
+	{zk.ErrAuthFailed, outcomeRefused, coord.ErrAuth},
+	{zk.ErrInvalidACL, outcomeRefused, coord.ErrForbidden},
+	{zk.ErrNotEmpty, outcomeRefused, coord.ErrInvalid},
+	{zk.ErrNoChildrenForEphemerals, outcomeRefused, coord.ErrInvalid},
+	{zk.ErrBadArguments, outcomeRefused, coord.ErrInvalid},
+	{zk.ErrInvalidPath, outcomeRefused, coord.ErrInvalid},
+	{zk.ErrInvalidFlags, outcomeRefused, coord.ErrInvalid},
+	{errorCode(-5), outcomeRefused, coord.ErrInvalid},   // marshalling error
+	{errorCode(-6), outcomeRefused, coord.ErrForbidden}, // the server does not know it, or has it switched off
+	{errorCode(-119), outcomeRefused, coord.ErrBusy},    // not read-only: the server has no quorum
+	{errorCode(-124), outcomeRefused, coord.ErrAuth},    // the server wants SASL
+	{errorCode(-125), outcomeRefused, errQuota},
+	{errorCode(-127), outcomeRefused, coord.ErrBusy}, // throttled
+	{zk.ErrNoServer, outcomeUnsent, nil},             // from the queue, see dialer.Next
+	{zk.ErrSessionMoved, outcomeUnsent, nil},
+	{zk.ErrSessionExpired, outcomeExpired, coord.ErrSessionLost},
+	{zk.ErrConnectionClosed, outcomeUnknown, nil},
+	{zk.ErrClosing, outcomeUnknown, nil},
+	{zk.ErrAPIError, outcomeUnknown, nil},
+	{zk.ErrShortBuffer, outcomeUnknown, nil}, // from decoding: a request is measured before it is sent
+	{errMalformed, outcomeUnknown, nil},
+	{errorCode(-1), outcomeUnknown, nil},   // system error
+	{errorCode(-2), outcomeUnknown, nil},   // runtime inconsistency
+	{errorCode(-3), outcomeUnknown, nil},   // data inconsistency
+	{errorCode(-4), outcomeUnknown, nil},   // connection loss
+	{errorCode(-7), outcomeUnknown, nil},   // operation timeout
+	{errorCode(-122), outcomeUnknown, nil}, // request timeout
 }
 
 // errQuota is the refusal of a server that enforces quotas.
 var errQuota = fmt.Errorf("%w: a quota of ZooKeeper is used up; setquota raises it", coord.ErrBusy)
 
-// code is how go-zookeeper renders a code without a name.
-type code int
+// errorCode is how go-zookeeper renders a code without a name.
+type errorCode int
 
-func (c code) Error() string { return fmt.Sprintf("unknown error: %d", int(c)) }
+func (c errorCode) Error() string { return fmt.Sprintf("unknown error: %d", int(c)) }
 
-// means says what became of the request that met err, and which of coord's errors
+// classify says what became of the request that met err, and which of coord's errors
 // that is, with err inside.
-func means(err error) (outcome, error) {
-	for _, a := range answers {
-		c, byText := a.err.(code)
+func classify(err error) (outcome, error) {
+	for _, a := range errorTable {
+		c, byText := a.err.(errorCode)
 		if !errors.Is(err, a.err) && !(byText && err.Error() == c.Error()) {
 			continue
 		}
@@ -85,5 +85,5 @@ func means(err error) (outcome, error) {
 		}
 		return a.outcome, fmt.Errorf("%w (%w)", a.means, err)
 	}
-	return unknown, err
+	return outcomeUnknown, err
 }

@@ -16,8 +16,8 @@ func WithLookup(cfg Config, lookup func(ctx context.Context, host string) ([]net
 
 // Counter is the number of the next create in a directory.
 func Counter(s coord.Session, ctx context.Context, dir string) (int64, error) {
-	return s.(*session).counter(ctx, dir)
+	return s.(*session).readCounter(ctx, dir)
 }
 
 // SawNumber says that a directory has come to a number.
-func SawNumber(s coord.Session, dir string, next int64) { s.(*session).numbers.saw(dir, next) }
+func SawNumber(s coord.Session, dir string, next int64) { s.(*session).counters.advance(dir, next) }

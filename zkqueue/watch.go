@@ -13,22 +13,22 @@ import (
 // watcher is one call of Watch.
 type watcher struct {
 	ch   chan struct{}
-	dirs []*directory
+	dirs []*cachedDir
 	stop func() bool // its ctx need not tell us any more
 }
 
-// serverWatches is what a coordinator knows of the watches that its servers have.
-type serverWatches struct{ kind atomic.Int32 }
+// watchSupport is what a coordinator knows of the watches that its servers have.
+type watchSupport struct{ kind atomic.Int32 }
 
 const (
-	watchesAll  = 1 // one that brings an event for each change beneath a path
-	watchesOnce = 2 // only such as fire once: a server before 3.6 was met
+	recursiveWatches = 1 // one that brings an event for each change beneath a path
+	oneShotWatches   = 2 // only such as fire once: a server before 3.6 was met
 )
 
-func (w *serverWatches) known() bool    { return w.kind.Load() != 0 }
-func (w *serverWatches) all() bool      { return w.kind.Load() == watchesAll }
-func (w *serverWatches) oneShot() bool  { return w.kind.Load() == watchesOnce }
-func (w *serverWatches) set(kind int32) { w.kind.Store(kind) }
+func (w *watchSupport) known() bool     { return w.kind.Load() != 0 }
+func (w *watchSupport) recursive() bool { return w.kind.Load() == recursiveWatches }
+func (w *watchSupport) oneShot() bool   { return w.kind.Load() == oneShotWatches }
+func (w *watchSupport) set(kind int32)  { w.kind.Store(kind) }
 
 // Watch subscribes to the directories; see [coord.Session].
 //
@@ -45,132 +45,132 @@ func (s *session) Watch(ctx context.Context, dirs ...string) (<-chan struct{}, e
 			return nil, fmt.Errorf("watch: %w", err)
 		}
 	}
-	if err := s.alive(); err != nil {
+	if err := s.checkAlive(); err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
-	w, err := s.dirs.subscribe(ctx, dirs)
+	w, err := s.cache.subscribe(ctx, dirs)
 	if err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
 	for _, d := range w.dirs {
-		s.dirs.follow(d, w)
+		s.cache.follow(d, w)
 	}
 	// What was answered to others before is seen by every read from here on: the connected
 	// server may lag behind it.
 	if err := s.barrier(ctx); err != nil {
-		s.dirs.unsubscribe(w)
+		s.cache.unsubscribe(w)
 		return nil, fmt.Errorf("watch: %w", err)
 	}
 	for _, dir := range dirs {
 		// From here on a change either has an event, or came before this listing was
 		// kept, and then a new one is on its way with a signal after it.
-		if err := s.dirs.list(ctx, dir, &page{limit: 1}); err != nil {
-			s.dirs.unsubscribe(w)
+		if err := s.cache.list(ctx, dir, &page{limit: 1}); err != nil {
+			s.cache.unsubscribe(w)
 			return nil, fmt.Errorf("watch %s: %w", dir, err)
 		}
 	}
 	return w.ch, nil
 }
 
-func (ds *directories) subscribe(ctx context.Context, dirs []string) (*watcher, error) {
+func (ds *dirCache) subscribe(ctx context.Context, dirs []string) (*watcher, error) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	if ds.over {
-		return nil, ds.s.over
+	if ds.closed {
+		return nil, ds.s.cause
 	}
 	w := &watcher{ch: make(chan struct{}, 1)}
 	w.stop = context.AfterFunc(ctx, func() { ds.unsubscribe(w) })
 	for _, dir := range dirs {
-		d := ds.at(dir)
+		d := ds.dirLocked(dir)
 		d.watchers = append(d.watchers, w)
-		if d.idle != nil {
-			d.idle.Stop()
-			d.idle = nil
+		if d.idleTimer != nil {
+			d.idleTimer.Stop()
+			d.idleTimer = nil
 		}
 		w.dirs = append(w.dirs, d)
 	}
 	return w, nil
 }
 
-func (ds *directories) unsubscribe(w *watcher) {
+func (ds *dirCache) unsubscribe(w *watcher) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	w.stop()
 	for _, d := range w.dirs {
 		d.watchers = slices.DeleteFunc(d.watchers, func(x *watcher) bool { return x == w })
-		ds.idle(d)
+		ds.startIdleTimerLocked(d)
 	}
 }
 
-// linger is how long the events of a directory are still wanted when nobody watches it
+// unfollowAfter is how long the events of a directory are still wanted when nobody watches it
 // any more: who waits again and again asks for them once.
-const linger = time.Second
+const unfollowAfter = time.Second
 
-// idle sees to it that a directory that nobody watches is not followed for long, with the
+// startIdleTimerLocked sees to it that a directory that nobody watches is not followed for long, with the
 // lock held.
-func (ds *directories) idle(d *directory) {
-	if len(d.watchers) > 0 || d.follows == nil || d.idle != nil || ds.over {
+func (ds *dirCache) startIdleTimerLocked(d *cachedDir) {
+	if len(d.watchers) > 0 || d.followedOn == nil || d.idleTimer != nil || ds.closed {
 		return
 	}
-	d.idle = time.AfterFunc(linger, func() { ds.leave(d) })
+	d.idleTimer = time.AfterFunc(unfollowAfter, func() { ds.unfollow(d) })
 }
 
-func (ds *directories) leave(d *directory) {
-	ds.asking.Lock()
-	defer ds.asking.Unlock()
+func (ds *dirCache) unfollow(d *cachedDir) {
+	ds.watchMu.Lock()
+	defer ds.watchMu.Unlock()
 	ds.mu.Lock()
-	d.idle = nil
-	c := d.follows
-	if len(d.watchers) > 0 || c == nil || ds.over {
+	d.idleTimer = nil
+	c := d.followedOn
+	if len(d.watchers) > 0 || c == nil || ds.closed {
 		ds.mu.Unlock()
 		return
 	}
-	d.turn()
+	d.beginSwitchLocked()
 	ds.mu.Unlock()
 	// Where this fails the connection does, and every watch of it.
-	_ = c.removeWatch(d.whole)
+	_ = c.removeWatch(d.fullPath)
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	d.turning, d.follows = false, nil
-	ds.move(d)
+	d.switching, d.followedOn = false, nil
+	ds.invalidateLocked(d)
 }
 
-// turn begins the change from one kind of watch to the other, with the lock held. Until
+// beginSwitchLocked begins the change from one kind of watch to the other, with the lock held. Until
 // it is made the server may have either.
-func (d *directory) turn() {
-	d.turning = true
-	d.unknown()
+func (d *cachedDir) beginSwitchLocked() {
+	d.switching = true
+	d.forgetLocked()
 }
 
 // follow asks for the events of a directory on the connection that stands, unless that
 // was done. Those of a new connection are asked for when it is made, see attach. If w is
 // the only one who watches, he has no listing yet that could be out of date.
-func (ds *directories) follow(d *directory, w *watcher) {
-	ds.asking.Lock()
-	defer ds.asking.Unlock()
+func (ds *dirCache) follow(d *cachedDir, w *watcher) {
+	ds.watchMu.Lock()
+	defer ds.watchMu.Unlock()
 	ds.mu.Lock()
 	c := ds.conn
-	if c == nil || d.follows != nil || d.refused || ds.s.watches.oneShot() || ds.over {
+	if c == nil || d.followedOn != nil || d.watchRefused || ds.s.watches.oneShot() || ds.closed {
 		ds.mu.Unlock()
 		return
 	}
 	first := len(d.watchers) == 1 && d.watchers[0] == w
 	ds.mu.Unlock()
-	_ = ds.ask(c, d, first)
+	_ = ds.requestWatch(c, d, first)
 }
 
-// attach asks for the events of all watched directories on a new connection.
-func (ds *directories) attach(c *conn) error {
-	ds.asking.Lock()
-	defer ds.asking.Unlock()
+// followAll asks for the events of all watched directories on a new connection.
+func (ds *dirCache) followAll(c *conn) error {
+	ds.watchMu.Lock()
+	defer ds.watchMu.Unlock()
 	ds.mu.Lock()
 	ds.conn = c
-	var watched []*directory
+	var watched []*cachedDir
 	for _, d := range ds.byPath {
-		if len(d.watchers) > 0 && !d.refused {
+		if len(d.watchers) > 0 && !d.watchRefused {
 			watched = append(watched, d)
 		}
 	}
@@ -179,77 +179,77 @@ func (ds *directories) attach(c *conn) error {
 		return nil
 	}
 	for _, d := range watched {
-		if err := ds.ask(c, d, false); err != nil {
+		if err := ds.requestWatch(c, d, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ask asks for the events of d. What the server does after this has them, so that
+// requestWatch asks for the events of d. What the server does after this has them, so that
 // listings that are asked for from then on can be kept up to date.
-func (ds *directories) ask(c *conn, d *directory, first bool) error {
+func (ds *dirCache) requestWatch(c *conn, d *cachedDir, first bool) error {
 	ds.mu.Lock()
-	d.turn()
+	d.beginSwitchLocked()
 	ds.mu.Unlock()
-	err := c.addWatch(d.whole, func(code int32, _ []byte) { ds.answered(c, d, code) })
+	err := c.addWatch(d.fullPath, func(code int32, _ []byte) { ds.watchReply(c, d, code) })
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	d.turning = false
-	if err == nil && ds.conn == c && !d.refused && !ds.s.watches.oneShot() {
-		d.follows = c
+	d.switching = false
+	if err == nil && ds.conn == c && !d.watchRefused && !ds.s.watches.oneShot() {
+		d.followedOn = c
 	}
 	if first {
-		d.unknown()
-		d.told = d.moves
+		d.forgetLocked()
+		d.signalledAt = d.invalidations
 	} else {
-		ds.move(d)
+		ds.invalidateLocked(d)
 	}
-	ds.idle(d)
+	ds.startIdleTimerLocked(d)
 	return err
 }
 
-// answered takes the answer to addWatch. It comes before the answer to any listing that
+// watchReply takes the answer to addWatch. It comes before the answer to any listing that
 // relies on it.
-func (ds *directories) answered(c *conn, d *directory, code int32) {
+func (ds *dirCache) watchReply(c *conn, d *cachedDir, code int32) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	switch {
 	case code == 0:
-		ds.s.watches.set(watchesAll)
+		ds.s.watches.set(recursiveWatches)
 	case c != ds.conn, code == codeLost, code == codeExpired, code == codeMoved:
 	case code == codeUnimplemented:
-		ds.s.watches.set(watchesOnce)
+		ds.s.watches.set(oneShotWatches)
 		for _, d := range ds.byPath {
-			d.follows = nil
-			ds.move(d)
+			d.followedOn = nil
+			ds.invalidateLocked(d)
 		}
 	default: // as where it may not be read
-		d.refused, d.follows = true, nil
-		ds.move(d)
+		d.watchRefused, d.followedOn = true, nil
+		ds.invalidateLocked(d)
 	}
 }
 
-// lookout says whether a watch may be set that waits for the creation of d, with the lock
+// watchesCreationLocked says whether a watch may be set that waits for the creation of d, with the lock
 // held. Where it fired it would end a watch for all events of the same path: it is one
 // kind of watch or the other.
-func (ds *directories) lookout(d *directory) bool {
-	return ds.s.watches.oneShot() || d.refused
+func (ds *dirCache) watchesCreationLocked(d *cachedDir) bool {
+	return ds.s.watches.oneShot() || d.watchRefused
 }
 
-// oneShot says whether a request for the children of a path, or for whether it exists,
+// wantsOneShotWatch says whether a request for the children of a path, or for whether it exists,
 // shall set a watch.
-func (ds *directories) oneShot(c *conn, op int32, whole []byte) bool {
+func (ds *dirCache) wantsOneShotWatch(c *conn, op int32, whole []byte) bool {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	d := ds.byPath[string(whole)]
 	if d == nil || c != ds.conn {
 		return false
 	}
-	return ds.lookout(d) || op == opGetChildren && d.follows == nil && !d.turning
+	return ds.watchesCreationLocked(d) || op == opGetChildren && d.followedOn == nil && !d.switching
 }
 
-func (d *directory) signal() {
+func (d *cachedDir) signal() {
 	for _, w := range d.watchers {
 		select {
 		case w.ch <- struct{}{}:
@@ -258,36 +258,36 @@ func (d *directory) signal() {
 	}
 }
 
-// perMember is how long a directory is left alone for each of its children after a
+// restPerMember is how long a directory is left alone for each of its children after a
 // listing, and mostRest the longest rest. Listing one child costs the server some
 // hundred nanoseconds.
 const (
-	perMember = 5 * time.Microsecond
-	mostRest  = 500 * time.Millisecond
+	restPerMember = 5 * time.Microsecond
+	maxRest       = 500 * time.Millisecond
 )
 
-// rest is how long the directory is left alone from now, with the lock held.
-func (d *directory) rest() time.Duration {
-	return min(time.Duration(d.members)*perMember, mostRest) - time.Since(d.listed)
+// restLocked is how long the directory is left alone from now, with the lock held.
+func (d *cachedDir) restLocked() time.Duration {
+	return min(time.Duration(d.memberCount)*restPerMember, maxRest) - time.Since(d.listedAt)
 }
 
-// arm sees to it that a watched directory is listed again, with the lock held.
-func (ds *directories) arm(d *directory) {
-	if d.arming || ds.over || ds.s.run() != nil {
+// scheduleListingLocked sees to it that a watched directory is listed again, with the lock held.
+func (ds *dirCache) scheduleListingLocked(d *cachedDir) {
+	if d.relisting || ds.closed || ds.s.addGoroutine() != nil {
 		return
 	}
-	d.arming = true
-	wait := d.rest()
-	if d.follows != nil {
+	d.relisting = true
+	wait := d.restLocked()
+	if d.followedOn != nil {
 		wait = 0 // once and for all
 	}
 	go func() {
-		defer ds.s.running.Done()
-		ds.rearm(d, wait)
+		defer ds.s.goroutines.Done()
+		ds.relist(d, wait)
 	}()
 }
 
-func (ds *directories) rearm(d *directory, wait time.Duration) {
+func (ds *dirCache) relist(d *cachedDir, wait time.Duration) {
 	for {
 		if wait > 0 {
 			select {
@@ -297,8 +297,8 @@ func (ds *directories) rearm(d *directory, wait time.Duration) {
 			}
 		}
 		ds.follow(d, nil)
-		err := ds.list(ds.s.quit, d.path, &page{limit: 1})
-		if ds.s.alive() != nil {
+		err := ds.list(ds.s.ctx, d.path, &page{limit: 1})
+		if ds.s.checkAlive() != nil {
 			return
 		}
 		ds.mu.Lock()
@@ -306,14 +306,14 @@ func (ds *directories) rearm(d *directory, wait time.Duration) {
 			// Not ours to say: whoever waits shall look, and be told.
 			d.signal()
 		}
-		if d.set != nil || len(d.watchers) == 0 {
-			d.arming = false
+		if d.names != nil || len(d.watchers) == 0 {
+			d.relisting = false
 			ds.mu.Unlock()
 			return
 		}
-		wait = max(d.rest(), time.Millisecond)
+		wait = max(d.restLocked(), time.Millisecond)
 		if err != nil {
-			wait = mostRest
+			wait = maxRest
 		}
 		ds.mu.Unlock()
 	}

@@ -885,9 +885,9 @@ var mutants = []mutant{
 	// The driver's fences, each alone, on a real ZooKeeper.
 	{
 		name: "ZooKeeper is not told the version", file: "zkqueue/commit.go",
-		is: `func version(f coord.Fence) int32 {
+		is: `func fenceVersion(f coord.Fence) int32 {
 `,
-		becomes: `func version(f coord.Fence) int32 {
+		becomes: `func fenceVersion(f coord.Fence) int32 {
 	if mutated(); f >= 0 {
 		return -1
 	}
@@ -895,13 +895,13 @@ var mutants = []mutant{
 		test: "TestDataFenceAlone",
 	},
 	{
-		name: "one value that is gone takes those read with it along", file: "zkqueue/together.go",
+		name: "one value that is gone takes those read with it along", file: "zkqueue/multiread.go",
 		is:      `case code != codeNoNode:`,
 		becomes: `case func() bool { mutated(); return true }():`,
 		test:    "TestManyNodesAreReadWithFewRequests",
 	},
 	{
-		name: "request of our own lost with its connection", file: "zkqueue/session.go",
+		name: "request of our own lost with its connection", file: "zkqueue/read.go",
 		is: `		case !errors.Is(err, coord.ErrUnknown):
 			return err
 		}
@@ -915,7 +915,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "answer of ZooKeeper that is cut short is decoded as it is", file: "zkqueue/conn.go",
-		is: `	if !wholeMulti(answer[4+headBytes:]) {
+		is: `	if !isCompleteMulti(answer[4+headerBytes:]) {
 `,
 		becomes: `	if mutated(); false {
 `,
@@ -923,8 +923,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "decoding error of a read is an answer", file: "zkqueue/errors.go",
-		is:      `{zk.ErrShortBuffer, unknown, nil}, `,
-		becomes: `{func() error { mutated(); return zk.ErrShortBuffer }(), refused, coord.ErrTooLarge}, `,
+		is:      `{zk.ErrShortBuffer, outcomeUnknown, nil}, `,
+		becomes: `{func() error { mutated(); return zk.ErrShortBuffer }(), outcomeRefused, coord.ErrTooLarge}, `,
 		test:    "TestAReadWhoseAnswerIsCutShortIsMadeAgain",
 	},
 	{
@@ -961,7 +961,7 @@ var mutants = []mutant{
 		test:    "TestAClosedHandshakeProvesNothing",
 	},
 	{
-		name: "one node that may not be read hides the others", file: "zkqueue/session.go",
+		name: "one node that may not be read hides the others", file: "zkqueue/read.go",
 		is: `	d, err := s.data(ctx, whole)
 	if !errors.Is(err, coord.ErrForbidden) {
 		return d, err
@@ -975,8 +975,8 @@ var mutants = []mutant{
 		test: "TestAnEntryThatCannotBeReadStopsNothing",
 	},
 	{
-		name: "directory is followed though the server hides some of its changes", file: "zkqueue/directory.go",
-		is: `	if c == nil || d.set == nil || d.changes < 0 || stat == nil || d.changes >= stat.Cversion {
+		name: "directory is followed though the server hides some of its changes", file: "zkqueue/cache.go",
+		is: `	if c == nil || d.names == nil || d.changes < 0 || stat == nil || d.changes >= stat.Cversion {
 `,
 		becomes: `	if mutated(); c != nil || stat != nil {
 `,
@@ -989,15 +989,15 @@ var mutants = []mutant{
 		test:    "TestCounterEndsAsZooKeepers",
 	},
 	{
-		name: "counter of ZooKeeper that counts deletions as creates", file: "zkqueue/numbers.go",
+		name: "counter of ZooKeeper that counts deletions as creates", file: "zkqueue/naming.go",
 		is:      `int64(uint32(stat.Cversion+stat.NumChildren) / 2)`,
 		becomes: `int64(uint32(stat.Cversion+0*int32(func() int { mutated(); return 1 }())))`,
 		test:    "TestTheCounterOfADirectoryIsTheServers",
 	},
 	{
 		name: "what a smaller server refuses is sent again as it is", file: "zkqueue/batch.go",
-		is:      `len(commits) > 1 && m.size > s.width.most() {`,
-		becomes: `len(commits) > 1 && m.size > s.width.most() && func() bool { mutated(); return false }() {`,
+		is:      `len(commits) > 1 && m.size > s.payload.current() {`,
+		becomes: `len(commits) > 1 && m.size > s.payload.current() && func() bool { mutated(); return false }() {`,
 		test:    "TestWhatIsMergedFitsASmallerServer",
 	},
 	{

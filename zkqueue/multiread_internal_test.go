@@ -10,12 +10,12 @@ import (
 // each of its bytes: it is what was said, or refused, and never more than was sent.
 func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
 	good := func(value string) []byte {
-		b := appendBytes(appendPart(nil, opGetData), []byte(value))
+		b := appendBytes(appendPartHeader(nil, opGetData), []byte(value))
 		b = append(b, make([]byte, 68)...)
-		b = binary.BigEndian.AppendUint32(appendPart(b, opEnd), ^uint32(100)) // -101: no node
-		return appendPart(b, opEnd)
+		b = binary.BigEndian.AppendUint32(appendPartHeader(b, opEnd), ^uint32(100)) // -101: no node
+		return appendPartHeader(b, opEnd)
 	}
-	ask := &together{whole: []string{"/a", "/b"}}
+	ask := &multiRead{fullPaths: []string{"/a", "/b"}}
 	answer := good("value")
 	nodes, err := ask.parse(answer)
 	if err == nil {
@@ -46,12 +46,12 @@ func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
 	}
 	refusal := func(code int32) ([]*data, error) {
 		b := binary.BigEndian.AppendUint32([]byte{0xff, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff, 0xff}, uint32(code))
-		return (&together{whole: []string{"/a"}}).parse(append(b, appendPart(nil, opEnd)...))
+		return (&multiRead{fullPaths: []string{"/a"}}).parse(append(b, appendPartHeader(nil, opEnd)...))
 	}
 	if nodes, err := refusal(codeNoAuth); err != nil || !nodes[0].unreadable {
 		t.Errorf("no auth: %v, %v", nodes, err)
 	}
-	if nodes, err := refusal(-1); !errors.Is(err, errSingly) {
+	if nodes, err := refusal(-1); !errors.Is(err, errUnreadableNode) {
 		t.Errorf("system error: %v, %v", nodes, err)
 	}
 }
@@ -59,16 +59,16 @@ func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
 // TestFewerNodesAreAskedForWhereValuesAreLarge, and one by one where the server does not
 // answer for several.
 func TestFewerNodesAreAskedForWhereValuesAreLarge(t *testing.T) {
-	var r serverReads
+	var r multiReadSupport
 	for _, step := range []struct{ size, many int }{{0, 32}, {100, 32}, {1 << 20, 32}, {4 << 20, 8}, {100, 8}, {64 << 20, 1}} {
-		r.saw([]*data{nil, {value: make([]byte, step.size)}})
-		if n := r.many(); n != step.many {
+		r.noteValues([]*data{nil, {value: make([]byte, step.size)}})
+		if n := r.nodesPerRequest(); n != step.many {
 			t.Errorf("after a value of %d bytes %d are asked for at once, want %d", step.size, n, step.many)
 		}
 	}
-	r.largest.Store(0)
-	r.failed.Store(mostFailures)
-	if n := r.many(); n != 1 {
-		t.Errorf("after %d failures in a row %d are asked for at once", mostFailures, n)
+	r.largestValue.Store(0)
+	r.failures.Store(maxFailures)
+	if n := r.nodesPerRequest(); n != 1 {
+		t.Errorf("after %d failures in a row %d are asked for at once", maxFailures, n)
 	}
 }

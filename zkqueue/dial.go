@@ -22,18 +22,18 @@ import (
 // HostProvider and Dialer. It refuses when the session is over, and remembers why
 // each server was of no use.
 type dialer struct {
-	s         *session
-	addresses []string // as configured: each stands for one server or more
-	budget    time.Duration
-	refused   chan struct{} // holds one: a cause was added
+	s               *session
+	addresses       []string // as configured: each stands for one server or more
+	handshakeBudget time.Duration
+	newCause        chan struct{} // holds one: a cause was added
 
-	park   sync.Once
-	parked chan struct{} // closed when a dial was refused because the session is over
+	parkOnce sync.Once
+	parked   chan struct{} // closed when a dial was refused because the session is over
 
 	mu       sync.Mutex
 	next     int
 	failures int                 // since the last session granted
-	last     time.Time           // the last dial began
+	lastDial time.Time           // the last dial began
 	servers  map[string][]server // of each address, when it was last dialled
 	causes   map[server]error
 }
@@ -41,21 +41,21 @@ type dialer struct {
 // server is one server of an address. A host name stands for as many as it has IP
 // addresses.
 type server struct {
-	address string // as configured; TLS expects its host
-	at      string // what is dialled
+	address     string // as configured; TLS expects its host
+	dialAddress string // what is dialled
 }
 
 // String names the address, and beside it the IP address where there are several.
 func (s server) String() string {
-	if s.at == s.address {
+	if s.dialAddress == s.address {
 		return s.address
 	}
-	return s.address + " (" + s.at + ")"
+	return s.address + " (" + s.dialAddress + ")"
 }
 
-// leastHandshake is given to a server even where a short session timeout and many
+// minHandshake is given to a server even where a short session timeout and many
 // servers leave it less.
-const leastHandshake = 500 * time.Millisecond
+const minHandshake = 500 * time.Millisecond
 
 func newDialer(s *session) *dialer {
 	addresses := slices.Clone(s.cfg.Servers)
@@ -64,8 +64,8 @@ func newDialer(s *session) *dialer {
 	})
 	return &dialer{
 		s: s, addresses: addresses,
-		budget:  min(s.cfg.ConnectTimeout, s.cfg.SessionTimeout/2),
-		refused: make(chan struct{}, 1), parked: make(chan struct{}),
+		handshakeBudget: min(s.cfg.ConnectTimeout, s.cfg.SessionTimeout/2),
+		newCause:        make(chan struct{}, 1), parked: make(chan struct{}),
 		servers: make(map[string][]server), causes: make(map[server]error),
 	}
 }
@@ -98,8 +98,8 @@ func (d *dialer) Connected() {
 	clear(d.causes)
 }
 
-// count is how many servers there are, as far as is known, with the lock held.
-func (d *dialer) count() int {
+// serverCountLocked is how many servers there are, as far as is known, with the lock held.
+func (d *dialer) serverCountLocked() int {
 	n := 0
 	for _, address := range d.addresses {
 		n += max(1, len(d.servers[address]))
@@ -107,58 +107,58 @@ func (d *dialer) count() int {
 	return n
 }
 
-// handshake bounds a dial, and again the answer to a connect request: all other servers
+// handshakeTimeout bounds a dial, and again the answer to a connect request: all other servers
 // must be tried before the session is over, though one hangs.
-func (d *dialer) handshake() time.Duration {
+func (d *dialer) handshakeTimeout() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return max(d.budget/time.Duration(d.count()), min(leastHandshake, d.s.cfg.ConnectTimeout))
+	return max(d.handshakeBudget/time.Duration(d.serverCountLocked()), min(minHandshake, d.s.cfg.ConnectTimeout))
 }
 
 // dial is go-zookeeper's Dialer.
 func (d *dialer) dial(_, address string, _ time.Duration) (net.Conn, error) {
-	if err := d.pause(); err != nil {
+	if err := d.waitTurn(); err != nil {
 		return nil, err
 	}
-	to, err := d.choose(address)
+	to, err := d.chooseServer(address)
 	if err != nil {
-		d.failed(server{address, address}, err)
+		d.noteFailure(server{address, address}, err)
 		return nil, err
 	}
-	most := d.handshake()
-	ctx, cancel := context.WithTimeout(d.s.quit, most)
+	most := d.handshakeTimeout()
+	ctx, cancel := context.WithTimeout(d.s.ctx, most)
 	defer cancel()
-	c, err := d.s.cfg.connect(ctx, to)
+	c, err := d.s.cfg.dialServer(ctx, to)
 	if err != nil {
-		d.failed(to, err)
+		d.noteFailure(to, err)
 		return nil, err
 	}
 	conn := newConn(c, d.s, to, most)
-	if err := d.s.adopt(conn); err != nil {
+	if err := d.s.setConn(conn); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return conn, nil
 }
 
-// choose looks an address up and returns that server of it which was dialled longest ago.
-func (d *dialer) choose(address string) (server, error) {
-	ctx, cancel := context.WithTimeout(d.s.quit, d.handshake())
+// chooseServer looks an address up and returns that server of it which was dialled longest ago.
+func (d *dialer) chooseServer(address string) (server, error) {
+	ctx, cancel := context.WithTimeout(d.s.ctx, d.handshakeTimeout())
 	defer cancel()
-	servers, err := d.s.cfg.servers(ctx, address)
+	servers, err := d.s.cfg.resolveServers(ctx, address)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.servers[address] = servers
 	if err != nil {
 		return server{}, err
 	}
-	d.s.cfg.names.Dialed(servers[0].at)
+	d.s.cfg.names.Dialed(servers[0].dialAddress)
 	return servers[0], nil
 }
 
-// servers are those that an address stands for. Who makes connections otherwise is given
+// resolveServers are those that an address stands for. Who makes connections otherwise is given
 // the address itself.
-func (c *Config) servers(ctx context.Context, address string) ([]server, error) {
+func (c *Config) resolveServers(ctx context.Context, address string) ([]server, error) {
 	if c.Dial != nil {
 		return []server{{address, address}}, nil
 	}
@@ -177,36 +177,36 @@ func (c *Config) servers(ctx context.Context, address string) ([]server, error) 
 	return servers, nil
 }
 
-// pause spaces the dials: all servers are tried at once, then ever more slowly.
-func (d *dialer) pause() error {
+// waitTurn spaces the dials: all servers are tried at once, then ever more slowly.
+func (d *dialer) waitTurn() error {
 	d.mu.Lock()
 	wait := 10 * time.Millisecond
-	n := d.count()
+	n := d.serverCountLocked()
 	if laps := d.failures / n; laps > 0 {
 		wait = min(wait<<min(laps, 8), 250*time.Millisecond)
 		if d.failures%n != 0 {
 			wait = 10 * time.Millisecond
 		}
 	}
-	wait -= time.Since(d.last)
+	wait -= time.Since(d.lastDial)
 	d.mu.Unlock()
 	select {
-	case <-d.s.quit.Done():
+	case <-d.s.ctx.Done():
 		// See session.wind: now go-zookeeper's Close queues its request, and when we
 		// return the queue is dropped.
-		d.park.Do(func() { close(d.parked) })
+		d.parkOnce.Do(func() { close(d.parked) })
 		time.Sleep(10 * time.Millisecond)
 		return coord.ErrClosed
 	case <-time.After(wait):
 	}
 	d.mu.Lock()
-	d.last = time.Now()
+	d.lastDial = time.Now()
 	d.mu.Unlock()
 	return nil
 }
 
-// connect dials a server and shakes hands.
-func (c *Config) connect(ctx context.Context, to server) (net.Conn, error) {
+// dialServer dials a server and shakes hands.
+func (c *Config) dialServer(ctx context.Context, to server) (net.Conn, error) {
 	dial := c.Dial
 	if dial == nil {
 		dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -214,7 +214,7 @@ func (c *Config) connect(ctx context.Context, to server) (net.Conn, error) {
 			return nd.DialContext(ctx, "tcp", address)
 		}
 	}
-	nc, err := dial(ctx, to.at)
+	nc, err := dial(ctx, to.dialAddress)
 	if err != nil || c.TLS == nil {
 		return nc, err
 	}
@@ -227,7 +227,7 @@ func (c *Config) connect(ctx context.Context, to server) (net.Conn, error) {
 	if err := tc.HandshakeContext(ctx); err != nil {
 		nc.Close()
 		err = secure.HandshakeError(err)
-		if errors.As(err, new(*secure.ClosedError)) && speaksPlain(ctx, dial, to.at) {
+		if errors.As(err, new(*secure.ClosedError)) && speaksPlain(ctx, dial, to.dialAddress) {
 			err = fmt.Errorf("the server does not speak TLS: %w", coord.ErrTLS)
 		}
 		return nil, err
@@ -252,42 +252,42 @@ func speaksPlain(ctx context.Context, dial func(context.Context, string) (net.Co
 	return err == nil && (string(answer) == "srvr" || strings.EqualFold(string(answer), "zook") || string(answer) == "This")
 }
 
-// failed notes why a server was of no use.
-func (d *dialer) failed(s server, err error) {
+// noteFailure notes why a server was of no use.
+func (d *dialer) noteFailure(s server, err error) {
 	d.mu.Lock()
 	d.failures++
 	d.causes[s] = err
 	d.mu.Unlock()
 	select {
-	case d.refused <- struct{}{}:
+	case d.newCause <- struct{}{}:
 	default:
 	}
 }
 
-// all are the servers that are known of, with the lock held.
-func (d *dialer) all() []server {
+// allServersLocked are the servers that are known of, with the lock held.
+func (d *dialer) allServersLocked() []server {
 	var all []server
 	for _, address := range d.addresses {
 		servers := slices.Clone(d.servers[address])
 		if len(servers) == 0 {
 			servers = []server{{address, address}}
 		}
-		slices.SortFunc(servers, func(a, b server) int { return strings.Compare(a.at, b.at) })
+		slices.SortFunc(servers, func(a, b server) int { return strings.Compare(a.dialAddress, b.dialAddress) })
 		all = append(all, servers...)
 	}
 	return all
 }
 
-// why joins what is known of each server under [coord.ErrUnreachable], or under the
+// failureError joins what is known of each server under [coord.ErrUnreachable], or under the
 // one reason that they share.
-func (d *dialer) why() error {
+func (d *dialer) failureError() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.shared(isTLS); err != nil {
+	if err := d.sharedCauseLocked(isTLS); err != nil {
 		return err
 	}
 	var b strings.Builder
-	for i, s := range d.all() {
+	for i, s := range d.allServersLocked() {
 		if i > 0 {
 			b.WriteString("; ")
 		}
@@ -300,10 +300,10 @@ func (d *dialer) why() error {
 	return fmt.Errorf("%w: %s", coord.ErrUnreachable, b.String())
 }
 
-// hopeless returns an error when the first session cannot be had: no server listens, or
+// permanentError returns an error when the first session cannot be had: no server listens, or
 // all of them refuse what we trust or who we are. Once there was a session nothing is
 // hopeless: servers restart, and certificates and passwords are renewed.
-func (d *dialer) hopeless() error {
+func (d *dialer) permanentError() error {
 	d.mu.Lock()
 	for _, cause := range d.causes {
 		if errors.Is(cause, coord.ErrAuth) {
@@ -311,21 +311,21 @@ func (d *dialer) hopeless() error {
 			return cause
 		}
 	}
-	err := d.shared(isTLS)
-	absent := d.shared(func(err error) bool { return isTLS(err) || resolve.Absent(err) }) != nil
+	err := d.sharedCauseLocked(isTLS)
+	absent := d.sharedCauseLocked(func(err error) bool { return isTLS(err) || resolve.Absent(err) }) != nil
 	d.mu.Unlock()
 	if err == nil && absent {
-		err = d.why()
+		err = d.failureError()
 	}
 	return err
 }
 
 func isTLS(err error) bool { return errors.Is(err, coord.ErrTLS) }
 
-// shared returns the cause of some server, with its name, if those of all are such, with
+// sharedCauseLocked returns the cause of some server, with its name, if those of all are such, with
 // the lock held.
-func (d *dialer) shared(such func(error) bool) error {
-	servers := d.all()
+func (d *dialer) sharedCauseLocked(such func(error) bool) error {
+	servers := d.allServersLocked()
 	for _, s := range servers {
 		if cause := d.causes[s]; cause == nil || !such(cause) {
 			return nil

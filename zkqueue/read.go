@@ -1,0 +1,256 @@
+package zkqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/zkq/zkq/coord"
+)
+
+func (s *session) Get(ctx context.Context, path string) (coord.Node, error) {
+	if err := coord.CheckPath(path); err != nil {
+		return coord.Node{}, fmt.Errorf("get: %w", err)
+	}
+	// A follower may lag behind what others were told.
+	err := s.barrier(ctx)
+	var n coord.Node
+	if err == nil {
+		n, err = s.node(ctx, path)
+	}
+	if err != nil {
+		return coord.Node{}, fmt.Errorf("get %s: %w", path, err)
+	}
+	return n, nil
+}
+
+// Read asks for many nodes at a time, and with one request where the server knows such.
+func (s *session) Read(ctx context.Context, paths ...string) ([]coord.Node, error) {
+	if ctx == nil {
+		return nil, fmt.Errorf("read: no context: %w", coord.ErrInvalid)
+	}
+	for _, path := range paths {
+		if err := coord.CheckPath(path); err != nil {
+			return nil, fmt.Errorf("read: %w", err)
+		}
+	}
+	if err := s.checkAlive(); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	found, err := s.readNodes(ctx, paths)
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	nodes := make([]coord.Node, len(paths))
+	for i, d := range found {
+		if d != nil {
+			nodes[i] = d.node(paths[i])
+		}
+	}
+	return nodes, nil
+}
+
+func (s *session) Count(ctx context.Context, dir string) (int, error) {
+	if err := coord.CheckDir(dir); err != nil {
+		return 0, fmt.Errorf("count: %w", err)
+	}
+	err := s.barrier(ctx)
+	var d data
+	if err == nil {
+		d, err = s.data(ctx, s.fullPath(dir))
+	}
+	if err != nil && !errors.Is(err, coord.ErrNotExist) {
+		return 0, fmt.Errorf("count %s: %w", dir, err)
+	}
+	return int(d.stat.NumChildren), nil
+}
+
+// barrier waits until the connected server has all that was answered before, to
+// anyone. It is a commit of nothing, which goes the way of all commits, with those that
+// wait at the same time: a sync does less on the leader, which may answer it before it has
+// applied what a follower has already answered.
+func (s *session) barrier(ctx context.Context) error {
+	if ctx == nil {
+		return fmt.Errorf("no context: %w", coord.ErrInvalid)
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		if err := s.checkAlive(); err != nil {
+			return err
+		}
+		_, err := s.group.Do(ctx, nil)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && !s.connected():
+			return fmt.Errorf("%w: %w", ctx.Err(), s.dialer.failureError())
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, coord.ErrUnknown):
+			return err
+		}
+		// go-zookeeper may need a moment to notice that the connection is gone.
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		case <-s.done:
+		}
+	}
+}
+
+type data struct {
+	value      []byte
+	stat       zk.Stat
+	unreadable bool
+}
+
+func (s *session) data(ctx context.Context, whole string) (data, error) {
+	return read(ctx, s, func(z *zk.Conn) (data, error) {
+		value, stat, err := z.Get(whole)
+		if err != nil {
+			return data{}, err
+		}
+		return data{value: value, stat: *stat}, nil
+	})
+}
+
+// allowedData is data of a node whose value may or may not be read. ZooKeeper tells anyone
+// that a node exists.
+func (s *session) allowedData(ctx context.Context, whole string) (data, error) {
+	d, err := s.data(ctx, whole)
+	if !errors.Is(err, coord.ErrForbidden) {
+		return d, err
+	}
+	return read(ctx, s, func(z *zk.Conn) (data, error) {
+		there, stat, err := z.Exists(whole)
+		if err == nil && !there {
+			err = zk.ErrNoNode
+		}
+		if err != nil {
+			return data{}, err
+		}
+		return data{stat: *stat, unreadable: true}, nil
+	})
+}
+
+func (d data) node(path string) coord.Node {
+	n := coord.Node{
+		Path:  path,
+		Value: d.value,
+
+		Unreadable: d.unreadable,
+
+		Fence:    coord.Fence(d.stat.Version),
+		Changes:  int64(d.stat.Version),
+		Revision: d.stat.Mzxid,
+		Born:     d.stat.Czxid,
+		Created:  time.UnixMilli(d.stat.Ctime),
+		Modified: time.UnixMilli(d.stat.Mtime),
+	}
+	if n.Value == nil {
+		n.Value = []byte{}
+	}
+	// A container's owner is the smallest number, and no session.
+	if owner := d.stat.EphemeralOwner; owner != 0 && owner != math.MinInt64 {
+		n.Owner = sessionID(owner)
+		n.Changes = max(0, n.Changes-1) // the write that stamped it; a kazoo lock has none
+	}
+	return n
+}
+
+// parallelReads is how many requests of one call are under way at a time, where each is for one
+// node. Where it is for several, answersAhead are.
+const (
+	parallelReads      = 64
+	parallelMultiReads = 2
+)
+
+// readNodes reads the nodes at paths, in their order; nil stands for what is gone.
+func (s *session) readNodes(ctx context.Context, paths []string) ([]*data, error) {
+	many := s.multiReads.nodesPerRequest()
+	if len(paths) == 1 || many == 1 || !s.watches.recursive() { // servers that know the one know the other
+		return s.readSingly(ctx, paths)
+	}
+	parts, err := inParallel(ctx, slices.Collect(slices.Chunk(paths, many)), parallelMultiReads, s.readMany)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*data, 0, len(paths))
+	for _, part := range parts {
+		all = append(all, *part...)
+	}
+	return all, nil
+}
+
+func (s *session) readSingly(ctx context.Context, paths []string) ([]*data, error) {
+	found, err := inParallel(ctx, paths, parallelReads, func(ctx context.Context, path string) (data, error) {
+		return s.allowedData(ctx, s.fullPath(path))
+	})
+	s.multiReads.noteValues(found)
+	return found, err
+}
+
+// readMany reads at most mostTogether nodes at once; where that is not answered, one by one,
+// which tells why.
+func (s *session) readMany(ctx context.Context, paths []string) ([]*data, error) {
+	t := multiRead{fullPaths: make([]string, len(paths))}
+	for i, path := range paths {
+		t.fullPaths[i] = s.fullPath(path)
+	}
+	r := call(ctx, s, func(*zk.Conn) ([]*data, error) { return t.send(s) })
+	if r.err != nil && r.answered {
+		return s.readSingly(ctx, paths)
+	}
+	for i, d := range r.value {
+		if d == nil || !d.unreadable {
+			continue
+		}
+		known, err := s.allowedData(ctx, t.fullPaths[i])
+		switch {
+		case err == nil:
+			*d = known
+		case errors.Is(err, coord.ErrNotExist):
+			r.value[i] = nil
+		default:
+			return nil, err
+		}
+	}
+	s.multiReads.noteValues(r.value)
+	return r.value, r.err
+}
+
+// inParallel asks for everything in of, several at a time; nil stands for what is gone.
+func inParallel[Q, T any](ctx context.Context, of []Q, readers int, ask func(context.Context, Q) (T, error)) ([]*T, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	found := make([]*T, len(of))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(readers, len(of)) {
+		wg.Go(func() {
+			for i := range next {
+				v, err := ask(ctx, of[i])
+				switch {
+				case err == nil:
+					found[i] = &v
+				case !errors.Is(err, coord.ErrNotExist):
+					cancel(err)
+				}
+			}
+		})
+	}
+	for i := range of {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return found, nil
+}
