@@ -19,55 +19,55 @@ import (
 
 // Commits that wait at the same time travel together: as transactions in one, each
 // with conditions of its own, so that the refusal of one costs the others nothing.
-var batches = group.Limits{Commits: nest, Each: nest - 1, Bytes: maxRequest / 3}
+var batchLimits = group.Limits{Commits: nestedOps, Each: nestedOps - 1, Bytes: maxRequestBytes / 3}
 
-// flightsAtOnce is how many requests with commits a session has under way.
-const flightsAtOnce = 32
+// maxInFlight is how many requests with commits a session has under way.
+const maxInFlight = 32
 
-// guessesAtOnce is how many of those whose names are guessed. Of two the later could be
+// maxOptimisticInFlight is how many of those whose names are guessed. Of two the later could be
 // the first to be applied, and refuse the other.
-const guessesAtOnce = 1
+const maxOptimisticInFlight = 1
 
-// apartFor is how long commits travel each by itself after the service had no space
+// separateFor is how long commits travel each by itself after the service had no space
 // left: those that only delete are still taken, and must not wait for the others.
-const apartFor = time.Second
+const separateFor = time.Second
 
-// eager are the options of a commit: it waits for a connection before it begins.
-var eager = []grpc.CallOption{grpc.MaxCallRecvMsgSize(math.MaxInt32)}
+// failFast are the options of a commit: it waits for a connection before it begins.
+var failFast = []grpc.CallOption{grpc.MaxCallRecvMsgSize(math.MaxInt32)}
 
-// errApart says that a batch is not to be sent as one.
-var errApart = errors.New("each by itself")
+// errSeparate says that a batch is not to be sent as one.
+var errSeparate = errors.New("each by itself")
 
-// deliver is what the session's group sends a batch by.
-func (s *session) deliver(b *group.Batch) []group.Outcome {
+// sendBatch is what the session's group sends a batch by.
+func (s *session) sendBatch(b *group.Batch) []group.Outcome {
 	_, outcomes := s.send(b, func() bool { return true })
 	return outcomes
 }
 
-// deliverGuesses sends a batch of commits whose names are guessed.
-func (s *session) deliverGuesses(b *group.Batch) []group.Outcome {
-	commits, outcomes := s.send(b, s.c.guesses.begin)
-	s.c.guesses.ended(commits, outcomes)
+// sendOptimisticBatch sends a batch of commits whose names are guessed.
+func (s *session) sendOptimisticBatch(b *group.Batch) []group.Outcome {
+	commits, outcomes := s.send(b, s.c.optimistic.beginRequest)
+	s.c.optimistic.endRequest(commits, outcomes)
 	return outcomes
 }
 
 // send returns the commits that were sent, if any were, and what became of all.
-func (s *session) send(b *group.Batch, may func() bool) (commits []*commit, outcomes []group.Outcome) {
+func (s *session) send(b *group.Batch, may func() bool) (commits []*pendingCommit, outcomes []group.Outcome) {
 	seal := func() {
 		sealed := b.Seal()
-		commits = make([]*commit, len(sealed))
+		commits = make([]*pendingCommit, len(sealed))
 		for i, c := range sealed {
-			commits[i] = &commit{s: s, ops: s.name(c.Ops)}
+			commits[i] = &pendingCommit{s: s, ops: s.completeNames(c.Ops)}
 		}
 	}
 	var begun time.Duration
-	x := &sending{s: s, user: context.Background(), ctx: s.ctx, options: eager, back: b.Unseal}
-	x.begin = func() (*pb.TxnRequest, error) {
-		if err := s.ready(); err != nil {
+	x := &txnCall{s: s, user: context.Background(), ctx: s.ctx, options: failFast, withdraw: b.Unseal}
+	x.build = func() (*pb.TxnRequest, error) {
+		if err := s.awaitConnection(); err != nil {
 			return nil, err
 		}
 		if commits = nil; !may() {
-			return nil, errTaken
+			return nil, errNameTaken
 		}
 		begun = boottime.Now()
 		seal()
@@ -75,39 +75,39 @@ func (s *session) send(b *group.Batch, may func() bool) (commits []*commit, outc
 		case 0:
 			return nil, nil
 		case 1:
-			return commits[0].whole()
+			return commits[0].singleTxn()
 		}
-		return s.together(commits)
+		return s.batchTxn(commits)
 	}
-	r, err := x.send()
+	r, err := x.do()
 	if err == nil && r != nil {
-		s.c.guesses.heard(begun)
+		s.c.optimistic.revisionShown(begun)
 	}
-	var why *refused
+	var why *refusedError
 	switch {
 	case len(b.Commits) == 0:
 		return nil, nil
 	case len(commits) == 1:
 		return commits, []group.Outcome{commits[0].outcome(r, err)}
-	case errors.Is(err, errApart):
-		return commits, each(commits, (*commit).alone)
-	case errors.As(err, &why) && why.code == noSpace:
-		s.c.full.Store(time.Now().UnixNano())
-		return commits, each(commits, func(c *commit) group.Outcome { return c.afterFull(why) })
-	case errors.As(err, &why) && why.code == diskFull:
-		s.c.full.Store(time.Now().UnixNano())
+	case errors.Is(err, errSeparate):
+		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
+	case errors.As(err, &why) && why.code == textNoSpace:
+		s.c.lastFull.Store(time.Now().UnixNano())
+		return commits, mapCommits(commits, func(c *pendingCommit) group.Outcome { return c.resendAfterFull(why) })
+	case errors.As(err, &why) && why.code == textDiskFull:
+		s.c.lastFull.Store(time.Now().UnixNano())
 		seal() // those that make room are still taken
-		return commits, each(commits, (*commit).alone)
-	case errors.As(err, &why) && why.code == tooManyOps:
-		lower(&s.c.wide, width(commits)/2)
+		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
+	case errors.As(err, &why) && why.code == textTooManyOps:
+		lowerTo(&s.c.batchOpLimit, countedOps(commits)/2)
 		seal() // without those who have left since they were told that nothing was sent
-		return commits, each(commits, (*commit).alone)
-	case errors.As(err, &why) && (why.means == coord.ErrForbidden || why.means == coord.ErrTooLarge || why.means == coord.ErrInvalid):
+		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
+	case errors.As(err, &why) && (why.coordErr == coord.ErrForbidden || why.coordErr == coord.ErrTooLarge || why.coordErr == coord.ErrInvalid):
 		seal() // for what one of them wants
-		return commits, each(commits, (*commit).alone)
+		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
 	case err == nil && !r.Succeeded:
-		if err = s.standing(r.Responses[0]); err == nil {
-			err = errTaken
+		if err = s.checkSessionKey(r.Responses[0]); err == nil {
+			err = errNameTaken
 		}
 	}
 	if err != nil {
@@ -123,13 +123,13 @@ func (s *session) send(b *group.Batch, may func() bool) (commits []*commit, outc
 		if one.Succeeded {
 			outcomes[i].Results = c.results(r.Header.Revision)
 		} else {
-			outcomes[i].Err = c.refusal(one.Responses)
+			outcomes[i].Err = c.refusalError(one.Responses)
 		}
 	}
 	return commits, outcomes
 }
 
-func each(commits []*commit, f func(*commit) group.Outcome) []group.Outcome {
+func mapCommits(commits []*pendingCommit, f func(*pendingCommit) group.Outcome) []group.Outcome {
 	outcomes := make([]group.Outcome, len(commits))
 	for i, c := range commits {
 		outcomes[i] = f(c)
@@ -137,10 +137,10 @@ func each(commits []*commit, f func(*commit) group.Outcome) []group.Outcome {
 	return outcomes
 }
 
-// ready waits for a connection, or the session's end.
-func (s *session) ready() error {
+// awaitConnection waits for a connection, or the session's end.
+func (s *session) awaitConnection() error {
 	for {
-		if err := s.alive(); err != nil {
+		if err := s.checkAlive(); err != nil {
 			return err
 		}
 		connection := s.c.client.ActiveConnection()
@@ -155,98 +155,90 @@ func (s *session) ready() error {
 	}
 }
 
-// together is a transaction of transactions.
-func (s *session) together(commits []*commit) (*pb.TxnRequest, error) {
-	if time.Since(time.Unix(0, s.c.full.Load())) < apartFor || width(commits) > int(s.c.wide.Load()) {
-		return nil, errApart
+// batchTxn is a transaction of transactions.
+func (s *session) batchTxn(commits []*pendingCommit) (*pb.TxnRequest, error) {
+	if time.Since(time.Unix(0, s.c.lastFull.Load())) < separateFor || countedOps(commits) > int(s.c.batchOpLimit.Load()) {
+		return nil, errSeparate
 	}
 	t := &pb.TxnRequest{Success: make([]*pb.RequestOp, len(commits))}
-	s.c.demandLast(t, guessedFirst(commits...))
+	s.c.requireLast(t, firstOptimisticNames(commits...))
 	for i, c := range commits {
-		t.Success[i] = nested(c.txn())
+		t.Success[i] = nestedOp(c.txn())
 	}
-	if s.guarded(t); s.c.mayExceed(commits...) && proto.Size(t) > maxRequest {
-		return nil, errApart
+	if s.withSessionCheck(t); s.c.mayExceedRequest(commits...) && proto.Size(t) > maxRequestBytes {
+		return nil, errSeparate
 	}
 	return t, nil
 }
 
-// width is what the service holds against its limit of ops: those of the outer
+// countedOps is what the service holds against its limit of ops: those of the outer
 // transaction and of the largest in it.
-func width(commits []*commit) int {
+func countedOps(commits []*pendingCommit) int {
 	most := 0
 	for _, c := range commits {
 		most = max(most, len(c.ops))
 	}
-	return max(len(commits), 1+len(guessedFirst(commits...))) + most
+	return max(len(commits), 1+len(firstOptimisticNames(commits...))) + most
 }
 
-// mayExceed says that a request with the commits must be measured.
-func (c *Coordinator) mayExceed(commits ...*commit) bool {
+// mayExceedRequest says that a request with the commits must be measured.
+func (c *Coordinator) mayExceedRequest(commits ...*pendingCommit) bool {
 	size := 0
 	for _, x := range commits {
 		for _, op := range x.ops {
 			size += 4*(len(c.cfg.Prefix)+len(op.Path)) + len(op.Value) + coord.OpOverhead
 		}
 	}
-	return size > maxRequest
+	return size > maxRequestBytes
 }
 
-// whole is the transaction of a commit that travels alone.
-func (c *commit) whole() (*pb.TxnRequest, error) {
+// singleTxn is the transaction of a commit that travels alone.
+func (c *pendingCommit) singleTxn() (*pb.TxnRequest, error) {
 	t := c.txn()
-	c.s.c.demandLast(t, guessedFirst(c))
-	if c.s.guarded(t); c.s.c.mayExceed(c) {
-		if err := fits(t); err != nil {
+	c.s.c.requireLast(t, firstOptimisticNames(c))
+	if c.s.withSessionCheck(t); c.s.c.mayExceedRequest(c) {
+		if err := checkRequestSize(t); err != nil {
 			return nil, err
 		}
 	}
 	return t, nil
 }
 
-// fits says that a transaction is not too large to be sent.
-func fits(t *pb.TxnRequest) error {
-	if n := proto.Size(t); n > maxRequest {
-		return &coord.LimitError{What: "commit", Unit: "bytes", Size: n, Limit: maxRequest}
-	}
-	return nil
+// sendAlone sends a commit that was to travel with others.
+func (c *pendingCommit) sendAlone() group.Outcome {
+	x := &txnCall{s: c.s, user: context.Background(), ctx: c.s.ctx, options: waitForReady, build: c.singleTxn, withdraw: func() {}}
+	return c.outcome(x.do())
 }
 
-// alone sends a commit that was to travel with others.
-func (c *commit) alone() group.Outcome {
-	x := &sending{s: c.s, user: context.Background(), ctx: c.s.ctx, options: waiting, begin: c.whole, back: func() {}}
-	return c.outcome(x.send())
-}
-
-// afterFull sends a commit again that the service may have refused because others
+// resendAfterFull sends a commit again that the service may have refused because others
 // of its batch needed space.
-func (c *commit) afterFull(why *refused) group.Outcome {
-	if err := c.s.resolve(context.Background(), c.s.ctx, c.s.guarded(c.txn()), why); errors.Is(err, coord.ErrUnknown) {
+func (c *pendingCommit) resendAfterFull(why *refusedError) group.Outcome {
+	if err := c.s.resolveNoSpace(context.Background(), c.s.ctx, c.s.withSessionCheck(c.txn()), why); errors.Is(err, coord.ErrUnknown) {
 		return group.Outcome{Err: err}
 	}
-	return c.alone()
+	return c.sendAlone()
 }
 
 // outcome is how a commit ended that travelled alone.
-func (c *commit) outcome(r *pb.TxnResponse, err error) group.Outcome {
+func (c *pendingCommit) outcome(r *pb.TxnResponse, err error) group.Outcome {
 	switch {
-	case refusedFor(err, noSpace):
-		err = c.s.resolve(context.Background(), c.s.ctx, c.s.guarded(c.txn()), err)
-	case refusedFor(err, tooManyOps):
-		err = c.s.c.learn(len(c.ops))
+	case isRefusedFor(err, textNoSpace):
+		err = c.s.resolveNoSpace(context.Background(), c.s.ctx, c.s.withSessionCheck(c.txn()), err)
+	case isRefusedFor(err, textTooManyOps):
+		err = c.s.c.lowerOpLimit(len(c.ops))
 	case err != nil:
 	case r.Succeeded:
 		return group.Outcome{Results: c.results(r.Header.Revision)}
 	default:
-		if err = c.s.standing(r.Responses[len(c.ops)]); err == nil {
-			err = c.refusal(r.Responses)
+		if err = c.s.checkSessionKey(r.Responses[len(c.ops)]); err == nil {
+			err = c.refusalError(r.Responses)
 		}
 	}
 	return group.Outcome{Err: err}
 }
 
-// lower makes n no more than most, and no less than 1.
-func lower(n *atomic.Int64, most int) {
+// lowerTo makes n no more than most, and no less than 1.
+func lowerTo(n *atomic.Int64, most int) {
 	for old := n.Load(); int64(most) < old; old = n.Load() {
 		if n.CompareAndSwap(old, int64(max(1, most))) {
 			return

@@ -18,22 +18,22 @@ import (
 // of the outer ones, the comparisons there included, so 64 times 64 writes are what
 // fits.
 const (
-	maxOps     = 128
-	commitOps  = maxOps - 1
-	nest       = maxOps / 2
-	mostOps    = nest * nest
-	maxRequest = 1536<<10 - 1<<10 // the server adds a header
+	maxOps          = 128
+	maxCommitOps    = maxOps - 1
+	nestedOps       = maxOps / 2
+	maxBulkOps      = nestedOps * nestedOps
+	maxRequestBytes = 1536<<10 - 1<<10 // the server adds a header
 
-	valueBytes  = 1 << 20
-	commitBytes = 1280 << 10 // leaves room for the paths in comparisons
+	maxValueBytes  = 1 << 20
+	maxCommitBytes = 1280 << 10 // leaves room for the paths in comparisons
 )
 
 // Limits implements [coord.Session]. A server with a lower --max-txn-ops shows it
 // by refusing a commit; from then on CommitOps is lower.
 func (s *session) Limits() coord.Limits {
-	ops := int(s.c.most.Load())
-	l := coord.Limits{ValueBytes: valueBytes, CommitBytes: commitBytes, CommitOps: ops, Creates: mostOps}
-	if ops < commitOps {
+	ops := int(s.c.opLimit.Load())
+	l := coord.Limits{ValueBytes: maxValueBytes, CommitBytes: maxCommitBytes, CommitOps: ops, Creates: maxBulkOps}
+	if ops < maxCommitOps {
 		l.Creates = ops
 	}
 	return l
@@ -55,7 +55,7 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 	if err := checkContext(user); err != nil {
 		return nil, err
 	}
-	if err := s.alive(); err != nil {
+	if err := s.checkAlive(); err != nil {
 		return nil, err
 	}
 	if err := coord.CheckOps(s.Limits(), ops); err != nil {
@@ -65,46 +65,46 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 		return nil, nil
 	}
 	// What travels alone would have all others wait for it.
-	for guess := len(ops) <= batches.Each; ; guess = false {
-		numbered, err := s.number(user, ops, guess)
+	for guess := len(ops) <= batchLimits.Each; ; guess = false {
+		numbered, err := s.numberOps(user, ops, guess)
 		if err != nil {
 			return nil, err
 		}
 		var r []coord.Result
 		switch {
-		case len(ops) > commitOps:
-			r, err = s.large(user, s.name(numbered))
-		case slices.ContainsFunc(numbered, guessed):
-			r, err = s.puts.DoWithin(user, guessAge, numbered)
+		case len(ops) > maxCommitOps:
+			r, err = s.commitBulk(user, s.completeNames(numbered))
+		case slices.ContainsFunc(numbered, isOptimistic):
+			r, err = s.optimisticCommits.DoWithin(user, maxRevisionAge, numbered)
 			if errors.Is(err, group.ErrLate) || errors.Is(err, coord.ErrTooLarge) { // as a guess is larger
 				continue
 			}
 		default:
 			r, err = s.commits.Do(user, numbered)
 		}
-		if errors.Is(err, errTaken) {
+		if errors.Is(err, errNameTaken) {
 			continue
 		}
 		if err == nil {
-			s.c.hub.committed(ops, r)
+			s.c.watches.noteCommit(ops, r)
 		}
 		return r, err
 	}
 }
 
-// errTaken says that a transaction was refused for what is not its caller's affair.
-var errTaken = errors.New("the name of a sequential node would not do")
+// errNameTaken says that a transaction was refused for what is not its caller's affair.
+var errNameTaken = errors.New("the name of a sequential node would not do")
 
-// commit is what one call of Commit wants done. The paths of its sequential nodes are
+// pendingCommit is what one call of Commit wants done. The paths of its sequential nodes are
 // complete.
-type commit struct {
+type pendingCommit struct {
 	s   *session
 	ops []coord.Op
 }
 
 // txn is a transaction whose other branch reads what stood in the way. That all that
 // stands sorts before its guessed names the whole request compares: see demandLast.
-func (c *commit) txn() *pb.TxnRequest {
+func (c *pendingCommit) txn() *pb.TxnRequest {
 	t := &pb.TxnRequest{
 		Compare: make([]*pb.Compare, 0, len(c.ops)+1),
 		Success: make([]*pb.RequestOp, 0, len(c.ops)),
@@ -112,35 +112,28 @@ func (c *commit) txn() *pb.TxnRequest {
 	}
 	for _, op := range c.ops {
 		key := c.s.c.key(op.Path)
-		t.Failure = append(t.Failure, look(key))
-		if creates(op) {
-			t.Compare = append(t.Compare, absent(key))
+		t.Failure = append(t.Failure, readKeyOp(key))
+		if createsNode(op) {
+			t.Compare = append(t.Compare, compareAbsent(key))
 		} else {
-			t.Compare = append(t.Compare, at(key, op.Fence))
+			t.Compare = append(t.Compare, compareFence(key, op.Fence))
 		}
-		if w := c.write(op, key); w != nil {
+		if w := c.writeOp(op, key); w != nil {
 			t.Success = append(t.Success, w)
 		}
 	}
 	return t
 }
 
-// demandLast has t demand that all that stands sorts before the guessed names.
-func (c *Coordinator) demandLast(t *pb.TxnRequest, first map[string]string) {
+// requireLast has t demand that all that stands sorts before the guessed names.
+func (c *Coordinator) requireLast(t *pb.TxnRequest, first map[string]string) {
 	for _, prefix := range slices.Sorted(maps.Keys(first)) {
-		t.Compare = append(t.Compare, last(c.key(first[prefix]), c.key(prefix)))
+		t.Compare = append(t.Compare, compareNoneFrom(c.key(first[prefix]), c.key(prefix)))
 	}
 }
 
-// guarded is t, unless the session is over: what it reads then tells.
-func (s *session) guarded(t *pb.TxnRequest) *pb.TxnRequest {
-	t.Compare = append(t.Compare, s.stands())
-	t.Failure = append(t.Failure, look(s.key))
-	return t
-}
-
-// creates says whether the op wants its path free.
-func creates(op coord.Op) bool {
+// createsNode says whether the op wants its path free.
+func createsNode(op coord.Op) bool {
 	switch op.Kind {
 	case coord.KindCreate, coord.KindEphemeral, coord.KindSequential:
 		return true
@@ -148,25 +141,25 @@ func creates(op coord.Op) bool {
 	return false
 }
 
-// write is what an op writes; nil: nothing.
-func (c *commit) write(op coord.Op, key []byte) *pb.RequestOp {
+// writeOp is what an op writes; nil: nothing.
+func (c *pendingCommit) writeOp(op coord.Op, key []byte) *pb.RequestOp {
 	switch op.Kind {
 	case coord.KindCreate, coord.KindSequential, coord.KindReplace:
-		return put(&pb.PutRequest{Key: key, Value: op.Value})
+		return putOp(&pb.PutRequest{Key: key, Value: op.Value})
 	case coord.KindEphemeral:
-		return put(&pb.PutRequest{Key: key, Value: op.Value, Lease: c.s.lease})
+		return putOp(&pb.PutRequest{Key: key, Value: op.Value, Lease: c.s.lease})
 	case coord.KindSet:
-		return put(&pb.PutRequest{Key: key, Value: op.Value, IgnoreLease: true})
+		return putOp(&pb.PutRequest{Key: key, Value: op.Value, IgnoreLease: true})
 	case coord.KindTouch:
-		return put(&pb.PutRequest{Key: key, IgnoreValue: true, IgnoreLease: true})
+		return putOp(&pb.PutRequest{Key: key, IgnoreValue: true, IgnoreLease: true})
 	case coord.KindDelete:
 		return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: key}}}
 	}
 	return nil
 }
 
-// firstRefused judges the ops that were looked at, by the answers in their order.
-func (c *commit) firstRefused(answers []*pb.ResponseOp, looked func(coord.Op) bool) error {
+// firstRefusal judges the ops that were looked at, by the answers in their order.
+func (c *pendingCommit) firstRefusal(answers []*pb.ResponseOp, looked func(coord.Op) bool) error {
 	k := 0
 	for i, op := range c.ops {
 		if !looked(op) {
@@ -180,9 +173,9 @@ func (c *commit) firstRefused(answers []*pb.ResponseOp, looked func(coord.Op) bo
 		var err error
 		switch {
 		case op.Kind == coord.KindSequential: // another name will do
-		case creates(op) && fence != 0:
+		case createsNode(op) && fence != 0:
 			err = coord.ErrExist
-		case creates(op):
+		case createsNode(op):
 		case fence == 0:
 			err = coord.ErrNotExist
 		case fence != op.Fence:
@@ -195,25 +188,16 @@ func (c *commit) firstRefused(answers []*pb.ResponseOp, looked func(coord.Op) bo
 	return nil
 }
 
-// refusal finds what stood in the way of a transaction, by what it read.
-func (c *commit) refusal(answers []*pb.ResponseOp) error {
-	if err := c.firstRefused(answers, func(coord.Op) bool { return true }); err != nil {
+// refusalError finds what stood in the way of a transaction, by what it read.
+func (c *pendingCommit) refusalError(answers []*pb.ResponseOp) error {
+	if err := c.firstRefusal(answers, func(coord.Op) bool { return true }); err != nil {
 		return err
 	}
-	return errTaken
-}
-
-// standing judges the answer that a refused transaction's guard gave.
-func (s *session) standing(guard *pb.ResponseOp) error {
-	if kvs := guard.GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != s.created {
-		s.end(coord.ErrSessionLost)
-		return coord.ErrSessionLost
-	}
-	return nil
+	return errNameTaken
 }
 
 // results are those of a commit applied at a revision.
-func (c *commit) results(revision int64) []coord.Result {
+func (c *pendingCommit) results(revision int64) []coord.Result {
 	results := make([]coord.Result, len(c.ops))
 	for i, op := range c.ops {
 		results[i] = coord.Result{Path: op.Path, Fence: coord.Fence(revision), Revision: revision}
@@ -225,43 +209,4 @@ func (c *commit) results(revision int64) []coord.Result {
 		}
 	}
 	return results
-}
-
-// stands compares the session's key: without it nothing is applied.
-func (s *session) stands() *pb.Compare {
-	return &pb.Compare{Key: s.key, Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: s.created}}
-}
-
-func absent(key []byte) *pb.Compare {
-	return &pb.Compare{Key: key, Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: 0}}
-}
-
-// last compares what stands from key on among the names that begin with prefix and go
-// on with a number, the key included: nothing may.
-func last(key, prefix []byte) *pb.Compare {
-	t := absent(key)
-	t.RangeEnd = append(prefix, '9'+1)
-	return t
-}
-
-// at compares a fence. A key that is not there has the revision 0, so 0, which is
-// no node's fence, must not be compared as it is.
-func at(key []byte, f coord.Fence) *pb.Compare {
-	if f <= 0 {
-		f = -1
-	}
-	return &pb.Compare{Key: key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_ModRevision{ModRevision: int64(f)}}
-}
-
-func put(p *pb.PutRequest) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: p}}
-}
-
-// look reads all of a key but its value.
-func look(key []byte) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key, KeysOnly: true}}}
-}
-
-func nested(t *pb.TxnRequest) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: t}}
 }

@@ -25,12 +25,12 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	if err := checkContext(ctx); err != nil {
 		return coord.Service{}, err
 	}
-	ctx, cancel := within(ctx, c.ctx)
+	ctx, cancel := joinContexts(ctx, c.ctx)
 	defer cancel()
-	parts := make([][]coord.Server, len(c.link.endpoints))
+	parts := make([][]coord.Server, len(c.dialer.endpoints))
 	var asked sync.WaitGroup
-	for i, e := range c.link.endpoints {
-		asked.Go(func() { parts[i] = c.describeAll(ctx, i, e) })
+	for i, e := range c.dialer.endpoints {
+		asked.Go(func() { parts[i] = c.describeEndpoint(ctx, i, e) })
 	}
 	asked.Wait()
 	if ctx.Err() != nil {
@@ -39,11 +39,11 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	return coord.Service{Name: "etcd", Servers: slices.Concat(parts...)}, nil
 }
 
-// describeAll asks each server of endpoint i.
-func (c *Coordinator) describeAll(ctx context.Context, i int, e endpoint) []coord.Server {
+// describeEndpoint asks each server of endpoint i.
+func (c *Coordinator) describeEndpoint(ctx context.Context, i int, e endpoint) []coord.Server {
 	lookup, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
-	servers, err := e.servers(lookup, c.cfg.names, c.cfg.Dial)
+	servers, err := e.resolveServers(lookup, c.cfg.names, c.cfg.Dial)
 	if err != nil {
 		return []coord.Server{{Address: e.name, Err: err}}
 	}
@@ -52,25 +52,25 @@ func (c *Coordinator) describeAll(ctx context.Context, i int, e endpoint) []coor
 	var asked sync.WaitGroup
 	for k, at := range servers {
 		asked.Go(func() {
-			described[k] = c.describe(ctx, e, at)
+			described[k] = c.describeServer(ctx, e, at)
 			described[k].Address = e.label(at, len(servers))
-			now := c.link.live()
-			described[k].InUse = now != nil && now.index == i && now.server == at
+			now := c.dialer.liveConn()
+			described[k].InUse = now != nil && now.endpoint == i && now.server == at
 		})
 	}
 	asked.Wait()
 	return described
 }
 
-// describe asks one member, by a connection of its own.
-func (c *Coordinator) describe(ctx context.Context, e endpoint, at string) coord.Server {
+// describeServer asks one member, by a connection of its own.
+func (c *Coordinator) describeServer(ctx context.Context, e endpoint, at string) coord.Server {
 	var server coord.Server
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var dialed error // says more than what gRPC makes of it
 	status, err := c.status(ctx, e, func(ctx context.Context, _ string) (net.Conn, error) {
-		nc, err := e.connect(ctx, at, c.cfg.Dial)
+		nc, err := e.dial(ctx, at, c.cfg.Dial)
 		mu.Lock()
 		defer mu.Unlock()
 		dialed = err
@@ -80,7 +80,7 @@ func (c *Coordinator) describe(ctx context.Context, e endpoint, at string) coord
 	defer mu.Unlock()
 	switch {
 	case err == nil:
-		server.Version, server.Mode = status.Version, mode(status)
+		server.Version, server.Mode = status.Version, memberMode(status)
 		if len(status.Errors) > 0 {
 			server.Err = errors.New(strings.Join(status.Errors, "; "))
 		}
@@ -113,7 +113,7 @@ func (c *Coordinator) status(ctx context.Context, e endpoint, dial dialFunc) (*p
 	return pb.NewMaintenanceClient(client.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
 }
 
-func mode(s *pb.StatusResponse) string {
+func memberMode(s *pb.StatusResponse) string {
 	switch {
 	case s.IsLearner:
 		return "learner"

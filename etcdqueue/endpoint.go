@@ -87,9 +87,9 @@ func (e endpoint) authority() string {
 
 type dialFunc func(ctx context.Context, address string) (net.Conn, error)
 
-// servers are the addresses that e stands for: those of its host name, first those that
+// resolveServers are the addresses that e stands for: those of its host name, first those that
 // were dialled longest ago. Who makes connections otherwise is given e's own name.
-func (e endpoint) servers(ctx context.Context, names *resolve.Names, dial dialFunc) ([]string, error) {
+func (e endpoint) resolveServers(ctx context.Context, names *resolve.Names, dial dialFunc) ([]string, error) {
 	if dial != nil || e.network != "tcp" {
 		return []string{e.address}, nil
 	}
@@ -104,8 +104,8 @@ func (e endpoint) label(server string, of int) string {
 	return e.name + " (" + server + ")"
 }
 
-// connect dials a server of e and shakes hands.
-func (e endpoint) connect(ctx context.Context, server string, dial dialFunc) (net.Conn, error) {
+// dial dials a server of e and shakes hands.
+func (e endpoint) dial(ctx context.Context, server string, dial dialFunc) (net.Conn, error) {
 	var nc net.Conn
 	var err error
 	if dial != nil {
@@ -135,7 +135,7 @@ func (e endpoint) connect(ctx context.Context, server string, dial dialFunc) (ne
 // connection in the TLS handshake. Nothing is sent but the greeting of HTTP/2.
 func (e endpoint) speaksPlain(ctx context.Context, server string, dial dialFunc) bool {
 	e.tls = nil
-	nc, err := e.connect(ctx, server, dial)
+	nc, err := e.dial(ctx, server, dial)
 	if err != nil {
 		return false
 	}
@@ -147,7 +147,7 @@ func (e endpoint) speaksPlain(ctx context.Context, server string, dial dialFunc)
 	}
 	first := make([]byte, 1)
 	_, err = io.ReadFull(nc, first)
-	return err == nil && notHTTP2(first[0]) == nil
+	return err == nil && checkFirstByte(first[0]) == nil
 }
 
 // speaksTLS asks whether there is a TLS server at an endpoint that was spoken to
@@ -156,7 +156,7 @@ func (e endpoint) speaksTLS(ctx context.Context, server string, dial dialFunc) b
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	e.tls = nil
-	nc, err := e.connect(ctx, server, dial)
+	nc, err := e.dial(ctx, server, dial)
 	if err != nil {
 		return false
 	}

@@ -13,122 +13,122 @@ import (
 	"github.com/zkq/zkq/etcdqueue/internal/diskfull"
 )
 
-// verdict is what an error of etcd says about the request that met it.
-type verdict struct {
+// errorClass is what an error of etcd says about the request that met it.
+type errorClass struct {
 	// refused: a write that met it was not applied, and will not be.
-	refused bool
+	notApplied bool
 
 	// again: the same request may fare better if it is sent once more.
-	again bool
+	retryable bool
 
 	// means is the error of coord's that it is; nil where there is none.
-	means error
+	coordErr error
 
 	// remedy is what an operator can do; "" where the error says it.
 	remedy string
 }
 
-// answers is what each error of etcd's means for the request that met it; what is
+// errorTable is what each error of etcd's means for the request that met it; what is
 // not here was perhaps applied. The text is what goes over the wire. Where a
 // request passes through the log, etcd checks everything before it changes
 // anything, but for space: see commit.resolve.
-var answers = map[string]verdict{
+var errorTable = map[string]errorClass{
 	// The request is malformed or too large.
-	text(rpctypes.ErrGRPCEmptyKey):                {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCKeyNotFound):             {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCValueProvided):           {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCLeaseProvided):           {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCDuplicateKey):            {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCInvalidClientAPIVersion): {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCInvalidSortOption):       {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCTooManyOps):              {refused: true, means: coord.ErrTooLarge},
-	text(rpctypes.ErrGRPCRequestTooLarge):         {refused: true, means: coord.ErrTooLarge},
-	text(rpctypes.ErrGRPCLeaseTTLTooLarge):        {refused: true, means: coord.ErrInvalid},
-	text(rpctypes.ErrGRPCLeaseExist):              {refused: true, means: coord.ErrExist},
-	text(rpctypes.ErrGRPCCompacted):               {refused: true},
-	text(rpctypes.ErrGRPCFutureRev):               {refused: true},
+	errorText(rpctypes.ErrGRPCEmptyKey):                {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCKeyNotFound):             {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCValueProvided):           {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCLeaseProvided):           {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCDuplicateKey):            {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCInvalidClientAPIVersion): {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCInvalidSortOption):       {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCTooManyOps):              {notApplied: true, coordErr: coord.ErrTooLarge},
+	errorText(rpctypes.ErrGRPCRequestTooLarge):         {notApplied: true, coordErr: coord.ErrTooLarge},
+	errorText(rpctypes.ErrGRPCLeaseTTLTooLarge):        {notApplied: true, coordErr: coord.ErrInvalid},
+	errorText(rpctypes.ErrGRPCLeaseExist):              {notApplied: true, coordErr: coord.ErrExist},
+	errorText(rpctypes.ErrGRPCCompacted):               {notApplied: true},
+	errorText(rpctypes.ErrGRPCFutureRev):               {notApplied: true},
 
 	// The session is over.
-	text(rpctypes.ErrGRPCLeaseNotFound): {refused: true, means: coord.ErrSessionLost},
+	errorText(rpctypes.ErrGRPCLeaseNotFound): {notApplied: true, coordErr: coord.ErrSessionLost},
 
 	// Credentials. A token is checked before the request goes to the log, and the
 	// revision of the rights before it is applied.
-	text(rpctypes.ErrGRPCAuthFailed):           {refused: true, means: coord.ErrAuth},
-	text(rpctypes.ErrGRPCUserEmpty):            {refused: true, again: true, means: coord.ErrAuth},
-	text(rpctypes.ErrGRPCUserNotFound):         {refused: true, means: coord.ErrAuth},
-	text(rpctypes.ErrGRPCAuthNotEnabled):       {refused: true, means: coord.ErrAuth},
-	text(rpctypes.ErrGRPCInvalidAuthMgmt):      {refused: true, means: coord.ErrAuth},
-	text(rpctypes.ErrGRPCInvalidAuthToken):     {refused: true, again: true, means: coord.ErrAuth},
-	text(rpctypes.ErrGRPCAuthOldRevision):      {refused: true, again: true, means: coord.ErrAuth},
-	text(rpctypes.ErrGRPCPermissionDenied):     {refused: true, means: coord.ErrForbidden},
-	text(rpctypes.ErrGRPCPermissionNotGranted): {refused: true, means: coord.ErrForbidden},
-	text(rpctypes.ErrGRPCPermissionNotGiven):   {refused: true, means: coord.ErrForbidden},
-	text(rpctypes.ErrGRPCRoleNotFound):         {refused: true, means: coord.ErrForbidden},
-	text(rpctypes.ErrGRPCRoleNotGranted):       {refused: true, means: coord.ErrForbidden},
-	text(rpctypes.ErrGRPCRoleEmpty):            {refused: true, means: coord.ErrForbidden},
+	errorText(rpctypes.ErrGRPCAuthFailed):           {notApplied: true, coordErr: coord.ErrAuth},
+	errorText(rpctypes.ErrGRPCUserEmpty):            {notApplied: true, retryable: true, coordErr: coord.ErrAuth},
+	errorText(rpctypes.ErrGRPCUserNotFound):         {notApplied: true, coordErr: coord.ErrAuth},
+	errorText(rpctypes.ErrGRPCAuthNotEnabled):       {notApplied: true, coordErr: coord.ErrAuth},
+	errorText(rpctypes.ErrGRPCInvalidAuthMgmt):      {notApplied: true, coordErr: coord.ErrAuth},
+	errorText(rpctypes.ErrGRPCInvalidAuthToken):     {notApplied: true, retryable: true, coordErr: coord.ErrAuth},
+	errorText(rpctypes.ErrGRPCAuthOldRevision):      {notApplied: true, retryable: true, coordErr: coord.ErrAuth},
+	errorText(rpctypes.ErrGRPCPermissionDenied):     {notApplied: true, coordErr: coord.ErrForbidden},
+	errorText(rpctypes.ErrGRPCPermissionNotGranted): {notApplied: true, coordErr: coord.ErrForbidden},
+	errorText(rpctypes.ErrGRPCPermissionNotGiven):   {notApplied: true, coordErr: coord.ErrForbidden},
+	errorText(rpctypes.ErrGRPCRoleNotFound):         {notApplied: true, coordErr: coord.ErrForbidden},
+	errorText(rpctypes.ErrGRPCRoleNotGranted):       {notApplied: true, coordErr: coord.ErrForbidden},
+	errorText(rpctypes.ErrGRPCRoleEmpty):            {notApplied: true, coordErr: coord.ErrForbidden},
 
 	// The member did not take the request. Every request asks for a leader, which
 	// is looked for before anything else.
-	text(rpctypes.ErrGRPCNoLeader):               {refused: true, again: true},
-	text(rpctypes.ErrGRPCNotSupportedForLearner): {refused: true, again: true},
-	text(rpctypes.ErrGRPCNotCapable):             {refused: true},
-	text(rpctypes.ErrGRPCRequestTooManyRequests): {refused: true, means: coord.ErrBusy},
-	text(rpctypes.ErrGRPCCorrupt):                {refused: true, means: coord.ErrBusy},
-	"raft proposal dropped":                      {refused: true, again: true},
+	errorText(rpctypes.ErrGRPCNoLeader):               {notApplied: true, retryable: true},
+	errorText(rpctypes.ErrGRPCNotSupportedForLearner): {notApplied: true, retryable: true},
+	errorText(rpctypes.ErrGRPCNotCapable):             {notApplied: true},
+	errorText(rpctypes.ErrGRPCRequestTooManyRequests): {notApplied: true, coordErr: coord.ErrBusy},
+	errorText(rpctypes.ErrGRPCCorrupt):                {notApplied: true, coordErr: coord.ErrBusy},
+	"raft proposal dropped":                           {notApplied: true, retryable: true},
 
 	// It was taken, and the member does not know what became of it.
-	text(rpctypes.ErrGRPCTimeout):                    {again: true},
-	text(rpctypes.ErrGRPCTimeoutDueToLeaderFail):     {again: true},
-	text(rpctypes.ErrGRPCTimeoutDueToConnectionLost): {again: true},
-	text(rpctypes.ErrGRPCTimeoutWaitAppliedIndex):    {again: true},
-	text(rpctypes.ErrGRPCLeaderChanged):              {again: true},
-	text(rpctypes.ErrGRPCNotLeader):                  {again: true},
-	text(rpctypes.ErrGRPCStopped):                    {again: true},
-	text(rpctypes.ErrGRPCUnhealthy):                  {again: true},
-	text(rpctypes.ErrGRPCCanceled):                   {again: true},
-	text(rpctypes.ErrGRPCDeadlineExceeded):           {again: true},
-	"lease: not primary lessor":                      {again: true},
+	errorText(rpctypes.ErrGRPCTimeout):                    {retryable: true},
+	errorText(rpctypes.ErrGRPCTimeoutDueToLeaderFail):     {retryable: true},
+	errorText(rpctypes.ErrGRPCTimeoutDueToConnectionLost): {retryable: true},
+	errorText(rpctypes.ErrGRPCTimeoutWaitAppliedIndex):    {retryable: true},
+	errorText(rpctypes.ErrGRPCLeaderChanged):              {retryable: true},
+	errorText(rpctypes.ErrGRPCNotLeader):                  {retryable: true},
+	errorText(rpctypes.ErrGRPCStopped):                    {retryable: true},
+	errorText(rpctypes.ErrGRPCUnhealthy):                  {retryable: true},
+	errorText(rpctypes.ErrGRPCCanceled):                   {retryable: true},
+	errorText(rpctypes.ErrGRPCDeadlineExceeded):           {retryable: true},
+	"lease: not primary lessor":                           {retryable: true},
 
 	// One request is applied and answered so: the one that raises the alarm.
-	text(rpctypes.ErrGRPCNoSpace): {means: coord.ErrBusy, remedy: "compact and defragment etcd or raise its quota, then disarm its alarm"},
-	text(diskfull.Err):            {refused: true, means: coord.ErrBusy, remedy: "free space there, or raise its ulimit -f"},
+	errorText(rpctypes.ErrGRPCNoSpace): {coordErr: coord.ErrBusy, remedy: "compact and defragment etcd or raise its quota, then disarm its alarm"},
+	errorText(diskfull.Err):            {notApplied: true, coordErr: coord.ErrBusy, remedy: "free space there, or raise its ulimit -f"},
 }
 
-func text(err error) string { return status.Convert(err).Message() }
+func errorText(err error) string { return status.Convert(err).Message() }
 
-// judge looks an error up. Those of gRPC itself go by their code.
-func judge(err error) verdict {
+// classifyError looks an error up. Those of gRPC itself go by their code.
+func classifyError(err error) errorClass {
 	st := status.Convert(err)
-	if v, ok := answers[st.Message()]; ok {
+	if v, ok := errorTable[st.Message()]; ok {
 		return v
 	}
 	switch st.Code() {
 	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.Aborted:
-		return verdict{again: true}
+		return errorClass{retryable: true}
 	case codes.Unauthenticated:
-		return verdict{refused: true, means: coord.ErrAuth}
+		return errorClass{notApplied: true, coordErr: coord.ErrAuth}
 	case codes.PermissionDenied:
-		return verdict{refused: true, means: coord.ErrForbidden}
+		return errorClass{notApplied: true, coordErr: coord.ErrForbidden}
 	case codes.Unimplemented:
-		return verdict{refused: true, means: coord.ErrUnreachable} // no etcd
+		return errorClass{notApplied: true, coordErr: coord.ErrUnreachable} // no etcd
 	}
-	return verdict{}
+	return errorClass{}
 }
 
 // wrap gives an error of etcd's the meaning it has in coord.
-func (v verdict) wrap(err error) error {
-	err = errors.New(text(err))
+func (v errorClass) wrap(err error) error {
+	err = errors.New(errorText(err))
 	if v.remedy != "" {
 		err = fmt.Errorf("%w; %s", err, v.remedy)
 	}
-	if v.means != nil {
-		return fmt.Errorf("%w: %w", err, v.means)
+	if v.coordErr != nil {
+		return fmt.Errorf("%w: %w", err, v.coordErr)
 	}
 	return err
 }
 
-// unknown is the error of a commit whose answer did not come, for the reason why.
-func unknown(why error) error { return fmt.Errorf("%w: %w", coord.ErrUnknown, why) }
+// unknownOutcome is the error of a commit whose answer did not come, for the reason why.
+func unknownOutcome(why error) error { return fmt.Errorf("%w: %w", coord.ErrUnknown, why) }
 
 // checkContext refuses what no call can wait with.
 func checkContext(ctx context.Context) error {

@@ -21,10 +21,10 @@ import (
 // The sizes of a listing's pages, in keys. With values a page also aims at a size
 // in bytes.
 const (
-	firstPage  = 512
-	largePage  = 8192
-	valuesPage = 64
-	pageBytes  = 4 << 20
+	firstPageKeys  = 512
+	maxPageKeys    = 8192
+	valuesPageKeys = 64
+	pageBytes      = 4 << 20
 )
 
 // List implements [coord.Session]. Unless it is of what was seen, it is as fresh as
@@ -35,14 +35,14 @@ func (s *session) List(user context.Context, dir string, o coord.ListOptions) (c
 	}
 	var w *dirWatch
 	if o.Seen {
-		w = s.c.hub.watch(dir)
+		w = s.c.watches.find(dir)
 	}
 	var l coord.List
 	var err error
 	if w != nil {
-		l, err = s.seen(user, w, o)
+		l, err = s.listSeen(user, w, o)
 	} else {
-		l, err = s.list(user, dir, o, 0)
+		l, err = s.listAt(user, dir, o, 0)
 	}
 	if err != nil {
 		return coord.List{}, fmt.Errorf("list %s: %w", dir, err)
@@ -50,66 +50,66 @@ func (s *session) List(user context.Context, dir string, o coord.ListOptions) (c
 	return l, nil
 }
 
-// list asks the service for what is there now, or was at a revision. That may be
+// listAt asks the service for what is there now, or was at a revision. That may be
 // forgotten.
-func (s *session) list(user context.Context, dir string, o coord.ListOptions, rev int64) (coord.List, error) {
-	ctx, cancel, err := s.call(user)
+func (s *session) listAt(user context.Context, dir string, o coord.ListOptions, rev int64) (coord.List, error) {
+	ctx, cancel, err := s.beginCall(user)
 	if err != nil {
 		return coord.List{}, err
 	}
 	defer cancel()
 	for {
-		l := &listing{s: s, user: user, ctx: ctx, base: s.c.base(dir), o: o, rev: rev, page: firstPage, dirs: make(map[string]bool)}
+		l := &listing{s: s, user: user, ctx: ctx, base: s.c.dirPrefix(dir), o: o, rev: rev, page: firstPageKeys, dirs: make(map[string]bool)}
 		if o.Values {
-			l.page = valuesPage
+			l.page = valuesPageKeys
 		}
 		var err error
 		if o.Born != 0 {
-			err = l.born()
+			err = l.readCreated()
 		} else {
-			err = l.read()
+			err = l.readPages()
 		}
 		switch {
 		case err == nil:
-			return l.list(dir), nil
-		case rev != 0 || !forgotten(err):
+			return l.result(dir), nil
+		case rev != 0 || !isRevisionUnavailable(err):
 			return coord.List{}, err
 		}
 		// It took so long that its revision is gone: begin again.
 	}
 }
 
-// forgotten says that a revision is not to be had: it was compacted, or the service was
+// isRevisionUnavailable says that a revision is not to be had: it was compacted, or the service was
 // restored and has not reached it.
-func forgotten(err error) bool {
-	code := text(err)
-	return code == text(rpctypes.ErrGRPCCompacted) || code == text(rpctypes.ErrGRPCFutureRev)
+func isRevisionUnavailable(err error) bool {
+	code := errorText(err)
+	return code == errorText(rpctypes.ErrGRPCCompacted) || code == errorText(rpctypes.ErrGRPCFutureRev)
 }
 
-// seen lists a watched directory: from the mirror, where that stands. It shows what
+// listSeen lists a watched directory: from the mirror, where that stands. It shows what
 // this process committed, whatever it takes: the event of the commit is on its way,
 // and where it stays away the service is asked.
-func (s *session) seen(user context.Context, w *dirWatch, o coord.ListOptions) (coord.List, error) {
-	least := w.mirror.least()
+func (s *session) listSeen(user context.Context, w *dirWatch, o coord.ListOptions) (coord.List, error) {
+	least := w.cache.requiredRevision()
 	var late <-chan time.Time
 	for {
 		if err := checkContext(user); err != nil {
 			return coord.List{}, err
 		}
-		if err := s.alive(); err != nil {
+		if err := s.checkAlive(); err != nil {
 			return coord.List{}, err
 		}
-		l, at, moved := w.mirror.page(w.dir, o, least)
+		l, at, moved := w.cache.page(w.dir, o, least)
 		if moved != nil {
 			if late == nil {
 				late = time.After(s.timeout / 2)
 			}
-			switch inTime, err := s.until(user, moved, late); {
+			switch inTime, err := s.awaitChannel(user, moved, late); {
 			case err != nil:
 				return coord.List{}, err
 			case !inTime:
-				w.mirror.drop(false)
-				least, late = w.mirror.least(), nil
+				w.cache.discard(false)
+				least, late = w.cache.requiredRevision(), nil
 			}
 			continue
 		}
@@ -117,38 +117,38 @@ func (s *session) seen(user context.Context, w *dirWatch, o coord.ListOptions) (
 			if !o.Values {
 				return l, nil
 			}
-			l, err := s.list(user, w.dir, o, at)
-			if err != nil && forgotten(err) { // so there was no event for long
-				l, err = s.list(user, w.dir, o, 0)
+			l, err := s.listAt(user, w.dir, o, at)
+			if err != nil && isRevisionUnavailable(err) { // so there was no event for long
+				l, err = s.listAt(user, w.dir, o, 0)
 			}
 			return l, err
 		}
-		b := w.mirror.ask()
+		b := w.cache.beginList()
 		if b == nil {
-			l, err := s.list(user, w.dir, o, 0)
-			w.mirror.answered(err)
+			l, err := s.listAt(user, w.dir, o, 0)
+			w.cache.endList(err)
 			return l, err
 		}
-		if _, err := s.until(user, b.pinned, nil); err != nil {
+		if _, err := s.awaitChannel(user, b.pinned, nil); err != nil {
 			return coord.List{}, err
 		}
 		if b.rev == 0 {
 			continue // it came to nothing
 		}
 		if b.rev >= least {
-			if l, err := s.list(user, w.dir, o, b.rev); err == nil || !forgotten(err) {
+			if l, err := s.listAt(user, w.dir, o, b.rev); err == nil || !isRevisionUnavailable(err) {
 				return l, err
 			}
 		}
-		if _, err := s.until(user, b.over, nil); err != nil {
+		if _, err := s.awaitChannel(user, b.done, nil); err != nil {
 			return coord.List{}, err
 		}
 	}
 }
 
-// until waits for the channel to be closed, and reports whether it was before late.
-func (s *session) until(user context.Context, done <-chan struct{}, late <-chan time.Time) (inTime bool, err error) {
-	ctx, cancel, err := s.call(user)
+// awaitChannel waits for the channel to be closed, and reports whether it was before late.
+func (s *session) awaitChannel(user context.Context, done <-chan struct{}, late <-chan time.Time) (inTime bool, err error) {
+	ctx, cancel, err := s.beginCall(user)
 	if err != nil {
 		return false, err
 	}
@@ -159,7 +159,7 @@ func (s *session) until(user context.Context, done <-chan struct{}, late <-chan 
 	case <-late:
 		return false, nil
 	case <-ctx.Done():
-		return false, stopped(user, ctx)
+		return false, stopReason(user, ctx)
 	}
 }
 
@@ -187,7 +187,7 @@ type child struct {
 	dir  bool
 }
 
-func (l *listing) read() error {
+func (l *listing) readPages() error {
 	from := l.base
 	if l.o.After != "" {
 		from = l.base + l.o.After + "\x00"
@@ -198,29 +198,29 @@ func (l *listing) read() error {
 			// One beyond the limit tells whether there are more.
 			size = min(size, l.o.Limit+1-len(l.found))
 		}
-		r, err := l.s.read(l.user, l.ctx, &pb.RangeRequest{Key: []byte(from), RangeEnd: after(l.base), Limit: int64(size), KeysOnly: !l.o.Values, Revision: l.rev})
+		r, err := l.s.read(l.user, l.ctx, &pb.RangeRequest{Key: []byte(from), RangeEnd: prefixEnd(l.base), Limit: int64(size), KeysOnly: !l.o.Values, Revision: l.rev})
 		if err != nil {
 			return err
 		}
 		if l.rev == 0 {
 			l.rev = r.Header.Revision
 		}
-		from = l.take(r.Kvs, from)
+		from = l.addPage(r.Kvs, from)
 		switch {
 		case !r.More:
 			return nil
 		case l.o.Limit > 0 && len(l.found) > l.o.Limit:
 			l.more = true
-			return l.behind()
+			return l.addHiddenDirectories()
 		}
-		l.grow(r)
+		l.sizeNextPage(r)
 	}
 }
 
-// born reads what one commit created. It is a page, since it was a request.
-func (l *listing) born() error {
+// readCreated reads what one commit created. It is a page, since it was a request.
+func (l *listing) readCreated() error {
 	r, err := l.s.read(l.user, l.ctx, &pb.RangeRequest{
-		Key: []byte(l.base), RangeEnd: after(l.base), KeysOnly: !l.o.Values,
+		Key: []byte(l.base), RangeEnd: prefixEnd(l.base), KeysOnly: !l.o.Values,
 		MinCreateRevision: l.o.Born, MaxCreateRevision: l.o.Born,
 	})
 	if err != nil {
@@ -234,8 +234,8 @@ func (l *listing) born() error {
 	return nil
 }
 
-// take adds a page's children, and returns where the next page begins.
-func (l *listing) take(kvs []*mvccpb.KeyValue, from string) string {
+// addPage adds a page's children, and returns where the next page begins.
+func (l *listing) addPage(kvs []*mvccpb.KeyValue, from string) string {
 	for _, kv := range kvs {
 		rest := string(kv.Key[len(l.base):])
 		l.last = rest
@@ -245,36 +245,36 @@ func (l *listing) take(kvs []*mvccpb.KeyValue, from string) string {
 			from = l.base + rest + "\x00"
 			continue
 		}
-		l.directory(name, kv)
-		from = string(after(l.base + name + "/"))
+		l.addDirectory(name, kv)
+		from = string(prefixEnd(l.base + name + "/"))
 	}
 	return from
 }
 
-// directory adds a child that is only there because of what is in it.
-func (l *listing) directory(name string, first *mvccpb.KeyValue) {
+// addDirectory adds a child that is only there because of what is in it.
+func (l *listing) addDirectory(name string, first *mvccpb.KeyValue) {
 	if !l.o.Values && !l.dirs[name] && name > l.o.After {
 		l.dirs[name] = true
 		l.found = append(l.found, child{name: name, kv: first, dir: true})
 	}
 }
 
-// grow chooses the size of the next page.
-func (l *listing) grow(r *pb.RangeResponse) {
+// sizeNextPage chooses the size of the next page.
+func (l *listing) sizeNextPage(r *pb.RangeResponse) {
 	if strings.Contains(l.last, "/") {
-		l.page = firstPage // most of the page was for nothing
+		l.page = firstPageKeys // most of the page was for nothing
 		return
 	}
-	l.page = min(4*l.page, largePage)
+	l.page = min(4*l.page, maxPageKeys)
 	if l.o.Values {
 		l.page = max(1, min(l.page, pageBytes*len(r.Kvs)/max(1, proto.Size(r))))
 	}
 }
 
-// behind looks for the directories whose names sort before the last key read and
+// addHiddenDirectories looks for the directories whose names sort before the last key read and
 // whose keys sort behind it: those whose name begins that key, with a byte less
 // than a slash to follow.
-func (l *listing) behind() error {
+func (l *listing) addHiddenDirectories() error {
 	if l.o.Values {
 		return nil // they are left out
 	}
@@ -288,14 +288,14 @@ func (l *listing) behind() error {
 		base := l.base + name[:i] + "/"
 		names = append(names, name[:i])
 		t.Success = append(t.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{
-			Key: []byte(base), RangeEnd: after(base), Limit: 1, KeysOnly: true, Revision: l.rev,
+			Key: []byte(base), RangeEnd: prefixEnd(base), Limit: 1, KeysOnly: true, Revision: l.rev,
 		}}})
 	}
 	for len(names) > 0 {
 		n := min(len(names), maxOps)
 		var r *pb.TxnResponse
-		err := l.s.c.ask(l.user, l.ctx, func(ctx context.Context) (err error) {
-			r, err = l.s.c.kv.Txn(ctx, &pb.TxnRequest{Success: t.Success[:n]}, waiting...)
+		err := l.s.c.doRepeatable(l.user, l.ctx, func(ctx context.Context) (err error) {
+			r, err = l.s.c.kv.Txn(ctx, &pb.TxnRequest{Success: t.Success[:n]}, waitForReady...)
 			return err
 		})
 		if err != nil {
@@ -303,7 +303,7 @@ func (l *listing) behind() error {
 		}
 		for i, answer := range r.Responses {
 			if kvs := answer.GetResponseRange().Kvs; len(kvs) > 0 {
-				l.directory(names[i], kvs[0])
+				l.addDirectory(names[i], kvs[0])
 			}
 		}
 		names, t.Success = names[n:], t.Success[n:]
@@ -311,8 +311,8 @@ func (l *listing) behind() error {
 	return nil
 }
 
-// list sorts what was found, and cuts it.
-func (l *listing) list(dir string) coord.List {
+// result sorts what was found, and cuts it.
+func (l *listing) result(dir string) coord.List {
 	slices.SortFunc(l.found, func(a, b child) int { return cmp.Compare(a.name, b.name) })
 	l.found = slices.CompactFunc(l.found, func(a, b child) bool { return a.name == b.name })
 	more := l.more
@@ -332,14 +332,14 @@ func (l *listing) list(dir string) coord.List {
 		}
 	}
 	if !more && l.o.After == "" && l.o.Born == 0 {
-		result.Stamp = stamp(l.found)
+		result.Stamp = membershipStamp(l.found)
 	}
 	return result
 }
 
-// stamp is a hash over the names and the revisions at which they were created, a
+// membershipStamp is a hash over the names and the revisions at which they were created, a
 // directory's being that of the first key in it. It is not 0.
-func stamp(found []child) uint64 {
+func membershipStamp(found []child) uint64 {
 	h := fnv.New64a()
 	var rev [8]byte
 	for _, f := range found {

@@ -4,113 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/zkq/zkq/coord"
 )
 
-// shown is how far the service is, by what it has shown a coordinator in any answer
-// or event. A service that was restored from a backup is further back than that.
-type shown struct {
-	mu sync.Mutex
-	at position
-}
-
-// position is a state of the service.
-type position struct {
-	epoch   int    // counts restores
-	rev     int64  // the last revision
-	cluster uint64 // its ID; 0: not known yet
-}
-
-// position returns what has been shown so far.
-func (s *shown) position() position {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.at
-}
-
-// saw is told of a revision before anybody is told what there was at it. What was
-// shown before the last restore counts no more.
-func (s *shown) saw(epoch int, rev int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if epoch == s.at.epoch {
-		s.at.rev = max(s.at.rev, rev)
+// Get implements [coord.Session].
+func (s *session) Get(user context.Context, path string) (coord.Node, error) {
+	if err := coord.CheckPath(path); err != nil {
+		return coord.Node{}, fmt.Errorf("get: %w", err)
 	}
-}
-
-// answered takes the header of a linearizable answer, and what had been shown when
-// the request began: the answer is no older, unless the service was restored since.
-// Each restore is reported once.
-func (s *shown) answered(before position, h *pb.ResponseHeader) (restored bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case h == nil, before.epoch != s.at.epoch:
-		return false
-	case before.isAhead(h):
-		s.at = position{before.epoch + 1, h.Revision, h.ClusterId}
-		return true
+	ctx, cancel, err := s.beginCall(user)
+	if err != nil {
+		return coord.Node{}, fmt.Errorf("get %s: %w", path, err)
 	}
-	s.at.rev, s.at.cluster = max(s.at.rev, h.Revision), h.ClusterId
-	return false
-}
-
-// isAhead reports whether the header is of an earlier state, or of another cluster.
-func (p position) isAhead(h *pb.ResponseHeader) bool {
-	if h == nil { // a server that sends no header tells nothing of its state
-		return false
+	defer cancel()
+	r, err := s.read(user, ctx, &pb.RangeRequest{Key: s.c.key(path)})
+	if err == nil && len(r.Kvs) == 0 {
+		err = coord.ErrNotExist
 	}
-	return h.Revision < p.rev || p.cluster != 0 && h.ClusterId != p.cluster
-}
-
-// watchedKV notes the revisions of the answers.
-type watchedKV struct {
-	pb.KVClient
-	c *Coordinator
-}
-
-func (k watchedKV) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (*pb.RangeResponse, error) {
-	before := k.c.shown.position()
-	r, err := k.KVClient.Range(ctx, in, opts...)
-	if err == nil {
-		k.note(before, r.Header, !in.Serializable)
+	if err != nil {
+		return coord.Node{}, fmt.Errorf("get %s: %w", path, err)
 	}
-	return r, err
-}
-
-func (k watchedKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
-	before := k.c.shown.position()
-	r, err := k.KVClient.Txn(ctx, in, opts...)
-	if err == nil {
-		local := len(in.Compare) == 0 && len(in.Success) > 0 && in.Success[0].GetRequestRange().GetSerializable() // see Read
-		k.note(before, r.Header, !local)
-	}
-	return r, err
-}
-
-func (k watchedKV) note(before position, h *pb.ResponseHeader, linearizable bool) {
-	if !linearizable {
-		k.c.shown.saw(before.epoch, h.GetRevision())
-	} else if k.c.shown.answered(before, h) {
-		k.c.restart()
-	}
-}
-
-// restart forgets what was known of the service before it was restored. Fences and
-// locks of the old session may name other states now, so the session is over.
-func (c *Coordinator) restart() {
-	c.guesses.forget()
-	c.flights.forget()
-	if s := c.newest(); s != nil {
-		s.end(coord.ErrSessionLost)
-		c.spawn(s.revoke) // if its lease was restored, too
-	}
-	c.hub.restart()
+	return node(path, r.Kvs[0]), nil
 }
 
 // Read implements [coord.Session]. One request asks for many nodes, and the member
@@ -123,22 +41,22 @@ func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, err
 			return nil, fmt.Errorf("read: %w", err)
 		}
 	}
-	ctx, cancel, err := s.call(user)
+	ctx, cancel, err := s.beginCall(user)
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
 	defer cancel()
 	nodes := make([]coord.Node, 0, len(paths))
-	least, local := s.c.shown.position().rev, true
+	least, local := s.c.revisions.current().rev, true
 	for left := paths; len(left) > 0; left = paths[len(nodes):] {
-		some := left[:min(len(left), nest, int(s.c.most.Load()))]
+		some := left[:min(len(left), nestedOps, int(s.c.opLimit.Load()))]
 		t := &pb.TxnRequest{Success: make([]*pb.RequestOp, len(some))}
 		for i, path := range some {
 			t.Success[i] = &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: s.c.key(path), Serializable: local}}}
 		}
 		var r *pb.TxnResponse
-		err := s.c.ask(user, ctx, func(ctx context.Context) (err error) {
-			r, err = s.c.kv.Txn(ctx, t, waiting...)
+		err := s.c.doRepeatable(user, ctx, func(ctx context.Context) (err error) {
+			r, err = s.c.kv.Txn(ctx, t, waitForReady...)
 			return err
 		})
 		switch {
@@ -147,7 +65,7 @@ func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, err
 			continue
 		case err == nil:
 		case errors.Is(err, coord.ErrTooLarge) && len(some) > 1:
-			_ = s.c.learn(len(some)) // and so fewer at a time
+			_ = s.c.lowerOpLimit(len(some)) // and so fewer at a time
 			continue
 		default:
 			return nil, fmt.Errorf("read %s and %d more: %w", some[0], len(some)-1, err)
@@ -161,4 +79,50 @@ func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, err
 		}
 	}
 	return nodes, nil
+}
+
+// Count implements [coord.Session].
+func (s *session) Count(user context.Context, dir string) (int, error) {
+	if err := coord.CheckDir(dir); err != nil {
+		return 0, fmt.Errorf("count: %w", err)
+	}
+	ctx, cancel, err := s.beginCall(user)
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", dir, err)
+	}
+	defer cancel()
+	base := s.c.dirPrefix(dir)
+	r, err := s.read(user, ctx, &pb.RangeRequest{Key: []byte(base), RangeEnd: prefixEnd(base), CountOnly: true})
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", dir, err)
+	}
+	return int(r.Count), nil
+}
+
+// read makes a linearizable read.
+func (s *session) read(user, ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	var r *pb.RangeResponse
+	err := s.c.doRepeatable(user, ctx, func(ctx context.Context) (err error) {
+		r, err = s.c.kv.Range(ctx, req, waitForReady...)
+		return err
+	})
+	return r, err
+}
+
+// node is what coord knows of a key. Keys that were read without their values
+// have none.
+func node(path string, kv *mvccpb.KeyValue) coord.Node {
+	n := coord.Node{
+		Path:     path,
+		Value:    kv.Value,
+		Fence:    coord.Fence(kv.ModRevision),
+		Changes:  kv.Version - 1,
+		Revision: kv.ModRevision,
+		Born:     kv.CreateRevision,
+		Owner:    ownerID(kv.Lease),
+	}
+	if n.Value == nil {
+		n.Value = []byte{}
+	}
+	return n
 }

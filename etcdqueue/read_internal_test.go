@@ -46,7 +46,7 @@ func TestAReadIsTheMembersAloneUnlessItIsBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if shown := c.shown.position().rev; shown < r[0].Revision {
+	if shown := c.revisions.current().rev; shown < r[0].Revision {
 		t.Errorf("a commit made revision %d, and %d was shown", r[0].Revision, shown)
 	}
 	a := &asked{KVClient: c.kv}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -24,59 +23,59 @@ import (
 
 // session is the life of one lease.
 type session struct {
-	c       *Coordinator
-	lease   int64
-	id      string
-	timeout time.Duration
-	key     []byte // hangs on the lease
-	created int64  // its revision: what every commit compares
+	c           *Coordinator
+	lease       int64
+	id          string
+	timeout     time.Duration
+	key         []byte // hangs on the lease
+	keyRevision int64  // its revision: what every commit compares
 
-	deadline *liveness.Deadline // by boottime
-	ctx      context.Context
-	cancel   context.CancelCauseFunc // the cause is what its calls return from then on
-	over     sync.Once
-	unhook   func()
-	commits  *group.Runner
-	puts     *group.Runner // those commits whose names are guessed
+	deadline          *liveness.Deadline // by boottime
+	ctx               context.Context
+	cancel            context.CancelCauseFunc // the cause is what its calls return from then on
+	endOnce           sync.Once
+	onEnd             func()
+	commits           *group.Runner
+	optimisticCommits *group.Runner // those commits whose names are guessed
 }
 
 var _ coord.Session = (*session)(nil)
 
-// begin opens a session, for ctx as long as it takes. It waits for a service without
+// openSession opens a session, for ctx as long as it takes. It waits for a service without
 // space, and returns that error if there is none in time.
-func (c *Coordinator) begin(user context.Context) (*session, error) {
-	ctx, cancel := within(user, c.ctx)
+func (c *Coordinator) openSession(user context.Context) (*session, error) {
+	ctx, cancel := joinContexts(user, c.ctx)
 	defer cancel()
-	var r retries
+	var r retrier
 	var busy error // what the service last answered, if it was that it is busy or full
-	tell := tellFull{c: c, since: time.Now()}
+	tell := busyWarning{c: c, since: time.Now()}
 	for {
-		if err := stopped(user, ctx); err != nil {
+		if err := stopReason(user, ctx); err != nil {
 			return nil, cmp.Or(busy, err)
 		}
-		s, v, err := c.grant(ctx)
-		if stopped(user, ctx) == nil {
+		s, v, err := c.grantLease(ctx)
+		if stopReason(user, ctx) == nil {
 			busy = nil
 			if errors.Is(err, coord.ErrBusy) {
 				busy = err
-				tell.waits(err)
+				tell.waiting(err)
 			}
 		}
 		if err != nil {
-			if stopped(user, ctx) == nil && !r.again(ctx, v) {
+			if stopReason(user, ctx) == nil && !r.waitForRetry(ctx, v) {
 				return nil, err
 			}
 			continue // a lease whose answer was lost holds nothing, and ends by itself
 		}
-		err = s.establish(user, ctx)
+		err = s.writeSessionKey(user, ctx)
 		if err == nil {
 			err = coord.CheckFormat(ctx, s)
 		}
-		if err == nil && !c.admit(s) {
+		if err == nil && !c.setLatest(s) {
 			err = coord.ErrClosed
 		}
 		if err == nil {
-			tell.over()
+			tell.served()
 			return s, nil
 		}
 		s.end(coord.ErrSessionLost)
@@ -84,73 +83,73 @@ func (c *Coordinator) begin(user context.Context) (*session, error) {
 		switch {
 		case errors.Is(err, coord.ErrBusy):
 			busy = err
-			tell.waits(err)
-			r.again(ctx, verdict{again: true})
+			tell.waiting(err)
+			r.waitForRetry(ctx, errorClass{retryable: true})
 		case !errors.Is(err, coord.ErrSessionLost):
 			return nil, err
 		}
 	}
 }
 
-// tellAfter is how long a session may wait for a full service before the user is told.
-const tellAfter = time.Second
+// warnAfter is how long a session may wait for a full service before the user is told.
+const warnAfter = time.Second
 
-// tellFull warns once that a session waits for a service that is busy or full, and once
+// busyWarning warns once that a session waits for a service that is busy or full, and once
 // that it waits no more.
-type tellFull struct {
-	c     *Coordinator
-	since time.Time
-	told  bool
+type busyWarning struct {
+	c      *Coordinator
+	since  time.Time
+	warned bool
 }
 
-func (t *tellFull) waits(err error) {
-	if !t.told && time.Since(t.since) >= tellAfter {
-		t.told = true
+func (t *busyWarning) waiting(err error) {
+	if !t.warned && time.Since(t.since) >= warnAfter {
+		t.warned = true
 		t.c.cfg.Warn(fmt.Sprintf("no new session with etcd at %s yet, and going on: %v", strings.Join(t.c.cfg.Endpoints, ", "), err))
 	}
 }
 
-func (t *tellFull) over() {
-	if t.told {
+func (t *busyWarning) served() {
+	if t.warned {
 		t.c.cfg.Warn(fmt.Sprintf("there is a session with etcd at %s again", strings.Join(t.c.cfg.Endpoints, ", ")))
 	}
 }
 
-// grant has the service make a lease.
-func (c *Coordinator) grant(ctx context.Context) (*session, verdict, error) {
-	s := &session{c: c, lease: leaseID()}
+// grantLease has the service make a lease.
+func (c *Coordinator) grantLease(ctx context.Context) (*session, errorClass, error) {
+	s := &session{c: c, lease: newLeaseID()}
 	s.id = ownerID(s.lease)
 	s.key = c.key("/zkq/sessions/" + s.id)
 	unhook, err := c.cfg.LeaseHook(s.id)
 	if err != nil {
-		return nil, verdict{}, fmt.Errorf("session %s: %w", s.id, err)
+		return nil, errorClass{}, fmt.Errorf("session %s: %w", s.id, err)
 	}
-	s.unhook = unhook
+	s.onEnd = unhook
 	sent := boottime.Now()
 	ttl := int64((c.cfg.SessionTimeout + time.Second - 1) / time.Second)
-	g, err := c.lease.LeaseGrant(clientv3.WithRequireLeader(ctx), &pb.LeaseGrantRequest{ID: s.lease, TTL: ttl}, waiting...)
+	g, err := c.lease.LeaseGrant(clientv3.WithRequireLeader(ctx), &pb.LeaseGrantRequest{ID: s.lease, TTL: ttl}, waitForReady...)
 	if err != nil {
 		unhook()
-		v := c.judge(err)
-		switch text(err) {
-		case text(rpctypes.ErrGRPCLeaseExist), text(rpctypes.ErrGRPCRequestTooManyRequests): // another number; in a moment
-			v.again = true
-		case noSpace, diskFull: // until room is made
-			v.again = true
+		v := c.classify(err)
+		switch errorText(err) {
+		case errorText(rpctypes.ErrGRPCLeaseExist), errorText(rpctypes.ErrGRPCRequestTooManyRequests): // another number; in a moment
+			v.retryable = true
+		case textNoSpace, textDiskFull: // until room is made
+			v.retryable = true
 		}
 		return nil, v, fmt.Errorf("grant a lease: %w", v.wrap(err))
 	}
 	s.timeout = time.Duration(g.TTL) * time.Second
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
-	s.commits = group.NewRunner(batches, flightsAtOnce, s.deliver)
-	s.puts = group.NewRunner(batches, guessesAtOnce, s.deliverGuesses)
+	s.commits = group.NewRunner(batchLimits, maxInFlight, s.sendBatch)
+	s.optimisticCommits = group.NewRunner(batchLimits, maxOptimisticInFlight, s.sendOptimisticBatch)
 	s.deadline = liveness.New(boottime.Now, func() { s.end(coord.ErrSessionLost) })
 	s.deadline.Start(s.timeout, sent)
-	return s, verdict{}, nil
+	return s, errorClass{}, nil
 }
 
-// leaseID is never 0, which would leave the choice to the service.
-func leaseID() int64 {
+// newLeaseID is never 0, which would leave the choice to the service.
+func newLeaseID() int64 {
 	var b [8]byte
 	rand.Read(b[:])
 	return int64(binary.BigEndian.Uint64(b[:])>>1 | 1)
@@ -163,34 +162,34 @@ func ownerID(lease int64) string {
 	return fmt.Sprintf("%016x", lease)
 }
 
-// establish writes the session's key, and keeps the lease alive from then on.
-func (s *session) establish(user, ctx context.Context) error {
-	ctx, cancel := within(ctx, s.ctx)
+// writeSessionKey writes the session's key, and keeps the lease alive from then on.
+func (s *session) writeSessionKey(user, ctx context.Context) error {
+	ctx, cancel := joinContexts(ctx, s.ctx)
 	defer cancel()
 	txn := &pb.TxnRequest{
-		Compare: []*pb.Compare{absent(s.key)},
-		Success: []*pb.RequestOp{put(&pb.PutRequest{Key: s.key, Lease: s.lease})},
-		Failure: []*pb.RequestOp{look(s.key)},
+		Compare: []*pb.Compare{compareAbsent(s.key)},
+		Success: []*pb.RequestOp{putOp(&pb.PutRequest{Key: s.key, Lease: s.lease})},
+		Failure: []*pb.RequestOp{readKeyOp(s.key)},
 	}
-	err := s.c.ask(user, ctx, func(ctx context.Context) error {
-		r, err := s.c.kv.Txn(ctx, txn, waiting...)
+	err := s.c.doRepeatable(user, ctx, func(ctx context.Context) error {
+		r, err := s.c.kv.Txn(ctx, txn, waitForReady...)
 		if err != nil {
 			return err
 		}
-		s.created = r.Header.Revision
+		s.keyRevision = r.Header.Revision
 		if !r.Succeeded { // an earlier attempt was applied and its answer lost
 			kvs := r.Responses[0].GetResponseRange().Kvs
 			if len(kvs) == 0 || kvs[0].Lease != s.lease {
 				return rpctypes.ErrGRPCLeaseNotFound
 			}
-			s.created = kvs[0].CreateRevision
+			s.keyRevision = kvs[0].CreateRevision
 		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", s.key, err)
 	}
-	if !s.c.spawn(s.keep) {
+	if !s.c.startGoroutine(s.keepAlive) {
 		return coord.ErrClosed
 	}
 	return nil
@@ -198,12 +197,12 @@ func (s *session) establish(user, ctx context.Context) error {
 
 // end makes all calls return why from now on.
 func (s *session) end(why error) {
-	s.over.Do(func() {
+	s.endOnce.Do(func() {
 		s.commits.End(why)
-		s.puts.End(why)
+		s.optimisticCommits.End(why)
 		s.cancel(why)
 		s.deadline.Stop()
-		s.unhook()
+		s.onEnd()
 	})
 }
 
@@ -221,14 +220,14 @@ func (s *session) revoke() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	// What it answers changes nothing: the lease goes now or when its time is up.
-	_ = s.c.ask(ctx, ctx, func(ctx context.Context) error {
-		_, err := s.c.lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: s.lease}, waiting...)
+	_ = s.c.doRepeatable(ctx, ctx, func(ctx context.Context) error {
+		_, err := s.c.lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: s.lease}, waitForReady...)
 		return err
 	})
 }
 
-// alive returns nil or why the session is over.
-func (s *session) alive() error {
+// checkAlive returns nil or why the session is over.
+func (s *session) checkAlive() error {
 	if s.ctx.Err() == nil && s.deadline.Passed() {
 		s.end(coord.ErrSessionLost)
 	}
@@ -241,17 +240,17 @@ func (s *session) alive() error {
 	return nil
 }
 
-// keep sends heartbeats until the session is over, and returns when the last of its
+// keepAlive sends heartbeats until the session is over, and returns when the last of its
 // commits has been answered.
-func (s *session) keep() {
+func (s *session) keepAlive() {
 	defer s.commits.Wait()
-	defer s.puts.Wait()
+	defer s.optimisticCommits.Wait()
 	defer func() {
-		s.commits.End(s.alive())
-		s.puts.End(s.alive())
+		s.commits.End(s.checkAlive())
+		s.optimisticCommits.End(s.checkAlive())
 	}()
-	for s.alive() == nil {
-		s.beat()
+	for s.checkAlive() == nil {
+		s.heartbeat()
 		select {
 		case <-time.After(s.timeout / 40):
 		case <-s.ctx.Done():
@@ -259,14 +258,14 @@ func (s *session) keep() {
 	}
 }
 
-// beat sends heartbeats on one stream until it breaks or falls silent. One stream
+// heartbeat sends heartbeats on one stream until it breaks or falls silent. One stream
 // serves many, since with a password each would log in anew.
-func (s *session) beat() {
+func (s *session) heartbeat() {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(s.ctx))
 	defer cancel()
-	stream, err := s.c.lease.LeaseKeepAlive(ctx, waiting...)
+	stream, err := s.c.lease.LeaseKeepAlive(ctx, waitForReady...)
 	if err != nil {
-		s.c.judge(err)
+		s.c.classify(err)
 		return
 	}
 	answers := make(chan *pb.LeaseKeepAliveResponse)
@@ -276,7 +275,7 @@ func (s *session) beat() {
 		for {
 			r, err := stream.Recv()
 			if err != nil {
-				s.c.judge(err)
+				s.c.classify(err)
 				return
 			}
 			select {
@@ -322,16 +321,16 @@ func (s *session) beat() {
 	}
 }
 
-// call is the frame of every call: it refuses what cannot be sent, and gives the
+// beginCall is the frame of every call: it refuses what cannot be sent, and gives the
 // context that ends with the caller's and with the session.
-func (s *session) call(user context.Context) (context.Context, context.CancelFunc, error) {
+func (s *session) beginCall(user context.Context) (context.Context, context.CancelFunc, error) {
 	if err := checkContext(user); err != nil {
 		return nil, nil, err
 	}
-	if err := s.alive(); err != nil {
+	if err := s.checkAlive(); err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := within(user, s.ctx)
+	ctx, cancel := joinContexts(user, s.ctx)
 	return ctx, cancel, nil
 }
 
@@ -343,69 +342,3 @@ func (s *session) Timeout() time.Duration { return s.timeout }
 
 // Done implements [coord.Session].
 func (s *session) Done() <-chan struct{} { return s.ctx.Done() }
-
-// Get implements [coord.Session].
-func (s *session) Get(user context.Context, path string) (coord.Node, error) {
-	if err := coord.CheckPath(path); err != nil {
-		return coord.Node{}, fmt.Errorf("get: %w", err)
-	}
-	ctx, cancel, err := s.call(user)
-	if err != nil {
-		return coord.Node{}, fmt.Errorf("get %s: %w", path, err)
-	}
-	defer cancel()
-	r, err := s.read(user, ctx, &pb.RangeRequest{Key: s.c.key(path)})
-	if err == nil && len(r.Kvs) == 0 {
-		err = coord.ErrNotExist
-	}
-	if err != nil {
-		return coord.Node{}, fmt.Errorf("get %s: %w", path, err)
-	}
-	return node(path, r.Kvs[0]), nil
-}
-
-// Count implements [coord.Session].
-func (s *session) Count(user context.Context, dir string) (int, error) {
-	if err := coord.CheckDir(dir); err != nil {
-		return 0, fmt.Errorf("count: %w", err)
-	}
-	ctx, cancel, err := s.call(user)
-	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", dir, err)
-	}
-	defer cancel()
-	base := s.c.base(dir)
-	r, err := s.read(user, ctx, &pb.RangeRequest{Key: []byte(base), RangeEnd: after(base), CountOnly: true})
-	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", dir, err)
-	}
-	return int(r.Count), nil
-}
-
-// read makes a linearizable read.
-func (s *session) read(user, ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
-	var r *pb.RangeResponse
-	err := s.c.ask(user, ctx, func(ctx context.Context) (err error) {
-		r, err = s.c.kv.Range(ctx, req, waiting...)
-		return err
-	})
-	return r, err
-}
-
-// node is what coord knows of a key. Keys that were read without their values
-// have none.
-func node(path string, kv *mvccpb.KeyValue) coord.Node {
-	n := coord.Node{
-		Path:     path,
-		Value:    kv.Value,
-		Fence:    coord.Fence(kv.ModRevision),
-		Changes:  kv.Version - 1,
-		Revision: kv.ModRevision,
-		Born:     kv.CreateRevision,
-		Owner:    ownerID(kv.Lease),
-	}
-	if n.Value == nil {
-		n.Value = []byte{}
-	}
-	return n
-}

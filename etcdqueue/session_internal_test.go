@@ -25,9 +25,9 @@ func TestCallsCompareTheClock(t *testing.T) {
 		"empty":  func(s coord.Session) error { _, err := s.Commit(t.Context()); return err },
 	} {
 		unhooked := 0
-		s := &session{c: &Coordinator{ctx: context.Background()}, unhook: func() { unhooked++ }}
-		s.c.hub, s.commits = newHub(s.c), group.NewRunner(batches, flightsAtOnce, s.deliver)
-		s.puts = group.NewRunner(batches, guessesAtOnce, s.deliverGuesses)
+		s := &session{c: &Coordinator{ctx: context.Background()}, onEnd: func() { unhooked++ }}
+		s.c.watches, s.commits = newWatchHub(s.c), group.NewRunner(batchLimits, maxInFlight, s.sendBatch)
+		s.optimisticCommits = group.NewRunner(batchLimits, maxOptimisticInFlight, s.sendOptimisticBatch)
 		s.ctx, s.cancel = context.WithCancelCause(context.Background())
 		s.deadline = liveness.New(boottime.Now, func() {})
 		s.deadline.Start(time.Hour, boottime.Now()-time.Hour)

@@ -22,7 +22,7 @@ func (s *session) Watch(user context.Context, dirs ...string) (<-chan struct{}, 
 			return nil, fmt.Errorf("watch: %w", err)
 		}
 	}
-	ctx, cancel, err := s.call(user)
+	ctx, cancel, err := s.beginCall(user)
 	if err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
@@ -31,11 +31,11 @@ func (s *session) Watch(user context.Context, dirs ...string) (<-chan struct{}, 
 	var watches []*dirWatch
 	leave := func() {
 		for _, w := range watches {
-			w.leave(sub)
+			w.unsubscribe(sub)
 		}
 	}
 	for _, dir := range dirs {
-		w := s.c.hub.join(dir, sub)
+		w := s.c.watches.subscribe(dir, sub)
 		if w == nil {
 			leave()
 			return nil, fmt.Errorf("watch %s: %w", dir, coord.ErrClosed)
@@ -47,7 +47,7 @@ func (s *session) Watch(user context.Context, dirs ...string) (<-chan struct{}, 
 		case <-w.ready:
 			err = w.err
 		case <-ctx.Done():
-			err = stopped(user, ctx)
+			err = stopReason(user, ctx)
 		}
 		if err != nil {
 			leave()
@@ -72,48 +72,48 @@ func (s *subscriber) signal() {
 	}
 }
 
-// hub holds a coordinator's watches.
-type hub struct {
-	c  *Coordinator
-	mu sync.Mutex
-	by map[string]*dirWatch
+// watchHub holds a coordinator's watches.
+type watchHub struct {
+	c     *Coordinator
+	mu    sync.Mutex
+	byDir map[string]*dirWatch
 
-	news []*dirWatch // whose subscribers are about to be told
+	pendingSignals []*dirWatch // whose subscribers are about to be told
 }
 
-func newHub(c *Coordinator) *hub { return &hub{c: c, by: make(map[string]*dirWatch)} }
+func newWatchHub(c *Coordinator) *watchHub { return &watchHub{c: c, byDir: make(map[string]*dirWatch)} }
 
-// join subscribes to a directory; nil when the coordinator is closed.
-func (h *hub) join(dir string, s *subscriber) *dirWatch {
+// subscribe subscribes to a directory; nil when the coordinator is closed.
+func (h *watchHub) subscribe(dir string, s *subscriber) *dirWatch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	w := h.by[dir]
+	w := h.byDir[dir]
 	if w == nil {
-		w = &dirWatch{hub: h, dir: dir, base: h.c.base(dir), ready: make(chan struct{}), subs: make(map[*subscriber]bool), dirs: make(map[string]bool), mirror: newMirror(), renew: make(chan struct{}, 1)}
+		w = &dirWatch{hub: h, dir: dir, base: h.c.dirPrefix(dir), ready: make(chan struct{}), subscribers: make(map[*subscriber]bool), knownDirs: make(map[string]bool), cache: newDirCache(), renew: make(chan struct{}, 1)}
 		w.ctx, w.cancel = context.WithCancel(h.c.ctx)
-		if !h.c.spawn(w.run) {
+		if !h.c.startGoroutine(w.run) {
 			w.cancel()
 			return nil
 		}
-		h.by[dir] = w
+		h.byDir[dir] = w
 	}
-	w.subs[s] = true
+	w.subscribers[s] = true
 	return w
 }
 
-// watch returns the watch on a directory, if there is one.
-func (h *hub) watch(dir string) *dirWatch {
+// find returns the watch on a directory, if there is one.
+func (h *watchHub) find(dir string) *dirWatch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.by[dir]
+	return h.byDir[dir]
 }
 
-// signal tells every subscriber to look again: on a new connection.
-func (h *hub) signal() {
+// signalAll tells every subscriber to look again: on a new connection.
+func (h *watchHub) signalAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, w := range h.by {
-		for s := range w.subs {
+	for _, w := range h.byDir {
+		for s := range w.subscribers {
 			s.signal()
 		}
 	}
@@ -121,12 +121,12 @@ func (h *hub) signal() {
 
 // restart has every watch begin anew, after the service was restored: those that stand
 // wait for revisions that are far away. What they had told is forgotten at once.
-func (h *hub) restart() {
+func (h *watchHub) restart() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, w := range h.by {
-		w.mirror.drop(false)
-		w.acked, w.arrived, w.told = nil, 0, 0
+	for _, w := range h.byDir {
+		w.cache.discard(false)
+		w.signalledCommits, w.arrived, w.signalledAt = nil, 0, 0
 		select {
 		case w.renew <- struct{}{}:
 		default:
@@ -136,7 +136,7 @@ func (h *hub) restart() {
 
 // dirWatch is the watch on one directory. It ends with its last subscriber.
 type dirWatch struct {
-	hub    *hub
+	hub    *watchHub
 	dir    string
 	base   string
 	ctx    context.Context
@@ -144,90 +144,90 @@ type dirWatch struct {
 	ready  chan struct{} // closed when the service watches, or err says why it does not
 	err    error
 
-	subs    map[*subscriber]bool // under hub.mu
-	acked   []int64              // under hub.mu: own commits that were signalled, and whose events have not come
-	arrived int64                // under hub.mu: the revision of the last event
-	told    int64                // under hub.mu: the same, when the last signal was sent
-	dirs    map[string]bool      // directories below that are known to stand
+	subscribers      map[*subscriber]bool // under hub.mu
+	signalledCommits []int64              // under hub.mu: own commits that were signalled, and whose events have not come
+	arrived          int64                // under hub.mu: the revision of the last event
+	signalledAt      int64                // under hub.mu: the same, when the last signal was sent
+	knownDirs        map[string]bool      // directories below that are known to stand
 
 	established bool          // the service has watched
 	epoch       int           // of the service, when it was last asked to watch
 	renew       chan struct{} // a token: the watch is to begin anew
-	mirror      *mirror
+	cache       *dirCache
 }
 
-func (w *dirWatch) leave(s *subscriber) {
+func (w *dirWatch) unsubscribe(s *subscriber) {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
-	delete(w.subs, s)
-	if len(w.subs) == 0 {
-		w.end()
+	delete(w.subscribers, s)
+	if len(w.subscribers) == 0 {
+		w.endLocked()
 	}
 }
 
-// end is called under hub.mu: whoever comes later begins another watch.
-func (w *dirWatch) end() {
+// endLocked is called under hub.mu: whoever comes later begins another watch.
+func (w *dirWatch) endLocked() {
 	w.cancel()
-	if w.hub.by[w.dir] == w {
-		delete(w.hub.by, w.dir)
+	if w.hub.byDir[w.dir] == w {
+		delete(w.hub.byDir, w.dir)
 	}
 }
 
-// signal tells the directory's subscribers to look again. What another watch has to
+// signalSubscribers tells the directory's subscribers to look again. What another watch has to
 // say at the same moment, since one commit changed both directories, it tells with the
 // same signal: it lets those go first who are ready to run, and waits for nobody else.
-func (w *dirWatch) signal() {
+func (w *dirWatch) signalSubscribers() {
 	h := w.hub
 	h.mu.Lock()
-	h.news = append(h.news, w)
-	first := len(h.news) == 1
+	h.pendingSignals = append(h.pendingSignals, w)
+	first := len(h.pendingSignals) == 1
 	h.mu.Unlock()
 	if !first {
 		return // and is told
 	}
-	for range yields {
+	for range schedulerYields {
 		runtime.Gosched()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	told := make(map[*subscriber]bool)
-	for _, w := range h.news {
-		for s := range w.subs {
+	for _, w := range h.pendingSignals {
+		for s := range w.subscribers {
 			if !told[s] {
 				told[s] = true
 				s.signal()
 			}
 		}
 	}
-	for _, w := range h.news {
-		w.told = w.arrived
+	for _, w := range h.pendingSignals {
+		w.signalledAt = w.arrived
 	}
-	clear(h.news)
-	h.news = h.news[:0]
+	clear(h.pendingSignals)
+	h.pendingSignals = h.pendingSignals[:0]
 }
 
-// committed is told of a commit before its caller is. What the caller does next sees
+// noteCommit is told of a commit before its caller is. What the caller does next sees
 // the commit: the listings of the directories wait for its event, and their
 // subscribers look again without waiting for it.
-func (h *hub) committed(ops []coord.Op, results []coord.Result) {
+func (h *watchHub) noteCommit(ops []coord.Op, results []coord.Result) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.by) == 0 {
+	if len(h.byDir) == 0 {
 		return
 	}
 	told := make(map[*subscriber]bool)
 	for i, op := range ops {
-		if !creates(op) && op.Kind != coord.KindDelete {
+		if !createsNode(op) && op.Kind != coord.KindDelete {
 			continue
 		}
 		dir, rev, direct := results[i].Path, results[i].Revision, true
 		for dir != "/" {
-			dir = parent(dir)
-			if w := h.by[dir]; w != nil {
-				w.mirror.committed(rev)
-				if direct && !op.SignalLater && rev > w.told && !slices.Contains(w.acked, rev) {
-					w.acked = append(w.acked, rev)
-					for s := range w.subs {
+			dir = parentPath(dir)
+			if w := h.byDir[dir]; w != nil {
+				w.cache.noteCommit(rev)
+				if direct && !op.SignalLater && rev > w.signalledAt && !slices.Contains(w.signalledCommits, rev) {
+					w.signalledCommits = append(w.signalledCommits, rev)
+					for s := range w.subscribers {
 						if !told[s] {
 							told[s] = true
 							s.signal()
@@ -240,25 +240,25 @@ func (h *hub) committed(ops []coord.Op, results []coord.Result) {
 	}
 }
 
-// parent is the directory of a path.
-func parent(path string) string {
+// parentPath is the directory of a path.
+func parentPath(path string) string {
 	return path[:max(1, strings.LastIndexByte(path, '/'))]
 }
 
-// yields are enough for an event to get from the connection to its watch: twice as many
+// schedulerYields are enough for an event to get from the connection to its watch: twice as many
 // make no difference, with none a claim is two signals.
-const yields = 2
+const schedulerYields = 2
 
 // run watches. The client takes a watch up again where a connection broke; where
 // it cannot (the revision was compacted, the member lost its leader), run begins
 // another and signals, since something may lie between.
 func (w *dirWatch) run() {
-	defer w.mirror.drop(true)
-	var r retries
+	defer w.cache.discard(true)
+	var r retrier
 	for w.ctx.Err() == nil {
 		watch, cancel := context.WithCancel(clientv3.WithRequireLeader(w.ctx))
-		w.epoch = w.hub.c.shown.position().epoch
-		w.follow(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(after(w.base))), clientv3.WithCreatedNotify()), &r)
+		w.epoch = w.hub.c.revisions.current().epoch
+		w.consumeEvents(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(prefixEnd(w.base))), clientv3.WithCreatedNotify()), &r)
 		cancel()
 		select {
 		case <-time.After(20 * time.Millisecond):
@@ -267,9 +267,9 @@ func (w *dirWatch) run() {
 	}
 }
 
-// follow does what a watch's events ask for, until it breaks. Its channel is
+// consumeEvents does what a watch's events ask for, until it breaks. Its channel is
 // drained but while the mirror is made: what is not received piles up in the client.
-func (w *dirWatch) follow(events clientv3.WatchChan, r *retries) {
+func (w *dirWatch) consumeEvents(events clientv3.WatchChan, r *retrier) {
 	var wanted <-chan struct{}
 	for {
 		select {
@@ -278,47 +278,47 @@ func (w *dirWatch) follow(events clientv3.WatchChan, r *retries) {
 				return
 			}
 			if resp.Created && !resp.Canceled {
-				w.saw(resp)
-				wanted = w.mirror.wanted
-				w.begin()
+				w.noteRevision(resp)
+				wanted = w.cache.fillRequest
+				w.onEstablished()
 			}
 			if err := resp.Err(); err != nil {
-				w.broken(err, r)
+				w.handleError(err, r)
 			}
 			// The mirror first: a signal is received by those who list, and read.
-			w.saw(resp)
-			w.mirror.apply(len(w.base), resp.Events)
-			if w.news(resp.Events) {
-				w.signal()
+			w.noteRevision(resp)
+			w.cache.apply(len(w.base), resp.Events)
+			if w.hasUnannounced(resp.Events) {
+				w.signalSubscribers()
 			}
 		case <-wanted:
-			w.build()
+			w.fillCache()
 		case <-w.renew:
 			return
 		}
 	}
 }
 
-// saw notes how far the watch has come.
-func (w *dirWatch) saw(resp clientv3.WatchResponse) {
-	w.hub.c.shown.saw(w.epoch, resp.Header.Revision)
+// noteRevision notes how far the watch has come.
+func (w *dirWatch) noteRevision(resp clientv3.WatchResponse) {
+	w.hub.c.revisions.observe(w.epoch, resp.Header.Revision)
 	if n := len(resp.Events); n > 0 {
-		w.hub.c.shown.saw(w.epoch, resp.Events[n-1].Kv.ModRevision)
+		w.hub.c.revisions.observe(w.epoch, resp.Events[n-1].Kv.ModRevision)
 	}
 }
 
-// begin is called when the service watches: what comes from now on will be told,
+// onEstablished is called when the service watches: what comes from now on will be told,
 // what came before may not have been.
-func (w *dirWatch) begin() {
-	if w.mirror.stands() {
-		w.build()
+func (w *dirWatch) onEstablished() {
+	if w.cache.isFilled() {
+		w.fillCache()
 	}
-	clear(w.dirs)
+	clear(w.knownDirs)
 	w.hub.mu.Lock()
-	for s := range w.subs {
+	for s := range w.subscribers {
 		s.signal()
 	}
-	w.acked, w.arrived, w.told = nil, 0, 0
+	w.signalledCommits, w.arrived, w.signalledAt = nil, 0, 0
 	w.hub.mu.Unlock()
 	if !w.established {
 		w.established = true
@@ -326,16 +326,16 @@ func (w *dirWatch) begin() {
 	}
 }
 
-// broken judges why a watch ended. One that has stood is begun again, whatever it
+// handleError judges why a watch ended. One that has stood is begun again, whatever it
 // was; meanwhile those who list may hear it from the service themselves.
-func (w *dirWatch) broken(err error, r *retries) {
-	switch v := w.hub.c.judge(err); {
+func (w *dirWatch) handleError(err error, r *retrier) {
+	switch v := w.hub.c.classify(err); {
 	case !w.established:
-		if !r.again(w.ctx, v) {
+		if !r.waitForRetry(w.ctx, v) {
 			w.fail(v.wrap(err))
 		}
-	case !v.again && !forgotten(err):
-		w.mirror.drop(false)
+	case !v.retryable && !isRevisionUnavailable(err):
+		w.cache.discard(false)
 	}
 }
 
@@ -345,13 +345,13 @@ func (w *dirWatch) fail(err error) {
 	defer w.hub.mu.Unlock()
 	w.err = err
 	close(w.ready)
-	w.end()
+	w.endLocked()
 }
 
-// news says whether direct children came or went of which nobody was told. A
+// hasUnannounced says whether direct children came or went of which nobody was told. A
 // directory comes with its first key and goes with its last; since others' keys are
 // not counted, the first to come after any went is taken for one that brings it back.
-func (w *dirWatch) news(events []*clientv3.Event) bool {
+func (w *dirWatch) hasUnannounced(events []*clientv3.Event) bool {
 	if len(events) == 0 {
 		return false
 	}
@@ -362,15 +362,15 @@ func (w *dirWatch) news(events []*clientv3.Event) bool {
 		name, _, deeper := strings.Cut(string(e.Kv.Key[len(w.base):]), "/")
 		switch gone := e.Type == clientv3.EventTypeDelete; {
 		case !deeper:
-			news = news || (gone || e.IsCreate()) && !slices.Contains(w.acked, e.Kv.ModRevision)
+			news = news || (gone || e.IsCreate()) && !slices.Contains(w.signalledCommits, e.Kv.ModRevision)
 		case gone:
-			delete(w.dirs, name)
-		case !w.dirs[name]:
-			w.dirs[name] = true
+			delete(w.knownDirs, name)
+		case !w.knownDirs[name]:
+			w.knownDirs[name] = true
 			news = true
 		}
 	}
 	w.arrived = events[len(events)-1].Kv.ModRevision
-	w.acked = slices.DeleteFunc(w.acked, func(rev int64) bool { return rev <= w.arrived })
+	w.signalledCommits = slices.DeleteFunc(w.signalledCommits, func(rev int64) bool { return rev <= w.arrived })
 	return news
 }

@@ -1457,13 +1457,13 @@ var mutants = []mutant{
 	// What a process was told.
 	{
 		name: "listing that does not wait for the process's own commits", file: "etcdqueue/watch.go",
-		is:      `				w.mirror.committed(rev)`,
+		is:      `				w.cache.noteCommit(rev)`,
 		becomes: `				mutated()`,
 		test:    "TestAProcessSeesItsOwnCommitsAtOnce",
 	},
 	{
 		name: "own commit that is signalled by its event alone", file: "etcdqueue/watch.go",
-		is:      `				if direct && !op.SignalLater && rev > w.told`,
+		is:      `				if direct && !op.SignalLater && rev > w.signalledAt`,
 		becomes: `				if mutated(); direct && rev < 0`,
 		test:    "TestAProcessSeesItsOwnCommitsAtOnce",
 	},
@@ -1474,15 +1474,15 @@ var mutants = []mutant{
 		test:    "TestListingsDoNotWaitForAnEventForEver",
 	},
 	{
-		name: "dropped mirror that comes back", file: "etcdqueue/mirror.go",
-		is: `	if m.drops != drops {
+		name: "dropped mirror that comes back", file: "etcdqueue/cache.go",
+		is: `	if m.generation != drops {
 		return
 	}
-	m.set`,
+	m.names`,
 		becomes: `	if mutated(); false {
 		return
 	}
-	m.set`,
+	m.names`,
 		test: "TestADroppedMirrorDoesNotComeBack",
 	},
 	{
@@ -1545,17 +1545,17 @@ var mutants = []mutant{
 		test:    "TestWatchesBeginAnewWhenTheServiceIsRestored",
 	},
 	{
-		name: "restored service that is not noticed while nothing is asked", file: "etcdqueue/guard.go",
-		is:      `	if c.shown.position().isAhead(r.Header) {`,
+		name: "restored service that is not noticed while nothing is asked", file: "etcdqueue/health.go",
+		is:      `	if c.revisions.current().isAheadOf(r.Header) {`,
 		becomes: `	if mutated(); false {`,
 		test:    "TestWatchesBeginAnewWhenTheServiceIsRestored",
 	},
 	{
-		name: "session that outlives the state it was of", file: "etcdqueue/read.go",
-		is: `	if s := c.newest(); s != nil {
+		name: "session that outlives the state it was of", file: "etcdqueue/revision.go",
+		is: `	if s := c.latestSession(); s != nil {
 		s.end(`,
 		becomes: `	mutated()
-	if s := c.newest(); s == nil {
+	if s := c.latestSession(); s == nil {
 		s.end(`,
 		test: "TestWatchesBeginAnewWhenTheServiceIsRestored",
 	},

@@ -83,73 +83,73 @@ func TestPutsInARowAreOneRequestEach(t *testing.T) {
 }
 
 func TestMissesMakeGuessesRare(t *testing.T) {
-	var g guesses
+	var g optimisticNames
 	queues := map[string]int64{"/q": 0}
 	now := boottime.Now() + time.Hour // never old, however slow the machine is
-	g.heard(now)
-	if g.may(queues) {
+	g.revisionShown(now)
+	if g.allowed(queues) {
 		t.Error("it guesses what it never read")
 	}
 	for _, queue := range []string{"/q", "/other"} {
-		g.read(queue, &round{revision: 7, seq: 107}, now)
+		g.recordRead(queue, &revisionRead{revision: 7, seq: 107}, now)
 	}
 	if o := g.offset("/q"); o != 100 {
 		t.Errorf("offset %d", o)
 	}
-	commits := []*commit{{ops: []coord.Op{coord.CreateSequential("/q/entries/e-", nil)}}, {ops: []coord.Op{coord.Create("/other/a", nil)}}}
+	commits := []*pendingCommit{{ops: []coord.Op{coord.CreateSequential("/q/entries/e-", nil)}}, {ops: []coord.Op{coord.Create("/other/a", nil)}}}
 	miss := func() time.Duration {
-		g.begin()
-		g.ended(commits, []group.Outcome{{Err: errTaken}, {Err: errTaken}})
-		if g.may(queues) || !g.may(map[string]int64{"/other": 0}) {
+		g.beginRequest()
+		g.endRequest(commits, []group.Outcome{{Err: errNameTaken}, {Err: errNameTaken}})
+		if g.allowed(queues) || !g.allowed(map[string]int64{"/other": 0}) {
 			t.Error("a miss is held against one queue, and it is this")
 		}
 		return g.queues["/q"].pause
 	}
-	for want := firstPause; want < mostPause; want *= 2 {
+	for want := firstPause; want < maxPause; want *= 2 {
 		if pause := miss(); pause != want {
 			t.Errorf("a pause of %v, want %v", pause, want)
 		}
 		if pause := miss(); pause != want {
 			t.Errorf("what was under way beside it makes a pause of %v, want %v", pause, want)
 		}
-		g.queues["/q"].until = boottime.Now() // it is over
+		g.queues["/q"].pausedUntil = boottime.Now() // it is over
 	}
-	if pause := miss(); pause != mostPause {
+	if pause := miss(); pause != maxPause {
 		t.Errorf("a pause of %v", pause)
 	}
-	g.queues["/q"].until = boottime.Now() - mostPause
+	g.queues["/q"].pausedUntil = boottime.Now() - maxPause
 	if pause := miss(); pause != firstPause {
 		t.Errorf("a pause of %v for one that is the first for long", pause)
 	}
-	g.queues["/q"].until = 0
-	g.begin()
-	g.ended(commits, []group.Outcome{{}, {Err: errTaken}})
-	if !g.may(queues) {
+	g.queues["/q"].pausedUntil = 0
+	g.beginRequest()
+	g.endRequest(commits, []group.Outcome{{}, {Err: errNameTaken}})
+	if !g.allowed(queues) {
 		t.Error("a hit is held against the queue")
 	}
 }
 
 func TestWhatIsOldIsNotGuessedWith(t *testing.T) {
 	queues := map[string]int64{"/q": 0}
-	for what, change := range map[string]func(*guesses, time.Duration){
-		"a revision":            func(g *guesses, now time.Duration) { g.at = now - guessAge - 1 },
-		"an offset":             func(g *guesses, now time.Duration) { g.queues["/q"].at = now - offsetAge - 1 },
-		"a request under way":   func(g *guesses, now time.Duration) { g.flying = now - guessAge - 1 },
-		"what was before it":    func(g *guesses, _ time.Duration) { g.forget() },
-		"a queue never read of": func(g *guesses, _ time.Duration) { delete(g.queues, "/q") },
+	for what, change := range map[string]func(*optimisticNames, time.Duration){
+		"a revision":            func(g *optimisticNames, now time.Duration) { g.shownAt = now - maxRevisionAge - 1 },
+		"an offset":             func(g *optimisticNames, now time.Duration) { g.queues["/q"].readAt = now - maxOffsetAge - 1 },
+		"a request under way":   func(g *optimisticNames, now time.Duration) { g.requestSince = now - maxRevisionAge - 1 },
+		"what was before it":    func(g *optimisticNames, _ time.Duration) { g.reset() },
+		"a queue never read of": func(g *optimisticNames, _ time.Duration) { delete(g.queues, "/q") },
 	} {
-		var g guesses
+		var g optimisticNames
 		now := boottime.Now() + time.Hour // never old, however slow the machine is
-		g.read("/q", &round{revision: 7, seq: 7}, now)
-		if !g.may(queues) || !g.begin() {
+		g.recordRead("/q", &revisionRead{revision: 7, seq: 7}, now)
+		if !g.allowed(queues) || !g.beginRequest() {
 			t.Fatal("a guess is due")
 		}
-		g.ended(nil, nil)
+		g.endRequest(nil, nil)
 		change(&g, boottime.Now())
-		if g.may(queues) {
+		if g.allowed(queues) {
 			t.Errorf("%s is guessed with", what)
 		}
-		if g.begin() && g.at < now {
+		if g.beginRequest() && g.shownAt < now {
 			t.Errorf("%s is guessed with when it is sent", what)
 		}
 	}
@@ -201,26 +201,26 @@ func TestAPutThatHangsHoldsUpNoOther(t *testing.T) {
 
 func TestNamesOfACommitSortWhateverIsReadBeside(t *testing.T) {
 	c := &Coordinator{producer: "00000000"}
-	c.shown.saw(0, 1000)
+	c.revisions.observe(0, 1000)
 	s := &session{c: c}
 	queue := "/q"
 	var reader sync.WaitGroup
 	stop := make(chan struct{})
-	c.guesses.read(queue, &round{revision: 5, seq: 5}, boottime.Now())
+	c.optimistic.recordRead(queue, &revisionRead{revision: 5, seq: 5}, boottime.Now())
 	reader.Go(func() {
 		for i := int64(0); ; i++ {
 			select {
 			case <-stop:
 				return
 			default:
-				c.guesses.read(queue, &round{revision: 5, seq: 5 + i%2*1000}, boottime.Now())
-				c.shown.saw(0, 1000+i)
+				c.optimistic.recordRead(queue, &revisionRead{revision: 5, seq: 5 + i%2*1000}, boottime.Now())
+				c.revisions.observe(0, 1000+i)
 			}
 		}
 	})
 	ops := slices.Repeat([]coord.Op{coord.CreateSequential("/q/entries/entry-100-", nil)}, 10)
 	for range 5000 {
-		named := s.name(ops)
+		named := s.completeNames(ops)
 		if !slices.IsSortedFunc(named, func(a, b coord.Op) int { return cmp.Compare(a.Path, b.Path) }) {
 			t.Errorf("%v", named)
 			break
@@ -231,42 +231,42 @@ func TestNamesOfACommitSortWhateverIsReadBeside(t *testing.T) {
 }
 
 func TestQueuesThatAreKnownAreBounded(t *testing.T) {
-	var g guesses
+	var g optimisticNames
 	now := boottime.Now()
-	for i := range mostKnown + 10 {
-		g.read(fmt.Sprint("/", i), &round{}, now)
+	for i := range maxQueues + 10 {
+		g.recordRead(fmt.Sprint("/", i), &revisionRead{}, now)
 	}
-	if len(g.queues) != mostKnown {
+	if len(g.queues) != maxQueues {
 		t.Errorf("%d queues", len(g.queues))
 	}
-	if g.read("/new", &round{}, now+2*offsetAge+1); len(g.queues) != 1 {
+	if g.recordRead("/new", &revisionRead{}, now+2*maxOffsetAge+1); len(g.queues) != 1 {
 		t.Errorf("%d queues when all others are old", len(g.queues))
 	}
 }
 
 func TestARestoredServiceIsBelieved(t *testing.T) {
-	var s shown
+	var s revisionTracker
 	header := func(rev int64, cluster uint64) *pb.ResponseHeader {
 		return &pb.ResponseHeader{Revision: rev, ClusterId: cluster}
 	}
-	s.answered(s.position(), header(100, 1))
-	s.saw(0, 90) // a member that is behind
-	begun := s.position()
-	s.saw(0, 105) // what came while a request was under way
-	if s.answered(begun, header(102, 1)) || s.position().rev != 105 {
-		t.Errorf("%+v after an answer that was overtaken", s.position())
+	s.observeAnswer(s.current(), header(100, 1))
+	s.observe(0, 90) // a member that is behind
+	begun := s.current()
+	s.observe(0, 105) // what came while a request was under way
+	if s.observeAnswer(begun, header(102, 1)) || s.current().rev != 105 {
+		t.Errorf("%+v after an answer that was overtaken", s.current())
 	}
-	before := s.position()
-	if !s.answered(before, header(7, 1)) || s.position().rev != 7 {
-		t.Errorf("%+v of a service that went back to 7", s.position())
+	before := s.current()
+	if !s.observeAnswer(before, header(7, 1)) || s.current().rev != 7 {
+		t.Errorf("%+v of a service that went back to 7", s.current())
 	}
-	if s.answered(before, header(6, 1)) || s.position().rev != 7 {
+	if s.observeAnswer(before, header(6, 1)) || s.current().rev != 7 {
 		t.Error("the restore is told twice")
 	}
-	if s.saw(before.epoch, 105); s.position().rev != 7 {
+	if s.observe(before.epoch, 105); s.current().rev != 7 {
 		t.Error("what was shown before the restore counts after it")
 	}
-	if !s.answered(s.position(), header(200, 2)) {
+	if !s.observeAnswer(s.current(), header(200, 2)) {
 		t.Error("another cluster is taken for the one before")
 	}
 }

@@ -79,7 +79,7 @@ func TestAProcessSeesItsOwnCommitsAtOnce(t *testing.T) {
 	if unseen > 0 || unsignalled > 0 {
 		t.Errorf("of 200 commits %d were not seen and %d not signalled when they were answered", unseen, unsignalled)
 	}
-	if !c.hub.watch("/q").mirror.stands() {
+	if !c.watches.find("/q").cache.isFilled() {
 		t.Error("the mirror does not stand: the service was asked")
 	}
 }
@@ -91,7 +91,7 @@ func TestListingsDoNotWaitForAnEventForEver(t *testing.T) {
 	if _, err := s.Commit(t.Context(), coord.Create("/q/a", nil)); err != nil {
 		t.Fatal(err)
 	}
-	never := func() { c.hub.watch("/q").mirror.committed(1 << 40) }
+	never := func() { c.watches.find("/q").cache.noteCommit(1 << 40) }
 	never()
 	if names := seenIn(t, s, "/q"); !names["a"] || len(names) != 1 {
 		t.Errorf("seen after the wait: %v", names)
@@ -101,7 +101,7 @@ func TestListingsDoNotWaitForAnEventForEver(t *testing.T) {
 		return err
 	}
 	neverAgain := func() {
-		for !c.hub.watch("/q").mirror.stands() {
+		for !c.watches.find("/q").cache.isFilled() {
 			if err := list(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -126,15 +126,15 @@ func TestAMirrorWakesThoseWhoWaitForIt(t *testing.T) {
 	event := func(rev int64) []*clientv3.Event {
 		return []*clientv3.Event{{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("/q/b"), CreateRevision: rev, ModRevision: rev}}}
 	}
-	for name, move := range map[string]func(*mirror){
-		"an event":        func(m *mirror) { m.apply(len("/q/"), event(7)) },
-		"another listing": func(m *mirror) { m.stand(m.begin(), 7, nil, nil) },
-		"the end":         func(m *mirror) { m.drop(true) },
+	for name, move := range map[string]func(*dirCache){
+		"an event":        func(m *dirCache) { m.apply(len("/q/"), event(7)) },
+		"another listing": func(m *dirCache) { m.install(m.beginFill(), 7, nil, nil) },
+		"the end":         func(m *dirCache) { m.discard(true) },
 	} {
-		m := newMirror()
-		m.stand(m.begin(), 5, []string{"a"}, nil)
-		m.committed(7)
-		l, at, moved := m.page("/q", coord.ListOptions{Seen: true}, m.least())
+		m := newDirCache()
+		m.install(m.beginFill(), 5, []string{"a"}, nil)
+		m.noteCommit(7)
+		l, at, moved := m.page("/q", coord.ListOptions{Seen: true}, m.requiredRevision())
 		if at != 5 || moved == nil || len(l.Nodes) > 0 {
 			t.Fatalf("%s: a mirror at 5 lists %v at %d though 7 was committed", name, l.Nodes, at)
 		}
@@ -144,7 +144,7 @@ func TestAMirrorWakesThoseWhoWaitForIt(t *testing.T) {
 		default:
 			t.Errorf("%s wakes nobody", name)
 		}
-		if _, _, moved = m.page("/q", coord.ListOptions{Seen: true}, m.least()); moved != nil {
+		if _, _, moved = m.page("/q", coord.ListOptions{Seen: true}, m.requiredRevision()); moved != nil {
 			t.Errorf("%s: a listing still waits", name)
 		}
 	}
@@ -153,11 +153,11 @@ func TestAMirrorWakesThoseWhoWaitForIt(t *testing.T) {
 // TestADroppedMirrorDoesNotComeBack: what was read before it was dropped may be older than what the service has
 // answered since.
 func TestADroppedMirrorDoesNotComeBack(t *testing.T) {
-	m := newMirror()
-	reading := m.begin()
-	m.drop(false)
-	m.stand(reading, 5, []string{"a"}, nil)
-	if m.stands() {
+	m := newDirCache()
+	reading := m.beginFill()
+	m.discard(false)
+	m.install(reading, 5, []string{"a"}, nil)
+	if m.isFilled() {
 		t.Error("it does")
 	}
 }

@@ -7,27 +7,27 @@ import (
 )
 
 func TestNumbersOfACommitNeverWrap(t *testing.T) {
-	c := numbers{next: maxNumber - 10}
+	c := nameCounter{next: maxNameCounter - 10}
 	for _, n := range []int{4096, 5, 4096} {
-		if first := c.take(n); first+n > maxNumber {
+		if first := c.reserve(n); first+n > maxNameCounter {
 			t.Errorf("%d numbers from %d", n, first)
 		}
 	}
-	a, b := suffix(7, time.UnixMilli(8), "00000000", maxNumber-2), suffix(7, time.UnixMilli(8), "00000000", maxNumber-1)
-	if a >= b || len(a) != len(suffix(1<<62, time.Now(), "ffffffff", 0)) {
+	a, b := nameSuffix(7, time.UnixMilli(8), "00000000", maxNameCounter-2), nameSuffix(7, time.UnixMilli(8), "00000000", maxNameCounter-1)
+	if a >= b || len(a) != len(nameSuffix(1<<62, time.Now(), "ffffffff", 0)) {
 		t.Errorf("%s and %s", a, b)
 	}
 }
 
 func TestNumbersDiffer(t *testing.T) {
-	var c numbers
+	var c nameCounter
 	var mu sync.Mutex
 	seen := make(map[int]bool)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 1000 {
-				first := c.take(3)
+				first := c.reserve(3)
 				mu.Lock()
 				for i := first; i < first+3; i++ {
 					if seen[i] {
@@ -49,17 +49,6 @@ func TestQueueOf(t *testing.T) {
 	} {
 		if got := queueOf(prefix); got != want {
 			t.Errorf("%s: %s, want %s", prefix, got, want)
-		}
-	}
-}
-
-func TestOutdatedServersAreNamed(t *testing.T) {
-	for version, old := range map[string]bool{
-		"3.4.23": true, "3.5.30": true, "3.6.0": true, "3.6.8": true, "3.6.9": false, "3.6.16": false,
-		"3.7.0": false, "3.7.3": false, "3.8.0-alpha.0": false, "4.0.0": false, "2.3.8": true, "3.7.0-rc.1": false, "": false, "next": false,
-	} {
-		if why := outdated(version); (why != "") != old {
-			t.Errorf("%s: %q", version, why)
 		}
 	}
 }

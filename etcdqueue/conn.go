@@ -1,0 +1,68 @@
+package etcdqueue
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/secure"
+)
+
+// conn is a connection that knows whether anything comes back on it.
+type conn struct {
+	net.Conn
+	dialer          *dialer
+	endpoint        int
+	server          string
+	reads           atomic.Int64 // reads that brought something
+	closed          atomic.Bool
+	leaderlessSince atomic.Int64 // since when the member has had no leader, Unix ns; 0: it has one
+}
+
+func (c *conn) isLive() bool { return c.reads.Load() > 0 && !c.closed.Load() }
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	switch {
+	case n > 0 && c.reads.Load() == 0:
+		if wrong := checkFirstByte(p[0]); wrong != nil {
+			c.dialer.recordCause(c.endpoint, c.server, wrong)
+			c.Close()
+			return 0, wrong
+		}
+		c.reads.Add(1)
+		c.dialer.recordCause(c.endpoint, c.server, nil)
+		c.dialer.onConnected()
+	case n > 0:
+		c.reads.Add(1)
+	}
+	if err != nil {
+		c.closed.Store(true)
+		if c.reads.Load() == 0 || !errors.Is(err, net.ErrClosed) {
+			if secure.IsTLS(err) {
+				err = fmt.Errorf("%w: %w", err, coord.ErrTLS) // "certificate required" comes after the handshake
+			}
+			c.dialer.recordCause(c.endpoint, c.server, err)
+		}
+	}
+	return n, err
+}
+
+func (c *conn) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
+
+// checkFirstByte judges the first byte of a server. HTTP/2 begins with a short settings
+// frame, so with a zero; a TLS alert with 21.
+func checkFirstByte(b byte) error {
+	switch b {
+	case 0:
+		return nil
+	case 21:
+		return fmt.Errorf("the server speaks TLS, and was not asked to: %w", coord.ErrTLS)
+	}
+	return errors.New("the server is no etcd")
+}

@@ -1,0 +1,159 @@
+package etcdqueue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// maxNameCounter is how many names a producer makes before its numbers begin again.
+const maxNameCounter = 1_000_000
+
+// nameCounter tell a producer's names with the same revision and millisecond apart.
+type nameCounter struct {
+	mu   sync.Mutex
+	next int
+}
+
+// reserve returns the first of n numbers in a row. The row never wraps, so that the
+// names of a commit sort in the order of its ops. Between commits nothing rests on
+// the order: where it matters, the revision differs.
+func (c *nameCounter) reserve(n int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next+n > maxNameCounter {
+		c.next = 0
+	}
+	first := c.next
+	c.next += n
+	return first
+}
+
+// nameSuffixLen is the length of a suffix.
+const nameSuffixLen = len("0000000000000004711-1767225600000-9f86d081-000000")
+
+// nameSuffix is what completes a sequential node's name.
+func nameSuffix(seq int64, at time.Time, producer string, number int) string {
+	return fmt.Sprintf("%019d-%013d-%s-%06d", seq, at.UnixMilli(), producer, number)
+}
+
+// queueOf is the queue that a sequential node belongs to: the parent of a
+// directory called entries, any other directory itself.
+func queueOf(prefix string) string {
+	dir := prefix[:strings.LastIndexByte(prefix, '/')]
+	if q, ok := strings.CutSuffix(dir, "/entries"); ok {
+		dir = q
+	}
+	if dir == "" {
+		return "/"
+	}
+	return dir
+}
+
+// maxParallelReads is how many reads of one queue's number are on their way at a time.
+const maxParallelReads = 2
+
+// revisionReads share the reads that sequence numbers come from: a commit may use any
+// read that begins after it was called.
+type revisionReads struct {
+	mu      sync.Mutex
+	queued  map[string]*revisionRead // not begun, so open to everybody who comes
+	running map[string]int
+}
+
+// revisionRead is one read.
+type revisionRead struct {
+	done     chan struct{} // closed when the others are set
+	revision int64
+	seq      int64 // with the offset
+	err      error
+}
+
+// sequenceNumber returns a number for names in queue: larger than the number of any
+// name whose commit was answered before this call.
+func (c *Coordinator) sequenceNumber(user, ctx context.Context, queue string) (*revisionRead, error) {
+	r := c.joinRead(queue)
+	if r == nil {
+		return nil, coord.ErrClosed
+	}
+	select {
+	case <-r.done:
+		return r, r.err
+	case <-ctx.Done():
+		return nil, stopReason(user, ctx)
+	}
+}
+
+// joinRead returns a round that has not begun; nil when the coordinator is closed.
+func (c *Coordinator) joinRead(queue string) *revisionRead {
+	c.revisionReads.mu.Lock()
+	defer c.revisionReads.mu.Unlock()
+	r := c.revisionReads.queued[queue]
+	if r != nil {
+		return r
+	}
+	r = &revisionRead{done: make(chan struct{})}
+	if c.revisionReads.running[queue] >= maxParallelReads {
+		c.revisionReads.queued[queue] = r
+		return r
+	}
+	if !c.startGoroutine(func() { c.runReads(queue, r) }) {
+		return nil
+	}
+	c.revisionReads.running[queue]++
+	return r
+}
+
+// runReads makes the read of r, and of what was queued meanwhile.
+func (c *Coordinator) runReads(queue string, r *revisionRead) {
+	for r != nil {
+		r.revision, r.seq, r.err = c.readRevision(queue)
+		close(r.done)
+		c.revisionReads.mu.Lock()
+		r = c.revisionReads.queued[queue]
+		delete(c.revisionReads.queued, queue)
+		if r == nil {
+			if c.revisionReads.running[queue]--; c.revisionReads.running[queue] == 0 {
+				delete(c.revisionReads.running, queue)
+			}
+		}
+		c.revisionReads.mu.Unlock()
+	}
+}
+
+// readRevision reads the queue's configuration: for the revision that it is read at,
+// and for the offset in it, which seq has added.
+func (c *Coordinator) readRevision(queue string) (revision, seq int64, err error) {
+	var r *pb.RangeResponse
+	err = c.doRepeatable(c.ctx, c.ctx, func(ctx context.Context) (err error) {
+		r, err = c.kv.Range(ctx, &pb.RangeRequest{Key: []byte(c.dirPrefix(queue) + "config")}, waitForReady...)
+		return err
+	})
+	if err != nil {
+		if c.ctx.Err() != nil {
+			err = coord.ErrClosed
+		}
+		return 0, 0, fmt.Errorf("read the revision: %w", err)
+	}
+	var config struct {
+		Offset int64 `json:"offset"`
+	}
+	if len(r.Kvs) > 0 && len(r.Kvs[0].Value) > 0 {
+		if err := json.Unmarshal(r.Kvs[0].Value, &config); err != nil {
+			return 0, 0, fmt.Errorf("%s: %w: %w", c.dirPrefix(queue)+"config", err, coord.ErrInvalid)
+		}
+	}
+	rev := r.Header.Revision
+	if config.Offset <= -rev || config.Offset > math.MaxInt64/2 {
+		return 0, 0, fmt.Errorf("%s: offset %d: %w", c.dirPrefix(queue)+"config", config.Offset, coord.ErrInvalid)
+	}
+	return rev, rev + config.Offset, nil
+}
