@@ -38,95 +38,134 @@ var failFast = []grpc.CallOption{grpc.MaxCallRecvMsgSize(math.MaxInt32)}
 // errSeparate says that a batch is not to be sent as one.
 var errSeparate = errors.New("each by itself")
 
-// sendBatch is what the session's group sends a batch by.
+// sendBatch sends a batch whose names are complete but for a producer's number.
 func (s *session) sendBatch(b *group.Batch) []group.Outcome {
-	_, outcomes := s.send(b, func() bool { return true })
-	return outcomes
+	r := &batchRequest{s: s, batch: b, allowed: func() bool { return true }}
+	return r.send()
 }
 
-// sendOptimisticBatch sends a batch of commits whose names are guessed.
+// sendOptimisticBatch sends a batch of commits with optimistic names.
 func (s *session) sendOptimisticBatch(b *group.Batch) []group.Outcome {
-	commits, outcomes := s.send(b, s.c.optimistic.beginRequest)
-	s.c.optimistic.endRequest(commits, outcomes)
+	r := &batchRequest{s: s, batch: b, allowed: s.c.optimistic.beginRequest}
+	outcomes := r.send()
+	s.c.optimistic.endRequest(r.commits, outcomes)
 	return outcomes
 }
 
-// send returns the commits that were sent, if any were, and what became of all.
-func (s *session) send(b *group.Batch, may func() bool) (commits []*pendingCommit, outcomes []group.Outcome) {
-	seal := func() {
-		sealed := b.Seal()
-		commits = make([]*pendingCommit, len(sealed))
-		for i, c := range sealed {
-			commits[i] = &pendingCommit{s: s, ops: s.completeNames(c.Ops)}
-		}
+// batchRequest is the request that sends a batch of commits. The batch changes until the
+// request is on its way, as callers may still withdraw their commits.
+type batchRequest struct {
+	s       *session
+	batch   *group.Batch
+	allowed func() bool // asked just before the request is sent; false refuses the commits
+
+	commits []*pendingCommit // of the batch, as they were last sealed
+	began   time.Duration    // by boottime: when they were
+}
+
+// send sends the batch as one transaction, or each commit by itself where the service does
+// not take them together. It returns the outcome of each commit that is left in the batch.
+func (r *batchRequest) send() []group.Outcome {
+	call := &txnCall{s: r.s, user: context.Background(), ctx: r.s.ctx, options: failFast, build: r.build, withdraw: r.batch.Unseal}
+	answer, err := call.do()
+	if err == nil && answer != nil {
+		r.s.c.optimistic.revisionShown(r.began)
 	}
-	var begun time.Duration
-	x := &txnCall{s: s, user: context.Background(), ctx: s.ctx, options: failFast, withdraw: b.Unseal}
-	x.build = func() (*pb.TxnRequest, error) {
-		if err := s.awaitConnection(); err != nil {
-			return nil, err
-		}
-		if commits = nil; !may() {
-			return nil, errNameTaken
-		}
-		begun = boottime.Now()
-		seal()
-		switch len(commits) {
-		case 0:
-			return nil, nil
-		case 1:
-			return commits[0].singleTxn()
-		}
-		return s.batchTxn(commits)
-	}
-	r, err := x.do()
-	if err == nil && r != nil {
-		s.c.optimistic.revisionShown(begun)
-	}
-	var why *refusedError
 	switch {
-	case len(b.Commits) == 0:
-		return nil, nil
-	case len(commits) == 1:
-		return commits, []group.Outcome{commits[0].outcome(r, err)}
+	case len(r.batch.Commits) == 0:
+		return nil
+	case len(r.commits) == 1:
+		return []group.Outcome{r.commits[0].outcome(answer, err)}
 	case errors.Is(err, errSeparate):
-		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
-	case errors.As(err, &why) && why.code == textNoSpace:
-		s.c.lastFull.Store(time.Now().UnixNano())
-		return commits, mapCommits(commits, func(c *pendingCommit) group.Outcome { return c.resendAfterFull(why) })
-	case errors.As(err, &why) && why.code == textDiskFull:
-		s.c.lastFull.Store(time.Now().UnixNano())
-		seal() // those that make room are still taken
-		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
-	case errors.As(err, &why) && why.code == textTooManyOps:
-		lowerTo(&s.c.batchOpLimit, countedOps(commits)/2)
-		seal() // without those who have left since they were told that nothing was sent
-		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
-	case errors.As(err, &why) && (why.coordErr == coord.ErrForbidden || why.coordErr == coord.ErrTooLarge || why.coordErr == coord.ErrInvalid):
-		seal() // for what one of them wants
-		return commits, mapCommits(commits, (*pendingCommit).sendAlone)
-	case err == nil && !r.Succeeded:
-		if err = s.checkSessionKey(r.Responses[0]); err == nil {
+		return r.sendSeparately()
+	}
+	var refusal *refusedError
+	if errors.As(err, &refusal) {
+		if outcomes := r.afterRefusal(refusal); outcomes != nil {
+			return outcomes
+		}
+	}
+	if err == nil && !answer.Succeeded {
+		if err = r.s.checkSessionKey(answer.Responses[0]); err == nil {
 			err = errNameTaken
 		}
 	}
 	if err != nil {
-		outcomes = make([]group.Outcome, len(b.Commits))
+		outcomes := make([]group.Outcome, len(r.batch.Commits))
 		for i := range outcomes {
 			outcomes[i].Err = err
 		}
-		return commits, outcomes
+		return outcomes
 	}
-	outcomes = make([]group.Outcome, len(commits))
-	for i, c := range commits {
-		one := r.Responses[i].GetResponseTxn()
-		if one.Succeeded {
-			outcomes[i].Results = c.results(r.Header.Revision)
+	return r.outcomes(answer)
+}
+
+// build seals the batch and returns the transaction to send; nil if no commit is left.
+func (r *batchRequest) build() (*pb.TxnRequest, error) {
+	if err := r.s.awaitConnection(); err != nil {
+		return nil, err
+	}
+	if r.commits = nil; !r.allowed() {
+		return nil, errNameTaken
+	}
+	r.began = boottime.Now()
+	r.seal()
+	switch len(r.commits) {
+	case 0:
+		return nil, nil
+	case 1:
+		return r.commits[0].singleTxn()
+	}
+	return r.s.batchTxn(r.commits)
+}
+
+// seal takes the commits of the batch whose callers still wait, and completes their names.
+func (r *batchRequest) seal() {
+	sealed := r.batch.Seal()
+	r.commits = make([]*pendingCommit, len(sealed))
+	for i, c := range sealed {
+		r.commits[i] = &pendingCommit{s: r.s, ops: r.s.completeNames(c.Ops)}
+	}
+}
+
+// afterRefusal sends each commit by itself if the refusal of the batch need not hold for
+// every commit in it; otherwise it returns nil. A batch that was refused has been unsealed,
+// so it is sealed again without the commits whose callers have gone.
+func (r *batchRequest) afterRefusal(refusal *refusedError) []group.Outcome {
+	c := r.s.c
+	switch {
+	case refusal.code == textNoSpace: // still sealed: it may have been applied
+		c.lastFull.Store(time.Now().UnixNano())
+		return mapCommits(r.commits, func(c *pendingCommit) group.Outcome { return c.resendAfterFull(refusal) })
+	case refusal.code == textDiskFull:
+		c.lastFull.Store(time.Now().UnixNano())
+	case refusal.code == textTooManyOps:
+		lowerTo(&c.batchOpLimit, countedOps(r.commits)/2)
+	case refusal.coordErr == coord.ErrForbidden, refusal.coordErr == coord.ErrTooLarge, refusal.coordErr == coord.ErrInvalid:
+	default:
+		return nil
+	}
+	r.seal()
+	return r.sendSeparately()
+}
+
+func (r *batchRequest) sendSeparately() []group.Outcome {
+	return mapCommits(r.commits, (*pendingCommit).sendAlone)
+}
+
+// outcomes returns the outcome of each commit of a batch that was applied: each is a
+// transaction with conditions of its own.
+func (r *batchRequest) outcomes(answer *pb.TxnResponse) []group.Outcome {
+	outcomes := make([]group.Outcome, len(r.commits))
+	for i, c := range r.commits {
+		txn := answer.Responses[i].GetResponseTxn()
+		if txn.Succeeded {
+			outcomes[i].Results = c.results(answer.Header.Revision)
 		} else {
-			outcomes[i].Err = c.refusalError(one.Responses)
+			outcomes[i].Err = c.refusalError(txn.Responses)
 		}
 	}
-	return commits, outcomes
+	return outcomes
 }
 
 func mapCommits(commits []*pendingCommit, f func(*pendingCommit) group.Outcome) []group.Outcome {

@@ -41,9 +41,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if err != nil {
 		c.closed.Store(true)
 		if c.reads.Load() == 0 || !errors.Is(err, net.ErrClosed) {
-			if secure.IsTLS(err) {
-				err = fmt.Errorf("%w: %w", err, coord.ErrTLS) // "certificate required" comes after the handshake
-			}
+			err = secure.ReadError(err) // "certificate required" comes after the handshake
 			c.dialer.recordCause(c.endpoint, c.server, err)
 		}
 	}

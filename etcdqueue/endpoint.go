@@ -1,6 +1,7 @@
 package etcdqueue
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -31,13 +32,7 @@ type endpoint struct {
 // address without one is encrypted if there is a configuration for it.
 func parseEndpoint(s string, config *tls.Config) (endpoint, error) {
 	e := endpoint{name: s, network: "tcp"}
-	scheme, rest, found := strings.Cut(s, "://")
-	if !found {
-		scheme, rest, found = strings.Cut(s, ":")
-		if !found || scheme != "unix" && scheme != "unixs" {
-			scheme, rest = "", s
-		}
-	}
+	scheme, rest := cutScheme(s)
 	host := ""
 	switch scheme {
 	case "unix", "unixs":
@@ -47,18 +42,10 @@ func parseEndpoint(s string, config *tls.Config) (endpoint, error) {
 		e.network, e.address = "unix", rest
 		host = path.Base(rest)
 	case "", "http", "https":
-		u, err := url.Parse("//" + rest)
-		if err != nil || u.Host == "" || u.User != nil || u.Path != "" && u.Path != "/" {
-			return e, fmt.Errorf("endpoint %q: want host:port: %w", s, coord.ErrInvalid)
-		}
-		host = u.Hostname()
-		port := u.Port()
-		if port == "" {
-			port = defaultPort
-		}
-		n, err := strconv.Atoi(port)
-		if err != nil || n < 1 || n > 65535 || host == "" || strings.Contains(host, ":") && u.Host[0] != '[' {
-			return e, fmt.Errorf("endpoint %q: want host:port, with IPv6 addresses in brackets and ports from 1 to 65535: %w", s, coord.ErrInvalid)
+		var port string
+		var err error
+		if host, port, err = splitHostPort(rest); err != nil {
+			return e, fmt.Errorf("endpoint %q: %w", s, err)
 		}
 		e.address = net.JoinHostPort(host, port)
 	default:
@@ -75,6 +62,32 @@ func parseEndpoint(s string, config *tls.Config) (endpoint, error) {
 		}
 	}
 	return e, nil
+}
+
+// cutScheme splits "scheme://rest", and the short forms "unix:path" and "unixs:path". The
+// scheme of "host:port" is "".
+func cutScheme(s string) (scheme, rest string) {
+	if scheme, rest, found := strings.Cut(s, "://"); found {
+		return scheme, rest
+	}
+	if scheme, rest, found := strings.Cut(s, ":"); found && (scheme == "unix" || scheme == "unixs") {
+		return scheme, rest
+	}
+	return "", s
+}
+
+// splitHostPort reads "host", "host:port" or "[IPv6]:port", with a slash after it or none.
+func splitHostPort(s string) (host, port string, err error) {
+	u, err := url.Parse("//" + s)
+	if err != nil || u.Host == "" || u.User != nil || u.Path != "" && u.Path != "/" {
+		return "", "", fmt.Errorf("want host:port: %w", coord.ErrInvalid)
+	}
+	host, port = u.Hostname(), cmp.Or(u.Port(), defaultPort)
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 1 || n > 65535 || host == "" || strings.Contains(host, ":") && u.Host[0] != '[' {
+		return "", "", fmt.Errorf("want host:port, with IPv6 addresses in brackets and ports from 1 to 65535: %w", coord.ErrInvalid)
+	}
+	return host, port, nil
 }
 
 // authority is the name that HTTP/2 requests to e carry.
@@ -116,19 +129,7 @@ func (e endpoint) dial(ctx context.Context, server string, dial dialFunc) (net.C
 	if err != nil || e.tls == nil {
 		return nc, err
 	}
-	c := tls.Client(nc, e.tls)
-	if err := c.HandshakeContext(ctx); err != nil {
-		nc.Close()
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("no answer to the TLS handshake: %w", err)
-		}
-		err = secure.HandshakeError(err)
-		if errors.As(err, new(*secure.ClosedError)) && e.speaksPlain(ctx, server, dial) {
-			err = fmt.Errorf("the server does not speak TLS: %w", coord.ErrTLS)
-		}
-		return nil, err
-	}
-	return c, nil
+	return secure.Client(ctx, nc, e.tls, func() bool { return e.speaksPlain(ctx, server, dial) })
 }
 
 // speaksPlain asks whether a server without TLS is at an endpoint that closed the

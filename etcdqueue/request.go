@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // waitForReady are the options of calls that wait for a connection.
@@ -72,8 +73,15 @@ func stopReason(user, ctx context.Context) error {
 	return nil
 }
 
-// retrier paces one request's attempts.
-type retrier struct{ n, auth int }
+// retrier decides whether one request is sent again, and paces its attempts.
+type retrier struct {
+	backoff retry.Backoff
+	auth    int // attempts that failed for a token that the service no longer knew
+}
+
+func newRetrier() *retrier {
+	return &retrier{backoff: retry.Backoff{First: 5 * time.Millisecond, Max: 100 * time.Millisecond, Linear: true}}
+}
 
 // maxAuthRetries is how often a request is sent again because the service no longer
 // knew its token: the client fetches a new one in between.
@@ -89,20 +97,14 @@ func (r *retrier) waitForRetry(ctx context.Context, v errorClass) bool {
 			return false
 		}
 	}
-	r.n++
-	pause := min(time.Duration(r.n)*5*time.Millisecond, 100*time.Millisecond)
-	select {
-	case <-time.After(pause):
-		return true
-	case <-ctx.Done():
-		return true // the caller looks at ctx before it sends
-	}
+	_ = r.backoff.Wait(ctx, nil, nil) // the caller looks at ctx before it sends
+	return true
 }
 
 // doRepeatable makes a request that changes nothing, or may be made twice, until it is
 // answered; user is the context that the caller knows, ctx the one within it.
 func (c *Coordinator) doRepeatable(user, ctx context.Context, f func(context.Context) error) error {
-	var r retrier
+	r := newRetrier()
 	for {
 		if err := stopReason(user, ctx); err != nil {
 			return err

@@ -19,6 +19,7 @@ import (
 	"github.com/zkq/zkq/internal/boottime"
 	"github.com/zkq/zkq/internal/group"
 	"github.com/zkq/zkq/internal/liveness"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // session is the life of one lease.
@@ -46,9 +47,9 @@ var _ coord.Session = (*session)(nil)
 func (c *Coordinator) openSession(user context.Context) (*session, error) {
 	ctx, cancel := joinContexts(user, c.ctx)
 	defer cancel()
-	var r retrier
+	r := newRetrier()
 	var busy error // what the service last answered, if it was that it is busy or full
-	tell := busyWarning{c: c, since: time.Now()}
+	warning := liveness.NewOutageWarning("etcd at "+strings.Join(c.cfg.Endpoints, ", "), c.cfg.Warn)
 	for {
 		if err := stopReason(user, ctx); err != nil {
 			return nil, cmp.Or(busy, err)
@@ -58,7 +59,7 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 			busy = nil
 			if errors.Is(err, coord.ErrBusy) {
 				busy = err
-				tell.waiting(err)
+				warning.Waiting(err)
 			}
 		}
 		if err != nil {
@@ -75,7 +76,7 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 			err = coord.ErrClosed
 		}
 		if err == nil {
-			tell.served()
+			warning.Ended()
 			return s, nil
 		}
 		s.end(coord.ErrSessionLost)
@@ -83,35 +84,11 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 		switch {
 		case errors.Is(err, coord.ErrBusy):
 			busy = err
-			tell.waiting(err)
+			warning.Waiting(err)
 			r.waitForRetry(ctx, errorClass{retryable: true})
 		case !errors.Is(err, coord.ErrSessionLost):
 			return nil, err
 		}
-	}
-}
-
-// warnAfter is how long a session may wait for a full service before the user is told.
-const warnAfter = time.Second
-
-// busyWarning warns once that a session waits for a service that is busy or full, and once
-// that it waits no more.
-type busyWarning struct {
-	c      *Coordinator
-	since  time.Time
-	warned bool
-}
-
-func (t *busyWarning) waiting(err error) {
-	if !t.warned && time.Since(t.since) >= warnAfter {
-		t.warned = true
-		t.c.cfg.Warn(fmt.Sprintf("no new session with etcd at %s yet, and going on: %v", strings.Join(t.c.cfg.Endpoints, ", "), err))
-	}
-}
-
-func (t *busyWarning) served() {
-	if t.warned {
-		t.c.cfg.Warn(fmt.Sprintf("there is a session with etcd at %s again", strings.Join(t.c.cfg.Endpoints, ", ")))
 	}
 }
 
@@ -249,12 +226,10 @@ func (s *session) keepAlive() {
 		s.commits.End(s.checkAlive())
 		s.optimisticCommits.End(s.checkAlive())
 	}()
+	backoff := retry.Backoff{First: s.timeout / 40, Max: s.timeout / 40}
 	for s.checkAlive() == nil {
 		s.heartbeat()
-		select {
-		case <-time.After(s.timeout / 40):
-		case <-s.ctx.Done():
-		}
+		_ = backoff.Wait(s.ctx, nil, nil) // the loop looks whether the session is over
 	}
 }
 

@@ -50,7 +50,7 @@ func isRefusedFor(err error, code string) bool {
 
 // do returns the answer, a [*refused], [coord.ErrUnknown] or why nothing was sent.
 func (x *txnCall) do() (*pb.TxnResponse, error) {
-	var r retrier
+	r := newRetrier()
 	for {
 		if err := stopReason(x.user, x.ctx); err != nil {
 			return nil, err

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Watch implements [coord.Session]. However many subscribe to a directory, a
@@ -249,21 +250,22 @@ func parentPath(path string) string {
 // make no difference, with none a claim is two signals.
 const schedulerYields = 2
 
+// rewatchAfter is the pause before a watch that ended is begun again.
+const rewatchAfter = 20 * time.Millisecond
+
 // run watches. The client takes a watch up again where a connection broke; where
 // it cannot (the revision was compacted, the member lost its leader), run begins
 // another and signals, since something may lie between.
 func (w *dirWatch) run() {
 	defer w.cache.discard(true)
-	var r retrier
+	r := newRetrier()
+	backoff := retry.Backoff{First: rewatchAfter, Max: rewatchAfter}
 	for w.ctx.Err() == nil {
 		watch, cancel := context.WithCancel(clientv3.WithRequireLeader(w.ctx))
 		w.epoch = w.hub.c.revisions.current().epoch
-		w.consumeEvents(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(prefixEnd(w.base))), clientv3.WithCreatedNotify()), &r)
+		w.consumeEvents(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(prefixEnd(w.base))), clientv3.WithCreatedNotify()), r)
 		cancel()
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-w.ctx.Done():
-		}
+		_ = backoff.Wait(w.ctx, nil, nil) // the loop looks at the context
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -23,7 +22,7 @@ const maxInFlight = 32
 // sendBatch is what the session's group sends a batch by.
 func (s *session) sendBatch(b *group.Batch) []group.Outcome {
 	ctx := context.Background() // the session's end ends it, and no caller
-	for {
+	for backoff := s.newBackoff(); ; {
 		if err := s.acquireSlot(ctx); err != nil {
 			return sameOutcome(len(b.Commits), err)
 		}
@@ -50,7 +49,7 @@ func (s *session) sendBatch(b *group.Batch) []group.Outcome {
 			if err := s.checkAlive(); err != nil {
 				return sameOutcome(len(b.Commits), err)
 			}
-			time.Sleep(time.Millisecond)
+			_ = backoff.Wait(ctx, s.done, nil) // the loop looks whether the session is over
 			continue
 		}
 		return s.batchOutcomes(ctx, commits, m, answers, err)
@@ -102,6 +101,7 @@ func (s *session) batchOutcomes(ctx context.Context, commits [][]coord.Op, m *mu
 // fast.
 func (s *session) sendAlone(ctx context.Context, ops []coord.Op) ([]coord.Result, error) {
 	m := s.newMulti(ops)
+	backoff := s.newBackoff()
 	for lacking := 0; ; {
 		answers, err := s.classifyReply(call(ctx, s, m.send))
 		switch {
@@ -111,7 +111,7 @@ func (s *session) sendAlone(ctx context.Context, ops []coord.Op) ([]coord.Result
 			if err := s.checkAlive(); err != nil {
 				return nil, err
 			}
-			time.Sleep(time.Millisecond)
+			_ = backoff.Wait(ctx, s.done, nil) // the loop looks whether the session is over
 			continue
 		}
 		at := firstFailedOp(answers)

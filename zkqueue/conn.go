@@ -16,6 +16,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/boottime"
+	"github.com/zkq/zkq/internal/secure"
 )
 
 // conn is one connection of a session. It sees each frame in both directions, and keeps
@@ -321,7 +322,6 @@ func (c *conn) Close() error {
 // explainNoSession says what a connection came to that ended before it had a session.
 func explainNoSession(err error) error {
 	var length frameError
-	var op *net.OpError
 	switch {
 	case errors.As(err, &length) && length>>16 == 0x1503: // an alert of TLS
 		return fmt.Errorf("the server speaks TLS: %w", coord.ErrTLS)
@@ -329,12 +329,10 @@ func explainNoSession(err error) error {
 		return fmt.Errorf("not a ZooKeeper server: %w", err)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return errors.New("the server closed the connection before it gave a session")
-	case errors.As(err, &op) && op.Op == "remote error": // TLS 1.3 refuses a client late
-		return fmt.Errorf("%w: %w", coord.ErrTLS, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errors.New("connected, but no answer")
 	}
-	return err
+	return secure.ReadError(err)
 }
 
 // connectResponse reads the connect response: version, timeout, session.

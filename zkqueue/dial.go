@@ -223,16 +223,7 @@ func (c *Config) dialServer(ctx context.Context, to server) (net.Conn, error) {
 	if cfg.ServerName == "" {
 		cfg.ServerName, _, _ = net.SplitHostPort(to.address)
 	}
-	tc := tls.Client(nc, cfg)
-	if err := tc.HandshakeContext(ctx); err != nil {
-		nc.Close()
-		err = secure.HandshakeError(err)
-		if errors.As(err, new(*secure.ClosedError)) && speaksPlain(ctx, dial, to.dialAddress) {
-			err = fmt.Errorf("the server does not speak TLS: %w", coord.ErrTLS)
-		}
-		return nil, err
-	}
-	return tc, nil
+	return secure.Client(ctx, nc, cfg, func() bool { return speaksPlain(ctx, dial, to.dialAddress) })
 }
 
 // speaksPlain asks whether there is a ZooKeeper without TLS. Nothing is sent but a word

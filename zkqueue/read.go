@@ -79,7 +79,7 @@ func (s *session) barrier(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("no context: %w", coord.ErrInvalid)
 	}
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+	for backoff := s.newBackoff(); ; {
 		if err := s.checkAlive(); err != nil {
 			return err
 		}
@@ -94,12 +94,9 @@ func (s *session) barrier(ctx context.Context) error {
 		case !errors.Is(err, coord.ErrUnknown):
 			return err
 		}
-		// go-zookeeper may need a moment to notice that the connection is gone.
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		case <-s.done:
-		}
+		// go-zookeeper may need a moment to notice that the connection is gone. The loop looks
+		// at the context and at the session.
+		_ = backoff.Wait(ctx, s.done, nil)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // maxRequests bounds what a session has given to go-zookeeper: it takes no context,
@@ -53,6 +54,11 @@ func (s *session) acquireSlot(ctx context.Context) error {
 func (s *session) releaseSlot() {
 	<-s.slots
 	s.goroutines.Done()
+}
+
+// newBackoff paces the attempts of a request whose connection ended.
+func (s *session) newBackoff() *retry.Backoff {
+	return &retry.Backoff{First: time.Millisecond, Max: 100 * time.Millisecond}
 }
 
 // reply is what became of one request.
@@ -102,7 +108,7 @@ func callWithSlot[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, e
 
 // read makes a request that changes nothing, again if its connection ends.
 func read[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) (T, error) {
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+	for backoff := s.newBackoff(); ; {
 		r := call(ctx, s, f)
 		if r.err == nil || !r.answered {
 			return r.value, r.err
@@ -115,11 +121,8 @@ func read[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) (
 			s.end(coord.ErrSessionLost)
 			return r.value, err
 		}
-		// go-zookeeper may need a moment to notice that the connection is gone.
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		case <-s.done:
-		}
+		// go-zookeeper may need a moment to notice that the connection is gone. The next call
+		// looks at the context and at the session.
+		_ = backoff.Wait(ctx, s.done, nil)
 	}
 }

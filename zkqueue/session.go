@@ -72,9 +72,6 @@ type discardLogger struct{}
 
 func (discardLogger) Printf(string, ...any) {}
 
-// warnAfter is how long a new session may take before the user is told why.
-const warnAfter = time.Second
-
 // connect connects and waits for the service to grant the session.
 func (s *session) connect(ctx context.Context, patient bool) error {
 	defer close(s.opened)
@@ -85,25 +82,20 @@ func (s *session) connect(ctx context.Context, patient bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", coord.ErrInvalid, err)
 	}
-	tell := make(<-chan time.Time)
-	told := false
+	warning := liveness.NewOutageWarning(s.cfg.String(), s.cfg.Warn)
+	var due <-chan time.Time
 	if patient {
-		soon := time.NewTimer(warnAfter)
-		defer soon.Stop()
-		tell = soon.C
+		due = warning.Due()
 	}
 	for {
 		s.mu.Lock()
 		up := s.connectedCh
 		s.mu.Unlock()
 		select {
-		case <-tell:
-			told = true
-			s.cfg.Warn(fmt.Sprintf("no new session with %v yet, and going on: %v", s.cfg, s.dialer.failureError()))
+		case <-due:
+			warning.Waiting(s.dialer.failureError())
 		case <-up:
-			if told {
-				s.cfg.Warn(fmt.Sprintf("there is a session with %v again", s.cfg))
-			}
+			warning.Ended()
 			if granted := s.timeout; granted != s.cfg.SessionTimeout {
 				s.cfg.Warn(fmt.Sprintf("ZooKeeper granted a session timeout of %v instead of %v", granted, s.cfg.SessionTimeout))
 			}

@@ -1,4 +1,5 @@
-// Package secure judges what goes wrong with TLS, for both drivers.
+// Package secure makes TLS connections for both drivers, and says what is wrong where that
+// fails.
 package secure
 
 import (
@@ -16,6 +17,26 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
+// Client makes the handshake of a TLS client on conn, and closes conn if that fails. A server
+// that closes the connection without an answer may be one without TLS: speaksPlain finds
+// out, and is called for no other reason.
+func Client(ctx context.Context, conn net.Conn, config *tls.Config, speaksPlain func() bool) (net.Conn, error) {
+	c := tls.Client(conn, config)
+	err := c.HandshakeContext(ctx)
+	if err == nil {
+		return c, nil
+	}
+	conn.Close()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("no answer to the TLS handshake: %w", err)
+	}
+	err = HandshakeError(err)
+	if errors.As(err, new(*ClosedError)) && speaksPlain() {
+		err = fmt.Errorf("the server does not speak TLS: %w", coord.ErrTLS)
+	}
+	return nil, err
+}
+
 // HandshakeError says why a TLS handshake failed. It is [coord.ErrTLS] only where the
 // server's answer proves that the two ends do not fit. A server that closes the connection
 // may not speak TLS, but a load balancer whose servers are away closes it too.
@@ -28,7 +49,15 @@ func HandshakeError(err error) error {
 		return fmt.Errorf("the server does not speak TLS: %w: %w", err, coord.ErrTLS)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return &ClosedError{err}
-	case IsTLS(err):
+	}
+	return ReadError(err)
+}
+
+// ReadError makes an error of a read [coord.ErrTLS] if it is about trust or encryption rather
+// than the network. A TLS 1.3 server refuses a client's certificate after the handshake, so
+// that the client's first read meets the refusal.
+func ReadError(err error) error {
+	if isTLS(err) {
 		return fmt.Errorf("%w: %w", err, coord.ErrTLS)
 	}
 	return err
@@ -43,8 +72,7 @@ func (e *ClosedError) Error() string {
 
 func (e *ClosedError) Unwrap() error { return e.Err }
 
-// IsTLS reports whether err is about trust or encryption rather than the network.
-func IsTLS(err error) bool {
+func isTLS(err error) bool {
 	var verification *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
