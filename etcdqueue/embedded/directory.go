@@ -28,18 +28,18 @@ import (
 //	reserve    space that is given up when the disk is full
 type directory struct{ path string }
 
-const layout = 1
+const layoutVersion = 1
 
-func (d directory) format() string     { return filepath.Join(d.path, "FORMAT") }
-func (d directory) lock() string       { return filepath.Join(d.path, "lock") }
-func (d directory) sock() string       { return filepath.Join(d.path, "sock") }
-func (d directory) data() string       { return filepath.Join(d.path, "data") }
-func (d directory) fresh() string      { return filepath.Join(d.path, "data.new") }
-func (d directory) database() string   { return filepath.Join(d.data(), "member", "snap", "db") }
-func (d directory) reserve() string    { return filepath.Join(d.path, "reserve") }
-func (d directory) sessions() sessions { return sessions{filepath.Join(d.path, "sessions")} }
+func (d directory) format() string         { return filepath.Join(d.path, "FORMAT") }
+func (d directory) lock() string           { return filepath.Join(d.path, "lock") }
+func (d directory) sock() string           { return filepath.Join(d.path, "sock") }
+func (d directory) data() string           { return filepath.Join(d.path, "data") }
+func (d directory) newData() string        { return filepath.Join(d.path, "data.new") }
+func (d directory) database() string       { return filepath.Join(d.data(), "member", "snap", "db") }
+func (d directory) reserve() string        { return filepath.Join(d.path, "reserve") }
+func (d directory) sessions() sessionLocks { return sessionLocks{filepath.Join(d.path, "sessions")} }
 
-var ours = []string{"FORMAT", "FORMAT.new", "lock", "sock", "sessions", "data", "data.new", "reserve"}
+var storeFiles = []string{"FORMAT", "FORMAT.new", "lock", "sock", "sessions", "data", "data.new", "reserve"}
 
 // openDirectory makes the directory where there is none, and checks that it may
 // hold a store of this user's. In a directory that belongs to another user and may be
@@ -57,7 +57,7 @@ func openDirectory(path string) (directory, error) {
 		return d, err
 	}
 	if d.foreignOwner() != "" && d.mayHoldAnother() {
-		d.path = filepath.Join(d.path, below)
+		d.path = filepath.Join(d.path, subdirectory)
 		if err := d.make(); err != nil {
 			return d, err
 		}
@@ -72,13 +72,13 @@ func openDirectory(path string) (directory, error) {
 		return d, err
 	}
 	if err := os.MkdirAll(d.sessions().path, 0o700); err != nil {
-		return d, unreachable(d, err)
+		return d, storeError(d, err)
 	}
 	return d, nil
 }
 
-// below is the directory of the store where the one that was named is another user's.
-const below = "store"
+// subdirectory is the directory of the store where the one that was named is another user's.
+const subdirectory = "store"
 
 // make makes the directory where there is none. root makes none in the directory of
 // another user, who could not use the store afterwards.
@@ -97,10 +97,10 @@ func (d directory) make() error {
 		return &OwnerError{Path: parent, Owner: owner}
 	}
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
-		return unreachable(d, err)
+		return storeError(d, err)
 	}
 	if err := syncDirectory(filepath.Dir(d.path)); err != nil {
-		return unreachable(d, err)
+		return storeError(d, err)
 	}
 	return nil
 }
@@ -109,11 +109,11 @@ func (d directory) make() error {
 // may be written by this process.
 func (d directory) mayHoldAnother() bool {
 	names, err := d.names()
-	if err != nil || os.Geteuid() == 0 || !writable(d.path) {
+	if err != nil || os.Geteuid() == 0 || !isWritable(d.path) {
 		return false
 	}
 	for _, name := range names {
-		if name != below && name != lostAndFound {
+		if name != subdirectory && name != lostAndFound {
 			return false
 		}
 	}
@@ -138,7 +138,7 @@ func (d directory) foreignOwner() string {
 func (d directory) checkPrivate() error {
 	info, err := os.Stat(d.path)
 	if err != nil {
-		return unreachable(d, err)
+		return storeError(d, err)
 	}
 	if info.Mode().Perm()&0o077 == 0 {
 		return nil
@@ -148,7 +148,7 @@ func (d directory) checkPrivate() error {
 	}
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
-		return unreachable(d, err)
+		return storeError(d, err)
 	}
 	for _, e := range entries {
 		info, err := e.Info()
@@ -156,7 +156,7 @@ func (d directory) checkPrivate() error {
 			continue
 		}
 		if err != nil {
-			return unreachable(d, err)
+			return storeError(d, err)
 		}
 		owner := foreignOwner(info)
 		if owner != "" {
@@ -168,7 +168,7 @@ func (d directory) checkPrivate() error {
 		}
 	}
 	if err := os.Chmod(d.path, 0o700); err != nil {
-		return unreachable(d, err)
+		return storeError(d, err)
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (d directory) checkFormat() error {
 			return err
 		}
 		for _, name := range names {
-			if !slices.Contains(ours, name) && name != lostAndFound {
+			if !slices.Contains(storeFiles, name) && name != lostAndFound {
 				return fmt.Errorf("store in %s: there is no store in it but other files, such as %q: name an empty directory", d.path, name)
 			}
 		}
@@ -209,25 +209,25 @@ func (d directory) checkFormat() error {
 		return fmt.Errorf("%s: %q is not a format this program knows: %w", d.format(), text, coord.ErrFormat)
 	}
 	ourMajor, ourMinor := etcdVersion()
-	if gotLayout > layout || major > ourMajor || major == ourMajor && minor > ourMinor {
+	if gotLayout > layoutVersion || major > ourMajor || major == ourMajor && minor > ourMinor {
 		return fmt.Errorf("%s says layout %d of etcd %d.%d, this program knows %d and %d.%d: use a newer zkq: %w",
-			d.format(), gotLayout, major, minor, layout, ourMajor, ourMinor, coord.ErrFormat)
+			d.format(), gotLayout, major, minor, layoutVersion, ourMajor, ourMinor, coord.ErrFormat)
 	}
 	return nil
 }
 
-// adopt prepares the directory for the store. Only the owner calls it.
-func (d directory) adopt() error {
+// writeFormat prepares the directory for the store. Only the owner calls it.
+func (d directory) writeFormat() error {
 	if err := d.checkFormat(); err != nil {
 		return err
 	}
 	major, minor := etcdVersion()
-	text := fmt.Sprintf("zkq %d\netcd %d.%d\n", layout, major, minor)
+	text := fmt.Sprintf("zkq %d\netcd %d.%d\n", layoutVersion, major, minor)
 	if have, err := os.ReadFile(d.format()); err == nil && string(have) == text {
 		return nil
 	}
 	if err := replaceFile(d.format(), text); err != nil {
-		return unreachable(d, err)
+		return storeError(d, err)
 	}
 	return nil
 }

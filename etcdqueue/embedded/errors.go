@@ -45,7 +45,7 @@ func (e *StoreError) Hint() string {
 	return "zkq doctor tells more; the file " + e.Dir + "/lock holds the number of the process that runs the store"
 }
 
-func unreachable(dir directory, err error) error {
+func storeError(dir directory, err error) error {
 	if e := (*StoreError)(nil); errors.As(err, &e) {
 		return err
 	}
@@ -67,7 +67,38 @@ func (e *OwnerError) Hint() string {
 // Is reports that an OwnerError is coord.ErrUnreachable.
 func (e *OwnerError) Is(target error) bool { return target == coord.ErrUnreachable }
 
+// StoppedOwnerError: the process that runs the store is stopped, by Ctrl-Z or a
+// debugger, and nobody else can run it before that one goes on or ends. It is
+// coord.ErrUnreachable: nothing was changed.
+type StoppedOwnerError struct {
+	Dir string
+	PID int
+}
+
+func (e *StoppedOwnerError) Error() string {
+	return fmt.Sprintf("store in %s: process %d runs it and is stopped: continue it (kill -CONT %d) or end it", e.Dir, e.PID, e.PID)
+}
+
+// Is reports that a StoppedOwnerError is coord.ErrUnreachable.
+func (e *StoppedOwnerError) Is(target error) bool { return target == coord.ErrUnreachable }
+
 // Hint tells what can be done.
 func (e *StoppedOwnerError) Hint() string {
 	return fmt.Sprintf("kill -CONT %d continues it", e.PID)
 }
+
+var errFileLimit = errors.New("file size limit too low")
+
+// NoSpaceError: the disk is so full that the store cannot be opened. Nothing was
+// changed.
+type NoSpaceError struct {
+	Dir          string
+	Free, Needed int64 // bytes
+}
+
+func (e *NoSpaceError) Error() string {
+	return fmt.Sprintf("the disk of %s is full: %s are free, and the store needs %s to open", e.Dir, bytesText(e.Free), bytesText(e.Needed))
+}
+
+// bytesText is a number of bytes for people.
+func bytesText(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -10,7 +10,7 @@ import (
 
 type fileLock struct{}
 
-var errHeld = errors.New("locked by another process")
+var errLocked = errors.New("locked by another process")
 
 func supported() error {
 	return errors.New("the embedded store does not run on " + runtime.GOOS + ": name an etcd or ZooKeeper service instead")
@@ -18,9 +18,9 @@ func supported() error {
 
 func lockFile(string) (*fileLock, error)     { return nil, supported() }
 func lockExisting(string) (*fileLock, error) { return nil, supported() }
-func (*fileLock) free()                      {}
+func (*fileLock) release()                   {}
 func (*fileLock) writePID(int) error         { return supported() }
 func readPID(string) int                     { return 0 }
-func alive(int) bool                         { return false }
+func isAlive(int) bool                       { return false }
 func foreignOwner(fs.FileInfo) string        { return "" }
-func writable(string) bool                   { return false }
+func isWritable(string) bool                 { return false }

@@ -21,7 +21,7 @@ import (
 type fileLock struct{ fd int }
 
 // errHeld: somebody else has the lock.
-var errHeld = errors.New("locked by another process")
+var errLocked = errors.New("locked by another process")
 
 func supported() error { return nil }
 
@@ -33,32 +33,32 @@ func lockFile(path string) (*fileLock, error) { return flock(path, unix.O_CREAT)
 func lockExisting(path string) (*fileLock, error) { return flock(path, 0) }
 
 func flock(path string, flags int) (*fileLock, error) {
-	fd, err := again(func() (int, error) {
+	fd, err := ignoringEINTR(func() (int, error) {
 		return unix.Open(path, flags|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	})
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	l := &fileLock{fd}
-	if _, err := again(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+	if _, err := ignoringEINTR(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
 		unix.Close(fd)
 		if err == unix.EWOULDBLOCK {
-			return nil, errHeld
+			return nil, errLocked
 		}
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
 	// The path may name another file by now, which others lock.
 	var have, named unix.Stat_t
 	if unix.Fstat(fd, &have) != nil || unix.Stat(path, &named) != nil || have.Ino != named.Ino || have.Dev != named.Dev {
-		l.free()
-		return nil, errHeld
+		l.release()
+		return nil, errLocked
 	}
 	return l, nil
 }
 
-// free unlocks explicitly: a child that was forked and is yet to exec shares the
+// release unlocks explicitly: a child that was forked and is yet to exec shares the
 // descriptor.
-func (l *fileLock) free() {
+func (l *fileLock) release() {
 	unix.Flock(l.fd, unix.LOCK_UN)
 	unix.Close(l.fd)
 }
@@ -82,13 +82,13 @@ func readPID(path string) int {
 	return pid
 }
 
-// alive may say yes for a process that has ended, if its number was given again.
-func alive(pid int) bool {
+// isAlive may say yes for a process that has ended, if its number was given again.
+func isAlive(pid int) bool {
 	err := unix.Kill(pid, 0)
 	return err == nil || err == unix.EPERM
 }
 
-func again(f func() (int, error)) (int, error) {
+func ignoringEINTR(f func() (int, error)) (int, error) {
 	for {
 		n, err := f()
 		if err != unix.EINTR {
@@ -111,5 +111,5 @@ func foreignOwner(info fs.FileInfo) string {
 	return "user " + uid
 }
 
-// writable reports whether this process may make files in the directory.
-func writable(dir string) bool { return unix.Access(dir, unix.W_OK|unix.X_OK) == nil }
+// isWritable reports whether this process may make files in the directory.
+func isWritable(dir string) bool { return unix.Access(dir, unix.W_OK|unix.X_OK) == nil }

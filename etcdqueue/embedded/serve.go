@@ -18,11 +18,11 @@ func Serve(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	k := newKeeper(dir, cfg.Warn)
-	defer k.leave(leaveLimit)
+	k := newCandidate(dir, cfg.Warn)
+	defer k.stop(stopTimeout)
 	first, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
-	err = k.guard(first, k.awaitOwning)
+	err = k.withOwnerChecks(first, k.awaitOwning)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
@@ -46,21 +46,6 @@ func Serve(ctx context.Context, cfg Config) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changed:
-		}
-	}
-}
-
-// awaitOwning returns when this process runs the store or cannot.
-func (k *keeper) awaitOwning(ctx context.Context) error {
-	for {
-		changed, err := k.failure()
-		if _, self := k.owner(); self || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
 		case <-changed:
 		}
 	}

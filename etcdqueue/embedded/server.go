@@ -6,36 +6,34 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // server is an etcd in this process. It listens nowhere.
 type server struct {
 	*embed.Etcd
 	data  string
-	alarm *alarm
+	crash *crashHook
 }
 
-// pace is how often etcd looks at its clock, and how long it waits before it elects
+// timing is how often etcd looks at its clock, and how long it waits before it elects
 // itself. The random part of that wait is most of a start.
-type pace struct{ tick, election time.Duration }
+type timing struct{ tick, election time.Duration }
 
 var (
-	serving = pace{10 * time.Millisecond, 50 * time.Millisecond}
-	making  = pace{time.Millisecond, 10 * time.Millisecond}
+	servingTiming  = timing{10 * time.Millisecond, 50 * time.Millisecond}
+	creatingTiming = timing{time.Millisecond, 10 * time.Millisecond}
 )
 
 const (
 	// The log is cut into small files, written to a snapshot's index and then
 	// removed early, so that the directory stays small.
-	segment       = 4 << 20
+	segmentBytes  = 4 << 20
 	snapshotEvery = 1000
 	keptSegments  = 2
 
@@ -54,25 +52,25 @@ const (
 	smallDisk  = 1 << 30
 	smallBatch = 100 // keys
 
-	// electionLimit bounds the wait for etcd to elect itself after it has read its data.
-	electionLimit = 30 * time.Second
+	// electionTimeout bounds the wait for etcd to elect itself after it has read its data.
+	electionTimeout = 30 * time.Second
 
-	// stopLimit bounds the wait for an etcd that is starting or closing.
-	stopLimit = 5 * time.Second
+	// etcdStopTimeout bounds the wait for an etcd that is starting or closing.
+	etcdStopTimeout = 5 * time.Second
 )
 
-func init() { wal.SegmentSizeBytes = segment }
+func init() { wal.SegmentSizeBytes = segmentBytes }
 
 // startServer returns when etcd is ready to serve. When ctx ends before that, etcd is
 // closed again. A [*brokenError] means that something of it is left in this process.
-func startServer(ctx context.Context, data string, p pace) (*server, error) {
-	s := &server{data: data, alarm: newAlarm()}
-	cfg := configuration(data, p, s.alarm)
+func startServer(ctx context.Context, data string, p timing) (*server, error) {
+	s := &server{data: data, crash: newCrashHook()}
+	cfg := configuration(data, p, s.crash)
 	started := make(chan error, 1)
 	go func() {
 		defer func() {
 			if r := recover(); r != nil {
-				s.alarm.raise(fmt.Errorf("%v", r))
+				s.crash.report(fmt.Errorf("%v", r))
 			}
 		}()
 		e, err := embed.StartEtcd(cfg)
@@ -82,17 +80,17 @@ func startServer(ctx context.Context, data string, p pace) (*server, error) {
 	// A start cannot be interrupted. It takes some hundredths of a second, as a rule.
 	late, stop := context.WithCancel(context.Background())
 	defer stop()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopLimit, stop) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(etcdStopTimeout, stop) })()
 	select {
 	case err := <-started:
 		if err != nil {
-			sever(data) // etcd does not close all that it opened
+			detachFiles(data) // etcd does not close all that it opened
 			return nil, fmt.Errorf("etcd with its data in %s: %w", data, err)
 		}
-	case why := <-s.alarm.c:
-		return nil, s.givenUp(why)
+	case why := <-s.crash.fatal:
+		return nil, s.crashError(why)
 	case <-late.Done():
-		return nil, &brokenError{fmt.Errorf("etcd with its data in %s: not started within %v: %w", data, stopLimit, ctx.Err())}
+		return nil, &brokenError{fmt.Errorf("etcd with its data in %s: not started within %v: %w", data, etcdStopTimeout, ctx.Err())}
 	}
 	err := s.awaitReady(ctx)
 	if err == nil {
@@ -106,7 +104,7 @@ func startServer(ctx context.Context, data string, p pace) (*server, error) {
 
 // awaitReady returns when etcd takes requests.
 func (s *server) awaitReady(ctx context.Context) error {
-	limit := time.NewTimer(electionLimit)
+	limit := time.NewTimer(electionTimeout)
 	defer limit.Stop()
 	ready := s.Server.ReadyNotify()
 	var settled <-chan time.Time
@@ -123,12 +121,12 @@ func (s *server) awaitReady(ctx context.Context) error {
 				return nil
 			}
 			settled = time.After(time.Millisecond)
-		case why := <-s.alarm.c:
-			return s.givenUp(why)
+		case why := <-s.crash.fatal:
+			return s.crashError(why)
 		case <-s.Server.StopNotify():
 			return fmt.Errorf("etcd with its data in %s stopped while it started", s.data)
 		case <-limit.C:
-			return fmt.Errorf("etcd with its data in %s did not elect itself within %v", s.data, electionLimit)
+			return fmt.Errorf("etcd with its data in %s did not elect itself within %v", s.data, electionTimeout)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -145,18 +143,18 @@ func (s *server) close() error {
 	select {
 	case <-done:
 		return nil
-	case why := <-s.alarm.c:
-		return s.givenUp(why)
-	case <-time.After(stopLimit):
-		return s.givenUp(fmt.Errorf("not closed within %v", stopLimit))
+	case why := <-s.crash.fatal:
+		return s.crashError(why)
+	case <-time.After(etcdStopTimeout):
+		return s.crashError(fmt.Errorf("not closed within %v", etcdStopTimeout))
 	}
 }
 
-// givenUp is the error of an etcd that cannot go on. Its goroutines stay, and are
+// crashError is the error of an etcd that cannot go on. Its goroutines stay, and are
 // kept from its files.
-func (s *server) givenUp(why error) error {
+func (s *server) crashError(why error) error {
 	err := fmt.Errorf("etcd gave up on its data in %s: %w", s.data, why)
-	if !sever(s.data) {
+	if !detachFiles(s.data) {
 		return &brokenError{err}
 	}
 	return err
@@ -168,7 +166,7 @@ type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
 
-func configuration(data string, p pace, a *alarm) *embed.Config {
+func configuration(data string, p timing, a *crashHook) *embed.Config {
 	nowhere := url.URL{Scheme: "unix", Host: "nowhere"}
 	cfg := embed.NewConfig()
 	cfg.Name = "zkq"
@@ -199,69 +197,3 @@ func snapshots(data string) int {
 	names, _ := filepath.Glob(filepath.Join(data, "member", "snap", "*.snap"))
 	return len(names)
 }
-
-// alarm hears from etcd's log why it cannot go on. etcd would end the process. The
-// goroutine that logs such a line is stopped for ever instead, so that it does no
-// further harm, and the reason is sent.
-type alarm struct {
-	c     chan error // receives the first reason
-	short chan error // receives why the log's next segment could not be allocated
-}
-
-func newAlarm() *alarm { return &alarm{c: make(chan error, 1), short: make(chan error, 1)} }
-
-func (a *alarm) raise(why error) {
-	select {
-	case a.c <- why:
-	default:
-	}
-}
-
-// OnWrite implements [zapcore.CheckWriteHook]. It is called for fatal lines and panics.
-func (a *alarm) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
-	a.raise(because(e.Message, fields))
-	select {}
-}
-
-// because is a line of etcd's log as an error. The error in the line is wrapped.
-func because(message string, fields []zapcore.Field) error {
-	for _, f := range fields {
-		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
-			return fmt.Errorf("%s: %w", message, err)
-		}
-	}
-	return errors.New(message)
-}
-
-// noNextSegment is etcd's line about a segment of its log that it could not allocate
-// in advance. etcd would give up later, when it needs that segment, even if there is
-// room by then.
-const noNextSegment = "failed to preallocate space when creating a new WAL"
-
-// Enabled implements [zapcore.Core]: errors are listened to.
-func (a *alarm) Enabled(l zapcore.Level) bool { return l >= zapcore.ErrorLevel }
-
-// With implements [zapcore.Core].
-func (a *alarm) With([]zapcore.Field) zapcore.Core { return a }
-
-// Check implements [zapcore.Core].
-func (a *alarm) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if a.Enabled(e.Level) {
-		return ce.AddCore(e, a)
-	}
-	return ce
-}
-
-// Write implements [zapcore.Core].
-func (a *alarm) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	if strings.HasPrefix(e.Message, noNextSegment) {
-		select {
-		case a.short <- because(e.Message, fields):
-		default:
-		}
-	}
-	return nil
-}
-
-// Sync implements [zapcore.Core].
-func (a *alarm) Sync() error { return nil }

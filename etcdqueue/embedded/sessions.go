@@ -11,52 +11,52 @@ import (
 	"time"
 )
 
-// sessions is the directory with a file for each session, locked by the process
+// sessionLocks is the directory with a file for each session, locked by the process
 // that holds the session. The kernel frees the lock when that process ends, which
 // is how the owner knows: a lease alone does not tell, since it stands still while
 // nobody runs the store, and starts anew with it.
-type sessions struct{ path string }
+type sessionLocks struct{ path string }
 
-// claim locks the file of a session that is about to be used. The file comes into
+// lock locks the file of a session that is about to be used. The file comes into
 // being under its name when it is locked already.
-func (s sessions) claim(id string) (end func(), err error) {
+func (s sessionLocks) lock(id string) (end func(), err error) {
 	fail := func(err error) (func(), error) {
 		return nil, fmt.Errorf("lock session %s: %w", id, err)
 	}
-	if _, err := parseSession(id); err != nil {
+	if _, err := parseSessionID(id); err != nil {
 		return fail(err)
 	}
-	name, fresh := filepath.Join(s.path, id), filepath.Join(s.path, freshPrefix+id)
+	name, fresh := filepath.Join(s.path, id), filepath.Join(s.path, newPrefix+id)
 	lock, err := lockFile(fresh)
 	if err != nil {
 		return fail(err)
 	}
 	if err := os.Rename(fresh, name); err != nil {
-		lock.free()
+		lock.release()
 		return fail(err)
 	}
 	return func() {
 		os.Remove(name)
-		lock.free()
+		lock.release()
 	}, nil
 }
 
-const freshPrefix = "new-"
+const newPrefix = "new-"
 
 // dead returns the sessions whose process has ended, each with its locked file,
 // and the IDs of all others that have a file.
-func (s sessions) dead() (dead []deadSession, alive map[int64]bool, err error) {
+func (s sessionLocks) dead() (dead []deadSession, alive map[int64]bool, err error) {
 	entries, err := os.ReadDir(s.path)
 	if err != nil {
 		return nil, nil, err
 	}
 	alive = make(map[int64]bool)
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), freshPrefix) {
+		if strings.HasPrefix(e.Name(), newPrefix) {
 			s.removeAbandoned(e)
 			continue
 		}
-		id, err := parseSession(e.Name())
+		id, err := parseSessionID(e.Name())
 		if err != nil {
 			continue
 		}
@@ -74,7 +74,7 @@ func (s sessions) dead() (dead []deadSession, alive map[int64]bool, err error) {
 }
 
 // removeAbandoned removes what a process left that died in the middle of claim.
-func (s sessions) removeAbandoned(e fs.DirEntry) {
+func (s sessionLocks) removeAbandoned(e fs.DirEntry) {
 	info, err := e.Info()
 	if err != nil || time.Since(info.ModTime()) < time.Minute {
 		return
@@ -82,7 +82,7 @@ func (s sessions) removeAbandoned(e fs.DirEntry) {
 	path := filepath.Join(s.path, e.Name())
 	if lock, err := lockExisting(path); err == nil {
 		os.Remove(path)
-		lock.free()
+		lock.release()
 	}
 }
 
@@ -92,13 +92,13 @@ type deadSession struct {
 	lock *fileLock
 }
 
-// bury removes the file, once the lease is gone.
-func (d deadSession) bury() {
+// remove removes the file, once the lease is gone.
+func (d deadSession) remove() {
 	os.Remove(d.path)
-	d.lock.free()
+	d.lock.release()
 }
 
-func parseSession(id string) (int64, error) {
+func parseSessionID(id string) (int64, error) {
 	n, err := strconv.ParseUint(id, 16, 64)
 	if err != nil {
 		return 0, err

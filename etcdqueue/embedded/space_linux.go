@@ -13,7 +13,7 @@ import (
 // freeSpace is what this process may still write to the disk of dir, in bytes.
 func freeSpace(dir string) int64 {
 	var s unix.Statfs_t
-	if _, err := again(func() (int, error) { return 0, unix.Statfs(dir, &s) }); err != nil {
+	if _, err := ignoringEINTR(func() (int, error) { return 0, unix.Statfs(dir, &s) }); err != nil {
 		return math.MaxInt64 / 2
 	}
 	return int64(min(s.Bavail, math.MaxInt64/2/uint64(s.Bsize))) * s.Bsize
@@ -22,12 +22,12 @@ func freeSpace(dir string) int64 {
 // allocate has the file system keep space for the first bytes of a file, so that writing
 // them cannot fail for want of it. Where the file system cannot do that, nothing is done.
 func allocate(path string, bytes int64) error {
-	fd, err := again(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
+	fd, err := ignoringEINTR(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	_, err = again(func() (int, error) { return 0, unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, bytes) })
+	_, err = ignoringEINTR(func() (int, error) { return 0, unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, bytes) })
 	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
 		return nil
 	}
@@ -43,10 +43,10 @@ func fileSizeLimit() int64 {
 	return int64(l.Cur)
 }
 
-// sever takes the files below dir away from the goroutines of this process that have
+// detachFiles takes the files below dir away from the goroutines of this process that have
 // them open: their descriptors lead to a file that cannot be written. Locks on the
 // files are freed. It reports whether none was left open.
-func sever(dir string) bool {
+func detachFiles(dir string) bool {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stopped reports whether the process is stopped by a signal or a debugger.
-func stopped(pid int) bool {
+// isStopped reports whether the process is stopped by a signal or a debugger.
+func isStopped(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return false
@@ -24,8 +24,8 @@ func stopped(pid int) bool {
 	return b[i+2] == 'T' || b[i+2] == 't'
 }
 
-// peer returns the process at the other end, 0 if that cannot be told.
-func peer(conn *net.UnixConn) int {
+// peerPID returns the process at the other end, 0 if that cannot be told.
+func peerPID(conn *net.UnixConn) int {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-func stopped(int) bool       { return false }
-func peer(*net.UnixConn) int { return 0 }
+func isStopped(int) bool        { return false }
+func peerPID(*net.UnixConn) int { return 0 }
 
 const longestAddress = 103 // what the shortest sockaddr_un takes
 

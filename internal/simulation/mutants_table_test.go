@@ -64,15 +64,15 @@ var mutants = []mutant{
 
 	// The embedded store.
 	{
-		name: "an embedded store is made under its own name", file: "etcdqueue/embedded/birth.go",
-		is: `	if _, err := os.Stat(d.data()); err == nil && neverUsed(d.data()) {
+		name: "an embedded store is made under its own name", file: "etcdqueue/embedded/create.go",
+		is: `	if _, err := os.Stat(d.data()); err == nil && isUnused(d.data()) {
 `,
 		becomes: `	if _, err := os.Stat(d.data()); err == nil && func() bool { mutated(); return false }() {
 `,
 		test: "TestHalfMadeStoreIsMadeAnew",
 	},
 	{
-		name: "a log with a request counts as unused", file: "etcdqueue/embedded/birth.go",
+		name: "a log with a request counts as unused", file: "etcdqueue/embedded/create.go",
 		is: `	return proto.Size(&r) == 0
 `,
 		becomes: `	mutated()
@@ -81,7 +81,7 @@ var mutants = []mutant{
 		test: "TestStoreInDoubtIsNotMadeAnew",
 	},
 	{
-		name: "puts may take the space of takes", file: "etcdqueue/embedded/room.go",
+		name: "puts may take the space of takes", file: "etcdqueue/embedded/admission.go",
 		is: `	w.grows = w.grows || grows && !removes
 `,
 		becomes: `	mutated()

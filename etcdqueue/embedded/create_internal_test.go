@@ -58,10 +58,10 @@ func shortDir(t *testing.T) string {
 
 func TestHalfMadeStoreIsMadeAnew(t *testing.T) {
 	for name, damage := range map[string]func(*testing.T, directory){
-		"by this version":                      func(t *testing.T, d directory) { halfMade(t, d.fresh()) },
+		"by this version":                      func(t *testing.T, d directory) { halfMade(t, d.newData()) },
 		"by an older one":                      func(t *testing.T, d directory) { halfMade(t, d.data()) },
-		"by an older one, and then by this":    func(t *testing.T, d directory) { halfMade(t, d.data()); halfMade(t, d.fresh()) },
-		"with a file where the data should be": func(t *testing.T, d directory) { writeFile(t, d.fresh(), "x") },
+		"by an older one, and then by this":    func(t *testing.T, d directory) { halfMade(t, d.data()); halfMade(t, d.newData()) },
+		"with a file where the data should be": func(t *testing.T, d directory) { writeFile(t, d.newData(), "x") },
 		"without a log": func(t *testing.T, d directory) {
 			halfMade(t, d.data())
 			if err := os.RemoveAll(filepath.Join(d.data(), "member", "wal")); err != nil {
@@ -84,7 +84,7 @@ func TestHalfMadeStoreIsMadeAnew(t *testing.T) {
 			if _, err := s.Commit(t.Context(), coord.Create("/x", nil)); err != nil {
 				t.Error(err)
 			}
-			if _, err := os.Stat(d.fresh()); err == nil {
+			if _, err := os.Stat(d.newData()); err == nil {
 				t.Error("what was half made is still there")
 			}
 		})
@@ -148,13 +148,13 @@ func TestStoreInDoubtIsNotMadeAnew(t *testing.T) {
 		} else if len(c.entries) == 0 {
 			t.Fatal("nothing to test")
 		}
-		if neverUsed(data) {
+		if isUnused(data) {
 			t.Errorf("%s: taken for a store that was never used", name)
 		}
 	}
 	data := filepath.Join(t.TempDir(), "data")
 	halfMade(t, data)
-	if !neverUsed(data) {
+	if !isUnused(data) {
 		t.Error("what was only half made is not recognised")
 	}
 }
@@ -172,7 +172,7 @@ func TestStoreWithEntriesIsNotMadeAnewWithoutItsLog(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(d.data(), "member", "wal")); err != nil {
 		t.Fatal(err)
 	}
-	if neverUsed(d.data()) {
+	if isUnused(d.data()) {
 		t.Error("taken for a store that was never used")
 	}
 }
@@ -191,11 +191,11 @@ func TestStartThatComesToNothingEndsWithItsContext(t *testing.T) {
 	for given := time.Now(); ; time.Sleep(10 * time.Millisecond) { // it no longer tries
 		lock, err := lockFile(d.lock())
 		if err == nil {
-			lock.free()
+			lock.release()
 			break
 		}
-		if time.Since(given) > electionLimit/2 {
-			t.Fatalf("%v after Open: %v", electionLimit/2, err)
+		if time.Since(given) > electionTimeout/2 {
+			t.Fatalf("%v after Open: %v", electionTimeout/2, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -20,41 +20,41 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// born returns when the directory holds etcd's data, whole. The data is made under
+// ensureData returns when the directory holds etcd's data, whole. The data is made under
 // another name and gets its own when etcd has elected itself once: a start that is cut
 // short leaves nothing that a later one could not read. Only the owner calls it.
-func (d directory) born(ctx context.Context) error {
-	if _, err := os.Stat(d.data()); err == nil && neverUsed(d.data()) {
+func (d directory) ensureData(ctx context.Context) error {
+	if _, err := os.Stat(d.data()); err == nil && isUnused(d.data()) {
 		// An older zkq made the data under its own name, and may have been killed
 		// before etcd could elect itself. Nothing was ever stored in it.
-		if err := errors.Join(os.RemoveAll(d.fresh()), os.Rename(d.data(), d.fresh())); err != nil {
+		if err := errors.Join(os.RemoveAll(d.newData()), os.Rename(d.data(), d.newData())); err != nil {
 			return err
 		}
 	} else if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.RemoveAll(d.fresh()); err != nil {
+	if err := os.RemoveAll(d.newData()); err != nil {
 		return err
 	}
-	err := d.bear(ctx)
+	err := d.createData(ctx)
 	if broken := (*brokenError)(nil); err != nil && !errors.As(err, &broken) {
-		os.RemoveAll(d.fresh())
+		os.RemoveAll(d.newData())
 	}
 	return err
 }
 
-func (d directory) bear(ctx context.Context) error {
-	s, err := startServer(ctx, d.fresh(), making)
+func (d directory) createData(ctx context.Context) error {
+	s, err := startServer(ctx, d.newData(), creatingTiming)
 	if err != nil {
 		return err
 	}
 	if err := s.close(); err != nil {
 		return err
 	}
-	if err := syncDirectories(d.fresh()); err != nil {
+	if err := syncDirectories(d.newData()); err != nil {
 		return err
 	}
-	if err := os.Rename(d.fresh(), d.data()); err != nil {
+	if err := os.Rename(d.newData(), d.data()); err != nil {
 		return err
 	}
 	return syncDirectory(d.path)
@@ -79,23 +79,23 @@ func syncDirectory(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// neverUsed reports whether nothing was ever stored in etcd's data. It says so only
+// isUnused reports whether nothing was ever stored in etcd's data. It says so only
 // where that is certain: the log is there from its beginning to its end, holds nothing
 // but what etcd writes on its own account, and the database is empty too.
-func neverUsed(data string) bool {
+func isUnused(data string) bool {
 	if snapshots(data) > 0 {
 		return false
 	}
-	unused, err := unusedLog(filepath.Join(data, "member", "wal"))
+	unused, err := isUnusedLog(filepath.Join(data, "member", "wal"))
 	if err != nil || !unused {
 		return false
 	}
-	empty, err := emptyDatabase(filepath.Join(data, "member", "snap", "db"))
+	empty, err := isEmptyDatabase(filepath.Join(data, "member", "snap", "db"))
 	return err == nil && empty
 }
 
-// unusedLog reports whether the log holds no request of a client.
-func unusedLog(dir string) (bool, error) {
+// isUnusedLog reports whether the log holds no request of a client.
+func isUnusedLog(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
@@ -129,7 +129,7 @@ func unusedLog(dir string) (bool, error) {
 		case wal.CrcType:
 			records.UpdateCRC(r.GetCrc())
 		case wal.EntryType:
-			if !internal(r.GetData()) {
+			if !isInternalEntry(r.GetData()) {
 				return false, nil
 			}
 		}
@@ -145,8 +145,8 @@ func unusedLog(dir string) (bool, error) {
 // firstSegment is what etcd calls the segment that its log begins with.
 const firstSegment = "0000000000000000-0000000000000000.wal"
 
-// internal reports whether etcd makes such an entry of its log on its own account.
-func internal(entry []byte) bool {
+// isInternalEntry reports whether etcd makes such an entry of its log on its own account.
+func isInternalEntry(entry []byte) bool {
 	var e raftpb.Entry
 	if err := proto.Unmarshal(entry, &e); err != nil {
 		return false
@@ -163,8 +163,8 @@ func internal(entry []byte) bool {
 	return proto.Size(&r) == 0
 }
 
-// emptyDatabase reports whether etcd's database holds no revision of any key.
-func emptyDatabase(path string) (bool, error) {
+// isEmptyDatabase reports whether etcd's database holds no revision of any key.
+func isEmptyDatabase(path string) (bool, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
 		return true, nil

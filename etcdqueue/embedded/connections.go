@@ -1,0 +1,66 @@
+package embedded
+
+import (
+	"net"
+	"sync"
+)
+
+// clientConns are the connections to the store. Where one ends, a process may have
+// died.
+type clientConns struct {
+	*net.UnixListener
+	onClose func()
+
+	mu    sync.Mutex
+	conns map[*clientConn]struct{}
+}
+
+func newClientConns(l *net.UnixListener, left func()) *clientConns {
+	return &clientConns{UnixListener: l, onClose: left, conns: make(map[*clientConn]struct{})}
+}
+
+// Accept implements [net.Listener].
+func (g *clientConns) Accept() (net.Conn, error) {
+	conn, err := g.AcceptUnix()
+	if err != nil {
+		return nil, err
+	}
+	one := &clientConn{UnixConn: conn, pid: peerPID(conn), all: g}
+	g.mu.Lock()
+	g.conns[one] = struct{}{}
+	g.mu.Unlock()
+	return one, nil
+}
+
+// closeStopped closes the connections of processes that are stopped. What was
+// written to them they find when they go on.
+func (g *clientConns) closeStopped() {
+	g.mu.Lock()
+	var cut []*clientConn
+	for one := range g.conns {
+		if one.pid != 0 && isStopped(one.pid) {
+			cut = append(cut, one)
+		}
+	}
+	g.mu.Unlock()
+	for _, one := range cut {
+		one.Close()
+	}
+}
+
+type clientConn struct {
+	*net.UnixConn
+	pid int
+	all *clientConns
+}
+
+func (c *clientConn) Close() error {
+	c.all.mu.Lock()
+	_, first := c.all.conns[c]
+	delete(c.all.conns, c)
+	c.all.mu.Unlock()
+	if first {
+		c.all.onClose()
+	}
+	return c.UnixConn.Close()
+}

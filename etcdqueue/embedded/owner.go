@@ -1,0 +1,326 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// candidate runs the store whenever no other process does. One goroutine tries the
+// lock at every sign that its holder is gone, and now and then without one.
+type candidate struct {
+	dir  directory
+	warn func(string)
+
+	lockRequest chan struct{}
+	ctx         context.Context
+	cancel      context.CancelFunc
+	done        chan struct{}
+
+	mu         sync.Mutex
+	owns       bool
+	err        error         // why this process cannot run the store
+	connectErr error         // why it may not connect to the process that does
+	changed    chan struct{} // closed and renewed when owns or err changes
+}
+
+// The lock is tried at these intervals: at once after a sign, then ever slower.
+const (
+	lockPollFirst = time.Millisecond
+	lockPollMax   = 100 * time.Millisecond
+)
+
+// After the store could not be started the next attempt is made at these intervals: a
+// start that fails may leave something behind in this process.
+const (
+	restartFirst = time.Second
+	restartMax   = 30 * time.Second
+)
+
+func newCandidate(dir directory, warn func(string)) *candidate {
+	k := &candidate{
+		dir:         dir,
+		warn:        warn,
+		lockRequest: make(chan struct{}, 1),
+		done:        make(chan struct{}),
+		changed:     make(chan struct{}),
+	}
+	k.ctx, k.cancel = context.WithCancel(context.Background())
+	go k.run()
+	return k
+}
+
+func (k *candidate) run() {
+	defer close(k.done)
+	pause, failed := lockPollFirst, restartFirst
+	for {
+		lock, err := lockFile(k.dir.lock())
+		switch {
+		case err == nil:
+			err = k.runStore(lock)
+			k.setState(false, err)
+		case errors.Is(err, errLocked):
+			err = nil // another process can run the store, whatever was wrong here
+			k.setState(false, nil)
+		default:
+			err = storeError(k.dir, err)
+			k.setState(false, err)
+		}
+		if broken := (*brokenError)(nil); errors.As(err, &broken) {
+			<-k.ctx.Done()
+			return
+		}
+		if err != nil {
+			select {
+			case <-k.ctx.Done():
+				return
+			case <-time.After(failed):
+			}
+			if failed = min(2*failed, restartMax); errors.As(err, new(*NoSpaceError)) {
+				failed = restartFirst // until room is made
+			}
+			continue
+		}
+		failed = restartFirst
+		select {
+		case <-k.ctx.Done():
+			return
+		case <-k.lockRequest:
+			pause = lockPollFirst
+		case <-time.After(pause):
+			pause = min(2*pause, max(pause, lockPollMax))
+		}
+	}
+}
+
+// runStore runs the store under the lock until this process leaves or the store stops
+// by itself, and frees the lock when nothing of the store is left. A broken one is
+// left only when this process ends, and its files block whoever opens them: then
+// the lock stays.
+func (k *candidate) runStore(lock *fileLock) (err error) {
+	defer func() {
+		if broken := (*brokenError)(nil); !errors.As(err, &broken) {
+			lock.release()
+		}
+	}()
+	if err := lock.writePID(os.Getpid()); err != nil {
+		return storeError(k.dir, err)
+	}
+	if err := k.dir.writeFormat(); err != nil {
+		return err
+	}
+	s, err := startStore(k.ctx, k.dir, k.warn)
+	if err != nil {
+		return storeError(k.dir, err)
+	}
+	k.setState(true, nil)
+	select {
+	case <-k.ctx.Done():
+		k.setState(false, nil)
+		if err := s.stop(); err != nil {
+			return storeError(k.dir, err)
+		}
+		return nil
+	case err := <-s.failed():
+		k.setState(false, nil)
+		k.warn(fmt.Sprintf("the store in %s stopped and is started again: %v", k.dir.path, err))
+		return storeError(k.dir, errors.Join(err, s.stop()))
+	}
+}
+
+func (k *candidate) setState(owns bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.owns == owns && k.err == nil && err == nil {
+		return
+	}
+	k.owns, k.err = owns, err
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+// failure returns why this process cannot run the store, and what is closed when
+// that changes.
+func (k *candidate) failure() (changed <-chan struct{}, why error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changed, cmp.Or(k.err, k.connectErr)
+}
+
+// setConnectError notes that this process may not connect to the store, or, with nil, that it may.
+func (k *candidate) setConnectError(why error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.connectErr = why
+}
+
+func (k *candidate) owner() (pid int, self bool) {
+	k.mu.Lock()
+	owns := k.owns
+	k.mu.Unlock()
+	if owns {
+		return os.Getpid(), true
+	}
+	return readPID(k.dir.lock()), false
+}
+
+// stoppedOwner returns the owner if that is another process and stopped, else 0.
+func (k *candidate) stoppedOwner() int {
+	if pid, self := k.owner(); pid != 0 && !self && isStopped(pid) {
+		return pid
+	}
+	return 0
+}
+
+// retryLock says that the owner may be gone.
+func (k *candidate) retryLock() {
+	select {
+	case k.lockRequest <- struct{}{}:
+	default:
+	}
+}
+
+// dial connects to whoever runs the store. While nobody does it waits: a refusal
+// would only make gRPC wait longer.
+func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
+	for pause := lockPollFirst; ; pause = min(2*pause, lockPollMax/10) {
+		conn, err := k.dir.dial(ctx)
+		if err == nil {
+			k.setConnectError(nil)
+			return &ownerConn{Conn: conn, onEnd: k.retryLock}, nil
+		}
+		if errors.Is(err, fs.ErrPermission) { // no wait helps
+			k.setConnectError(storeError(k.dir, err))
+		}
+		changed, why := k.failure()
+		if why != nil {
+			return nil, why
+		}
+		k.retryLock()
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-k.ctx.Done():
+			return nil, coord.ErrClosed
+		case <-changed:
+		case <-time.After(pause):
+		}
+	}
+}
+
+// stop ends the goroutine, and the store in order if it runs here. It waits for at
+// most the limit: a disk may hang for ever, and the kernel frees the lock when the
+// process ends.
+func (k *candidate) stop(limit time.Duration) {
+	k.cancel()
+	select {
+	case <-k.done:
+	case <-time.After(limit):
+		k.warn(fmt.Sprintf("the store in %s was not closed within %v: its disk may hang", k.dir.path, limit))
+	}
+}
+
+const (
+	stopTimeout   = drainTimeout + 2*etcdStopTimeout // of a store that ran
+	giveUpTimeout = time.Second                      // of one that did not start in time
+)
+
+// ownerConn is a connection to the owner; its end is a sign that the owner may be
+// gone.
+type ownerConn struct {
+	net.Conn
+	onEnd func()
+}
+
+func (c *ownerConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		c.onEnd()
+	}
+	return n, err
+}
+
+// withOwnerChecks runs f, and ends it early when the store cannot be reached soon: its owner
+// is stopped, and has been for a while, so that one who is continued at once is not
+// blamed; or this process was to run it and cannot.
+func (k *candidate) withOwnerChecks(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex
+	var timer *time.Timer
+	var blamed, times int
+	mu.Lock()
+	timer = time.AfterFunc(checkEvery, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if pid := k.stoppedOwner(); pid == 0 || pid != blamed {
+			blamed, times = pid, 0
+		} else if times++; times == stoppedChecks {
+			cancel(&StoppedOwnerError{Dir: k.dir.path, PID: pid})
+			return
+		}
+		if _, why := k.failure(); why != nil {
+			cancel(&failureError{why})
+			return
+		}
+		if ctx.Err() == nil {
+			timer.Reset(checkEvery)
+		}
+	})
+	mu.Unlock()
+	err := f(ctx)
+	timer.Stop()
+	if err == nil {
+		return nil
+	}
+	switch cause := context.Cause(ctx).(type) {
+	case *StoppedOwnerError:
+		return cause
+	case *failureError:
+		return cause.error
+	}
+	if !errors.Is(err, coord.ErrUnreachable) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if pid := k.stoppedOwner(); pid != 0 {
+		return &StoppedOwnerError{Dir: k.dir.path, PID: pid}
+	}
+	if _, why := k.failure(); why != nil {
+		return why
+	}
+	if pid, self := k.owner(); pid != 0 && !self && isAlive(pid) {
+		err = fmt.Errorf("run by process %d: %w", pid, err)
+	}
+	return storeError(k.dir, err)
+}
+
+const (
+	checkEvery    = 50 * time.Millisecond
+	stoppedChecks = 4
+)
+
+// failureError tells a keeper's failure from the end of a caller's context.
+type failureError struct{ error }
+
+// awaitOwning returns when this process runs the store or cannot.
+func (k *candidate) awaitOwning(ctx context.Context) error {
+	for {
+		changed, err := k.failure()
+		if _, self := k.owner(); self || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
