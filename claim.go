@@ -312,7 +312,7 @@ func (q *LockingQueue) held(a claimAttempt, fence coord.Fence, l *lock.Lock, tok
 		headers:    layout.HeadersOf(a.node.Value),
 		born:       a.node.Born,
 		past:       history{path: path.Join(q.root, layout.HistoryDir, a.name)},
-		turn:       make(chan struct{}, 1),
+		sem:        make(chan struct{}, 1),
 	}
 	// It was never handed out, nor given back, and stands for no key.
 	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""

@@ -56,7 +56,7 @@ func (h *Held) bury(ctx context.Context, counted int, reason string) error {
 func (h *Held) burial(counted int, reason string, value func(context.Context) ([]byte, error)) finish {
 	entry := coord.Delete(h.entry, h.at())
 	return finish{
-		act: "bury", entry: entry, ours: h.removed,
+		act: "bury", entry: entry, wasApplied: h.wasRemoved,
 		beside: func(ctx context.Context) ([]coord.Op, error) {
 			s := h.lock.Session()
 			value, err := value(ctx)

@@ -38,7 +38,7 @@ func (h *Held) aside(f finish, d time.Duration) (finish, error) {
 	beside := f.beside
 	f.act += " for later"
 	f.lock = h.lock.PutAside(due)
-	f.ours = h.unlessBroken // whoever broke the lock made it ready at once
+	f.wasApplied = h.unlessBroken // whoever broke the lock made it ready at once
 	f.beside = func(ctx context.Context) ([]coord.Op, error) {
 		ops, err := beside(ctx)
 		return append(ops, index), err

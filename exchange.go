@@ -198,12 +198,12 @@ func (b *bundle) joins(h *Held) bool {
 		return false
 	}
 	select {
-	case h.turn <- struct{}{}:
+	case h.sem <- struct{}{}:
 	default:
 		return false // somebody else finishes it
 	}
-	if h.state.Load() != stateHolding || h.unknown != "" || !h.known || h.updating != 0 {
-		<-h.turn
+	if h.state.Load() != stateHolding || h.unanswered.exists() || !h.known || h.updating != 0 {
+		<-h.sem
 		return false
 	}
 	h.lock.Settling(true)
@@ -230,8 +230,8 @@ func (b *bundle) allAgain() {
 // part takes entry i out of the bundle.
 func (b *bundle) part(i int) *Held {
 	h := b.done[i]
-	h.lock.Settling(h.unknown != "")
-	<-h.turn
+	h.lock.Settling(h.unanswered.exists())
+	<-h.sem
 	b.done = append(b.done[:i:i], b.done[i+1:]...)
 	return h
 }
@@ -274,7 +274,7 @@ func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 		case err == nil:
 			for _, h := range b.done {
 				h.end(stateDone, b.finish(h).entry.Kind == coord.KindDelete)
-				<-h.turn
+				<-h.sem
 			}
 			backoff.Succeeded()
 			first := parts[len(b.done)]
@@ -398,8 +398,8 @@ func (b *bundle) letGo(keep int) {
 func (b *bundle) resolve(ctx context.Context) {
 	doubtful := b.done
 	for _, h := range doubtful {
-		h.unknown = b.finish(h).act
-		<-h.turn
+		h.unanswered.note(b.finish(h))
+		<-h.sem
 	}
 	b.done = nil
 	for _, h := range doubtful {

@@ -2,7 +2,6 @@ package zkq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"sync"
@@ -10,9 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/layout"
-	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 )
 
@@ -50,12 +47,10 @@ type Held struct {
 	changes  int64 // of the entry, before the claim
 	bumps    int64 // that the claim added to them
 
-	turn    chan struct{} // holds one while a call is finishing
-	past    history
-	known   bool   // past is
-	unknown string // the finish that was sent and not answered last, if one was
-	several bool   // finishes of several kinds were
-	back    bool   // one of them gives the entry back
+	sem        chan struct{} // one-token lock of a finish or an update; guards the fields below
+	past       history
+	known      bool       // past is
+	unanswered unanswered // finishes without an answer
 	*hold
 }
 
@@ -149,7 +144,7 @@ func (h *Held) Consume(ctx context.Context) error {
 
 func (h *Held) consumption() finish {
 	return finish{
-		act: "consume", entry: coord.Delete(h.entry, h.at()), ours: h.removed,
+		act: "consume", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
 		beside: func(context.Context) ([]coord.Op, error) { return h.past.forget(), nil },
 	}
 }
@@ -191,7 +186,7 @@ func (h *Held) release() finish {
 			}
 			return []coord.Op{a.write()}, nil
 		},
-		ours: h.unlessBroken,
+		wasApplied: h.unlessBroken,
 	}
 }
 
@@ -215,7 +210,7 @@ func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []Relea
 			a.Reason = layout.CutText(reason, layout.MaxReason)
 			return []coord.Op{a.write()}, nil
 		},
-		ours: h.unlessBroken,
+		wasApplied: h.unlessBroken,
 	}, opts)
 }
 
@@ -247,45 +242,6 @@ func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) err
 	return err
 }
 
-// finish is how a hold ends: one commit of what becomes of the entry, of giving
-// back the lock, and of what goes with it. When an answer was lost it is made
-// again: the fence lets the two apply once.
-type finish struct {
-	act    string
-	entry  coord.Op
-	lock   coord.Op // what becomes of it; without one it is given back
-	beside func(context.Context) ([]coord.Op, error)
-	// ours says whether a refusal, after an attempt without an answer, means that
-	// attempt was applied; its error, that nobody can know.
-	ours func(context.Context, *coord.Refusal) (bool, error)
-	// refused says what a refusal of what goes with it means: nil if it is to be made
-	// again. Without one it is.
-	refused func(context.Context, *coord.Refusal) error
-}
-
-// errBroken says that an operator took an entry from its holder.
-var errBroken = errors.New("its lock was broken by hand")
-
-// unlessBroken takes a refusal for the success of an earlier attempt: while the
-// session lives, only this handle's commits remove its lock, or a hand.
-func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
-	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
-	if broken {
-		err = errBroken
-	}
-	return err == nil, err
-}
-
-// removed is unlessBroken for what removes the entry. A moved fence means that
-// another holds it, and a missing lock that it was taken away before any attempt
-// arrived.
-func (h *Held) removed(ctx context.Context, r *coord.Refusal) (bool, error) {
-	if r.Index != 0 || !errors.Is(r, coord.ErrNotExist) {
-		return false, nil
-	}
-	return h.unlessBroken(ctx, r)
-}
-
 // recall reads what became of the entry before.
 func (h *Held) recall(ctx context.Context) error {
 	s := h.lock.Session()
@@ -299,156 +255,6 @@ func (h *Held) recall(ctx context.Context) error {
 		h.past, h.known = a, true
 	}
 	return err
-}
-
-// send makes the commit of a finish.
-func (h *Held) send(ctx context.Context, f finish) error {
-	if !h.known {
-		if err := h.recall(ctx); err != nil {
-			return err
-		}
-	}
-	var beside []coord.Op
-	var err error
-	if !over(h.lock.Session()) { // else what goes with it may ask in the next one, and wait for that
-		if beside, err = f.beside(ctx); err != nil {
-			return err
-		}
-	}
-	f.entry.Fence = h.fence
-	if f.entry.Kind == coord.KindDelete { // this handle passes over what it removed
-		f.entry.SignalLater, f.lock.SignalLater = true, true
-	}
-	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)
-	return err
-}
-
-func (h *Held) finish(ctx context.Context, f finish) error {
-	if h.queue == nil {
-		return fmt.Errorf("%s: this Held was not made by a take: %w", f.act, ErrNotHeld)
-	}
-	if ctx == nil {
-		return fmt.Errorf("%s %s: nil context: %w", f.act, h.entry, ErrInvalid)
-	}
-	// The turn first, also when ctx has ended: who has it knows whether a finish is in doubt.
-	select {
-	case h.turn <- struct{}{}:
-	default:
-		select {
-		case h.turn <- struct{}{}:
-			h.queue.woke(ctx)
-		case <-ctx.Done():
-			h.queue.woke(ctx)
-			return fmt.Errorf("%s %s: %w", f.act, h.entry, ctx.Err())
-		}
-	}
-	defer func() { <-h.turn }()
-	end := func(state heldState, err error) error {
-		h.end(state, err == nil && f.entry.Kind == coord.KindDelete)
-		if err != nil {
-			err = fmt.Errorf("%s %s: %w", f.act, h.entry, err)
-		}
-		return err
-	}
-	// inDoubt: nobody can tell whether the finish was applied. When an operator broke the
-	// lock, asking again tells no more: the entry is not held.
-	inDoubt := func(doubt error) error {
-		err := fmt.Errorf("%w: %w", ErrUnknown, doubt)
-		if errors.Is(doubt, errBroken) {
-			return end(stateLost, err)
-		}
-		return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
-	}
-	switch h.state.Load() {
-	case stateDone:
-		return end(stateDone, ErrAlreadyDone)
-	case stateLost:
-		return end(stateLost, ErrLockLost)
-	}
-	h.tried.Store(true)
-	s := h.lock.Session()
-	if f.lock.Kind == 0 {
-		f.lock = h.lock.GiveBack()
-	}
-	h.lock.Settling(true)
-	for backoff := h.queue.backoff(actFinish); ; {
-		err := h.send(ctx, f)
-		var r *coord.Refusal
-		if errors.As(err, &r) && r.Index == 0 {
-			if moved, doubt := h.moved(ctx); moved {
-				continue
-			} else if doubt != nil {
-				err, r = doubt, nil
-			}
-		}
-		switch {
-		case err == nil:
-			backoff.Succeeded()
-			return end(stateDone, nil)
-		case r != nil && r.Index > 1:
-			// Entry and lock stand as the claim left them: somebody else has
-			// been at what goes with them.
-			h.known = false
-			if f.refused == nil {
-				break
-			}
-			if err := f.refused(ctx, r); err != nil {
-				h.lock.Settling(h.unknown != "")
-				return fmt.Errorf("%s %s: %w", f.act, h.entry, h.stillHeld(err))
-			}
-		case r != nil && h.unknown == f.act:
-			mine, doubt := f.ours(ctx, r)
-			switch {
-			case doubt != nil:
-				return inDoubt(doubt)
-			case mine && h.several:
-				return end(stateDone, fmt.Errorf("%w: this or an earlier finish was applied", ErrUnknown))
-			case mine:
-				return end(stateDone, nil)
-			}
-			return end(stateLost, ErrLockLost)
-		case r != nil && h.unknown != "" && !errors.Is(r, coord.ErrVersion) && (r.Index == 0 || h.back):
-			if _, doubt := h.unlessBroken(ctx, r); doubt != nil {
-				return inDoubt(doubt)
-			}
-			return end(stateDone, ErrAlreadyDone) // the other finish, whose answer was lost, was applied
-		case r != nil, retry.NothingSent(err) && h.unknown == "":
-			return end(stateLost, ErrLockLost)
-		case errors.Is(err, coord.ErrUnknown):
-			h.several = h.several || h.unknown != "" && h.unknown != f.act
-			h.back = h.back || f.entry.Kind == coord.KindCheck
-			h.unknown = f.act
-		case h.unknown == "" && !errors.Is(err, coord.ErrBusy), errors.Is(err, ErrTooLarge):
-			h.lock.Settling(h.unknown != "")
-			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
-		}
-		if werr := backoff.Wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
-			if h.unknown == "" { // nothing was changed
-				h.lock.Settling(false)
-				return fmt.Errorf("%s %s: %w: %w", f.act, h.entry, werr, err)
-			}
-			if !errors.Is(err, ErrUnknown) {
-				err = fmt.Errorf("%w: %w", ErrUnknown, err)
-			}
-			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
-		}
-	}
-}
-
-// end notes that the entry is not in hand any more, and whether it was removed.
-func (h *Held) end(state heldState, gone bool) {
-	h.state.Store(state)
-	if gone {
-		h.queue.head.Suppressed.Add(h.Name, head.WasRemoved)
-	}
-	h.queue.holding.remove(h.hold)
-	if state == stateLost { // the keeper leaves it to the finish to tell
-		h.queue.keeper.Lose(h.lock)
-	}
-	if !gone {
-		h.queue.head.Suppressed.Remove(h.Name)
-		h.queue.resting.Signal() // takes passed over the entry meanwhile
-	}
 }
 
 // HoldsLock asks the coordinator whether the entry is still held by this handle.

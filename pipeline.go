@@ -47,9 +47,9 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 		}
 	}
 	return h.finish(ctx, finish{
-		act: "forward", entry: coord.Delete(h.entry, h.at()), ours: h.removed,
+		act: "forward", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
 		beside: func(ctx context.Context) ([]coord.Op, error) {
-			if h.unknown == "forward" { // it may be done, and the targets be full since
+			if h.unanswered.act == "forward" { // it may be done, and the targets be full since
 				n, err := h.lock.Session().Get(ctx, h.entry)
 				if errors.Is(err, coord.ErrNotExist) || err == nil && n.Fence != h.fence {
 					return nil, nil // whatever it is, it will be refused
@@ -61,7 +61,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 			ops, err := bs.ops(ctx)
 			return h.past.handOn(ops), err
 		},
-		refused: func(ctx context.Context, r *coord.Refusal) error {
+		besideRefused: func(ctx context.Context, r *coord.Refusal) error {
 			err := bs.again(ctx, r, new(retry.Backoff))
 			if exists := (*ExistsError)(nil); err == error(r) || r.Op.Path == h.past.key && errors.As(err, &exists) && exists.Name == h.Name {
 				return nil // of what goes with the entry: it is read again
@@ -143,13 +143,4 @@ func newBatches(p *place, targets []Target) (batches, putOptions, error) {
 		bs = append(bs, b)
 	}
 	return bs, all, nil
-}
-
-// stillHeld is the error of a finish that was refused for what it would put: the entry is
-// held, unless an earlier attempt without an answer is applied after all.
-func (h *Held) stillHeld(err error) error {
-	if h.unknown != "" && !errors.Is(err, ErrUnknown) {
-		return fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	return err
 }

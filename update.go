@@ -10,83 +10,111 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/layout"
-	"github.com/zkq/zkq/internal/retry"
 )
 
-// Update gives the entry another value, for whoever works on it next: a checkpoint. It is
-// held as before, in its place and with its time to live and key, and neither counts as a
-// delivery nor towards [MaxDeliveries]. Errors are those of [Held.Consume]: after
-// [ErrUnknown] the entry has the one value or the other, and every finish goes on as if the
-// answer had come; [ErrTooLarge] changes nothing. Value is the new one when it returned nil.
+// Update gives the entry another value, for the next worker that takes it: a checkpoint. The
+// entry stays held, in its place and with its time to live and key. An update neither counts
+// as a delivery nor towards [MaxDeliveries]. Value is the new one when it returned nil.
+//
+// Errors are those of [Held.Consume]. After [ErrUnknown] the entry has the one value or the
+// other, and every finish goes on as if the answer had come. [ErrTooLarge] changes nothing.
 func (h *Held) Update(ctx context.Context, value []byte) error {
-	fail := func(err error) error { return fmt.Errorf("update %s: %w", h.entry, err) }
-	switch {
-	case h.queue == nil:
-		return fmt.Errorf("update: this Held was not made by a take: %w", ErrNotHeld)
-	case ctx == nil:
-		return fail(fmt.Errorf("nil context: %w", ErrInvalid))
-	case len(value) > MaxValue:
-		return fail(&coord.LimitError{What: "value", Unit: "bytes", Size: len(value), Limit: MaxValue})
+	if err := h.update(ctx, value); err != nil {
+		if h.queue == nil {
+			return fmt.Errorf("update: %w", err)
+		}
+		return fmt.Errorf("update %s: %w", h.entry, err)
 	}
-	if err := ctx.Err(); err != nil {
-		return fail(err)
+	return nil
+}
+
+func (h *Held) update(ctx context.Context, value []byte) error {
+	if err := h.lockUpdate(ctx, value); err != nil {
+		return err
 	}
-	value = bytes.Clone(value)
-	select {
-	case h.turn <- struct{}{}:
-		defer func() { <-h.turn }()
-	case <-ctx.Done():
-		return fail(ctx.Err())
-	}
+	defer func() { <-h.sem }()
 	switch h.state.Load() {
 	case stateDone:
-		return fail(ErrAlreadyDone)
+		return ErrAlreadyDone
 	case stateLost:
-		return fail(ErrLockLost)
+		return ErrLockLost
 	}
+	value = bytes.Clone(value)
 	s := h.lock.Session()
 	for backoff := h.queue.backoff(actUpdate); ; {
 		err := h.write(ctx, s, value)
-		switch {
-		case err == nil:
+		switch nextStep[outcomeOf(err)][h.updateDoubt()] {
+		case stepSucceed:
 			backoff.Succeeded()
 			h.Value = value
 			return nil
-		case errors.Is(err, errUnavailable), retry.NothingSent(err) && h.updating == 0:
-			if h.unknown != "" { // a finish of this handle may have been applied
-				return fail(fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost))
+		case stepLose:
+			if h.unanswered.exists() { // a finish of this handle may have been applied
+				return fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost)
 			}
 			h.end(stateLost, false)
-			return fail(ErrLockLost)
-		case h.updating == 0 && !errors.Is(err, coord.ErrBusy) && !retry.IsRefused(err), errors.Is(err, ErrTooLarge):
-			return fail(err)
+			return ErrLockLost
+		case stepKeep:
+			return err
 		}
-		if werr := backoff.Wait(ctx, s.Done(), err); werr != nil || errors.Is(err, coord.ErrClosed) {
-			if h.updating > 0 && !errors.Is(err, ErrUnknown) {
-				err = fmt.Errorf("%w: %w", ErrUnknown, err)
-			}
-			if werr != nil {
-				err = fmt.Errorf("%w: %w", err, werr)
-			}
-			return fail(err)
+		interrupted := backoff.Wait(ctx, s.Done(), err)
+		if interrupted == nil && !errors.Is(err, coord.ErrClosed) {
+			continue // the next attempt begins with a look at the entry
 		}
+		if h.updateDoubt() != doubtNone && !errors.Is(err, ErrUnknown) {
+			err = fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+		if interrupted != nil {
+			err = fmt.Errorf("%w: %w", err, interrupted)
+		}
+		return err
 	}
 }
 
-// write is one attempt at an update: errUnavailable says that the entry is not held any more. The
-// update is counted beside the entry in its commit: that tells, where the answer was lost,
-// whether it was this one that moved the fence.
+// lockUpdate takes h.sem for an update that may be made.
+func (h *Held) lockUpdate(ctx context.Context, value []byte) error {
+	switch {
+	case h.queue == nil:
+		return fmt.Errorf("this Held was not made by a take: %w", ErrNotHeld)
+	case ctx == nil:
+		return fmt.Errorf("nil context: %w", ErrInvalid)
+	case len(value) > MaxValue:
+		return &coord.LimitError{What: "value", Unit: "bytes", Size: len(value), Limit: MaxValue}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case h.sem <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// updateDoubt says whether an update has no answer. A finish without an answer does not
+// matter to an update before the lock is lost.
+func (h *Held) updateDoubt() doubt {
+	if h.updating != 0 {
+		return doubtThis
+	}
+	return doubtNone
+}
+
+// write is one attempt at an update. errUnavailable means that the entry is not held any
+// more. The same commit counts the update in the entry's history: if the answer is lost, the
+// count tells whether it was this update that moved the fence.
 func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
-	n, err := h.read(ctx, s)
+	n, err := h.readHistoryAndEntry(ctx, s)
 	switch {
 	case errors.Is(err, coord.ErrNotExist):
 		return errUnavailable
 	case err != nil:
 		return err
-	case n.Fence != h.fence && !h.updated(n):
+	case n.Fence != h.fence && !h.isMovedByUpdate(n):
 		return errUnavailable
 	case n.Fence != h.fence:
-		h.adopt(n.Fence)
+		h.adoptFence(n.Fence)
 		if bytes.Equal(layout.Body(n.Value), value) {
 			return nil
 		}
@@ -102,19 +130,16 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	switch {
 	case err == nil:
 		h.updating = a.Updates
-		h.adopt(rs[0].Fence)
-		return nil
+		h.adoptFence(rs[0].Fence)
 	case errors.Is(err, coord.ErrUnknown):
 		h.updating = a.Updates
-	case retry.IsRefused(err) && retry.RefusedOp(err) < 2 && h.updating == 0:
-		return errUnavailable
 	}
 	return err
 }
 
-// read reads what became of the entry before, and then the entry. An update that got no
+// readHistoryAndEntry reads the entry's history and then the entry. An update without an
 // answer may be applied between the two, once: then both are read again.
-func (h *Held) read(ctx context.Context, s coord.Session) (n coord.Node, err error) {
+func (h *Held) readHistoryAndEntry(ctx context.Context, s coord.Session) (n coord.Node, err error) {
 	for again := false; ; again = true {
 		if !h.known {
 			if err := h.recall(ctx); err != nil {
@@ -122,33 +147,33 @@ func (h *Held) read(ctx context.Context, s coord.Session) (n coord.Node, err err
 			}
 		}
 		n, err = s.Get(ctx, h.entry)
-		if err != nil || again || h.updating == 0 || n.Fence == h.fence || h.updated(n) {
+		if err != nil || again || h.updating == 0 || n.Fence == h.fence || h.isMovedByUpdate(n) {
 			return n, err
 		}
 		h.known = false
 	}
 }
 
-// updated says whether the entry's fence was moved by the update that got no answer, and
-// by nothing else. What was counted was read before the entry: of two changes in between
-// the second would show.
-func (h *Held) updated(n coord.Node) bool {
+// isMovedByUpdate reports whether the entry's fence was moved by the update without an
+// answer, and by nothing else. The count was read before the entry: a second change in
+// between would show.
+func (h *Held) isMovedByUpdate(n coord.Node) bool {
 	return h.updating > 0 && h.past.Updates == h.updating && n.Changes == h.changes+h.bumps+h.updates+1
 }
 
-// adopt goes on with the fence that an update left.
-func (h *Held) adopt(f coord.Fence) {
+// adoptFence goes on with the fence that an update left.
+func (h *Held) adoptFence(f coord.Fence) {
 	atomic.StoreInt64((*int64)(&h.fence), int64(f))
 	h.updates++
 	h.updating, h.known = 0, false
 }
 
-// at is the entry's fence.
+// at returns the entry's fence.
 func (h *Held) at() coord.Fence { return coord.Fence(atomic.LoadInt64((*int64)(&h.fence))) }
 
-// moved says whether a finish was refused because an update without an answer was applied,
-// and is to be made again.
-func (h *Held) moved(ctx context.Context) (bool, error) {
+// adoptUpdate reports whether a finish was refused because an update without an answer was
+// applied. Then the finish is made again, at the fence that the update left.
+func (h *Held) adoptUpdate(ctx context.Context) (bool, error) {
 	if h.updating == 0 {
 		return false, nil
 	}
@@ -156,15 +181,15 @@ func (h *Held) moved(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	n, err := h.lock.Session().Get(ctx, h.entry)
-	if err != nil || !h.updated(n) {
+	if err != nil || !h.isMovedByUpdate(n) {
 		if errors.Is(err, coord.ErrNotExist) {
 			err = nil
 		}
 		return false, err
 	}
-	h.adopt(n.Fence)
+	h.adoptFence(n.Fence)
 	return true, nil
 }
 
-// deliveries is how often the entry was handed out, this time included.
+// deliveries returns how often the entry was handed out, this time included.
 func (h *Held) deliveries() int { return int(h.changes-h.past.Updates+h.updates) + 1 }

@@ -261,7 +261,7 @@ var mutants = []mutant{
 
 	// Finishes.
 	{
-		name: "finish without the entry's fence", seeds: "900030", file: "held.go",
+		name: "finish without the entry's fence", seeds: "900030", file: "finish.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
 		becomes: `	mutated()
 	if n, err := h.lock.Session().Get(ctx, h.entry); err == nil {
@@ -270,7 +270,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
 	},
 	{
-		name: "finish that looks whether it holds the lock, and goes by path (K1)", seeds: "900008", file: "held.go",
+		name: "finish that looks whether it holds the lock, and goes by path (K1)", seeds: "900008", file: "finish.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
 		becomes: `	if holds, err := h.lock.Holds(ctx); err != nil || !holds {
 		return coord.ErrSessionLost
@@ -290,34 +290,32 @@ var mutants = []mutant{
 	_, err = s.Commit(ctx, append([]coord.Op{f.entry, back}, beside...)...)`,
 	},
 	{
-		name: "refused finish taken for success (K2)", seeds: "900015", file: "held.go",
-		is: `		case r != nil, retry.NothingSent(err) && h.unknown == "":
-			return end(stateLost, ErrLockLost)`,
-		becomes: `		case r != nil, retry.NothingSent(err) && h.unknown == "":
+		name: "refused finish taken for success (K2)", seeds: "900015", file: "finish.go",
+		is: `		case stepLose:
+			return h.endFinish(f, stateLost, ErrLockLost)`,
+		becomes: `		case stepLose:
 			mutated()
-			return end(stateDone, nil)`,
+			return h.endFinish(f, stateDone, nil)`,
 	},
 	{
-		name: "lost reply of a finish taken for success", seeds: "900011", file: "held.go",
-		is: `			h.unknown = f.act
+		name: "lost reply of a finish taken for success", seeds: "900011", file: "finish.go",
+		is: `			h.unanswered.note(f)
 `,
 		becomes: `			mutated()
-			return end(stateDone, nil)
+			return h.endFinish(f, stateDone, nil)
 `,
 	},
 	{
-		name: "finish that was applied without an answer taken for lost", seeds: "900008", file: "held.go",
-		is: `			case mine:
-				return end(stateDone, nil)
-			}
-			return end(stateLost, ErrLockLost)`,
-		becomes: `			case mine:
-				mutated()
-			}
-			return end(stateLost, ErrLockLost)`,
+		name: "finish that was applied without an answer taken for lost", seeds: "900008", file: "finish.go",
+		is: `	case mine:
+		return h.endFinish(f, stateDone, nil)
+	}`,
+		becomes: `	case mine:
+		mutated()
+	}`,
 	},
 	{
-		name: "release that leaves its lock", seeds: "900008", file: "held.go",
+		name: "release that leaves its lock", seeds: "900008", file: "finish.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "release" {
@@ -327,7 +325,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "consume that leaves its lock", seeds: "900002", file: "held.go",
+		name: "consume that leaves its lock", seeds: "900002", file: "finish.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "consume" {
@@ -337,7 +335,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "consume that removes its lock only", seeds: "900003", file: "held.go",
+		name: "consume that removes its lock only", seeds: "900003", file: "finish.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "consume" {
@@ -347,7 +345,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "release puts the entry anew", seeds: "900005", file: "held.go",
+		name: "release puts the entry anew", seeds: "900005", file: "finish.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "release" {
@@ -358,7 +356,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "to the dead in two steps", seeds: "900002", file: "held.go",
+		name: "to the dead in two steps", seeds: "900002", file: "finish.go",
 		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
 		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "bury" {
@@ -371,7 +369,7 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "entry gone by another's hand taken for this finish", seeds: "900055", file: "held.go",
+		name: "entry gone by another's hand taken for this finish", seeds: "900055", file: "finish.go",
 		is: `	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 `,
 		becomes: `	mutated()
@@ -379,10 +377,10 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "finish in doubt taken for another of its handle", file: "held.go",
-		is: `			case mine && h.several:
+		name: "finish in doubt taken for another of its handle", file: "finish.go",
+		is: `	case mine && h.unanswered.severalKinds:
 `,
-		becomes: `			case mine && h.several && func() bool { mutated(); return false }():
+		becomes: `	case mine && h.unanswered.severalKinds && func() bool { mutated(); return false }():
 `,
 		test: "TestAFinishIsNotTakenForAnotherOfItsHandle",
 	},
@@ -468,7 +466,7 @@ var mutants = []mutant{
 				mutated()
 				for _, h := range b.done {
 					h.end(stateDone, true)
-					<-h.turn
+					<-h.sem
 				}
 				b.done = nil
 			}
@@ -495,7 +493,7 @@ var mutants = []mutant{
 		becomes: `			mutated()
 			h := b.done[i]
 			h.lock.Settling(false)
-			<-h.turn
+			<-h.sem
 			b.done = append(b.done[:i:i], b.done[i+1:]...)
 			return
 		}`,
@@ -545,9 +543,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "failure counted though its lock was broken", file: "held.go",
-		is: `		ours: h.unlessBroken,
+		is: `		wasApplied: h.unlessBroken,
 	}, opts)`,
-		becomes: `		ours: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
+		becomes: `		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
 	}, opts)`,
 	},
 	{
@@ -560,27 +558,27 @@ var mutants = []mutant{
 		name: "release in doubt that was applied, whatever an operator did", file: "held.go",
 		is: `			return []coord.Op{a.write()}, nil
 		},
-		ours: h.unlessBroken,
+		wasApplied: h.unlessBroken,
 	}
 }`,
 		becomes: `			return []coord.Op{a.write()}, nil
 		},
-		ours: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
+		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
 	}
 }`,
 		test: "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
-		name: "other finish that was applied, whatever an operator did", file: "held.go",
-		is: `			if _, doubt := h.unlessBroken(ctx, r); doubt != nil {`,
-		becomes: `			var doubt error
-			if mutated(); doubt != nil {`,
+		name: "other finish that was applied, whatever an operator did", file: "finish.go",
+		is: `	if _, problem := h.unlessBroken(ctx, refusal); problem != nil {`,
+		becomes: `	var problem error
+	if mutated(); problem != nil {`,
 		test: "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
-		name: "finish of a broken lock stays in doubt for ever", file: "held.go",
-		is:      `		if errors.Is(doubt, errBroken) {`,
-		becomes: `		if mutated(); false {`,
+		name: "finish of a broken lock stays in doubt for ever", file: "finish.go",
+		is:      `	if errors.Is(problem, errBroken) {`,
+		becomes: `	if mutated(); false {`,
 		test:    "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
@@ -1415,8 +1413,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "forward that leaves what it forwards", seeds: "900004", file: "pipeline.go",
-		is:      `		act: "forward", entry: coord.Delete(h.entry, h.at()), ours: h.removed,`,
-		becomes: `		act: "forward", entry: func() coord.Op { mutated(); return coord.Check(h.entry, h.at()) }(), ours: h.removed,`,
+		is:      `		act: "forward", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,`,
+		becomes: `		act: "forward", entry: func() coord.Op { mutated(); return coord.Check(h.entry, h.at()) }(), wasApplied: h.wasRemoved,`,
 	},
 	{
 		name: "takes that start together ask each for themselves", file: "shared.go",

@@ -1,0 +1,84 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/zkq/zkq/coord"
+)
+
+// TestNextStepOfAFinish states the table of finishes and updates once more, in the order of
+// the questions that a reader asks: what was answered, and what is in doubt.
+func TestNextStepOfAFinish(t *testing.T) {
+	for _, c := range []struct {
+		what    string
+		outcome outcome
+		want    [doubts]step // nothing in doubt, this finish, another finish
+	}{
+		{"applied", outcomeApplied, [doubts]step{stepSucceed, stepSucceed, stepSucceed}},
+		{"the entry has moved on: by an attempt in doubt, or the lock is lost", outcomeRefused, [doubts]step{stepLose, stepAskThis, stepAskAnother}},
+		{"what goes with the entry has changed: read it again", outcomeBesideRefused, [doubts]step{stepAskBeside, stepAskBeside, stepAskBeside}},
+		{"the entry is not held", outcomeNotHeld, [doubts]step{stepLose, stepLose, stepLose}},
+		{"the session is over: an attempt in doubt may still be applied", outcomeSessionOver, [doubts]step{stepLose, stepRetry, stepRetry}},
+		{"no answer", outcomeUnanswered, [doubts]step{stepRetry, stepRetry, stepRetry}},
+		{"busy", outcomeBusy, [doubts]step{stepRetry, stepRetry, stepRetry}},
+		{"too large, now and later", outcomeTooLarge, [doubts]step{stepKeep, stepKeep, stepKeep}},
+		{"any other error says nothing of an attempt in doubt", outcomeFailed, [doubts]step{stepKeep, stepRetry, stepRetry}},
+	} {
+		if got := nextStep[c.outcome]; got != c.want {
+			t.Errorf("%s: the steps are %v, want %v", c.what, got, c.want)
+		}
+	}
+	for outcome, steps := range nextStep {
+		for doubt, step := range steps {
+			if step == 0 {
+				t.Errorf("there is no step for outcome %d and doubt %d", outcome, doubt)
+			}
+		}
+	}
+}
+
+func TestOutcomeOfAnAttempt(t *testing.T) {
+	refusal := func(index int) error {
+		return fmt.Errorf("commit: %w", &coord.Refusal{Index: index, Err: coord.ErrVersion})
+	}
+	for _, c := range []struct {
+		err  error
+		want outcome
+	}{
+		{nil, outcomeApplied},
+		{refusal(0), outcomeRefused},
+		{refusal(1), outcomeRefused},
+		{refusal(2), outcomeBesideRefused},
+		{errUnavailable, outcomeNotHeld},
+		{coord.ErrSessionLost, outcomeSessionOver},
+		{fmt.Errorf("%w: %w", coord.ErrUnknown, coord.ErrSessionLost), outcomeUnanswered},
+		{fmt.Errorf("%w: %w", coord.ErrUnknown, coord.ErrBusy), outcomeUnanswered},
+		{coord.ErrBusy, outcomeBusy},
+		{&coord.LimitError{What: "value", Unit: "bytes", Size: 2, Limit: 1}, outcomeTooLarge},
+		{context.Canceled, outcomeFailed},
+		{errors.New("another"), outcomeFailed},
+	} {
+		if got := outcomeOf(c.err); got != c.want {
+			t.Errorf("%v is outcome %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestDoubtIsSeenByTheFinishThatIsMadeNow(t *testing.T) {
+	var u unanswered
+	if u.exists() || u.seenBy("consume") != doubtNone {
+		t.Error("there is a doubt though nothing was sent")
+	}
+	u.note(finish{act: "consume", entry: coord.Delete("/e", 1)})
+	u.note(finish{act: "consume", entry: coord.Delete("/e", 1)})
+	if u.seenBy("consume") != doubtThis || u.seenBy("release") != doubtAnother || u.severalKinds || u.givesBack {
+		t.Errorf("after two attempts to consume: %+v", u)
+	}
+	u.note(finish{act: "release", entry: coord.Check("/e", 1)})
+	if u.seenBy("release") != doubtThis || u.seenBy("consume") != doubtAnother || !u.severalKinds || !u.givesBack {
+		t.Errorf("after a release too: %+v", u)
+	}
+}
