@@ -193,7 +193,7 @@ func TestAPutWaitsForRoom(t *testing.T) {
 	})
 }
 
-func TestWhatHasExpiredMakesRoom(t *testing.T) {
+func TestExpiredEntriesMakeRoom(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		env.Create(q, zkq.QueueConfig{MaxEntries: 3})
@@ -268,7 +268,7 @@ func TestAConfigurationOfAnotherVersionIsNotTouched(t *testing.T) {
 
 // A handle that is open hears of a bound within seconds, and a finish of a bounded queue
 // costs what it costs of any.
-func TestABoundCostsThePutterAndNobodyElse(t *testing.T) {
+func TestABoundCostsOnlyPuts(t *testing.T) {
 	cost := func(bounds zkq.QueueConfig) (commits, gets int) {
 		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 			c := testqueue.NewCounter(env.Client())
@@ -465,7 +465,7 @@ func TestPutSomePutsAStreamInOrder(t *testing.T) {
 }
 
 // The note of a PutSome tells the process that resolves it how many entries were put.
-func TestTheNoteOfAPutOfSomeSaysHowMany(t *testing.T) {
+func TestPutSomeNotesHowManyItPut(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
 		counts := testqueue.NewCounter(c)
@@ -503,7 +503,7 @@ func TestTheNoteOfAPutOfSomeSaysHowMany(t *testing.T) {
 }
 
 // Bounds are told in words that agree with their numbers.
-func TestBoundsAreToldInWords(t *testing.T) {
+func TestAQueueConfigPrintsItsBounds(t *testing.T) {
 	for want, c := range map[string]zkq.QueueConfig{
 		"any number of entries":                             {},
 		"at most 1 entry":                                   {MaxEntries: 1},
@@ -577,7 +577,7 @@ func TestNothingIsHandedOutWhilePaused(t *testing.T) {
 }
 
 // Whoever begins to wait while the queue is paused hears of its end, too.
-func TestWhoBeginsToWaitInAPauseHearsOfItsEnd(t *testing.T) {
+func TestATakeThatBeginsInAPauseGoesOnAfterIt(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		admin, _ := env.Queue()
 		env.Pause(admin)
@@ -600,7 +600,7 @@ func TestWhoBeginsToWaitInAPauseHearsOfItsEnd(t *testing.T) {
 }
 
 // A pause that comes while the session is lost is heard of in the next.
-func TestAPauseIsHeardInTheNextSession(t *testing.T) {
+func TestAPauseIsNoticedInTheNextSession(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		admin, _ := env.Queue()
 		q, c := env.Queue()
@@ -627,7 +627,7 @@ func TestAPauseIsHeardInTheNextSession(t *testing.T) {
 }
 
 // Close ends those who wait for a pause to end.
-func TestCloseEndsWhoWaitsForAPauseToEnd(t *testing.T) {
+func TestCloseEndsTakesThatWaitForAPause(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		env.Pause(q)
@@ -643,7 +643,7 @@ func TestCloseEndsWhoWaitsForAPauseToEnd(t *testing.T) {
 }
 
 // What a handle heard when it put is no reason to hand out what was paused since.
-func TestAHandleThatOnlyPutSoFarTakesNothingThatIsPaused(t *testing.T) {
+func TestTheFirstTakeOfAHandleRespectsAPause(t *testing.T) {
 	takes := map[string]func(*zkq.LockingQueue, context.Context) ([]*zkq.Held, error){
 		"Take":       func(q *zkq.LockingQueue, ctx context.Context) ([]*zkq.Held, error) { return q.TakeN(ctx, 1) },
 		"TryTake":    func(q *zkq.LockingQueue, ctx context.Context) ([]*zkq.Held, error) { return q.TryTakeN(ctx, 1) },
@@ -720,7 +720,7 @@ func (s *lateSession) Get(ctx context.Context, path string) (coord.Node, error) 
 	return n, err
 }
 
-func TestAnOldAnswerDoesNotEndAPause(t *testing.T) {
+func TestAStaleAnswerDoesNotEndAPause(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := &late{Coordinator: env.Client()}
 		q := env.QueueOn(c)
@@ -752,7 +752,7 @@ func TestAnOldAnswerDoesNotEndAPause(t *testing.T) {
 	})
 }
 
-func TestAPauseIsKnownOrSaidToBeUnknown(t *testing.T) {
+func TestAPauseIsKnownOrReportedAsUnknown(t *testing.T) {
 	for _, outage := range []time.Duration{20 * time.Second, time.Hour} { // the session ends in both
 		t.Run(outage.String(), func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -789,7 +789,7 @@ func TestAPauseIsKnownOrSaidToBeUnknown(t *testing.T) {
 
 // Each take that waits is not told apart: the handle tells once that it waits, and once
 // that it goes on.
-func TestHandleTellsOfAPause(t *testing.T) {
+func TestAPauseIsLogged(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var j journal
 		q, _ := env.Queue(zkq.LogTo(&j), zkq.MaxDeliveries(1))
@@ -861,7 +861,7 @@ func TestARegisteredHandleIsAmongTheWorkersWithWhatItHolds(t *testing.T) {
 	})
 }
 
-func TestAWorkerIsGoneWhenItsHandleIsClosedOrItsSessionEnds(t *testing.T) {
+func TestAWorkerIsUnregisteredWithItsHandleOrSession(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue(zkq.Holder(alice))
 		killed, c := env.Queue(zkq.Holder(bob))
@@ -924,7 +924,7 @@ func TestRegisteringAgainCostsNothing(t *testing.T) {
 	})
 }
 
-func TestOnlyThoseWhoStayRegister(t *testing.T) {
+func TestASingleTakeDoesNotRegisterAWorker(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		env.Put(q, "a")
@@ -976,7 +976,7 @@ func TestWorkGoesOnWhereRegisteringIsForbidden(t *testing.T) {
 	})
 }
 
-func TestStrangersAmongTheWorkersArePassedOver(t *testing.T) {
+func TestForeignNodesAmongTheWorkersAreIgnored(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		env.Commit(env.Session(c), coord.Create("/jobs/workers/"+alice, []byte(`{"host":"h","pid":1}`)))

@@ -87,7 +87,7 @@ func TestWithoutACeilingNothingDies(t *testing.T) {
 }
 
 // One entry kills each process that works on it; its neighbours are not harmed.
-func TestAnEntryThatKillsItsWorkersDiesAndTheOthersFlow(t *testing.T) {
+func TestAnEntryThatCrashesItsWorkersDiesAndOthersAreHandedOut(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		putter, _ := env.Queue()
 		const n = 40
@@ -139,7 +139,7 @@ func TestAnEntryThatKillsItsWorkersDiesAndTheOthersFlow(t *testing.T) {
 	})
 }
 
-func TestMoverThatDiesLeavesTheEntryToTheNext(t *testing.T) {
+func TestAnotherProcessMovesTheEntryOfAMoverThatDied(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
 		c := testqueue.NewCounter(cl)
@@ -350,7 +350,7 @@ func TestTheLargestValueOfTheLongestNameCanDie(t *testing.T) {
 }
 
 // kazoo puts what zkq would not.
-func TestAnEntryTooLargeToDieIsHandedOutAndNamed(t *testing.T) {
+func TestAnEntryTooLargeToDieIsHandedOutAndReported(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var warned []string
 		q, c := env.Queue(zkq.MaxDeliveries(1), zkq.Warn(func(m string) { warned = append(warned, m) }))
@@ -403,7 +403,7 @@ func TestRequeueMakesOneEntryWhateverAnswersAreLost(t *testing.T) {
 	}
 }
 
-func TestManyRequeueOneDeadEntryOnce(t *testing.T) {
+func TestConcurrentRequeuesMakeOneEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		env.Put(q, "a")

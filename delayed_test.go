@@ -17,7 +17,7 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-func TestAnEntryPutAsideIsBackInItsPlaceWhenItIsDue(t *testing.T) {
+func TestADelayedReleaseReturnsTheEntryToItsPlace(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		first := env.Put(q, "first")
@@ -52,7 +52,7 @@ func TestAnEntryPutAsideIsBackInItsPlaceWhenItIsDue(t *testing.T) {
 	})
 }
 
-func TestAFailureCanBePutAside(t *testing.T) {
+func TestAFailedEntryCanBeDelayed(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue(zkq.MaxDeliveries(3))
 		name := env.Put(q, "a")
@@ -79,7 +79,7 @@ func TestAFailureCanBePutAside(t *testing.T) {
 }
 
 // Its locks and its session are gone, what it put aside stays.
-func TestWhatIsPutAsideStaysWhenItsProcessDies(t *testing.T) {
+func TestADelayedEntryOutlivesItsProcess(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		name := env.Put(q, "a")
@@ -101,7 +101,7 @@ func TestWhatIsPutAsideStaysWhenItsProcessDies(t *testing.T) {
 }
 
 // A take that looked just before, and finds nothing left to make ready just after.
-func TestWhatTheMoverMakesReadyIsNotEmpty(t *testing.T) {
+func TestATryTakeFindsTheEntryThatTheMoverMakesReady(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
 		q := env.QueueOn(c)
@@ -132,7 +132,7 @@ func TestWhatTheMoverMakesReadyIsNotEmpty(t *testing.T) {
 	})
 }
 
-func TestWhatIsDueIsMovedInTheNextSession(t *testing.T) {
+func TestDueEntriesAreMovedInTheNextSession(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		putter, _ := env.Queue()
@@ -161,7 +161,7 @@ func TestWhatIsDueIsMovedInTheNextSession(t *testing.T) {
 	})
 }
 
-func TestLostRepliesOfReleasesForLaterPutAsideOnce(t *testing.T) {
+func TestLostRepliesOfDelayedReleasesDelayOnce(t *testing.T) {
 	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -188,7 +188,7 @@ func TestLostRepliesOfReleasesForLaterPutAsideOnce(t *testing.T) {
 }
 
 // A second, other finish does not undo the first, and says that it did nothing.
-func TestAFinishAfterAnUnansweredReleaseForLaterChangesNothing(t *testing.T) {
+func TestAFinishAfterAnUnansweredDelayedReleaseChangesNothing(t *testing.T) {
 	for act, finish := range map[string]func(context.Context, *zkq.Held) error{
 		"consume":           func(ctx context.Context, h *zkq.Held) error { return h.Consume(ctx) },
 		"bury":              func(ctx context.Context, h *zkq.Held) error { return h.Bury(ctx, "") },
@@ -219,7 +219,7 @@ func TestAFinishAfterAnUnansweredReleaseForLaterChangesNothing(t *testing.T) {
 }
 
 // The index goes with what it stands for, whoever removes that.
-func TestTheIndexGoesWithTheEntry(t *testing.T) {
+func TestTheIndexNodeIsRemovedWithItsEntry(t *testing.T) {
 	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
 		"rm": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
 			return q.Remove(env.Ctx, name, false)
@@ -256,7 +256,7 @@ func TestTheIndexGoesWithTheEntry(t *testing.T) {
 }
 
 // What others left in the index is in nobody's way, and what points to nothing is swept.
-func TestForeignNodesInTheIndexAreInNobodysWay(t *testing.T) {
+func TestForeignNodesInTheIndexAreSkipped(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var warned []string
 		q, c := env.Queue(zkq.Warn(func(m string) { warned = append(warned, m) }))
@@ -302,7 +302,7 @@ func TestDelaysBeyondTheCalendarAreRefused(t *testing.T) {
 
 // Where nothing is delayed, that it could be costs a watch and a listing for each handle,
 // and no request for an entry.
-func TestWhatIsNotDelayedCostsNothing(t *testing.T) {
+func TestDelaysCostEntriesWithoutOneNoRequest(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
 		q := env.QueueOn(c)
@@ -327,7 +327,7 @@ func TestWhatIsNotDelayedCostsNothing(t *testing.T) {
 }
 
 // One process falls due with another: nobody moves an entry twice, or not at all.
-func TestWhatIsDueIsMovedByWhoeverIsThere(t *testing.T) {
+func TestAnyTakingProcessMovesDueEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		putter, c := env.Queue()
 		const n = 200
@@ -507,7 +507,7 @@ func TestDelayedPutsAreRemovedAndPurged(t *testing.T) {
 }
 
 // What is delayed is waited for, and what becomes an entry meanwhile is not overlooked.
-func TestWaitEmptyWaitsForWhatIsDelayed(t *testing.T) {
+func TestWaitEmptyWaitsForDelayedEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		other, _ := env.Queue()
@@ -528,7 +528,7 @@ func TestWaitEmptyWaitsForWhatIsDelayed(t *testing.T) {
 	})
 }
 
-func TestADelayedPutMakesAQueueKnown(t *testing.T) {
+func TestAQueueWithOnlyADelayedPutIsFound(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		env.Put(q, "a", zkq.WithDelay(time.Hour))
@@ -538,7 +538,7 @@ func TestADelayedPutMakesAQueueKnown(t *testing.T) {
 	})
 }
 
-func TestDelaysThatCannotBeAreRefused(t *testing.T) {
+func TestInvalidDelaysAreRefused(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		_, err := q.Put(env.Ctx, nil, zkq.WithDelay(1<<63-1))
@@ -555,7 +555,7 @@ func TestDelaysThatCannotBeAreRefused(t *testing.T) {
 }
 
 // Who moves a delayed put dies in the middle of it: it is one entry, or still delayed.
-func TestMoverThatDiesLeavesTheDelayedPutToTheNext(t *testing.T) {
+func TestAnotherProcessMovesTheDelayedPutOfAMoverThatDied(t *testing.T) {
 	for _, lost := range []string{"request", "reply"} {
 		t.Run(lost, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -665,7 +665,7 @@ func TestAnExpiredEntryIsNeverHandedOut(t *testing.T) {
 }
 
 // A waiting taker is handed what does not expire, and nothing else.
-func TestWaitersPassOverWhatExpires(t *testing.T) {
+func TestWaitingTakesSkipEntriesThatExpire(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		other, _ := env.Queue()
@@ -685,7 +685,7 @@ func TestWaitersPassOverWhatExpires(t *testing.T) {
 	})
 }
 
-func TestWaitEmptyDoesNotWaitForWhatHasExpired(t *testing.T) {
+func TestWaitEmptyDoesNotWaitForExpiredEntries(t *testing.T) {
 	for what, opts := range map[string][]zkq.PutOption{
 		"ready": {}, "delayed": {zkq.WithDelay(time.Hour)},
 	} {
@@ -735,7 +735,7 @@ func TestARequeuedEntryDoesNotExpire(t *testing.T) {
 }
 
 // An answer that is lost hands out nothing that has expired, and leaves nothing.
-func TestLostRepliesOfClaimsOfWhatExpiredLeaveNothing(t *testing.T) {
+func TestLostRepliesOfClaimsOfExpiredEntriesLeaveNothing(t *testing.T) {
 	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -795,7 +795,7 @@ var behindSpent = map[string]func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq
 
 // However many spent entries stand at the head, a take clears them away without a pause and
 // in a few commits, and hands out what stands behind them.
-func TestATakeClearsAwaySpentEntriesWithoutAPause(t *testing.T) {
+func TestATakeRemovesSpentEntriesWithoutBackingOff(t *testing.T) {
 	const many = 1000
 	spend := map[string]func(env *testqueue.Env) *zkq.LockingQueue{
 		"expired": func(env *testqueue.Env) *zkq.LockingQueue {
@@ -863,7 +863,7 @@ func TestATakeClearsAwaySpentEntriesWithoutAPause(t *testing.T) {
 
 // A few handles clear away the same spent entries at a time, some of their answers are lost,
 // and each gets one of those that live.
-func TestSeveralClearAwayTheSameSpentEntries(t *testing.T) {
+func TestConcurrentTakesRemoveTheSameSpentEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		putter, _ := env.Queue()
 		for i := range 300 {
@@ -905,7 +905,7 @@ func TestSeveralClearAwayTheSameSpentEntries(t *testing.T) {
 
 // Behind delayed puts that expired before anybody looked stands one that is due: the first
 // call returns it.
-func TestDelayedPutsThatExpiredAreNotTakenForNothing(t *testing.T) {
+func TestATakeFindsTheDuePutBehindExpiredOnes(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue(testqueue.Settings(testhook.Settings{DuePage: 5}))
 		for range 200 {
@@ -929,7 +929,7 @@ func TestDelayedPutsThatExpiredAreNotTakenForNothing(t *testing.T) {
 
 // A take without waiting that makes a delayed put ready, and loses the answer to that, does
 // not say that its own outcome is unknown.
-func TestTheMoversLostAnswerIsNotTheTakes(t *testing.T) {
+func TestALostAnswerToAMoveDoesNotFailTheTake(t *testing.T) {
 	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -949,7 +949,7 @@ func TestTheMoversLostAnswerIsNotTheTakes(t *testing.T) {
 }
 
 // The same, where no answer comes in time.
-func TestATakeWhoseMoverHearsNothingHoldsNothing(t *testing.T) {
+func TestATakeWhoseMoveGetsNoAnswerHoldsNothing(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
 		counts := testqueue.NewCounter(c)
@@ -1091,7 +1091,7 @@ func TestAPutThatWaitsGetsTheRoomOfWhatExpires(t *testing.T) {
 }
 
 // WaitEmpty hears of the first time to live of a queue, set while it waits.
-func TestWaitEmptyHearsOfTheFirstTimeToLive(t *testing.T) {
+func TestWaitEmptyNoticesTheFirstTimeToLive(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		other, _ := env.Queue()
@@ -1110,7 +1110,7 @@ func TestWaitEmptyHearsOfTheFirstTimeToLive(t *testing.T) {
 }
 
 // An entry that expired while it was held is not waited for once it is given back.
-func TestWaitEmptySeesWhatExpiredWhileItWasHeld(t *testing.T) {
+func TestWaitEmptyNoticesAnExpiryDuringAHold(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		other, _ := env.Queue()

@@ -80,7 +80,7 @@ func TestExchangeOfALostEntryCostsTheOthersNothing(t *testing.T) {
 	})
 }
 
-func TestExchangeTakesAnotherWhereSomebodyWasFaster(t *testing.T) {
+func TestExchangeTakesAnotherEntryWhereOneWasClaimedFirst(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
 		q := env.QueueOn(c)
@@ -303,7 +303,7 @@ func TestATakeThatGaveUpLeavesTheEntryToTheNext(t *testing.T) {
 }
 
 // What was put before the watch began is not signalled: the first look comes after it.
-func TestWhatIsPutAsTheWatchBeginsIsTaken(t *testing.T) {
+func TestAnEntryPutAsTheWatchBeginsIsTaken(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
 		q := env.QueueOn(c)
@@ -353,7 +353,7 @@ func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
 }
 
 // The end of the doubt is told: there is no need to ask the service again and again.
-func TestWhatWaitsForAClaimInDoubtIsNotListedAgainAndAgain(t *testing.T) {
+func TestTakesThatWaitForAClaimInDoubtDoNotPoll(t *testing.T) {
 	for _, how := range []string{"Take", "Exchange", "Take, strictly"} {
 		t.Run(how, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -399,7 +399,7 @@ func TestWhatWaitsForAClaimInDoubtIsNotListedAgainAndAgain(t *testing.T) {
 
 // A listing that lags shows as free what this handle holds: it is not claimed again, and
 // neither an exchange nor a worker ends for it.
-func TestWhatAHandleHoldsIsNotClaimedAgain(t *testing.T) {
+func TestAHandleDoesNotClaimAgainWhatItHolds(t *testing.T) {
 	const entries, workers = 40, 4
 	run := map[string]func(env *testqueue.Env, q *zkq.LockingQueue){
 		"Exchange": func(env *testqueue.Env, q *zkq.LockingQueue) {

@@ -63,7 +63,7 @@ func TestAFirstDeliveryCostsNoRequestMore(t *testing.T) {
 }
 
 // What an entry leaves beside it goes with it, whoever removes it.
-func TestAttemptsGoWithTheEntry(t *testing.T) {
+func TestTheHistoryIsRemovedWithItsEntry(t *testing.T) {
 	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
 		"consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Consume(env.Ctx) },
 		"bury":    func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Bury(env.Ctx, "") },
@@ -113,7 +113,7 @@ func TestAttemptsGoWithTheEntry(t *testing.T) {
 }
 
 // kazoo's consume knows nothing of attempts.
-func TestAttemptsWithoutAnEntryAreSwept(t *testing.T) {
+func TestAHistoryWithoutAnEntryIsSwept(t *testing.T) {
 	for way, sweep := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue){
 		"by purge": func(env *testqueue.Env, q *zkq.LockingQueue) {
 			if _, err := q.Purge(env.Ctx, zkq.StateDelayed); err != nil {
@@ -145,7 +145,7 @@ func TestAttemptsWithoutAnEntryAreSwept(t *testing.T) {
 	}
 }
 
-func TestAttemptsThatSomebodySpoiltAreInNobodysWay(t *testing.T) {
+func TestACorruptHistoryIsIgnored(t *testing.T) {
 	for what, value := range map[string]string{"no JSON": "\xff", "negative": `{"failures":-5,"forgiven":-7}`, "a list": "[]", "nothing": "", "null": "null"} {
 		t.Run(what, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -244,7 +244,7 @@ func TestUnansweredFailureOfABrokenEntryIsUnknown(t *testing.T) {
 }
 
 // The claim was answered, what became of the entry before was not.
-func TestTakeCancelledBeforeItKnowsTheAttemptsHoldsNothing(t *testing.T) {
+func TestATakeCancelledBeforeItReadTheHistoryHoldsNothing(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
 		c := testqueue.NewCounter(cl)
@@ -279,7 +279,7 @@ func TestTakeCancelledBeforeItKnowsTheAttemptsHoldsNothing(t *testing.T) {
 
 // What was forgiven after the claim does not count for it: the lock was broken in
 // between.
-func TestAnEntryAtItsCeilingIsNotHandedOutByWhatALaterHolderWasForgiven(t *testing.T) {
+func TestALaterHoldersReleaseDoesNotLowerTheCountOfDeliveries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
 		q := env.QueueOn(c, zkq.MaxDeliveries(1))
@@ -309,7 +309,7 @@ func TestAnEntryAtItsCeilingIsNotHandedOutByWhatALaterHolderWasForgiven(t *testi
 }
 
 // Who writes there and holds nothing keeps nobody from the entry.
-func TestAttemptsWrittenByAnotherDuringATakeDoNotStopIt(t *testing.T) {
+func TestAHistoryWrittenByAnotherDuringATakeDoesNotStopIt(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
 		q := env.QueueOn(c, zkq.MaxDeliveries(3))
@@ -608,7 +608,7 @@ func TestAnUpdateIsFenced(t *testing.T) {
 	})
 }
 
-func TestUpdatesThatCannotBeChangeNothing(t *testing.T) {
+func TestInvalidUpdatesChangeNothing(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		env.Put(q, "a")

@@ -200,7 +200,7 @@ func TestVoidTokenPutsNothing(t *testing.T) {
 	})
 }
 
-func TestTokenOfNobodyIsExpiredAndNeverNotApplied(t *testing.T) {
+func TestAForgottenTokenIsExpiredAndNeverNotApplied(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		token, err := q.NewToken(env.Ctx)
@@ -465,7 +465,7 @@ func TestHandlesThatPutWithTokensOnlySweep(t *testing.T) {
 }
 
 // What somebody wrote into a lane is in no later put's way.
-func TestLaneWithForeignValueIsLeft(t *testing.T) {
+func TestALaneWithAForeignValueIsKept(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		env.Put(q, "a")
@@ -480,7 +480,7 @@ func TestLaneWithForeignValueIsLeft(t *testing.T) {
 	})
 }
 
-func TestTokensAndProducersThatAreNoneAreRefused(t *testing.T) {
+func TestInvalidTokensAndProducersAreRefused(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		_, err := q.Put(env.Ctx, []byte("a"), zkq.WithToken(""))
@@ -741,7 +741,7 @@ func TestADelayedPutKeepsItsKey(t *testing.T) {
 }
 
 // kazoo's consume knows nothing of keys, and leaves them.
-func TestAKeyWithoutAnEntryIsNobodys(t *testing.T) {
+func TestAKeyWithoutAnEntryIsFree(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		s := env.Session(c)
@@ -827,7 +827,7 @@ func TestUniquePutsAreMadeAgainWithTheirToken(t *testing.T) {
 	})
 }
 
-func TestUniquePutsThatCannotBeAreRefused(t *testing.T) {
+func TestInvalidUniquePutsAreRefused(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		_, err := q.PutAll(env.Ctx, make([][]byte, 2), zkq.WithUnique("k"))
@@ -1020,7 +1020,7 @@ func TestTheEndOfAWaitIsLoggedByTheNextCallOfItsKind(t *testing.T) {
 	})
 }
 
-func TestAWorkersLoggerHearsThatTheServiceIsFull(t *testing.T) {
+func TestAWorkerLogsThatTheServiceIsFull(t *testing.T) {
 	for _, both := range []bool{false, true} {
 		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 			c, own := &fullService{Coordinator: env.Client()}, &journal{}

@@ -386,7 +386,7 @@ func TestKazoo04RefusedTransactionsAreErrors(t *testing.T) {
 
 // consume checks the lock, then removes by path: in between another may have
 // taken the entry, which is then removed under its hands.
-func TestKazoo05StaleConsumeRemovesNobodyElsesEntry(t *testing.T) {
+func TestKazoo05StaleConsumeRemovesNoOtherHoldersEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
 		c := testqueue.NewCounter(cl)
@@ -479,7 +479,7 @@ func TestKazoo08LostReplyNeverPutsTwice(t *testing.T) {
 
 // A claim whose reply was lost looks like somebody else's lock: the entry stays
 // locked by a live session that does not know it.
-func TestKazoo09LostReplyOfAClaimIsFoundToBeOurs(t *testing.T) {
+func TestKazoo09LostReplyOfAClaimIsResolved(t *testing.T) {
 	for _, fault := range []string{"reply", "request", "reply then cut"} {
 		t.Run(fault, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -646,7 +646,7 @@ func TestOtherLayoutIsRefused(t *testing.T) {
 // the locks themselves.
 var besides = []string{"delayed", "dead", "broken", "attempts", "workers", "retained", "unique", "config", "count"}
 
-func TestANameOfOursIsRefusedOnlyAsTheLastSegment(t *testing.T) {
+func TestAReservedNameIsRefusedOnlyAsTheLastSegment(t *testing.T) {
 	for _, name := range besides {
 		for _, refused := range []string{name, "a/" + name} {
 			if _, err := zkq.CheckName(refused); !errors.Is(err, zkq.ErrInvalidName) || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
@@ -671,7 +671,7 @@ func TestANameOfOursIsRefusedOnlyAsTheLastSegment(t *testing.T) {
 // A queue below a directory that is called as one of ours, and a queue above it, have nothing
 // to do with each other, whatever both do. The configuration and the count are no
 // directories: below those of a queue there is none, and below others a queue is like any.
-func TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone(t *testing.T) {
+func TestAQueueBelowAReservedDirectoryDoesNotTouchTheQueueAbove(t *testing.T) {
 	for _, dir := range besides {
 		t.Run(dir, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -731,7 +731,7 @@ func TestAQueueBelowADirectoryOfOursLeavesTheQueueAboveAlone(t *testing.T) {
 }
 
 // What is only registered, or only delayed, is a queue too.
-func TestQueuesNamesWhatIsOnlyRegisteredOrDelayed(t *testing.T) {
+func TestQueuesListsQueuesWithOnlyWorkersOrDelayedEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
 		for _, name := range []string{"a/registered", "b/delayed/later"} {
@@ -752,7 +752,7 @@ func TestQueuesNamesWhatIsOnlyRegisteredOrDelayed(t *testing.T) {
 }
 
 // A directory is no worker: nothing that falls due is left to it.
-func TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers(t *testing.T) {
+func TestADirectoryAmongTheWorkersOwnsNoDueEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		env.Commit(env.Session(c), coord.Create("/jobs/workers/below", nil))

@@ -7,9 +7,9 @@ import (
 	"testing/synctest"
 )
 
-// TestWhatManyWantIsDoneOnce has one act while others wait, whose contexts end at
+// TestConcurrentCallersShareOneCall has one act while others wait, whose contexts end at
 // different times, and who go on when the first fails.
-func TestWhatManyWantIsDoneOnce(t *testing.T) {
+func TestConcurrentCallersShareOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sh shared
 		enough, acts := false, 0

@@ -428,7 +428,7 @@ func TestLostRepliesOfFinishesAreResolved(t *testing.T) {
 	}
 }
 
-func TestLeftAloneIsForOthersAtOnce(t *testing.T) {
+func TestAnEntryLeftAloneIsForOthersAtOnce(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		other, _ := env.Queue()
@@ -583,7 +583,7 @@ func TestAllYieldsUntilItsContextEnds(t *testing.T) {
 	})
 }
 
-func TestTakeNTakesThoseThatAreThere(t *testing.T) {
+func TestTakeNTakesTheReadyEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		for i := range 5 {
@@ -756,9 +756,9 @@ func TestGetThatHasNoTimeEndsThoughTheServiceDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// TestStrictTakesWhatItHasNotHeardOf has the taker's server lag behind, so that nothing tells the taker of the more
+// TestStrictTakesAnEntryWhoseSignalHasNotArrived has the taker's server lag behind, so that nothing tells the taker of the more
 // urgent entry. Without Strict it takes what it knows: the difference is the option's.
-func TestStrictTakesWhatItHasNotHeardOf(t *testing.T) {
+func TestStrictTakesAnEntryWhoseSignalHasNotArrived(t *testing.T) {
 	for _, c := range []struct {
 		want string
 		opts []zkq.Option
@@ -786,7 +786,7 @@ func TestStrictTakesWhatItHasNotHeardOf(t *testing.T) {
 }
 
 // An entry that came back since it was read is not passed over by a claim of several.
-func TestStrictTakesWhatCameBackSinceItWasRead(t *testing.T) {
+func TestStrictTakesAnEntryReleasedSinceItWasRead(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue(zkq.Strict())
 		other, _ := env.Queue()
@@ -804,7 +804,7 @@ func TestStrictTakesWhatCameBackSinceItWasRead(t *testing.T) {
 }
 
 // The collector knows nothing of virtual time, and works when it is asked.
-func TestHeldThatIsDroppedIsWarnedOfOnce(t *testing.T) {
+func TestADroppedHeldIsReportedOnce(t *testing.T) {
 	ctx := context.Background()
 	c := coordtest.NewStore().Open(coordtest.Options{})
 	defer c.Close()

@@ -152,7 +152,7 @@ func TestWorkerRemovesWhatItsHandlerHasDone(t *testing.T) {
 	})
 }
 
-func TestWorkerWorksOnAsManyAtOnceAsItMay(t *testing.T) {
+func TestWorkerRunsUpToItsConcurrency(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		for i := range 12 {
@@ -257,7 +257,7 @@ func TestSnoozedEntryComesBackInItsTimeAndNothingIsCounted(t *testing.T) {
 	})
 }
 
-func TestRestingEntryIsForNobodyElseEither(t *testing.T) {
+func TestARestingEntryIsForNoOtherWorkerEither(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		for _, value := range []string{"fail", "snooze", "for ever"} {
@@ -366,7 +366,7 @@ func TestTimeoutIsAFailureAndEndsTheContextWithItsCause(t *testing.T) {
 	})
 }
 
-func TestHandlerThatIgnoresItsTimeLosesTheEntryAndKeepsItsPlace(t *testing.T) {
+func TestHandlerThatIgnoresItsTimeoutLosesTheEntryAndKeepsItsSlot(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		env.Put(q, "x")
@@ -492,8 +492,8 @@ func TestRunReturnsThoughTheServiceDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// TestWhatWasNotAnsweredIsSettledBehindTheWorker: the process and its session live on.
-func TestWhatWasNotAnsweredIsSettledBehindTheWorker(t *testing.T) {
+// TestAnUnansweredFinishIsRepeatedInTheBackground: the process and its session live on.
+func TestAnUnansweredFinishIsRepeatedInTheBackground(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		for _, result := range []error{nil, errors.New("no")} {
 			q, c := env.Queue()
@@ -619,7 +619,7 @@ func TestWorkerOfAClosedQueueEnds(t *testing.T) {
 	})
 }
 
-func TestWorkerThatCannotWorkSaysSo(t *testing.T) {
+func TestAnInvalidWorkerIsRefused(t *testing.T) {
 	c := coordtest.NewStore().Open(coordtest.Options{})
 	defer c.Close()
 	q, h := zkq.NewLockingQueue(c, "jobs"), zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })
@@ -661,7 +661,7 @@ func TestMiddlewareIsCalledFromTheOutside(t *testing.T) {
 	}
 }
 
-func TestBackoffDoublesUpToItsMost(t *testing.T) {
+func TestBackoffDoublesUpToItsLongest(t *testing.T) {
 	f := zkq.Backoff(time.Second, 10*time.Second)
 	for n, most := range map[int]time.Duration{-1: 1, 0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 10, 1000000: 10} {
 		most *= time.Second
@@ -767,7 +767,7 @@ func TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn(t *testing.T) {
 	})
 }
 
-func TestRunEndsWhenAllItsPlacesHaveBeenStuckForAMinute(t *testing.T) {
+func TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		env.Put(q, "hangs")
@@ -926,7 +926,7 @@ func (c *refusing) Session(ctx context.Context) (coord.Session, error) {
 func (c *refusing) say(err error) { c.err.Store(&err) }
 func (c *refusing) stop()         { c.err.Store(nil) }
 
-func TestWorkerThatWasLetInOutlivesARefusalThatPasses(t *testing.T) {
+func TestAWorkerOutlivesATransientRefusal(t *testing.T) {
 	for _, refusal := range []error{coord.ErrTLS, coord.ErrAuth, coord.ErrForbidden, coord.ErrFormat, coord.ErrInvalid, coord.ErrBusy, coord.ErrUnreachable} {
 		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 			cl := env.Client()
@@ -970,7 +970,7 @@ func TestWorkerThatWasLetInOutlivesARefusalThatPasses(t *testing.T) {
 	}
 }
 
-func TestWorkerThatWasNeverLetInEndsAtOnce(t *testing.T) {
+func TestAWorkerThatIsRefusedFromTheStartEndsAtOnce(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := &refusing{Coordinator: env.Client()}
 		c.say(coord.ErrAuth)
@@ -1016,7 +1016,7 @@ func TestTypedValuesArriveAsTheyWerePut(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeDecodedIsDeadAndSaysWhy(t *testing.T) {
+func TestAnUndecodableValueIsDeadWithAReason(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		for _, value := range []string{"", "no", `{"To":1}`, `{"To":"a"} and more`} {
@@ -1040,7 +1040,7 @@ func TestWhatCannotBeDecodedIsDeadAndSaysWhy(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeEncodedIsNotPut(t *testing.T) {
+func TestAnUnencodableValueIsNotPut(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		functions := zkq.Typed[any]{Queue: q}
@@ -1056,7 +1056,7 @@ func TestWhatCannotBeEncodedIsNotPut(t *testing.T) {
 }
 
 // encoding/json makes U+FFFD of what is not UTF-8, and says nothing.
-func TestTextThatIsNoTextIsRefusedAtPut(t *testing.T) {
+func TestInvalidTextIsRefusedAtPut(t *testing.T) {
 	const wrong = "caf\xe9"
 	type inner struct {
 		Text string             `json:"text,omitempty"`
@@ -1108,7 +1108,7 @@ type ownText string
 
 func (o ownText) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", string(o)), nil }
 
-func TestWhatNoWorkerCouldDecodeIsRefusedAtPut(t *testing.T) {
+func TestAValueThatNoWorkerCouldDecodeIsRefusedAtPut(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		_, err := zkq.Typed[fmt.Stringer]{Queue: q}.Put(env.Ctx, time.Second)

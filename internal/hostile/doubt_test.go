@@ -96,7 +96,7 @@ var takings = map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name stri
 
 // No finish says that it was applied, or another of its handle, if an operator took the
 // entry while its answer was missing. Asked again it says that the entry is not held.
-func TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry(t *testing.T) {
+func TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry(t *testing.T) {
 	for taking, takeAway := range takings {
 		for first, doFirst := range acts {
 			for second, doSecond := range acts {
@@ -125,7 +125,7 @@ func TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry(t *testing.T
 }
 
 // A trace of an earlier hold says nothing of this one.
-func TestALockThatWasBrokenBeforeIsNotThisOnes(t *testing.T) {
+func TestAnEarlierBrokenLockIsNotTakenForThisOne(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		name := env.Put(q, "a")
@@ -262,7 +262,7 @@ func TestCancelledRemovalHoldsNothing(t *testing.T) {
 
 // The answer was lost and then the session: what this call did is not said to have
 // been there before.
-func TestWhatARemovalDidIsKnownInTheNextSession(t *testing.T) {
+func TestTheOutcomeOfARemovalIsKnownInTheNextSession(t *testing.T) {
 	for way, act := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
 		"rm --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error { return q.Remove(env.Ctx, name, true) },
 		"release":    func(env *testqueue.Env, q *zkq.LockingQueue, name string) error { return q.BreakLock(env.Ctx, name) },
@@ -328,7 +328,7 @@ func TestLostReplyOfABreakBreaksNoOtherLock(t *testing.T) {
 	})
 }
 
-func TestAsManyAsThereAreCanBeAskedFor(t *testing.T) {
+func TestATakeMayAskForMoreEntriesThanThereAre(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		for range 6 {
@@ -412,7 +412,7 @@ func TestForeignNodesAmongTheDeadAreNotCounted(t *testing.T) {
 
 // A take whose move to the dead is in doubt, because somebody broke its lock, goes
 // on to the next entry.
-func TestATakeGoesOnAfterAMoveThatNobodyKnowsOf(t *testing.T) {
+func TestATakeGoesOnAfterAMoveOfUnknownOutcome(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
 		c := testqueue.NewCounter(cl)
@@ -439,7 +439,7 @@ func TestATakeGoesOnAfterAMoveThatNobodyKnowsOf(t *testing.T) {
 
 // While one take's claim is under way another looks and passes over the entry, and when the claim turns
 // out to be lost the entry stands free already: no change comes that would wake the other.
-func TestAClaimThatIsLostWakesWhoPassedOverIt(t *testing.T) {
+func TestALostClaimWakesTheTakesThatSkippedItsEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		other, _ := env.Queue()
 		c := testqueue.NewCounter(env.Client())

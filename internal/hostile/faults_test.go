@@ -103,7 +103,7 @@ func TestUnansweredConsumeOfABrokenEntryIsUnknown(t *testing.T) {
 	}
 }
 
-func TestTracesOfBrokenLocksGoAfterADay(t *testing.T) {
+func TestTracesOfBrokenLocksAreRemovedAfterADay(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
 		name := env.Put(q, "a")
@@ -190,7 +190,7 @@ func TestCloseDoesNotWaitForTheService(t *testing.T) {
 	})
 }
 
-func TestEmptyIsNotSaidForWhatBecameLeftAloneMeanwhile(t *testing.T) {
+func TestErrEmptyIsNotReturnedForAnEntryLeftAloneMeanwhile(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
 		q := env.QueueOn(c)
@@ -381,7 +381,7 @@ func TestForeignNodesCostNoRequests(t *testing.T) {
 
 // At every instant of the call an entry was available, though never one that both
 // listings showed.
-func TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings(t *testing.T) {
+func TestErrEmptyIsNotReturnedWhenAReleaseFellBetweenTheListings(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		other, _ := env.Queue()
 		env.Put(other, "a")

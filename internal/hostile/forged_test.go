@@ -232,7 +232,7 @@ func TestForeignNamesLeadNowhere(t *testing.T) {
 	})
 }
 
-func TestNumbersThatNothingCountedAreNoHistory(t *testing.T) {
+func TestAnImpossibleCountIsNoHistory(t *testing.T) {
 	for _, history := range []string{`{"forgiven":9223372036854775807}`, `{"updates":-1}`, `{"updates":9223372036854775807}`, `{"failures":9223372036854775807}`, `{"failures":-1}`, `[]`} {
 		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 			q, c := env.Queue(zkq.MaxDeliveries(2))
@@ -250,7 +250,7 @@ func TestNumbersThatNothingCountedAreNoHistory(t *testing.T) {
 	}
 }
 
-func TestAHolderIsNoPath(t *testing.T) {
+func TestAForgedHolderIsNotUsedAsAPath(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		for _, holder := range []string{"../../other/entries/entry-100-0000000000", strings.Repeat("A", 32), "1"} {
 			q, _ := env.Queue(zkq.Holder(holder))

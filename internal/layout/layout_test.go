@@ -33,7 +33,7 @@ func TestRequeuedValueHasNoHeaderOfAnyCaseLeft(t *testing.T) {
 	}
 }
 
-func TestNumbersThatNothingCountedAreNoHistory(t *testing.T) {
+func TestAnImpossibleCountIsNoHistory(t *testing.T) {
 	for _, text := range []string{`{"failures":-1}`, `{"failures":2199023255552}`, `{"forgiven":4611686018427387904}`, `{"stuck":-2}`, `{"updates":2199023255552}`, `[]`, ``} {
 		if h := layout.ParseHistory([]byte(text)); h != (layout.History{}) {
 			t.Errorf("%s is %+v", text, h)

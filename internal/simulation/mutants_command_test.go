@@ -69,7 +69,7 @@ var commandMutants = []mutant{
 		name: "take waits for the end of a pause without a word", file: "pause.go",
 		is:      `		q.tellPaused(paused)`,
 		becomes: `		mutated()`,
-		test:    "TestHandleTellsOfAPause",
+		test:    "TestAPauseIsLogged",
 	},
 	{
 		name: "drain waits without a word for what fails", file: "cmd/zkq/claim.go",

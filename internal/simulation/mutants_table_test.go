@@ -28,7 +28,7 @@ var mutants = []mutant{
 		name: "any history counts", file: "internal/layout/history.go",
 		is:      `		max(int64(h.Failures), int64(h.Stuck), h.Forgiven, h.Updates) > mostCounted {`,
 		becomes: `		func() bool { mutated(); return false }() {`,
-		test:    "TestNumbersThatNothingCountedAreNoHistory",
+		test:    "TestAnImpossibleCountIsNoHistory",
 	},
 
 	// A service that is full.
@@ -59,7 +59,7 @@ var mutants = []mutant{
 `,
 		becomes: `	mutated()
 `,
-		test: "TestAWorkersLoggerHearsThatTheServiceIsFull",
+		test: "TestAWorkerLogsThatTheServiceIsFull",
 	},
 
 	// The embedded store.
@@ -126,14 +126,14 @@ var mutants = []mutant{
 		name: "a run goes on without a place", file: "worker.go",
 		is:      `	if stuck == r.places() {`,
 		becomes: `	if mutated(); stuck > r.places() {`,
-		test:    "TestRunEndsWhenAllItsPlacesHaveBeenStuckForAMinute",
+		test:    "TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute",
 	},
 	{
 		name: "the first refusal is believed", file: "worker.go",
 		is: `	return session == 0 || now.Sub(r.first) > session`,
 		becomes: `	mutated()
 	return true`,
-		test: "TestWorkerThatWasLetInOutlivesARefusalThatPasses",
+		test: "TestAWorkerOutlivesATransientRefusal",
 	},
 	{
 		name: "a negative back-off is a short one", file: "worker.go",
@@ -155,19 +155,19 @@ var mutants = []mutant{
 		name: "a Held that was finished is warned of", file: "held.go",
 		is:      `	if d.state.Load() == stateHolding && !d.tried.Load() {`,
 		becomes: `	if mutated(); d != nil {`,
-		test:    "TestHeldThatIsDroppedIsWarnedOfOnce",
+		test:    "TestADroppedHeldIsReportedOnce",
 	},
 	{
 		name: "a directory among the workers is a member", file: "internal/member/member.go",
 		is:      `layout.IsHolder(name) { // other nodes`,
 		becomes: `func() bool { mutated(); return true }() { // others`,
-		test:    "TestWhatIsDueIsNotLeftToADirectoryAmongTheWorkers",
+		test:    "TestADirectoryAmongTheWorkersOwnsNoDueEntries",
 	},
 	{
 		name: "a value is not decoded before it is put", file: "typed.go",
 		is:      `		err = t.codec().Unmarshal(b, new(T))`,
 		becomes: `		mutated()`,
-		test:    "TestWhatNoWorkerCouldDecodeIsRefusedAtPut",
+		test:    "TestAValueThatNoWorkerCouldDecodeIsRefusedAtPut",
 	},
 	{
 		name: "a get without time does not look", file: "locking.go",
@@ -245,7 +245,7 @@ var mutants = []mutant{
 		is: `		if err == nil && h.past.revision > h.Token {`,
 		becomes: `		mutated()
 		if err == nil && h.past.revision > h.Token+1<<40 {`,
-		test: "TestAnEntryAtItsCeilingIsNotHandedOutByWhatALaterHolderWasForgiven",
+		test: "TestALaterHoldersReleaseDoesNotLowerTheCountOfDeliveries",
 	},
 	{
 		name: "token that does not grow", seeds: "900003", file: "claim.go",
@@ -406,7 +406,7 @@ var mutants = []mutant{
 		becomes: `mutated()`,
 	},
 	{
-		name: "watch after listing", file: "internal/head/head.go", test: "TestWhatIsPutAsTheWatchBeginsIsTaken",
+		name: "watch after listing", file: "internal/head/head.go", test: "TestAnEntryPutAsTheWatchBeginsIsTaken",
 		is: `	if s == h.session && isMember == h.watchMembers {
 		return nil
 	}`,
@@ -426,7 +426,7 @@ var mutants = []mutant{
 		mutated()`,
 	},
 	{
-		name: "lost claim wakes nobody who passed over the entry", file: "claim.go", test: "TestAClaimThatIsLostWakesWhoPassedOverIt",
+		name: "lost claim wakes nobody who passed over the entry", file: "claim.go", test: "TestALostClaimWakesTheTakesThatSkippedItsEntry",
 		is: `	case retry.IsRefused(err):
 		missed = true`,
 		becomes: `	case retry.IsRefused(err):
@@ -446,7 +446,7 @@ var mutants = []mutant{
 		is: `			if locks.Stamp == l.Stamp {`,
 		becomes: `			mutated()
 			if locks.Stamp == l.Stamp || l.Stamp != 0 {`,
-		test: "TestEmptyIsNotSaidWhenAReleaseFellBetweenTheListings",
+		test: "TestErrEmptyIsNotReturnedWhenAReleaseFellBetweenTheListings",
 	},
 	{
 		name: "empty is said after an old listing", seeds: "900941", file: "take.go",
@@ -472,7 +472,7 @@ var mutants = []mutant{
 			}
 			b.refuse(ctx, parts, at, err)
 			continue`,
-		test: "TestExchangeTakesAnotherWhereSomebodyWasFaster",
+		test: "TestExchangeTakesAnotherEntryWhereOneWasClaimedFirst",
 	},
 	{
 		name: "unanswered exchange taken for applied", file: "exchange.go",
@@ -552,7 +552,7 @@ var mutants = []mutant{
 		name: "strict take that goes on behind an entry that came back", file: "exchange.go",
 		is:      `		b.letGo(i) // the refused`,
 		becomes: `		mutated() // the refused`,
-		test:    "TestStrictTakesWhatCameBackSinceItWasRead",
+		test:    "TestStrictTakesAnEntryReleasedSinceItWasRead",
 	},
 	{
 		name: "release in doubt that was applied, whatever an operator did", file: "held.go",
@@ -566,20 +566,20 @@ var mutants = []mutant{
 		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
 	}
 }`,
-		test: "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
+		test: "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
 		name: "other finish that was applied, whatever an operator did", file: "finish.go",
 		is: `	if _, problem := h.unlessBroken(ctx, refusal); problem != nil {`,
 		becomes: `	var problem error
 	if mutated(); problem != nil {`,
-		test: "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
+		test: "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
 		name: "finish of a broken lock stays in doubt for ever", file: "finish.go",
 		is:      `	if errors.Is(problem, errBroken) {`,
 		becomes: `	if mutated(); false {`,
-		test:    "TestNoFinishInDoubtIsSaidToBeAppliedWhenAnOperatorTookTheEntry",
+		test:    "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
 		name: "batch that takes what came back", file: "internal/head/choose.go",
@@ -685,7 +685,7 @@ var mutants = []mutant{
 		name: "wait for an empty queue that forgets when the last entry expires", file: "inspect.go",
 		is:      `waitUntil(ctx, s, changed, nil, until, &told)`,
 		becomes: `waitUntil(ctx, s, changed, nil, func(time.Time) time.Time { mutated(); return time.Time{} }(until), &told)`,
-		test:    "TestWaitEmptyHearsOfTheFirstTimeToLive",
+		test:    "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
 		name: "purge that counts what others removed", file: "admin.go",
@@ -807,7 +807,7 @@ var mutants = []mutant{
 				mutated()
 				return Outcome{}, nil
 			} else if err == nil {`,
-		test: "TestTokenOfNobodyIsExpiredAndNeverNotApplied",
+		test: "TestAForgottenTokenIsExpiredAndNeverNotApplied",
 	},
 	{
 		name: "put with a void token", file: "lanes.go",
@@ -1078,7 +1078,7 @@ var mutants = []mutant{
 		name: "what a worker has not answered is forgotten", file: "handling.go",
 		is:      `a.Held.queue.spawn(func() { a.Held.settleBehind(do) })`,
 		becomes: `mutated()`,
-		test:    "TestWhatWasNotAnsweredIsSettledBehindTheWorker",
+		test:    "TestAnUnansweredFinishIsRepeatedInTheBackground",
 	},
 
 	{
@@ -1089,7 +1089,7 @@ var mutants = []mutant{
 		becomes: `	mutated()
 	stuck := r.stuck
 `,
-		test: "TestRunEndsWhenAllItsPlacesHaveBeenStuckForAMinute",
+		test: "TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute",
 	},
 	{
 		name: "entry that always gets its handler stuck is tried for ever", file: "handling.go",
@@ -1233,13 +1233,13 @@ var mutants = []mutant{
 			return err
 		}
 		moved, problem := q.moveAll(ctx)`,
-		test: "TestWhatIsPutAsideStaysWhenItsProcessDies",
+		test: "TestADelayedEntryOutlivesItsProcess",
 	},
 	{
 		name: "empty said while the handle's own mover makes it ready", file: "due.go",
 		is:      `case waited, q.mover.begun.Load() == ended:`,
 		becomes: `case waited, q.mover.begun.Load() >= ended && func() bool { mutated(); return true }():`,
-		test:    "TestWhatTheMoverMakesReadyIsNotEmpty",
+		test:    "TestATryTakeFindsTheEntryThatTheMoverMakesReady",
 	},
 	{
 		name: "expired entry handed out", seeds: "900048", file: "claim.go",
@@ -1291,20 +1291,20 @@ var mutants = []mutant{
 					return err
 				}
 				continue`,
-		test: "TestATakeClearsAwaySpentEntriesWithoutAPause",
+		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
 		name: "spent entries cleared away one by one", file: "exchange.go",
 		is:      `			if spent[node.Path] && 2*len(c.Names) <`,
 		becomes: `			if mutated(); len(c.Names) == 0 && spent[node.Path] && 2*len(c.Names) <`,
-		test:    "TestATakeClearsAwaySpentEntriesWithoutAPause",
+		test:    "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
 		name: "exchange that takes its own progress for a lost race", file: "exchange.go",
 		is: `			progress, err = q.clear(ctx, c)`,
 		becomes: `			mutated()
 			_, err = q.clear(ctx, c)`,
-		test: "TestATakeClearsAwaySpentEntriesWithoutAPause",
+		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
 		name: "empty said after a page of what expired", file: "due.go",
@@ -1314,7 +1314,7 @@ var mutants = []mutant{
 			mutated()
 			waited = true
 		case waited,`,
-		test: "TestDelayedPutsThatExpiredAreNotTakenForNothing",
+		test: "TestATakeFindsTheDuePutBehindExpiredOnes",
 	},
 	{
 		name: "the mover's lost answer is the take's", file: "due.go",
@@ -1324,13 +1324,13 @@ var mutants = []mutant{
 		becomes: `		if mutated(); true {
 			return moved, err
 		}`,
-		test: "TestTheMoversLostAnswerIsNotTheTakes",
+		test: "TestALostAnswerToAMoveDoesNotFailTheTake",
 	},
 	{
 		name: "claims what it holds", file: "exchange.go",
 		is:      `return h.name == name }) {`,
 		becomes: `return func() bool { mutated(); return false }() && h.name == name }) {`,
-		test:    "TestWhatAHandleHoldsIsNotClaimedAgain",
+		test:    "TestAHandleDoesNotClaimAgainWhatItHolds",
 	},
 	{
 		name: "claim made before another finish is known", file: "exchange.go",
@@ -1345,7 +1345,7 @@ var mutants = []mutant{
 		is: `	if err == nil && !c.Expires && p.taken != "" {`,
 		becomes: `	mutated()
 	if err == nil && !c.Expires && p.taken == "" {`,
-		test: "TestWaitEmptyHearsOfTheFirstTimeToLive",
+		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
 		name: "key of an expired entry is in use", file: "unique.go",
@@ -1439,7 +1439,7 @@ var mutants = []mutant{
 				sh.done = nil
 			}
 `,
-		test: "TestWhatManyWantIsDoneOnce",
+		test: "TestConcurrentCallersShareOneCall",
 	},
 	{
 		name: "choice counted before it is what is chosen", file: "internal/head/choose.go",

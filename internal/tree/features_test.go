@@ -192,7 +192,7 @@ func TestEveryFeatureNamesWhatExists(t *testing.T) {
 }
 
 // What the documents say holds a promise up is there.
-func TestTheTestsThatTheDocumentsNameAreThere(t *testing.T) {
+func TestTheDocumentsNameTestsThatExist(t *testing.T) {
 	there := found(t, `(?m)^func ((?:Test|Fuzz)\w+)\(`, func(p string) bool { return strings.HasSuffix(p, "_test.go") })
 	named := found(t, "`((?:Test|Fuzz)[A-Za-z0-9]+)`", func(p string) bool { return filepath.Dir(p) == "docs" || p == "README.md" })
 	for name := range named {
