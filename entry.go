@@ -9,15 +9,15 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// State is where an entry stands.
+// State is where an entry is in its life.
 type State string
 
 // The states of an entry.
 const (
 	StateReady   State = "ready"   // can be taken
-	StateHeld    State = "held"    // somebody works on it
-	StateDelayed State = "delayed" // put aside until due
-	StateDead    State = "dead"    // given up
+	StateHeld    State = "held"    // a worker holds its lock
+	StateDelayed State = "delayed" // cannot be taken before it is due
+	StateDead    State = "dead"    // given up; kept until an operator requeues or removes it
 )
 
 // ParseState returns the state of that name, or an [ErrInvalid].
@@ -29,31 +29,34 @@ func ParseState(s string) (State, error) {
 	return "", fmt.Errorf("state %q: allowed are ready, held, delayed, dead: %w", s, ErrInvalid)
 }
 
-// Entry is an entry as somebody sees it who does not hold it. By the time it is
-// looked at it may have changed.
+// Entry describes an entry to a process that does not hold it. Another process may have
+// changed the entry since it was read.
 type Entry struct {
-	Name       string
-	Value      []byte // only where the method says so
-	Priority   int
-	State      State
-	Holder     string    // of a held one: 32 hex digits
-	Deliveries int       // how often it was handed out, crashes included, kazoo's takes excluded
-	Failures   int       // how often that ended in a failure
-	Reason     string    // of the last failure, or of the death
-	Size       int       // of the value, in bytes
-	Token      int64     // the commit that last wrote it: who holds it has this fencing token
-	Unreadable bool      // its access list keeps this process from reading it: it is never handed out here
-	Due        time.Time // of a delayed one: until then it is not handed out
-	Expires    time.Time // nobody is handed it from then on; zero: never
-	Created    time.Time // by the coordinator's clock, or the putter's; zero if neither says
-	Since      time.Time // when a held entry was claimed, or a dead one died; zero where no time is kept (claims on etcd)
+	Name     string
+	Value    []byte // only where the method says so
+	Priority int    // 0 to 999; 0 is the most urgent
+	State    State
+
+	Holder     string // of a held entry: 32 hexadecimal digits
+	Deliveries int    // how often it was handed out; counts crashes, but not takes by kazoo
+	Failures   int    // how many of these deliveries ended in a failure
+	Reason     string // of the last failure, or of the death
+
+	Size       int   // of the value, in bytes
+	Token      int64 // the commit that last wrote the entry; while it is held, its holder's fencing token
+	Unreadable bool  // its access list keeps this process from reading it, and from being handed it
+
+	Due     time.Time // of a delayed entry: it is not handed out before
+	Expires time.Time // it is not handed out from then on; zero: never
+	Created time.Time // by the clock of the service, or else of the process that put it; zero if neither is known
+	Since   time.Time // when a held entry was claimed, or a dead one died; zero where no time is kept (claims on etcd)
 }
 
-// MaxValue is the largest value in bytes that a queue takes on any coordinator:
-// 1 MiB less 4 KiB. A server with lower limits of its own takes less.
+// MaxValue is the largest value, in bytes, that a queue takes on any coordinator: 1 MiB
+// less 4 KiB is allowed. A server with lower limits of its own takes less.
 const MaxValue = 1<<20 - 4<<10
 
-// newEntry is the entry in a node of the entries' directory; its name parsed as n.
+// newEntry returns the entry in a node among the entries, as ready. n is its parsed name.
 func newEntry(name string, n priority.Name, node coord.Node) Entry {
 	value := layout.Body(node.Value)
 	e := Entry{
@@ -78,10 +81,10 @@ func newEntry(name string, n priority.Name, node coord.Node) Entry {
 type Stat struct {
 	Ready, Held, Delayed, Dead int
 
-	// Oldest is when the oldest entry that is ready or held was put; zero when
-	// there is none.
+	// Oldest is when the oldest entry that is ready or held was put. It is zero when
+	// no entry is.
 	Oldest time.Time
 }
 
-// Total is the sum of the four.
+// Total returns the number of entries in all four states.
 func (s Stat) Total() int { return s.Ready + s.Held + s.Delayed + s.Dead }

@@ -21,10 +21,10 @@ const (
 	LayoutPlain   Layout = "plain"   // a Queue
 )
 
-// FindLayout says which of kazoo's two queues stands at the name, or "" if none does.
-// An empty directory is a plain queue: kazoo's Queue leaves one, and a locking queue
-// keeps its "entries". etcd has no directories, so there a plain queue without entries
-// leaves no sign.
+// FindLayout returns which of kazoo's two queues is at the name, or "" if there is none. An
+// empty directory is a plain queue: kazoo's Queue leaves one, while a locking queue keeps
+// its "entries". etcd has no directories: there, a plain queue without entries leaves no
+// sign.
 func FindLayout(ctx context.Context, c coord.Coordinator, name string) (Layout, error) {
 	root, err := CheckName(name)
 	if err != nil {

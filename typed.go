@@ -10,14 +10,14 @@ import (
 	"unicode/utf8"
 )
 
-// Codec turns values into the bytes of an entry and back. Those of other formats
-// than JSON are in packages of their own: codec/msgpack, codec/cbor.
+// Codec turns Go values into the bytes of an entry, and back. JSON is [JSONCodec]; packages
+// codec/msgpack and codec/cbor have other formats.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error // into the pointer v
 }
 
-// JSONCodec is that of encoding/json.
+// JSONCodec is the codec of encoding/json.
 var JSONCodec Codec = jsonCodec{}
 
 type jsonCodec struct{}
@@ -25,14 +25,14 @@ type jsonCodec struct{}
 func (jsonCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
 func (jsonCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
-// JSON makes a handler of a function that takes what the entry's JSON says. An
-// entry that does not say it is dead at once ([Skip]). [HeldFrom] has the entry.
+// JSON returns a handler that decodes an entry's JSON and calls f with the result. An entry
+// that cannot be decoded is dead at once ([Skip]). In f, [HeldFrom] returns the entry.
 func JSON[T any](f func(ctx context.Context, v T) error) Handler {
 	return Typed[T]{}.Handler(f)
 }
 
-// Typed is a queue whose entries hold values of one type. It is a thin coat: what
-// it puts are plain entries, for any worker that knows the codec.
+// Typed puts values of one type into a queue, and takes them. The entries are plain ones:
+// any worker that knows the codec can take them, in any language.
 type Typed[T any] struct {
 	Queue *LockingQueue
 	Codec Codec // nil: JSONCodec
@@ -45,14 +45,14 @@ func (t Typed[T]) codec() Codec {
 	return t.Codec
 }
 
-// encode refuses what a worker could not read, or would read as something else: an entry
-// like that would be dead when it is first taken. So it is decoded once here.
+// encode decodes what it has encoded, once. So it refuses a value that no worker could
+// decode: such an entry would be dead when it is first taken.
 func (t Typed[T]) encode(v T) ([]byte, error) {
 	b, err := t.codec().Marshal(v)
 	if err == nil {
 		err = t.codec().Unmarshal(b, new(T))
 	}
-	if _, plain := t.codec().(jsonCodec); err == nil && plain {
+	if _, isJSON := t.codec().(jsonCodec); err == nil && isJSON {
 		err = checkText(v, b)
 	}
 	if err != nil {
@@ -61,9 +61,8 @@ func (t Typed[T]) encode(v T) ([]byte, error) {
 	return b, nil
 }
 
-// checkText refuses text that is not UTF-8, of which encoding/json makes other text. It
-// writes \ufffd for each wrong byte, and for nothing else but JSON that was there before:
-// only then it is looked at more closely.
+// checkText refuses text that is not UTF-8, which encoding/json would change: it writes
+// \ufffd for each wrong byte. Only a result with \ufffd makes a look into v worthwhile.
 func checkText(v any, text []byte) error {
 	if !bytes.Contains(text, []byte(`\ufffd`)) {
 		return nil
@@ -74,17 +73,17 @@ func checkText(v any, text []byte) error {
 	return nil
 }
 
-// wrongText finds a string in v that is not UTF-8. What says itself how it is written is
-// not looked into.
+// wrongText finds a string in v that is not UTF-8. It does not look into a value that
+// marshals itself.
 func wrongText(v reflect.Value, depth int) (wrong string, found bool) {
 	if !v.IsValid() || depth > 1000 {
 		return "", false
 	}
 	t := v.Type()
-	own := func(t reflect.Type) bool {
+	marshalsItself := func(t reflect.Type) bool {
 		return t.Implements(reflect.TypeFor[json.Marshaler]()) || t.Implements(reflect.TypeFor[encoding.TextMarshaler]())
 	}
-	if t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface && (own(t) || v.CanAddr() && own(reflect.PointerTo(t))) {
+	if t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface && (marshalsItself(t) || v.CanAddr() && marshalsItself(reflect.PointerTo(t))) {
 		return "", false
 	}
 	switch t.Kind() {
@@ -122,10 +121,10 @@ func wrongText(v reflect.Value, depth int) (wrong string, found bool) {
 	return "", false
 }
 
-// Put puts a value; the promises are those of [LockingQueue.Put]. What the codec
-// does not take, or could not read again, is [ErrInvalid], before anything is sent: text that
-// is not UTF-8, for instance, where the format has none. A type that a worker cannot decode,
-// such as an interface with methods, is that too.
+// Put puts a value; the promises are those of [LockingQueue.Put]. A value that the codec
+// cannot encode, or cannot decode again, is refused with [ErrInvalid] before anything is
+// sent. Examples are text that is not UTF-8, where the format has no other, and a type that
+// no worker can decode, such as an interface with methods.
 func (t Typed[T]) Put(ctx context.Context, v T, opts ...PutOption) (string, error) {
 	b, err := t.encode(v)
 	if err != nil {
@@ -148,7 +147,7 @@ func (t Typed[T]) PutAll(ctx context.Context, vs []T, opts ...PutOption) ([]stri
 	return t.Queue.PutAll(ctx, values, opts...)
 }
 
-// Decode is what the entry holds.
+// Decode returns the value that a held entry has.
 func (t Typed[T]) Decode(h *Held) (T, error) {
 	var v T
 	if err := t.codec().Unmarshal(h.Value, &v); err != nil {
@@ -157,8 +156,8 @@ func (t Typed[T]) Decode(h *Held) (T, error) {
 	return v, nil
 }
 
-// Handler makes a handler of a function that takes a decoded value. An entry that
-// cannot be decoded is dead at once ([Skip]). [HeldFrom] has the entry.
+// Handler returns a handler that decodes an entry's value and calls f with it. An entry
+// that cannot be decoded is dead at once ([Skip]). In f, [HeldFrom] returns the entry.
 func (t Typed[T]) Handler(f func(ctx context.Context, v T) error) Handler {
 	return HandlerFunc(func(ctx context.Context, h *Held) error {
 		v, err := t.Decode(h)
