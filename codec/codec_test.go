@@ -1,4 +1,4 @@
-// Package codec_test holds what every codec in the directories below promises.
+// Package codec_test checks what every codec in the directories below promises.
 package codec_test
 
 import (
@@ -62,7 +62,7 @@ func TestValueArrivesAsItWasPut(t *testing.T) {
 	})
 }
 
-// TestOthersReadTheNames: the bytes hold the tags' names, and equal values are equal bytes.
+// TestOthersReadTheNames: the bytes hold the tags' names, and equal values give equal bytes.
 func TestOthersReadTheNames(t *testing.T) {
 	onEach(t, func(t *testing.T, c zkq.Codec) {
 		first, err := c.Marshal(one)
@@ -151,7 +151,8 @@ func TestWorkerDecodes(t *testing.T) {
 	})
 }
 
-// What a worker could not decode is refused when it is put; what is put arrives.
+// A value that a worker could not decode is refused when it is put. Other values arrive
+// as they were.
 func TestTextThatIsNoTextIsRefusedOrArrives(t *testing.T) {
 	const wrong = "caf\xe9"
 	onEach(t, func(t *testing.T, c zkq.Codec) {

@@ -72,8 +72,8 @@ func TestCheckNamesTheValueAndTheRange(t *testing.T) {
 	}
 }
 
-// FuzzEntryName: a name that is taken apart can be put together again, and where
-// two names of one coordinator differ in priority or sequence, they sort by them.
+// FuzzEntryName: a name can be put together again from its parts, and names of one
+// service that differ in priority or sequence sort by them.
 func FuzzEntryName(f *testing.F) {
 	f.Add("entry-100-0000000042", "entry-099-0000000043")
 	f.Add("entry-000-0000000000", "entry-999-2147483647")
@@ -142,7 +142,7 @@ func TestBeyondSkipsNoEntry(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{"aaa1": "entry-000", "entry-000-x1": "entry-001-", "entry-100--1": "entry-100-0", "entry-9999": "entry-999-"} {
-		// What follows is skipped as a whole.
+		// All these names are skipped at once.
 		if after, more := priority.Beyond(name); !more || after >= want && name[:9] != want[:9] || after <= name+"0" {
 			t.Errorf("Beyond(%q) = %q, %v", name, after, more)
 		}

@@ -1,9 +1,9 @@
 // Package cbor has a codec of zkq for CBOR (RFC 8949), so that workers in other
-// languages can read what is put. A struct's field is named as its `cbor` or its
-// `json` tag says. What is written is the standard's deterministic encoding: equal
-// values give equal bytes.
+// languages can read the values of entries. A struct's field gets the name of its `cbor`
+// or `json` tag. The encoding is the deterministic one of the standard: equal values give
+// equal bytes.
 //
-// Those who do not import this package do not link the library beneath.
+// Only programs that import this package link the library that it uses.
 package cbor
 
 import (
@@ -26,7 +26,7 @@ func newCodec() zkq.Codec {
 	o.Time, o.TimeTag = cbor.TimeRFC3339Nano, cbor.EncTagRequired
 	enc, err := o.EncMode()
 	if err != nil {
-		panic(fmt.Sprintf("zkq: cbor: %v", err)) // options of this file
+		panic(fmt.Sprintf("zkq: cbor: %v", err)) // a mistake in the options above
 	}
 	dec, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF}.DecMode()
 	if err != nil {

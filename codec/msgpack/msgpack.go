@@ -1,9 +1,9 @@
 // Package msgpack has a codec of zkq for MessagePack, so that workers in other
-// languages can read what is put. A struct's field is named as its `codec` or its
-// `json` tag says. Equal values give equal bytes.
+// languages can read the values of entries. A struct's field gets the name of its
+// `codec` or `json` tag. Equal values give equal bytes.
 //
-// The library beneath is the one that HashiCorp maintains for its own programs.
-// Those who do not import this package do not link it.
+// It uses the library that HashiCorp maintains for its own programs. Only programs that
+// import this package link it.
 package msgpack
 
 import (
@@ -17,7 +17,7 @@ import (
 var Codec zkq.Codec = msgpack{}
 
 var handle = func() *codec.MsgpackHandle {
-	h := &codec.MsgpackHandle{WriteExt: true} // strings and bytes are told apart, as today's format does
+	h := &codec.MsgpackHandle{WriteExt: true} // strings and bytes differ, as in the current format
 	h.Canonical = true
 	h.RawToString = true
 	return h

@@ -1,9 +1,10 @@
-// Package group lets commits that wait at the same time travel together. A [Queue]
-// only decides which: whoever drives it takes batches and says what became of
-// them. A [Runner] drives one with goroutines, for the drivers of real services.
+// Package group sends commits that wait at the same time in one request. A [Queue]
+// decides which commits make a batch. A [Runner] takes batches from a queue and sends
+// them from goroutines; it is for the drivers of real services.
 //
-// Only what waits already is merged; no commit ever waits for company. No two
-// commits of a batch name the same path, so that none is a condition of another.
+// A commit never waits for others to join it: a batch holds only commits that wait
+// already. No two commits of a batch name the same path, so none is a condition of
+// another.
 package group
 
 import (
@@ -13,18 +14,19 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// Stream is one of the two lines that commits wait in. Claims are refused when
-// somebody else was first; they wait apart from what hardly ever is.
+// Stream is one of the two lines in which commits wait. A claim is refused when another
+// client was first, and a refusal costs the other commits of its batch time. So claims
+// wait apart from commits that are hardly ever refused.
 type Stream int
 
 const (
-	Changes Stream = iota // all but claims
-	Claims                // what creates an ephemeral node
-	streams
+	Changes Stream = iota // all commits but claims
+	Claims                // commits that create an ephemeral node
+	streamCount
 )
 
-// Limits bound a batch of several commits. A commit that is beyond them by itself
-// travels alone. What is 0 is no bound.
+// Limits bound a batch of several commits. A commit that exceeds them by itself travels
+// alone. 0 means no limit.
 type Limits struct {
 	Commits int
 	Ops     int // of all its commits
@@ -35,14 +37,14 @@ type Limits struct {
 // Commit is one caller's commit.
 type Commit struct {
 	Ops    []coord.Op
-	Caller any // whoever waits for it, as the one who drives the queue knows him
+	Caller any // for the user of the queue: what it needs to answer the caller
 
 	bytes   int
 	arrival uint64
-	seat    seat // in a [Runner]
+	waiter  waiter // of a [Runner]
 }
 
-// Stream is where the commit waits.
+// Stream returns the line in which the commit waits.
 func (c *Commit) Stream() Stream {
 	for _, op := range c.Ops {
 		if op.Kind == coord.KindEphemeral {
@@ -52,11 +54,11 @@ func (c *Commit) Stream() Stream {
 	return Changes
 }
 
-// Batch is what travels in one request, in the order of arrival.
+// Batch is the commits of one request, in the order of arrival.
 type Batch struct {
 	Commits []*Commit
 
-	refusals int // so far, of commits that were in it
+	refusals int // of commits that were in the batch before
 	runner   *Runner
 }
 
@@ -66,12 +68,12 @@ type Outcome struct {
 	Err     error
 }
 
-// Again says that the commit has no outcome yet: neither was it applied nor will it
-// be, unless it is sent again, which is [Queue.Again]'s to decide.
+// Again reports whether the commit has no outcome yet: it was not applied, and must be
+// sent again to be. [Queue.Requeue] does that.
 func (o Outcome) Again() bool { return errors.Is(o.Err, ErrAgain) }
 
-// Refused are the outcomes of a batch of n commits that the service refused because
-// of one of them.
+// Refused returns the outcomes of a batch of n commits that the service refused with err
+// because of the commit with the index at.
 func Refused(n, at int, err error) []Outcome {
 	outcomes := make([]Outcome, n)
 	for i := range outcomes {
@@ -81,17 +83,17 @@ func Refused(n, at int, err error) []Outcome {
 	return outcomes
 }
 
-// ErrAgain is the outcome of a commit that was neither applied nor refused,
-// because the service refused another of its batch. It goes again by [Queue.Again].
+// ErrAgain is the outcome of a commit that was neither applied nor refused, because the
+// service refused another commit of its batch. [Queue.Requeue] lets it wait again.
 var ErrAgain = errors.New("group: another commit of the batch was refused")
 
-// Queue is commits that wait. It has no lock, no clock and no goroutine: the same
+// Queue holds commits that wait. It has no lock, no clock and no goroutine: the same
 // calls give the same batches.
 type Queue struct {
 	limits   Limits
 	arrivals uint64
-	waiting  [streams][]*Commit // in the order of arrival
-	again    [streams][]*Batch  // what goes again, before all that waits
+	waiting  [streamCount][]*Commit // in the order of arrival
+	retries  [streamCount][]*Batch  // batches to send again, before all that waits
 }
 
 // NewQueue returns an empty queue.
@@ -109,17 +111,17 @@ func (q *Queue) Add(c *Commit) {
 	q.waiting[s] = append(q.waiting[s], c)
 }
 
-// Remove takes c out. False: it does not wait, and may have been sent.
+// Remove removes c. It reports false if c does not wait, and may have been sent.
 func (q *Queue) Remove(c *Commit) bool {
 	s := c.Stream()
 	if i := slices.Index(q.waiting[s], c); i >= 0 {
-		q.waiting[s] = cut(q.waiting[s], i)
+		q.waiting[s] = removeAt(q.waiting[s], i)
 		return true
 	}
-	for j, b := range q.again[s] {
+	for j, b := range q.retries[s] {
 		if i := slices.Index(b.Commits, c); i >= 0 {
-			if b.Commits = cut(b.Commits, i); len(b.Commits) == 0 {
-				q.again[s] = cut(q.again[s], j)
+			if b.Commits = removeAt(b.Commits, i); len(b.Commits) == 0 {
+				q.retries[s] = removeAt(q.retries[s], j)
 			}
 			return true
 		}
@@ -127,25 +129,25 @@ func (q *Queue) Remove(c *Commit) bool {
 	return false
 }
 
-// Len is how many commits wait.
+// Len returns how many commits wait.
 func (q *Queue) Len() int {
 	n := 0
-	for s := range streams {
+	for s := range streamCount {
 		n += len(q.waiting[s])
-		for _, b := range q.again[s] {
+		for _, b := range q.retries[s] {
 			n += len(b.Commits)
 		}
 	}
 	return n
 }
 
-// Next takes the batch that the commit which has waited longest leads; nil: none
-// waits.
+// Next takes the batch that begins with the commit that has waited longest. It returns
+// nil if no commit waits.
 func (q *Queue) Next() *Batch {
 	first, found := Changes, false
 	var oldest uint64
-	for s := range streams {
-		if at, ok := q.head(s); ok && (!found || at < oldest) {
+	for s := range streamCount {
+		if at, ok := q.oldestIn(s); ok && (!found || at < oldest) {
 			first, found, oldest = s, true, at
 		}
 	}
@@ -155,28 +157,30 @@ func (q *Queue) Next() *Batch {
 	return q.Take(first)
 }
 
-// Waits says whether a commit waits in the stream.
+// Waits reports whether a commit waits in the stream.
 func (q *Queue) Waits(s Stream) bool {
-	_, ok := q.head(s)
+	_, ok := q.oldestIn(s)
 	return ok
 }
 
-func (q *Queue) head(s Stream) (arrival uint64, ok bool) {
+// oldestIn returns the arrival number of the first commit in the stream.
+func (q *Queue) oldestIn(s Stream) (arrival uint64, ok bool) {
 	switch {
-	case len(q.again[s]) > 0:
-		return q.again[s][0].Commits[0].arrival, true
+	case len(q.retries[s]) > 0:
+		return q.retries[s][0].Commits[0].arrival, true
 	case len(q.waiting[s]) > 0:
 		return q.waiting[s][0].arrival, true
 	}
 	return 0, false
 }
 
-// Take takes the next batch of a stream; nil: none waits in it. A commit that names
-// a path of one before it stays for the next batch, and so does what does not fit.
+// Take takes the next batch of a stream, or returns nil if no commit waits in it. A
+// commit stays for the next batch if it does not fit or names a path of a commit before
+// it.
 func (q *Queue) Take(s Stream) *Batch {
-	if len(q.again[s]) > 0 {
-		b := q.again[s][0]
-		q.again[s] = cut(q.again[s], 0)
+	if len(q.retries[s]) > 0 {
+		b := q.retries[s][0]
+		q.retries[s] = removeAt(q.retries[s], 0)
 		return b
 	}
 	line := q.waiting[s]
@@ -185,23 +189,23 @@ func (q *Queue) Take(s Stream) *Batch {
 	}
 	b := &Batch{Commits: []*Commit{line[0]}}
 	ops, bytes := len(line[0].Ops), line[0].bytes
-	if len(line) == 1 || q.alone(line[0]) {
-		q.waiting[s] = cut(line, 0)
+	if len(line) == 1 || q.travelsAlone(line[0]) {
+		q.waiting[s] = removeAt(line, 0)
 		return b
 	}
-	taken := paths{}
-	taken.add(line[0])
+	taken := pathSet{}
+	taken.addAll(line[0])
 	left := line[:0]
 	for i, c := range line[1:] {
-		if q.alone(c) {
+		if q.travelsAlone(c) {
 			left = append(left, c)
 			continue
 		}
-		if over(len(b.Commits)+1, q.limits.Commits) || over(ops+len(c.Ops), q.limits.Ops) || over(bytes+c.bytes, q.limits.Bytes) {
+		if exceeds(len(b.Commits)+1, q.limits.Commits) || exceeds(ops+len(c.Ops), q.limits.Ops) || exceeds(bytes+c.bytes, q.limits.Bytes) {
 			left = append(left, line[1+i:]...)
 			break
 		}
-		if !taken.add(c) {
+		if !taken.addAll(c) {
 			left = append(left, c)
 			continue
 		}
@@ -213,18 +217,18 @@ func (q *Queue) Take(s Stream) *Batch {
 	return b
 }
 
-func over(n, limit int) bool { return limit > 0 && n > limit }
+func exceeds(n, limit int) bool { return limit > 0 && n > limit }
 
-// alone says that c is too large to be merged.
-func (q *Queue) alone(c *Commit) bool {
+// travelsAlone reports whether c is too large for a batch of several commits.
+func (q *Queue) travelsAlone(c *Commit) bool {
 	l := q.limits
-	return over(len(c.Ops), l.Each) || over(len(c.Ops), l.Ops) || over(c.bytes, l.Bytes)
+	return exceeds(len(c.Ops), l.Each) || exceeds(len(c.Ops), l.Ops) || exceeds(c.bytes, l.Bytes)
 }
 
-// Again puts back those commits of b whose outcome is [ErrAgain]. They go before all
-// that waits: together, and after another refusal in two halves, until each refusal
-// was found.
-func (q *Queue) Again(b *Batch, outcomes []Outcome) {
+// Requeue puts back the commits of b whose outcome is [ErrAgain]. They are sent before all
+// that waits. After the first refusal they stay one batch; after each further refusal
+// they are split in two halves, so that all refusals are found in few requests.
+func (q *Queue) Requeue(b *Batch, outcomes []Outcome) {
 	var rest []*Commit
 	for i, c := range b.Commits {
 		if outcomes[i].Again() {
@@ -236,18 +240,18 @@ func (q *Queue) Again(b *Batch, outcomes []Outcome) {
 	}
 	s, n := rest[0].Stream(), b.refusals+1
 	if half := len(rest) / 2; n > 1 && half > 0 {
-		q.again[s] = append(q.again[s], &Batch{Commits: rest[:half:half], refusals: n, runner: b.runner})
+		q.retries[s] = append(q.retries[s], &Batch{Commits: rest[:half:half], refusals: n, runner: b.runner})
 		rest = rest[half:]
 	}
-	q.again[s] = append(q.again[s], &Batch{Commits: rest, refusals: n, runner: b.runner})
+	q.retries[s] = append(q.retries[s], &Batch{Commits: rest, refusals: n, runner: b.runner})
 }
 
-// paths are those of the commits of one batch. A sequential node's is known to the
-// service only, and is nobody else's.
-type paths map[string]struct{}
+// pathSet holds the paths of the commits of one batch. It leaves out sequential nodes:
+// their paths are new ones, which the service chooses.
+type pathSet map[string]struct{}
 
-// add adds the paths of c, unless one of them is there already.
-func (p paths) add(c *Commit) bool {
+// addAll adds the paths of c and reports true, unless one of them is in the set already.
+func (p pathSet) addAll(c *Commit) bool {
 	for _, op := range c.Ops {
 		if _, dup := p[op.Path]; dup && op.Kind != coord.KindSequential {
 			return false
@@ -261,8 +265,8 @@ func (p paths) add(c *Commit) bool {
 	return true
 }
 
-// cut is slices.Delete, cheap at the front of a long line.
-func cut[T any](list []T, i int) []T {
+// removeAt is slices.Delete for one element. It is cheap at the front of a long list.
+func removeAt[T any](list []T, i int) []T {
 	var none T
 	if i > 0 {
 		return slices.Delete(list, i, i+1)

@@ -32,7 +32,7 @@ func fill(l Limits, cs ...*Commit) *Queue {
 	return q
 }
 
-// who names the commits of a batch.
+// who returns the names of the commits of a batch.
 func who(b *Batch) string {
 	if b == nil {
 		return "none"
@@ -53,7 +53,7 @@ func wantBatches(t *testing.T, next func() *Batch, want ...string) {
 	}
 }
 
-// refuse answers a batch as a service does that names the first refusal only.
+// refuse returns the outcomes of a batch from a service that reports only the first refusal.
 func refuse(q *Queue, b *Batch, refused ...string) (answered []string) {
 	outcomes := make([]Outcome, len(b.Commits))
 	for i := range b.Commits {
@@ -72,7 +72,7 @@ func refuse(q *Queue, b *Batch, refused ...string) (answered []string) {
 			answered = append(answered, c.Caller.(string))
 		}
 	}
-	q.Again(b, outcomes)
+	q.Requeue(b, outcomes)
 	return answered
 }
 
@@ -165,9 +165,8 @@ func TestAfterASecondRefusalABatchIsHalved(t *testing.T) {
 	wantBatches(t, q.Next, "/a /c", "/d /f")
 }
 
-// However commits arrive, are taken and are refused: each is answered once, with what
-// the service thinks of it, no batch names a path twice or is too large, and the
-// refusals cost few requests.
+// For random arrivals, batches and refusals: each commit gets one outcome, the right one;
+// no batch names a path twice or is too large; the refusals cost few requests.
 func TestEachCommitIsAnsweredOnceWhateverIsRefused(t *testing.T) {
 	limits := Limits{Commits: 16, Ops: 24, Each: 3, Bytes: 5000}
 	for seed := range uint64(500) {

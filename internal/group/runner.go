@@ -12,59 +12,62 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// Runner sends the commits of many goroutines, several in one request where they
-// wait at the same time. It has a goroutine for each request that is under way and
-// none else; the last of them ends soon after [Runner.End], and [Runner.Wait] waits
-// for it.
+// Runner sends the commits of many goroutines, several in one request if they wait at
+// the same time. It has a goroutine for each request in flight and no other. These
+// goroutines end soon after [Runner.End]; [Runner.Wait] waits for them.
 type Runner struct {
-	send    func(*Batch) []Outcome
-	flights int
+	send        func(*Batch) []Outcome
+	maxInFlight int
 
-	mu      sync.Mutex
-	queue   *Queue
-	flying  int  // goroutines
-	looking bool // one of them is about to take a batch
-	ended   error
-	flown   sync.WaitGroup
+	mu       sync.Mutex
+	queue    *Queue
+	inFlight int  // goroutines
+	isTaking bool // one of them is about to take a batch
+	endErr   error
+	senders  sync.WaitGroup
 }
 
-// seat is what a runner knows of a commit. Its mutex guards it.
-type seat struct {
-	done    chan struct{} // closed with the outcome
-	out     Outcome
-	sealed  bool // counts as sent
-	left    bool // its caller has gone
-	settled bool
+// waiter is the state of a commit in a runner, guarded by the runner's mutex.
+type waiter struct {
+	done       chan struct{} // closed when outcome is set
+	outcome    Outcome
+	isSealed   bool // may have been sent: see Batch.Seal
+	hasLeft    bool // its caller has gone
+	hasOutcome bool
 }
 
-// NewRunner returns a runner that has at most so many requests under way.
+// NewRunner returns a runner that has at most maxInFlight requests in flight.
 //
-// send makes one request of a batch. It waits for the way to be open, calls
-// [Batch.Seal], sends what that leaves, and returns an outcome for each of these
-// commits, in their order: the results; a [*coord.Refusal] with the commit's own
-// index; [coord.ErrUnknown] where no answer came; [ErrAgain] where the service
-// applied nothing because it refused another; or another error that says that
-// nothing was applied. It is bound to the session's life and to no caller's
-// context, and is called by several goroutines.
-func NewRunner(l Limits, flights int, send func(*Batch) []Outcome) *Runner {
-	return &Runner{send: send, flights: flights, queue: NewQueue(l)}
+// send makes one request of a batch. It waits until the connection is open, calls
+// [Batch.Seal], sends the commits that this returns, and returns an outcome for each of
+// them, in their order. An outcome is one of
+//
+//   - the results of the commit;
+//   - a [*coord.Refusal] with the index within that commit;
+//   - [coord.ErrUnknown] if no answer came;
+//   - [ErrAgain] if the service applied nothing because it refused another commit;
+//   - any other error if nothing was applied.
+//
+// send ends with the session, not with a caller's context. Several goroutines call it.
+func NewRunner(l Limits, maxInFlight int, send func(*Batch) []Outcome) *Runner {
+	return &Runner{send: send, maxInFlight: maxInFlight, queue: NewQueue(l)}
 }
 
-// Do commits ops, which are copied, and waits for the outcome. When ctx ends before
-// they were sent they never are, and the error is the context's; after that it is
-// [coord.ErrUnknown] too. After [Runner.End] nothing is sent.
+// Do commits a copy of ops and waits for the outcome. If ctx ends before they were sent,
+// they are never sent, and the error is that of ctx. If it ends later, the error is both
+// that of ctx and [coord.ErrUnknown]. After [Runner.End] nothing is sent.
 func (r *Runner) Do(ctx context.Context, ops []coord.Op) ([]coord.Result, error) {
-	return r.do(ctx, nil, ops)
+	return r.commit(ctx, nil, ops)
 }
 
-// ErrLate says that a commit was not sent in time, and never is.
+// ErrLate means that a commit was not sent in time and never will be.
 var ErrLate = errors.New("not sent in time")
 
-// DoWithin is Do, with [ErrLate] if nobody has begun to send the commit after patience.
+// DoWithin is [Runner.Do], but returns [ErrLate] if sending has not begun after patience.
 func (r *Runner) DoWithin(ctx context.Context, patience time.Duration, ops []coord.Op) ([]coord.Result, error) {
 	t := time.NewTimer(patience)
 	defer t.Stop()
-	return r.do(ctx, t.C, ops)
+	return r.commit(ctx, t.C, ops)
 }
 
 // Waiting returns how many commits are not in a request yet.
@@ -74,113 +77,113 @@ func (r *Runner) Waiting() int {
 	return r.queue.Len()
 }
 
-func (r *Runner) do(ctx context.Context, late <-chan time.Time, ops []coord.Op) ([]coord.Result, error) {
+func (r *Runner) commit(ctx context.Context, late <-chan time.Time, ops []coord.Op) ([]coord.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	c := &Commit{Ops: make([]coord.Op, len(ops))}
 	for i, op := range ops {
-		op.Value = bytes.Clone(op.Value) // it may be sent when the caller has gone on
+		op.Value = bytes.Clone(op.Value) // it may be sent after this call has returned
 		c.Ops[i] = op
 	}
-	c.seat.done = make(chan struct{})
+	c.waiter.done = make(chan struct{})
 	if err := r.add(c); err != nil {
 		return nil, err
 	}
 	for {
 		select {
-		case <-c.seat.done:
-			return c.seat.out.Results, c.seat.out.Err
+		case <-c.waiter.done:
+			return c.waiter.outcome.Results, c.waiter.outcome.Err
 		case <-late:
 			if r.withdraw(c) {
 				return nil, ErrLate
 			}
 			late = nil
 		case <-ctx.Done():
-			if err := r.leave(c, ctx.Err()); err != nil {
+			if err := r.abandon(c, ctx.Err()); err != nil {
 				return nil, err
 			}
-			return c.seat.out.Results, c.seat.out.Err
+			return c.waiter.outcome.Results, c.waiter.outcome.Err
 		}
 	}
 }
 
-// add lets c wait and sees to it that somebody will take it.
+// add lets c wait, and makes sure that a goroutine will take it.
 func (r *Runner) add(c *Commit) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended != nil {
-		return r.ended
+	if r.endErr != nil {
+		return r.endErr
 	}
 	r.queue.Add(c)
-	r.wake()
+	r.startSenderLocked()
 	return nil
 }
 
-// wake starts another flight, unless one is about to look at the queue or no more
-// may be under way.
-func (r *Runner) wake() {
-	if r.looking || r.flying >= r.flights || r.queue.Len() == 0 {
+// startSenderLocked starts another sending goroutine, unless one is about to take a
+// batch or the most that is allowed are in flight.
+func (r *Runner) startSenderLocked() {
+	if r.isTaking || r.inFlight >= r.maxInFlight || r.queue.Len() == 0 {
 		return
 	}
-	r.looking = true
-	r.flying++
-	r.flown.Add(1)
-	go r.fly()
+	r.isTaking = true
+	r.inFlight++
+	r.senders.Add(1)
+	go r.sendBatches()
 }
 
-// withdraw takes a commit back that nobody has begun to send.
+// withdraw removes a commit unless its sending has begun. It reports whether it did.
 func (r *Runner) withdraw(c *Commit) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c.seat.settled || c.seat.sealed {
+	if c.waiter.hasOutcome || c.waiter.isSealed {
 		return false
 	}
-	c.seat.left = true
+	c.waiter.hasLeft = true
 	r.queue.Remove(c)
 	return true
 }
 
-// leave ends a caller's wait; nil: there is an outcome.
-func (r *Runner) leave(c *Commit, why error) error {
+// abandon ends a caller's wait with an error. It returns nil if there is an outcome.
+func (r *Runner) abandon(c *Commit, why error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c.seat.settled {
+	if c.waiter.hasOutcome {
 		return nil
 	}
-	c.seat.left = true
+	c.waiter.hasLeft = true
 	r.queue.Remove(c)
-	if c.seat.sealed {
+	if c.waiter.isSealed {
 		return fmt.Errorf("%w: %w", coord.ErrUnknown, why)
 	}
 	return why
 }
 
-// fly sends batches until none waits.
-func (r *Runner) fly() {
-	defer r.flown.Done()
+// sendBatches sends batches until no commit waits.
+func (r *Runner) sendBatches() {
+	defer r.senders.Done()
 	for {
-		r.gather()
+		r.yieldToReady()
 		r.mu.Lock()
-		r.looking = false
+		r.isTaking = false
 		b := r.queue.Next()
 		if b == nil {
-			r.flying--
+			r.inFlight--
 			r.mu.Unlock()
 			return
 		}
 		b.runner = r
-		r.wake() // for what this batch left
+		r.startSenderLocked() // for commits that are not in this batch
 		r.mu.Unlock()
-		r.settle(b, r.send(b))
+		r.answer(b, r.send(b))
 	}
 }
 
-// gather lets goroutines that are ready to run go first: those that one answer woke
-// commit again together. It waits for nobody who is not ready.
-func (r *Runner) gather() {
+// yieldToReady lets goroutines run first that are ready to, so that those which one
+// answer woke commit again in one batch. It does not wait for any other goroutine.
+func (r *Runner) yieldToReady() {
 	before := -1
-	for range 4 { // another processor may run us before the last of them
+	for range 4 { // another processor may run this goroutine before the last of them
 		runtime.Gosched()
 		r.mu.Lock()
 		n := r.queue.Len()
@@ -192,39 +195,40 @@ func (r *Runner) gather() {
 	}
 }
 
-// settle wakes the callers of a batch in its order, and puts back what goes again.
-func (r *Runner) settle(b *Batch, outcomes []Outcome) {
+// answer wakes the callers of a batch, in its order, and lets commits without an outcome
+// wait again.
+func (r *Runner) answer(b *Batch, outcomes []Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, c := range b.Commits {
 		if outcomes[i].Again() {
-			c.seat.sealed = false
+			c.waiter.isSealed = false
 			switch {
-			case c.seat.left:
+			case c.waiter.hasLeft:
 				outcomes[i].Err = coord.ErrUnknown // as its caller was told
-			case r.ended != nil:
-				outcomes[i].Err = r.ended
+			case r.endErr != nil:
+				outcomes[i].Err = r.endErr
 			default:
 				continue
 			}
 		}
-		c.settle(outcomes[i])
+		c.setOutcomeLocked(outcomes[i])
 	}
-	r.queue.Again(b, outcomes)
-	r.looking = true // the one who settles looks next
+	r.queue.Requeue(b, outcomes)
+	r.isTaking = true // this goroutine takes the next batch
 }
 
-func (c *Commit) settle(out Outcome) {
-	if !c.seat.settled {
-		c.seat.settled, c.seat.out = true, out
-		close(c.seat.done)
+// setOutcomeLocked sets the outcome, unless there is one, and wakes the caller.
+func (c *Commit) setOutcomeLocked(out Outcome) {
+	if !c.waiter.hasOutcome {
+		c.waiter.hasOutcome, c.waiter.outcome = true, out
+		close(c.waiter.done)
 	}
 }
 
-// Seal says that the batch is being sent. It leaves out commits whose callers have
-// gone, which are never sent; from now on a caller who leaves is told that the
-// outcome is unknown. Nothing left: there is nothing to send. After
-// [Runner.End] that is so.
+// Seal returns the commits of the batch to send now. Commits whose callers have gone are
+// left out and never sent. From now on the outcome is unknown for a caller that stops
+// waiting. After [Runner.End] Seal returns no commits.
 func (b *Batch) Seal() []*Commit {
 	r := b.runner
 	r.mu.Lock()
@@ -232,11 +236,11 @@ func (b *Batch) Seal() []*Commit {
 	stay := b.Commits[:0]
 	for _, c := range b.Commits {
 		switch {
-		case c.seat.left:
-		case r.ended != nil:
-			c.settle(Outcome{Err: r.ended})
+		case c.waiter.hasLeft:
+		case r.endErr != nil:
+			c.setOutcomeLocked(Outcome{Err: r.endErr})
 		default:
-			c.seat.sealed = true
+			c.waiter.isSealed = true
 			stay = append(stay, c)
 		}
 	}
@@ -245,30 +249,31 @@ func (b *Batch) Seal() []*Commit {
 	return stay
 }
 
-// Unseal takes a Seal back: it is certain that the service saw nothing of the batch.
+// Unseal undoes a [Batch.Seal]. Call it only if the service certainly received nothing of
+// the batch.
 func (b *Batch) Unseal() {
 	b.runner.mu.Lock()
 	defer b.runner.mu.Unlock()
 	for _, c := range b.Commits {
-		c.seat.sealed = false
+		c.waiter.isSealed = false
 	}
 }
 
-// End ends all that is not sent yet with err, and all later calls. What is sent is
-// answered by whoever sends it.
+// End ends all commits that are not sent yet, and all later calls, with err. Requests in
+// flight go on, and send returns their outcomes.
 func (r *Runner) End(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended != nil {
+	if r.endErr != nil {
 		return
 	}
-	r.ended = err
+	r.endErr = err
 	for b := r.queue.Next(); b != nil; b = r.queue.Next() {
 		for _, c := range b.Commits {
-			c.settle(Outcome{Err: err})
+			c.setOutcomeLocked(Outcome{Err: err})
 		}
 	}
 }
 
-// Wait returns when no request is under way any more.
-func (r *Runner) Wait() { r.flown.Wait() }
+// Wait returns when no request is in flight any more.
+func (r *Runner) Wait() { r.senders.Wait() }

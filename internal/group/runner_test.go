@@ -18,8 +18,8 @@ import (
 
 var limits = group.Limits{Commits: 64}
 
-// service answers each batch after a while, refuses what it is told to, naming the
-// first one only, and remembers what it applied.
+// service answers each batch after a while. It refuses the commits it is told to refuse,
+// reports only the first refusal of a batch, and records what it applied.
 type service struct {
 	*group.Runner
 	answer   time.Duration
@@ -326,7 +326,7 @@ func TestWhatIsNotSentInTimeNeverIs(t *testing.T) {
 	})
 }
 
-// closedLoop has callers commit one after the other for a while.
+// closedLoop has each of several callers make one commit after the other for a while.
 func closedLoop(callers int, work time.Duration, do func(path string)) (commits int64) {
 	var all sync.WaitGroup
 	var n atomic.Int64
@@ -343,7 +343,7 @@ func closedLoop(callers int, work time.Duration, do func(path string)) (commits 
 	return n.Load()
 }
 
-// The service has one processor, which every request costs the same.
+// The service has one processor, and every request takes the same time of it.
 func TestCallersOfABusyServiceShareRequests(t *testing.T) {
 	var cpu sync.Mutex
 	var requests atomic.Int64
@@ -369,9 +369,8 @@ func TestCallersOfABusyServiceShareRequests(t *testing.T) {
 	}
 }
 
-// In virtual time a request of 2 ms takes exactly that, and everybody's next commit
-// begins at once: whoever shares a request or does not, 16 callers commit 16 times
-// in 2 ms.
+// In virtual time a request of 2 ms takes exactly that, and every caller's next commit
+// begins at once. So 16 callers make 16 commits in 2 ms, however they share requests.
 func TestCallersOfASlowDiskLoseNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(16, 2*time.Millisecond)

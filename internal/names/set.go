@@ -9,24 +9,24 @@ import (
 // Set is a set of strings in byte order. The zero value is empty and ready. It is not
 // safe for use by several goroutines at once.
 //
-// A change in a set of a hundred thousand costs little more than in one of a thousand,
-// and a page no more than its own length.
+// A change in a set of a hundred thousand names costs little more than in one of a
+// thousand. A page costs as much as it is long.
 type Set struct {
-	chunks [][]string // none is empty, none is longer than most; all of them in order
+	chunks [][]string // in order; each has 1 to maxChunk names, in order
 	len    int
 }
 
-// most is the length of a full chunk: a change moves no more strings, and, where it makes
-// or ends a chunk of a set of two hundred thousand, about as many chunks.
-const most = 512
+// maxChunk is the length of a full chunk. A change moves at most that many names. If it
+// adds or removes a chunk of a set of two hundred thousand, it moves about as many chunks.
+const maxChunk = 512
 
-// New returns the set of the names, which it sorts where they stand and does not keep.
+// New returns the set of the names. It sorts the slice in place and does not keep it.
 func New(names []string) *Set {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	s := &Set{len: len(names)}
-	for part := range slices.Chunk(names, most*3/4) {
-		s.chunks = append(s.chunks, append(make([]string, 0, most), part...))
+	for part := range slices.Chunk(names, maxChunk*3/4) {
+		s.chunks = append(s.chunks, append(make([]string, 0, maxChunk), part...))
 	}
 	return s
 }
@@ -48,17 +48,17 @@ func (s *Set) Add(name string) bool {
 	}
 	s.len++
 	switch {
-	case len(s.chunks) == 0, c == len(s.chunks)-1 && i == most:
-		// What grows at its end has full chunks.
-		s.chunks = append(s.chunks, append(make([]string, 0, most), name))
+	case len(s.chunks) == 0, c == len(s.chunks)-1 && i == maxChunk:
+		// A set that grows at its end has full chunks.
+		s.chunks = append(s.chunks, append(make([]string, 0, maxChunk), name))
 		return true
-	case len(s.chunks[c]) == most:
-		right := append(make([]string, 0, most), s.chunks[c][most/2:]...)
+	case len(s.chunks[c]) == maxChunk:
+		right := append(make([]string, 0, maxChunk), s.chunks[c][maxChunk/2:]...)
 		s.chunks = slices.Insert(s.chunks, c+1, right)
-		clear(s.chunks[c][most/2:])
-		s.chunks[c] = s.chunks[c][:most/2]
-		if i > most/2 {
-			c, i = c+1, i-most/2
+		clear(s.chunks[c][maxChunk/2:])
+		s.chunks[c] = s.chunks[c][:maxChunk/2]
+		if i > maxChunk/2 {
+			c, i = c+1, i-maxChunk/2
 		}
 	}
 	s.chunks[c] = slices.Insert(s.chunks[c], i, name)
@@ -73,12 +73,12 @@ func (s *Set) Remove(name string) bool {
 	}
 	s.len--
 	s.chunks[c] = slices.Delete(s.chunks[c], i, i+1)
-	// A set that shrinks has no two chunks that would fill half of one.
+	// Two neighbours that together fill at most half a chunk are merged.
 	for _, left := range []int{c - 1, c} {
 		if left < 0 || left+1 >= len(s.chunks) {
 			continue
 		}
-		if len(s.chunks[left])+len(s.chunks[left+1]) <= most/2 {
+		if len(s.chunks[left])+len(s.chunks[left+1]) <= maxChunk/2 {
 			s.chunks[left] = append(s.chunks[left], s.chunks[left+1]...)
 			s.chunks = slices.Delete(s.chunks, left+1, left+2)
 			return true
@@ -90,8 +90,8 @@ func (s *Set) Remove(name string) bool {
 	return true
 }
 
-// Page returns the names after the one given, which need not be in the set, and no
-// more than limit of them, and whether it left some out. Limit 0 means all.
+// Page returns at most limit names that sort after the given one, and whether there are
+// more. The given name need not be in the set. Limit 0 means all.
 func (s *Set) Page(after string, limit int) (page []string, more bool) {
 	c, i := 0, 0
 	left := s.len
@@ -117,13 +117,13 @@ func (s *Set) Page(after string, limit int) (page []string, more bool) {
 	return page, left > n
 }
 
-// find returns the chunk and the place in it where name is, or where it belongs: there
-// is no such chunk only in an empty set.
+// find returns the chunk of name and its place there, or where it would be inserted. In an
+// empty set there is no such chunk.
 func (s *Set) find(name string) (chunk, place int, found bool) {
 	if len(s.chunks) == 0 {
 		return 0, 0, false
 	}
-	// The last chunk that does not begin behind it.
+	// The last chunk that does not begin after name.
 	chunk = max(0, sort.Search(len(s.chunks), func(c int) bool { return s.chunks[c][0] > name })-1)
 	place, found = slices.BinarySearch(s.chunks[chunk], name)
 	return chunk, place, found

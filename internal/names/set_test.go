@@ -9,7 +9,7 @@ import (
 	"github.com/zkq/zkq/internal/names"
 )
 
-// model is what a Set must be like: a sorted slice.
+// model is a sorted slice with the methods of a Set.
 type model []string
 
 func (m *model) add(name string) bool {
@@ -51,7 +51,7 @@ func (m model) equal(t *testing.T, s *names.Set, after string, limit int) {
 }
 
 // TestSetIsWhatASortedSliceWouldBe grows and shrinks sets in every way that a queue
-// does, and some that it does not.
+// does, and in some other ways.
 func TestSetIsWhatASortedSliceWouldBe(t *testing.T) {
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -116,7 +116,7 @@ func TestNewSortsAndLeavesOutWhatIsTwice(t *testing.T) {
 	}
 }
 
-// TestPageIsTheCallersOwn changes the set and the page: neither notices.
+// TestPageIsTheCallersOwn: changes of the set do not show in a page, nor the reverse.
 func TestPageIsTheCallersOwn(t *testing.T) {
 	s := names.New([]string{"a", "b", "c"})
 	page, _ := s.Page("", 0)

@@ -1,4 +1,4 @@
-// Package plot draws what an entry costs against the backlog, as SVG.
+// Package plot draws the time that an entry takes against the backlog, as SVG.
 package plot
 
 import (
@@ -11,13 +11,13 @@ import (
 // Point is the time that an entry takes, in milliseconds, at a backlog.
 type Point struct{ Backlog, Cost float64 }
 
-// Series is a line.
+// Series is a line of the plot.
 type Series struct {
 	Name   string
 	Points []Point
 }
 
-// colors are told apart by most people who cannot tell all colours apart.
+// colors can be distinguished by most colour-blind people.
 var colors = []string{"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#666666"}
 
 // The picture, in pixels.
@@ -26,8 +26,8 @@ const (
 	left, right, top, bottom = 70, 500, 50, 340
 )
 
-// Costs draws the series under two lines of text, both axes on logarithmic scales of
-// whole decades.
+// Costs returns an SVG picture of the series, with two lines of text above. Both axes are
+// logarithmic, over whole decades.
 func Costs(title, below string, all ...Series) string {
 	var d drawing
 	d.printf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12">`, width, height, width, height)
@@ -61,7 +61,7 @@ func Costs(title, below string, all ...Series) string {
 	return d.String()
 }
 
-// drawing is the text of a picture.
+// drawing collects the text of an SVG picture.
 type drawing struct{ strings.Builder }
 
 func (d *drawing) printf(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
@@ -74,7 +74,7 @@ func (d *drawing) line(x1, y1, x2, y2 float64, color string) {
 	d.printf(`<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="%s"/>`, x1, y1, x2, y2, color)
 }
 
-// series draws a line, its points, and its name beside the picture.
+// series draws a line and its points, and writes its name beside the picture.
 func (d *drawing) series(s Series, x, y scale, number int) {
 	color := colors[number%len(colors)]
 	points := slices.Clone(s.Points)
@@ -99,19 +99,19 @@ func (d *drawing) series(s Series, x, y scale, number int) {
 	}
 }
 
-// least is what stands for a cost of nothing, which has no logarithm.
-const least = 1e-6
+// leastValue is drawn instead of 0, which has no logarithm.
+const leastValue = 1e-6
 
-// scale is a logarithmic one over whole decades.
+// scale is a logarithmic scale over whole decades. It maps values to pixels.
 type scale struct {
-	low, high int // exponents
-	from, to  float64
+	low, high int     // exponents
+	from, to  float64 // pixels
 }
 
 func newScale(points []Point, of func(Point) float64, from, to float64) scale {
 	s := scale{from: from, to: to}
 	for i, p := range points {
-		v := math.Log10(max(of(p), least))
+		v := math.Log10(max(of(p), leastValue))
 		low, high := int(math.Floor(v)), int(math.Ceil(v))
 		if i == 0 {
 			s.low, s.high = low, high
@@ -124,13 +124,13 @@ func newScale(points []Point, of func(Point) float64, from, to float64) scale {
 	return s
 }
 
-// at is where a value stands.
+// at returns the pixel of a value.
 func (s scale) at(v float64) float64 {
-	part := (math.Log10(max(v, least)) - float64(s.low)) / float64(s.high-s.low)
+	part := (math.Log10(max(v, leastValue)) - float64(s.low)) / float64(s.high-s.low)
 	return s.from + part*(s.to-s.from)
 }
 
-// number writes a power of ten as people do.
+// number formats a power of ten with thousands separators.
 func number(v float64) string {
 	if v < 1 {
 		return fmt.Sprintf("%g", v)
@@ -142,7 +142,7 @@ func number(v float64) string {
 	return digits
 }
 
-// escape makes text of anything, without what XML has no place for.
+// escape makes XML text of any string. It replaces characters that XML does not allow.
 func escape(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == '\ufffe' || r == '\uffff' {

@@ -1,5 +1,5 @@
 // Package resolve finds the servers behind a host name. A name with several addresses
-// stands for as many servers, and each of them is tried.
+// stands for as many servers; a driver tries each of them.
 package resolve
 
 import (
@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// Names looks host names up and remembers which of their addresses were dialled when. The
-// zero value is ready for use, from several goroutines.
+// Names looks up host names and remembers the order in which their addresses were dialled.
+// The zero value is ready for use. Its methods may be called from several goroutines.
 type Names struct {
 	// Lookup finds the addresses of a host; nil means the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -24,13 +24,14 @@ type Names struct {
 	dialed map[string]uint64 // the number of the last dial, by address
 }
 
-// maxDialed bounds what is remembered: in some places each restart of a server gives its
-// name a new address.
+// maxDialed bounds how many addresses are remembered. In some clusters a server gets a new
+// address with each restart.
 const maxDialed = 1024
 
-// Servers returns the addresses that a host:port stands for now, as IP:port: first those
-// that were dialled longest ago or never, in random order where that is equal. An address
-// that is an IP already is returned as it is.
+// Servers returns the addresses that a host:port stands for now, as IP:port. Those that
+// were never dialled come first, in random order, then the others, the one dialled longest
+// ago first. An address with an IP is returned as it is. Servers blocks until the resolver
+// answers or ctx ends.
 func (n *Names) Servers(ctx context.Context, address string) ([]string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -73,7 +74,7 @@ func (n *Names) Servers(ctx context.Context, address string) ([]string, error) {
 	return servers, nil
 }
 
-// Dialed notes that a server is dialled now.
+// Dialed records that a server is dialled now.
 func (n *Names) Dialed(server string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -84,8 +85,8 @@ func (n *Names) Dialed(server string) {
 	n.dialed[server] = n.dials
 }
 
-// Absent reports that a dial failed because no server listens there, or because this
-// machine does not speak the address's protocol.
+// Absent reports whether a dial failed because no server listens there, or because this
+// machine does not support the protocol of the address.
 func Absent(err error) bool {
 	var dns *net.DNSError
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) ||

@@ -1053,10 +1053,10 @@ var mutants = []mutant{
 	},
 	{
 		name: "who left before the sending is sent", file: "internal/group/runner.go",
-		is: `		case c.seat.left:
-		case r.ended`,
-		becomes: `		case c.seat.left && func() bool { mutated(); return false }():
-		case r.ended`,
+		is: `		case c.waiter.hasLeft:
+		case r.endErr`,
+		becomes: `		case c.waiter.hasLeft && func() bool { mutated(); return false }():
+		case r.endErr`,
 		test: "TestABatchThatWasNotSentAfterAllIsTakenBack",
 	},
 

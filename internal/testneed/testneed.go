@@ -1,7 +1,6 @@
-// Package testneed is how a test says that this machine lacks what it needs.
-//
-// Such a test must not vanish quietly. Under CI=true it fails; elsewhere it is skipped, and `make test` prints at its end
-// what was not run, with the command that brings it.
+// Package testneed skips tests that need something this machine lacks, but not quietly.
+// With CI=true such a test fails. Elsewhere it is skipped, and `make test` prints at its
+// end which tests were not run, with the command that installs what they need.
 package testneed
 
 import (
@@ -10,8 +9,8 @@ import (
 	"testing"
 )
 
-// Missing ends t, because part of the tests ("ZooKeeper", "kazoo") cannot run here and how ("make deps") would change that.
-// Call it from the test's own goroutine.
+// Missing ends t: a part of the tests ("ZooKeeper", "kazoo") cannot run on this machine. how
+// ("make deps") is the command that changes that. Call Missing from the test's own goroutine.
 func Missing(t testing.TB, part, how string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -23,8 +22,8 @@ func Missing(t testing.TB, part, how string) {
 	t.Skipf("%s is not on this machine: %s", part, how)
 }
 
-// record leaves a line for `make test`, which names the file. Packages are tested in processes of their own, side by
-// side: one short appending write per line keeps the lines whole.
+// record appends a line to the file that `make test` names. Packages are tested in several
+// processes at the same time. One short write in append mode keeps each line whole.
 func record(part, how string) error {
 	name := os.Getenv("ZKQ_TEST_NOT_RUN")
 	if name == "" {

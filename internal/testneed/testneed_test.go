@@ -55,7 +55,7 @@ func TestMissingFailsUnderCI(t *testing.T) {
 	}
 }
 
-// TestMissingFailsWhereItCannotLeaveALine keeps a part from vanishing with the list it should stand in.
+// TestMissingFailsWhereItCannotLeaveALine: a skipped part that cannot be recorded fails the test.
 func TestMissingFailsWhereItCannotLeaveALine(t *testing.T) {
 	t.Setenv("CI", "")
 	t.Setenv("ZKQ_TEST_NOT_RUN", filepath.Join(t.TempDir(), "no", "such", "directory"))
@@ -66,7 +66,7 @@ func TestMissingFailsWhereItCannotLeaveALine(t *testing.T) {
 	}
 }
 
-// recorder keeps the first word a test would have ended with: a real one runs nothing after it.
+// recorder keeps the first message that would have ended a test; a real test runs nothing after that.
 type recorder struct {
 	testing.TB
 	skip, fatal string

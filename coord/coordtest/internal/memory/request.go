@@ -175,7 +175,7 @@ func (c *Client) answerBatchLocked(q *Request, outcomes []group.Outcome, answer 
 			answer(call, outcome.Err)
 		}
 	}
-	q.session.commits.Again(q.batch, outcomes)
+	q.session.commits.Requeue(q.batch, outcomes)
 }
 
 // sharedOutcome returns the outcomes of a batch whose commits all end with err.
