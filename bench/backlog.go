@@ -17,7 +17,7 @@ func (b *bench) backlogGroup(prefix string) group {
 		says: "long queues and the limit: " + prefix,
 		rows: []*row{
 			atLeast(prefix+"-limit", 0.7, " ×", "take and finish, 16 workers, one at a time, against one bare write per entry, 16 in flight"),
-			shown(prefix+"-limit-ceiling", " ×", "nothing but zkq's commits, sent by 4 loops with 4 entries each, against one bare write per entry, 16 in flight"),
+			shown(prefix+"-limit-ceiling", " ×", "only zkq's commits, 4 loops with 4 entries, against one bare write per entry, 16 in flight"),
 			atLeast(prefix+"-50k", 0.8, " ×", "rate at a backlog of 50,000 against 1,000, 16 workers"),
 			atMost(prefix+"-memory", 64, " MiB", "peak memory of a consumer process at a backlog of 100,000"),
 		},

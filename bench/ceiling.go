@@ -55,7 +55,7 @@ func (b *bench) ceiling(ctx context.Context, v *service, workers, backlog int) (
 		k.client.Close()
 		return nil, nil, err
 	}
-	most = &contender{name: "the same commits, bare", run: func(ctx context.Context) (load.Done, error) {
+	most = &contender{name: "bare commits", run: func(ctx context.Context) (load.Done, error) {
 		return b.again(func() (load.Done, error) { return k.drain(ctx) })
 	}}
 	return most, func() { hangUp(); k.client.Close() }, nil

@@ -18,9 +18,9 @@ func kazooGroup() group {
 			shown("zk-naive-1-1k", " ×", "the same against kazoo's steps in Go, 1 consumer, backlog 1,000"),
 			shown("zk-naive-16-1k", " ×", "the same against kazoo's steps in Go, 16 consumers, backlog 1,000"),
 			shown("zk-naive-16-10k", " ×", "the same against kazoo's steps in Go, 16 consumers, backlog 10,000"),
-			shown("zk-ceiling-1-1k", " ×", "nothing but zkq's commits, sent by a loop, against kazoo, 1 consumer, backlog 1,000"),
-			shown("zk-ceiling-16-1k", " ×", "nothing but zkq's commits, sent by 4 loops with 4 entries each, against kazoo, 16 consumers, backlog 1,000"),
-			shown("zk-ceiling-16-10k", " ×", "nothing but zkq's commits, sent by 4 loops with 4 entries each, against kazoo, 16 consumers, backlog 10,000"),
+			shown("zk-ceiling-1-1k", " ×", "only zkq's commits, by one loop, against kazoo, 1 consumer, backlog 1,000"),
+			shown("zk-ceiling-16-1k", " ×", "only zkq's commits, by 4 loops with 4 entries each, against kazoo, 16 consumers, backlog 1,000"),
+			shown("zk-ceiling-16-10k", " ×", "only zkq's commits, by 4 loops with 4 entries each, against kazoo, 16 consumers, backlog 10,000"),
 		},
 		measure: func(ctx context.Context, b *bench, r map[string]*row) error {
 			v, err := b.zookeeper(ctx, false)

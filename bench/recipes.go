@@ -23,8 +23,8 @@ func recipeGroup() group {
 		rows: []*row{
 			atLeast("etcd-recipes-1", 1.3, " ×", "take and finish against the better recipe's dequeue, 1 worker, backlog 1,000"),
 			atLeast("etcd-recipes-16", 8, " ×", "take and finish against the better recipe's dequeue, 16 workers, backlog 1,000"),
-			shown("etcd-ceiling-1", " ×", "nothing but zkq's commits, sent by a loop, against the better recipe's dequeue, 1 worker, backlog 1,000"),
-			shown("etcd-ceiling-16", " ×", "nothing but zkq's commits, sent by 4 loops with 4 entries each, against the better recipe's dequeue, 16 workers, backlog 1,000"),
+			shown("etcd-ceiling-1", " ×", "only zkq's commits, by one loop, against the better recipe's dequeue, 1 worker, backlog 1,000"),
+			shown("etcd-ceiling-16", " ×", "only zkq's commits, by 4 loops with 4 entries each, against the better recipe's dequeue, 16 workers, backlog 1,000"),
 			atLeast("etcd-put-counter", 10, " ×", "put against a counter key in the transaction, 16 producers"),
 			atLeast("etcd-put-priority", 20, " ×", "put against recipes.PriorityQueue, 16 producers, backlog 1,000"),
 			shown("etcd-put-queue", " ×", "put against recipes.Queue, which orders by wall clock, 16 producers"),

@@ -43,11 +43,6 @@ func prose(t *testing.T, path string) []string {
 	return lines
 }
 
-// unfinished are the documents that still have wider cells.
-var unfinished = map[string]bool{
-	"performance.md": true,
-}
-
 // A table is for looking things up. Conditions and reasons belong in paragraphs under a heading.
 func TestNoTableCellHasMoreThan30Words(t *testing.T) {
 	separator := regexp.MustCompile(`(^|[^\\])\|`)
@@ -57,7 +52,7 @@ func TestNoTableCellHasMoreThan30Words(t *testing.T) {
 				continue
 			}
 			for _, cell := range strings.Split(separator.ReplaceAllString(line, "$1\x00"), "\x00") {
-				if words := len(strings.Fields(cell)); words > 30 && !unfinished[filepath.Base(path)] {
+				if words := len(strings.Fields(cell)); words > 30 {
 					t.Errorf("%s:%d: a cell of %d words: %.60s…", path, i+1, words, strings.TrimSpace(cell))
 				}
 			}
