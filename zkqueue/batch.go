@@ -11,17 +11,17 @@ import (
 	"github.com/zkq/zkq/internal/group"
 )
 
-// Commits that wait at the same time travel together, in one multi. The service names
-// the first op that it refuses, and applies nothing: the commit of that op has its answer,
-// and the others go again.
+// batchLimits bound one merged multi. ZooKeeper names the first op that it refuses and
+// applies nothing; the commit of that op is refused, and the others are sent again.
 var batchLimits = group.Limits{Commits: 64, Ops: 512, Each: 64, Bytes: 256 << 10}
 
-// maxInFlight is how many requests with commits a session has under way.
+// maxInFlight is how many multis one session may have in flight.
 const maxInFlight = 32
 
-// sendBatch is what the session's group sends a batch by.
+// sendBatch sends a batch of merged commits as one multi and returns the outcome of each.
+// It is not bound to the context of any caller; the session's end ends it.
 func (s *session) sendBatch(b *group.Batch) []group.Outcome {
-	ctx := context.Background() // the session's end ends it, and no caller
+	ctx := context.Background() // the session's end is checked apart
 	for backoff := s.newBackoff(); ; {
 		if err := s.acquireSlot(ctx); err != nil {
 			return sameOutcome(len(b.Commits), err)
@@ -56,6 +56,7 @@ func (s *session) sendBatch(b *group.Batch) []group.Outcome {
 	}
 }
 
+// sameOutcome returns err as the outcome of n commits.
 func sameOutcome(n int, err error) []group.Outcome {
 	outcomes := make([]group.Outcome, n)
 	for i := range outcomes {
@@ -64,7 +65,7 @@ func sameOutcome(n int, err error) []group.Outcome {
 	return outcomes
 }
 
-// sendSeparately sends commits one after the other.
+// sendSeparately sends the commits one after the other.
 func (s *session) sendSeparately(ctx context.Context, commits [][]coord.Op) []group.Outcome {
 	outcomes := make([]group.Outcome, len(commits))
 	for i, ops := range commits {
@@ -73,7 +74,8 @@ func (s *session) sendSeparately(ctx context.Context, commits [][]coord.Op) []gr
 	return outcomes
 }
 
-// batchOutcomes says how each commit of a multi ended.
+// batchOutcomes returns the outcome of each commit of a multi. Commits that are to be sent
+// again have the outcome [group.ErrAgain].
 func (s *session) batchOutcomes(ctx context.Context, commits [][]coord.Op, m *multi, answers []zk.MultiResponse, err error) []group.Outcome {
 	if err == nil {
 		outcomes := make([]group.Outcome, len(commits))
@@ -96,13 +98,13 @@ func (s *session) batchOutcomes(ctx context.Context, commits [][]coord.Op, m *mu
 	return outcomes
 }
 
-// sendAlone sends one commit until there is an answer to it, and makes the directories that
-// it lacks. Each refusal for want of a directory makes one, unless others delete them as
-// fast.
+// sendAlone sends one commit until it has an outcome, and creates the directories that it
+// lacks. It creates one directory per refusal, and gives up when other clients delete them
+// as fast.
 func (s *session) sendAlone(ctx context.Context, ops []coord.Op) ([]coord.Result, error) {
 	m := s.newMulti(ops)
 	backoff := s.newBackoff()
-	for lacking := 0; ; {
+	for created := 0; ; {
 		answers, err := s.classifyReply(call(ctx, s, m.send))
 		switch {
 		case err == nil:
@@ -119,20 +121,20 @@ func (s *session) sendAlone(ctx context.Context, ops []coord.Op) ([]coord.Result
 			return nil, err
 		}
 		i := m.refs[at].op
-		if !lacksParent(m.ops[at], answers[at].Error) || lacking > len(ops) {
+		if !lacksParent(m.ops[at], answers[at].Error) || created > len(ops) {
 			return nil, refusalError(ops, i, err)
 		}
-		lacking++
+		created++
 		if err := s.createDirectory(ctx, parentPath(m.ops[at].(*zk.CreateRequest).Path)); err != nil {
 			return nil, fmt.Errorf("directory of %s: %w", ops[i].Path, err)
 		}
 	}
 }
 
-// errNotSent says that the service has not seen a multi, or has ignored it.
+// errNotSent means that the service has not seen a multi, or has ignored it.
 var errNotSent = errors.New("not sent")
 
-// classifyReply says what became of a multi. The error is coord's, or errUnsent.
+// classifyReply returns the answers of a multi, or one of coord's errors, or errNotSent.
 func (s *session) classifyReply(r reply[[]zk.MultiResponse]) ([]zk.MultiResponse, error) {
 	switch {
 	case r.err == nil:
@@ -152,5 +154,5 @@ func (s *session) classifyReply(r reply[[]zk.MultiResponse]) ([]zk.MultiResponse
 	case outcomeUnknown:
 		return nil, fmt.Errorf("%w: %w", coord.ErrUnknown, err)
 	}
-	return nil, errNotSent // the session has left that connection, or is over
+	return nil, errNotSent // the connection is no longer the session's, or the session is over
 }

@@ -16,46 +16,46 @@ import (
 	"github.com/zkq/zkq/internal/names"
 )
 
-// cachedDir is what the driver knows of one directory. Where it is watched, an event
-// tells of each change, and the set follows. Elsewhere, and at servers that know nothing
-// of such watches, each listing sets a watch that fires once, so that the set stands
-// until it does. No set outlives the connection that brings its events.
+// cachedDir is what the driver knows of one directory. On servers since 3.6 a watched
+// directory is followed: an event tells of each change, and names is updated. Other
+// directories have a watch that fires once, and names is dropped when it fires. No names
+// outlive the connection that brings their events.
 type cachedDir struct {
 	path          string          // without the chroot
-	fullPath      string          // with it
-	names         *names.Set      // of the children's paths; nil: not known, or changed since
-	stamp         uint64          // of the set
-	changes       int32           // creations and deletions that the set knows of, as the server counts them; -1: unclear
-	invalidations uint64          // counts what made sets invalid
-	signalledAt   uint64          // how many of these the watchers were signalled
-	pending       *pendingListing // a listing on its way
+	fullPath      string          // with the chroot
+	names         *names.Set      // paths of the children; nil: not known, or changed since
+	stamp         uint64          // of names, for coord.List
+	changes       int32           // creates and deletes that names has, as the server counts them; -1: not known
+	invalidations uint64          // how often names became invalid
+	signalledAt   uint64          // invalidations when the watchers were last signalled
+	pending       *pendingListing // the listing in flight
 	watchers      []*watcher
 
-	followedOn       *conn        // brings an event for each change
-	switching        bool         // from one kind of watch to the other: nothing stands
-	watchRefused     bool         // the server would not have that
-	missedEvents     []childEvent // that came while listings were on their way
-	followedListings int          // listings on their way that these must be added to
-	idleTimer        *time.Timer  // ends what nobody watches any more
+	followedOn       *conn        // the connection that brings an event for each change
+	switching        bool         // between the two kinds of watch: the server may have either, so no names are kept
+	watchRefused     bool         // the server refused to send events
+	missedEvents     []childEvent // events that came while listings were in flight
+	followedListings int          // listings in flight that need missedEvents
+	idleTimer        *time.Timer  // ends following when the last watcher has left
 
-	relisting   bool // somebody sees to it that it is listed again
-	listedAt    time.Time
-	memberCount int // when last listed
+	relisting   bool      // a goroutine is about to list it again
+	listedAt    time.Time // when it was last listed
+	memberCount int       // children at that time
 }
 
-// childEvent is the creation or deletion of a child.
+// childEvent is the create or delete of a child.
 type childEvent struct {
 	path    string // without the chroot
 	deleted bool
 }
 
-// pendingListing is a listing on its way. Its set is guarded by the directories' lock once done
-// is closed.
+// pendingListing is a listing in flight. The other fields are set when done is closed, and
+// names is then guarded by dirCache.mu.
 type pendingListing struct {
-	invalidations uint64
-	followed      bool // what changes until it has come is added
-	watchCreation bool // a watch may be set for the creation of the directory
-	unwatched     bool // nothing will tell of the next change
+	invalidations uint64 // of the directory when the listing began
+	followed      bool   // changes that come meanwhile are added to it
+	watchCreation bool   // a watch may be set for the directory's creation
+	unwatched     bool   // nothing tells of the next change
 	done          chan struct{}
 	names         *names.Set
 	stamp         uint64
@@ -63,31 +63,32 @@ type pendingListing struct {
 	err           error
 }
 
-// page is what a caller wants of a directory's children, in name order.
+// page is a part of a directory's children, in the order of their names.
 type page struct {
-	after string // "" or a path
-	limit int    // 0: all
-	fresh bool
+	after string // a path, or "" for the first page
+	limit int    // 0: no limit
+	fresh bool   // include everything that was answered to anyone before
 
 	paths []string
 	more  bool
 	stamp uint64
 }
 
+// fill takes the page out of a directory's names.
 func (p *page) fill(set *names.Set, stamp uint64) {
 	p.paths, p.more = set.Page(p.after, p.limit)
 	p.stamp = stamp
 }
 
-// dirCache are all that a session listed or watches.
+// dirCache holds the directories that a session has listed or watches.
 type dirCache struct {
 	s       *session
-	watchMu sync.Mutex // one at a time adds and removes watches, before mu
+	watchMu sync.Mutex // held while watches are added or removed; acquired before mu
 
 	mu        sync.Mutex
 	byPath    map[string]*cachedDir // by whole path
-	conn      *conn                 // that has a session
-	lastStamp uint64                // the last one of our own
+	conn      *conn                 // the connection that has a session
+	lastStamp uint64                // the last stamp that was made here
 	closed    bool
 }
 
@@ -95,14 +96,14 @@ func newDirCache(s *session) dirCache {
 	return dirCache{s: s, byPath: make(map[string]*cachedDir), lastStamp: rand.Uint64()}
 }
 
-// maxIdleDirs is how many directories that nobody watches are kept. A watch that was set
-// for one that is forgotten fires into nothing.
+// maxIdleDirs bounds the directories without watchers that are kept. When the watch of a
+// dropped directory fires, it is ignored.
 const maxIdleDirs = 1024
 
-// dirLocked returns the directory, with the lock held.
+// dirLocked returns the directory, which it adds if need be.
 func (ds *dirCache) dirLocked(path string) *cachedDir {
-	whole := ds.s.fullPath(path)
-	d := ds.byPath[whole]
+	fullPath := ds.s.fullPath(path)
+	d := ds.byPath[fullPath]
 	if d != nil {
 		return d
 	}
@@ -114,20 +115,19 @@ func (ds *dirCache) dirLocked(path string) *cachedDir {
 			}
 		}
 	}
-	d = &cachedDir{path: path, fullPath: whole}
-	ds.byPath[whole] = d
+	d = &cachedDir{path: path, fullPath: fullPath}
+	ds.byPath[fullPath] = d
 	return d
 }
 
-// list takes a page of the directory's children: of the set that stands, or of a listing
-// whose request is sent after the call began, or after everything that this session then
-// knew.
+// list fills p with a part of the directory's children. It takes the names that are known,
+// or those of a listing that began after the call did.
 func (ds *dirCache) list(ctx context.Context, path string, p *page) error {
 	if err := ds.s.checkAlive(); err != nil {
 		return err
 	}
 	if p.fresh {
-		// Whatever changed before has changed the set when this is answered.
+		// After this every earlier change has reached names.
 		if err := ds.s.barrier(ctx); err != nil {
 			return err
 		}
@@ -148,39 +148,39 @@ func (ds *dirCache) list(ctx context.Context, path string, p *page) error {
 			ds.mu.Unlock()
 			return nil
 		}
-		if c := d.pending; c != nil && c.invalidations == d.invalidations && (c.followed || !p.fresh) {
+		if listing := d.pending; listing != nil && listing.invalidations == d.invalidations && (listing.followed || !p.fresh) {
 			ds.mu.Unlock()
-			if found, err := ds.awaitListing(ctx, d, c, p); found || err != nil {
+			if found, err := ds.awaitListing(ctx, d, listing, p); found || err != nil {
 				return err
 			}
-			continue // the other caller may merely have gone away
+			continue // the other caller's context may have ended
 		}
-		c := &pendingListing{
+		listing := &pendingListing{
 			invalidations: d.invalidations, followed: d.followedOn != nil && !d.switching, unwatched: d.switching,
 			watchCreation: ds.watchesCreationLocked(d), done: make(chan struct{}),
 		}
-		d.pending = c
-		if c.followed {
+		d.pending = listing
+		if listing.followed {
 			d.followedListings++
 		}
 		ds.mu.Unlock()
 
-		ds.fetch(ctx, d, c)
+		ds.fetch(ctx, d, listing)
 
 		ds.mu.Lock()
-		d.finishListingLocked(ds, c)
-		found := d.takePageLocked(c, p)
+		d.finishListingLocked(ds, listing)
+		found := d.takePageLocked(listing, p)
 		ds.mu.Unlock()
-		close(c.done)
-		if found || c.err != nil {
-			return c.err
+		close(listing.done)
+		if found || listing.err != nil {
+			return listing.err
 		}
 	}
 }
 
-// verify compares what events told of a followed directory with the server's count of its
-// changes. The server sends no event of a child that this session may not read: where there
-// are such, the directory is not followed any more.
+// verify compares the changes of a followed directory with the server's own count. They
+// differ if a child may not be read by this user, since the server sends no event for it.
+// Such a directory is not followed any longer.
 func (ds *dirCache) verify(ctx context.Context, d *cachedDir) error {
 	stat, err := read(ctx, ds.s, func(z *zk.Conn) (*zk.Stat, error) {
 		_, stat, err := z.Exists(d.fullPath)
@@ -200,7 +200,7 @@ func (ds *dirCache) verify(ctx context.Context, d *cachedDir) error {
 	d.watchRefused = true
 	d.beginSwitchLocked()
 	ds.mu.Unlock()
-	_ = c.removeWatch(d.fullPath) // where this fails the connection does, and every watch of it
+	_ = c.removeWatch(d.fullPath) // if this fails, the connection and all its watches end
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	d.switching, d.followedOn = false, nil
@@ -208,16 +208,17 @@ func (ds *dirCache) verify(ctx context.Context, d *cachedDir) error {
 	return nil
 }
 
-// awaitListing waits for a listing that another caller asked for.
-func (ds *dirCache) awaitListing(ctx context.Context, d *cachedDir, c *pendingListing, p *page) (found bool, err error) {
+// awaitListing waits for a listing that another caller began, and fills p from it if it
+// can.
+func (ds *dirCache) awaitListing(ctx context.Context, d *cachedDir, listing *pendingListing, p *page) (found bool, err error) {
 	select {
-	case <-c.done:
+	case <-listing.done:
 	case <-ctx.Done():
 		return false, ctx.Err()
 	case <-ds.s.done:
 		return false, ds.s.cause
 	}
-	if c.err != nil {
+	if listing.err != nil {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
@@ -225,56 +226,57 @@ func (ds *dirCache) awaitListing(ctx context.Context, d *cachedDir, c *pendingLi
 	}
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	return d.takePageLocked(c, p), nil
+	return d.takePageLocked(listing, p), nil
 }
 
-// takePageLocked takes the page of what came, with the lock held. What was to be followed and is
-// not may lack this session's own changes.
-func (d *cachedDir) takePageLocked(c *pendingListing, p *page) bool {
-	if c.err != nil || c.followed && d.names != c.names {
+// takePageLocked fills p from a finished listing. A listing that was to be followed, and is
+// not, may lack this session's own changes: then it reports false.
+func (d *cachedDir) takePageLocked(listing *pendingListing, p *page) bool {
+	if listing.err != nil || listing.followed && d.names != listing.names {
 		return false
 	}
-	p.fill(c.names, c.stamp)
-	if d.names == c.names {
+	p.fill(listing.names, listing.stamp)
+	if d.names == listing.names {
 		p.stamp = d.stamp
 	}
 	return true
 }
 
-// finishListingLocked takes a listing, with the lock held. It stands if nothing has made it invalid. Its
-// watchers are told even so: in a directory that changes all the time none would stand.
-func (d *cachedDir) finishListingLocked(ds *dirCache, c *pendingListing) {
-	if d.pending == c {
+// finishListingLocked keeps the names of a listing unless they have become invalid. The
+// watchers are signalled in either case, because in a directory that changes all the time
+// no names would ever be kept.
+func (d *cachedDir) finishListingLocked(ds *dirCache, listing *pendingListing) {
+	if d.pending == listing {
 		d.pending = nil
 	}
-	if c.followed && c.invalidations == d.invalidations {
+	if listing.followed && listing.invalidations == d.invalidations {
 		d.followedListings--
 	}
-	if c.err != nil {
+	if listing.err != nil {
 		return
 	}
-	d.listedAt, d.memberCount = time.Now(), c.names.Len()
-	tell := d.signalledAt < c.invalidations
-	d.signalledAt = max(d.signalledAt, c.invalidations)
-	if !c.unwatched && c.invalidations == d.invalidations {
-		d.names, d.stamp, d.changes = c.names, c.stamp, c.changes
+	d.listedAt, d.memberCount = time.Now(), listing.names.Len()
+	signal := d.signalledAt < listing.invalidations
+	d.signalledAt = max(d.signalledAt, listing.invalidations)
+	if !listing.unwatched && listing.invalidations == d.invalidations {
+		d.names, d.stamp, d.changes = listing.names, listing.stamp, listing.changes
 		if len(d.missedEvents) > 0 {
-			d.changes = -1 // which of these the listing has is not known
+			d.changes = -1 // the listing may have some of these changes already
 		}
 		for _, e := range d.missedEvents {
 			d.applyLocked(ds, e)
 		}
-		tell = tell || len(d.missedEvents) > 0
+		signal = signal || len(d.missedEvents) > 0
 	}
 	if d.followedListings == 0 {
 		d.missedEvents = nil
 	}
-	if tell {
+	if signal {
 		d.signal()
 	}
 }
 
-// applyLocked makes a change that may be in the set already, with the lock held.
+// applyLocked makes a change, which names may have already.
 func (d *cachedDir) applyLocked(ds *dirCache, e childEvent) {
 	changed := false
 	if e.deleted {
@@ -287,13 +289,14 @@ func (d *cachedDir) applyLocked(ds *dirCache, e childEvent) {
 	}
 	if changed {
 		ds.lastStamp++
-		d.stamp = ds.lastStamp | 1<<63 // no transaction has such a number
+		d.stamp = ds.lastStamp | 1<<63 // a zxid never has this bit
 	}
 }
 
-// fetch asks the server. A directory that is not there is empty: of one that is followed
-// there will be an event, and elsewhere the watch is for its creation, where it may.
-func (ds *dirCache) fetch(ctx context.Context, d *cachedDir, c *pendingListing) {
+// fetch reads the names from the server. A directory that does not exist is empty. Its
+// creation is signalled by an event if the directory is followed, and otherwise by a watch
+// that is set here if the listing may do so.
+func (ds *dirCache) fetch(ctx context.Context, d *cachedDir, listing *pendingListing) {
 	type children struct {
 		names []string
 		stat  *zk.Stat
@@ -304,16 +307,16 @@ func (ds *dirCache) fetch(ctx context.Context, d *cachedDir, c *pendingListing) 
 			return children{names, stat}, err
 		})
 		if err == nil {
-			// The commit that last changed the children.
-			c.names, c.stamp, c.changes = d.childNames(l.names), uint64(l.stat.Pzxid), l.stat.Cversion
+			// Pzxid is the transaction that last changed the children.
+			listing.names, listing.stamp, listing.changes = d.childNames(l.names), uint64(l.stat.Pzxid), l.stat.Cversion
 			return
 		}
 		if !errors.Is(err, coord.ErrNotExist) {
-			c.err = err
+			listing.err = err
 			return
 		}
-		if !c.watchCreation {
-			c.names, c.unwatched = names.New(nil), !c.followed
+		if !listing.watchCreation {
+			listing.names, listing.unwatched = names.New(nil), !listing.followed
 			return
 		}
 		there, err := read(ctx, ds.s, func(z *zk.Conn) (bool, error) {
@@ -321,19 +324,20 @@ func (ds *dirCache) fetch(ctx context.Context, d *cachedDir, c *pendingListing) 
 			return there, err
 		})
 		if err != nil {
-			c.err = err
+			listing.err = err
 			return
 		}
 		if !there {
-			c.names = names.New(nil)
+			listing.names = names.New(nil)
 			return
 		}
 	}
 }
 
+// childNames returns the set of the children's paths.
 func (d *cachedDir) childNames(children []string) *names.Set {
 	dir := strings.TrimSuffix(d.path, "/") + "/"
-	if d.fullPath == "/" { // the service's own nodes lie there
+	if d.fullPath == "/" { // ZooKeeper's own nodes
 		children = slices.DeleteFunc(children, func(name string) bool { return name == "zookeeper" })
 	}
 	for i, name := range children {
@@ -342,29 +346,30 @@ func (d *cachedDir) childNames(children []string) *names.Set {
 	return names.New(children)
 }
 
-// handleEvent takes a watch event of a connection. It comes before the answer to anything that
-// the server did later, and so before this session's commits know of their success.
-func (ds *dirCache) handleEvent(c *conn, kind int32, whole []byte) {
+// handleEvent takes a watch event from a connection. The event precedes the reply to
+// anything that the server did later, so a commit of this session returns after its own
+// events.
+func (ds *dirCache) handleEvent(c *conn, kind int32, fullPath []byte) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if c != ds.conn || ds.closed {
 		return
 	}
-	if d := ds.byPath[string(whole)]; d != nil && d.followedOn == nil {
-		ds.invalidateLocked(d) // a watch has fired
+	if d := ds.byPath[string(fullPath)]; d != nil && d.followedOn == nil {
+		ds.invalidateLocked(d) // a one-shot watch has fired
 	}
 	if kind != nodeCreated && kind != nodeDeleted {
 		return
 	}
-	up := max(bytes.LastIndexByte(whole, '/'), 0)
+	up := max(bytes.LastIndexByte(fullPath, '/'), 0)
 	if up == 0 {
 		up = 1
 	}
-	d := ds.byPath[string(whole[:up])]
-	if d == nil || d.followedOn == nil || d.fullPath == "/" && string(whole) == "/zookeeper" {
+	d := ds.byPath[string(fullPath[:up])]
+	if d == nil || d.followedOn == nil || d.fullPath == "/" && string(fullPath) == "/zookeeper" {
 		return
 	}
-	e := childEvent{string(whole[len(ds.s.cfg.Chroot):]), kind == nodeDeleted}
+	e := childEvent{string(fullPath[len(ds.s.cfg.Chroot):]), kind == nodeDeleted}
 	switch {
 	case d.names != nil:
 		d.applyLocked(ds, e)
@@ -376,8 +381,8 @@ func (ds *dirCache) handleEvent(c *conn, kind int32, whole []byte) {
 	}
 }
 
-// invalidateLocked says that what is known of the directory may not be so any more, with the lock
-// held.
+// invalidateLocked drops the names of a directory and, if it is watched, has it listed
+// again.
 func (ds *dirCache) invalidateLocked(d *cachedDir) {
 	d.forgetLocked()
 	if len(d.watchers) > 0 {
@@ -387,12 +392,13 @@ func (ds *dirCache) invalidateLocked(d *cachedDir) {
 	}
 }
 
+// forgetLocked drops the names and everything that listings in flight would add to.
 func (d *cachedDir) forgetLocked() {
 	d.names, d.missedEvents, d.followedListings = nil, nil, 0
 	d.invalidations++
 }
 
-// onDisconnect and reconnected: the server forgot a connection's watches.
+// onDisconnect drops all names: the server has forgotten the connection's watches.
 func (ds *dirCache) onDisconnect() {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -403,6 +409,7 @@ func (ds *dirCache) onDisconnect() {
 	}
 }
 
+// onReconnect lists the watched directories again, and so signals their watchers.
 func (ds *dirCache) onReconnect() {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()

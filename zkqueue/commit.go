@@ -12,18 +12,19 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// multi is a commit as ZooKeeper is asked for it.
+// multi is a transaction of ZooKeeper's: the ops of one commit, or of several merged
+// commits.
 type multi struct {
 	ops  []any
-	refs []opRef // of each of ops
-	size int     // of the frame, without its own length
+	refs []opRef // which op of which commit each element of ops belongs to
+	size int     // bytes of the request frame, without its length field
 }
 
-// opRef is the coord.Op that an op of a multi is part of.
+// opRef names one op of a batch of commits. A coord.Op can be two ops of ZooKeeper's.
 type opRef struct{ commit, op int }
 
-// send sends the multi. An answer has a part for each op, or none where the request
-// failed as a whole; any other tells nothing about the ops.
+// send makes the request. It returns one response per op, or none if the request failed as
+// a whole. Any other number of responses says nothing about the ops and is an error.
 func (m *multi) send(z *zk.Conn) ([]zk.MultiResponse, error) {
 	answers, err := z.Multi(m.ops...)
 	if len(answers) != len(m.ops) && (err == nil || len(answers) > 0) {
@@ -32,10 +33,11 @@ func (m *multi) send(z *zk.Conn) ([]zk.MultiResponse, error) {
 	return answers, err
 }
 
-// maxFrame is what ZooKeeper takes with its default jute.maxbuffer.
+// maxFrame is the largest request in bytes that ZooKeeper accepts with the default
+// jute.maxbuffer.
 const maxFrame = 1<<20 - 1
 
-// What jute makes of a request.
+// Sizes in bytes of a request's parts in ZooKeeper's encoding, without strings and data.
 const (
 	opHeader    = 4 + 1 + 4                                // type, done, error
 	multiFrame  = 4 + 4 + opHeader                         // xid, opcode; the last header
@@ -45,12 +47,12 @@ const (
 	checkFrame  = opHeader + 4 + 4                         // path, version; delete too
 )
 
-// worldACL is kazoo's default: anyone may do anything.
+// worldACL is kazoo's default: every user may do everything.
 var worldACL = zk.WorldACL(zk.PermAll)
 
 func (m *multi) create(path string, value []byte, flags int32) {
 	if value == nil {
-		value = []byte{} // nil would come back to kazoo as None, its "nothing there"
+		value = []byte{} // kazoo would read nil as None, its "no entry"
 	}
 	m.ops = append(m.ops, &zk.CreateRequest{Path: path, Data: value, Acl: worldACL, Flags: flags})
 	m.size += createFrame + len(path) + len(value)
@@ -74,8 +76,10 @@ func (m *multi) check(path string, version int32) {
 	m.size += checkFrame + len(path)
 }
 
-// fenceVersion is the version that a fence means. -1 would mean any to ZooKeeper, and what
-// is no version at all must be refused by it, not by us: it knows if there is a node.
+// fenceVersion returns the version to compare for a fence. A fence that is no version must
+// be refused by ZooKeeper, which knows whether the node exists, so it becomes a version
+// that no node has. In particular it must not become -1, which ZooKeeper takes for any
+// version.
 func fenceVersion(f coord.Fence) int32 {
 	if f < 0 || f > math.MaxInt32 {
 		return math.MinInt32
@@ -83,7 +87,7 @@ func fenceVersion(f coord.Fence) int32 {
 	return int32(f)
 }
 
-// newMulti is one multi for commits whose paths differ.
+// newMulti returns one multi for all the commits. No path may occur in two of them.
 func (s *session) newMulti(commits ...[]coord.Op) *multi {
 	m := &multi{size: multiFrame}
 	for c, ops := range commits {
@@ -97,13 +101,15 @@ func (s *session) newMulti(commits ...[]coord.Op) *multi {
 	return m
 }
 
+// addOp adds the ops of ZooKeeper's that make up op.
 func (s *session) addOp(m *multi, op coord.Op) {
 	path, at := s.fullPath(op.Path), fenceVersion(op.Fence)
 	switch op.Kind {
 	case coord.KindCreate:
 		m.create(path, op.Value, 0)
 	case coord.KindEphemeral:
-		// A second write puts it at version 1, where no kazoo lock stands.
+		// A second write gives the node version 1. A kazoo lock has version 0, so a delete at version
+		// 1 never removes one.
 		m.create(path, nil, zk.FlagEphemeral)
 		m.set(path, op.Value, 0)
 	case coord.KindSequential:
@@ -120,9 +126,10 @@ func (s *session) addOp(m *multi, op coord.Op) {
 	}
 }
 
-// Commit applies the ops, all or nothing; see [coord.Session]. Missing directories are
-// made as kazoo makes them, outside of the commit, when it was refused for want of
-// them.
+// Commit applies all ops or none; see [coord.Session]. When ZooKeeper refuses a commit
+// because a parent directory is missing, Commit creates the directory outside of the
+// commit, as kazoo does, and sends the commit again. Other processes may see the empty
+// directory.
 func (s *session) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	results, err := s.commit(ctx, ops)
 	if err != nil {
@@ -162,7 +169,8 @@ func (s *session) commit(ctx context.Context, ops []coord.Op) ([]coord.Result, e
 	return results, err
 }
 
-// mayExceedFrame says that a commit must be measured: no op is more than two of ZooKeeper's.
+// mayExceedFrame estimates, from above, whether a commit is too large, so that most commits
+// need not be encoded to be measured. An op is at most two of ZooKeeper's.
 func (s *session) mayExceedFrame(ops []coord.Op) bool {
 	size := multiFrame
 	for _, op := range ops {
@@ -171,8 +179,9 @@ func (s *session) mayExceedFrame(ops []coord.Op) bool {
 	return size > maxFrame
 }
 
-// hideSessionEnd keeps the promise that everything besides ErrUnknown was not applied, for
-// those who look for a session's end first.
+// hideSessionEnd removes the session's end from the error of a request that may have been
+// applied: callers take an error with [coord.ErrSessionLost] for a promise that nothing was
+// applied.
 func hideSessionEnd(err error) error {
 	if errors.Is(err, coord.ErrSessionLost) || errors.Is(err, coord.ErrClosed) {
 		return errors.New("the session ended")
@@ -180,8 +189,8 @@ func hideSessionEnd(err error) error {
 	return err
 }
 
-// firstFailedOp is the place of the first op that failed, or -1. The ops before it have no
-// error, those after it a meaningless one.
+// firstFailedOp returns the index of the first op with an error, or -1. Later ops carry an
+// error too, but theirs means nothing.
 func firstFailedOp(answers []zk.MultiResponse) int {
 	for i, a := range answers {
 		if a.Error != nil {
@@ -191,15 +200,16 @@ func firstFailedOp(answers []zk.MultiResponse) int {
 	return -1
 }
 
+// lacksParent reports whether err says that the parent of a node to create is missing.
 func lacksParent(op any, err error) bool {
 	c, create := op.(*zk.CreateRequest)
 	return create && errors.Is(err, zk.ErrNoNode) && parentPath(c.Path) != "/"
 }
 
-// refusalError is the error of a commit whose op i was refused.
+// refusalError returns coord's error for a commit of which ZooKeeper refused op i.
 func refusalError(ops []coord.Op, i int, err error) error {
 	if errors.Is(err, coord.ErrExist) && ops[i].Kind == coord.KindSequential {
-		// The counter has stopped, and the node of its last number stands.
+		// The counter of names has reached its end, and the node with the last number exists.
 		return &coord.ExhaustedError{Dir: parentPath(ops[i].Path), Next: coord.LastNumber + 1}
 	}
 	for _, kind := range []error{coord.ErrExist, coord.ErrNotExist, coord.ErrVersion} {
@@ -213,13 +223,13 @@ func refusalError(ops []coord.Op, i int, err error) error {
 	return fmt.Errorf("%v %s (op %d): %w", ops[i].Kind, ops[i].Path, i, err)
 }
 
-// results are those of each commit of a multi that was applied.
+// results returns the results of each commit of a multi that was applied.
 func (s *session) results(commits [][]coord.Op, m *multi, answers []zk.MultiResponse) [][]coord.Result {
 	results := make([][]coord.Result, len(commits))
 	for c, ops := range commits {
 		results[c] = make([]coord.Result, len(ops))
 	}
-	var revision int64 // one transaction
+	var revision int64 // one for the whole multi
 	for j, a := range answers {
 		if a.Stat != nil {
 			revision = a.Stat.Mzxid
@@ -246,6 +256,7 @@ func (s *session) results(commits [][]coord.Op, m *multi, answers []zk.MultiResp
 	return results
 }
 
+// parentPath returns the directory of a path, "/" for a node at the top.
 func parentPath(path string) string {
 	if i := strings.LastIndexByte(path, '/'); i > 0 {
 		return path[:i]
@@ -253,20 +264,21 @@ func parentPath(path string) string {
 	return "/"
 }
 
-// createDirectory makes the directory, and those above it, as kazoo's ensure_path does.
-// That it is there already, or is made twice after a lost answer, is as good.
-func (s *session) createDirectory(ctx context.Context, whole string) error {
+// createDirectory creates the directory and those above it, as kazoo's ensure_path does. A
+// directory that exists already is no error, so the request may be repeated after a lost
+// reply.
+func (s *session) createDirectory(ctx context.Context, fullPath string) error {
 	for {
 		_, err := read(ctx, s, func(z *zk.Conn) (string, error) {
-			return z.Create(whole, []byte{}, 0, worldACL)
+			return z.Create(fullPath, []byte{}, 0, worldACL)
 		})
 		switch {
 		case errors.Is(err, coord.ErrExist):
 			return nil
-		case !errors.Is(err, coord.ErrNotExist) || parentPath(whole) == "/":
+		case !errors.Is(err, coord.ErrNotExist) || parentPath(fullPath) == "/":
 			return err
 		}
-		if err := s.createDirectory(ctx, parentPath(whole)); err != nil {
+		if err := s.createDirectory(ctx, parentPath(fullPath)); err != nil {
 			return err
 		}
 	}

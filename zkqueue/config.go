@@ -13,43 +13,44 @@ import (
 	"github.com/zkq/zkq/internal/resolve"
 )
 
-// Config says where ZooKeeper is and how to speak to it. Only Servers is needed.
+// Config says where ZooKeeper is and how to connect to it. Only Servers is required.
 type Config struct {
-	// Servers are the members' addresses, host:port, IPv6 in brackets. One name may have
-	// the addresses of all of them.
+	// Servers are the addresses of the ensemble's members, each host:port with an IPv6 address
+	// in brackets. A host name with several IP addresses stands for as many servers.
 	Servers []string
 
-	// Chroot is put before every path, "" or "/a/b". It is created when missing.
+	// Chroot comes before every path: "" or "/a/b". It is created if it is missing.
 	Chroot string
 
-	// Username and Password are sent as digest credentials, which go as they are:
-	// without TLS they are refused unless every server is on this machine. ZooKeeper
-	// takes any credentials; wrong ones show as [coord.ErrForbidden] on first use.
+	// Username and Password are sent as digest credentials. ZooKeeper receives them in plain
+	// text, so without TLS they are refused unless every server is on this machine. ZooKeeper
+	// accepts any credentials: wrong ones show as [coord.ErrForbidden] on first use.
 	Username, Password string
 
-	// TLS, when not nil, encrypts. At least TLS 1.2; a server must have a certificate
-	// for its name in Servers, unless TLS.ServerName gives another.
+	// TLS encrypts the connections if it is not nil. The version is at least TLS 1.2. Each
+	// server needs a certificate for its host name in Servers, or for TLS.ServerName if that
+	// is set.
 	TLS *tls.Config
 
-	// SessionTimeout is asked for; the service bounds it, see [coord.Session]. 0 means
-	// 10 s.
+	// SessionTimeout is the session timeout to ask for; 0 means 10 s. The service may grant
+	// another one, which [coord.Session] reports.
 	SessionTimeout time.Duration
 
-	// ConnectTimeout bounds Open. 0 means 5 s.
+	// ConnectTimeout is the longest time that Open takes; 0 means 5 s.
 	ConnectTimeout time.Duration
 
-	// Warn, when not nil, hears in a sentence of what works otherwise than asked for.
+	// Warn is called with one sentence when something works, but not as asked for. It may be
+	// called from any goroutine. nil drops the warnings.
 	Warn func(string)
 
-	// Dial, when not nil, makes the connections; TLS is put on top of them. The address
-	// is as it stands in Servers. Without it a host name is looked up at each dial, and
-	// each of its IP addresses is a server of its own.
+	// Dial makes the connections, below TLS. The address is an element of Servers. With nil,
+	// host names are looked up at each dial, and each IP address is a server of its own.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	names *resolve.Names
 }
 
-// String names the servers and not the password.
+// String names the servers and the user, but not the password.
 func (c Config) String() string {
 	user := ""
 	if c.Username != "" {
@@ -58,9 +59,10 @@ func (c Config) String() string {
 	return "zk://" + user + strings.Join(c.Servers, ",") + c.Chroot
 }
 
-// GoString is String, so that %#v keeps the password too.
+// GoString returns String, so that %#v does not print the password.
 func (c Config) GoString() string { return c.String() }
 
+// checked returns the configuration with its defaults, or [coord.ErrInvalid].
 func (c Config) checked() (Config, error) {
 	if c.Chroot == "/" {
 		c.Chroot = ""
@@ -79,7 +81,7 @@ func (c Config) checked() (Config, error) {
 		}
 	}
 	if strings.Contains(c.Username, ":") || c.Username == "" && c.Password != "" {
-		return c, fmt.Errorf("user name %q: must be given, without a colon: %w", c.Username, coord.ErrInvalid)
+		return c, fmt.Errorf("user name %q: want a name without a colon: %w", c.Username, coord.ErrInvalid)
 	}
 	if c.SessionTimeout < 0 || c.ConnectTimeout < 0 || c.SessionTimeout > 24*time.Hour {
 		return c, fmt.Errorf("timeout out of range: %w", coord.ErrInvalid)
@@ -99,6 +101,7 @@ func (c Config) checked() (Config, error) {
 	return c, nil
 }
 
+// checkServer checks one address, and that no password goes over a network in plain text.
 func (c Config) checkServer(server string) error {
 	host, port, err := net.SplitHostPort(server)
 	if err != nil {

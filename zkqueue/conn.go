@@ -19,8 +19,9 @@ import (
 	"github.com/zkq/zkq/internal/secure"
 )
 
-// conn is one connection of a session. It sees each frame in both directions, and keeps
-// from go-zookeeper the watch events and the answers to what it asked itself.
+// conn is one connection of a session. It reads and writes whole frames: it keeps watch
+// events, and replies to requests of its own, from go-zookeeper, and notes when the service
+// was heard.
 type conn struct {
 	net.Conn
 	s           *session
@@ -28,37 +29,37 @@ type conn struct {
 	reader      *bufio.Reader
 	readTimeout time.Duration // the longest wait for the next bytes
 
-	// Only go-zookeeper's connecting goroutine uses these, before all others.
-	connectSent bool // the connect request was written
-	hasSession  bool // and answered with a session
+	connectSent bool // the connect request was written; before that only one goroutine uses conn
+	hasSession  bool // and was answered with a session
 
-	buffered    []byte // what is left of a frame that was read whole and goes to go-zookeeper
-	passThrough int    // bytes left of a frame that goes to go-zookeeper
-	rewritten   []byte // what it wrote, changed
+	buffered    []byte // the rest of a frame that was read whole and goes to go-zookeeper
+	passThrough int    // bytes left of a frame that go-zookeeper reads as it comes
+	rewritten   []byte // a request of go-zookeeper's, changed
 
-	writeMu sync.Mutex // one frame at a time
+	writeMu sync.Mutex // held for one frame
 
 	mu          sync.Mutex
-	requests    map[int32]request // by xid, what was not answered yet
-	ownRequests map[int32]replyFunc
-	ownCount    int32 // how many of our own
+	requests    map[int32]request   // requests without a reply, by xid
+	ownRequests map[int32]replyFunc // what to call with the replies to our own requests, by xid
+	ownCount    int32               // own requests so far
 	closed      bool
 
-	preambleSent atomic.Bool // others may write
+	preambleSent atomic.Bool // other goroutines may write
 }
 
-// request is what is remembered of a request until its answer comes.
+// request is what is kept of a request until its reply comes.
 type request struct {
-	sentAt time.Duration // before it was sent
+	sentAt time.Duration // by boottime, before the first byte was written
 	op     int32
 }
 
-// replyFunc is called with the answer to a request of our own, once, in the goroutine that
-// reads.
+// replyFunc is called once with the reply to a request of our own, in the goroutine that
+// reads. code is codeLost if there will be no reply.
 type replyFunc func(code int32, body []byte)
 
-// The opcodes and reserved xids that a conn knows, and the types of watch events. Our own
-// requests count down from the highest xid that is ours: the service takes any.
+// Opcodes, reserved xids, types of watch events and error codes. Our own requests have xids
+// from firstOwnXid downwards: the service accepts any, and go-zookeeper ignores those that
+// it does not know.
 const (
 	opCreate        = 1
 	opDelete        = 2
@@ -82,7 +83,7 @@ const (
 	nodeDeleted         = 2
 	nodeChildrenChanged = 4
 
-	codeLost          = -4 // the connection was, before an answer came
+	codeLost          = -4 // the connection ended before the reply
 	codeUnimplemented = -6
 	codeNoNode        = -101
 	codeNoAuth        = -102
@@ -101,8 +102,8 @@ func newConn(c net.Conn, s *session, to server, handshake time.Duration) *conn {
 	}
 }
 
-// go-zookeeper's deadlines would wait ten times too long for the answer to a connect
-// request; Read and Write set their own.
+// go-zookeeper sets deadlines that are ten times too long for the reply to a connect request.
+// So they are ignored; conn sets its own for each read and write.
 
 func (c *conn) SetDeadline(time.Time) error      { return nil }
 func (c *conn) SetReadDeadline(time.Time) error  { return nil }
@@ -116,6 +117,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// readPassed returns the next bytes of frames that are meant for go-zookeeper.
 func (c *conn) readPassed(p []byte) (int, error) {
 	for c.passThrough == 0 && len(c.buffered) == 0 {
 		if err := c.nextFrame(); err != nil {
@@ -135,7 +137,7 @@ func (c *conn) readPassed(p []byte) (int, error) {
 	return n, err
 }
 
-// awaitBytes bounds the wait for the next n bytes, if they are not here.
+// awaitBytes sets the read deadline unless the next n bytes are in the buffer.
 func (c *conn) awaitBytes(n int) error {
 	if c.reader.Buffered() >= n {
 		return nil
@@ -150,20 +152,21 @@ func (c *conn) peek(n int) ([]byte, error) {
 	return c.reader.Peek(n)
 }
 
-// headerBytes is how much of a frame is looked at first: the header of a reply (xid, zxid,
-// error), or what matters of a connect response.
+// headerBytes is how much of each frame is looked at first: the header of a reply (xid,
+// zxid, error), or the start of a connect response.
 const headerBytes = 16
 
-// maxReplyFrame bounds a frame, since go-zookeeper makes room for whatever it is told.
-// A listing of three million names is shorter.
+// maxReplyFrame bounds a frame from the service, since go-zookeeper allocates what the
+// length says. A listing of three million names is shorter.
 const maxReplyFrame = 128 << 20
 
+// frameError is a frame with an impossible length.
 type frameError uint32
 
 func (e frameError) Error() string { return fmt.Sprintf("a frame of %d bytes", uint32(e)) }
 
-// nextFrame looks at the next frame. It takes what is ours, as all that answers nothing that
-// go-zookeeper waits for, and lets the others pass.
+// nextFrame reads the next frame's header. It handles watch events and the replies to our
+// own requests; every other frame goes to go-zookeeper.
 func (c *conn) nextFrame() error {
 	head, err := c.peek(4)
 	if err != nil {
@@ -192,7 +195,7 @@ func (c *conn) nextFrame() error {
 	c.mu.Lock()
 	request, sent := c.requests[xid]
 	delete(c.requests, xid)
-	then, own := c.ownRequests[xid]
+	reply, own := c.ownRequests[xid]
 	delete(c.ownRequests, xid)
 	c.mu.Unlock()
 	if sent {
@@ -205,25 +208,25 @@ func (c *conn) nextFrame() error {
 		c.passThrough = 4 + length
 		return nil
 	}
-	if !own || then == nil {
+	if !own || reply == nil {
 		return c.discard(4 + length)
 	}
 	if err := c.discard(4 + headerBytes); err != nil {
-		then(codeLost, nil)
+		reply(codeLost, nil)
 		return err
 	}
 	body := make([]byte, length-headerBytes)
 	if err := c.readFull(body); err != nil {
-		then(codeLost, nil)
+		reply(codeLost, nil)
 		return err
 	}
-	then(code, body)
+	reply(code, body)
 	return nil
 }
 
-// bufferMulti reads the answer to a multi whole and checks it before go-zookeeper decodes it,
-// which would end the process over one that is cut short. An answer that does not parse
-// ends the connection: the outcome of everything on it is unknown.
+// bufferMulti reads the answer to a multi whole and checks it. go-zookeeper would panic
+// over one that is cut short. Such an answer ends the connection, and the outcome of all
+// its requests is unknown.
 func (c *conn) bufferMulti(length int) error {
 	answer := make([]byte, 4+length)
 	if err := c.readFull(answer); err != nil {
@@ -257,7 +260,7 @@ func isCompleteMulti(b []byte) bool {
 	}
 }
 
-// readFull reads all of b. Each part of it may take as long as a frame.
+// readFull fills b. The read deadline starts anew with each part of it.
 func (c *conn) readFull(b []byte) error {
 	for len(b) > 0 {
 		if err := c.awaitBytes(1); err != nil {
@@ -280,7 +283,7 @@ func (c *conn) discard(n int) error {
 	return err
 }
 
-// watchEvent takes a watch event: type, state, path.
+// watchEvent reads a watch event (type, state, path) and passes it to the cache.
 func (c *conn) watchEvent(length int) error {
 	if err := c.discard(4 + headerBytes); err != nil {
 		return err
@@ -290,7 +293,7 @@ func (c *conn) watchEvent(length int) error {
 	if err != nil {
 		return err
 	}
-	if length > readBuffer { // a path that long is rare
+	if length > readBuffer { // the path is longer than the buffer
 		body = make([]byte, length)
 		if _, err := io.ReadFull(c.reader, body); err != nil {
 			return err
@@ -298,32 +301,32 @@ func (c *conn) watchEvent(length int) error {
 		length = 0
 	}
 	if len(body) < 12 || len(body)-12 != int(binary.BigEndian.Uint32(body[8:])) {
-		return errors.New("not an event of ZooKeeper")
+		return errors.New("malformed watch event")
 	}
 	c.s.cache.handleEvent(c, int32(binary.BigEndian.Uint32(body)), body[12:])
 	return c.discard(length)
 }
 
-// Close is the connection's end. What we asked and was not answered never will be.
+// Close closes the connection. Requests of our own without a reply get codeLost.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	own := c.ownRequests
+	pending := c.ownRequests
 	c.ownRequests = nil
 	c.mu.Unlock()
-	for _, then := range own {
-		if then != nil {
-			then(codeLost, nil)
+	for _, reply := range pending {
+		if reply != nil {
+			reply(codeLost, nil)
 		}
 	}
 	return c.Conn.Close()
 }
 
-// explainNoSession says what a connection came to that ended before it had a session.
+// explainNoSession says why a connection ended before it had a session.
 func explainNoSession(err error) error {
 	var length frameError
 	switch {
-	case errors.As(err, &length) && length>>16 == 0x1503: // an alert of TLS
+	case errors.As(err, &length) && length>>16 == 0x1503: // the length and type of a TLS alert
 		return fmt.Errorf("the server speaks TLS: %w", coord.ErrTLS)
 	case errors.As(err, &length):
 		return fmt.Errorf("not a ZooKeeper server: %w", err)
@@ -335,7 +338,8 @@ func explainNoSession(err error) error {
 	return secure.ReadError(err)
 }
 
-// connectResponse reads the connect response: version, timeout, session.
+// connectResponse reads the connect response (version, timeout, session), gives it to the
+// session and keeps it for go-zookeeper.
 func (c *conn) connectResponse(length int) error {
 	if length > 256 {
 		return frameError(length)
@@ -352,10 +356,10 @@ func (c *conn) connectResponse(length int) error {
 	timeout := time.Duration(int32(binary.BigEndian.Uint32(head[4:]))) * time.Millisecond
 	id := int64(binary.BigEndian.Uint64(head[8:]))
 	c.mu.Lock()
-	at := c.requests[xidConnect].sentAt
+	sentAt := c.requests[xidConnect].sentAt
 	delete(c.requests, xidConnect)
 	c.mu.Unlock()
-	if err := c.s.takeGrant(id, timeout, at); err != nil {
+	if err := c.s.takeGrant(id, timeout, sentAt); err != nil {
 		return err
 	}
 	c.hasSession = true
@@ -363,14 +367,15 @@ func (c *conn) connectResponse(length int) error {
 	return c.sendPreamble()
 }
 
-// sendPreamble sends what must come before the first request of a connection: who we are, the
-// watches of the session, and a barrier, since the server may be behind the one whose
-// watch events we saw. go-zookeeper is still reading the connect response, so that
-// nobody else writes.
+// sendPreamble sends what must come before the first request of a connection: the
+// credentials, the session's watches, and a multi that changes nothing. The multi is a
+// barrier, since this server may be behind the one whose watch events the session saw last.
+// No other goroutine writes yet, because go-zookeeper is still reading the connect
+// response.
 func (c *conn) sendPreamble() error {
 	if c.s.cfg.Username != "" {
 		credentials := []byte(c.s.cfg.Username + ":" + c.s.cfg.Password)
-		body := binary.BigEndian.AppendUint32(nil, 0) // auth type, always 0
+		body := binary.BigEndian.AppendUint32(nil, 0) // auth type, which is always 0
 		body = appendBytes(body, []byte("digest"))
 		body = appendBytes(body, credentials)
 		if err := c.writeRequest(xidAuth, opAuth, body); err != nil {
@@ -380,8 +385,8 @@ func (c *conn) sendPreamble() error {
 	if err := c.s.cache.followAll(c); err != nil {
 		return err
 	}
-	// Whether the server knows our watches must be known before anything else is sent: one
-	// that does not ends the connection, and what it had not read would cost the answer.
+	// A server that does not know addWatch closes the connection, and requests that it had not
+	// read would go without an answer. So find out before anything else is sent.
 	for !c.s.watches.known() && c.hasOwnPending() {
 		if err := c.nextFrame(); err != nil {
 			return err
@@ -395,9 +400,9 @@ func (c *conn) sendPreamble() error {
 	return nil
 }
 
-// sendOwn sends a request of our own; then, if not nil, is called with what comes of it. It
-// need not be when ask returns an error.
-func (c *conn) sendOwn(op int32, body []byte, then replyFunc) error {
+// sendOwn sends a request of our own. reply, if not nil, is called with the answer, but not
+// necessarily when sendOwn returns an error.
+func (c *conn) sendOwn(op int32, body []byte, reply replyFunc) error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -405,7 +410,7 @@ func (c *conn) sendOwn(op int32, body []byte, then replyFunc) error {
 	}
 	xid := firstOwnXid - c.ownCount
 	c.ownCount = (c.ownCount + 1) % (1 << 30)
-	c.ownRequests[xid] = then
+	c.ownRequests[xid] = reply
 	c.mu.Unlock()
 	err := c.writeRequest(xid, op, body)
 	if err != nil {
@@ -416,24 +421,26 @@ func (c *conn) sendOwn(op int32, body []byte, then replyFunc) error {
 	return err
 }
 
-// hasOwnPending says that something of our own was not answered.
+// hasOwnPending reports whether a request of our own has no reply yet.
 func (c *conn) hasOwnPending() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.ownRequests) > 0
 }
 
-// addWatch asks for an event of each change to what is, or will be, beneath path.
-func (c *conn) addWatch(path string, then replyFunc) error {
+// addWatch asks for an event for each change at or below path.
+func (c *conn) addWatch(path string, reply replyFunc) error {
 	const recursive = 1
-	return c.sendOwn(opAddWatch, binary.BigEndian.AppendUint32(appendBytes(nil, []byte(path)), recursive), then)
+	return c.sendOwn(opAddWatch, binary.BigEndian.AppendUint32(appendBytes(nil, []byte(path)), recursive), reply)
 }
 
+// removeWatch ends all watches on path.
 func (c *conn) removeWatch(path string) error {
 	const any = 3
 	return c.sendOwn(opRemoveWatches, binary.BigEndian.AppendUint32(appendBytes(nil, []byte(path)), any), nil)
 }
 
+// writeRequest sends a request that go-zookeeper does not know of.
 func (c *conn) writeRequest(xid, op int32, body []byte) error {
 	frame := binary.BigEndian.AppendUint32(nil, uint32(8+len(body)))
 	frame = binary.BigEndian.AppendUint32(frame, uint32(xid))
@@ -442,9 +449,10 @@ func (c *conn) writeRequest(xid, op int32, body []byte) error {
 	return err
 }
 
+// Write sends one frame of go-zookeeper's, unless the session is over.
 func (c *conn) Write(p []byte) (int, error) {
 	if len(p) < 12 || int(binary.BigEndian.Uint32(p)) != len(p)-4 {
-		return 0, errors.New("zkqueue: go-zookeeper wrote something else than one frame")
+		return 0, errors.New("zkqueue: go-zookeeper wrote something other than one frame")
 	}
 	if !c.connectSent {
 		c.connectSent = true
@@ -459,10 +467,10 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if (op == opGetChildren || op == opExists) && len(p) > 17 && c.s.cache.wantsOneShotWatch(c, op, p[16:len(p)-1]) {
-		// The request's last byte asks for a watch. go-zookeeper would keep one more
-		// channel for each, set them all again on each new connection, by a zxid that
-		// may already be too late, and never let go of one that does not fire. Ours
-		// end with their connection, and the server keeps one per path.
+		// The last byte of the request asks for a watch. go-zookeeper would keep a channel for each
+		// such request, set all of them again on each connection from a zxid that may be too late,
+		// and never drop one that does not fire. Our watches end with the connection, and the server
+		// keeps one per path.
 		c.rewritten = append(c.rewritten[:0], p...)
 		c.rewritten[len(c.rewritten)-1] = 1
 		return c.writeTracked(xid, op, c.rewritten)
@@ -470,17 +478,17 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.writeTracked(xid, op, p)
 }
 
-// writeTracked notes when the frame went before it goes: the service may count a session's
-// time from any moment after.
+// writeTracked notes the time and sends the frame. The time is taken first, because the
+// service may count the session timeout from any moment after.
 func (c *conn) writeTracked(xid, op int32, frame []byte) (int, error) {
 	c.mu.Lock()
-	if _, ok := c.requests[xid]; !ok { // pings share an xid: the oldest counts
+	if _, ok := c.requests[xid]; !ok { // all pings have the same xid: the oldest counts
 		c.requests[xid] = request{boottime.Now(), op}
 	}
 	c.mu.Unlock()
 	n, err := c.writeFrame(frame)
 	if err != nil {
-		c.Close() // the server may have a part of it
+		c.Close() // the server may have received a part of the frame
 	}
 	return n, err
 }

@@ -10,29 +10,30 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// Coordinator keeps a session with ZooKeeper. It is a [coord.Coordinator].
+// Coordinator is a [coord.Coordinator] that keeps a session with ZooKeeper. It is safe for
+// use by several goroutines.
 type Coordinator struct {
 	cfg    Config
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	sem     chan struct{} // holds one: who may open a session
+	sem     chan struct{} // one token: its holder may open a session
 	watches watchSupport
 	payload payloadLimit
 
 	mu       sync.Mutex
 	session  *session
 	closed   bool
-	sessions sync.WaitGroup // that are not gone yet
+	sessions sync.WaitGroup // sessions that have not shut down completely
 }
 
 var _ coord.Coordinator = (*Coordinator)(nil)
 
-// Open reaches the service and opens the first session. It returns within
-// cfg.ConnectTimeout, at once when nobody listens at any address; the error then
-// names each address with its cause: [coord.ErrUnreachable], [coord.ErrTLS],
-// [coord.ErrAuth], [coord.ErrForbidden], [coord.ErrFormat]. [coord.ErrInvalid] means
-// that cfg is wrong. ctx bounds Open alone.
+// Open connects to the service and opens the first session. It blocks for at most
+// cfg.ConnectTimeout, and returns at once if no server listens at any address. The error
+// names each address and its cause. It is [coord.ErrInvalid] if cfg is wrong, and otherwise
+// one of [coord.ErrUnreachable], [coord.ErrTLS], [coord.ErrAuth], [coord.ErrForbidden] and
+// [coord.ErrFormat]. ctx limits Open only; the coordinator lives until Close.
 func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("open: no context: %w", coord.ErrInvalid)
@@ -54,7 +55,8 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 
 var errConnectTimeout = errors.New("connect timeout")
 
-// Session returns the live session or opens a new one; see [coord.Coordinator].
+// Session returns the live session, or opens a new one; see [coord.Coordinator]. It blocks
+// until the service grants a session or ctx ends.
 func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("session: no context: %w", coord.ErrInvalid)
@@ -72,7 +74,7 @@ func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 	return s, nil
 }
 
-// liveSession returns the session if there is one that is not over.
+// liveSession returns the current session, or nil if there is none or it is over.
 func (c *Coordinator) liveSession() (coord.Session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +87,8 @@ func (c *Coordinator) liveSession() (coord.Session, error) {
 	return c.session, nil
 }
 
-// openSession opens a session, or finds that another caller has.
+// openSession opens a session unless another goroutine has opened one meanwhile. A patient
+// caller waits for servers that refuse the connection; Open is not patient.
 func (c *Coordinator) openSession(ctx context.Context, patient bool) (coord.Session, error) {
 	select {
 	case c.sem <- struct{}{}:
@@ -102,7 +105,7 @@ func (c *Coordinator) openSession(ctx context.Context, patient bool) (coord.Sess
 		}
 		s, err := c.startSession(ctx, patient)
 		if errors.Is(err, coord.ErrSessionLost) {
-			continue // it was over before it began
+			continue // it ended before the layout was checked
 		}
 		if err != nil {
 			return nil, err
@@ -119,7 +122,7 @@ func (c *Coordinator) openSession(ctx context.Context, patient bool) (coord.Sess
 	}
 }
 
-// startSession opens a session and looks at the layout there.
+// startSession opens a session and checks the version of the layout in the service.
 func (c *Coordinator) startSession(ctx context.Context, patient bool) (*session, error) {
 	c.mu.Lock()
 	if c.closed {
@@ -148,7 +151,8 @@ func (c *Coordinator) startSession(ctx context.Context, patient bool) (*session,
 	return s, nil
 }
 
-// Close ends the session; see [coord.Coordinator].
+// Close ends the session, which deletes its ephemeral nodes; see [coord.Coordinator]. It
+// blocks for at most two seconds, and may be called more than once.
 func (c *Coordinator) Close() error {
 	c.mu.Lock()
 	c.closed = true

@@ -13,11 +13,12 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// describeTimeout is how long a server may take to tell of itself.
+// describeTimeout is how long Describe waits for one server.
 const describeTimeout = 2 * time.Second
 
-// Describe implements [coord.Describer]. It sends each server the word srvr, which
-// ZooKeeper answers unless somebody forbade it.
+// Describe implements [coord.Describer]. It sends each server the four-letter word srvr
+// over a connection of its own, and blocks for a few seconds at most. A server that does
+// not answer, or that has srvr switched off, is listed with an error.
 func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	if ctx == nil {
 		return coord.Service{}, fmt.Errorf("describe: no context: %w", coord.ErrInvalid)
@@ -41,7 +42,7 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	return coord.Service{Name: "ZooKeeper", Servers: slices.Concat(parts...)}, nil
 }
 
-// describeAddress asks each server of an address.
+// describeAddress asks each server that an address stands for.
 func (c *Coordinator) describeAddress(ctx context.Context, address string, inUse server) []coord.Server {
 	lookup, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
@@ -62,7 +63,7 @@ func (c *Coordinator) describeAddress(ctx context.Context, address string, inUse
 	return described
 }
 
-// connectedServer is the one to which the session is connected, zero while it is not.
+// connectedServer returns the server that the session is connected to, or the zero value.
 func (c *Coordinator) connectedServer() server {
 	c.mu.Lock()
 	s := c.session
@@ -78,6 +79,7 @@ func (c *Coordinator) connectedServer() server {
 	return s.conn.server
 }
 
+// describeServer asks one server for its version and mode.
 func (c *Coordinator) describeServer(ctx context.Context, to server) coord.Server {
 	server := coord.Server{Address: to.String()}
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
@@ -92,7 +94,7 @@ func (c *Coordinator) describeServer(ctx context.Context, to server) coord.Serve
 	}
 	for line := range strings.Lines(answer) {
 		if v, ok := strings.CutPrefix(line, "Zookeeper version: "); ok {
-			server.Version, _, _ = strings.Cut(strings.TrimSpace(v), "-") // what it was built from
+			server.Version, _, _ = strings.Cut(strings.TrimSpace(v), "-") // without the commit it was built from
 			server.Version, _, _ = strings.Cut(server.Version, ",")
 		}
 		if v, ok := strings.CutPrefix(line, "Mode: "); ok {
@@ -109,7 +111,7 @@ func (c *Coordinator) describeServer(ctx context.Context, to server) coord.Serve
 	return server
 }
 
-// fourLetterWord sends a four letter word by a connection of its own.
+// fourLetterWord sends one of ZooKeeper's four-letter words and returns the answer.
 func (c *Coordinator) fourLetterWord(ctx context.Context, to server, word string) (string, error) {
 	nc, err := c.cfg.dialServer(ctx, to)
 	if err != nil {
@@ -122,7 +124,7 @@ func (c *Coordinator) fourLetterWord(ctx context.Context, to server, word string
 	}
 	answer, err := io.ReadAll(io.LimitReader(nc, 64<<10))
 	if len(answer) > 0 {
-		err = nil // TLS may end without its last word
+		err = nil // a server may end TLS without a close notify
 	}
 	return string(answer), err
 }

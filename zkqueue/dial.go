@@ -18,34 +18,34 @@ import (
 	"github.com/zkq/zkq/internal/secure"
 )
 
-// dialer chooses and reaches the servers of one session, as go-zookeeper's
-// HostProvider and Dialer. It refuses when the session is over, and remembers why
-// each server was of no use.
+// dialer chooses and dials the servers of one session. It is go-zookeeper's HostProvider
+// and Dialer. It refuses to dial when the session is over, and remembers what was wrong
+// with each server.
 type dialer struct {
 	s               *session
-	addresses       []string // as configured: each stands for one server or more
-	handshakeBudget time.Duration
-	newCause        chan struct{} // holds one: a cause was added
+	addresses       []string      // as configured; each stands for one or more servers
+	handshakeBudget time.Duration // for one attempt at every server
+	newCause        chan struct{} // one token: a cause was added
 
 	parkOnce sync.Once
 	parked   chan struct{} // closed when a dial was refused because the session is over
 
 	mu       sync.Mutex
 	next     int
-	failures int                 // since the last session granted
-	lastDial time.Time           // the last dial began
-	servers  map[string][]server // of each address, when it was last dialled
-	causes   map[server]error
+	failures int                 // since a session was last granted
+	lastDial time.Time           // when the last dial began
+	servers  map[string][]server // of each address, when it was last looked up
+	causes   map[server]error    // why each server was of no use
 }
 
-// server is one server of an address. A host name stands for as many as it has IP
-// addresses.
+// server is one server of an address. A host name with several IP addresses stands for as
+// many servers.
 type server struct {
-	address     string // as configured; TLS expects its host
-	dialAddress string // what is dialled
+	address     string // as configured; TLS expects a certificate for its host
+	dialAddress string // the address to dial
 }
 
-// String names the address, and beside it the IP address where there are several.
+// String names the address, and the IP address where the host name has several.
 func (s server) String() string {
 	if s.dialAddress == s.address {
 		return s.address
@@ -53,8 +53,8 @@ func (s server) String() string {
 	return s.address + " (" + s.dialAddress + ")"
 }
 
-// minHandshake is given to a server even where a short session timeout and many
-// servers leave it less.
+// minHandshake is the least time for one server, even if the session timeout is short and
+// the servers are many.
 const minHandshake = 500 * time.Millisecond
 
 func newDialer(s *session) *dialer {
@@ -70,9 +70,9 @@ func newDialer(s *session) *dialer {
 	}
 }
 
-// Init, Len, Next and Connected are go-zookeeper's HostProvider. Names are looked up
-// at each dial. Next says that all servers were tried only once dial has refused:
-// go-zookeeper then drops its queue and looks whether it was closed.
+// Init, Len, Next and Connected implement go-zookeeper's HostProvider. Next says that all
+// servers were tried only after dial has refused because the session is over: go-zookeeper then
+// drops its queue and looks whether it was closed.
 
 func (d *dialer) Init([]string) error { return nil }
 
@@ -98,7 +98,7 @@ func (d *dialer) Connected() {
 	clear(d.causes)
 }
 
-// serverCountLocked is how many servers there are, as far as is known, with the lock held.
+// serverCountLocked returns how many servers are known.
 func (d *dialer) serverCountLocked() int {
 	n := 0
 	for _, address := range d.addresses {
@@ -107,15 +107,15 @@ func (d *dialer) serverCountLocked() int {
 	return n
 }
 
-// handshakeTimeout bounds a dial, and again the answer to a connect request: all other servers
-// must be tried before the session is over, though one hangs.
+// handshakeTimeout bounds a dial, and then the wait for the connect response. It leaves
+// time to try every other server before the session expires, even if one server hangs.
 func (d *dialer) handshakeTimeout() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return max(d.handshakeBudget/time.Duration(d.serverCountLocked()), min(minHandshake, d.s.cfg.ConnectTimeout))
 }
 
-// dial is go-zookeeper's Dialer.
+// dial implements go-zookeeper's Dialer.
 func (d *dialer) dial(_, address string, _ time.Duration) (net.Conn, error) {
 	if err := d.waitTurn(); err != nil {
 		return nil, err
@@ -125,15 +125,15 @@ func (d *dialer) dial(_, address string, _ time.Duration) (net.Conn, error) {
 		d.noteFailure(server{address, address}, err)
 		return nil, err
 	}
-	most := d.handshakeTimeout()
-	ctx, cancel := context.WithTimeout(d.s.ctx, most)
+	timeout := d.handshakeTimeout()
+	ctx, cancel := context.WithTimeout(d.s.ctx, timeout)
 	defer cancel()
 	c, err := d.s.cfg.dialServer(ctx, to)
 	if err != nil {
 		d.noteFailure(to, err)
 		return nil, err
 	}
-	conn := newConn(c, d.s, to, most)
+	conn := newConn(c, d.s, to, timeout)
 	if err := d.s.setConn(conn); err != nil {
 		conn.Close()
 		return nil, err
@@ -141,7 +141,7 @@ func (d *dialer) dial(_, address string, _ time.Duration) (net.Conn, error) {
 	return conn, nil
 }
 
-// chooseServer looks an address up and returns that server of it which was dialled longest ago.
+// chooseServer looks an address up and returns the server that was dialled longest ago.
 func (d *dialer) chooseServer(address string) (server, error) {
 	ctx, cancel := context.WithTimeout(d.s.ctx, d.handshakeTimeout())
 	defer cancel()
@@ -156,8 +156,8 @@ func (d *dialer) chooseServer(address string) (server, error) {
 	return servers[0], nil
 }
 
-// resolveServers are those that an address stands for. Who makes connections otherwise is given
-// the address itself.
+// resolveServers returns the servers that an address stands for. With Config.Dial it is the
+// address itself, which is not looked up.
 func (c *Config) resolveServers(ctx context.Context, address string) ([]server, error) {
 	if c.Dial != nil {
 		return []server{{address, address}}, nil
@@ -167,7 +167,7 @@ func (c *Config) resolveServers(ctx context.Context, address string) ([]server, 
 		return nil, err
 	}
 	if len(found) == 1 {
-		// The only one is called as it is configured, and the dial looks it up again.
+		// A single server keeps the configured name, and the dial looks it up again.
 		return []server{{address, address}}, nil
 	}
 	servers := make([]server, len(found))
@@ -177,7 +177,8 @@ func (c *Config) resolveServers(ctx context.Context, address string) ([]server, 
 	return servers, nil
 }
 
-// waitTurn spaces the dials: all servers are tried at once, then ever more slowly.
+// waitTurn spaces the dials: each server is tried once without delay, then all of them at
+// growing intervals.
 func (d *dialer) waitTurn() error {
 	d.mu.Lock()
 	wait := 10 * time.Millisecond
@@ -192,8 +193,8 @@ func (d *dialer) waitTurn() error {
 	d.mu.Unlock()
 	select {
 	case <-d.s.ctx.Done():
-		// See session.wind: now go-zookeeper's Close queues its request, and when we
-		// return the queue is dropped.
+		// See session.shutDown: go-zookeeper's Close can queue its request now, and drops the queue
+		// when this function returns.
 		d.parkOnce.Do(func() { close(d.parked) })
 		time.Sleep(10 * time.Millisecond)
 		return coord.ErrClosed
@@ -205,7 +206,7 @@ func (d *dialer) waitTurn() error {
 	return nil
 }
 
-// dialServer dials a server and shakes hands.
+// dialServer connects to a server, with TLS if it is configured.
 func (c *Config) dialServer(ctx context.Context, to server) (net.Conn, error) {
 	dial := c.Dial
 	if dial == nil {
@@ -226,8 +227,8 @@ func (c *Config) dialServer(ctx context.Context, to server) (net.Conn, error) {
 	return secure.Client(ctx, nc, cfg, func() bool { return speaksPlain(ctx, dial, to.dialAddress) })
 }
 
-// speaksPlain asks whether there is a ZooKeeper without TLS. Nothing is sent but a word
-// that has no effect; a server that forbids the word says so.
+// speaksPlain reports whether a ZooKeeper without TLS listens at the address. It sends only
+// a four-letter word that changes nothing. A server that has the word switched off says so.
 func speaksPlain(ctx context.Context, dial func(context.Context, string) (net.Conn, error), address string) bool {
 	nc, err := dial(ctx, address)
 	if err != nil {
@@ -243,7 +244,7 @@ func speaksPlain(ctx context.Context, dial func(context.Context, string) (net.Co
 	return err == nil && (string(answer) == "srvr" || strings.EqualFold(string(answer), "zook") || string(answer) == "This")
 }
 
-// noteFailure notes why a server was of no use.
+// noteFailure notes what was wrong with a server.
 func (d *dialer) noteFailure(s server, err error) {
 	d.mu.Lock()
 	d.failures++
@@ -255,7 +256,7 @@ func (d *dialer) noteFailure(s server, err error) {
 	}
 }
 
-// allServersLocked are the servers that are known of, with the lock held.
+// allServersLocked returns the servers that are known.
 func (d *dialer) allServersLocked() []server {
 	var all []server
 	for _, address := range d.addresses {
@@ -269,8 +270,8 @@ func (d *dialer) allServersLocked() []server {
 	return all
 }
 
-// failureError joins what is known of each server under [coord.ErrUnreachable], or under the
-// one reason that they share.
+// failureError names each server with its cause. It is [coord.ErrTLS] if all servers have
+// that cause, and [coord.ErrUnreachable] otherwise.
 func (d *dialer) failureError() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -291,9 +292,10 @@ func (d *dialer) failureError() error {
 	return fmt.Errorf("%w: %s", coord.ErrUnreachable, b.String())
 }
 
-// permanentError returns an error when the first session cannot be had: no server listens, or
-// all of them refuse what we trust or who we are. Once there was a session nothing is
-// hopeless: servers restart, and certificates and passwords are renewed.
+// permanentError returns an error if the first session cannot be opened: no server listens
+// at any address, or all servers refuse our certificates or credentials. After the first
+// session such errors are not permanent: servers restart, and certificates and passwords
+// are renewed.
 func (d *dialer) permanentError() error {
 	d.mu.Lock()
 	for _, cause := range d.causes {
@@ -313,8 +315,8 @@ func (d *dialer) permanentError() error {
 
 func isTLS(err error) bool { return errors.Is(err, coord.ErrTLS) }
 
-// sharedCauseLocked returns the cause of some server, with its name, if those of all are such, with
-// the lock held.
+// sharedCauseLocked returns the cause of one server, with its name, if every server has a
+// cause that matches; otherwise nil.
 func (d *dialer) sharedCauseLocked(such func(error) bool) error {
 	servers := d.allServersLocked()
 	for _, s := range servers {

@@ -1,4 +1,4 @@
-// Package zkqueue keeps zkq queues in ZooKeeper.
+// Package zkqueue is the driver that keeps zkq queues in ZooKeeper.
 //
 //	c, err := zkqueue.Open(ctx, zkqueue.Config{Servers: []string{"zk1:2181", "zk2:2181", "zk3:2181"}})
 //	if err != nil {
@@ -7,33 +7,35 @@
 //	defer c.Close()
 //	q := zkq.NewLockingQueue(c, "/mail")
 //
-// Nodes are what kazoo would have made: plain values, readable and writable by
-// anyone, directories as persistent nodes without data. ZooKeeper 3.5 and later.
+// It creates the nodes that kazoo creates: plain values that anyone may read and write, and
+// directories as persistent nodes without data. It needs ZooKeeper 3.5 or later.
 //
-// # What costs what
+// # Cost of each call
 //
-// Commits that wait at the same time are one multi. A Get, a Fresh listing and a Count first commit nothing: an
-// empty multi, which is answered by a server that has applied all before it. ZooKeeper's
-// sync would be cheaper, and is not enough on the leader.
+// Commits that wait at the same time are merged into one multi. A Get, a Count and a
+// listing with Fresh first commit an empty multi, because the server that answers a multi
+// has applied everything that was answered before. ZooKeeper's sync would be cheaper, but
+// the leader may answer a sync before it has applied what a follower has already answered.
 //
-// A watched directory is listed once for each connection. After that the server sends an
-// event of each change beneath it, and every listing is made of what the driver has: it
-// costs nothing, and a Fresh one no more than the empty multi. The events of a directory
-// that nobody watches any more are given up after a second. Servers before 3.6 cannot do
-// that, and of other directories it is not asked for: there a listing is the whole
-// directory, kept until the child watch that came with it fires, and each directory that
-// was listed or watched has at most one watch at the server, until the next change in it.
+// A watched directory is listed once per connection. From then on the server sends an event
+// for each change below it, and listings come from the driver's memory without a request; a
+// Fresh listing costs the empty multi. When the last watch of a directory ends, the driver
+// gives its events up after one second. Directories that are not watched, and all
+// directories of servers older than 3.6, are listed whole. Such a listing is kept until the
+// one-shot watch that was set with it fires. The server holds at most one watch for each
+// directory that was listed or watched.
 //
-// A node that this user may not read has no events: in a watched directory it may be
-// listed after its end, or not be listed, until the next connection.
+// ZooKeeper sends no events for nodes that this user may not read. In a watched directory
+// such a node may be listed after it was deleted, or may be missing, until the next
+// connection.
 //
 // # How it uses go-zookeeper
 //
-// go-zookeeper moves its queued requests to a new session when the old one has
-// expired, waits up to ten session timeouts for a server that is stopped, and keeps
-// its watches for ever. So each session has a [zk.Conn] of its own, whose dialer
-// refuses once the session is over, and whose connections see every frame: they know
-// when the service was last heard, set the watches, take the events, and end silence
-// early. That leans on go-zookeeper writing each request in one Write, as v1.0.4 does; a
-// connection that sees anything else closes itself and says so.
+// go-zookeeper sends queued requests on a new session after the old one has expired, waits
+// up to ten session timeouts for a stopped server, and never drops a watch. So each session
+// has a [zk.Conn] of its own. The dialer of that Conn refuses to connect once the session
+// is over. Its connections read and write every frame: they know when the service was last
+// heard, set the watches, take the events, and end a silent connection early. This relies
+// on go-zookeeper v1.0.4 writing each request in one Write; a connection that sees anything
+// else closes itself and says so.
 package zkqueue

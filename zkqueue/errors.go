@@ -13,19 +13,19 @@ import (
 type outcome uint8
 
 const (
-	// unknown: it may have been applied. Everything that is not in the table.
+	// The request may have been applied. This holds for every error that is not in errorTable.
 	outcomeUnknown outcome = iota
-	// refused: the service, or go-zookeeper before it, would not do it.
+	// The service refused the request, or go-zookeeper did before it.
 	outcomeRefused
-	// unsent: the service never saw it, or saw it come by a connection that the
-	// session had left, and ignored it.
+	// The service never saw the request, or ignored it because it came on a connection that
+	// the session had left.
 	outcomeUnsent
-	// expired: the service had ended the session before.
+	// The service had ended the session before the request came.
 	outcomeExpired
 )
 
-// errorTable is what every error and error code of go-zookeeper v1.0.4 and ZooKeeper 3.9
-// means. Codes that go-zookeeper does not know come as text.
+// errorTable says what every error and error code of go-zookeeper v1.0.4 and ZooKeeper 3.9
+// means. go-zookeeper renders a code that it does not know as text.
 var errorTable = []struct {
 	err     error
 	outcome outcome
@@ -67,13 +67,13 @@ var errorTable = []struct {
 // errQuota is the refusal of a server that enforces quotas.
 var errQuota = fmt.Errorf("%w: a quota of ZooKeeper is used up; setquota raises it", coord.ErrBusy)
 
-// errorCode is how go-zookeeper renders a code without a name.
+// errorCode is an error code that go-zookeeper has no variable for.
 type errorCode int
 
 func (c errorCode) Error() string { return fmt.Sprintf("unknown error: %d", int(c)) }
 
-// classify says what became of the request that met err, and which of coord's errors
-// that is, with err inside.
+// classify returns the outcome of the request that met err, and err wrapped in the error of
+// coord's that it stands for.
 func classify(err error) (outcome, error) {
 	for _, a := range errorTable {
 		c, byText := a.err.(errorCode)

@@ -7,7 +7,7 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// jute reads what ZooKeeper writes. What is not there is zero, and short says so.
+// jute decodes ZooKeeper's encoding. A value beyond the end is zero and sets short.
 type jute struct {
 	rest  []byte
 	short bool
@@ -27,7 +27,7 @@ func (j *jute) int32() int32 { return int32(binary.BigEndian.Uint32(j.take(4))) 
 
 func (j *jute) int64() int64 { return int64(binary.BigEndian.Uint64(j.take(8))) }
 
-// bytes are a copy: of what was read with them much may be forgotten sooner.
+// bytes returns a copy, so that the frame it was part of can be freed.
 func (j *jute) bytes() []byte {
 	n := j.int32()
 	if n < 0 { // null
@@ -36,7 +36,8 @@ func (j *jute) bytes() []byte {
 	return slices.Clone(j.take(int(n)))
 }
 
-// partHeader reads the type; the error is said again in what follows.
+// partHeader reads the type and whether the parts end here. It skips the error, which the
+// part repeats.
 func (j *jute) partHeader() (op int32, done bool) {
 	op = j.int32()
 	return op, j.take(1 + 4)[0] != 0
@@ -50,6 +51,7 @@ func (j *jute) stat() zk.Stat {
 	}
 }
 
+// appendBytes appends v in ZooKeeper's encoding: its length, then its bytes.
 func appendBytes(b, v []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(b, uint32(len(v))), v...)
 }

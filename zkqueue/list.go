@@ -8,7 +8,8 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// List returns the direct children of dir; see [coord.Session].
+// List returns the direct children of dir; see [coord.Session]. For a watched directory it
+// answers from memory where it can.
 func (s *session) List(ctx context.Context, dir string, o coord.ListOptions) (coord.List, error) {
 	if err := coord.CheckList(dir, o); err != nil {
 		return coord.List{}, fmt.Errorf("list: %w", err)
@@ -18,7 +19,7 @@ func (s *session) List(ctx context.Context, dir string, o coord.ListOptions) (co
 	}
 	p := page{limit: o.Limit, fresh: o.Fresh || o.Born != 0}
 	if o.Values {
-		p.limit = 0 // what vanishes makes room for more
+		p.limit = 0 // nodes that are deleted meanwhile make room for others
 	}
 	if o.After != "" {
 		p.after = strings.TrimSuffix(dir, "/") + "/" + o.After
@@ -49,7 +50,7 @@ func (s *session) List(ctx context.Context, dir string, o coord.ListOptions) (co
 	return l, nil
 }
 
-// listValues reads the nodes at paths until there are as many as o asks for.
+// listValues reads the nodes at paths until it has as many as o asks for.
 func (s *session) listValues(ctx context.Context, paths []string, o coord.ListOptions) (coord.List, error) {
 	limit := len(paths)
 	if o.Limit > 0 {
@@ -69,8 +70,8 @@ func (s *session) listValues(ctx context.Context, paths []string, o coord.ListOp
 	return l, nil
 }
 
-// readValues reads the nodes at paths, in their order, without those that are gone and
-// those that are bare directories.
+// readValues reads the nodes at paths and keeps their order. It leaves out nodes that do
+// not exist and nodes that are only directories.
 func (s *session) readValues(ctx context.Context, paths []string) ([]coord.Node, error) {
 	found, err := s.readNodes(ctx, paths)
 	if err != nil {

@@ -8,27 +8,28 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// multiRead is a request for several nodes, which go-zookeeper does not know: multiRead,
-// of ZooKeeper 3.6.
+// multiRead is a request for several nodes at once. ZooKeeper has it since 3.6, and
+// go-zookeeper does not.
 type multiRead struct{ fullPaths []string }
 
-// An answer is bounded, since its values come in one frame.
+// The values of an answer come in one frame, so one request is bounded in nodes and in
+// bytes.
 const (
 	maxReadNodes = 32
 	maxReadBytes = 32 << 20
 )
 
-// multiReadSupport is what a session knows of how its servers read several nodes.
+// multiReadSupport is what a session has learned about its servers' answers to multiRead.
 type multiReadSupport struct {
-	failures     atomic.Int32 // requests in a row
-	largestValue atomic.Int64 // value so far
+	failures     atomic.Int32 // in a row
+	largestValue atomic.Int64 // bytes of the largest value read so far
 }
 
-// maxFailures in a row, and nodes are read one by one.
+// maxFailures is how many failures in a row end the use of multiRead.
 const maxFailures = 3
 
-// nodesPerRequest is how many nodes may be asked for at once, so that what is known of the values
-// fits into an answer.
+// nodesPerRequest returns how many nodes to ask for at once, so that the answer is not too
+// large if every value is as large as the largest so far.
 func (r *multiReadSupport) nodesPerRequest() int {
 	if r.failures.Load() >= maxFailures {
 		return 1
@@ -36,6 +37,7 @@ func (r *multiReadSupport) nodesPerRequest() int {
 	return int(max(1, min(maxReadNodes, maxReadBytes/max(1, r.largestValue.Load()))))
 }
 
+// noteValues notes the largest value among nodes.
 func (r *multiReadSupport) noteValues(nodes []*data) {
 	var most int64
 	for _, d := range nodes {
@@ -48,11 +50,11 @@ func (r *multiReadSupport) noteValues(nodes []*data) {
 }
 
 var (
-	errMalformed      = errors.New("not an answer of ZooKeeper")
-	errUnreadableNode = errors.New("one of several nodes may not be read")
+	errMalformed      = errors.New("malformed answer")
+	errUnreadableNode = errors.New("one of the nodes cannot be read")
 )
 
-// send makes the request once, on the connection that stands.
+// send makes the request on the current connection, without a retry.
 func (t *multiRead) send(s *session) ([]*data, error) {
 	s.mu.Lock()
 	c := s.conn
@@ -76,7 +78,7 @@ func (t *multiRead) send(s *session) ([]*data, error) {
 	case codeUnimplemented:
 		s.multiReads.failures.Store(maxFailures)
 		return nil, errMalformed
-	default: // of the whole there is none but that the connection is lost, or the session
+	default: // an error of the whole answer: the connection or the session ended
 		err = errMalformed
 	}
 	if errors.Is(err, errMalformed) {
@@ -87,7 +89,7 @@ func (t *multiRead) send(s *session) ([]*data, error) {
 	return nodes, err
 }
 
-// A part of the request, as of the answer, begins with type, done and error.
+// appendPartHeader begins a part of a request, as of an answer: type, done and error.
 func appendPartHeader(b []byte, op int32) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(op))
 	done := byte(0)
@@ -97,8 +99,9 @@ func appendPartHeader(b []byte, op int32) []byte {
 	return append(b, done, 0xff, 0xff, 0xff, 0xff)
 }
 
-const opEnd = -1 // as the type in a part: the end, or an error
+const opEnd = -1 // the type of the last part, and of a part that is an error
 
+// encode returns the request's body.
 func (t *multiRead) encode() []byte {
 	var b []byte
 	for _, path := range t.fullPaths {
@@ -108,7 +111,8 @@ func (t *multiRead) encode() []byte {
 	return appendPartHeader(b, opEnd)
 }
 
-// parse takes an answer: for each path its value and stat, or an error of its own.
+// parse returns one element per path: the node's data, or nil if it does not exist. A node
+// that may not be read has the mark unreadable.
 func (t *multiRead) parse(b []byte) ([]*data, error) {
 	in := &jute{rest: b}
 	nodes := make([]*data, len(t.fullPaths))

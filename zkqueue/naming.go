@@ -13,34 +13,37 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// sequenceCounters are what a session knows of the counters that complete the names of sequential
-// nodes. ZooKeeper's stop at 2147483647, which is then given again and again: a name would
-// be created twice, and an old fence would fit the new node. So creates end one before it.
+// sequenceCounters are the lowest values that the counters of directories can have.
+// ZooKeeper completes the names of sequential nodes with the directory's counter. The
+// counter stops at 2147483647, and that number is given again and again: a name would be
+// created twice, and an old fence would fit the new node. So the driver refuses a commit
+// before the counter is used up.
 type sequenceCounters struct {
 	mu     sync.Mutex
-	next   map[string]int64 // at least, by whole directory
-	warned map[string]bool
+	next   map[string]int64 // the lowest possible next number, by full path of the directory
+	warned map[string]bool  // directories whose user has been warned
 }
 
-// warnFromNumber is where the user is warned that a directory's numbers come to their end.
+// warnFromNumber is the number from which on the user is warned.
 const warnFromNumber = 2_000_000_000
 
-// maxCounters bounds what is remembered.
+// maxCounters bounds the directories that are remembered.
 const maxCounters = 10_000
 
-// checkCounters refuses a commit whose sequential nodes a directory has no numbers for. The
-// counter is read once for each directory, and before each commit when it nears its end.
+// checkCounters refuses a commit with sequential nodes that a directory has no numbers for.
+// It reads a directory's counter once, and before each commit when the counter is near its
+// end.
 func (s *session) checkCounters(ctx context.Context, ops []coord.Op) error {
-	var wanted map[string]int64
+	var creates map[string]int64
 	for _, op := range ops {
 		if op.Kind == coord.KindSequential {
-			if wanted == nil {
-				wanted = make(map[string]int64, 1)
+			if creates == nil {
+				creates = make(map[string]int64, 1)
 			}
-			wanted[parentPath(s.fullPath(op.Path))]++
+			creates[parentPath(s.fullPath(op.Path))]++
 		}
 	}
-	for dir, n := range wanted {
+	for dir, n := range creates {
 		s.counters.mu.Lock()
 		next, known := s.counters.next[dir]
 		s.counters.mu.Unlock()
@@ -50,7 +53,7 @@ func (s *session) checkCounters(ctx context.Context, ops []coord.Op) error {
 		next, err := s.readCounter(ctx, dir)
 		switch {
 		case errors.Is(err, coord.ErrForbidden):
-			continue // the commit will tell
+			continue // the commit reports it
 		case err != nil:
 			return err
 		case next+n-1 > coord.LastNumber:
@@ -64,8 +67,9 @@ func (s *session) checkCounters(ctx context.Context, ops []coord.Op) error {
 	return nil
 }
 
-// readCounter is the number of the next create in a directory. The server tells creates and
-// deletions together: twice the creates less the children.
+// readCounter returns the number of the next create in a directory. ZooKeeper reports
+// creates plus deletes (cversion), and creates minus deletes (the number of children): the
+// sum is twice the creates.
 func (s *session) readCounter(ctx context.Context, dir string) (int64, error) {
 	stat, err := read(ctx, s, func(z *zk.Conn) (*zk.Stat, error) {
 		there, stat, err := z.Exists(dir)
@@ -80,6 +84,7 @@ func (s *session) readCounter(ctx context.Context, dir string) (int64, error) {
 	return int64(uint32(stat.Cversion+stat.NumChildren) / 2), nil
 }
 
+// advance notes that the directory's counter is at least next.
 func (n *sequenceCounters) advance(dir string, next int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -89,6 +94,7 @@ func (n *sequenceCounters) advance(dir string, next int64) {
 	n.next[dir] = max(next, n.next[dir])
 }
 
+// isFirstWarning reports whether the user has not been warned of this directory yet.
 func (n *sequenceCounters) isFirstWarning(dir string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -100,7 +106,7 @@ func (n *sequenceCounters) isFirstWarning(dir string) bool {
 	return first
 }
 
-// advanceCounters takes the numbers of the nodes that a commit created.
+// advanceCounters notes the numbers of the nodes that a commit created.
 func (s *session) advanceCounters(ops []coord.Op, results []coord.Result) {
 	for i, op := range ops {
 		if op.Kind != coord.KindSequential || i >= len(results) {
@@ -112,9 +118,9 @@ func (s *session) advanceCounters(ops []coord.Op, results []coord.Result) {
 	}
 }
 
-// sequenceNumber is the number at the end of a sequential node's name. A directory that
-// counted beyond 2147483647 may go on with the smallest number there is: what is
-// negative comes last.
+// sequenceNumber returns the number at the end of a sequential node's name. In some
+// versions a counter that has passed 2147483647 goes on with the smallest int32; such
+// negative numbers are returned as the largest ones, in their order.
 func sequenceNumber(path string) (uint32, bool) {
 	const width = 10
 	name := path[strings.LastIndexByte(path, '/')+1:]
@@ -123,7 +129,7 @@ func sequenceNumber(path string) (uint32, bool) {
 	}
 	digits := name[len(name)-width:]
 	if prefix := name[:len(name)-width]; digits[0] != '0' && (strings.HasSuffix(prefix, "--") || prefix == "-") {
-		digits = "-" + digits // the sign is not among the ten
+		digits = "-" + digits // the ten digits leave the sign out
 	}
 	n, err := strconv.ParseInt(digits, 10, 32)
 	if err != nil || digits[0] == '+' {

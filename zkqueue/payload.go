@@ -5,22 +5,23 @@ import (
 	"time"
 )
 
-// payloadLimit is how many bytes of commits that wait may travel together. A server whose
-// jute.maxbuffer is smaller than usual closes the connection over a larger request and
-// says nothing: so after a lost answer half as much goes together, and after a time twice
-// as much again.
+// payloadLimit is how many bytes of commits are merged into one request. A server with a
+// lower jute.maxbuffer closes the connection over a larger request and gives no reason. So
+// a request without an answer halves the limit, and after ten minutes it doubles again.
 type payloadLimit struct {
 	mu    sync.Mutex
-	bytes int // 0: as many as a batch has
-	since time.Time
+	bytes int       // 0: maxFrame
+	since time.Time // when it was last changed
 }
 
-// minPayload travels together in any case, and wider after how long more is tried.
+// Requests of up to minPayload bytes never lower the limit. It is doubled after each
+// raiseAfter.
 const (
 	minPayload = 16 << 10
 	raiseAfter = 10 * time.Minute
 )
 
+// current returns the limit in bytes, and raises it if it has stood for long enough.
 func (w *payloadLimit) current() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -36,11 +37,11 @@ func (w *payloadLimit) current() int {
 	return w.bytes
 }
 
-// lower notes that a request of this size got no answer.
+// lower halves the limit after a request of this size got no answer.
 func (w *payloadLimit) lower(size int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if half := max(size/2, minPayload); size > minPayload && (w.bytes == 0 || half < w.bytes) {
-		w.bytes, w.since = half, time.Now()
+	if limit := max(size/2, minPayload); size > minPayload && (w.bytes == 0 || limit < w.bytes) {
+		w.bytes, w.since = limit, time.Now()
 	}
 }

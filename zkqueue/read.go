@@ -14,11 +14,12 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
+// Get reads one node; see [coord.Session]. The read is linearizable.
 func (s *session) Get(ctx context.Context, path string) (coord.Node, error) {
 	if err := coord.CheckPath(path); err != nil {
 		return coord.Node{}, fmt.Errorf("get: %w", err)
 	}
-	// A follower may lag behind what others were told.
+	// The connected server may lag behind what other clients have been answered.
 	err := s.barrier(ctx)
 	var n coord.Node
 	if err == nil {
@@ -30,7 +31,8 @@ func (s *session) Get(ctx context.Context, path string) (coord.Node, error) {
 	return n, nil
 }
 
-// Read asks for many nodes at a time, and with one request where the server knows such.
+// Read reads many nodes; see [coord.Session]. It sends one request for up to 32 nodes if
+// the server is 3.6 or later, and one request per node otherwise.
 func (s *session) Read(ctx context.Context, paths ...string) ([]coord.Node, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("read: no context: %w", coord.ErrInvalid)
@@ -56,6 +58,8 @@ func (s *session) Read(ctx context.Context, paths ...string) ([]coord.Node, erro
 	return nodes, nil
 }
 
+// Count returns how many direct children dir has; see [coord.Session]. The read is
+// linearizable.
 func (s *session) Count(ctx context.Context, dir string) (int, error) {
 	if err := coord.CheckDir(dir); err != nil {
 		return 0, fmt.Errorf("count: %w", err)
@@ -71,10 +75,9 @@ func (s *session) Count(ctx context.Context, dir string) (int, error) {
 	return int(d.stat.NumChildren), nil
 }
 
-// barrier waits until the connected server has all that was answered before, to
-// anyone. It is a commit of nothing, which goes the way of all commits, with those that
-// wait at the same time: a sync does less on the leader, which may answer it before it has
-// applied what a follower has already answered.
+// barrier waits until the connected server has applied everything that the service has
+// answered to any client before. It commits nothing, together with the commits that wait at
+// the same time.
 func (s *session) barrier(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("no context: %w", coord.ErrInvalid)
@@ -100,15 +103,17 @@ func (s *session) barrier(ctx context.Context) error {
 	}
 }
 
+// data is the value and the metadata of one node.
 type data struct {
 	value      []byte
 	stat       zk.Stat
 	unreadable bool
 }
 
-func (s *session) data(ctx context.Context, whole string) (data, error) {
+// data reads a node from the connected server.
+func (s *session) data(ctx context.Context, fullPath string) (data, error) {
 	return read(ctx, s, func(z *zk.Conn) (data, error) {
-		value, stat, err := z.Get(whole)
+		value, stat, err := z.Get(fullPath)
 		if err != nil {
 			return data{}, err
 		}
@@ -116,15 +121,15 @@ func (s *session) data(ctx context.Context, whole string) (data, error) {
 	})
 }
 
-// allowedData is data of a node whose value may or may not be read. ZooKeeper tells anyone
-// that a node exists.
-func (s *session) allowedData(ctx context.Context, whole string) (data, error) {
-	d, err := s.data(ctx, whole)
+// allowedData reads a node whose value this user may not be allowed to read. Every user may
+// ask whether a node exists and gets its metadata.
+func (s *session) allowedData(ctx context.Context, fullPath string) (data, error) {
+	d, err := s.data(ctx, fullPath)
 	if !errors.Is(err, coord.ErrForbidden) {
 		return d, err
 	}
 	return read(ctx, s, func(z *zk.Conn) (data, error) {
-		there, stat, err := z.Exists(whole)
+		there, stat, err := z.Exists(fullPath)
 		if err == nil && !there {
 			err = zk.ErrNoNode
 		}
@@ -135,6 +140,7 @@ func (s *session) allowedData(ctx context.Context, whole string) (data, error) {
 	})
 }
 
+// node converts the data of the node at path to coord's form.
 func (d data) node(path string) coord.Node {
 	n := coord.Node{
 		Path:  path,
@@ -152,10 +158,10 @@ func (d data) node(path string) coord.Node {
 	if n.Value == nil {
 		n.Value = []byte{}
 	}
-	// A container's owner is the smallest number, and no session.
+	// The owner of a container node is the smallest int64, which is no session.
 	if owner := d.stat.EphemeralOwner; owner != 0 && owner != math.MinInt64 {
 		n.Owner = sessionID(owner)
-		n.Changes = max(0, n.Changes-1) // the write that stamped it; a kazoo lock has none
+		n.Changes = max(0, n.Changes-1) // without the second write of create, which kazoo's locks do not have
 	}
 	return n
 }
@@ -163,14 +169,15 @@ func (d data) node(path string) coord.Node {
 // parallelReads is how many requests of one call are under way at a time, where each is for one
 // node. Where it is for several, answersAhead are.
 const (
-	parallelReads      = 64
-	parallelMultiReads = 2
+	parallelReads      = 64 // parallelReads is how many single reads one call has in flight.
+	parallelMultiReads = 2  // parallelMultiReads is how many multiReads one call has in flight.
 )
 
-// readNodes reads the nodes at paths, in their order; nil stands for what is gone.
+// readNodes reads the nodes at paths. The result has one element per path, nil where no
+// node exists.
 func (s *session) readNodes(ctx context.Context, paths []string) ([]*data, error) {
 	many := s.multiReads.nodesPerRequest()
-	if len(paths) == 1 || many == 1 || !s.watches.recursive() { // servers that know the one know the other
+	if len(paths) == 1 || many == 1 || !s.watches.recursive() { // servers with recursive watches have multiRead too
 		return s.readSingly(ctx, paths)
 	}
 	parts, err := inParallel(ctx, slices.Collect(slices.Chunk(paths, many)), parallelMultiReads, s.readMany)
@@ -184,6 +191,7 @@ func (s *session) readNodes(ctx context.Context, paths []string) ([]*data, error
 	return all, nil
 }
 
+// readSingly reads each node with a request of its own.
 func (s *session) readSingly(ctx context.Context, paths []string) ([]*data, error) {
 	found, err := inParallel(ctx, paths, parallelReads, func(ctx context.Context, path string) (data, error) {
 		return s.allowedData(ctx, s.fullPath(path))
@@ -192,8 +200,8 @@ func (s *session) readSingly(ctx context.Context, paths []string) ([]*data, erro
 	return found, err
 }
 
-// readMany reads at most mostTogether nodes at once; where that is not answered, one by one,
-// which tells why.
+// readMany reads up to maxReadNodes nodes with one request. If that fails it reads each by
+// itself, which also finds the cause.
 func (s *session) readMany(ctx context.Context, paths []string) ([]*data, error) {
 	t := multiRead{fullPaths: make([]string, len(paths))}
 	for i, path := range paths {
@@ -221,7 +229,8 @@ func (s *session) readMany(ctx context.Context, paths []string) ([]*data, error)
 	return r.value, r.err
 }
 
-// inParallel asks for everything in of, several at a time; nil stands for what is gone.
+// inParallel calls f for every element of of, in several goroutines at a time. The result
+// has nil where f returned ErrNotExist. The first other error cancels the rest.
 func inParallel[Q, T any](ctx context.Context, of []Q, readers int, ask func(context.Context, Q) (T, error)) ([]*T, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

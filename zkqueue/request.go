@@ -11,12 +11,12 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// maxRequests bounds what a session has given to go-zookeeper: it takes no context,
-// and a request whose caller has gone away stays there until its answer comes or its
+// maxRequests bounds the requests that go-zookeeper holds for a session. It takes no
+// context: a request whose caller has gone stays there until its reply comes or its
 // connection ends.
 const maxRequests = 1024
 
-// acquireSlot waits for the connection and for room.
+// acquireSlot waits for the connection and for one of the slots for requests.
 func (s *session) acquireSlot(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("no context: %w", coord.ErrInvalid)
@@ -61,17 +61,17 @@ func (s *session) newBackoff() *retry.Backoff {
 	return &retry.Backoff{First: time.Millisecond, Max: 100 * time.Millisecond}
 }
 
-// reply is what became of one request.
+// reply is the result of one request.
 type reply[T any] struct {
 	value T
 	err   error
 
-	passedOn bool // to go-zookeeper
-	answered bool // by go-zookeeper: err, if any, is its own
+	passedOn bool // go-zookeeper has got the request
+	answered bool // go-zookeeper has returned; err is its own
 }
 
-// call makes one request once there is a connection, and waits for what becomes of
-// it, for the end of ctx or of the session.
+// call makes one request when there is a connection. It returns when the request is
+// answered, when ctx ends or when the session does.
 func call[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) reply[T] {
 	if err := s.acquireSlot(ctx); err != nil {
 		return reply[T]{err: err}
@@ -79,7 +79,7 @@ func call[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) r
 	return callWithSlot(ctx, s, f)
 }
 
-// callWithSlot is call when there is a connection and room.
+// callWithSlot is call for a caller that has acquired a slot.
 func callWithSlot[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) reply[T] {
 	ch := make(chan reply[T], 1)
 	go func() {
@@ -106,7 +106,7 @@ func callWithSlot[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, e
 	return reply[T]{err: err, passedOn: true}
 }
 
-// read makes a request that changes nothing, again if its connection ends.
+// read makes a request that changes nothing, and repeats it when its connection ends.
 func read[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) (T, error) {
 	for backoff := s.newBackoff(); ; {
 		r := call(ctx, s, f)

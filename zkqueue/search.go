@@ -11,13 +11,12 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// creationSearch is a search for the sequential nodes that one transaction created. The
-// server counts the creates of a directory, so that the numbers in names rise with
-// the transactions: few reads find the place among many names.
+// creationSearch finds the sequential nodes that one transaction created. A directory's
+// numbers rise with the transactions, so few reads find the place among many names.
 type creationSearch struct {
 	s           *session
-	transaction int64
-	candidates  []numberedPath // in order
+	transaction int64          // the zxid that created the nodes
+	candidates  []numberedPath // in the order of their numbers
 }
 
 type numberedPath struct {
@@ -25,7 +24,7 @@ type numberedPath struct {
 	number uint32
 }
 
-// listCreated returns the nodes of o.Born in a listing.
+// listCreated returns the nodes among all that the transaction o.Born created.
 func (s *session) listCreated(ctx context.Context, all []string, o coord.ListOptions) (coord.List, error) {
 	b := &creationSearch{s: s, transaction: o.Born}
 	for _, path := range all {
@@ -50,10 +49,10 @@ func (s *session) listCreated(ctx context.Context, all []string, o coord.ListOpt
 	return l, nil
 }
 
-// find returns the paths of the transaction's nodes, without those that are gone.
-// Each round asks at equal distances between what came before and what came
-// after; when that brings little, the rest is read whole. Names that only look like
-// the server's may stand anywhere: where they are met, everything is read.
+// find returns the paths of the transaction's nodes that still exist. Each round reads
+// candidates at equal distances between the last one that is older and the first one that
+// is newer. When a round narrows the range little, the rest is read whole. Names that only
+// look like sequential ones can be anywhere: if any is met, all candidates are read.
 func (b *creationSearch) find(ctx context.Context) ([]string, error) {
 	from, to := 0, len(b.candidates)
 	for before := math.MaxInt; to-from > parallelReads && to-from < before/2; {
@@ -92,15 +91,16 @@ func (b *creationSearch) find(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
-// creation is one that stands: its place among the names, and what created it.
+// creation says which transaction created a candidate.
 type creation struct {
-	index       int
+	index       int // in candidates
 	transaction int64
 }
 
 func byTransaction(a, b creation) int { return cmp.Compare(a.transaction, b.transaction) }
 
-// readCreations asks for n nodes at their places, and leaves out those that are gone.
+// readCreations reads n candidates at the indexes that place returns. It leaves out those
+// that do not exist any more.
 func (b *creationSearch) readCreations(ctx context.Context, n int, place func(int) int) ([]creation, error) {
 	paths := make([]string, n)
 	for i := range paths {

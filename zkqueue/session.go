@@ -16,40 +16,41 @@ import (
 	"github.com/zkq/zkq/internal/liveness"
 )
 
-// session is one life with ZooKeeper, and one [zk.Conn].
+// session is one session with ZooKeeper and the [zk.Conn] that serves it. It never moves to
+// another ZooKeeper session: when that one expires, this session is over.
 type session struct {
 	cfg    *Config
 	zk     *zk.Conn
-	events <-chan zk.Event // closed when zk's goroutines have ended
+	events <-chan zk.Event // closed when go-zookeeper's goroutines have ended
 	dialer *dialer
 	cache  dirCache
-	slots  chan struct{} // holds one for each request that go-zookeeper has
+	slots  chan struct{} // one token per request that go-zookeeper holds
 
 	watches    *watchSupport
 	multiReads multiReadSupport
 	counters   sequenceCounters
 	payload    *payloadLimit
-	group      *group.Runner // sends the commits
+	group      *group.Runner // merges and sends the commits
 
 	ctx    context.Context // ends with the session
 	cancel context.CancelFunc
 	done   chan struct{}
-	opened chan struct{} // closed when zk is set
-	onGone func()        // called when nothing is left
+	opened chan struct{} // closed when zk is set, or will not be
+	onGone func()        // called when nothing of the session is left
 
 	id       string
 	timeout  time.Duration
-	deadline *liveness.Deadline // by boottime
+	deadline *liveness.Deadline // when this process stops to rely on the session, by boottime
 
 	mu          sync.Mutex
-	cause       error // why, when it is
-	conn        *conn // the last one
-	connectedCh chan struct{}
+	cause       error         // why the session is over; nil while it is not
+	conn        *conn         // the newest connection
+	connectedCh chan struct{} // closed while the session is connected
 	isConnected bool
-	goroutines  sync.WaitGroup // requests and watches; grows only while not over
+	goroutines  sync.WaitGroup // of requests and watches; none is added after the end
 }
 
-// closeTimeout bounds Close: half of it is given to the service.
+// closeTimeout bounds Close. The service gets half of it to answer.
 const closeTimeout = 2 * time.Second
 
 func newSession(cfg *Config, watches *watchSupport, width *payloadLimit, gone func()) *session {
@@ -72,7 +73,8 @@ type discardLogger struct{}
 
 func (discardLogger) Printf(string, ...any) {}
 
-// connect connects and waits for the service to grant the session.
+// connect connects and waits until the service grants the session. Only a patient caller
+// keeps waiting when no server can be of use.
 func (s *session) connect(ctx context.Context, patient bool) error {
 	defer close(s.opened)
 	var err error
@@ -122,13 +124,14 @@ func (s *session) ID() string             { return s.id }
 func (s *session) Timeout() time.Duration { return s.timeout }
 func (s *session) Done() <-chan struct{}  { return s.done }
 
-// Limits. A request is a frame of at most 1,048,575 bytes; a larger one would cost
-// the connection, and everything on it its answer. Commit counts exactly besides.
+// Limits returns the largest commit and value; see [coord.Session]. ZooKeeper closes the
+// connection over a larger request, so that all other requests on it go without answers.
+// Commit also measures the encoded request.
 func (s *session) Limits() coord.Limits { return limits }
 
 var limits = coord.Limits{ValueBytes: 1<<20 - 3<<10, CommitBytes: maxFrame, CommitOps: 128, Creates: 4096}
 
-// fullPath is a path as the service knows it.
+// fullPath returns the path with the chroot, as the service knows it.
 func (s *session) fullPath(path string) string {
 	if path == "/" && s.cfg.Chroot != "" {
 		return s.cfg.Chroot
@@ -153,7 +156,8 @@ func (s *session) connected() bool {
 	return s.isConnected
 }
 
-// addGoroutine counts a goroutine that the session's end waits for.
+// addGoroutine counts a goroutine that the session's shutdown waits for. It returns an
+// error if the session is over.
 func (s *session) addGoroutine() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +167,7 @@ func (s *session) addGoroutine() error {
 	return s.cause
 }
 
-// handleEvent is go-zookeeper's callback, in its connecting goroutine.
+// handleEvent is called by go-zookeeper when the connection comes or goes.
 func (s *session) handleEvent(e zk.Event) {
 	switch e.State {
 	case zk.StateHasSession:
@@ -185,7 +189,7 @@ func (s *session) handleEvent(e zk.Event) {
 	}
 }
 
-// setConn makes c the connection that ends with the session.
+// setConn makes c the connection that is closed when the session ends.
 func (s *session) setConn(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,18 +197,19 @@ func (s *session) setConn(c *conn) error {
 	return s.cause
 }
 
-// takeGrant takes the service's answer to a connect request that was sent at the time.
+// takeGrant takes the service's answer to a connect request, sent at that time by boottime.
+// An answer for another session means that this one has expired.
 func (s *session) takeGrant(id int64, timeout, sent time.Duration) error {
 	s.mu.Lock()
-	over := s.cause
-	if over == nil && id != 0 && s.id == "" {
+	cause := s.cause
+	if cause == nil && id != 0 && s.id == "" {
 		s.id, s.timeout = sessionID(id), timeout
 		s.deadline.Start(timeout, sent)
 	}
 	known := s.id
 	s.mu.Unlock()
-	if over != nil {
-		return over
+	if cause != nil {
+		return cause
 	}
 	if id == 0 || sessionID(id) != known {
 		s.end(coord.ErrSessionLost)
@@ -214,7 +219,8 @@ func (s *session) takeGrant(id int64, timeout, sent time.Duration) error {
 	return nil
 }
 
-// checkAlive says why the session is over, if it is, also when no timer could.
+// checkAlive returns why the session is over, or nil. It looks at the clock too, as a timer
+// fires late on a machine that slept.
 func (s *session) checkAlive() error {
 	select {
 	case <-s.done:
@@ -228,8 +234,8 @@ func (s *session) checkAlive() error {
 	return nil
 }
 
-// checkSend keeps everything in after the session is over, except that Close still lets
-// out what it found and its own last request.
+// checkSend refuses all frames after the session is over. The frames that Close still sends
+// are allowed.
 func (s *session) checkSend() error {
 	if err := s.checkAlive(); err != coord.ErrClosed {
 		return err
@@ -237,8 +243,8 @@ func (s *session) checkSend() error {
 	return nil
 }
 
-// end is the session's end, for the cause: [coord.ErrSessionLost] or
-// [coord.ErrClosed]. Only the first call counts.
+// end ends the session. The cause is [coord.ErrSessionLost] or [coord.ErrClosed]; only the
+// first call counts.
 func (s *session) end(cause error) {
 	s.mu.Lock()
 	if s.cause != nil {
@@ -255,7 +261,8 @@ func (s *session) end(cause error) {
 	go s.shutDown(orderly)
 }
 
-// shutDown ends what the session consists of; in order, where there is somebody to tell.
+// shutDown stops everything that belongs to the session. An orderly shutdown tells the
+// service, which then deletes the ephemeral nodes at once.
 func (s *session) shutDown(orderly bool) {
 	defer s.onGone()
 	s.cache.close()
@@ -264,8 +271,8 @@ func (s *session) shutDown(orderly bool) {
 	if s.zk == nil {
 		return
 	}
-	// Close sends a last request, and waits a second for its answer if it gets out. If it
-	// does not, Close waits as long, unless it finds go-zookeeper dialing.
+	// go-zookeeper's Close sends a last request and waits a second for the answer. If it cannot
+	// send, it waits as long, unless it finds go-zookeeper dialing.
 	if orderly {
 		defer time.AfterFunc(closeTimeout/2, s.closeConn).Stop()
 	} else {
@@ -282,7 +289,7 @@ func (s *session) shutDown(orderly bool) {
 	s.goroutines.Wait()
 }
 
-// closeConn ends the standing connection.
+// closeConn closes the current connection.
 func (s *session) closeConn() {
 	s.mu.Lock()
 	c := s.conn

@@ -14,15 +14,16 @@ import (
 type watcher struct {
 	ch   chan struct{}
 	dirs []*cachedDir
-	stop func() bool // its ctx need not tell us any more
+	stop func() bool // stops waiting for the end of its context
 }
 
-// watchSupport is what a coordinator knows of the watches that its servers have.
+// watchSupport is which kind of watches the servers of a coordinator have. It is not known
+// before the first answer.
 type watchSupport struct{ kind atomic.Int32 }
 
 const (
-	recursiveWatches = 1 // one that brings an event for each change beneath a path
-	oneShotWatches   = 2 // only such as fire once: a server before 3.6 was met
+	recursiveWatches = 1 // addWatch: an event for each change below a path
+	oneShotWatches   = 2 // a server older than 3.6 was met
 )
 
 func (w *watchSupport) known() bool     { return w.kind.Load() != 0 }
@@ -30,12 +31,13 @@ func (w *watchSupport) recursive() bool { return w.kind.Load() == recursiveWatch
 func (w *watchSupport) oneShot() bool   { return w.kind.Load() == oneShotWatches }
 func (w *watchSupport) set(kind int32)  { w.kind.Store(kind) }
 
-// Watch subscribes to the directories; see [coord.Session].
+// Watch subscribes to directories; see [coord.Session]. It blocks until the service watches
+// them. The channel receives after each change, and once when the session ends.
 //
-// The server is asked for an event of each change beneath a directory, and the directory
-// listed once. Servers before 3.6 have only watches that fire once and are set by listing
-// the directory again. That is done at once in a small one, and in one with many children
-// so seldom that the server is busy with it for no more than a few hundredths of the time.
+// On servers since 3.6 the directory is listed once and then followed by events. Older
+// servers only have watches that fire once and are set again by listing the directory. In a
+// small directory the driver does so at once; in a large one it waits, so that listings
+// take no more than a few hundredths of the server's time.
 func (s *session) Watch(ctx context.Context, dirs ...string) (<-chan struct{}, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("watch: no context: %w", coord.ErrInvalid)
@@ -58,15 +60,15 @@ func (s *session) Watch(ctx context.Context, dirs ...string) (<-chan struct{}, e
 	for _, d := range w.dirs {
 		s.cache.follow(d, w)
 	}
-	// What was answered to others before is seen by every read from here on: the connected
-	// server may lag behind it.
+	// Later reads must see everything that was answered to anyone before, and the connected server
+	// may lag behind.
 	if err := s.barrier(ctx); err != nil {
 		s.cache.unsubscribe(w)
 		return nil, fmt.Errorf("watch: %w", err)
 	}
 	for _, dir := range dirs {
-		// From here on a change either has an event, or came before this listing was
-		// kept, and then a new one is on its way with a signal after it.
+		// From here on each change has an event, or came before this listing was kept; in that case
+		// another listing is in flight, with a signal after it.
 		if err := s.cache.list(ctx, dir, &page{limit: 1}); err != nil {
 			s.cache.unsubscribe(w)
 			return nil, fmt.Errorf("watch %s: %w", dir, err)
@@ -75,6 +77,7 @@ func (s *session) Watch(ctx context.Context, dirs ...string) (<-chan struct{}, e
 	return w.ch, nil
 }
 
+// subscribe adds a watcher of the directories, which stays until ctx ends.
 func (ds *dirCache) subscribe(ctx context.Context, dirs []string) (*watcher, error) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -95,6 +98,7 @@ func (ds *dirCache) subscribe(ctx context.Context, dirs []string) (*watcher, err
 	return w, nil
 }
 
+// unsubscribe removes a watcher.
 func (ds *dirCache) unsubscribe(w *watcher) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -105,12 +109,11 @@ func (ds *dirCache) unsubscribe(w *watcher) {
 	}
 }
 
-// unfollowAfter is how long the events of a directory are still wanted when nobody watches it
-// any more: who waits again and again asks for them once.
+// unfollowAfter is how long a directory is followed after its last watcher has left. A
+// caller that watches again and again asks the server only once.
 const unfollowAfter = time.Second
 
-// startIdleTimerLocked sees to it that a directory that nobody watches is not followed for long, with the
-// lock held.
+// startIdleTimerLocked has a directory without watchers unfollowed later.
 func (ds *dirCache) startIdleTimerLocked(d *cachedDir) {
 	if len(d.watchers) > 0 || d.followedOn == nil || d.idleTimer != nil || ds.closed {
 		return
@@ -118,6 +121,7 @@ func (ds *dirCache) startIdleTimerLocked(d *cachedDir) {
 	d.idleTimer = time.AfterFunc(unfollowAfter, func() { ds.unfollow(d) })
 }
 
+// unfollow ends the events of a directory that still has no watchers.
 func (ds *dirCache) unfollow(d *cachedDir) {
 	ds.watchMu.Lock()
 	defer ds.watchMu.Unlock()
@@ -130,7 +134,7 @@ func (ds *dirCache) unfollow(d *cachedDir) {
 	}
 	d.beginSwitchLocked()
 	ds.mu.Unlock()
-	// Where this fails the connection does, and every watch of it.
+	// If this fails, the connection and all its watches end.
 	_ = c.removeWatch(d.fullPath)
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -138,16 +142,16 @@ func (ds *dirCache) unfollow(d *cachedDir) {
 	ds.invalidateLocked(d)
 }
 
-// beginSwitchLocked begins the change from one kind of watch to the other, with the lock held. Until
-// it is made the server may have either.
+// beginSwitchLocked begins the change from one kind of watch to the other. Until it is
+// made, the server may have either.
 func (d *cachedDir) beginSwitchLocked() {
 	d.switching = true
 	d.forgetLocked()
 }
 
-// follow asks for the events of a directory on the connection that stands, unless that
-// was done. Those of a new connection are asked for when it is made, see attach. If w is
-// the only one who watches, he has no listing yet that could be out of date.
+// follow asks for the events of a directory on the current connection, unless that is done;
+// followAll does so for a new connection. A watcher w that is the directory's only one has
+// no listing yet that could be stale, so it needs no signal.
 func (ds *dirCache) follow(d *cachedDir, w *watcher) {
 	ds.watchMu.Lock()
 	defer ds.watchMu.Unlock()
@@ -186,8 +190,8 @@ func (ds *dirCache) followAll(c *conn) error {
 	return nil
 }
 
-// requestWatch asks for the events of d. What the server does after this has them, so that
-// listings that are asked for from then on can be kept up to date.
+// requestWatch asks for the events of d. Listings that are requested afterwards can be kept
+// up to date by them. If first, the watcher is not signalled.
 func (ds *dirCache) requestWatch(c *conn, d *cachedDir, first bool) error {
 	ds.mu.Lock()
 	d.beginSwitchLocked()
@@ -209,8 +213,8 @@ func (ds *dirCache) requestWatch(c *conn, d *cachedDir, first bool) error {
 	return err
 }
 
-// watchReply takes the answer to addWatch. It comes before the answer to any listing that
-// relies on it.
+// watchReply takes the reply to addWatch. It precedes the reply to any listing that relies
+// on the watch.
 func (ds *dirCache) watchReply(c *conn, d *cachedDir, code int32) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -224,31 +228,33 @@ func (ds *dirCache) watchReply(c *conn, d *cachedDir, code int32) {
 			d.followedOn = nil
 			ds.invalidateLocked(d)
 		}
-	default: // as where it may not be read
+	default: // for instance because this user may not read it
 		d.watchRefused, d.followedOn = true, nil
 		ds.invalidateLocked(d)
 	}
 }
 
-// watchesCreationLocked says whether a watch may be set that waits for the creation of d, with the lock
-// held. Where it fired it would end a watch for all events of the same path: it is one
-// kind of watch or the other.
+// watchesCreationLocked reports whether a one-shot watch may wait for the creation of d.
+// When such a watch fires, the server also drops a recursive watch on the same path, so a
+// directory has one kind or the other.
 func (ds *dirCache) watchesCreationLocked(d *cachedDir) bool {
 	return ds.s.watches.oneShot() || d.watchRefused
 }
 
-// wantsOneShotWatch says whether a request for the children of a path, or for whether it exists,
-// shall set a watch.
-func (ds *dirCache) wantsOneShotWatch(c *conn, op int32, whole []byte) bool {
+// wantsOneShotWatch reports whether a request of go-zookeeper's for a path's children, or
+// whether the path exists, is to set a watch.
+func (ds *dirCache) wantsOneShotWatch(c *conn, op int32, fullPath []byte) bool {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
-	d := ds.byPath[string(whole)]
+	d := ds.byPath[string(fullPath)]
 	if d == nil || c != ds.conn {
 		return false
 	}
 	return ds.watchesCreationLocked(d) || op == opGetChildren && d.followedOn == nil && !d.switching
 }
 
+// signal tells the watchers to look again. A watcher that has not received the last signal
+// needs no other.
 func (d *cachedDir) signal() {
 	for _, w := range d.watchers {
 		select {
@@ -258,20 +264,19 @@ func (d *cachedDir) signal() {
 	}
 }
 
-// restPerMember is how long a directory is left alone for each of its children after a
-// listing, and mostRest the longest rest. Listing one child costs the server some
-// hundred nanoseconds.
+// After a listing a directory is left alone for restPerMember per child, and for maxRest at
+// most. Listing one child costs the server some hundred nanoseconds.
 const (
 	restPerMember = 5 * time.Microsecond
 	maxRest       = 500 * time.Millisecond
 )
 
-// restLocked is how long the directory is left alone from now, with the lock held.
+// restLocked returns how long the directory is to be left alone from now on.
 func (d *cachedDir) restLocked() time.Duration {
 	return min(time.Duration(d.memberCount)*restPerMember, maxRest) - time.Since(d.listedAt)
 }
 
-// scheduleListingLocked sees to it that a watched directory is listed again, with the lock held.
+// scheduleListingLocked has a watched directory listed again.
 func (ds *dirCache) scheduleListingLocked(d *cachedDir) {
 	if d.relisting || ds.closed || ds.s.addGoroutine() != nil {
 		return
@@ -279,7 +284,7 @@ func (ds *dirCache) scheduleListingLocked(d *cachedDir) {
 	d.relisting = true
 	wait := d.restLocked()
 	if d.followedOn != nil {
-		wait = 0 // once and for all
+		wait = 0 // events follow it from then on
 	}
 	go func() {
 		defer ds.s.goroutines.Done()
@@ -287,6 +292,7 @@ func (ds *dirCache) scheduleListingLocked(d *cachedDir) {
 	}()
 }
 
+// relist lists a directory until its names are kept or its last watcher has left.
 func (ds *dirCache) relist(d *cachedDir, wait time.Duration) {
 	for {
 		if wait > 0 {
@@ -303,7 +309,7 @@ func (ds *dirCache) relist(d *cachedDir, wait time.Duration) {
 		}
 		ds.mu.Lock()
 		if err != nil {
-			// Not ours to say: whoever waits shall look, and be told.
+			// The watchers look for themselves, and get the error.
 			d.signal()
 		}
 		if d.names != nil || len(d.watchers) == 0 {

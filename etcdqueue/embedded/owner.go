@@ -9,9 +9,11 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // candidate runs the store whenever no other process does. One goroutine tries the
@@ -20,10 +22,11 @@ type candidate struct {
 	dir  directory
 	warn func(string)
 
-	lockRequest chan struct{}
-	ctx         context.Context
-	cancel      context.CancelFunc
-	done        chan struct{}
+	lockRequest    chan struct{}
+	ownerMayBeGone atomic.Bool // since the lock was last tried
+	ctx            context.Context
+	cancel         context.CancelFunc
+	done           chan struct{}
 
 	mu         sync.Mutex
 	owns       bool
@@ -60,7 +63,8 @@ func newCandidate(dir directory, warn func(string)) *candidate {
 
 func (k *candidate) run() {
 	defer close(k.done)
-	pause, failed := lockPollFirst, restartFirst
+	poll := retry.Backoff{First: lockPollFirst, Max: lockPollMax, Wake: k.lockRequest}
+	restart := retry.Backoff{First: restartFirst, Max: restartMax}
 	for {
 		lock, err := lockFile(k.dir.lock())
 		switch {
@@ -79,24 +83,20 @@ func (k *candidate) run() {
 			return
 		}
 		if err != nil {
-			select {
-			case <-k.ctx.Done():
+			if restart.Wait(k.ctx, nil, nil) != nil {
 				return
-			case <-time.After(failed):
 			}
-			if failed = min(2*failed, restartMax); errors.As(err, new(*NoSpaceError)) {
-				failed = restartFirst // until room is made
+			if errors.As(err, new(*NoSpaceError)) {
+				restart.Reset() // until room is made
 			}
 			continue
 		}
-		failed = restartFirst
-		select {
-		case <-k.ctx.Done():
+		restart.Reset()
+		if poll.Wait(k.ctx, nil, nil) != nil {
 			return
-		case <-k.lockRequest:
-			pause = lockPollFirst
-		case <-time.After(pause):
-			pause = min(2*pause, max(pause, lockPollMax))
+		}
+		if k.ownerMayBeGone.Swap(false) {
+			poll.Reset()
 		}
 	}
 }
@@ -182,6 +182,7 @@ func (k *candidate) stoppedOwner() int {
 
 // retryLock says that the owner may be gone.
 func (k *candidate) retryLock() {
+	k.ownerMayBeGone.Store(true)
 	select {
 	case k.lockRequest <- struct{}{}:
 	default:
@@ -191,7 +192,7 @@ func (k *candidate) retryLock() {
 // dial connects to whoever runs the store. While nobody does it waits: a refusal
 // would only make gRPC wait longer.
 func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
-	for pause := lockPollFirst; ; pause = min(2*pause, lockPollMax/10) {
+	for backoff := (retry.Backoff{First: lockPollFirst, Max: lockPollMax / 10}); ; {
 		conn, err := k.dir.dial(ctx)
 		if err == nil {
 			k.setConnectError(nil)
@@ -205,13 +206,12 @@ func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
 			return nil, why
 		}
 		k.retryLock()
-		select {
-		case <-ctx.Done():
+		backoff.Wake = changed
+		switch interrupted := backoff.Wait(ctx, k.ctx.Done(), nil); {
+		case ctx.Err() != nil:
 			return nil, errors.Join(ctx.Err(), err)
-		case <-k.ctx.Done():
+		case interrupted != nil:
 			return nil, coord.ErrClosed
-		case <-changed:
-		case <-time.After(pause):
 		}
 	}
 }

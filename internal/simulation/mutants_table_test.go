@@ -960,12 +960,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "one node that may not be read hides the others", file: "zkqueue/read.go",
-		is: `	d, err := s.data(ctx, whole)
+		is: `	d, err := s.data(ctx, fullPath)
 	if !errors.Is(err, coord.ErrForbidden) {
 		return d, err
 	}
 	return read`,
-		becomes: `	d, err := s.data(ctx, whole)
+		becomes: `	d, err := s.data(ctx, fullPath)
 	if mutated(); true {
 		return d, err
 	}
@@ -1004,8 +1004,8 @@ var mutants = []mutant{
 	}
 	known := s.id
 	s.mu.Unlock()
-	if over != nil {
-		return over
+	if cause != nil {
+		return cause
 	}
 	if id == 0 || sessionID(id) != known {
 		s.end(coord.ErrSessionLost)
