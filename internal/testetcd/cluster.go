@@ -2,6 +2,7 @@ package testetcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -37,6 +38,10 @@ const (
 
 // Start starts a cluster of n members, which serves when Start returns.
 func Start(n int, o Options) (*Cluster, error) {
+	if os.Getenv(memberVariable) != "" {
+		// Each process started for a member would otherwise start a cluster of its own.
+		return nil, errors.New("testetcd: TestMain does not call testetcd.Main")
+	}
 	dir, err := os.MkdirTemp("", "zkq-etcd-")
 	if err != nil {
 		return nil, err
