@@ -2,7 +2,7 @@ package simulation
 
 import "slices"
 
-// check looks at the whole history.
+// check judges the whole history.
 func (s *simulation) check() {
 	s.checkPuts()
 	s.plan.log.check()
@@ -12,7 +12,7 @@ func (s *simulation) check() {
 		return
 	}
 	s.checkHolds()
-	s.checkDeaths()
+	s.checkDeadEntries()
 	s.checkOrder()
 	ops := s.entryOps()
 	s.checkEntries(ops)
@@ -24,7 +24,7 @@ func (s *simulation) check() {
 	}
 }
 
-// checkPuts: what was put is there, or was removed; what was not put is not.
+// checkPuts requires that what was put is there or was removed, and that nothing else is there.
 func (s *simulation) checkPuts() {
 	s.counts["entries"] += len(s.world.removed)
 	byName := make(map[string]string)
@@ -61,8 +61,8 @@ func (s *simulation) checkPuts() {
 	}
 }
 
-// checkGets: what a simple queue handed out was handed out once, and nothing was
-// lost without a doubt.
+// checkGets requires that a simple queue handed out each entry once, and that an entry is lost only with a get of
+// unknown outcome.
 func (s *simulation) checkGets() {
 	sure, doubtful := make(map[string]int), make(map[string]int)
 	for _, g := range s.gets {
@@ -86,8 +86,8 @@ func (s *simulation) checkGets() {
 	}
 }
 
-// checkHolds: tokens grow, an entry is removed by one consume, its holder's, and a release
-// or failure that was ok gave the entry back.
+// checkHolds requires that tokens grow, that one consume, by the holder, removes an entry, and that a successful
+// release or failure gave the entry back.
 func (s *simulation) checkHolds() {
 	oks := make(map[string]int)
 	lastToken := make(map[string]map[int]int64)
@@ -149,7 +149,7 @@ func (s *simulation) checkHolds() {
 	}
 }
 
-// checkExclusion: nobody thinks that he holds an entry while another does.
+// checkExclusion requires that no two holders believe at the same time that they hold the entry.
 func (s *simulation) checkExclusion() {
 	byName := make(map[string][]*simHold)
 	for _, h := range s.holds {

@@ -12,31 +12,31 @@ import (
 	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
-// simCrews is what a plan has of workers: every second taker is one then, and is
-// stopped and started again while it works.
-type simCrews struct {
+// workerPlan is the part of a plan about workers. If it is on, every second taker is a zkq.Worker that is stopped and
+// started again while it works.
+type workerPlan struct {
 	on          bool
 	maxFailures int
 	timeout     time.Duration
 }
 
-// newSimCrews draws from a source of its own.
-func newSimCrews(seed uint64) simCrews {
+// newWorkerPlan uses a random source of its own, so that the rest of the plan does not depend on it.
+func newWorkerPlan(seed uint64) workerPlan {
 	rng := rand.New(rand.NewPCG(seed, 11))
-	c := simCrews{on: rng.IntN(3) == 0, maxFailures: rng.IntN(4)}
+	c := workerPlan{on: rng.IntN(3) == 0, maxFailures: rng.IntN(4)}
 	if rng.IntN(2) == 0 {
 		c.timeout = 1500*time.Millisecond + 7
 	}
 	return c
 }
 
-// crew works through entries with a worker, one shift after the other.
-func (p *simProcess) crew(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
+// runWorker runs a worker again and again. Each run ends after some seconds.
+func (p *simProcess) runWorker(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
 	ctx = sim.WithActor(ctx, fmt.Sprint("taker", n))
-	k := &simCrew{p: p, client: fmt.Sprint(p.name, " taker", n), n: n, faulty: faulty, rng: rng}
+	k := &simWorker{p: p, client: fmt.Sprint(p.name, " taker", n), n: n, faulty: faulty, rng: rng}
 	w := &zkq.Worker{
 		Queue: q, Handler: zkq.HandlerFunc(k.handle), Report: k.report,
-		MaxFailures: p.s.plan.crews.maxFailures, Timeout: p.s.plan.crews.timeout,
+		MaxFailures: p.s.plan.workers.maxFailures, Timeout: p.s.plan.workers.timeout,
 		Backoff: func(int) time.Duration { return 0 },
 	}
 	for ctx.Err() == nil {
@@ -46,7 +46,7 @@ func (p *simProcess) crew(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			shift, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(8000))*time.Millisecond+time.Duration(31*(1+n)))
 		}
 		w.Grace = time.Duration(1+rng.IntN(3000))*time.Millisecond + time.Duration(17*(1+n))
-		k.shift, k.last = shift, p.s.now()
+		k.run, k.last = shift, p.s.now()
 		err := w.Run(shift)
 		cancel()
 		p.s.count("shift")
@@ -59,20 +59,20 @@ func (p *simProcess) crew(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 	}
 }
 
-// simCrew is a worker as its handler sees it. It works on one entry at a time.
-type simCrew struct {
+// simWorker is a worker as its handler sees it. It works on one entry at a time.
+type simWorker struct {
 	p      *simProcess
 	client string
 	n      int
 	faulty context.Context
 	rng    *rand.Rand
 
-	shift context.Context
-	last  time.Duration // it was not working on anything since then, and may have taken the next
-	hold  *simHold      // of the entry in hand
+	run  context.Context
+	last time.Duration // it was not working on anything since then, and may have taken the next
+	hold *simHold      // of the entry in hand
 }
 
-func (k *simCrew) begin(h *zkq.Held) *simHold {
+func (k *simWorker) begin(h *zkq.Held) *simHold {
 	s := k.p.s
 	hold := &simHold{client: k.client, name: h.Name, deliveries: s.world.delivery(h), token: h.Token, call: k.last, from: s.now(), fresh: s.plan.strict}
 	s.mu.Lock()
@@ -81,13 +81,13 @@ func (k *simCrew) begin(h *zkq.Held) *simHold {
 	return hold
 }
 
-// handle works for a while, and says what is to become of the entry as people do. It
-// notes what must follow from that.
-func (k *simCrew) handle(ctx context.Context, h *zkq.Held) (err error) {
+// handle works for a while and then finishes the entry in one of the ways that a handler can. It records what must
+// follow from that.
+func (k *simWorker) handle(ctx context.Context, h *zkq.Held) (err error) {
 	s := k.p.s
 	hold := k.begin(h)
 	k.hold = hold
-	context.AfterFunc(ctx, func() { s.told(hold) })
+	context.AfterFunc(ctx, func() { s.noteEnd(hold) })
 	if h.Deliveries > 1 {
 		s.count("redelivered")
 	}
@@ -98,11 +98,11 @@ func (k *simCrew) handle(ctx context.Context, h *zkq.Held) (err error) {
 	}
 	simSleep(ctx, d+time.Duration(k.n))
 	time.Sleep(time.Duration(1+k.n) * 64) // those whom one thing woke go on one by one
-	defer s.told(hold)
+	defer s.noteEnd(hold)
 	defer func() { k.last = s.now() }()
 	cause := context.Cause(ctx)
 	counted := "fail"
-	if most := s.plan.crews.maxFailures; most > 0 && h.Failures+1 >= most {
+	if most := s.plan.workers.maxFailures; most > 0 && h.Failures+1 >= most {
 		counted = "bury"
 	}
 	choice := 0
@@ -116,7 +116,7 @@ func (k *simCrew) handle(ctx context.Context, h *zkq.Held) (err error) {
 		err, hold.act = fmt.Errorf("later: %w", zkq.Snooze(0)), "release"
 	case choice == 3:
 		err, hold.act = errors.New("simulated"), counted
-	case choice == 4 && cause == nil && k.shift.Err() == nil:
+	case choice == 4 && cause == nil && k.run.Err() == nil:
 		hold.act = counted
 		panic("simulated")
 	case cause != nil:
@@ -129,7 +129,7 @@ func (k *simCrew) handle(ctx context.Context, h *zkq.Held) (err error) {
 	case errors.Is(cause, zkq.ErrLockLost):
 		hold.act = "release"
 	case choice > 2 || choice == 0:
-		if errors.Is(cause, zkq.ErrShutdown) || k.shift.Err() != nil && errors.Is(err, context.Canceled) {
+		if errors.Is(cause, zkq.ErrShutdown) || k.run.Err() != nil && errors.Is(err, context.Canceled) {
 			hold.act = "release"
 			s.count("shift ended work")
 		} else if errors.Is(cause, zkq.ErrTimeout) {
@@ -139,8 +139,8 @@ func (k *simCrew) handle(ctx context.Context, h *zkq.Held) (err error) {
 	return err
 }
 
-// report notes what the worker says that became of the entry.
-func (k *simCrew) report(h zkq.Handled) {
+// report records how the entry ended for the worker.
+func (k *simWorker) report(h zkq.Handled) {
 	s := k.p.s
 	if k.hold == nil { // it was claimed as the shift ended, and not handled
 		k.hold = k.begin(h.Held)

@@ -15,24 +15,24 @@ import (
 	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
-// simDeaths is what a plan has besides of the dead, and of batches.
-type simDeaths struct {
+// deadPlan is the part of a plan about dead entries and about takes of several entries.
+type deadPlan struct {
 	requeue bool // somebody makes dead entries ready again
 	batch   int  // entries that a worker takes at once
 }
 
-// newSimDeaths draws from a source of its own.
-func newSimDeaths(seed uint64) simDeaths {
+// newDeadPlan uses a random source of its own, so that the rest of the plan does not depend on it.
+func newDeadPlan(seed uint64) deadPlan {
 	rng := rand.New(rand.NewPCG(seed, 9))
-	d := simDeaths{requeue: rng.IntN(3) > 0, batch: 1}
+	d := deadPlan{requeue: rng.IntN(3) > 0, batch: 1}
 	if rng.IntN(3) == 0 {
 		d.batch = 2 + rng.IntN(2)
 	}
 	return d
 }
 
-// taken looks at what was taken at once.
-func (s *simulation) taken(held []*zkq.Held) {
+// checkTakenTogether requires that an entry which came back is taken alone.
+func (s *simulation) checkTakenTogether(held []*zkq.Held) {
 	if len(held) < 2 {
 		return
 	}
@@ -44,42 +44,42 @@ func (s *simulation) taken(held []*zkq.Held) {
 	}
 }
 
-// simClaim is one claim of an entry: its number.
+// simClaim is the k-th claim of an entry.
 type simClaim struct {
 	name string
 	k    int
 }
 
-// simGraves is what the service applied to the dead and to the attempts.
-type simGraves struct {
-	s        *simulation
-	values   map[string]string      // of entries
-	texts    map[simClaim]string    // of entries as they were claimed
-	attempts map[string]simAttempts // of entries
-	dead     map[string]string      // dead entry: its value among the living
-	risen    map[string]string      // dead entry that was requeued: its new name
-	worn     map[simClaim]bool      // the entry had reached the ceiling before
-	failed   map[simClaim]bool      // the claim was counted as a failure
-	died     map[simClaim]bool
+// deadState is what the service applied to dead entries and to histories of entries.
+type deadState struct {
+	s         *simulation
+	values    map[string]string   // of entries
+	texts     map[simClaim]string // of entries as they were claimed
+	histories map[string]history  // of entries
+	dead      map[string]string   // dead entry: its value among the living
+	requeued  map[string]string   // dead entry that was requeued: its new name
+	exhausted map[simClaim]bool   // the entry had reached the ceiling before
+	failed    map[simClaim]bool   // the claim was counted as a failure
+	died      map[simClaim]bool
 }
 
-type simAttempts struct {
+type history struct {
 	Failures, Forgiven, Updates int
 	Reason                      string
 }
 
-const simDead, simAttemptsDir = "/jobs/dead/", "/jobs/attempts/"
+const simDead, historyDir = "/jobs/dead/", "/jobs/attempts/"
 
-func newSimGraves(s *simulation) simGraves {
-	return simGraves{
-		s: s, values: make(map[string]string), texts: make(map[simClaim]string), attempts: make(map[string]simAttempts), dead: make(map[string]string), risen: make(map[string]string),
-		worn: make(map[simClaim]bool), failed: make(map[simClaim]bool), died: make(map[simClaim]bool),
+func newDeadState(s *simulation) deadState {
+	return deadState{
+		s: s, values: make(map[string]string), texts: make(map[simClaim]string), histories: make(map[string]history), dead: make(map[string]string), requeued: make(map[string]string),
+		exhausted: make(map[simClaim]bool), failed: make(map[simClaim]bool), died: make(map[simClaim]bool),
 	}
 }
 
-// applied follows a commit; claims are those before it. It says whether the commit
-// made a dead entry ready again.
-func (g *simGraves) applied(a coordtest.Applied, claims map[string]int) (rose bool) {
+// applied follows a commit. claims are the claims before it. It reports whether the commit made a dead entry ready
+// again.
+func (g *deadState) applied(a coordtest.Applied, claims map[string]int) (rose bool) {
 	ops := make(map[string]coord.Op)
 	var died, risen []string
 	byHand := false
@@ -97,24 +97,25 @@ func (g *simGraves) applied(a coordtest.Applied, claims map[string]int) (rose bo
 		}
 	}
 	for _, name := range died {
-		g.buried(name, ops, claims)
+		g.checkBurial(name, ops, claims)
 	}
 	for _, name := range risen {
-		g.rose(name, a)
+		g.checkRequeue(name, a)
 	}
 	for path, op := range ops {
 		if name, ok := strings.CutPrefix(path, simEntries); ok {
-			g.wrote(name, op.Kind, ops, claims, byHand)
+			g.checkHistory(name, op.Kind, ops, claims, byHand)
 		}
-		if name, ok := strings.CutPrefix(path, simAttemptsDir); ok && ops[simEntries+name].Kind == 0 {
+		if name, ok := strings.CutPrefix(path, historyDir); ok && ops[simEntries+name].Kind == 0 {
 			g.s.violation("the attempts of %s were written without it: %v", name, a.Ops)
 		}
 	}
 	return len(risen) > 0
 }
 
-// buried: an entry comes to the dead as it was, in the commit in which it goes.
-func (g *simGraves) buried(dead string, ops map[string]coord.Op, claims map[string]int) {
+// checkBurial requires that an entry becomes dead with its value and counts, in the commit that removes it from the
+// queue.
+func (g *deadState) checkBurial(dead string, ops map[string]coord.Op, claims map[string]int) {
 	_, name, _ := strings.Cut(dead, "-")
 	if ops[simEntries+name].Kind != coord.KindDelete || ops[simTaken+name].Kind != coord.KindDelete {
 		g.s.violation("%s is dead and was not removed with it", name)
@@ -128,26 +129,26 @@ func (g *simGraves) buried(dead string, ops map[string]coord.Op, claims map[stri
 	}
 	this := simClaim{name, claims[name]}
 	counted := 1 // by who held it, or not by who only moved it
-	if g.worn[this] {
+	if g.exhausted[this] {
 		counted = 0
 		g.s.count("worn out")
 	}
-	if h.Deliveries != claims[name]-1+counted || h.Failures != g.attempts[name].Failures+counted {
-		g.s.violation("%s died after %d claims and %+v as %+v", name, claims[name], g.attempts[name], h)
+	if h.Deliveries != claims[name]-1+counted || h.Failures != g.histories[name].Failures+counted {
+		g.s.violation("%s died after %d claims and %+v as %+v", name, claims[name], g.histories[name], h)
 	}
 	g.dead[dead], g.died[this] = body, true
 }
 
-// rose: a dead entry is made ready as it was, once.
-func (g *simGraves) rose(dead string, a coordtest.Applied) {
+// checkRequeue requires that a dead entry is made ready once, with its value.
+func (g *deadState) checkRequeue(dead string, a coordtest.Applied) {
 	for i, op := range a.Ops {
 		if op.Kind != coord.KindSequential {
 			continue
 		}
-		if value, ok := g.dead[dead]; !ok || value != string(op.Value) || g.risen[dead] != "" {
+		if value, ok := g.dead[dead]; !ok || value != string(op.Value) || g.requeued[dead] != "" {
 			g.s.violation("%s, which was %q (%v), came back as %q", dead, value, ok, op.Value)
 		}
-		g.risen[dead] = strings.TrimPrefix(a.Results[i].Path, simEntries)
+		g.requeued[dead] = strings.TrimPrefix(a.Results[i].Path, simEntries)
 		delete(g.dead, dead)
 		g.s.count("requeued")
 		return
@@ -155,44 +156,44 @@ func (g *simGraves) rose(dead string, a coordtest.Applied) {
 	g.s.violation("%s is gone from the dead, and nothing came of it", dead)
 }
 
-// wrote: what is known of an entry's deliveries changes when it is given back, by
-// one, and goes with it.
-func (g *simGraves) wrote(name string, entry coord.Kind, ops map[string]coord.Op, claims map[string]int, byHand bool) {
-	before, had := g.attempts[name]
-	note, noted := ops[simAttemptsDir+name]
+// checkHistory requires that the history of an entry changes by one when the entry is given back, and is removed with
+// the entry.
+func (g *deadState) checkHistory(name string, entry coord.Kind, ops map[string]coord.Op, claims map[string]int, byHand bool) {
+	before, had := g.histories[name]
+	note, noted := ops[historyDir+name]
 	switch {
 	case entry == coord.KindTouch:
 		next := simClaim{name, claims[name] + 1}
 		if c := g.s.plan.deliveries; c > 0 && claims[name]+before.Updates-before.Forgiven >= c {
-			g.worn[next] = true
+			g.exhausted[next] = true
 		}
 		g.texts[next] = g.values[name]
 	case entry == coord.KindSet:
-		var now simAttempts
+		var now history
 		value := string(ops[simEntries+name].Value)
-		if err := json.Unmarshal(note.Value, &now); !noted || err != nil || now != (simAttempts{before.Failures, before.Forgiven + 1, before.Updates + 1, before.Reason}) {
+		if err := json.Unmarshal(note.Value, &now); !noted || err != nil || now != (history{before.Failures, before.Forgiven + 1, before.Updates + 1, before.Reason}) {
 			g.s.violation("%s was written with attempts %+v, and then %s", name, before, note.Value)
 		}
-		if put(value) != put(g.values[name]) {
+		if valueBeforeUpdates(value) != valueBeforeUpdates(g.values[name]) {
 			g.s.violation("%q became %q by an update", g.values[name], value)
 		}
-		g.attempts[name], g.values[name] = now, value
+		g.histories[name], g.values[name] = now, value
 		return
 	case entry == coord.KindDelete:
 		if noted != had || noted && note.Kind != coord.KindDelete {
 			g.s.violation("%s was removed, and its attempts are left", name)
 		}
-		delete(g.attempts, name)
+		delete(g.histories, name)
 		return
 	case entry == coord.KindCheck && ops[simTaken+name].Kind == coord.KindDelete && !byHand:
-		var now simAttempts
+		var now history
 		if err := json.Unmarshal(note.Value, &now); !noted || err != nil || now.Failures+now.Forgiven != before.Failures+before.Forgiven+1 {
 			g.s.violation("%s was given back with attempts %+v, and then %s", name, before, note.Value)
 		}
 		if now.Failures > before.Failures {
 			g.failed[simClaim{name, claims[name]}] = true
 		}
-		g.attempts[name] = now
+		g.histories[name] = now
 		return
 	}
 	if noted {
@@ -200,8 +201,8 @@ func (g *simGraves) wrote(name string, entry coord.Kind, ops map[string]coord.Op
 	}
 }
 
-// exhume makes dead entries ready again, two at a time, who may meet at one.
-func (s *simulation) exhume(ctx context.Context, n int) {
+// requeueDead makes dead entries ready again. Two clients do this at a time, and may choose the same entry.
+func (s *simulation) requeueDead(ctx context.Context, n int) {
 	client := fmt.Sprint("undertaker", n)
 	c := s.open(client, "jobs")
 	defer c.Close()
@@ -244,15 +245,15 @@ type simRequeue struct {
 	ok, unknown bool
 }
 
-// checkDeaths: nobody was handed what had reached the ceiling, nothing died that
-// had not, and what was said of it is true.
-func (s *simulation) checkDeaths() {
-	g := &s.world.graves
+// checkDeadEntries requires that no entry was handed out after it had reached the limit of deliveries, that no other
+// entry died, and that callers were told the truth about it.
+func (s *simulation) checkDeadEntries() {
+	g := &s.world.deadState
 	held := make(map[simClaim]*simHold)
 	for _, h := range s.holds {
 		this := simClaim{h.name, h.deliveries}
 		held[this] = h
-		if g.worn[this] {
+		if g.exhausted[this] {
 			s.violation("%s was handed out (delivery %d) when it had reached the ceiling", h.name, h.deliveries)
 		}
 		switch said := h.act + " " + h.outcome; {
@@ -267,13 +268,13 @@ func (s *simulation) checkDeaths() {
 		}
 	}
 	for this := range g.died {
-		if held[this] == nil && !g.worn[this] {
+		if held[this] == nil && !g.exhausted[this] {
 			s.violation("%s (delivery %d) died, and nobody buried it", this.name, this.k)
 		}
 	}
 	oks, doubts := make(map[string]int), make(map[string]int)
 	for _, r := range s.requeues {
-		switch name := g.risen[r.dead]; {
+		switch name := g.requeued[r.dead]; {
 		case r.ok:
 			if oks[r.dead]++; name == "" || oks[r.dead] > 1 || r.name != "" && r.name != name {
 				s.violation("%s was requeued as %q, and rose as %q, for the %d. time", r.dead, r.name, name, oks[r.dead])
@@ -282,7 +283,7 @@ func (s *simulation) checkDeaths() {
 			doubts[r.dead]++
 		}
 	}
-	for dead := range g.risen {
+	for dead := range g.requeued {
 		if oks[dead]+doubts[dead] == 0 {
 			s.violation("%s rose, and nobody requeued it", dead)
 		}

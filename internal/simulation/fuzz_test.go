@@ -7,9 +7,8 @@ import (
 	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
-// FuzzSchedule looks for schedules by what code they reach, where TestSimulation
-// draws them: the bytes are how often each fault happens, and which of those that
-// were drawn do not. Everything that is checked there is checked here.
+// FuzzSchedule searches for schedules by coverage, where TestSimulation draws them. The bytes say how often each fault
+// happens and which of the drawn faults are left out. The checks are the same.
 func FuzzSchedule(f *testing.F) {
 	none, all := []byte(nil), []byte{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}
 	for seed := range uint64(12) {
@@ -35,7 +34,7 @@ func FuzzSchedule(f *testing.F) {
 	})
 }
 
-// ratesOf gives each rate a byte; what is missing is 0.
+// ratesOf reads one byte for each rate. A missing byte is 0.
 func ratesOf(b []byte) sim.Rates {
 	next := func(most float64) float64 {
 		if len(b) == 0 {

@@ -17,8 +17,8 @@ import (
 	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
-// simLog is what a plan has of a log, and what became of it: processes append, and
-// labels read, each by two readers that meet.
+// simLog is the part of a plan about a log, and the history of that log. Processes append, and two readers for each
+// label compete.
 type simLog struct {
 	on        bool
 	appenders int
@@ -40,14 +40,14 @@ type simLog struct {
 	reads   []*simRead
 }
 
-// simAppend is an append, as its caller saw it.
+// simAppend is an append as its caller saw it.
 type simAppend struct {
 	values  []string
 	first   int64
 	outcome string // ok, unknown, failed
 }
 
-// simRead is a batch that a reader committed, as it saw it.
+// simRead is a batch that a reader committed, as the reader saw it.
 type simRead struct {
 	label   string
 	numbers []int64
@@ -57,7 +57,7 @@ type simRead struct {
 
 const simLogDir = "/events/retained/"
 
-// newSimLog draws from a source of its own.
+// newSimLog uses a random source of its own, so that the rest of the plan does not depend on it.
 func newSimLog(seed uint64) *simLog {
 	rng := rand.New(rand.NewPCG(seed, 12))
 	l := &simLog{
@@ -73,8 +73,8 @@ func newSimLog(seed uint64) *simLog {
 	return l
 }
 
-// applied follows the service: numbers are given in the order of commits, without a
-// gap, and a label only moves on, and never past what was numbered.
+// applied follows the service. Numbers must be in the order of commits and without gaps. A label must only move
+// forward, and never beyond the last number.
 func (l *simLog) applied(a coordtest.Applied) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -126,7 +126,7 @@ func (l *simLog) applied(a coordtest.Applied) {
 	}
 }
 
-// run is the workload beside that of the queue.
+// run is the log's workload, beside that of the queue.
 func (l *simLog) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 	start := func(i int, name string, f func(ctx context.Context, log *zkq.Log, rng *rand.Rand)) {
 		l.s.spawn(wg, func() {
@@ -229,7 +229,7 @@ func (l *simLog) read(ctx, faulty context.Context, label *zkq.Label, name string
 	}
 }
 
-// unread says what is still to be done; "" is nothing.
+// unread returns what is still to be done, or "".
 func (l *simLog) unread() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -250,8 +250,8 @@ func (l *simLog) unread() string {
 	return ""
 }
 
-// check: what was appended has the numbers that were told, and each label was handed
-// each entry by one committed batch, but those that were removed before it came there.
+// check requires that appended entries have the numbers that callers were told, and that each label was handed each
+// entry in one committed batch, unless the entry was removed first.
 func (l *simLog) check() {
 	byValue := make(map[string]int64)
 	for number, value := range l.values {
@@ -298,7 +298,7 @@ func (l *simLog) check() {
 	}
 }
 
-// again says whether another append, of the same caller, had the same value.
+// again reports whether another append of the same caller had the same value.
 func (l *simLog) again(value string, a *simAppend) bool {
 	for _, o := range l.puts {
 		for _, v := range o.values {

@@ -10,10 +10,9 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// Two models that a history must fit: of one entry, whose every history is
-// checked, and of a whole queue, whose histories are checked where they are small
-// enough. What the service did by itself (a session ended, a claim was undone, an
-// entry was taken by hand) is an operation of its instant.
+// Two models that a history must fit. The model of one entry is checked for every entry. The model of a whole queue is
+// checked for small histories. What the service did by itself is an operation at one instant: it ended a session, undid
+// a claim, or an operator took an entry.
 
 // entryOp is something that happened to one entry.
 type entryOp struct {
@@ -35,7 +34,7 @@ const (
 	opRemove // a consume, or a removal by hand
 )
 
-// entryOps is the history of each entry.
+// entryOps returns the history of each entry.
 func (s *simulation) entryOps() map[string][]entryOp {
 	ops := make(map[string][]entryOp)
 	add := func(o entryOp) {
@@ -64,7 +63,7 @@ func (s *simulation) entryOps() map[string][]entryOp {
 		}
 	}
 	for _, e := range s.world.log {
-		// Whoever holds it says himself what he did to it.
+		// The holder reports its own finish.
 		if held[simClaim{e.name, e.k}] == nil || e.other && e.kind != opClaim {
 			add(entryOp{client: "service", kind: e.kind, name: e.name, k: e.k, call: e.at, ret: e.at})
 		}
@@ -72,9 +71,8 @@ func (s *simulation) entryOps() map[string][]entryOp {
 	return ops
 }
 
-// checkEntries: the history of each entry is one of the model's. Where every
-// outcome is known there is but one order that could be, and looking at it does
-// what porcupine would do; where one is not, porcupine finds whether there is any.
+// checkEntries requires that the history of each entry fits the model. If every outcome is known, only one order is
+// possible, and inOrder decides as porcupine would. Otherwise porcupine searches for an order.
 func (s *simulation) checkEntries(ops map[string][]entryOp) {
 	for name, of := range ops {
 		unknown := slices.ContainsFunc(of, func(o entryOp) bool { return o.unknown })
@@ -96,8 +94,7 @@ func (s *simulation) checkEntries(ops map[string][]entryOp) {
 	}
 }
 
-// inOrder says whether a history without doubts is possible: put, claim 1, its
-// end, claim 2, its end.
+// inOrder reports whether a history with known outcomes is possible: put, claim 1, its end, claim 2, its end.
 func inOrder(ops []entryOp) bool {
 	ops = slices.Clone(ops)
 	slices.SortStableFunc(ops, func(a, b entryOp) int {
@@ -131,7 +128,7 @@ func operations(ops []entryOp) []porcupine.Operation {
 	return history
 }
 
-// entryState is an entry's place in its life.
+// entryState is the state of an entry.
 type entryState struct {
 	phase entryPhase
 	k     int           // claims so far
@@ -147,7 +144,7 @@ const (
 	gone
 )
 
-// after is the state after an op that happened, if it could.
+// after returns the state after an op, if the op was possible.
 func (st entryState) after(o entryOp) (entryState, bool) {
 	switch {
 	case o.kind == opPut && st.phase == absent:
@@ -176,8 +173,7 @@ var entryModel = (&porcupine.NondeterministicModel{
 	},
 }).ToModel()
 
-// The whole queue is checked where porcupine gets through: many outcomes that
-// nobody knows are more than it can try.
+// The whole queue is checked only where porcupine finishes. It cannot try every combination of many unknown outcomes.
 const (
 	windowOps     = 400
 	windowClients = 8
@@ -185,12 +181,11 @@ const (
 	windowTime    = 20 * time.Second
 )
 
-// sampled says whether the more expensive checks are made, too.
+// sampled reports whether this schedule gets the expensive checks too.
 func (p *simPlan) sampled() bool { return p.seed%50 == 0 }
 
-// checkQueue: there is one order of all that happened in which every claim that
-// followed a fresh look took the first entry of those that were ready since before
-// it was called.
+// checkQueue requires one order of all operations in which every claim that followed a fresh look took the first entry
+// of those that had been ready since before the claim was called.
 func (s *simulation) checkQueue(ops map[string][]entryOp) {
 	var all []entryOp
 	clients, unknown := make(map[string]bool), 0
@@ -218,7 +213,7 @@ func (s *simulation) checkQueue(ops map[string][]entryOp) {
 	}
 }
 
-// queueState is the entries that there are, by name.
+// queueState holds the entries by name.
 type queueState []queueEntry
 
 type queueEntry struct {

@@ -12,10 +12,9 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// simOperators is what a plan has besides of the pipeline's first queue: entries that
-// expire before anybody takes, programs that only poll, and operators who look, remove,
-// purge and wait for the queue to be empty.
-type simOperators struct {
+// operatorPlan is the part of a plan about other users of the pipeline's first queue: entries that expire before they
+// are taken, programs that only poll, and operators who peek, remove, purge and wait for the queue to be empty.
+type operatorPlan struct {
 	on        bool
 	bulk      int           // entries that are put at the beginning; 0: none
 	idle      time.Duration // until the first worker comes; 0: none waits
@@ -27,11 +26,11 @@ type simOperators struct {
 	acts      []string      // of operators
 }
 
-// newSimOperators draws from a source of its own.
-func newSimOperators(seed uint64) simOperators {
+// newOperatorPlan uses a random source of its own, so that the rest of the plan does not depend on it.
+func newOperatorPlan(seed uint64) operatorPlan {
 	rng := rand.New(rand.NewPCG(seed, 14))
 	one := func(of int) bool { return rng.IntN(of) == 0 }
-	o := simOperators{on: one(2), page: []int{1, 2, 4, 64}[rng.IntN(4)], polls: one(2), updates: one(2), abandoned: one(4)}
+	o := operatorPlan{on: one(2), page: []int{1, 2, 4, 64}[rng.IntN(4)], polls: one(2), updates: one(2), abandoned: one(4)}
 	if one(2) {
 		o.bulk = 20 + rng.IntN(41)
 	}
@@ -47,8 +46,8 @@ func newSimOperators(seed uint64) simOperators {
 	return o
 }
 
-// parts are what could be left out of it.
-func (o *simOperators) parts() (parts []string) {
+// parts returns what could be left out.
+func (o *operatorPlan) parts() (parts []string) {
 	add := func(on bool, part string) {
 		if on {
 			parts = append(parts, part)
@@ -66,10 +65,10 @@ func (o *simOperators) parts() (parts []string) {
 	return parts
 }
 
-func (o *simOperators) leaveOut(what string) bool {
+func (o *operatorPlan) leaveOut(what string) bool {
 	switch what {
 	case "operators":
-		*o = simOperators{}
+		*o = operatorPlan{}
 	case "bulk":
 		o.bulk = 0
 	case "idle":
@@ -90,8 +89,8 @@ func (o *simOperators) leaveOut(what string) bool {
 	return true
 }
 
-// prepare changes a pipeline so that the rest of it goes with what was drawn.
-func (o *simOperators) prepare(l *simPipe) {
+// prepare changes a pipeline so that it fits the plan.
+func (o *operatorPlan) prepare(l *simPipe) {
 	if !o.on {
 		return
 	}
@@ -103,8 +102,8 @@ func (o *simOperators) prepare(l *simPipe) {
 	}
 }
 
-// start begins the operators' part of the workload.
-func (o *simOperators) start(start func(name string, f func(*simActor))) {
+// start starts the operators.
+func (o *operatorPlan) start(start func(name string, f func(*simActor))) {
 	if !o.on {
 		return
 	}
@@ -115,11 +114,11 @@ func (o *simOperators) start(start func(name string, f func(*simActor))) {
 		start("operator "+act, func(a *simActor) { a.operate(act) })
 	}
 	if o.abandoned {
-		start("operator broom", (*simActor).sweepUp)
+		start("operator broom", (*simActor).removeExpired)
 	}
 }
 
-// feedMany puts many entries, of which most expire soon.
+// feedMany puts many entries. Most of them expire soon.
 func (a *simActor) feedMany() {
 	l := a.l
 	a.open()
@@ -171,10 +170,10 @@ func (a *simActor) awaitWork() {
 	simSleep(a.ctx, o.idle)
 }
 
-// operator says whether a client is one that may remove what it does not hold.
+// operator reports whether a client may remove an entry that it does not hold.
 func operator(client string) bool { return strings.HasPrefix(client, "operator") }
 
-// operate does one thing to the first queue, again and again.
+// operate repeats one operation on the first queue.
 func (a *simActor) operate(act string) {
 	a.open()
 	defer a.c.Close()
@@ -196,8 +195,8 @@ func (a *simActor) operate(act string) {
 	}
 }
 
-// sweepUp removes what has expired, once everybody who took has left.
-func (a *simActor) sweepUp() {
+// removeExpired removes expired entries, once all workers have left.
+func (a *simActor) removeExpired() {
 	a.open()
 	defer a.c.Close()
 	q := a.queue(&a.l.first)
@@ -223,7 +222,7 @@ func (a *simActor) sweepUp() {
 	}
 }
 
-// peek looks at an entry, the next or one of a name.
+// peek looks at the next entry, or at one by its name.
 func (a *simActor) peek(q *zkq.LockingQueue) {
 	l := a.l
 	l.mu.Lock()
@@ -241,7 +240,7 @@ func (a *simActor) peek(q *zkq.LockingQueue) {
 	switch {
 	case err == nil:
 		l.s.count("peeked")
-		if n := l.first.find(e.Name, call); n == nil || n.value != put(string(e.Value)) || len(n.text) < len(e.Value) {
+		if n := l.first.find(e.Name, call); n == nil || n.value != valueBeforeUpdates(string(e.Value)) || len(n.text) < len(e.Value) {
 			l.s.violation("peek said from %v that %s holds %q, and it did not", call, e.Name, e.Value)
 		}
 	case errors.Is(err, zkq.ErrEmpty):
@@ -258,7 +257,7 @@ func (a *simActor) peek(q *zkq.LockingQueue) {
 	}
 }
 
-// remove removes an entry by its name, also from its holder now and then.
+// remove removes an entry by its name, sometimes from its holder.
 func (a *simActor) remove(q *zkq.LockingQueue) {
 	l := a.l
 	l.mu.Lock()
@@ -294,7 +293,7 @@ func (a *simActor) remove(q *zkq.LockingQueue) {
 	}
 }
 
-// purge removes what is in one state.
+// purge removes the entries of one state.
 func (a *simActor) purge(q *zkq.LockingQueue) {
 	l := a.l
 	state := []zkq.State{zkq.StateReady, zkq.StateReady, zkq.StateDelayed, zkq.StateHeld}[a.rng.IntN(4)]
@@ -321,7 +320,7 @@ func (a *simActor) purge(q *zkq.LockingQueue) {
 	}
 }
 
-// promptWait is how long after the last entry is gone a wait ends in a calm world.
+// promptWait is how long after the last entry is gone a wait may last, if there are no faults.
 const promptWait = 2 * time.Second
 
 // wait waits for the queue to be empty.
@@ -346,11 +345,11 @@ func (a *simActor) wait(q *zkq.LockingQueue) {
 	}
 }
 
-// expired says whether the entry's time is over, held or not.
+// expired reports whether the entry's time to live is over, held or not.
 func (n *simNode) expired() bool { return !n.expires.IsZero() && !time.Now().Before(n.expires) }
 
-// find is the node of that name which stood at an instant since call.
-func (p *simPool) find(name string, call time.Duration) *simNode {
+// find returns the node of that name, if it was there at some time after call.
+func (p *pipeQueue) find(name string, call time.Duration) *simNode {
 	for _, n := range slices.Backward(p.lives) {
 		if n.name == name && (!n.gone || n.to >= call) {
 			return n
@@ -359,7 +358,7 @@ func (p *simPool) find(name string, call time.Duration) *simNode {
 	return nil
 }
 
-// ends is when an entry is gone, or has expired; never if neither is known.
+// ends returns when an entry was removed or expires, or never if neither is known.
 func (n *simNode) ends(start time.Time) time.Duration {
 	end := never
 	if !n.expires.IsZero() {
@@ -371,8 +370,8 @@ func (n *simNode) ends(start time.Time) time.Duration {
 	return end
 }
 
-// emptyDuring says whether there was an instant at which no entry lived.
-func (p *simPool) emptyDuring(from, to time.Duration) bool {
+// emptyDuring reports whether there was an instant without an entry.
+func (p *pipeQueue) emptyDuring(from, to time.Duration) bool {
 	start := p.l.s.start
 	instants := []time.Duration{from}
 	for _, n := range p.lives {
@@ -385,8 +384,8 @@ func (p *simPool) emptyDuring(from, to time.Duration) bool {
 	})
 }
 
-// deadSince is since when no entry lives; living says that one does.
-func (p *simPool) deadSince() (since time.Duration, living bool) {
+// deadSince returns since when there is no entry. living reports that there is one.
+func (p *pipeQueue) deadSince() (since time.Duration, living bool) {
 	now := p.l.s.now()
 	for _, n := range p.lives {
 		end := n.to
@@ -405,14 +404,14 @@ func (p *simPool) deadSince() (since time.Duration, living bool) {
 	return since, false
 }
 
-// prompt: who does not wait for entries is answered at once, where there are no faults.
+// prompt requires that a call which does not wait for entries returns at once if there are no faults.
 func (s *simulation) prompt(what string, call time.Duration) {
 	if took := s.now() - call; took > 100*time.Millisecond && s.calmSince(call) {
 		s.violation("%s from %v took %v", what, call, took)
 	}
 }
 
-// calmSince says that there are no faults since before an instant.
+// calmSince reports whether there are no faults since before an instant.
 func (s *simulation) calmSince(at time.Duration) bool {
 	calm := time.Duration(s.calmAt.Load())
 	return calm > 0 && at > calm+time.Second

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// A panic in one of the queue's own goroutines ends the program, and no test can
-// say which schedule it was.
+// A panic in one of the queue's own goroutines ends the program before a test can report the seed.
 func TestPanicOfASimulationNamesItsSeed(t *testing.T) {
 	if os.Getenv("ZKQ_TEST_PANIC") != "" {
 		inSeed(4711, func() {

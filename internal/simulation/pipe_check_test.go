@@ -7,8 +7,8 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// say notes what is about to be put.
-func (l *simPipe) say(f *simFeed) {
+// notePut records what is about to be put.
+func (l *simPipe) notePut(f *simFeed) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f.ttl > 0 {
@@ -19,7 +19,7 @@ func (l *simPipe) say(f *simFeed) {
 	}
 }
 
-// counted counts a put, and of what sort it was.
+// counted counts a put and its kind.
 func (l *simPipe) counted(f *simFeed, what string) {
 	l.s.count(what)
 	if f.key != "" {
@@ -27,7 +27,7 @@ func (l *simPipe) counted(f *simFeed, what string) {
 	}
 }
 
-// refused: a put was refused for something that was so during the call.
+// refused requires that the reason for which a put was refused held at some time during the call.
 func (l *simPipe) refused(f *simFeed, call time.Duration, err error) {
 	p, now := f.pool, l.s.now()
 	exists := (*zkq.ExistsError)(nil)
@@ -65,8 +65,8 @@ func (l *simPipe) refused(f *simFeed, call time.Duration, err error) {
 	}
 }
 
-// empty: nothing was said to be empty in which an entry was ready, or due, all the time.
-func (l *simPipe) empty(p *simPool, call time.Duration) {
+// empty requires that no call returned ErrEmpty while an entry was ready, or due, during the whole call.
+func (l *simPipe) empty(p *pipeQueue, call time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.s.count("piped empty")
@@ -77,11 +77,11 @@ func (l *simPipe) empty(p *simPool, call time.Duration) {
 	}
 }
 
-// handedOut: what was handed out was due, and had not expired.
-func (l *simPipe) handedOut(p *simPool, h *zkq.Held) *simPiped {
+// handedOut requires that an entry which is handed out is due and has not expired.
+func (l *simPipe) handedOut(p *pipeQueue, h *zkq.Held) *simPiped {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	hold := &simPiped{pool: p, name: h.Name, value: put(string(h.Value)), k: h.Deliveries}
+	hold := &simPiped{pool: p, name: h.Name, value: valueBeforeUpdates(string(h.Value)), k: h.Deliveries}
 	k := h.Deliveries
 	if p.nodes[h.Name] == nil { // an operator removed it with its history, so updates count as deliveries
 		k = p.claims[h.Name]
@@ -103,15 +103,15 @@ func (l *simPipe) handedOut(p *simPool, h *zkq.Held) *simPiped {
 	return hold
 }
 
-// aside notes until when an entry is to be put aside.
-func (l *simPipe) aside(hold *simPiped, until time.Time) {
+// noteDelay records until when a holder delays its entry.
+func (l *simPipe) noteDelay(hold *simPiped, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	hold.notBefore = until
 }
 
-// putAside: an entry is put aside for as long as its holder said.
-func (l *simPipe) putAside(p *simPool, name string, due time.Time) {
+// checkDelay requires that an entry is delayed for as long as its holder asked.
+func (l *simPipe) checkDelay(p *pipeQueue, name string, due time.Time) {
 	for _, hold := range l.holds {
 		if hold.pool == p && hold.name == name && hold.k == p.claims[name] && !due.Before(hold.notBefore) && hold.act == "aside" {
 			return
@@ -120,11 +120,11 @@ func (l *simPipe) putAside(p *simPool, name string, due time.Time) {
 	l.s.violation("%s was put aside until %v, which its holder did not say", name, due)
 }
 
-// check looks at the whole history: puts did what they say, and what was taken came out
-// once, by a finish of its holder's.
+// check judges the whole history. Puts did what they report, and each entry that was taken left once, by a finish of
+// its holder.
 func (l *simPipe) check() {
 	seen := make(map[string]*simNode)
-	for _, p := range []*simPool{&l.first, &l.then} {
+	for _, p := range []*pipeQueue{&l.first, &l.then} {
 		for _, n := range p.lives {
 			if was := seen[n.value]; was != nil && was.due.IsZero() {
 				l.s.violation("%q is there twice: %s and %s", n.value, was.name, n.name)
@@ -153,7 +153,7 @@ func (l *simPipe) check() {
 			}
 		}
 	}
-	held := make(map[*simPool]map[simClaim]bool)
+	held := make(map[*pipeQueue]map[simClaim]bool)
 	held[&l.first], held[&l.then] = make(map[simClaim]bool), make(map[simClaim]bool)
 	ends := map[string]string{"consume": "consumed", "forward": "forwarded", "bury": "dead"}
 	for _, h := range l.holds {
@@ -175,7 +175,7 @@ func (l *simPipe) check() {
 			l.s.violation("%s of %s (delivery %d) is unknown, and it was %s", h.act, h.name, h.k, end)
 		}
 	}
-	for _, p := range []*simPool{&l.first, &l.then} {
+	for _, p := range []*pipeQueue{&l.first, &l.then} {
 		for this, end := range p.ends {
 			if f := l.puts[p.valueOf(this.name)]; !held[p][this] && end != "removed" && (end != "consumed" || f.ttl == 0) {
 				l.s.violation("%s (delivery %d) was %s, and handed to nobody", this.name, this.k, end)
@@ -184,7 +184,7 @@ func (l *simPipe) check() {
 	}
 }
 
-func (p *simPool) valueOf(name string) string {
+func (p *pipeQueue) valueOf(name string) string {
 	for _, n := range p.lives {
 		if n.name == name {
 			return n.value

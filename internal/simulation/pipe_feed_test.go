@@ -8,9 +8,9 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// simFeed is a put, or what a forward puts, as its caller saw it.
+// simFeed is a put, or the put within a forward, as its caller saw it.
 type simFeed struct {
-	pool      *simPool
+	pool      *pipeQueue
 	values    []string
 	names     []string
 	key       string
@@ -29,7 +29,7 @@ func (f *simFeed) data() (data [][]byte) {
 	return data
 }
 
-// feed puts what the feeder has to put, whatever it takes.
+// feed puts all of the feeder's values, however often it must try.
 func (a *simActor) feed() {
 	l := a.l
 	a.open()
@@ -63,7 +63,7 @@ func (a *simActor) feed() {
 	}
 }
 
-// newFeed draws a put, with values that no other has.
+// newFeed draws a put with values that no other put has.
 func (a *simActor) newFeed(n int) *simFeed {
 	f := &simFeed{pool: &a.l.first}
 	for i := range 1 + a.rng.IntN(2) {
@@ -91,11 +91,11 @@ func (a *simActor) newFeed(n int) *simFeed {
 	return f
 }
 
-// put makes a put and notes what came of it.
+// put makes a put and records the outcome.
 func (a *simActor) put(q *zkq.LockingQueue, f *simFeed) {
 	ctx, cancel := a.trying()
 	defer cancel()
-	a.l.say(f)
+	a.l.notePut(f)
 	call := a.l.s.now()
 	names, err := q.PutAll(ctx, f.data(), f.opts...)
 	unknown := (*zkq.UnknownError)(nil)
@@ -115,11 +115,11 @@ func (a *simActor) put(q *zkq.LockingQueue, f *simFeed) {
 	}
 }
 
-// settle learns what became of a put.
+// settle finds out the outcome of a put.
 func (a *simActor) settle(q *zkq.LockingQueue, f *simFeed) {
 	simTurn(50 + a.n)
 	if a.one(2) {
-		a.l.say(f)
+		a.l.notePut(f)
 		names, err := q.PutAll(a.ctx, f.data(), append(f.opts, zkq.WithToken(f.token))...)
 		a.l.mu.Lock()
 		defer a.l.mu.Unlock()

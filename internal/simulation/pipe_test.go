@@ -16,9 +16,8 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// simPipe is what a plan has of a pipeline, and what became of it: feeders put into a
-// queue, with delays, times to live, unique keys and a bound, and what is taken from it is
-// forwarded to a second queue, and finished there.
+// simPipe is the part of a plan about a pipeline, and the history of that pipeline. Feeders put into a queue with
+// delays, times to live, unique keys and a bound. Workers forward the entries to a second queue and finish them there.
 type simPipe struct {
 	on                   bool
 	feeders, workers     int // workers of each queue
@@ -27,13 +26,13 @@ type simPipe struct {
 	keys                 int // unique ones; 0: none
 	config               zkq.QueueConfig
 	steward              bool // somebody changes the bound
-	operators            simOperators
+	operators            operatorPlan
 
 	s *simulation
 
 	mu    sync.Mutex
-	first simPool
-	then  simPool
+	first pipeQueue
+	then  pipeQueue
 	puts  map[string]*simFeed // by value
 	lives map[string]int      // values: nodes that stand for them, in both queues
 	holds []*simPiped
@@ -43,14 +42,14 @@ type simPipe struct {
 
 // simPiped is an entry of the pipeline that was handed out, as its holder saw it.
 type simPiped struct {
-	pool         *simPool
+	pool         *pipeQueue
 	name, value  string
 	k            int
 	notBefore    time.Time // of what is put aside
 	act, outcome string
 }
 
-// newSimPipe draws from a source of its own.
+// newSimPipe uses a random source of its own, so that the rest of the plan does not depend on it.
 func newSimPipe(seed uint64) *simPipe {
 	rng := rand.New(rand.NewPCG(seed, 13))
 	one := func(of int) bool { return rng.IntN(of) == 0 }
@@ -65,13 +64,13 @@ func newSimPipe(seed uint64) *simPipe {
 		l.config = zkq.QueueConfig{MaxEntries: 1 + rng.IntN(4), Approximate: one(4)}
 		l.steward = one(3)
 	}
-	l.operators = newSimOperators(seed)
+	l.operators = newOperatorPlan(seed)
 	l.operators.prepare(l)
-	l.first, l.then = newSimPool(l, "/mail/"), newSimPool(l, "/sent/")
+	l.first, l.then = newPipeQueue(l, "/mail/"), newPipeQueue(l, "/sent/")
 	return l
 }
 
-// parts are what could be left out of it.
+// parts returns what could be left out.
 func (l *simPipe) parts() (parts []string) {
 	for _, p := range []struct {
 		what string
@@ -109,7 +108,7 @@ func (l *simPipe) leaveOut(what string) bool {
 	return true
 }
 
-// run is the workload beside that of the queue.
+// run is the pipeline's workload, beside that of the queue.
 func (l *simPipe) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 	l.left = l.feeders
 	if l.operators.on && l.operators.bulk > 0 {
@@ -154,12 +153,12 @@ type simActor struct {
 
 func (a *simActor) one(of int) bool { return a.rng.IntN(of) == 0 }
 
-// sleep is for less than most.
+// sleep sleeps for a random time below most.
 func (a *simActor) sleep(most time.Duration) {
 	simSleep(a.ctx, time.Duration(a.rng.Int64N(int64(most)/1e6))*time.Millisecond+time.Duration(1+a.n))
 }
 
-// trying is the context of a call: it ends early, now and then, while there are faults.
+// trying returns the context of a call. While there are faults, it sometimes ends early.
 func (a *simActor) trying() (context.Context, context.CancelFunc) {
 	if a.faulty.Err() == nil && a.one(4) {
 		return context.WithTimeout(a.ctx, time.Duration(a.rng.IntN(3000))*time.Millisecond+time.Duration(1+a.n))
@@ -172,14 +171,14 @@ func (a *simActor) open() {
 	a.lives++
 }
 
-// queue is a handle of a queue; the configuration stands before the first entry.
-func (a *simActor) queue(p *simPool) *zkq.LockingQueue {
+// queue returns a handle. The queue's configuration exists before its first entry.
+func (a *simActor) queue(p *pipeQueue) *zkq.LockingQueue {
 	id := uint64(a.lives)<<32 | uint64(0xf00+16*a.n)
 	if p == &a.l.then {
 		id++
 	}
 	q := zkq.NewLockingQueue(a.c, p.queue(), zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id)),
-		testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: a.l.s.plan.views.window, DuePage: a.l.operators.page}))
+		testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: a.l.s.plan.head.window, DuePage: a.l.operators.page}))
 	for a.l.config.MaxEntries > 0 && a.ctx.Err() == nil {
 		if err := q.Create(a.ctx, a.l.config); err == nil || errors.Is(err, zkq.ErrConfig) {
 			break
@@ -189,7 +188,7 @@ func (a *simActor) queue(p *simPool) *zkq.LockingQueue {
 	return q
 }
 
-// rebound puts other bounds in the place of those that stand.
+// rebound replaces the bounds of the queue.
 func (a *simActor) rebound() {
 	a.open()
 	defer a.c.Close()
@@ -207,9 +206,9 @@ func (a *simActor) rebound() {
 	}
 }
 
-// work takes from one queue and forwards to the next, or finishes what there is no next
-// for. Its process is replaced by another now and then.
-func (a *simActor) work(from, to *simPool) {
+// work takes from one queue and forwards to the next, or finishes entries of the last queue. Another process replaces
+// its process now and then.
+func (a *simActor) work(from, to *pipeQueue) {
 	if from == &a.l.first {
 		a.awaitWork()
 	}
@@ -220,7 +219,7 @@ func (a *simActor) work(from, to *simPool) {
 		if to != nil && a.l.passes {
 			next = a.queue(to)
 		}
-		if a.l.s.plan.views.registered {
+		if a.l.s.plan.head.registered {
 			q.Register(a.ctx)
 		}
 		leaves := a.l.s.now() + time.Duration(1+a.rng.IntN(20))*time.Second
@@ -237,13 +236,13 @@ func (a *simActor) work(from, to *simPool) {
 	}
 }
 
-// leaves says that a worker takes no more.
+// leaves reports whether a worker stops taking.
 func (a *simActor) leaves() bool {
 	return a.l.operators.on && a.l.operators.abandoned && a.faulty.Err() != nil
 }
 
-// take takes an entry and says what is to become of it.
-func (a *simActor) take(from *simPool, q *zkq.LockingQueue, to *simPool, next *zkq.LockingQueue) {
+// take takes an entry and decides how to finish it.
+func (a *simActor) take(from *pipeQueue, q *zkq.LockingQueue, to *pipeQueue, next *zkq.LockingQueue) {
 	ctx, cancel := a.trying()
 	if o := a.l.operators; o.on && o.abandoned {
 		cancel()
@@ -287,7 +286,7 @@ func (a *simActor) take(from *simPool, q *zkq.LockingQueue, to *simPool, next *z
 	a.l.s.count(strings.TrimSuffix("piped "+hold.act+" "+hold.outcome, " "))
 }
 
-// update writes into an entry how far the work on it has come.
+// update writes progress into an entry.
 func (a *simActor) update(hold *simPiped, h *zkq.Held) {
 	ctx, cancel := a.trying()
 	err := h.Update(ctx, append(h.Value, '~'))
@@ -301,8 +300,8 @@ func (a *simActor) update(hold *simPiped, h *zkq.Held) {
 	a.sleep(300 * time.Millisecond)
 }
 
-// choose draws what is to become of an entry.
-func (a *simActor) choose(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.LockingQueue) func(context.Context) error {
+// choose draws how to finish an entry.
+func (a *simActor) choose(hold *simPiped, h *zkq.Held, to *pipeQueue, next *zkq.LockingQueue) func(context.Context) error {
 	hold.act, hold.notBefore = "consume", time.Time{}
 	if next != nil {
 		hold.act = "forward"
@@ -319,7 +318,7 @@ func (a *simActor) choose(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.Lo
 		return func(ctx context.Context) error { return h.Bury(ctx, "simulated") }
 	case "aside":
 		d := time.Duration(1+a.rng.IntN(5000)) * time.Millisecond
-		a.l.aside(hold, time.Now().Add(d))
+		a.l.noteDelay(hold, time.Now().Add(d))
 		if a.one(2) {
 			return func(ctx context.Context) error { return h.Fail(ctx, "simulated", zkq.After(d)) }
 		}
@@ -330,9 +329,9 @@ func (a *simActor) choose(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.Lo
 	return h.Consume
 }
 
-// forward puts what came of an entry into the next queue, later or once perhaps.
-func (a *simActor) forward(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.LockingQueue) func(context.Context) error {
-	f := &simFeed{pool: to, values: []string{a.l.passed(hold.value)}}
+// forward puts a result into the next queue, in some cases with a delay or a unique key.
+func (a *simActor) forward(hold *simPiped, h *zkq.Held, to *pipeQueue, next *zkq.LockingQueue) func(context.Context) error {
+	f := &simFeed{pool: to, values: []string{a.l.forwardedValue(hold.value)}}
 	if a.l.keys > 0 && a.one(3) {
 		f.key = fmt.Sprint("key", a.rng.IntN(a.l.keys))
 		f.opts = append(f.opts, zkq.WithUnique(f.key))
@@ -349,7 +348,7 @@ func (a *simActor) forward(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.L
 		}
 		if first {
 			first = false
-			a.l.say(f)
+			a.l.notePut(f)
 		}
 		call := a.l.s.now()
 		err := h.Forward(ctx, zkq.Target{Queue: next, Value: []byte(f.values[0]), Options: f.opts})
@@ -362,8 +361,8 @@ func (a *simActor) forward(hold *simPiped, h *zkq.Held, to *simPool, next *zkq.L
 	}
 }
 
-// finish ends a hold, and asks again while it does not know whether it did. It says
-// whether nothing was changed, and the entry is still held.
+// finish finishes an entry, and repeats that while the outcome is unknown. It reports whether nothing was changed, so
+// that the entry is still held.
 func (a *simActor) finish(hold *simPiped, finish func(context.Context) error) (again bool) {
 	ctx, cancel := a.trying()
 	err := finish(ctx)

@@ -15,26 +15,25 @@ import (
 	"github.com/zkq/zkq/coord/coordtest"
 )
 
-// passed is the value of what is to come of one in the second queue: no two forwards put
-// the same.
-func (l *simPipe) passed(value string) string {
+// forwardedValue returns the value that a forward puts into the second queue. No two forwards put the same value.
+func (l *simPipe) forwardedValue(value string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tries++
 	return fmt.Sprint(value, ">", l.tries)
 }
 
-// before is what a value was in the first queue.
-func before(value string) string {
+// valueBeforeForward returns the value that the entry had in the first queue.
+func valueBeforeForward(value string) string {
 	value, _, _ = strings.Cut(value, ">")
 	return value
 }
 
-// put is what a value was when it was put, before its holders wrote into it.
-func put(value string) string { return strings.TrimRight(value, "~") }
+// valueBeforeUpdates returns the value as it was put.
+func valueBeforeUpdates(value string) string { return strings.TrimRight(value, "~") }
 
-// simPool is a queue of the pipeline, as the service has it.
-type simPool struct {
+// pipeQueue is a queue of the pipeline, as the service has it.
+type pipeQueue struct {
 	l      *simPipe
 	root   string
 	nodes  map[string]*simNode // what stands for a value: entries, and delayed puts
@@ -49,10 +48,10 @@ type simPool struct {
 	lives   []*simNode          // in the order in which they came
 	max     int                 // 0: any
 	exact   bool
-	sizes   []simPoolSize
+	sizes   []pipeSize
 }
 
-// simNode is what stands for a value.
+// simNode is the node of a value: an entry or a delayed put.
 type simNode struct {
 	name, value, key string
 	text             string    // the value with what its holders wrote into it
@@ -63,28 +62,28 @@ type simNode struct {
 	gone             bool
 }
 
-// simLock is an entry's lock.
+// simLock is the lock of an entry.
 type simLock struct {
 	session string
 	due     time.Time // of one that is put aside
 }
 
-// simPoolSize is how many nodes there are from an instant on, and how many may be.
-type simPoolSize struct {
+// pipeSize is how many nodes there are from an instant on, and how many there may be.
+type pipeSize struct {
 	at        time.Duration
 	have, max int
 }
 
 const never = time.Duration(1<<63 - 1)
 
-func newSimPool(l *simPipe, root string) simPool {
-	return simPool{
+func newPipeQueue(l *simPipe, root string) pipeQueue {
+	return pipeQueue{
 		l: l, root: root, nodes: make(map[string]*simNode), locks: make(map[string]simLock), index: make(map[string]bool), keys: make(map[string]bool),
-		claims: make(map[string]int), ends: make(map[simClaim]string), texts: make(map[simClaim]string), removed: make(map[string]int), sizes: []simPoolSize{{}},
+		claims: make(map[string]int), ends: make(map[simClaim]string), texts: make(map[simClaim]string), removed: make(map[string]int), sizes: []pipeSize{{}},
 	}
 }
 
-func (p *simPool) queue() string { return strings.Trim(p.root, "/") }
+func (p *pipeQueue) queue() string { return strings.Trim(p.root, "/") }
 
 // change is what a commit does to a queue.
 type change struct {
@@ -96,7 +95,7 @@ type change struct {
 	broken     bool            // an operator says that he took an entry from its holder
 }
 
-// applied follows the service, and says whether the commit is the pipeline's.
+// applied follows the service. It reports whether the commit belongs to the pipeline.
 func (l *simPipe) applied(a coordtest.Applied) bool {
 	if !l.on {
 		return false
@@ -109,26 +108,26 @@ func (l *simPipe) applied(a coordtest.Applied) bool {
 		return false
 	}
 	for _, n := range first.born {
-		l.born(n)
+		l.checkCreated(n)
 	}
 	for _, n := range then.born {
-		l.born(n)
+		l.checkCreated(n)
 	}
 	l.first.judge(a, first, then)
 	l.then.judge(a, then, change{})
 	for _, c := range []change{first, then} {
 		for _, n := range c.gone {
-			l.lives[before(n.value)]--
+			l.lives[valueBeforeForward(n.value)]--
 		}
 	}
 	for _, n := range append(first.born, then.born...) {
-		if v := before(n.value); l.lives[v] > 1 {
+		if v := valueBeforeForward(n.value); l.lives[v] > 1 {
 			l.s.violation("%q stands in %d nodes", v, l.lives[v])
 		}
 	}
-	// Where a value was passed on, the second queue has it in the commit in which the first has not.
+	// A forwarded value must appear in the second queue in the commit that removes it from the first.
 	for _, n := range then.born {
-		from, again := before(n.value), func(o *simNode) bool { return o.value == n.value }
+		from, again := valueBeforeForward(n.value), func(o *simNode) bool { return o.value == n.value }
 		if !slices.ContainsFunc(first.gone, func(o *simNode) bool { return o.value == from }) && !slices.ContainsFunc(then.gone, again) {
 			l.s.violation("%q came to %s when nothing left %s", n.value, l.then.root, l.first.root)
 		}
@@ -136,9 +135,9 @@ func (l *simPipe) applied(a coordtest.Applied) bool {
 	return true
 }
 
-// born: a value comes to its queue once, and not before it is due.
-func (l *simPipe) born(n *simNode) {
-	l.lives[before(n.value)]++
+// checkCreated requires that a value comes to its queue once, and not before it is due.
+func (l *simPipe) checkCreated(n *simNode) {
+	l.lives[valueBeforeForward(n.value)]++
 	f := l.puts[n.value]
 	switch {
 	case f == nil:
@@ -152,8 +151,8 @@ func (l *simPipe) born(n *simNode) {
 	}
 }
 
-// apply does what the commit does, and says what that was.
-func (p *simPool) apply(a coordtest.Applied) (c change, mine bool) {
+// apply applies the commit and returns what it changed.
+func (p *pipeQueue) apply(a coordtest.Applied) (c change, mine bool) {
 	now := p.l.s.now()
 	c = change{touched: make(map[string]bool), unlocked: make(map[string]simLock), dead: make(map[string]bool), keys: make(map[string]bool)}
 	for i, op := range a.Ops {
@@ -216,12 +215,12 @@ func (p *simPool) apply(a coordtest.Applied) (c change, mine bool) {
 		}
 	}
 	if last := p.sizes[len(p.sizes)-1]; last.have != len(p.nodes) || last.max != p.max {
-		p.sizes = append(p.sizes, simPoolSize{now, len(p.nodes), p.max})
+		p.sizes = append(p.sizes, pipeSize{now, len(p.nodes), p.max})
 	}
 	return c, mine
 }
 
-func (p *simPool) claimed(name string, c change) {
+func (p *pipeQueue) claimed(name string, c change) {
 	p.claims[name]++
 	c.touched[name] = true
 	n := p.nodes[name]
@@ -235,8 +234,8 @@ func (p *simPool) claimed(name string, c change) {
 	p.texts[simClaim{name, p.claims[name]}] = n.text
 }
 
-// updated: an entry's holder writes into it, and changes nothing else of it.
-func (p *simPool) updated(name, value, session string) {
+// updated requires that a holder's update changes nothing but the value and the history.
+func (p *pipeQueue) updated(name, value, session string) {
 	n, now := p.nodes[name], readSimNode(name, value, 0)
 	if p.locks[name].session != session {
 		p.l.s.violation("%s was written by %s while %+v held it", name, session, p.locks[name])
@@ -247,7 +246,7 @@ func (p *simPool) updated(name, value, session string) {
 	n.text = now.text
 }
 
-func (p *simPool) lock(name string, op coord.Op, session string, c change) {
+func (p *pipeQueue) lock(name string, op coord.Op, session string, c change) {
 	c.touched[name] = true
 	n := p.nodes[name]
 	switch op.Kind {
@@ -277,13 +276,13 @@ func (p *simPool) lock(name string, op coord.Op, session string, c change) {
 	}
 }
 
-// judge: what left a queue did so in one of the ways in which it may, and what must come
-// and go together does.
-func (p *simPool) judge(a coordtest.Applied, c, next change) {
+// judge requires that a node left the queue in an allowed way, and that nodes which belong together come and go
+// together.
+func (p *pipeQueue) judge(a coordtest.Applied, c, next change) {
 	s := p.l.s
 	for _, n := range c.gone {
 		same := func(o *simNode) bool { return o.value == n.value }
-		passed := slices.ContainsFunc(next.born, func(o *simNode) bool { return o != n && before(o.value) == n.value })
+		passed := slices.ContainsFunc(next.born, func(o *simNode) bool { return o != n && valueBeforeForward(o.value) == n.value })
 		old := !n.expires.IsZero() && !time.Now().Before(n.expires)
 		lk, unlocked := c.unlocked[n.name]
 		moved := slices.ContainsFunc(c.born, same)
@@ -332,7 +331,7 @@ func (p *simPool) judge(a coordtest.Applied, c, next change) {
 		}
 		if aside {
 			s.count("piped aside")
-			p.l.putAside(p, name, lk.due)
+			p.l.checkDelay(p, name, lk.due)
 		}
 	}
 	p.judgeKeys(c)
@@ -341,11 +340,11 @@ func (p *simPool) judge(a coordtest.Applied, c, next change) {
 	}
 }
 
-// simConfigAge is how long a handle may go by an approximate bound that it has heard of.
+// simConfigAge is how long a handle may use an approximate bound after it read it.
 const simConfigAge = 10 * time.Second
 
-// judgeKeys: a key is there exactly while one entry, or delayed put, stands for it.
-func (p *simPool) judgeKeys(c change) {
+// judgeKeys requires that a key exists exactly while one entry, or delayed put, has it.
+func (p *pipeQueue) judgeKeys(c change) {
 	delete(c.keys, "")
 	for key := range c.keys {
 		var standing []string
@@ -360,7 +359,7 @@ func (p *simPool) judgeKeys(c change) {
 	}
 }
 
-// laterDue is when a delayed put of that name is due.
+// laterDue returns when the delayed put of that name is due.
 func laterDue(name string) (due time.Time, ok bool) {
 	ms, rest, _ := strings.Cut(name, "-")
 	n, err := strconv.ParseInt(ms, 10, 64)
@@ -383,24 +382,24 @@ func readSimNode(name, value string, now time.Duration) *simNode {
 		}
 	}
 	n.text = n.value
-	n.value = put(n.text)
+	n.value = valueBeforeUpdates(n.text)
 	return n
 }
 
-// keyName is how the node of a key is called.
+// keyName returns the name of a key's node.
 func keyName(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
 }
 
-// unfinished says what is still to be done; "" is nothing.
+// unfinished returns what is still to be done, or "".
 func (l *simPipe) unfinished() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.left > 0 {
 		return fmt.Sprint(l.left, " feeders are not done")
 	}
-	for _, p := range []*simPool{&l.first, &l.then} {
+	for _, p := range []*pipeQueue{&l.first, &l.then} {
 		if len(p.nodes)+len(p.locks)+len(p.index)+len(p.keys) > 0 {
 			return fmt.Sprint(p.root, " holds ", slices.Sorted(maps.Keys(p.nodes)), " locks ", slices.Sorted(maps.Keys(p.locks)),
 				" put aside ", slices.Sorted(maps.Keys(p.index)), " keys ", slices.Sorted(maps.Keys(p.keys)))

@@ -14,19 +14,19 @@ import (
 	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
-// simPlan is what a seed draws, less what was left out of it.
+// simPlan is what a seed draws, without the parts that were left out.
 type simPlan struct {
 	seed  uint64
 	twist uint64 // another order of the same things
 
-	plain  bool // Queue, and not LockingQueue
-	strict bool
-	admin  bool // somebody takes entries from their holders by hand
-	deaths simDeaths
-	crews  simCrews
-	log    *simLog
-	pipe   *simPipe
-	views  simViews
+	plain   bool // Queue, and not LockingQueue
+	strict  bool
+	admin   bool // somebody takes entries from their holders by hand
+	deaths  deadPlan
+	workers workerPlan
+	log     *simLog
+	pipe    *simPipe
+	head    headPlan
 
 	deliveries int   // after which an entry is dead; 0: never
 	counter    int32 // the first number of the queue, near the last that ZooKeeper has; 0: its first
@@ -41,14 +41,14 @@ type simPlan struct {
 	processes []simMember
 }
 
-// simMember is a process: what it does, through a crash perhaps.
+// simMember is a process of the plan. It may crash once and go on in a new process.
 type simMember struct {
 	index        int
 	takers, puts int
 	crash        time.Duration // 0: none
 }
 
-// simAim is the commits that faults are aimed at.
+// simAim selects the commits that faults are aimed at.
 type simAim struct{ finishes, releases, claims, puts bool }
 
 func (a simAim) hits(ops []coord.Op) bool {
@@ -99,8 +99,8 @@ func newSimPlan(seed uint64) *simPlan {
 		p.counter = coord.LastNumber - int32(rng.IntN(30))
 	}
 	if !p.plain {
-		p.deaths, p.views = newSimDeaths(seed), newSimViews(seed)
-		p.crews = newSimCrews(seed)
+		p.deaths, p.head = newDeadPlan(seed), newHeadPlan(seed)
+		p.workers = newWorkerPlan(seed)
 	}
 	return p
 }
@@ -119,8 +119,8 @@ func (p *simPlan) simulator() *sim.Simulator {
 	return simulator
 }
 
-// without returns the plan of a seed, less the parts: see leftOut. A failing seed
-// prints the parts that it does not need.
+// without returns the plan of a seed without the parts: see leftOut. The report of a failing seed prints the parts that
+// it does not need.
 func (p *simPlan) without(parts []string) (*simPlan, error) {
 	for _, part := range parts {
 		if err := p.leaveOut(part); err != nil {
@@ -157,25 +157,25 @@ func (p *simPlan) leaveOut(part string) error {
 		p.log.on = false
 		return nil
 	case "crews":
-		p.crews.on = false
+		p.workers.on = false
 		return nil
 	case "exchange":
-		p.views.exchange = false
+		p.head.exchange = false
 		return nil
 	case "registered":
-		p.views.registered = false
+		p.head.registered = false
 		return nil
 	case "counter":
 		p.counter = 0
 		return nil
 	case "written":
-		p.views.updates = false
+		p.head.updates = false
 		return nil
 	case "polled":
-		p.views.polls = false
+		p.head.polls = false
 		return nil
 	case "purges":
-		p.views.purges = false
+		p.head.purges = false
 		return nil
 	}
 	n, err := strconv.ParseUint(arg, 10, 32)
@@ -206,8 +206,7 @@ func (p *simPlan) leaveOut(part string) error {
 	return nil
 }
 
-// parts are what could be left out of the plan, the largest first; faults is how
-// many it drew.
+// parts returns what could be left out of the plan, the largest first. faults is the number of faults that were drawn.
 func (p *simPlan) parts(faults int) (parts []string) {
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	for _, m := range p.processes {
@@ -224,7 +223,7 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	if p.deaths.batch > 1 {
 		add("batch")
 	}
-	if p.crews.on {
+	if p.workers.on {
 		add("crews")
 	}
 	if p.log.on {
@@ -233,22 +232,22 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	for _, part := range p.pipe.parts() {
 		add("%s", part)
 	}
-	if p.views.exchange {
+	if p.head.exchange {
 		add("exchange")
 	}
-	if p.views.registered {
+	if p.head.registered {
 		add("registered")
 	}
 	if p.counter > 0 {
 		add("counter")
 	}
-	if p.views.updates {
+	if p.head.updates {
 		add("written")
 	}
-	if p.views.polls {
+	if p.head.polls {
 		add("polled")
 	}
-	if p.views.purges {
+	if p.head.purges {
 		add("purges")
 	}
 	rates := reflect.ValueOf(p.rates)
@@ -282,11 +281,10 @@ func (p *simPlan) parts(faults int) (parts []string) {
 	return parts
 }
 
-// shrinkTime bounds what a failure costs.
+// shrinkTime limits the time that is spent on one failure.
 const shrinkTime = 20 * time.Second
 
-// shrink leaves out of a failing schedule whatever it can while it fails in the
-// same way, perhaps in another order of things.
+// shrink leaves parts out of a failing schedule as long as it fails in the same way.
 func shrink(t *testing.T, seed uint64, failed *simResult) (parts []string, smallest *simResult) {
 	smallest = failed
 	end := time.Now().Add(shrinkTime)
@@ -324,7 +322,7 @@ func shrink(t *testing.T, seed uint64, failed *simResult) (parts []string, small
 	return tidy(parts), smallest
 }
 
-// tidy drops parts that later ones of the same sort replace.
+// tidy drops parts that later ones of the same kind replace.
 func tidy(parts []string) []string {
 	var left []string
 	for i, part := range parts {

@@ -12,7 +12,7 @@ import (
 	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
-// simPut is a put of one value or several, as its caller saw it.
+// simPut is a put of one or several values, as its caller saw it.
 type simPut struct {
 	client    string
 	values    []string
@@ -25,7 +25,7 @@ type simPut struct {
 	outcome   string   // ok, failed, unknown, or void: it was resolved, and was not applied
 }
 
-// putter is what both queues have.
+// putter is implemented by both kinds of queue.
 type putter interface {
 	Put(context.Context, []byte, ...zkq.PutOption) (string, error)
 	PutAll(context.Context, [][]byte, ...zkq.PutOption) ([]string, error)
@@ -34,9 +34,8 @@ type putter interface {
 	Close() error
 }
 
-// produce puts what the process has to put, each value once, and says whether it
-// got through. A put that is in doubt when the process crashes is settled in its
-// next life.
+// produce puts the values of the process, each once, and reports whether it finished. If the process crashes during a
+// put, the next one resolves that put.
 func (p *simProcess) produce(ctx context.Context, c coord.Coordinator, q putter, rng *rand.Rand) bool {
 	ctx = sim.WithActor(ctx, "producer")
 	for ctx.Err() == nil && (p.pending != nil || p.puts > 0) {
@@ -108,7 +107,7 @@ func (p *simProcess) newPut(rng *rand.Rand) *simPut {
 	return put
 }
 
-// put makes a put and notes what came of it.
+// put makes a put and records the outcome.
 func (p *simProcess) put(ctx context.Context, q putter, put *simPut) error {
 	opts := []zkq.PutOption{zkq.WithPriority(put.priority)}
 	if put.token != "" {
@@ -145,7 +144,7 @@ func (p *simProcess) put(ctx context.Context, q putter, put *simPut) error {
 	return err
 }
 
-// settle learns what became of a put, by asking or by making it again.
+// settle finds out the outcome of a put: it resolves the token or repeats the put.
 func (p *simProcess) settle(ctx context.Context, c coord.Coordinator, q putter, rng *rand.Rand) bool {
 	put := p.pending
 	if rng.IntN(2) == 0 {
@@ -165,7 +164,7 @@ func (p *simProcess) settle(ctx context.Context, c coord.Coordinator, q putter, 
 			p.s.violation("put again with token %s: %v", put.token, err)
 			fallthrough
 		default:
-			// This call has changed nothing, but the first one may have.
+			// This call changed nothing, but the first one may have.
 			simSleep(ctx, 100*time.Millisecond)
 			return ctx.Err() == nil && !errors.Is(err, coord.ErrClosed)
 		}
@@ -191,7 +190,7 @@ func (p *simProcess) settle(ctx context.Context, c coord.Coordinator, q putter, 
 	return true
 }
 
-// resolve says what became of a token, if it can be learnt now.
+// resolve returns the outcome of a token, if it can be known now.
 func (p *simProcess) resolve(ctx context.Context, c coord.Coordinator, t zkq.Token) (applied, ok bool) {
 	o, err := zkq.Resolve(ctx, c, t)
 	switch {

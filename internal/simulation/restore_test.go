@@ -23,10 +23,9 @@ var (
 	restoreFirst = flag.Uint64("restore.first", 1, "the first seed of them")
 )
 
-// TestProcessesGoOnAfterARestore puts the simulated service back to a backup of it, below
-// processes that take, poll, exchange, wait and put. Revisions, fences and numbers are given
-// again after that, and entries that were removed are back: it is the liveness that must
-// hold. Whatever stands then is taken and finished, and each put is.
+// TestProcessesGoOnAfterARestore puts the simulated service back to a backup while processes take, poll, exchange, wait
+// and put. After that the service assigns the same revisions, fences and numbers again, and removed entries are back.
+// The test requires liveness only: every entry that is there is taken and finished, and every put is made.
 func TestProcessesGoOnAfterARestore(t *testing.T) {
 	for seed := *restoreFirst; seed < *restoreFirst+*restoreSeeds; seed++ {
 		var r *simRestore
@@ -91,7 +90,7 @@ func (r *simRestore) run(ctx context.Context) {
 	wg.Wait()
 }
 
-// process takes and puts, with one handle. Its last puts begin after the restore.
+// process takes and puts with one handle. Its last puts begin after the restore.
 func (r *simRestore) process(ctx, faulty context.Context, n int, wg *sync.WaitGroup) {
 	c := r.sim.Open(fmt.Sprint("p", n))
 	q := zkq.NewLockingQueue(c, "jobs", testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, DuePage: 1 + r.rng.IntN(4)}))
@@ -112,7 +111,7 @@ func (r *simRestore) process(ctx, faulty context.Context, n int, wg *sync.WaitGr
 	})
 }
 
-// waits ends when the queue was empty some time after the restore.
+// waits returns when the queue was empty at some time after the restore.
 func (r *simRestore) waits(ctx context.Context) {
 	time.Sleep(10 * time.Second) // the last puts have been made
 	c := r.sim.Open("waiter")
@@ -150,7 +149,7 @@ func (r *simRestore) puts(ctx, faulty context.Context, q *zkq.LockingQueue, rng 
 	}
 }
 
-// finishes consumes what is held, unless it was lost, and asks again where nothing is known.
+// finishes consumes what is held, unless the lock was lost, and repeats that while the outcome is unknown.
 func (r *simRestore) finishes(ctx context.Context, h *zkq.Held) {
 	for ctx.Err() == nil {
 		finishing, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -163,7 +162,7 @@ func (r *simRestore) finishes(ctx context.Context, h *zkq.Held) {
 	}
 }
 
-// failed notes what no take may end with.
+// failed records an error with which no take may end.
 func (r *simRestore) failed(ctx context.Context, what string, err error) {
 	if err != nil && ctx.Err() == nil && errors.Is(err, zkq.ErrInvalid) {
 		r.violation("%s ended with %v", what, err)

@@ -22,7 +22,7 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// simulation is one schedule and what was seen of it, on both sides.
+// simulation is one schedule, with what the service applied and what each caller saw.
 type simulation struct {
 	plan  *simPlan
 	sim   *sim.Simulator
@@ -42,7 +42,7 @@ type simulation struct {
 	requeues []*simRequeue
 }
 
-// violation is something that must not be. Two of one kind fail in the same way.
+// violation is something that must not happen. Two violations of one kind count as the same failure.
 type violation struct{ kind, what string }
 
 // simHold is an entry that was handed out, as its holder saw it.
@@ -90,7 +90,7 @@ func (r *simResult) report(trace bool) string {
 	return b.String()
 }
 
-// simulate runs a plan. What panics is a violation, too.
+// simulate runs a plan. A panic is a violation, too.
 func simulate(t *testing.T, plan *simPlan) (r *simResult) {
 	s := &simulation{plan: plan, counts: make(map[string]int), rng: rand.New(rand.NewPCG(plan.seed, 8))}
 	s.world = newSimWorld(s)
@@ -121,8 +121,8 @@ func simulate(t *testing.T, plan *simPlan) (r *simResult) {
 	return r
 }
 
-// inSeed runs f so that a panic in a goroutine that it starts, which nobody can
-// recover, names the seed: the runtime prints the labels of the goroutine.
+// inSeed runs f so that a panic in a goroutine which f starts names the seed. No caller can recover such a panic, but
+// the runtime prints the labels of the goroutine.
 func inSeed(seed uint64, f func()) {
 	printLabels()
 	pprof.Do(context.Background(), pprof.Labels("seed", fmt.Sprint(seed)), func(context.Context) { f() })
@@ -152,7 +152,7 @@ func (s *simulation) count(what string) {
 	s.counts[what]++
 }
 
-// spawn runs f, and a panic of the queue's in it is a violation.
+// spawn runs f in a goroutine. A panic in it is a violation.
 func (s *simulation) spawn(wg *sync.WaitGroup, f func()) {
 	wg.Go(func() {
 		defer s.recovered()
@@ -160,8 +160,8 @@ func (s *simulation) spawn(wg *sync.WaitGroup, f func()) {
 	})
 }
 
-// run is the workload: processes with producers and workers, for a while with
-// faults, then without until everything is done.
+// run is the workload: processes with producers and workers, first with faults, then without them until everything is
+// done.
 func (s *simulation) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	faulty, calm := context.WithCancel(ctx)
@@ -177,12 +177,12 @@ func (s *simulation) run(ctx context.Context) {
 		time.Sleep(time.Millisecond) // an order of their own
 	}
 	if s.plan.admin {
-		s.spawn(&wg, func() { s.administer(faulty, rand.New(rand.NewPCG(s.plan.seed, 5))) })
+		s.spawn(&wg, func() { s.breakLocks(faulty, rand.New(rand.NewPCG(s.plan.seed, 5))) })
 		time.Sleep(time.Millisecond)
 	}
 	if s.plan.deaths.requeue {
 		for n := range 2 {
-			s.spawn(&wg, func() { s.exhume(faulty, n) })
+			s.spawn(&wg, func() { s.requeueDead(faulty, n) })
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -220,8 +220,8 @@ func (s *simulation) run(ctx context.Context) {
 	wg.Wait()
 }
 
-// administer takes entries from their holders by hand.
-func (s *simulation) administer(ctx context.Context, rng *rand.Rand) {
+// breakLocks breaks locks of holders, as an operator.
+func (s *simulation) breakLocks(ctx context.Context, rng *rand.Rand) {
 	c := s.open("admin", "jobs")
 	defer c.Close()
 	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 1)))
@@ -229,7 +229,7 @@ func (s *simulation) administer(ctx context.Context, rng *rand.Rand) {
 	ctx = sim.WithActor(ctx, "admin")
 	for ctx.Err() == nil {
 		simSleep(ctx, time.Duration(1+rng.IntN(2500))*time.Millisecond)
-		if s.plan.views.purges && rng.IntN(12) == 0 {
+		if s.plan.head.purges && rng.IntN(12) == 0 {
 			if n, err := q.Purge(ctx, zkq.StateReady); err == nil && n > 0 {
 				s.count("purged")
 			}
@@ -265,7 +265,7 @@ type simProcess struct {
 	doubts  map[int]*simGet // in doubt, of each getter
 }
 
-// live runs the process until everything is drained, through a crash perhaps.
+// live runs the process until everything is done. It may crash once.
 func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 	once := sync.OnceFunc(produced)
 	for drained.Err() == nil {
@@ -285,10 +285,10 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 			simple := zkq.NewQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn}))...)
 			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, c, simple, n, rng) }
 		} else {
-			locking := zkq.NewLockingQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: p.s.plan.views.window}))...)
+			locking := zkq.NewLockingQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: p.s.plan.head.window}))...)
 			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) {
-				if p.s.plan.crews.on && n%2 == 0 && !p.polls() {
-					p.crew(ctx, faulty, locking, n, rng)
+				if p.s.plan.workers.on && n%2 == 0 && !p.polls() {
+					p.runWorker(ctx, faulty, locking, n, rng)
 				} else {
 					p.take(ctx, faulty, locking, n, rng)
 				}
@@ -323,10 +323,10 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 	}
 }
 
-// order spaces the starts of goroutines, so that their order is the seed's.
+// order spaces the starts of goroutines, so that the seed decides their order.
 func (p *simProcess) order() { time.Sleep(time.Duration(1+p.index) * time.Microsecond) }
 
-// len compares Len with what there was while it was asked.
+// len compares Len with the number of entries during the call.
 func (s *simulation) len(ctx context.Context, q putter) {
 	call := s.now()
 	n, err := q.Len(ctx)
@@ -339,7 +339,7 @@ func (s *simulation) len(ctx context.Context, q putter) {
 	}
 }
 
-// empty compares ErrEmpty with what there was while it was asked.
+// empty compares ErrEmpty with the entries during the call.
 func (s *simulation) empty(call time.Duration) {
 	s.count("empty")
 	if n := s.world.availableBetween(call, s.now()); n > 0 {
@@ -347,7 +347,7 @@ func (s *simulation) empty(call time.Duration) {
 	}
 }
 
-// get empties a simple queue. A get in doubt is resolved before the next.
+// get takes from a simple queue. It resolves a get of unknown outcome before the next.
 func (p *simProcess) get(ctx context.Context, c coord.Coordinator, q *zkq.Queue, n int, rng *rand.Rand) {
 	ctx = sim.WithActor(ctx, fmt.Sprint("getter", n))
 	for ctx.Err() == nil {
@@ -408,17 +408,17 @@ func (p *simProcess) get(ctx context.Context, c coord.Coordinator, q *zkq.Queue,
 	}
 }
 
-// closed says whether nothing more will come of a client.
+// closed reports whether a client has ended for good.
 func (s *simulation) closed(ctx context.Context, c coord.Coordinator) bool {
 	_, err := c.Session(ctx)
 	return errors.Is(err, coord.ErrClosed)
 }
 
-// take works through entries, as workers of all kinds do.
+// take works through entries in all the ways that workers do.
 func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n int, rng *rand.Rand) {
 	actor := fmt.Sprint("taker", n)
 	ctx = sim.WithActor(ctx, actor)
-	if p.s.plan.views.registered {
+	if p.s.plan.head.registered {
 		q.Register(ctx)
 	}
 	for ctx.Err() == nil {
@@ -456,9 +456,9 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			simSleep(ctx, time.Duration(1+rng.IntN(500))*time.Millisecond)
 			continue
 		}
-		p.s.taken(held)
+		p.s.checkTakenTogether(held)
 		holds := p.holds(held, hold)
-		if p.s.plan.views.exchange && rng.IntN(4) > 0 && !polls {
+		if p.s.plan.head.exchange && rng.IntN(4) > 0 && !polls {
 			p.swap(ctx, faulty, q, n, held, holds, rng)
 			continue
 		}
@@ -470,12 +470,11 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 	}
 }
 
-// polls says that the process never waits for an entry.
-func (p *simProcess) polls() bool { return p.s.plan.views.polls && p.index == 0 }
+// polls reports whether the process never waits for an entry.
+func (p *simProcess) polls() bool { return p.s.plan.head.polls && p.index == 0 }
 
-// told notes that a holder knows now that he holds the entry no more, or that he
-// asks to finish.
-func (s *simulation) told(h *simHold) {
+// noteEnd records that the holder now knows it has lost the entry, or that it asks to finish it.
+func (s *simulation) noteEnd(h *simHold) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h.until == 0 {
@@ -493,7 +492,7 @@ func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.He
 	}
 	simSleep(working, d)
 	p.update(ctx, n, h, rng)
-	p.s.told(hold)
+	p.s.noteEnd(hold)
 	time.Sleep(time.Duration(1 + n)) // as simTurn, but so that the two add up to no other's
 	act, finish := "consume", h.Consume
 	if faulty.Err() == nil && rng.IntN(3) == 0 {
@@ -518,8 +517,7 @@ func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.He
 		if err == nil || errors.Is(err, zkq.ErrLockLost) || errors.Is(err, zkq.ErrUnknown) || errors.Is(err, coord.ErrClosed) || ctx.Err() != nil {
 			break
 		}
-		// Nothing was changed: a worker that forgets about the entry now would
-		// keep it locked for as long as it lives.
+		// Nothing was changed. A worker that forgot the entry now would keep it locked until its session ends.
 		finishing = ctx
 		simSleep(ctx, 100*time.Millisecond)
 	}
@@ -536,8 +534,7 @@ func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.He
 	if errors.Is(err, zkq.ErrUnknown) {
 		time.Sleep(time.Duration(1 + n)) // if the session ended, so has working by then: nobody else says which is first
 	}
-	// Asking again settles it as long as the session lives, unless the entry was
-	// taken away by hand.
+	// Repeating the call settles it while the session lives, unless an operator took the entry.
 	for tries := 0; tries < 20 && errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && ctx.Err() == nil && working.Err() == nil; tries++ {
 		simSleep(ctx, 100*time.Millisecond)
 		if err = finish(ctx); err == nil {
@@ -547,8 +544,7 @@ func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.He
 	hold.ret = p.s.now()
 }
 
-// simTurn gives the goroutines of a process that one thing woke, say the end of
-// their session, instants of their own.
+// simTurn gives goroutines of a process that one event woke, such as the end of their session, instants of their own.
 func simTurn(n int) { time.Sleep(time.Duration(1+n) * 16) }
 
 func simSleep(ctx context.Context, d time.Duration) {

@@ -26,14 +26,11 @@ var (
 	simSums    = flag.String("sim.sums", "", "a file for the line that sums up; progress goes to stderr then")
 )
 
-// TestSimulation runs the production queues, unchanged, on a service whose every
-// step is drawn from a seed, with lost requests and replies, cuts, stops, pauses,
-// expired sessions and crashed processes, and checks what they promise. To see one
-// again:
-//
-//	go test ./internal/simulation -run 'TestSimulation$' -sim.seed SEED -v
+// TestSimulation runs the production queues, unchanged, on a service whose every step is drawn from a seed: requests
+// and replies are lost, clients are cut off, stopped and paused, sessions expire and processes crash. It checks what
+// the queues promise. See doc.go for how to run one seed.
 func TestSimulation(t *testing.T) {
-	// A schedule leaves megabytes and keeps nothing: half of the time was the collector's.
+	// A schedule allocates megabytes that live shortly. The garbage collector took half of the time.
 	defer debug.SetGCPercent(debug.SetGCPercent(1600))
 	run := &simRun{first: *simFirst, seeds: *simSeeds, total: make(map[string]int), start: time.Now()}
 	if run.seeds == 0 {
@@ -62,7 +59,7 @@ func TestSimulation(t *testing.T) {
 	run.sumUp(t)
 }
 
-// simRun is what the lanes of a run share.
+// simRun is shared by the lanes of a run.
 type simRun struct {
 	first, seeds uint64
 	list         []uint64 // instead of a range
@@ -77,7 +74,7 @@ type simRun struct {
 	told       time.Time
 }
 
-// next is the next seed to run.
+// next returns the next seed to run.
 func (r *simRun) next() (seed uint64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,11 +140,10 @@ func (r *simRun) one(t *testing.T) bool {
 	return true
 }
 
-// differs runs a seed until one of its runs was the same as one before, and tells the
-// first difference if none is. Where a crash wakes several goroutines at one instant,
-// it is the scheduler that picks the first, so that one seed in a thousand has two or
-// three ways to run on a loaded machine. Code that draws from elsewhere, say by the
-// order of a map, has a new way each time.
+// differs runs a seed until two of its runs are the same, and returns the first difference if none are. Where a crash
+// wakes several goroutines at one instant, the scheduler picks the first, so one seed in a thousand has two or three
+// ways to run on a busy machine. Code that depends on something else, such as the order of a map, has a new way each
+// time.
 func (r *simRun) differs(t *testing.T, seed uint64, parts []string, res *simResult) string {
 	ran := map[uint64]bool{res.hash: true}
 	difference := ""
@@ -168,7 +164,7 @@ func (r *simRun) differs(t *testing.T, seed uint64, parts []string, res *simResu
 	return difference
 }
 
-// sumUp says what there was.
+// sumUp prints the totals, and requires that each kind of event happened.
 func (r *simRun) sumUp(t *testing.T) {
 	sums := fmt.Sprintf("%d schedules, %d violations", r.done, r.violations)
 	t.Logf("%s; %d of them run twice; %v", sums, r.twice, r.total)
@@ -180,7 +176,7 @@ func (r *simRun) sumUp(t *testing.T) {
 	if r.violations > 0 || r.seeds < 300 {
 		return
 	}
-	// A simulation that meets no trouble shows nothing.
+	// A simulation without trouble proves nothing.
 	for _, what := range []string{
 		"put ok", "put unknown", "batch ok", "consume ok", "consume lost", "consume unknown", "release ok", "take cancelled", "empty", "len",
 		"redelivered", "crash", "expired", "broken", "removed by hand", "got", "get unknown", "get failed",
@@ -198,7 +194,7 @@ func (r *simRun) sumUp(t *testing.T) {
 	}
 }
 
-// firstDifference is where two traces part.
+// firstDifference returns where two traces part.
 func firstDifference(a, b string) string {
 	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
 	for i := range min(len(x), len(y)) {

@@ -13,8 +13,8 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// simViews is what a plan has besides of how entries are chosen.
-type simViews struct {
+// headPlan is the part of a plan about how entries are chosen.
+type headPlan struct {
 	exchange   bool // workers finish and take in one commit
 	registered bool // processes share out the head of the queue
 	window     int  // so much of it
@@ -23,20 +23,19 @@ type simViews struct {
 	purges     bool // the operator who breaks locks also purges
 }
 
-// newSimViews draws from a source of its own.
-func newSimViews(seed uint64) simViews {
+// newHeadPlan uses random sources of its own, so that the rest of the plan does not depend on them.
+func newHeadPlan(seed uint64) headPlan {
 	rng := rand.New(rand.NewPCG(seed, 10))
-	v := simViews{exchange: rng.IntN(2) == 0, registered: rng.IntN(2) == 0, window: []int{1, 2, 4, 64}[rng.IntN(4)]}
+	v := headPlan{exchange: rng.IntN(2) == 0, registered: rng.IntN(2) == 0, window: []int{1, 2, 4, 64}[rng.IntN(4)]}
 	rng = rand.New(rand.NewPCG(seed, 15))
 	v.updates, v.polls, v.purges = rng.IntN(3) == 0, rng.IntN(4) == 0, rng.IntN(3) == 0
 	return v
 }
 
-// overtakers is how many first claims of later entries may come before one's own.
-// In one process those that are under way together may be applied in any order. Several
-// that share out the head of the queue have a window besides, and each may be at the
-// head twice.
-func (p *simPlan) overtakers() int {
+// mostOvertaking returns how many later entries may be claimed before an earlier one. In one process, claims in flight
+// together may be applied in any order. Processes that share out the head of the queue add a window, and each of them
+// may be at the head twice.
+func (p *simPlan) mostOvertaking() int {
 	most, sharing := 0, 0
 	for _, m := range p.processes {
 		most += m.takers * max(p.deaths.batch, 1)
@@ -48,20 +47,20 @@ func (p *simPlan) overtakers() int {
 	if p.strict {
 		return 0
 	}
-	if (p.views.registered || p.views.exchange || p.crews.on) && sharing > 1 { // an Exchange and a Worker register too
-		return max(p.views.window, 2*2*most) + 2*sharing + most
+	if (p.head.registered || p.head.exchange || p.workers.on) && sharing > 1 { // an Exchange and a Worker register too
+		return max(p.head.window, 2*2*most) + 2*sharing + most
 	}
 	return most
 }
 
-// checkOrder: a put that returned before another of its priority began has the
-// smaller name, if it stands when that one is made, and not too many that were put after it are claimed before it.
+// checkOrder requires that a put which returned before another of its priority began has the smaller name, if it is
+// still there when that one is made. Only so many entries that were put after it may be claimed before it.
 func (s *simulation) checkOrder() {
 	first := make(map[string]int)
 	for i, name := range s.world.claimed {
 		first[name] = i + 1
 	}
-	most := s.plan.overtakers()
+	most := s.plan.mostOvertaking()
 	for _, pa := range s.puts {
 		overtaken := 0
 		for _, pb := range s.puts {
@@ -81,8 +80,7 @@ func (s *simulation) checkOrder() {
 	}
 }
 
-// swap works on what was taken and goes on with what it gets for it, in one commit
-// each time.
+// swap works on the entries that were taken, and exchanges them for the next in one commit each time.
 func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n int, held []*zkq.Held, holds []*simHold, rng *rand.Rand) {
 	working, done := p.working(ctx, held, holds)
 	for len(held) > 0 {
@@ -98,7 +96,7 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 		simSleep(working[0], d)
 		p.update(ctx, n, held[0], rng)
 		for _, h := range holds {
-			p.s.told(h)
+			p.s.noteEnd(h)
 			h.act = "consume"
 		}
 		time.Sleep(time.Duration(1 + n))
@@ -117,7 +115,7 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			p.s.violation("an exchange ended with %v", err)
 		}
 		p.s.count(fmt.Sprintf("exchange of %d for %d", min(len(held), 2), min(len(next), 2)))
-		p.s.taken(next)
+		p.s.checkTakenTogether(next)
 		nextHolds := p.holds(next, &simHold{client: holds[0].client, call: call})
 		working, done = p.working(ctx, next, nextHolds) // before anything else takes time
 		failed := make(map[*zkq.Held]error)
@@ -132,13 +130,13 @@ func (p *simProcess) swap(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 	done()
 }
 
-// working returns a context for each entry, and notes when each of them ends.
+// working returns a context for each entry, and records when each of them ends.
 func (p *simProcess) working(ctx context.Context, held []*zkq.Held, holds []*simHold) (working []context.Context, done func()) {
 	var cancels []context.CancelFunc
 	for i, h := range held {
 		one, cancel := h.Context(ctx)
 		hold := holds[i]
-		context.AfterFunc(one, func() { p.s.told(hold) }) // while its holder works on another, perhaps
+		context.AfterFunc(one, func() { p.s.noteEnd(hold) }) // while its holder works on another, perhaps
 		working, cancels = append(working, one), append(cancels, cancel)
 	}
 	return working, func() {
@@ -148,9 +146,9 @@ func (p *simProcess) working(ctx context.Context, held []*zkq.Held, holds []*sim
 	}
 }
 
-// update writes into an entry how far the work on it has come, now and then.
+// update writes progress into an entry now and then.
 func (p *simProcess) update(ctx context.Context, n int, h *zkq.Held, rng *rand.Rand) {
-	if !p.s.plan.views.updates || rng.IntN(3) > 0 {
+	if !p.s.plan.head.updates || rng.IntN(3) > 0 {
 		return
 	}
 	updating, cancel := context.WithTimeout(ctx, time.Duration(1+rng.IntN(4000))*time.Millisecond)
@@ -165,7 +163,7 @@ func (p *simProcess) update(ctx context.Context, n int, h *zkq.Held, rng *rand.R
 	}
 }
 
-// settleConsume notes what became of a consume, and asks again while it is not known.
+// settleConsume records the outcome of a consume, and repeats the call while that is unknown.
 func (p *simProcess) settleConsume(ctx context.Context, h *zkq.Held, hold *simHold, err error) {
 	for err != nil && !errors.Is(err, zkq.ErrLockLost) && !errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && ctx.Err() == nil {
 		simSleep(ctx, 100*time.Millisecond) // nothing was changed
@@ -193,7 +191,7 @@ func (p *simProcess) settleConsume(ctx context.Context, h *zkq.Held, hold *simHo
 	hold.ret = p.s.now()
 }
 
-// holds notes entries as they were handed out.
+// holds records entries as they are handed out.
 func (p *simProcess) holds(held []*zkq.Held, hold *simHold) []*simHold {
 	var holds []*simHold
 	for i, h := range held {

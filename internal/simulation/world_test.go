@@ -16,28 +16,27 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// simWorld is what the service applied, in its order. Each transition is checked
-// as it comes.
+// simWorld is what the service applied, in its order. Each transition is checked as it comes.
 type simWorld struct {
 	s     *simulation
 	plain bool
 
-	mu      sync.Mutex
-	names   map[string]string // value: the entry that was created with it
-	present map[string]bool   // entries
-	locks   map[string]string // entry: session
-	removed map[string]removal
-	claimed []string         // names in the order of first claims
-	claims  map[string]int   // entry: claims so far
-	tokens  map[simToken]int // the number of the claim with it
-	broken  map[string]bool  // entries that were taken from a holder by hand
-	dead    map[string]bool  // names of entries
-	known   map[string]int   // entry that came back: deliveries that were nobody's fault
-	counted map[string][]int // entry: of each claim, the deliveries before it that count
-	log     []simEvent
-	sizes   []simSize
-	graves  simGraves
-	usedUp  bool // the last number was given
+	mu        sync.Mutex
+	names     map[string]string // value: the entry that was created with it
+	present   map[string]bool   // entries
+	locks     map[string]string // entry: session
+	removed   map[string]removal
+	claimed   []string         // names in the order of first claims
+	claims    map[string]int   // entry: claims so far
+	tokens    map[simToken]int // the number of the claim with it
+	broken    map[string]bool  // entries that were taken from a holder by hand
+	dead      map[string]bool  // names of entries
+	known     map[string]int   // entry that came back: deliveries that were nobody's fault
+	counted   map[string][]int // entry: of each claim, the deliveries before it that count
+	log       []simEvent
+	sizes     []simSize
+	deadState deadState
+	usedUp    bool // the last number was given
 
 	revision int64
 	applies  int            // commits so far
@@ -45,7 +44,7 @@ type simWorld struct {
 	gone     map[string]int // and which deleted it
 }
 
-// simToken is a claim as its token tells it.
+// simToken identifies a claim by its token.
 type simToken struct {
 	name  string
 	token int64
@@ -79,11 +78,11 @@ func newSimWorld(s *simulation) simWorld {
 	return simWorld{
 		s: s, plain: s.plan.plain, names: make(map[string]string), present: make(map[string]bool), locks: make(map[string]string),
 		removed: make(map[string]removal), claims: make(map[string]int), tokens: make(map[simToken]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), made: make(map[string]int), gone: make(map[string]int), sizes: []simSize{{}},
-		graves: newSimGraves(s),
+		deadState: newDeadState(s),
 	}
 }
 
-// applied follows the service's state.
+// applied follows the state of the service.
 func (w *simWorld) applied(a coordtest.Applied) {
 	if a.Expired {
 		w.s.count("expired")
@@ -99,8 +98,8 @@ func (w *simWorld) applied(a coordtest.Applied) {
 	case w.plain:
 		w.appliedPlain(a)
 		w.created(a)
-	case w.graves.applied(a, w.claims):
-		w.risen(a)
+	case w.deadState.applied(a, w.claims):
+		w.requeued(a)
 	default:
 		w.appliedLocking(a)
 		w.created(a)
@@ -111,7 +110,7 @@ func (w *simWorld) applied(a coordtest.Applied) {
 	}
 }
 
-// follow keeps account of which entry stood when.
+// follow records which entry existed when.
 func (w *simWorld) follow(a coordtest.Applied) {
 	w.applies++
 	for i, op := range a.Ops {
@@ -126,10 +125,10 @@ func (w *simWorld) follow(a coordtest.Applied) {
 	}
 }
 
-// outlived says that an entry was gone before another was made.
+// outlived reports whether an entry was removed before another was created.
 func (w *simWorld) outlived(a, b string) bool { return w.gone[a] != 0 && w.gone[a] < w.made[b] }
 
-// created follows what was put: each value once, and all of a put or none.
+// created requires that each value is put once, and that all values of a put are created or none.
 func (w *simWorld) created(a coordtest.Applied) {
 	prefix := simEntries
 	if w.plain {
@@ -161,7 +160,7 @@ func (w *simWorld) created(a coordtest.Applied) {
 	}
 }
 
-// mint: no name is given twice, and on ZooKeeper there is a last one.
+// mint requires that no name is given twice, and no number after the last on ZooKeeper.
 func (w *simWorld) mint(name string) {
 	if _, removed := w.removed[name]; removed || w.present[name] {
 		w.s.violation("%s was given twice", name)
@@ -171,15 +170,15 @@ func (w *simWorld) mint(name string) {
 	}
 }
 
-// numbersUsedUp says that no more entries can be put.
+// numbersUsedUp reports that no more entries can be put.
 func (w *simWorld) numbersUsedUp() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.usedUp
 }
 
-// risen is created for what was dead.
-func (w *simWorld) risen(a coordtest.Applied) {
+// requeued follows a commit that makes a dead entry ready again.
+func (w *simWorld) requeued(a coordtest.Applied) {
 	for i, op := range a.Ops {
 		if op.Kind == coord.KindSequential {
 			name := strings.TrimPrefix(a.Results[i].Path, simEntries)
@@ -299,14 +298,14 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 	}
 }
 
-// delivery is the number of the claim by which an entry was handed out. What is handed out
-// is what stood there when it was claimed. Held.Deliveries is that number, unless the lock
-// was broken before it was read how often the entry had been delivered.
+// delivery returns the number of the claim by which an entry was handed out. The value that is handed out must be the
+// one at that claim. Held.Deliveries must be that number, unless the lock was broken before the taker read how often
+// the entry had been delivered.
 func (w *simWorld) delivery(h *zkq.Held) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	k := w.tokens[simToken{h.Name, h.Token}]
-	if text := w.graves.texts[simClaim{h.Name, k}]; k == 0 || text != string(h.Value) {
+	if text := w.deadState.texts[simClaim{h.Name, k}]; k == 0 || text != string(h.Value) {
 		w.s.violation("%s held %q, and was handed out as %q, delivery %d", h.Name, text, h.Value, k)
 	}
 	if h.Deliveries != k && !w.broken[h.Name] {
@@ -315,7 +314,7 @@ func (w *simWorld) delivery(h *zkq.Held) int {
 	return k
 }
 
-// wasPut says whether a value is there, or was.
+// wasPut reports whether a value is there, or was.
 func (w *simWorld) wasPut(value string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -328,14 +327,14 @@ func (w *simWorld) empty() bool {
 	return len(w.present) == 0 && len(w.locks) == 0
 }
 
-// left are the entries and the locks that are there.
+// left returns the entries and the locks that are there.
 func (w *simWorld) left() (entries, locks []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Sorted(maps.Keys(w.present)), slices.Sorted(maps.Keys(w.locks))
 }
 
-// during yields the sizes that there were at some instant of an interval.
+// during yields the sizes at all instants of an interval.
 func (w *simWorld) during(from, to time.Duration) []simSize {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -350,7 +349,7 @@ func (w *simWorld) during(from, to time.Duration) []simSize {
 	return slices.Clone(sizes)
 }
 
-// entriesBetween is the least and the largest number of entries in an interval.
+// entriesBetween returns the least and the largest number of entries in an interval.
 func (w *simWorld) entriesBetween(from, to time.Duration) (least, most int) {
 	sizes := w.during(from, to)
 	least = sizes[0].entries
@@ -360,7 +359,7 @@ func (w *simWorld) entriesBetween(from, to time.Duration) (least, most int) {
 	return least, most
 }
 
-// availableBetween is the least number of entries in an interval that nobody held.
+// availableBetween returns the least number of entries in an interval that were not held.
 func (w *simWorld) availableBetween(from, to time.Duration) int {
 	sizes := w.during(from, to)
 	least := sizes[0].available
