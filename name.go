@@ -1,12 +1,16 @@
 package zkq
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/layout"
+	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -32,12 +36,12 @@ func CheckName(name string) (string, error) {
 	bad := func(format string, args ...any) (string, error) {
 		return "", fmt.Errorf("queue name %q: %s: %w", name, fmt.Sprintf(format, args...), ErrInvalidName)
 	}
-	path := "/" + strings.TrimPrefix(name, "/")
+	canonical := "/" + strings.TrimPrefix(name, "/")
 	switch {
-	case path == "/":
+	case canonical == "/":
 		return bad("is empty")
-	case len(path) > MaxName:
-		return bad("%d bytes, the limit is %d", len(path), MaxName)
+	case len(canonical) > MaxName:
+		return bad("%d bytes, the limit is %d", len(canonical), MaxName)
 	}
 	if i := coord.BadByte(name); i >= 0 {
 		if r, size := utf8.DecodeRuneInString(name[i:]); r == utf8.RuneError && size == 1 {
@@ -50,7 +54,7 @@ func CheckName(name string) (string, error) {
 	if err := layout.CheckSegments(name); err != nil {
 		return bad("%v", err)
 	}
-	return path, nil
+	return canonical, nil
 }
 
 // checkEntryName refuses a name that no entry can have.
@@ -59,4 +63,71 @@ func checkEntryName(name string) error {
 		return fmt.Errorf("entry name %q: entries are called entry-PPP-…, as put and ls print them: %w", name, ErrInvalidName)
 	}
 	return nil
+}
+
+// Layout is which of kazoo's two queues a path holds.
+type Layout string
+
+// The layouts of queues.
+const (
+	LayoutLocking Layout = "locking" // a LockingQueue
+	LayoutPlain   Layout = "plain"   // a Queue
+)
+
+// FindLayout returns which of kazoo's two queues is at the name, or "" if there is none. An
+// empty directory is a plain queue: kazoo's Queue leaves one, while a locking queue keeps
+// its "entries". etcd has no directories: there, a plain queue without entries leaves no
+// sign.
+func FindLayout(ctx context.Context, c coord.Coordinator, name string) (Layout, error) {
+	root, err := CheckName(name)
+	if err != nil {
+		return "", err
+	}
+	if ctx == nil {
+		return "", fmt.Errorf("find the layout of %s: nil context: %w", root, ErrInvalid)
+	}
+	var found Layout
+	err = retry.AcrossSessions(func() error {
+		s, err := c.Session(ctx)
+		if err == nil {
+			found, err = findLayout(ctx, s, root)
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("find the layout of %s: %w", root, err)
+	}
+	return found, nil
+}
+
+func findLayout(ctx context.Context, s coord.Session, root string) (Layout, error) {
+	// Each listing begins just before the name that it is for.
+	for _, look := range []struct {
+		after string
+		is    func(name string) bool
+		found Layout
+	}{
+		{layout.BeforeEntries, layout.ShowsLocking, LayoutLocking},
+		{priority.EntryPrefix, layout.ShowsPlain, LayoutPlain},
+	} {
+		l, err := s.List(ctx, root, coord.ListOptions{After: look.after, Limit: 1, Fresh: true})
+		if err != nil {
+			return "", err
+		}
+		if len(l.Nodes) > 0 && look.is(path.Base(l.Nodes[0].Path)) {
+			return look.found, nil
+		}
+	}
+	l, err := s.List(ctx, root, coord.ListOptions{Limit: 1})
+	if err != nil || len(l.Nodes) > 0 {
+		return "", err
+	}
+	_, err = s.Get(ctx, root)
+	switch {
+	case errors.Is(err, coord.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	return LayoutPlain, nil
 }

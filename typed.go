@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"reflect"
 	"unicode/utf8"
 )
@@ -76,49 +77,56 @@ func checkText(v any, text []byte) error {
 // wrongText finds a string in v that is not UTF-8. It does not look into a value that
 // marshals itself.
 func wrongText(v reflect.Value, depth int) (wrong string, found bool) {
-	if !v.IsValid() || depth > 1000 {
+	if !v.IsValid() || depth > 1000 || marshalsItself(v) {
 		return "", false
 	}
-	t := v.Type()
-	marshalsItself := func(t reflect.Type) bool {
-		return t.Implements(reflect.TypeFor[json.Marshaler]()) || t.Implements(reflect.TypeFor[encoding.TextMarshaler]())
+	for part := range partsOf(v) {
+		if wrong, found = wrongText(part, depth+1); found {
+			return wrong, true
+		}
 	}
-	if t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface && (marshalsItself(t) || v.CanAddr() && marshalsItself(reflect.PointerTo(t))) {
+	if v.Kind() != reflect.String {
 		return "", false
 	}
-	switch t.Kind() {
-	case reflect.String:
-		return v.String(), !utf8.ValidString(v.String())
-	case reflect.Pointer, reflect.Interface:
-		return wrongText(v.Elem(), depth+1)
-	case reflect.Slice, reflect.Array:
-		if t.Elem().Kind() == reflect.Uint8 {
-			return "", false
-		}
-		for i := range v.Len() {
-			if wrong, found = wrongText(v.Index(i), depth+1); found {
-				return wrong, true
+	return v.String(), !utf8.ValidString(v.String())
+}
+
+// partsOf yields the values in v that encoding/json writes: elements, keys, fields.
+func partsOf(v reflect.Value) iter.Seq[reflect.Value] {
+	return func(yield func(reflect.Value) bool) {
+		switch v.Kind() {
+		case reflect.Pointer, reflect.Interface:
+			yield(v.Elem())
+		case reflect.Slice, reflect.Array:
+			for i := range v.Len() {
+				if v.Type().Elem().Kind() == reflect.Uint8 || !yield(v.Index(i)) {
+					return
+				}
 			}
-		}
-	case reflect.Map:
-		for at := v.MapRange(); at.Next(); {
-			if wrong, found = wrongText(at.Key(), depth+1); !found {
-				wrong, found = wrongText(at.Value(), depth+1)
+		case reflect.Map:
+			for at := v.MapRange(); at.Next(); {
+				if !yield(at.Key()) || !yield(at.Value()) {
+					return
+				}
 			}
-			if found {
-				return wrong, true
-			}
-		}
-	case reflect.Struct:
-		for i := range t.NumField() {
-			if f := t.Field(i); (f.IsExported() || f.Anonymous) && f.Tag.Get("json") != "-" {
-				if wrong, found = wrongText(v.Field(i), depth+1); found {
-					return wrong, true
+		case reflect.Struct:
+			for i := range v.NumField() {
+				if f := v.Type().Field(i); (f.IsExported() || f.Anonymous) && f.Tag.Get("json") != "-" && !yield(v.Field(i)) {
+					return
 				}
 			}
 		}
 	}
-	return "", false
+}
+
+// marshalsItself reports whether encoding/json calls a method of v, which decides what is
+// written.
+func marshalsItself(v reflect.Value) bool {
+	has := func(t reflect.Type) bool {
+		return t.Implements(reflect.TypeFor[json.Marshaler]()) || t.Implements(reflect.TypeFor[encoding.TextMarshaler]())
+	}
+	t := v.Type()
+	return t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface && (has(t) || v.CanAddr() && has(reflect.PointerTo(t)))
 }
 
 // Put puts a value; the promises are those of [LockingQueue.Put]. A value that the codec

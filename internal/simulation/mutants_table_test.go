@@ -1491,7 +1491,7 @@ var mutants = []mutant{
 	},
 	// What operators look at.
 	{
-		name: "a drained queue of kazoo's has no layout", file: "find.go",
+		name: "a drained queue of kazoo's has no layout", file: "name.go",
 		is: `	return LayoutPlain, nil
 }
 `,
