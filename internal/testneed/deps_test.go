@@ -11,7 +11,7 @@ import (
 	"github.com/zkq/zkq/internal/testneed"
 )
 
-// TestDepsFailsOnlyUnderCI: without root or apt, `make deps` succeeds, and fails only with CI=true.
+// TestDepsFailsOnlyUnderCI: `make deps` fails for programs that it cannot install only with CI=true.
 func TestDepsFailsOnlyUnderCI(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
