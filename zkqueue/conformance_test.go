@@ -65,7 +65,7 @@ func (s service) Open(t *testing.T) coord.Coordinator {
 	if s.variant != nil {
 		cfg = s.variant(cfg)
 	}
-	return client{open(t, cfg), link, t}
+	return testzk.NewClient(t, open(t, cfg), link)
 }
 
 // restartable is a service whose servers are ours.
@@ -79,21 +79,4 @@ func (s restartable) Restart() {
 			panic(err)
 		}
 	}
-}
-
-// client is a coordinator and its link, whose methods are the suite's hooks.
-type client struct {
-	*zkqueue.Coordinator
-	*testzk.Link
-	t *testing.T
-}
-
-func (c client) Close() error { return c.Coordinator.Close() }
-
-func (c client) Expire() bool {
-	had, err := c.Link.Expire()
-	if err != nil {
-		c.t.Errorf("expire: %v", err)
-	}
-	return had
 }

@@ -167,13 +167,13 @@ func TestABarrierOutlivesItsConnection(t *testing.T) {
 	link := singleLink(t)
 	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: chroot(t)}))
 	commit(t, s, coord.Create("/q/a", []byte("1")))
-	link.Lose(2, nil)
+	link.LoseAnswers(2, nil)
 	for range 3 {
 		if n, err := s.Get(within(t, 30*time.Second), "/q/a"); err != nil || string(n.Value) != "1" {
 			t.Errorf("get: %v, %v", n, err)
 		}
 	}
-	if n := link.Lost(); n != 2 {
+	if n := link.AnswersLost(); n != 2 {
 		t.Errorf("%d answers were lost, not 2", n)
 	}
 }

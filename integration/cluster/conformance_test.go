@@ -31,7 +31,7 @@ func TestConformance(t *testing.T) {
 func conformZooKeeper(t *testing.T) {
 	conform(t, zooKeeper(t), func(t *testing.T, p testfleet.Place) coord.Coordinator {
 		l := testzk.NewLink(t, p.Addresses...)
-		return zooKeeperClient{open(t, p, l), l, t}
+		return testzk.NewClient(t, open(t, p, l), l)
 	})
 }
 
@@ -91,21 +91,4 @@ func (s *space) Restart() {
 		m.start(s.t)
 		s.leader(s.t)
 	}
-}
-
-// zooKeeperClient has the hooks of the suite.
-type zooKeeperClient struct {
-	coord.Coordinator
-	*testzk.Link
-	t *testing.T
-}
-
-func (c zooKeeperClient) Close() error { return c.Coordinator.Close() }
-
-func (c zooKeeperClient) Expire() bool {
-	had, err := c.Link.Expire()
-	if err != nil {
-		c.t.Errorf("expire: %v", err)
-	}
-	return had
 }

@@ -66,13 +66,13 @@ func (t *trial) cutFor(d time.Duration, m member, deaf bool) {
 func (t *trial) lose(n int, of func(request []byte) bool) {
 	lost := func() (sum int) {
 		for _, p := range t.Clients {
-			sum += p.Link.Lost()
+			sum += p.Link.AnswersLost()
 		}
 		return sum
 	}
 	before := lost()
 	for _, p := range t.Clients {
-		p.Link.Lose(n, of)
+		p.Link.LoseAnswers(n, of)
 	}
 	// An answer that is to be lost may be none: another fault of the connection takes it first.
 	for end := time.Now().Add(8 * time.Second); lost() < before+n*len(t.Clients) && time.Now().Before(end); {

@@ -103,7 +103,7 @@ func unknownPuts(t *testing.T, s *service) {
 				meant := func(request []byte) bool { return bytes.Contains(request, []byte(value)) }
 				switch try % 3 {
 				case 0, 1: // applied, and the answer is lost
-					link.Lose(1, meant)
+					link.LoseAnswers(1, meant)
 				case 2: // lost on its way, or applied, or applied later
 					link.CutAfter(testproxy.Requests, rand.N(400))
 				}

@@ -91,12 +91,12 @@ var faults = []fault{
 		p.link.Heal()
 	}},
 	{"the answers to six writes are lost, one by one", 4, func(_ *fleet, p *process) {
-		before := p.link.Lost()
-		p.link.Lose(6, nil)
-		for end := time.Now().Add(10 * time.Second); p.link.Lost() < before+6 && time.Now().Before(end); {
+		before := p.link.AnswersLost()
+		p.link.LoseAnswers(6, nil)
+		for end := time.Now().Add(10 * time.Second); p.link.AnswersLost() < before+6 && time.Now().Before(end); {
 			time.Sleep(10 * time.Millisecond)
 		}
-		p.link.Lose(0, nil)
+		p.link.LoseAnswers(0, nil)
 	}},
 	{"half a second's answers are lost", 3, func(_ *fleet, p *process) {
 		p.link.HoldReplies()

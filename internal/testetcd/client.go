@@ -19,15 +19,16 @@ type Client struct {
 	admin *clientv3.Client
 
 	mu sync.Mutex
-	id string // of the session it was last given
+	id string // of the session that it returned last
 }
 
-// NewClient returns c, whose connections go through l; admin goes past it.
+// NewClient returns c, whose connections go through l, with its hooks. The connections of
+// admin do not go through l.
 func NewClient(c coord.Coordinator, l *Link, admin *clientv3.Client) *Client {
 	return &Client{Coordinator: c, Link: l, admin: admin}
 }
 
-// Session remembers the session for Expire.
+// Session is that of the coordinator. The session is kept for Expire.
 func (c *Client) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
 	if err == nil {
@@ -38,7 +39,7 @@ func (c *Client) Session(ctx context.Context) (coord.Session, error) {
 	return s, err
 }
 
-// Expire revokes the lease.
+// Expire revokes the lease of the session, and reports whether it had one.
 func (c *Client) Expire() bool {
 	c.mu.Lock()
 	id, err := strconv.ParseInt(c.id, 16, 64)

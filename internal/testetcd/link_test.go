@@ -35,7 +35,7 @@ func TestAnswerOfTheTransactionMeantIsLostAfterItWasApplied(t *testing.T) {
 	}
 	meant := func(request []byte) bool { return bytes.Contains(request, []byte("lost")) }
 	for n := range 20 { // later headers are written by what earlier ones said
-		by.Lose(1, meant)
+		by.LoseAnswers(1, meant)
 		if _, err := there.Put(ctx, "k", "lost, but no transaction"); err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +49,7 @@ func TestAnswerOfTheTransactionMeantIsLostAfterItWasApplied(t *testing.T) {
 		if r, err := direct.Get(ctx, "k"); err != nil || string(r.Kvs[0].Value) != value {
 			t.Errorf("%v, %v: the transaction whose answer was lost is not there", r, err)
 		}
-		if lost := by.Lost(); lost != n+1 {
+		if lost := by.AnswersLost(); lost != n+1 {
 			t.Fatalf("%d answers were lost, want %d", lost, n+1)
 		}
 	}

@@ -38,9 +38,9 @@ func (c *Cluster) CutOff(ctx context.Context, client *clientv3.Client, member *M
 			}
 			continue
 		}
-		m.peers.HoldOf(id, testproxy.Replies)
+		m.peers.HoldDialer(id, testproxy.Replies)
 		if !deaf {
-			m.peers.HoldOf(id, testproxy.Requests)
+			m.peers.HoldDialer(id, testproxy.Requests)
 		}
 	}
 	return nil

@@ -1,5 +1,6 @@
-// Package testproxy is a network that tests can break: TCP proxies that hold, drop, delay and reset, in either
-// direction, and that lose the answer to one request of many.
+// Package testproxy is a network that tests can break. Its TCP proxies hold, drop, delay and
+// reset connections, in either direction. With a [Protocol] they also lose the answer to one
+// request among many.
 package testproxy
 
 import (
@@ -10,50 +11,53 @@ import (
 	"time"
 )
 
-// Direction is one of the two in which bytes go.
+// Direction is the direction in which bytes pass.
 type Direction int
 
 const (
-	Requests Direction = iota // from those who dial
-	Replies                   // from the servers
+	Requests Direction = iota // from the client
+	Replies                   // from the server
 )
 
-// Link is one client's way to the servers of a service, by a proxy for each of them.
+// Link is one client's network connection to a service: a proxy for each server. Its
+// methods may be called from several goroutines.
 type Link struct {
 	addresses []string
 	listeners []net.Listener
 	protocol  func() Protocol
 	running   sync.WaitGroup
 
-	mu      sync.Mutex
-	changed sync.Cond
-	wait    time.Duration
-	pairs   map[*pair]struct{}
-	dials   int
-	cut     bool
-	closed  bool
-	ways    [2]way
-	lose    int // answers
-	of      func(request []byte) bool
-	lost    int
-	then    int // bytes of requests after which replies are held; 0: never
+	mu               sync.Mutex
+	changed          sync.Cond     // for bytes that are held
+	dialPatience     time.Duration // see RetryDials
+	connections      map[*connection]struct{}
+	dials            int
+	isCut            bool
+	isClosed         bool
+	directions       [2]directionFaults
+	answersToLose    int
+	isTarget         func(request []byte) bool // of answersToLose; nil: every request
+	answersLost      int
+	holdRepliesAfter int // bytes of requests after which replies are held; 0: never
 }
 
-// way is what happens to the bytes of one direction. The zero value lets them pass.
-type way struct {
-	held  bool
-	of    []string // dialers whose bytes are held
-	drop  bool
-	delay time.Duration
-	cut   int // bytes after which the connection ends; 0: never
+// directionFaults is what happens to the bytes of one direction. The zero value lets them
+// pass.
+type directionFaults struct {
+	isHeld      bool
+	heldDialers []string // dialers whose bytes are held
+	isDropped   bool
+	delay       time.Duration
+	cutAfter    int // bytes after which the connection ends; 0: never
 }
 
-// New returns a link that listens until it is closed. A nil protocol carries any bytes, and cannot lose single answers.
+// New returns a link that listens until it is closed. With a nil protocol the link carries
+// any bytes and cannot lose single answers.
 func New(protocol func() Protocol, servers ...string) (*Link, error) {
 	if protocol == nil {
-		protocol = func() Protocol { return plain{} }
+		protocol = func() Protocol { return opaque{} }
 	}
-	l := &Link{protocol: protocol, pairs: make(map[*pair]struct{})}
+	l := &Link{protocol: protocol, connections: make(map[*connection]struct{})}
 	l.changed.L = &l.mu
 	for _, server := range servers {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -63,12 +67,12 @@ func New(protocol func() Protocol, servers ...string) (*Link, error) {
 		}
 		l.listeners = append(l.listeners, listener)
 		l.addresses = append(l.addresses, listener.Addr().String())
-		l.running.Go(func() { l.serve(listener, server) })
+		l.running.Go(func() { l.accept(listener, server) })
 	}
 	return l, nil
 }
 
-// NewFor is New for a test, which closes the link.
+// NewFor is [New] for a test. The link is closed when the test ends.
 func NewFor(t testing.TB, protocol func() Protocol, servers ...string) *Link {
 	t.Helper()
 	l, err := New(protocol, servers...)
@@ -79,32 +83,35 @@ func NewFor(t testing.TB, protocol func() Protocol, servers ...string) *Link {
 	return l
 }
 
-// Addresses are the proxies', in the order of the servers.
+// Addresses returns the addresses of the proxies, in the order of the servers.
 func (l *Link) Addresses() []string { return l.addresses }
 
-// Wait has new connections wait so long for a server that does not listen, instead of ending at once. A proxy cannot refuse a
-// connection as a server's machine would: whoever takes that for "not yet" takes an end for something else.
-func (l *Link) Wait(most time.Duration) { l.set(func() { l.wait = most }) }
+// RetryDials lets the proxies dial a server that does not listen again for up to limit,
+// instead of ending the client's connection at once. A proxy has accepted that connection
+// already, so it cannot refuse it as the server's machine would; some clients treat the two
+// differently.
+func (l *Link) RetryDials(limit time.Duration) { l.update(func() { l.dialPatience = limit }) }
 
-// Dials is how many connections have been made so far.
+// Dials returns how many connections clients have made so far.
 func (l *Link) Dials() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.dials
 }
 
-// Cut ends all connections, and each new one at once, until Heal.
+// Cut ends all connections. Until Heal each new one is ended at once.
 func (l *Link) Cut() {
-	l.set(func() { l.cut = true })
+	l.update(func() { l.isCut = true })
 	l.Kill()
 }
 
-// Hold keeps the bytes of one direction until Heal. Nobody is told: connections stand, and new ones are accepted.
-func (l *Link) Hold(d Direction) { l.set(func() { l.ways[d].held = true }) }
+// Hold keeps the bytes of one direction until Heal. Neither end notices: connections stand,
+// and new ones are accepted.
+func (l *Link) Hold(d Direction) { l.update(func() { l.directions[d].isHeld = true }) }
 
-// HoldOf is Hold for the connections of one dialer, as the protocol names them.
-func (l *Link) HoldOf(dialer string, d Direction) {
-	l.set(func() { l.ways[d].of = append(l.ways[d].of, dialer) })
+// HoldDialer is [Link.Hold] for the connections of one dialer: see [Protocol].Dialer.
+func (l *Link) HoldDialer(dialer string, d Direction) {
+	l.update(func() { l.directions[d].heldDialers = append(l.directions[d].heldDialers, dialer) })
 }
 
 // HoldRequests keeps what the client sends until Heal.
@@ -113,66 +120,68 @@ func (l *Link) HoldRequests() { l.Hold(Requests) }
 // HoldReplies keeps what the servers send until Heal.
 func (l *Link) HoldReplies() { l.Hold(Replies) }
 
-// HoldRepliesAfter keeps what the servers send once the client has sent n bytes from now on: the answer to a request
-// that large is kept, and to none before it.
-func (l *Link) HoldRepliesAfter(n int) { l.set(func() { l.then = n }) }
+// HoldRepliesAfter keeps what the servers send after the client has sent n bytes from now on:
+// the answer to a request of that size is held, and none before it.
+func (l *Link) HoldRepliesAfter(n int) { l.update(func() { l.holdRepliesAfter = n }) }
 
-// Drop throws the bytes of one direction away until Heal, which ends the connections that lost some.
-func (l *Link) Drop(d Direction) { l.set(func() { l.ways[d].drop = true }) }
+// Drop drops the bytes of one direction until Heal. Heal ends the connections that lost bytes.
+func (l *Link) Drop(d Direction) { l.update(func() { l.directions[d].isDropped = true }) }
 
-// Delay lets bytes of one direction wait for at least that long, until Heal.
-func (l *Link) Delay(d Direction, by time.Duration) { l.set(func() { l.ways[d].delay = by }) }
+// Delay delays the bytes of one direction by at least that long, until Heal.
+func (l *Link) Delay(d Direction, by time.Duration) { l.update(func() { l.directions[d].delay = by }) }
 
-// CutAfter ends the connection on which the n-th byte from now passes in one direction, after that byte.
-func (l *Link) CutAfter(d Direction, n int) { l.set(func() { l.ways[d].cut = n }) }
+// CutAfter ends one connection: the one on which the n-th byte from now passes in the
+// direction. The byte still passes.
+func (l *Link) CutAfter(d Direction, n int) { l.update(func() { l.directions[d].cutAfter = n }) }
 
-// Lose loses the answers to the next n transactions whose request is one of those meant; nil means all. The server has
-// the request and answers it; then the connection ends, before the first byte of that answer.
-func (l *Link) Lose(n int, of func(request []byte) bool) {
-	l.set(func() { l.lose, l.of = n, of })
+// LoseAnswers loses the answers to the next n transactions for whose requests isTarget
+// reports true; nil means all. The server gets the request and answers it; the connection
+// ends before the first byte of that answer reaches the client.
+func (l *Link) LoseAnswers(n int, isTarget func(request []byte) bool) {
+	l.update(func() { l.answersToLose, l.isTarget = n, isTarget })
 }
 
-// Lost is how many answers Lose has lost so far.
-func (l *Link) Lost() int {
+// AnswersLost returns how many answers were lost so far.
+func (l *Link) AnswersLost() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lost
+	return l.answersLost
 }
 
-// Heal lets everything pass again, first what was held.
+// Heal ends all faults. Held bytes pass first.
 func (l *Link) Heal() {
-	l.set(func() {
-		l.cut, l.ways, l.lose, l.then = false, [2]way{}, 0, 0
-		for p := range l.pairs {
-			if p.hurt {
-				l.end(p)
+	l.update(func() {
+		l.isCut, l.directions, l.answersToLose, l.holdRepliesAfter = false, [2]directionFaults{}, 0, 0
+		for p := range l.connections {
+			if p.hasLostBytes {
+				l.endLocked(p)
 			}
 		}
 	})
 }
 
-// Kill ends the connections that stand; what was held on them is lost.
+// Kill ends the existing connections. Held bytes are lost.
 func (l *Link) Kill() {
-	l.set(func() {
-		for p := range l.pairs {
-			l.end(p)
+	l.update(func() {
+		for p := range l.connections {
+			l.endLocked(p)
 		}
 	})
 }
 
-// Reset is Kill with a reset instead of an orderly end.
+// Reset is [Link.Kill] with a TCP reset instead of an orderly end.
 func (l *Link) Reset() {
-	l.set(func() {
-		for p := range l.pairs {
-			p.linger(0)
-			l.end(p)
+	l.update(func() {
+		for p := range l.connections {
+			p.setLinger(0)
+			l.endLocked(p)
 		}
 	})
 }
 
-// Close ends the link and returns when nothing of it runs.
+// Close ends the link and returns when all its goroutines have ended.
 func (l *Link) Close() {
-	l.set(func() { l.closed = true })
+	l.update(func() { l.isClosed = true })
 	for _, listener := range l.listeners {
 		listener.Close()
 	}
@@ -180,51 +189,53 @@ func (l *Link) Close() {
 	l.running.Wait()
 }
 
-// Bar lets no new connections come, until the function returned is called.
-func (l *Link) Bar() (open func()) {
+// BlockNew ends each new connection at once, until the returned function is called.
+func (l *Link) BlockNew() (open func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	was := l.cut
-	l.cut = true
-	return func() { l.set(func() { l.cut = was }) }
+	before := l.isCut
+	l.isCut = true
+	return func() { l.update(func() { l.isCut = before }) }
 }
 
-func (l *Link) set(f func()) {
+// update changes the faults, and wakes the goroutines whose bytes are held.
+func (l *Link) update(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f()
 	l.changed.Broadcast()
 }
 
-// end needs mu.
-func (l *Link) end(p *pair) {
+// endLocked ends a connection.
+func (l *Link) endLocked(p *connection) {
 	p.close()
-	delete(l.pairs, p)
+	delete(l.connections, p)
 }
 
-func (l *Link) serve(listener net.Listener, server string) {
+// accept accepts the connections of one proxy.
+func (l *Link) accept(listener net.Listener, server string) {
 	for {
 		client, err := listener.Accept()
 		if err != nil {
 			return
 		}
-		l.running.Go(func() { l.carry(client, server) })
+		l.running.Go(func() { l.carryConnection(client, server) })
 	}
 }
 
-// carry is the life of one connection.
-func (l *Link) carry(client net.Conn, server string) {
+// carryConnection dials the server and carries the bytes of one connection until it ends.
+func (l *Link) carryConnection(client net.Conn, server string) {
 	l.mu.Lock()
 	l.dials++
-	refused := l.cut || l.closed
-	until := time.Now().Add(l.wait)
+	refused := l.isCut || l.isClosed
+	deadline := time.Now().Add(l.dialPatience)
 	l.mu.Unlock()
 	if refused {
 		client.Close()
 		return
 	}
 	c, err := net.Dial("tcp", server)
-	for err != nil && time.Now().Before(until) && !l.over() {
+	for err != nil && time.Now().Before(deadline) && !l.isClosing() {
 		time.Sleep(10 * time.Millisecond)
 		c, err = net.Dial("tcp", server)
 	}
@@ -232,48 +243,49 @@ func (l *Link) carry(client net.Conn, server string) {
 		client.Close()
 		return
 	}
-	p := &pair{client: client, server: c, protocol: l.protocol()}
+	p := &connection{client: client, server: c, protocol: l.protocol()}
 	l.mu.Lock()
-	if refused = l.cut || l.closed; !refused {
-		l.pairs[p] = struct{}{}
+	if refused = l.isCut || l.isClosed; !refused {
+		l.connections[p] = struct{}{}
 	}
 	l.mu.Unlock()
 	if refused {
 		p.close()
 		return
 	}
-	l.running.Go(func() { l.pump(p, Replies) })
-	l.pump(p, Requests)
+	l.running.Go(func() { l.forward(p, Replies) })
+	l.forward(p, Requests)
 }
 
-func (l *Link) over() bool {
+func (l *Link) isClosing() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cut || l.closed
+	return l.isCut || l.isClosed
 }
 
-// meant says whether the answer to a transaction may be lost.
-func (l *Link) meant(request []byte) bool {
+// isMeant reports whether the answer to a transaction is to be lost.
+func (l *Link) isMeant(request []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lose > 0 && (l.of == nil || l.of(request))
+	return l.answersToLose > 0 && (l.isTarget == nil || l.isTarget(request))
 }
 
-// loses says whether an answer that was meant is lost, now that it is there.
-func (l *Link) loses() bool {
+// takeLoss reports whether an answer that was to be lost is lost now that it has come. An
+// earlier one may have been the last to lose.
+func (l *Link) takeLoss() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lose == 0 {
+	if l.answersToLose == 0 {
 		return false
 	}
-	l.lose--
-	l.lost++
+	l.answersToLose--
+	l.answersLost++
 	return true
 }
 
-// pump carries one direction, and ends both when it ends.
-func (l *Link) pump(p *pair, d Direction) {
-	defer l.set(func() { l.end(p) })
+// forward carries the bytes of one direction. When it ends, the connection ends.
+func (l *Link) forward(p *connection, d Direction) {
+	defer l.update(func() { l.endLocked(p) })
 	from, to := p.client, p.server
 	if d == Replies {
 		from, to = to, from
@@ -284,71 +296,72 @@ func (l *Link) pump(p *pair, d Direction) {
 		if err != nil {
 			return
 		}
-		b, lost := buf[:n], false
+		b, isLost := buf[:n], false
 		if d == Requests {
-			b = p.protocol.Requests(b, l.meant)
+			b = p.protocol.Requests(b, l.isMeant)
 		} else {
-			b, lost = p.protocol.Replies(b, l.loses)
+			b, isLost = p.protocol.Replies(b, l.takeLoss)
 		}
-		b, last := l.pass(p, d, b)
+		b, isLast := l.awaitPassage(p, d, b)
 		if len(b) > 0 {
 			if _, err := to.Write(b); err != nil {
 				return
 			}
 		}
-		if lost || last {
+		if isLost || isLast {
 			return
 		}
 	}
 }
 
-// pass waits as long as bytes must, and returns those that may go on. Last: the connection ends after them.
-func (l *Link) pass(p *pair, d Direction, b []byte) (may []byte, last bool) {
+// awaitPassage waits while bytes are held or delayed, and returns those that may pass. isLast
+// means that the connection ends after them.
+func (l *Link) awaitPassage(p *connection, d Direction, b []byte) (passing []byte, isLast bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if d == Requests && l.then > 0 {
-		if l.then -= len(b); l.then <= 0 {
-			l.then, l.ways[Replies].held = 0, true
+	if d == Requests && l.holdRepliesAfter > 0 {
+		if l.holdRepliesAfter -= len(b); l.holdRepliesAfter <= 0 {
+			l.holdRepliesAfter, l.directions[Replies].isHeld = 0, true
 		}
 	}
-	w := &l.ways[d]
+	w := &l.directions[d]
 	if by := w.delay; by > 0 {
 		l.mu.Unlock()
 		time.Sleep(by)
 		l.mu.Lock()
 	}
-	stands := func() bool { _, s := l.pairs[p]; return s }
-	for stands() && (w.held || slices.Contains(w.of, p.protocol.Dialer())) {
+	stands := func() bool { _, found := l.connections[p]; return found }
+	for stands() && (w.isHeld || slices.Contains(w.heldDialers, p.protocol.Dialer())) {
 		l.changed.Wait()
 	}
 	switch {
 	case !stands():
 		return nil, true
-	case w.drop:
-		p.hurt = true
+	case w.isDropped:
+		p.hasLostBytes = true
 		return nil, false
-	case w.cut > 0 && len(b) >= w.cut:
-		b, w.cut = b[:w.cut], 0
+	case w.cutAfter > 0 && len(b) >= w.cutAfter:
+		b, w.cutAfter = b[:w.cutAfter], 0
 		return b, true
-	case w.cut > 0:
-		w.cut -= len(b)
+	case w.cutAfter > 0:
+		w.cutAfter -= len(b)
 	}
 	return b, false
 }
 
-// pair is a connection to a proxy, and the one that continues it.
-type pair struct {
+// connection is a client's connection to a proxy, and the proxy's connection to the server.
+type connection struct {
 	client, server net.Conn
 	protocol       Protocol
-	hurt           bool // has lost bytes
+	hasLostBytes   bool
 }
 
-func (p *pair) close() {
+func (p *connection) close() {
 	p.client.Close()
 	p.server.Close()
 }
 
-func (p *pair) linger(seconds int) {
+func (p *connection) setLinger(seconds int) {
 	for _, c := range []net.Conn{p.client, p.server} {
 		c.(*net.TCPConn).SetLinger(seconds)
 	}

@@ -190,11 +190,11 @@ func (p *letters) Dialer() string { return "l" }
 func TestOnlyTheAnswersMeantAreLost(t *testing.T) {
 	l := testproxy.NewFor(t, func() testproxy.Protocol { return &letters{map[byte]bool{}} }, echo(t))
 	c := dial(t, l)
-	l.Lose(1, func(request []byte) bool { return bytes.Equal(request, []byte("B")) })
+	l.LoseAnswers(1, func(request []byte) bool { return bytes.Equal(request, []byte("B")) })
 	say(t, c, "aAbBc")
 	hear(t, c, "aAb")
 	gone(t, c)
-	if n := l.Lost(); n != 1 {
+	if n := l.AnswersLost(); n != 1 {
 		t.Errorf("%d answers lost, want 1", n)
 	}
 	again := dial(t, l)
@@ -204,7 +204,7 @@ func TestOnlyTheAnswersMeantAreLost(t *testing.T) {
 
 func TestAsManyAnswersAreLostAsWasSaid(t *testing.T) {
 	l := testproxy.NewFor(t, func() testproxy.Protocol { return &letters{map[byte]bool{}} }, echo(t))
-	l.Lose(2, nil)
+	l.LoseAnswers(2, nil)
 	for range 2 {
 		c := dial(t, l)
 		say(t, c, "ABC") // all three are meant, and the first takes the connection with it
@@ -213,7 +213,7 @@ func TestAsManyAnswersAreLostAsWasSaid(t *testing.T) {
 	c := dial(t, l)
 	say(t, c, "ABC")
 	hear(t, c, "ABC")
-	if n := l.Lost(); n != 2 {
+	if n := l.AnswersLost(); n != 2 {
 		t.Errorf("%d answers lost, want 2", n)
 	}
 }
@@ -221,10 +221,10 @@ func TestAsManyAnswersAreLostAsWasSaid(t *testing.T) {
 func TestOnlyTheDialerMeantIsHeld(t *testing.T) {
 	l := testproxy.NewFor(t, func() testproxy.Protocol { return &letters{map[byte]bool{}} }, echo(t))
 	c := dial(t, l)
-	l.HoldOf("somebody", testproxy.Requests)
+	l.HoldDialer("somebody", testproxy.Requests)
 	say(t, c, "free")
 	hear(t, c, "free")
-	l.HoldOf("l", testproxy.Requests)
+	l.HoldDialer("l", testproxy.Requests)
 	say(t, c, "held")
 	silent(t, c)
 	l.Heal()

@@ -33,7 +33,7 @@ func TestAnswerOfTheWriteMeantIsLostAfterItWasApplied(t *testing.T) {
 	name := func(s string) string { return fmt.Sprintf("/zkqtest-%d-%s", os.Getpid(), s) }
 	direct, by := connect(t, c.Addresses()), testzk.NewLink(t, c.Addresses()...)
 	there := connect(t, by.Addresses())
-	by.Lose(1, func(request []byte) bool { return bytes.Contains(request, []byte(name("lost"))) })
+	by.LoseAnswers(1, func(request []byte) bool { return bytes.Contains(request, []byte(name("lost"))) })
 	if _, err := there.Create(name("single"), nil, 0, zk.WorldACL(zk.PermAll)); err != nil {
 		t.Fatalf("another write: %v", err)
 	}
@@ -49,14 +49,14 @@ func TestAnswerOfTheWriteMeantIsLostAfterItWasApplied(t *testing.T) {
 	if _, err := there.Multi(create(name("later"))); err != nil {
 		t.Errorf("the transaction after it: %v", err)
 	}
-	by.Lose(1, nil)
+	by.LoseAnswers(1, nil)
 	if _, _, err := there.Exists(name("later")); err != nil {
 		t.Errorf("a read: %v", err)
 	}
 	if err := there.Delete(name("later"), -1); !errors.Is(err, zk.ErrConnectionClosed) {
 		t.Errorf("any write: %v", err)
 	}
-	if n := by.Lost(); n != 2 {
+	if n := by.AnswersLost(); n != 2 {
 		t.Errorf("%d answers were lost, want 2", n)
 	}
 }

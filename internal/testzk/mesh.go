@@ -36,7 +36,7 @@ func newMesh(n int, quorum func(int) []string) (*mesh, error) {
 				}
 				return nil, err
 			}
-			l.Wait(5 * time.Second) // a leader listens only a while after it was elected, on a busy machine
+			l.RetryDials(5 * time.Second) // a leader listens only a while after it was elected, on a busy machine
 			m.links[way{from, to}] = l
 		}
 	}
