@@ -14,6 +14,7 @@ import (
 //	nil         done: the entry is removed
 //	Skip(err)   given up: moved to the dead at once
 //	Snooze(d)   not now: back in its place, for nobody before d has passed; not a failure
+//	Release(…)  undone: back in its place at once, or as the options say; not a failure
 //	any other   failed: back in its place after a pause, or dead after Worker.MaxFailures
 //
 // Wrapped errors count as what they wrap. A panic is a failure. A handler may
@@ -25,7 +26,7 @@ import (
 // does not end merely because the worker stops. What a handler returns after its
 // lock was lost changes nothing; what it returns because of ErrShutdown is no
 // failure. A handler that does not look at ctx keeps its place in the worker: a
-// second after the end of ctx the entry is given back without it.
+// second (Worker.StuckAfter) after the end of ctx the entry is given back without it.
 type Handler interface {
 	Handle(ctx context.Context, h *Held) error
 }
@@ -79,6 +80,15 @@ func Snooze(d time.Duration) error { return &snooze{max(d, 0)} }
 type snooze struct{ d time.Duration }
 
 func (s *snooze) Error() string { return fmt.Sprintf("snoozed for %v", s.d) }
+
+// Release is what a handler returns to give its entry back undone, as [Held.Release] does
+// with these options. It is not a failure, and not counted by [MaxDeliveries]. Without options
+// the worker itself may take the entry again at once.
+func Release(opts ...ReleaseOption) error { return &putBack{opts} }
+
+type putBack struct{ opts []ReleaseOption }
+
+func (*putBack) Error() string { return "released" }
 
 // Backoff is for [Worker.Backoff]: first after the first failure and twice as long
 // after each further one, up to most, less a random part of at most half, so that

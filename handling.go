@@ -13,67 +13,81 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// handle has the handler work on an entry, and does with the entry what follows
-// from that. It returns the next, if it took one with that.
-func (r *shift) handle(h *Held) (next *Held) {
-	a := Handled{Held: h, Started: time.Now()}
-	if r.taking.Err() != nil { // it was claimed as the worker stopped
-		return r.settle(&a, ErrShutdown, ErrShutdown)
-	}
-	ctx, cancel := r.working, context.CancelFunc(func() {})
+// handle has the handler work on an entry, and finishes the entry as the handler's result
+// says. It returns when the handler has returned, or was left behind.
+func (r *run) handle(e *claimedEntry) {
+	defer e.forget()
+	a := Handled{Held: e.Held, Started: time.Now()}
+	ctx := e.ctx
 	if r.Timeout > 0 {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, r.Timeout, ErrTimeout)
+		defer cancel()
 	}
-	defer cancel()
-	ctx, forget := h.Context(ctx)
-	defer forget()
-	ctx = context.WithValue(ctx, heldKey{}, h)
+	ctx = context.WithValue(ctx, heldKey{}, e.Held)
 
 	result := make(chan error, 1)
-	go r.call(ctx, h, result)
-	err, returned := await(ctx, result)
+	go r.call(ctx, e.Held, result)
+	err, returned := r.await(ctx, result)
 	cause := context.Cause(ctx)
 	if !returned {
 		a.stuck, err = true, fmt.Errorf("%w: %w", ErrStuck, cause)
-		r.placeStuck(h)
+		r.placeStuck(e.Held)
 	}
 	a.Took = time.Since(a.Started)
-	next = r.settle(&a, err, cause)
+	r.settle(e, &a, err, cause)
+	r.drop(e)
 	if returned {
-		return next
+		return
 	}
-	// The entry was given back; the handler still has the place.
+	// The entry has been given back; the handler still occupies its place.
+	r.wakeTaker()
 	select {
 	case <-result:
-		r.placeFree(h)
-	case <-r.settling.Done():
+		r.placeFree(e.Held)
+	case <-r.finishing.Done():
 		r.mu.Lock()
 		r.left++
 		r.mu.Unlock()
 	}
-	return next
 }
 
-// await is the handler's result, if it comes before ctx has ended for as long as
-// the leash.
-func await(ctx context.Context, result <-chan error) (err error, returned bool) {
+// await returns the handler's result, if it comes in time after ctx has ended.
+func (r *run) await(ctx context.Context, result <-chan error) (err error, returned bool) {
 	select {
 	case err = <-result:
 		return err, true
 	case <-ctx.Done():
 	}
-	t := time.NewTimer(leash)
-	defer t.Stop()
-	select {
-	case err = <-result:
-		return err, true
-	case <-t.C:
-		return nil, false
+	late := time.NewTimer(r.stuckAfter())
+	defer late.Stop()
+	for shutdown := r.working.Done(); ; {
+		select {
+		case err = <-result:
+			return err, true
+		case <-late.C:
+			return nil, false
+		case <-shutdown:
+			shutdown = nil
+			if r.stuckAfter() > shutdownDelay {
+				late.Reset(shutdownDelay)
+			}
+		}
 	}
 }
 
+// giveBack gives back an entry that no handler was called for.
+func (r *run) giveBack(e *claimedEntry, why error) {
+	defer e.forget()
+	a := Handled{Held: e.Held, Started: time.Now(), Err: why}
+	r.release(&a, EndingReleased)
+	r.drop(e)
+	r.wakeTaker()
+	r.tell(a)
+}
+
 // call sends what the handler returns, or how it ended instead.
-func (r *shift) call(ctx context.Context, h *Held, result chan<- error) {
+func (r *run) call(ctx context.Context, h *Held, result chan<- error) {
 	var err error
 	returned := false
 	defer func() {
@@ -95,21 +109,24 @@ func (r *shift) call(ctx context.Context, h *Held, result chan<- error) {
 	returned = true
 }
 
-// settle does with the entry what the handler's error says, and why its context
-// ended, and tells of it. What is done makes room for the next.
-func (r *shift) settle(a *Handled, err, cause error) (next *Held) {
+// settle finishes an entry as the handler's error says, and the cause of the end of its
+// context, and reports it.
+func (r *run) settle(e *claimedEntry, a *Handled, err, cause error) {
 	a.Err = err
 	var given *skip
 	var later *snooze
+	var back *putBack
 	switch {
 	case err == nil:
-		r.finish(a, EndingDone, func(ctx context.Context) error { return r.swap(ctx, a.Held, &next) })
+		r.finish(a, EndingDone, func(ctx context.Context) error { return r.remove(ctx, e) })
 	case errors.Is(cause, ErrLockLost):
 		r.release(a, EndingReleased) // in vain, most likely
 	case errors.As(err, &given):
 		r.bury(a)
 	case errors.As(err, &later):
 		r.release(a, EndingSnoozed, rest(later.d))
+	case errors.As(err, &back):
+		r.release(a, EndingReleased, back.opts...)
 	case errors.Is(cause, ErrShutdown), r.taking.Err() != nil && errors.Is(err, context.Canceled):
 		r.release(a, EndingReleased)
 	default:
@@ -119,46 +136,28 @@ func (r *shift) settle(a *Handled, err, cause error) (next *Held) {
 		if r.MaxFailures > 0 && a.Held.Failures+1 >= r.MaxFailures || a.stuck && a.Held.stuck+1 >= mostStuck {
 			r.bury(a)
 		} else {
-			r.fail(a)
+			r.countFailure(a)
 		}
 	}
 	r.tell(*a)
-	return next
 }
 
-// swap removes an entry, and takes the next in the same commit while the worker works.
-func (r *shift) swap(ctx context.Context, h *Held, next **Held) error {
-	if *next != nil || r.taking.Err() != nil {
-		return h.Consume(ctx)
-	}
-	held, err := r.Queue.Exchange(ctx, []*Held{h}, 1)
-	if len(held) > 0 {
-		*next = held[0]
-	}
-	var failed *FinishError
-	switch {
-	case errors.As(err, &failed) && errors.Is(failed, ErrClosed):
-		return h.Consume(ctx) // which may be finished still
-	case errors.As(err, &failed):
-		return failed.Err
-	}
-	return nil // what else is wrong the next take will tell
-}
-
-func (r *shift) release(a *Handled, as Ending, opts ...ReleaseOption) {
+func (r *run) release(a *Handled, as Ending, opts ...ReleaseOption) {
 	r.finish(a, as, func(ctx context.Context) error { return a.Held.Release(ctx, opts...) })
 }
 
 // rest puts an entry aside for d, or for a century.
 func rest(d time.Duration) ReleaseOption { return After(min(d, 100*365*24*time.Hour)) }
 
-func (r *shift) fail(a *Handled) {
-	pause := After(r.backoff(a.Held.Failures + 1))
+func (r *run) countFailure(a *Handled) {
+	a.rests = r.restAfter(a.Held.Failures + 1)
 	reason := a.Err.Error()
-	r.finish(a, EndingFailed, func(ctx context.Context) error { return a.Held.fail(ctx, reason, a.stuck, []ReleaseOption{pause}) })
+	r.finish(a, EndingFailed, func(ctx context.Context) error {
+		return a.Held.fail(ctx, reason, a.stuck, []ReleaseOption{After(a.rests)})
+	})
 }
 
-func (r *shift) bury(a *Handled) {
+func (r *run) bury(a *Handled) {
 	reason := a.Err.Error()
 	r.finish(a, EndingDead, func(ctx context.Context) error { return a.Held.Bury(ctx, reason) })
 }
@@ -166,72 +165,116 @@ func (r *shift) bury(a *Handled) {
 // finish ends a hold as do does, and notes what came of it. While nothing was
 // changed it goes on trying: an entry that is forgotten stays locked for as long as
 // the session lives.
-func (r *shift) finish(a *Handled, as Ending, do func(context.Context) error) {
-	for backoff := new(retry.Backoff); ; {
-		err := do(r.settling)
-		switch {
-		case err == nil:
-			a.Ending = as
-			return
-		case errors.Is(err, ErrAlreadyDone):
-			a.Ending = EndingDone
-			return
-		case errors.Is(err, ErrLockLost):
-			a.Ending = EndingLost
-		case errors.Is(err, ErrUnknown), errors.Is(err, coord.ErrClosed), r.settling.Err() != nil:
-			a.Ending = EndingUnknown
-			if r.settling.Err() != nil {
-				a.Held.queue.spawn(func() { a.Held.settleBehind(do) })
-			}
-		case errors.Is(err, ErrTooLarge) && as == EndingDead:
-			r.fail(a)
-			return
-		default:
-			r.log().Warn("still held", "queue", r.Queue.Name(), "entry", a.Held.Name, "error", err)
-			backoff.Wait(r.settling, nil, err)
-			continue
+func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
+	backoff := r.Queue.backoff(actFinish)
+	logged := false
+	err, _ := backoff.Do(r.finishing, nil, func() (retry.Decision, error) {
+		err := do(r.finishing)
+		if err == nil || r.isFinal(err, as) || r.refusesFinish(err) {
+			return retry.Stop, err
 		}
-		a.Err = errors.Join(a.Err, err)
+		if !logged {
+			r.log().Warn("the finish is refused: the entry stays held until it succeeds", "queue", r.Queue.Name(), "entry", a.Held.Name, "error", err)
+			logged = true
+		}
+		return retry.Later, err
+	})
+	switch {
+	case err == nil:
+		a.Ending = as
 		return
+	case errors.Is(err, ErrAlreadyDone):
+		a.Ending = EndingDone
+		return
+	case errors.Is(err, ErrLockLost):
+		a.Ending = EndingLost
+	case errors.Is(err, ErrTooLarge) && as == EndingDead && !errors.Is(err, ErrUnknown) && r.finishing.Err() == nil:
+		r.countFailure(a)
+		return
+	default:
+		a.Ending = EndingUnknown
+		if r.finishing.Err() != nil {
+			a.Held.queue.spawn(func() { a.Held.finishBehind(do) })
+		}
 	}
+	a.Err = errors.Join(a.Err, err)
 }
 
-// settleBehind goes on with a finish that nobody waits for any more: without it the
-// entry might be held for as long as the session lives. It gives up with the session.
-func (h *Held) settleBehind(do func(context.Context) error) {
-	for backoff := new(retry.Backoff); ; {
-		err := do(context.Background())
-		if err == nil || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) || errors.Is(err, coord.ErrClosed) ||
-			backoff.Wait(context.Background(), h.lock.Session().Done(), err) != nil {
-			return
+// isFinal reports whether another attempt at a finish makes no sense, after one that ended
+// with err.
+func (r *run) isFinal(err error, as Ending) bool {
+	for _, target := range []error{ErrAlreadyDone, ErrLockLost, ErrUnknown, coord.ErrClosed} {
+		if errors.Is(err, target) {
+			return true
 		}
 	}
+	return r.finishing.Err() != nil || errors.Is(err, ErrTooLarge) && as == EndingDead
+}
+
+// refusesFinish reports whether the service has refused finishes for longer than a session
+// because of who the worker is. Then it ends the run: the worker would hold its entries for
+// ever.
+func (r *run) refusesFinish(err error) bool {
+	if !errors.Is(err, coord.ErrForbidden) && !errors.Is(err, coord.ErrAuth) {
+		return false
+	}
+	r.mu.Lock()
+	lasted := r.finishRefusals.lasted(r.Queue.granted())
+	r.mu.Unlock()
+	if lasted {
+		r.fail(err)
+	}
+	return lasted
+}
+
+// finishBehind goes on with a finish after the end of the run: without it the entry might be
+// held for as long as the session lives. It gives up with the session.
+func (h *Held) finishBehind(do func(context.Context) error) {
+	var backoff retry.Backoff
+	backoff.Do(context.Background(), h.lock.Session().Done(), func() (retry.Decision, error) {
+		err := do(context.Background())
+		if err == nil || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) || errors.Is(err, coord.ErrClosed) {
+			return retry.Stop, err
+		}
+		return retry.Later, err
+	})
 }
 
 // tell logs and reports what was handled.
-func (r *shift) tell(a Handled) {
-	log, message := r.log().Debug, string(a.Ending)
+func (r *run) tell(a Handled) {
+	if r.Logger != nil {
+		r.logHandled(&a)
+	}
+	r.report(a)
+}
+
+func (r *run) logHandled(a *Handled) {
+	log, message := r.log().Debug, "entry "+string(a.Ending)
 	args := []any{"queue", r.Queue.Name(), "entry", a.Held.Name, "delivery", a.Held.Deliveries, "took", a.Took}
+	about := "error"
 	switch a.Ending {
-	case EndingFailed, EndingLost, EndingUnknown:
-		log = r.log().Warn
+	case EndingFailed:
+		log, about = r.log().Warn, "reason"
+		args = append(args, "failures", a.Held.Failures+1, "rests", a.rests.Round(time.Millisecond))
 	case EndingDead:
-		log = r.log().Error
+		log, about, message = r.log().Error, "reason", "entry is dead"
+		args = append(args, "failures", a.Held.Failures+1)
+	case EndingLost, EndingUnknown:
+		log = r.log().Warn
 	case EndingReleased:
 		log = r.log().Info
 	}
 	if a.Err != nil {
-		args = append(args, "error", a.Err)
+		args = append(args, about, a.Err.Error())
 	}
 	if p := new(PanicError); errors.As(a.Err, &p) {
 		log, args = r.log().Error, append(args, "stack", p.Stack)
 	}
-	log("entry "+message, args...)
-	r.report(a)
+	log(message, args...)
 }
 
 // report calls the user's function.
-func (r *shift) report(a Handled) {
+func (r *run) report(a Handled) {
 	if r.Report == nil {
 		return
 	}
@@ -264,7 +307,7 @@ func newPanicError(value any) *PanicError {
 		switch {
 		case f.Function == "runtime.gopanic":
 			panicking, lines = true, nil
-		case strings.HasSuffix(f.Function, "(*shift).call"):
+		case strings.HasSuffix(f.Function, "(*run).call"):
 			more = false
 		case panicking && (len(lines) > 0 || !strings.HasPrefix(f.Function, "runtime.")):
 			lines = append(lines, fmt.Sprintf("%s %s:%d", f.Function, path.Base(f.File), f.Line))

@@ -123,13 +123,13 @@ var mutants = []mutant{
 		test:    "TestStuckDeliveriesCountOverTheWorkersThatHadThem",
 	},
 	{
-		name: "a run goes on without a place", file: "worker.go",
-		is:      `	if stuck == r.places() {`,
-		becomes: `	if mutated(); stuck > r.places() {`,
+		name: "a run goes on without a place", file: "run.go",
+		is:      `	case stuck >= most && r.ending == nil:`,
+		becomes: `	case func() bool { mutated(); return stuck > most }() && r.ending == nil:`,
 		test:    "TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute",
 	},
 	{
-		name: "the first refusal is believed", file: "worker.go",
+		name: "the first refusal is believed", file: "run.go",
 		is: `	return session == 0 || now.Sub(r.first) > session`,
 		becomes: `	mutated()
 	return true`,
@@ -137,8 +137,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a negative back-off is a short one", file: "worker.go",
-		is: `	if rest = r.Worker.Backoff(failures); rest < 0 {`,
-		becomes: `	if rest = r.Worker.Backoff(failures); rest < 0 {
+		is: `	if rest = w.Backoff(failures); rest < 0 {`,
+		becomes: `	if rest = w.Backoff(failures); rest < 0 {
 		mutated()
 		return time.Minute
 	}
@@ -1071,18 +1071,18 @@ var mutants = []mutant{
 		is: `		r.release(a, EndingSnoozed, rest(later.d))
 `,
 		becomes: `		mutated()
-		r.fail(a)
+		r.countFailure(a)
 `,
 	},
 	{
 		name: "what a worker has not answered is forgotten", file: "handling.go",
-		is:      `a.Held.queue.spawn(func() { a.Held.settleBehind(do) })`,
+		is:      `a.Held.queue.spawn(func() { a.Held.finishBehind(do) })`,
 		becomes: `mutated()`,
 		test:    "TestAnUnansweredFinishIsRepeatedInTheBackground",
 	},
 
 	{
-		name: "stuck places are not counted", file: "worker.go",
+		name: "stuck places are not counted", file: "run.go",
 		is: `	r.stuck++
 	stuck := r.stuck
 `,

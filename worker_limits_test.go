@@ -1,0 +1,436 @@
+package zkq_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/coord/coordtest"
+)
+
+// noting is a handler that notes the values it is called with.
+type noting struct {
+	mu     sync.Mutex
+	values []string
+	work   time.Duration
+}
+
+func (n *noting) Handle(_ context.Context, h *zkq.Held) error {
+	n.mu.Lock()
+	n.values = append(n.values, string(h.Value))
+	n.mu.Unlock()
+	time.Sleep(n.work)
+	return nil
+}
+
+func (n *noting) all() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return strings.Join(n.values, " ")
+}
+
+// ends waits for the end of a run that nobody stops.
+func (k *crew) ends(within time.Duration) error {
+	k.Helper()
+	select {
+	case err := <-k.done:
+		return err
+	case <-time.After(within):
+		k.Fatalf("Run goes on after %v", within)
+		return nil
+	}
+}
+
+func TestFinishesOfAWorkerShareACommitWithTheNextClaims(t *testing.T) {
+	for _, work := range []time.Duration{0, 10 * time.Millisecond} {
+		virtual(t, func(t *testing.T, b *bench) {
+			const entries, places = 320, 16
+			c := newCounting(b.client())
+			q := b.on(c)
+			for i := range entries {
+				b.put(q, fmt.Sprint(i))
+			}
+			c.reset()
+			h := &noting{work: work}
+			k := b.work(&zkq.Worker{Queue: q, Concurrency: places, Handler: h, Drain: true})
+			if err := k.ends(time.Minute); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			if n := len(k.endings()); n != entries {
+				t.Errorf("%d entries were handled, want %d", n, entries)
+			}
+			// Handlers that end at different times share fewer commits; each of them would
+			// otherwise cost one.
+			if n := c.of("commit"); n > entries/4+5 {
+				t.Errorf("%d commits for %d entries whose handlers take %v", n, entries, work)
+			}
+		})
+	}
+}
+
+func TestWorkerReadsAheadAndGivesBackWhatItDidNotBegin(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue(zkq.MaxDeliveries(1))
+		for i := range 6 {
+			b.put(q, fmt.Sprint(i))
+		}
+		h := &noting{work: time.Minute}
+		k := b.work(&zkq.Worker{Queue: q, ReadAhead: 3, Handler: h, Grace: time.Hour})
+		time.Sleep(30 * time.Second)
+		if st, err := q.Stat(b.ctx); err != nil || st.Held != 4 || st.Ready != 2 {
+			t.Errorf("%+v, %v: want 4 held", st, err)
+		}
+		time.Sleep(time.Minute)
+		if got := h.all(); got != "0 1" {
+			t.Errorf("handled %q", got)
+		}
+		k.quit()
+		if st, err := q.Stat(b.ctx); err != nil || st.Held != 0 || st.Ready != 4 {
+			t.Errorf("%+v, %v: want 4 ready", st, err)
+		}
+		k.wantEndings(zkq.EndingDone, zkq.EndingReleased, zkq.EndingReleased, zkq.EndingReleased, zkq.EndingDone)
+		// The deliveries do not count.
+		if got := b.take(q); string(got.Value) != "2" || got.Failures != 0 {
+			t.Errorf("took %q with %d failures", got.Value, got.Failures)
+		}
+	})
+}
+
+// The lock of an entry that was read ahead is lost before its turn comes.
+func TestNoHandlerIsCalledForAnEntryWhoseLockWasLost(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		other, _ := b.queue()
+		for i := range 3 {
+			b.put(q, fmt.Sprint(i))
+		}
+		h := &noting{work: 10 * time.Second}
+		k := b.work(&zkq.Worker{Queue: q, ReadAhead: 2, Handler: h})
+		time.Sleep(time.Second)
+		entries := b.entries(q)
+		if err := other.BreakLock(b.ctx, entries[1].Name); err != nil {
+			t.Fatal(err)
+		}
+		taken := b.take(other)
+		time.Sleep(time.Minute)
+		if got := h.all(); string(taken.Value) != "1" || got != "0 2" {
+			t.Errorf("the other took %q, and handled were %q", taken.Value, got)
+		}
+		k.quit()
+		k.wantEndings(zkq.EndingDone, zkq.EndingLost, zkq.EndingDone)
+	})
+}
+
+func TestWorkerDrainsTheQueueAndEnds(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		for i := range 5 {
+			b.put(q, fmt.Sprint(i))
+		}
+		other, _ := b.queue()
+		held := b.take(other) // it does not wait for what others hold
+		failed := false
+		k := b.work(&zkq.Worker{Queue: q, Concurrency: 2, Drain: true, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+			if string(h.Value) == "3" && !failed {
+				failed = true
+				return errors.New("not at first")
+			}
+			return nil
+		})})
+		start := time.Now()
+		if err := k.ends(time.Minute); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		if took := time.Since(start); took < time.Second || took > 5*time.Second {
+			t.Errorf("it took %v, and an entry that failed rests for a second", took)
+		}
+		if st, err := q.Stat(b.ctx); err != nil || st.Total() != 1 {
+			t.Errorf("%+v, %v", st, err)
+		}
+		b.consume(held)
+		empty := b.work(&zkq.Worker{Queue: q, Drain: true, Handler: &noting{}})
+		if err := empty.ends(time.Second); err != nil {
+			t.Errorf("Run of an empty queue: %v", err)
+		}
+	})
+}
+
+func TestDrainOfAPausedQueueEndsWithErrPaused(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		if err := q.Pause(b.ctx); err != nil {
+			t.Fatal(err)
+		}
+		k := b.work(&zkq.Worker{Queue: q, Drain: true, Handler: &noting{}})
+		if err := k.ends(10 * time.Second); !errors.Is(err, zkq.ErrPaused) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestWorkerTakesNoMoreThanItsLimit(t *testing.T) {
+	for _, places := range []int{1, 3, 20} {
+		virtual(t, func(t *testing.T, b *bench) {
+			q, _ := b.queue()
+			for i := range 12 {
+				b.put(q, fmt.Sprint(i))
+			}
+			h := &noting{work: time.Second}
+			k := b.work(&zkq.Worker{Queue: q, Concurrency: places, ReadAhead: 2, Limit: 7, Handler: h, Grace: -1})
+			if err := k.ends(time.Minute); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			if n := len(k.endings()); n != 7 || slices.ContainsFunc(k.endings(), func(e zkq.Ending) bool { return e != zkq.EndingDone }) {
+				t.Errorf("%d places: endings %v", places, k.endings())
+			}
+			if n, err := q.Len(b.ctx); n != 5 || err != nil {
+				t.Errorf("%d places: %d left, %v", places, n, err)
+			}
+		})
+	}
+}
+
+func TestIdleWorkerEnds(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		h := &noting{work: 10 * time.Second}
+		k := b.work(&zkq.Worker{Queue: q, Idle: 5 * time.Second, Handler: h})
+		start := time.Now()
+		for i := range 3 {
+			time.Sleep(4 * time.Second)
+			b.put(q, fmt.Sprint(i))
+		}
+		if err := k.ends(time.Minute); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		// The handlers run from 4 s to 34 s.
+		if took := time.Since(start).Round(time.Second); took != 39*time.Second || h.all() != "0 1 2" {
+			t.Errorf("it ended after %v, and handled %q", took, h.all())
+		}
+	})
+}
+
+// Stop is no end of the time for handlers: their grace begins with the end of the context.
+func TestStoppedWorkerTakesNothingAndWaitsForItsHandlers(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		b.put(q, "y")
+		stop := make(chan struct{})
+		h := &noting{work: time.Hour}
+		k := b.work(&zkq.Worker{Queue: q, Stop: stop, Grace: time.Second, Handler: h})
+		time.Sleep(time.Second)
+		close(stop)
+		if err := k.ends(2 * time.Hour); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		k.wantEndings(zkq.EndingDone)
+		b.put(q, "z")
+		again := b.work(&zkq.Worker{Queue: q, Stop: stop, Handler: h})
+		if err := again.ends(time.Second); err != nil {
+			t.Errorf("Run that was stopped before: %v", err)
+		}
+		again.wantEndings()
+
+		stop = make(chan struct{})
+		k = b.work(&zkq.Worker{Queue: q, Stop: stop, Grace: time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})})
+		time.Sleep(time.Second)
+		close(stop)
+		time.Sleep(time.Hour)
+		took, err := k.wait()
+		if err != nil || took != time.Second {
+			t.Errorf("Run: %v after %v", err, took)
+		}
+		k.wantEndings(zkq.EndingReleased)
+	})
+}
+
+func TestStoppedWorkerDoesNotWaitForStuckHandlersForEver(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "hangs")
+		stop := make(chan struct{})
+		k := b.work(&zkq.Worker{Queue: q, Concurrency: 4, Stop: stop, Timeout: time.Second, Handler: newHanging(b)})
+		time.Sleep(1500 * time.Millisecond)
+		close(stop)
+		if err := k.ends(2 * time.Minute); !errors.Is(err, zkq.ErrStuck) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestHandlerHasAsLongAsStuckAfterSays(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue()
+		b.put(q, "x")
+		h := zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+			<-ctx.Done()
+			time.Sleep(9 * time.Second)
+			return ctx.Err()
+		})
+		k := b.work(&zkq.Worker{Queue: q, Timeout: time.Second, StuckAfter: 10 * time.Second, Limit: 1, Handler: h})
+		if err := k.ends(time.Minute); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		k.wantEndings(zkq.EndingFailed)
+		if k.logged.has("error", "stuck") {
+			t.Errorf("logged %q", k.logged.lines)
+		}
+		// At the end of the grace it has no longer than ever.
+		time.Sleep(10 * time.Second)
+		k = b.work(&zkq.Worker{Queue: q, Grace: -1, StuckAfter: 10 * time.Second, Handler: h})
+		time.Sleep(time.Second)
+		if took, err := k.wait(); !errors.Is(err, zkq.ErrStuck) || took > 2*time.Second {
+			t.Errorf("Run: %v after %v", err, took)
+		}
+		k.wantEndings(zkq.EndingReleased)
+		time.Sleep(20 * time.Second)
+	})
+}
+
+func TestHandlerReleasesItsEntry(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		q, _ := b.queue(zkq.MaxDeliveries(1))
+		b.put(q, "x")
+		var calls atomic.Int32
+		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			if calls.Add(1) == 1 {
+				return fmt.Errorf("somebody else: %w", zkq.Release(zkq.LeaveAlone(time.Minute)))
+			}
+			return nil
+		})})
+		time.Sleep(time.Second)
+		other, _ := b.queue()
+		h := b.take(other) // at once
+		if h.Failures != 0 || h.Deliveries != 2 {
+			t.Errorf("%d failures, delivery %d", h.Failures, h.Deliveries)
+		}
+		if err := h.Release(b.ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Second)
+		k.wantEndings(zkq.EndingReleased)
+		time.Sleep(time.Minute)
+		k.quit()
+		k.wantEndings(zkq.EndingReleased, zkq.EndingDone)
+	})
+}
+
+// noRemovals is a coordinator that allows no removal.
+type noRemovals struct{ coord.Coordinator }
+
+type noRemovalsSession struct{ coord.Session }
+
+func (f noRemovals) Session(ctx context.Context) (coord.Session, error) {
+	s, err := f.Coordinator.Session(ctx)
+	return noRemovalsSession{s}, err
+}
+
+func (s noRemovalsSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	if slices.ContainsFunc(ops, func(op coord.Op) bool { return op.Kind == coord.KindDelete }) {
+		return nil, coord.ErrForbidden
+	}
+	return s.Session.Commit(ctx, ops...)
+}
+
+// A worker that may not finish what it takes would hold its entries for ever.
+func TestWorkerThatMayNotFinishEnds(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		other, _ := b.queue()
+		b.put(other, "x")
+		q := b.on(noRemovals{b.client()})
+		k := b.work(&zkq.Worker{Queue: q, Handler: &noting{}})
+		if err := k.ends(time.Minute); !errors.Is(err, coord.ErrForbidden) {
+			t.Errorf("Run: %v", err)
+		}
+		k.wantEndings(zkq.EndingUnknown)
+		if !k.logged.has("warn", "the finish is refused") {
+			t.Errorf("logged %q", k.logged.lines)
+		}
+	})
+}
+
+// A slow service: what 16 places do must not wait for one commit after the other.
+func TestExchangesOfAWorkerOverlap(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := &slowly{Coordinator: b.client(), by: 100 * time.Millisecond}
+		q := b.on(c)
+		for i := range 320 {
+			b.put(q, fmt.Sprint(i))
+		}
+		c.on.Store(true)
+		start := time.Now()
+		var n atomic.Int32
+		k := b.work(&zkq.Worker{Queue: q, Concurrency: 16, Limit: 320, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+			time.Sleep(time.Duration(n.Add(1)*37%17) * time.Millisecond) // none as long as the one before
+			return nil
+		})})
+		if err := k.ends(time.Minute); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		// At best a place has an entry in 108 ms, and 20 entries in 2.2 s.
+		if took := time.Since(start); took > 3500*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+type slowly struct {
+	coord.Coordinator
+	by time.Duration
+	on atomic.Bool
+}
+
+type slowlySession struct {
+	coord.Session
+	c *slowly
+}
+
+func (c *slowly) Session(ctx context.Context) (coord.Session, error) {
+	s, err := c.Coordinator.Session(ctx)
+	return slowlySession{s, c}, err
+}
+
+func (s slowlySession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	if s.c.on.Load() {
+		time.Sleep(s.c.by)
+	}
+	return s.Session.Commit(ctx, ops...)
+}
+
+// What waits costs nothing, and what comes costs a claim and a removal.
+func TestWaitingWorkerSendsNothing(t *testing.T) {
+	virtual(t, func(t *testing.T, b *bench) {
+		c := newCounting(b.client())
+		q, other := b.on(c), zkq.NewLockingQueue(b.store.Open(coordtest.Options{}), "jobs")
+		k := b.work(&zkq.Worker{Queue: q, Concurrency: 16, Handler: &noting{}})
+		b.put(other, "first")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		c.reset()
+		time.Sleep(time.Minute)
+		if n := c.of("commit") + c.of("list") + c.of("read") + c.of("get"); n != 0 {
+			t.Errorf("%d requests while nothing came", n)
+		}
+		b.put(other, "second")
+		time.Sleep(time.Second)
+		if commits, lists := c.of("commit"), c.of("list"); commits > 2 || lists > 6 {
+			t.Errorf("%d commits and %d listings for an entry", commits, lists)
+		}
+		k.quit()
+		other.Close()
+	})
+}
