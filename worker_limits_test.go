@@ -15,6 +15,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // noting is a handler that notes the values it is called with.
@@ -52,16 +53,16 @@ func (k *crew) ends(within time.Duration) error {
 
 func TestFinishesOfAWorkerShareACommitWithTheNextClaims(t *testing.T) {
 	for _, work := range []time.Duration{0, 10 * time.Millisecond} {
-		virtual(t, func(t *testing.T, b *bench) {
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 			const entries, places = 320, 16
-			c := newCounting(b.client())
-			q := b.on(c)
+			c := testqueue.NewCounter(env.Client())
+			q := env.QueueOn(c)
 			for i := range entries {
-				b.put(q, fmt.Sprint(i))
+				env.Put(q, fmt.Sprint(i))
 			}
-			c.reset()
+			c.Reset()
 			h := &noting{work: work}
-			k := b.work(&zkq.Worker{Queue: q, Concurrency: places, Handler: h, Drain: true})
+			k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: places, Handler: h, Drain: true})
 			if err := k.ends(time.Minute); err != nil {
 				t.Errorf("Run: %v", err)
 			}
@@ -70,7 +71,7 @@ func TestFinishesOfAWorkerShareACommitWithTheNextClaims(t *testing.T) {
 			}
 			// Handlers that end at different times share fewer commits; each of them would
 			// otherwise cost one.
-			if n := c.of("commit"); n > entries/4+5 {
+			if n := c.Count("commit"); n > entries/4+5 {
 				t.Errorf("%d commits for %d entries whose handlers take %v", n, entries, work)
 			}
 		})
@@ -78,15 +79,15 @@ func TestFinishesOfAWorkerShareACommitWithTheNextClaims(t *testing.T) {
 }
 
 func TestWorkerReadsAheadAndGivesBackWhatItDidNotBegin(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.MaxDeliveries(1))
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.MaxDeliveries(1))
 		for i := range 6 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		h := &noting{work: time.Minute}
-		k := b.work(&zkq.Worker{Queue: q, ReadAhead: 3, Handler: h, Grace: time.Hour})
+		k := startWorker(env, &zkq.Worker{Queue: q, ReadAhead: 3, Handler: h, Grace: time.Hour})
 		time.Sleep(30 * time.Second)
-		if st, err := q.Stat(b.ctx); err != nil || st.Held != 4 || st.Ready != 2 {
+		if st, err := q.Stat(env.Ctx); err != nil || st.Held != 4 || st.Ready != 2 {
 			t.Errorf("%+v, %v: want 4 held", st, err)
 		}
 		time.Sleep(time.Minute)
@@ -94,12 +95,12 @@ func TestWorkerReadsAheadAndGivesBackWhatItDidNotBegin(t *testing.T) {
 			t.Errorf("handled %q", got)
 		}
 		k.quit()
-		if st, err := q.Stat(b.ctx); err != nil || st.Held != 0 || st.Ready != 4 {
+		if st, err := q.Stat(env.Ctx); err != nil || st.Held != 0 || st.Ready != 4 {
 			t.Errorf("%+v, %v: want 4 ready", st, err)
 		}
 		k.wantEndings(zkq.EndingDone, zkq.EndingReleased, zkq.EndingReleased, zkq.EndingReleased, zkq.EndingDone)
 		// The deliveries do not count.
-		if got := b.take(q); string(got.Value) != "2" || got.Failures != 0 {
+		if got := env.Take(q); string(got.Value) != "2" || got.Failures != 0 {
 			t.Errorf("took %q with %d failures", got.Value, got.Failures)
 		}
 	})
@@ -107,20 +108,20 @@ func TestWorkerReadsAheadAndGivesBackWhatItDidNotBegin(t *testing.T) {
 
 // The lock of an entry that was read ahead is lost before its turn comes.
 func TestNoHandlerIsCalledForAnEntryWhoseLockWasLost(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		other, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		other, _ := env.Queue()
 		for i := range 3 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		h := &noting{work: 10 * time.Second}
-		k := b.work(&zkq.Worker{Queue: q, ReadAhead: 2, Handler: h})
+		k := startWorker(env, &zkq.Worker{Queue: q, ReadAhead: 2, Handler: h})
 		time.Sleep(time.Second)
-		entries := b.entries(q)
-		if err := other.BreakLock(b.ctx, entries[1].Name); err != nil {
+		entries := env.Entries(q)
+		if err := other.BreakLock(env.Ctx, entries[1].Name); err != nil {
 			t.Fatal(err)
 		}
-		taken := b.take(other)
+		taken := env.Take(other)
 		time.Sleep(time.Minute)
 		if got := h.all(); string(taken.Value) != "1" || got != "0 2" {
 			t.Errorf("the other took %q, and handled were %q", taken.Value, got)
@@ -131,15 +132,15 @@ func TestNoHandlerIsCalledForAnEntryWhoseLockWasLost(t *testing.T) {
 }
 
 func TestWorkerDrainsTheQueueAndEnds(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		for i := range 5 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
-		other, _ := b.queue()
-		held := b.take(other) // it does not wait for what others hold
+		other, _ := env.Queue()
+		held := env.Take(other) // it does not wait for what others hold
 		failed := false
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 2, Drain: true, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 2, Drain: true, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 			if string(h.Value) == "3" && !failed {
 				failed = true
 				return errors.New("not at first")
@@ -153,11 +154,11 @@ func TestWorkerDrainsTheQueueAndEnds(t *testing.T) {
 		if took := time.Since(start); took < time.Second || took > 5*time.Second {
 			t.Errorf("it took %v, and an entry that failed rests for a second", took)
 		}
-		if st, err := q.Stat(b.ctx); err != nil || st.Total() != 1 {
+		if st, err := q.Stat(env.Ctx); err != nil || st.Total() != 1 {
 			t.Errorf("%+v, %v", st, err)
 		}
-		b.consume(held)
-		empty := b.work(&zkq.Worker{Queue: q, Drain: true, Handler: &noting{}})
+		env.Consume(held)
+		empty := startWorker(env, &zkq.Worker{Queue: q, Drain: true, Handler: &noting{}})
 		if err := empty.ends(time.Second); err != nil {
 			t.Errorf("Run of an empty queue: %v", err)
 		}
@@ -165,13 +166,13 @@ func TestWorkerDrainsTheQueueAndEnds(t *testing.T) {
 }
 
 func TestDrainOfAPausedQueueEndsWithErrPaused(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		if err := q.Pause(b.ctx); err != nil {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		if err := q.Pause(env.Ctx); err != nil {
 			t.Fatal(err)
 		}
-		k := b.work(&zkq.Worker{Queue: q, Drain: true, Handler: &noting{}})
+		k := startWorker(env, &zkq.Worker{Queue: q, Drain: true, Handler: &noting{}})
 		if err := k.ends(10 * time.Second); !errors.Is(err, zkq.ErrPaused) {
 			t.Errorf("Run: %v", err)
 		}
@@ -180,20 +181,20 @@ func TestDrainOfAPausedQueueEndsWithErrPaused(t *testing.T) {
 
 func TestWorkerTakesNoMoreThanItsLimit(t *testing.T) {
 	for _, places := range []int{1, 3, 20} {
-		virtual(t, func(t *testing.T, b *bench) {
-			q, _ := b.queue()
+		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+			q, _ := env.Queue()
 			for i := range 12 {
-				b.put(q, fmt.Sprint(i))
+				env.Put(q, fmt.Sprint(i))
 			}
 			h := &noting{work: time.Second}
-			k := b.work(&zkq.Worker{Queue: q, Concurrency: places, ReadAhead: 2, Limit: 7, Handler: h, Grace: -1})
+			k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: places, ReadAhead: 2, Limit: 7, Handler: h, Grace: -1})
 			if err := k.ends(time.Minute); err != nil {
 				t.Errorf("Run: %v", err)
 			}
 			if n := len(k.endings()); n != 7 || slices.ContainsFunc(k.endings(), func(e zkq.Ending) bool { return e != zkq.EndingDone }) {
 				t.Errorf("%d places: endings %v", places, k.endings())
 			}
-			if n, err := q.Len(b.ctx); n != 5 || err != nil {
+			if n, err := q.Len(env.Ctx); n != 5 || err != nil {
 				t.Errorf("%d places: %d left, %v", places, n, err)
 			}
 		})
@@ -201,14 +202,14 @@ func TestWorkerTakesNoMoreThanItsLimit(t *testing.T) {
 }
 
 func TestIdleWorkerEnds(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
 		h := &noting{work: 10 * time.Second}
-		k := b.work(&zkq.Worker{Queue: q, Idle: 5 * time.Second, Handler: h})
+		k := startWorker(env, &zkq.Worker{Queue: q, Idle: 5 * time.Second, Handler: h})
 		start := time.Now()
 		for i := range 3 {
 			time.Sleep(4 * time.Second)
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		if err := k.ends(time.Minute); err != nil {
 			t.Errorf("Run: %v", err)
@@ -222,28 +223,28 @@ func TestIdleWorkerEnds(t *testing.T) {
 
 // Stop is no end of the time for handlers: their grace begins with the end of the context.
 func TestStoppedWorkerTakesNothingAndWaitsForItsHandlers(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
-		b.put(q, "y")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
+		env.Put(q, "y")
 		stop := make(chan struct{})
 		h := &noting{work: time.Hour}
-		k := b.work(&zkq.Worker{Queue: q, Stop: stop, Grace: time.Second, Handler: h})
+		k := startWorker(env, &zkq.Worker{Queue: q, Stop: stop, Grace: time.Second, Handler: h})
 		time.Sleep(time.Second)
 		close(stop)
 		if err := k.ends(2 * time.Hour); err != nil {
 			t.Errorf("Run: %v", err)
 		}
 		k.wantEndings(zkq.EndingDone)
-		b.put(q, "z")
-		again := b.work(&zkq.Worker{Queue: q, Stop: stop, Handler: h})
+		env.Put(q, "z")
+		again := startWorker(env, &zkq.Worker{Queue: q, Stop: stop, Handler: h})
 		if err := again.ends(time.Second); err != nil {
 			t.Errorf("Run that was stopped before: %v", err)
 		}
 		again.wantEndings()
 
 		stop = make(chan struct{})
-		k = b.work(&zkq.Worker{Queue: q, Stop: stop, Grace: time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
+		k = startWorker(env, &zkq.Worker{Queue: q, Stop: stop, Grace: time.Second, Handler: zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
 			<-ctx.Done()
 			return ctx.Err()
 		})})
@@ -259,11 +260,11 @@ func TestStoppedWorkerTakesNothingAndWaitsForItsHandlers(t *testing.T) {
 }
 
 func TestStoppedWorkerDoesNotWaitForStuckHandlersForEver(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "hangs")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "hangs")
 		stop := make(chan struct{})
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 4, Stop: stop, Timeout: time.Second, Handler: newHanging(b)})
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 4, Stop: stop, Timeout: time.Second, Handler: newHanging(env)})
 		time.Sleep(1500 * time.Millisecond)
 		close(stop)
 		if err := k.ends(2 * time.Minute); !errors.Is(err, zkq.ErrStuck) {
@@ -273,15 +274,15 @@ func TestStoppedWorkerDoesNotWaitForStuckHandlersForEver(t *testing.T) {
 }
 
 func TestHandlerHasAsLongAsStuckAfterSays(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue()
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "x")
 		h := zkq.HandlerFunc(func(ctx context.Context, _ *zkq.Held) error {
 			<-ctx.Done()
 			time.Sleep(9 * time.Second)
 			return ctx.Err()
 		})
-		k := b.work(&zkq.Worker{Queue: q, Timeout: time.Second, StuckAfter: 10 * time.Second, Limit: 1, Handler: h})
+		k := startWorker(env, &zkq.Worker{Queue: q, Timeout: time.Second, StuckAfter: 10 * time.Second, Limit: 1, Handler: h})
 		if err := k.ends(time.Minute); err != nil {
 			t.Errorf("Run: %v", err)
 		}
@@ -291,7 +292,7 @@ func TestHandlerHasAsLongAsStuckAfterSays(t *testing.T) {
 		}
 		// At the end of the grace it has no longer than ever.
 		time.Sleep(10 * time.Second)
-		k = b.work(&zkq.Worker{Queue: q, Grace: -1, StuckAfter: 10 * time.Second, Handler: h})
+		k = startWorker(env, &zkq.Worker{Queue: q, Grace: -1, StuckAfter: 10 * time.Second, Handler: h})
 		time.Sleep(time.Second)
 		if took, err := k.wait(); !errors.Is(err, zkq.ErrStuck) || took > 2*time.Second {
 			t.Errorf("Run: %v after %v", err, took)
@@ -302,23 +303,23 @@ func TestHandlerHasAsLongAsStuckAfterSays(t *testing.T) {
 }
 
 func TestHandlerReleasesItsEntry(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		q, _ := b.queue(zkq.MaxDeliveries(1))
-		b.put(q, "x")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.MaxDeliveries(1))
+		env.Put(q, "x")
 		var calls atomic.Int32
-		k := b.work(&zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 1, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			if calls.Add(1) == 1 {
 				return fmt.Errorf("somebody else: %w", zkq.Release(zkq.LeaveAlone(time.Minute)))
 			}
 			return nil
 		})})
 		time.Sleep(time.Second)
-		other, _ := b.queue()
-		h := b.take(other) // at once
+		other, _ := env.Queue()
+		h := env.Take(other) // at once
 		if h.Failures != 0 || h.Deliveries != 2 {
 			t.Errorf("%d failures, delivery %d", h.Failures, h.Deliveries)
 		}
-		if err := h.Release(b.ctx); err != nil {
+		if err := h.Release(env.Ctx); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(30 * time.Second)
@@ -348,11 +349,11 @@ func (s noRemovalsSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord
 
 // A worker that may not finish what it takes would hold its entries for ever.
 func TestWorkerThatMayNotFinishEnds(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		other, _ := b.queue()
-		b.put(other, "x")
-		q := b.on(noRemovals{b.client()})
-		k := b.work(&zkq.Worker{Queue: q, Handler: &noting{}})
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		other, _ := env.Queue()
+		env.Put(other, "x")
+		q := env.QueueOn(noRemovals{env.Client()})
+		k := startWorker(env, &zkq.Worker{Queue: q, Handler: &noting{}})
 		if err := k.ends(time.Minute); !errors.Is(err, coord.ErrForbidden) {
 			t.Errorf("Run: %v", err)
 		}
@@ -365,16 +366,16 @@ func TestWorkerThatMayNotFinishEnds(t *testing.T) {
 
 // A slow service: what 16 places do must not wait for one commit after the other.
 func TestExchangesOfAWorkerOverlap(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := &slowly{Coordinator: b.client(), by: 100 * time.Millisecond}
-		q := b.on(c)
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := &slowly{Coordinator: env.Client(), by: 100 * time.Millisecond}
+		q := env.QueueOn(c)
 		for i := range 320 {
-			b.put(q, fmt.Sprint(i))
+			env.Put(q, fmt.Sprint(i))
 		}
 		c.on.Store(true)
 		start := time.Now()
 		var n atomic.Int32
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 16, Limit: 320, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 16, Limit: 320, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error {
 			time.Sleep(time.Duration(n.Add(1)*37%17) * time.Millisecond) // none as long as the one before
 			return nil
 		})})
@@ -413,21 +414,21 @@ func (s slowlySession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Res
 
 // What waits costs nothing, and what comes costs a claim and a removal.
 func TestWaitingWorkerSendsNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, b *bench) {
-		c := newCounting(b.client())
-		q, other := b.on(c), zkq.NewLockingQueue(b.store.Open(coordtest.Options{}), "jobs")
-		k := b.work(&zkq.Worker{Queue: q, Concurrency: 16, Handler: &noting{}})
-		b.put(other, "first")
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		c := testqueue.NewCounter(env.Client())
+		q, other := env.QueueOn(c), zkq.NewLockingQueue(env.Store.Open(coordtest.Options{}), "jobs")
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 16, Handler: &noting{}})
+		env.Put(other, "first")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		c.reset()
+		c.Reset()
 		time.Sleep(time.Minute)
-		if n := c.of("commit") + c.of("list") + c.of("read") + c.of("get"); n != 0 {
+		if n := c.Count("commit") + c.Count("list") + c.Count("read") + c.Count("get"); n != 0 {
 			t.Errorf("%d requests while nothing came", n)
 		}
-		b.put(other, "second")
+		env.Put(other, "second")
 		time.Sleep(time.Second)
-		if commits, lists := c.of("commit"), c.of("list"); commits > 2 || lists > 6 {
+		if commits, lists := c.Count("commit"), c.Count("list"); commits > 2 || lists > 6 {
 			t.Errorf("%d commits and %d listings for an entry", commits, lists)
 		}
 		k.quit()
