@@ -89,15 +89,15 @@ func FindLayout(ctx context.Context, c coord.Coordinator, name string) (Layout, 
 	var found Layout
 	err = retry.AcrossSessions(func() error {
 		s, err := c.Session(ctx)
-		if err == nil {
-			found, err = findLayout(ctx, s, root)
+		if err != nil {
+			return err
 		}
-		return err
+		if found, err = findLayout(ctx, s, root); err != nil {
+			return fmt.Errorf("find the layout of %s: %w", root, err)
+		}
+		return nil
 	})
-	if err != nil {
-		return "", fmt.Errorf("find the layout of %s: %w", root, err)
-	}
-	return found, nil
+	return found, err
 }
 
 func findLayout(ctx context.Context, s coord.Session, root string) (Layout, error) {
