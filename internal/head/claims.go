@@ -16,15 +16,13 @@ var ErrUnavailable = errors.New("entry is not available")
 // answer could belong to either. The second one waits. If it passed on to a later entry,
 // that entry's first claim could come before this one's.
 type Claims struct {
-	mu      sync.Mutex
+	mu      *sync.Mutex // the head's
 	entries map[string]*claimants
 	woke    func(context.Context) // called by a goroutine that has waited for another
 }
 
-// NewClaims returns an empty set. A goroutine that has waited for another one of the
-// same handle calls woke before it goes on; a simulator orders them by it.
-func NewClaims(woke func(context.Context)) *Claims {
-	return &Claims{entries: make(map[string]*claimants), woke: woke}
+func newClaims(mu *sync.Mutex, woke func(context.Context)) *Claims {
+	return &Claims{mu: mu, entries: make(map[string]*claimants), woke: woke}
 }
 
 // claimants are the goroutines that want to claim one entry. One of them has the

@@ -29,7 +29,7 @@ type Config struct {
 	Lister
 
 	Session    func(context.Context) (coord.Session, error) // the live session of the handle
-	Woke       func(context.Context)                        // called by a goroutine that has waited for another
+	Woke       func(context.Context)                        // called by a goroutine that has waited for another: a simulator orders them
 	Backoff    func() *retry.Backoff                        // a new one for each Choose
 	Resting    *Resting
 	Restricted *Restricted
@@ -61,7 +61,7 @@ type Config struct {
 type Head struct {
 	Config
 	Claims     *Claims
-	Suppressed Suppressed
+	Suppressed *Suppressed
 
 	sem chan struct{} // one-token lock of a choice; guards the fields below
 
@@ -79,16 +79,18 @@ type Head struct {
 	firstInDoubt  string   // when ready was listed; see [Claims.FirstInDoubt]
 	isHeldBack    bool     // the last choice ended before an entry that waits for a claim in doubt
 
-	mu      sync.Mutex
+	mu      *sync.Mutex   // guards waiting, Claims and Suppressed; held for a look or a change only
 	waiting chan struct{} // closed while the goroutine with sem waits for entries
 }
 
 // New returns the head of a queue. Nothing is watched or listed before the first Choose.
 func New(c Config) *Head {
+	mu := new(sync.Mutex)
 	return &Head{
 		Config:     c,
-		Claims:     NewClaims(c.Woke),
-		Suppressed: newSuppressed(),
+		Claims:     newClaims(mu, c.Woke),
+		Suppressed: newSuppressed(mu),
+		mu:         mu,
 		readAhead:  readAhead{nodes: make(map[string]coord.Node)},
 		sem:        make(chan struct{}, 1),
 		waiting:    make(chan struct{}),

@@ -8,7 +8,7 @@ import (
 // Suppressed are entries that are not chosen though a listing may show them as
 // available: the listing lags behind what this handle knows.
 type Suppressed struct {
-	mu      sync.Mutex
+	mu      *sync.Mutex // the head's
 	entries map[string]suppression
 	count   int64 // of all suppressions so far
 	most    int   // entries, before old ones are looked for
@@ -42,7 +42,9 @@ const (
 	pruneFrom = 1024
 )
 
-func newSuppressed() Suppressed { return Suppressed{entries: make(map[string]suppression)} }
+func newSuppressed(mu *sync.Mutex) *Suppressed {
+	return &Suppressed{mu: mu, entries: make(map[string]suppression)}
+}
 
 // Add suppresses an entry.
 func (s *Suppressed) Add(name string, why Reason) {

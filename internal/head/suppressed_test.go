@@ -36,7 +36,7 @@ func TestAListingEndsTheSuppressionsThatItKnowsOf(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &New(Config{}).Suppressed
+				s := New(Config{}).Suppressed
 				before := s.lastNumber()
 				s.Add("e", c.why)
 				if c.isAfter {
@@ -54,7 +54,7 @@ func TestAListingEndsTheSuppressionsThatItKnowsOf(t *testing.T) {
 
 func TestOldSuppressionsAreForgottenWithoutAListing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &New(Config{}).Suppressed
+		s := New(Config{}).Suppressed
 		for i := range 10 * pruneFrom {
 			s.Add(strings.Repeat("e", i%7+1)+time.Duration(i).String(), WasRemoved)
 			time.Sleep(maxAge / pruneFrom)
