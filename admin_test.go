@@ -17,7 +17,7 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// watchBound calls f with each number of entries and delayed puts that there is.
+// watchBound calls f with the number of entries and delayed puts after each change.
 func watchBound(env *testqueue.Env, f func(n int)) {
 	n := 0
 	env.Store.Observe(func(a coordtest.Applied) {
@@ -38,8 +38,8 @@ func watchBound(env *testqueue.Env, f func(n int)) {
 	})
 }
 
-// Sixteen producers, some of whose answers are lost, put whatever they can while others
-// finish, give back, and put for later.
+// Sixteen producers put as much as they can, and some of their answers are lost. Others consume, release and delay
+// entries meanwhile.
 func TestAnExactBoundIsNeverExceeded(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const bound, producers = 10, 16
@@ -266,8 +266,7 @@ func TestAConfigurationOfAnotherVersionIsNotTouched(t *testing.T) {
 	}
 }
 
-// A handle that is open hears of a bound within seconds, and a finish of a bounded queue
-// costs what it costs of any.
+// An open handle notices a new bound within seconds. A finish in a bounded queue costs as much as in any other.
 func TestABoundCostsOnlyPuts(t *testing.T) {
 	cost := func(bounds zkq.QueueConfig) (commits, gets int) {
 		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -294,8 +293,7 @@ func TestABoundCostsOnlyPuts(t *testing.T) {
 	}
 }
 
-// What uses nothing of all this costs, besides the put, a look at the configuration now
-// and then.
+// A plain put costs one commit, and a look at the configuration now and then.
 func TestAPlainPutCostsOneCommit(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -319,8 +317,7 @@ func TestAPlainPutCostsOneCommit(t *testing.T) {
 	})
 }
 
-// A put that has read the old bound is refused by the service; one that has only heard
-// of it reads it anew.
+// The service refuses a put that read the old bound. A put that was only notified of the new bound reads it again.
 func TestALowerBoundHoldsAtOnce(t *testing.T) {
 	for when, is := range map[string]func(act, path string) bool{
 		"before the count was read": func(act, path string) bool { return act == "get" && path == "/jobs/count" },
@@ -353,8 +350,8 @@ func TestALowerBoundHoldsAtOnce(t *testing.T) {
 	}
 }
 
-// TestPutAllNamesItsLimitOfEntries puts as much as one commit takes, and one entry more: the
-// op that guards an exact bound leaves room for one entry less.
+// TestPutAllNamesItsLimitOfEntries puts as many entries as one commit takes, and one more. The op that guards an exact
+// bound leaves room for one entry less.
 func TestPutAllNamesItsLimitOfEntries(t *testing.T) {
 	for _, of := range []struct {
 		exact bool
@@ -379,8 +376,7 @@ func TestPutAllNamesItsLimitOfEntries(t *testing.T) {
 	}
 }
 
-// More than a bounded queue ever takes is refused at once, with both numbers, and is not
-// waited for.
+// A put that a bounded queue could never take is refused at once, with both numbers. It does not wait.
 func TestAPutOfMoreThanTheBoundIsRefusedAtOnce(t *testing.T) {
 	for what, c := range map[string]zkq.QueueConfig{
 		"exact": {MaxEntries: 3}, "approximate": {MaxEntries: 3, Approximate: true},
@@ -412,7 +408,7 @@ func TestAPutOfMoreThanTheBoundIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// A stream goes into a bounded queue in order, a commit for as much as there is room for.
+// A stream goes into a bounded queue in order. Each commit puts as many values as there is room for.
 func TestPutSomePutsAStreamInOrder(t *testing.T) {
 	for what, c := range map[string]zkq.QueueConfig{
 		"exact": {MaxEntries: 3}, "approximate": {MaxEntries: 3, Approximate: true}, "unbounded": {},
@@ -502,7 +498,7 @@ func TestPutSomeNotesHowManyItPut(t *testing.T) {
 	})
 }
 
-// Bounds are told in words that agree with their numbers.
+// A configuration prints its bounds in words that agree with their numbers.
 func TestAQueueConfigPrintsItsBounds(t *testing.T) {
 	for want, c := range map[string]zkq.QueueConfig{
 		"any number of entries":                             {},
@@ -576,7 +572,7 @@ func TestNothingIsHandedOutWhilePaused(t *testing.T) {
 	})
 }
 
-// Whoever begins to wait while the queue is paused hears of its end, too.
+// A take that begins while the queue is paused also goes on when the pause ends.
 func TestATakeThatBeginsInAPauseGoesOnAfterIt(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		admin, _ := env.Queue()
@@ -599,7 +595,7 @@ func TestATakeThatBeginsInAPauseGoesOnAfterIt(t *testing.T) {
 	})
 }
 
-// A pause that comes while the session is lost is heard of in the next.
+// The handle notices a pause that began while its session was lost.
 func TestAPauseIsNoticedInTheNextSession(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		admin, _ := env.Queue()
@@ -626,7 +622,7 @@ func TestAPauseIsNoticedInTheNextSession(t *testing.T) {
 	})
 }
 
-// Close ends those who wait for a pause to end.
+// Close ends calls that wait for the end of a pause.
 func TestCloseEndsTakesThatWaitForAPause(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -642,7 +638,7 @@ func TestCloseEndsTakesThatWaitForAPause(t *testing.T) {
 	})
 }
 
-// What a handle heard when it put is no reason to hand out what was paused since.
+// A handle that read the configuration for a put reads it again before it takes.
 func TestTheFirstTakeOfAHandleRespectsAPause(t *testing.T) {
 	takes := map[string]func(*zkq.LockingQueue, context.Context) ([]*zkq.Held, error){
 		"Take":       func(q *zkq.LockingQueue, ctx context.Context) ([]*zkq.Held, error) { return q.TakeN(ctx, 1) },
@@ -663,23 +659,23 @@ func TestTheFirstTakeOfAHandleRespectsAPause(t *testing.T) {
 				ctx, cancel := context.WithTimeout(env.Ctx, 3*time.Second)
 				defer cancel()
 				if held, err := take(q, ctx); len(held) > 0 {
-					t.Errorf("took %q, %v", values(held), err)
+					t.Errorf("took %q, %v", valuesOf(held), err)
 				}
 			})
 		})
 	}
 }
 
-// late hands an answer to a read of the configuration to its caller later.
-type late struct {
+// lateAnswers is a coordinator that holds back the answer to a read of the configuration.
+type lateAnswers struct {
 	coord.Coordinator
 
 	mu      sync.Mutex
-	session *lateSession  // one for each session of the service, as a driver has it
-	hold    chan struct{} // for the next read; closed when its answer is to come
+	session *lateAnswersSession // one for each session of the service, as a driver has it
+	hold    chan struct{}       // for the next read; closed when its answer is to come
 }
 
-func (c *late) Session(ctx context.Context) (coord.Session, error) {
+func (c *lateAnswers) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
 	if err != nil {
 		return nil, err
@@ -687,18 +683,18 @@ func (c *late) Session(ctx context.Context) (coord.Session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.session == nil || c.session.Session != s {
-		c.session = &lateSession{s, c}
+		c.session = &lateAnswersSession{s, c}
 	}
 	return c.session, nil
 }
 
-func (c *late) holdNext(hold chan struct{}) {
+func (c *lateAnswers) holdNext(hold chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hold = hold
 }
 
-func (c *late) held(path string) (hold chan struct{}) {
+func (c *lateAnswers) held(path string) (hold chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if path == "/jobs/config" {
@@ -707,12 +703,12 @@ func (c *late) held(path string) (hold chan struct{}) {
 	return hold
 }
 
-type lateSession struct {
+type lateAnswersSession struct {
 	coord.Session
-	c *late
+	c *lateAnswers
 }
 
-func (s *lateSession) Get(ctx context.Context, path string) (coord.Node, error) {
+func (s *lateAnswersSession) Get(ctx context.Context, path string) (coord.Node, error) {
 	n, err := s.Session.Get(ctx, path)
 	if hold := s.c.held(path); hold != nil {
 		<-hold
@@ -722,7 +718,7 @@ func (s *lateSession) Get(ctx context.Context, path string) (coord.Node, error) 
 
 func TestAStaleAnswerDoesNotEndAPause(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		c := &late{Coordinator: env.Client()}
+		c := &lateAnswers{Coordinator: env.Client()}
 		q := env.QueueOn(c)
 		admin, _ := env.Queue()
 		got := make(chan *zkq.Held)
@@ -787,8 +783,7 @@ func TestAPauseIsKnownOrReportedAsUnknown(t *testing.T) {
 	}
 }
 
-// Each take that waits is not told apart: the handle tells once that it waits, and once
-// that it goes on.
+// The handle logs once that its takes wait, and once that they go on, however many there are.
 func TestAPauseIsLogged(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var j journal
@@ -897,7 +892,7 @@ func TestAWorkerRegistersAgainInItsNextSession(t *testing.T) {
 	})
 }
 
-// An old session of the handle that the service has not given up yet.
+// The service has not yet ended the handle's earlier session.
 func TestAWorkersNodeOfAnEarlierSessionIsReplaced(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		old := env.Session(env.Client())
@@ -950,17 +945,17 @@ func TestASingleTakeDoesNotRegisterAWorker(t *testing.T) {
 	})
 }
 
-// forbidding refuses whatever is created among the workers.
-type forbidding struct{ coord.Coordinator }
+// withoutRegistration is a coordinator that refuses to create nodes among the workers.
+type withoutRegistration struct{ coord.Coordinator }
 
-type forbiddingSession struct{ coord.Session }
+type withoutRegistrationSession struct{ coord.Session }
 
-func (c forbidding) Session(ctx context.Context) (coord.Session, error) {
+func (c withoutRegistration) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
-	return forbiddingSession{s}, err
+	return withoutRegistrationSession{s}, err
 }
 
-func (s forbiddingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+func (s withoutRegistrationSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	if strings.HasPrefix(ops[0].Path, "/jobs/workers/") {
 		return nil, coord.ErrForbidden
 	}
@@ -969,7 +964,7 @@ func (s forbiddingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord
 
 func TestWorkGoesOnWhereRegisteringIsForbidden(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		q := env.QueueOn(forbidding{env.Client()})
+		q := env.QueueOn(withoutRegistration{env.Client()})
 		env.Register(q)
 		env.Put(q, "v")
 		env.Consume(env.Take(q))

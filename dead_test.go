@@ -86,7 +86,7 @@ func TestWithoutACeilingNothingDies(t *testing.T) {
 	})
 }
 
-// One entry kills each process that works on it; its neighbours are not harmed.
+// One entry crashes each process that works on it. Its neighbours are not harmed.
 func TestAnEntryThatCrashesItsWorkersDiesAndOthersAreHandedOut(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		putter, _ := env.Queue()
@@ -324,7 +324,7 @@ func TestDeadEntriesKeepTheirBytes(t *testing.T) {
 	})
 }
 
-// Whatever can be put, in a queue of however long a name, can die.
+// Every entry that can be put can become dead, however long the queue's name is.
 func TestTheLargestValueOfTheLongestNameCanDie(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		name := strings.Repeat("/"+strings.Repeat("x", 127), 8)
@@ -349,7 +349,7 @@ func TestTheLargestValueOfTheLongestNameCanDie(t *testing.T) {
 	})
 }
 
-// kazoo puts what zkq would not.
+// kazoo puts larger values than zkq does.
 func TestAnEntryTooLargeToDieIsHandedOutAndReported(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var warned []string

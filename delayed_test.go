@@ -78,7 +78,7 @@ func TestAFailedEntryCanBeDelayed(t *testing.T) {
 	})
 }
 
-// Its locks and its session are gone, what it put aside stays.
+// The process loses its locks and its session. Its delayed entries stay.
 func TestADelayedEntryOutlivesItsProcess(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -90,7 +90,7 @@ func TestADelayedEntryOutlivesItsProcess(t *testing.T) {
 		env.WantEmpty(other)
 		env.WantDelayed(oc, name)
 		time.Sleep(30*time.Minute + time.Second)
-		// Nobody was there when it fell due, and nobody waits.
+		// No process was there when it became due, and none waits.
 		h, err := other.TryTake(env.Ctx)
 		if err != nil || h.Name != name {
 			t.Fatal(h, err)
@@ -100,7 +100,7 @@ func TestADelayedEntryOutlivesItsProcess(t *testing.T) {
 	})
 }
 
-// A take that looked just before, and finds nothing left to make ready just after.
+// The take lists the entries before the mover's commit, and looks for due entries after it.
 func TestATryTakeFindsTheEntryThatTheMoverMakesReady(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -187,7 +187,7 @@ func TestLostRepliesOfDelayedReleasesDelayOnce(t *testing.T) {
 	}
 }
 
-// A second, other finish does not undo the first, and says that it did nothing.
+// A second finish of another kind does not undo the first, and reports that it did nothing.
 func TestAFinishAfterAnUnansweredDelayedReleaseChangesNothing(t *testing.T) {
 	for act, finish := range map[string]func(context.Context, *zkq.Held) error{
 		"consume":           func(ctx context.Context, h *zkq.Held) error { return h.Consume(ctx) },
@@ -218,7 +218,7 @@ func TestAFinishAfterAnUnansweredDelayedReleaseChangesNothing(t *testing.T) {
 	}
 }
 
-// The index goes with what it stands for, whoever removes that.
+// The index node is removed with its entry, whichever process removes that.
 func TestTheIndexNodeIsRemovedWithItsEntry(t *testing.T) {
 	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
 		"rm": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error {
@@ -255,7 +255,7 @@ func TestTheIndexNodeIsRemovedWithItsEntry(t *testing.T) {
 	}
 }
 
-// What others left in the index is in nobody's way, and what points to nothing is swept.
+// Foreign nodes in the index do no harm. Index nodes without an entry are swept.
 func TestForeignNodesInTheIndexAreSkipped(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var warned []string
@@ -300,8 +300,7 @@ func TestDelaysBeyondTheCalendarAreRefused(t *testing.T) {
 	})
 }
 
-// Where nothing is delayed, that it could be costs a watch and a listing for each handle,
-// and no request for an entry.
+// While nothing is delayed, each handle costs a watch and a listing, and entries cost no request more.
 func TestDelaysCostEntriesWithoutOneNoRequest(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -326,7 +325,7 @@ func TestDelaysCostEntriesWithoutOneNoRequest(t *testing.T) {
 	})
 }
 
-// One process falls due with another: nobody moves an entry twice, or not at all.
+// Two processes become due to move entries at the same time. Each entry is moved once.
 func TestAnyTakingProcessMovesDueEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		putter, c := env.Queue()
@@ -418,7 +417,7 @@ func TestADelayedPutIsHandedOutWhenItIsDueAndNotBefore(t *testing.T) {
 	})
 }
 
-// Whatever answers are lost, a delayed put is one, and becomes one entry.
+// A delayed put becomes one entry, whichever answers are lost.
 func TestLostRepliesOfDelayedPutsPutOnce(t *testing.T) {
 	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
@@ -453,8 +452,7 @@ func TestLostRepliesOfDelayedPutsPutOnce(t *testing.T) {
 	}
 }
 
-// Made again with its token, by whoever, it is the same put, also when the first call was
-// for another time.
+// A put that any process repeats with the same token is the same put, even if the first call asked for another delay.
 func TestADelayedPutIsMadeOnceWithItsToken(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -506,7 +504,7 @@ func TestDelayedPutsAreRemovedAndPurged(t *testing.T) {
 	})
 }
 
-// What is delayed is waited for, and what becomes an entry meanwhile is not overlooked.
+// WaitEmpty waits for delayed entries, and does not overlook the entry that one becomes meanwhile.
 func TestWaitEmptyWaitsForDelayedEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -554,7 +552,7 @@ func TestInvalidDelaysAreRefused(t *testing.T) {
 	})
 }
 
-// Who moves a delayed put dies in the middle of it: it is one entry, or still delayed.
+// The process that moves a delayed put dies during the move. The put is one entry, or still delayed.
 func TestAnotherProcessMovesTheDelayedPutOfAMoverThatDied(t *testing.T) {
 	for _, lost := range []string{"request", "reply"} {
 		t.Run(lost, func(t *testing.T) {
@@ -664,7 +662,7 @@ func TestAnExpiredEntryIsNeverHandedOut(t *testing.T) {
 	})
 }
 
-// A waiting taker is handed what does not expire, and nothing else.
+// A waiting take is handed the entries that have not expired, and no others.
 func TestWaitingTakesSkipEntriesThatExpire(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -708,7 +706,7 @@ func TestWaitEmptyDoesNotWaitForExpiredEntries(t *testing.T) {
 	}
 }
 
-// The dead do not expire, and one that is requeued does not either.
+// Dead entries do not expire, nor do those that are requeued.
 func TestARequeuedEntryDoesNotExpire(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -734,7 +732,7 @@ func TestARequeuedEntryDoesNotExpire(t *testing.T) {
 	})
 }
 
-// An answer that is lost hands out nothing that has expired, and leaves nothing.
+// Lost answers to claims hand out no expired entry, and leave no lock.
 func TestLostRepliesOfClaimsOfExpiredEntriesLeaveNothing(t *testing.T) {
 	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
@@ -752,8 +750,8 @@ func TestLostRepliesOfClaimsOfExpiredEntriesLeaveNothing(t *testing.T) {
 	}
 }
 
-// behindSpent are the ways to take what stands behind spent entries.
-var behindSpent = map[string]func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error){
+// takesBehindSpentEntries are the ways to take an entry that stands behind spent ones: expired, or delivered too often.
+var takesBehindSpentEntries = map[string]func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error){
 	"TryTake": func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) { return q.TryTake(env.Ctx) },
 	"Take":    func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) { return env.Take(q), nil },
 	"TryTakeN": func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq.Held, error) {
@@ -793,8 +791,8 @@ var behindSpent = map[string]func(env *testqueue.Env, q *zkq.LockingQueue) (*zkq
 	},
 }
 
-// However many spent entries stand at the head, a take clears them away without a pause and
-// in a few commits, and hands out what stands behind them.
+// A take removes any number of spent entries at the head in a few commits and without backing off, and returns the
+// entry behind them.
 func TestATakeRemovesSpentEntriesWithoutBackingOff(t *testing.T) {
 	const many = 1000
 	spend := map[string]func(env *testqueue.Env) *zkq.LockingQueue{
@@ -824,7 +822,7 @@ func TestATakeRemovesSpentEntriesWithoutBackingOff(t *testing.T) {
 		},
 	}
 	for what, spend := range spend {
-		for how, take := range behindSpent {
+		for how, take := range takesBehindSpentEntries {
 			t.Run(what+"/"+how, func(t *testing.T) {
 				testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 					putter := spend(env)
@@ -861,8 +859,8 @@ func TestATakeRemovesSpentEntriesWithoutBackingOff(t *testing.T) {
 	}
 }
 
-// A few handles clear away the same spent entries at a time, some of their answers are lost,
-// and each gets one of those that live.
+// Several handles remove the same spent entries at the same time. Some of their answers are lost. Each gets one of the
+// others.
 func TestConcurrentTakesRemoveTheSameSpentEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		putter, _ := env.Queue()
@@ -903,8 +901,7 @@ func TestConcurrentTakesRemoveTheSameSpentEntries(t *testing.T) {
 	})
 }
 
-// Behind delayed puts that expired before anybody looked stands one that is due: the first
-// call returns it.
+// A due entry stands behind delayed puts that expired before they were moved. The first call returns it.
 func TestATakeFindsTheDuePutBehindExpiredOnes(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue(testqueue.Settings(testhook.Settings{DuePage: 5}))
@@ -927,8 +924,7 @@ func TestATakeFindsTheDuePutBehindExpiredOnes(t *testing.T) {
 	})
 }
 
-// A take without waiting that makes a delayed put ready, and loses the answer to that, does
-// not say that its own outcome is unknown.
+// A TryTake that makes a delayed put ready, and loses that answer, does not report an unknown outcome.
 func TestALostAnswerToAMoveDoesNotFailTheTake(t *testing.T) {
 	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
@@ -948,7 +944,7 @@ func TestALostAnswerToAMoveDoesNotFailTheTake(t *testing.T) {
 	}
 }
 
-// The same, where no answer comes in time.
+// The same, if no answer comes in time.
 func TestATakeWhoseMoveGetsNoAnswerHoldsNothing(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
@@ -973,7 +969,7 @@ func TestATakeWhoseMoveGetsNoAnswerHoldsNothing(t *testing.T) {
 	})
 }
 
-// A key that an expired entry stands for is free: a put removes that and goes on.
+// The key of an expired entry is free: a put removes that entry and goes on.
 func TestAnExpiredEntryHoldsNoKey(t *testing.T) {
 	for what, opts := range map[string][]zkq.PutOption{
 		"ready": {}, "delayed": {zkq.WithDelay(time.Hour)},
@@ -1002,7 +998,7 @@ func TestAnExpiredEntryHoldsNoKey(t *testing.T) {
 	}
 }
 
-// One that is put aside holds its key until it expires, and one that is held as long as it is.
+// A delayed entry keeps its key until it expires. A held entry keeps its key while it is held.
 func TestAHeldEntryHoldsItsKeyThoughItExpired(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -1021,7 +1017,7 @@ func TestAHeldEntryHoldsItsKeyThoughItExpired(t *testing.T) {
 	})
 }
 
-// Peek knows an expired entry as little as Entries and Stat do.
+// Peek does not show an expired entry, and neither do Entries and Stat.
 func TestPeekKnowsNoExpiredEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -1047,7 +1043,7 @@ func TestPeekKnowsNoExpiredEntry(t *testing.T) {
 	})
 }
 
-// A put that waits for room gets it when something expires, whatever state that is in.
+// A put that waits for room gets it when an entry expires, whatever its state.
 func TestAPutThatWaitsGetsTheRoomOfWhatExpires(t *testing.T) {
 	for what, exact := range map[string]bool{"exact": true, "approximate": false} {
 		t.Run(what, func(t *testing.T) {
@@ -1075,7 +1071,7 @@ func TestAPutThatWaitsGetsTheRoomOfWhatExpires(t *testing.T) {
 				if n, err := q.Len(env.Ctx); err != nil || n != 2 {
 					t.Errorf("%d entries, %v; want %s and the new one", n, err, held)
 				}
-				// What expires while it is held makes room when it is given back.
+				// An entry that expires while it is held makes room when it is released.
 				if _, err := q.PutAll(env.Ctx, make([][]byte, many+1)); err != nil {
 					t.Fatal(err)
 				}
@@ -1090,7 +1086,7 @@ func TestAPutThatWaitsGetsTheRoomOfWhatExpires(t *testing.T) {
 	}
 }
 
-// WaitEmpty hears of the first time to live of a queue, set while it waits.
+// WaitEmpty notices the first time to live of a queue if it is set during the call.
 func TestWaitEmptyNoticesTheFirstTimeToLive(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -1109,7 +1105,7 @@ func TestWaitEmptyNoticesTheFirstTimeToLive(t *testing.T) {
 	})
 }
 
-// An entry that expired while it was held is not waited for once it is given back.
+// WaitEmpty does not wait for an entry that expired while it was held and was then released.
 func TestWaitEmptyNoticesAnExpiryDuringAHold(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()

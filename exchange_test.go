@@ -18,8 +18,8 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// values are what was taken, in order.
-func values(held []*zkq.Held) string {
+// valuesOf returns the values of held entries, in order.
+func valuesOf(held []*zkq.Held) string {
 	var all []string
 	for _, h := range held {
 		all = append(all, string(h.Value))
@@ -38,14 +38,14 @@ func TestExchangeFinishesAndTakesInOneCommit(t *testing.T) {
 		synctest.Wait()
 		c.Reset()
 		next := env.Exchange(q, held, 3)
-		if got := values(next); got != "2 3 4" {
+		if got := valuesOf(next); got != "2 3 4" {
 			t.Errorf("took %q", got)
 		}
 		if commits, reads := c.Count("commit"), c.Count("read"); commits != 1 || reads > 1 {
 			t.Errorf("%d commits and %d reads", commits, reads)
 		}
 		if left := env.Exchange(q, next, 0); len(left) != 0 {
-			t.Errorf("took %q for nothing", values(left))
+			t.Errorf("took %q for nothing", valuesOf(left))
 		}
 		if n, err := q.Len(env.Ctx); n != 1 || err != nil {
 			t.Errorf("%d entries are left, %v", n, err)
@@ -67,7 +67,7 @@ func TestExchangeOfALostEntryCostsTheOthersNothing(t *testing.T) {
 		}
 		env.Take(other)
 		next, err := q.Exchange(env.Ctx, held, 1)
-		if got := values(next); got != "3" {
+		if got := valuesOf(next); got != "3" {
 			t.Errorf("took %q", got)
 		}
 		failed := testqueue.FinishErrors(err)
@@ -96,7 +96,7 @@ func TestExchangeTakesAnotherEntryWhereOneWasClaimedFirst(t *testing.T) {
 			}
 		})
 		next := env.Exchange(q, held, 2)
-		if got := values(next); string(theirs.Value) != "1" || got != "2" && got != "2 3" {
+		if got := valuesOf(next); string(theirs.Value) != "1" || got != "2" && got != "2 3" {
 			t.Errorf("took %q, the other %q", got, theirs.Value)
 		}
 		env.WantErr(held[0].Consume(env.Ctx), zkq.ErrAlreadyDone)
@@ -118,7 +118,7 @@ func TestExchangeWhoseAnswerWasLostIsAppliedOnce(t *testing.T) {
 					c.DropRequest()
 				}
 				next := env.Exchange(q, held, 2)
-				if got := values(next); got != "2 3" || next[0].Deliveries != 1 {
+				if got := valuesOf(next); got != "2 3" || next[0].Deliveries != 1 {
 					t.Errorf("took %q, delivery %d", got, next[0].Deliveries)
 				}
 				env.Exchange(q, next, 0)
@@ -130,7 +130,7 @@ func TestExchangeWhoseAnswerWasLostIsAppliedOnce(t *testing.T) {
 	}
 }
 
-// Who asks for what is there does not wait behind one who waits for what is not.
+// An exchange that asks only for entries that are ready does not wait behind a take that waits for an entry.
 func TestExchangeDoesNotWaitBehindATake(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -142,7 +142,7 @@ func TestExchangeDoesNotWaitBehindATake(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		if next := env.Exchange(q, held, 1); len(next) != 0 {
-			t.Errorf("took %q", values(next))
+			t.Errorf("took %q", valuesOf(next))
 		}
 		if d := time.Since(start); d > time.Second {
 			t.Errorf("it took %v", d)
@@ -186,8 +186,8 @@ func sharingQueues(env *testqueue.Env, n int, opts ...zkq.Option) (all []*zkq.Lo
 	return all, counts
 }
 
-// The first of two processes stands still. Its entries are taken by the other, and
-// no more than a window and two for each process are taken before any of them.
+// The first of two processes hangs. The other takes its entries, and at most a window and two for each process are
+// taken before any of them.
 func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 	for name, of := range map[string]struct{ window, size int }{
 		"small": {8, 10}, "so large that few are read ahead": {64, 160 << 10},
@@ -203,7 +203,7 @@ func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 				next := env.Exchange(both[1], nil, 1)
 				for i := 64; len(order) < 200; i++ {
 					put(i) // steadily more
-					order = append(order, values(next)[:3])
+					order = append(order, valuesOf(next)[:3])
 					next = env.Exchange(both[1], next, 1)
 				}
 				for i := range 64 {
@@ -217,8 +217,7 @@ func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 	}
 }
 
-// Processes that all want the head lose most claims to each other; those that share
-// it out lose hardly any.
+// Processes that all claim the head lose most claims to each other. Those that share it out lose hardly any.
 func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const entries, workers = 3000, 4 * 4
@@ -259,8 +258,7 @@ func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
 	})
 }
 
-// The view holds more than enough when a more urgent entry is put: whoever hears of
-// it takes it next.
+// The handle has read ahead when a more urgent entry is put. A process that is notified of the entry takes it next.
 func TestAMoreUrgentEntryIsTakenNextByEveryProcess(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		all, _ := sharingQueues(env, 3)
@@ -274,14 +272,14 @@ func TestAMoreUrgentEntryIsTakenNextByEveryProcess(t *testing.T) {
 		for i, q := range all {
 			env.Put(all[0], "urgent", zkq.WithPriority(1))
 			synctest.Wait() // the signal arrives
-			if held[i] = env.Exchange(q, held[i], 1); values(held[i]) != "urgent" {
-				t.Errorf("process %d took %q", i, values(held[i]))
+			if held[i] = env.Exchange(q, held[i], 1); valuesOf(held[i]) != "urgent" {
+				t.Errorf("process %d took %q", i, valuesOf(held[i]))
 			}
 		}
 	})
 }
 
-// Nothing signals that a claim came to nothing: the entry stands where it stood.
+// No signal tells that a claim failed: the entry stands where it was.
 func TestATakeThatGaveUpLeavesTheEntryToTheNext(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -302,7 +300,7 @@ func TestATakeThatGaveUpLeavesTheEntryToTheNext(t *testing.T) {
 	})
 }
 
-// What was put before the watch began is not signalled: the first look comes after it.
+// An entry that was put before the watch began causes no signal. The first listing comes after it.
 func TestAnEntryPutAsTheWatchBeginsIsTaken(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -321,7 +319,7 @@ func TestAnEntryPutAsTheWatchBeginsIsTaken(t *testing.T) {
 	})
 }
 
-// Whoever goes by the error takes what it does not name for removed.
+// A caller may assume that entries which the error does not name were removed.
 func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -338,7 +336,7 @@ func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
 				left = slices.DeleteFunc(left, func(h *zkq.Held) bool { return h == f.Held })
 			}
 			if len(left) > 0 {
-				t.Errorf("it does not name %q: %v", values(left), err)
+				t.Errorf("it does not name %q: %v", valuesOf(left), err)
 			}
 		}
 		_, err := q.Exchange(env.Ctx, nil, 1)
@@ -352,7 +350,7 @@ func TestExchangeOfAClosedHandleNamesWhatItDidNotRemove(t *testing.T) {
 	})
 }
 
-// The end of the doubt is told: there is no need to ask the service again and again.
+// Takes are woken when the outcome of the claim is known. They need not ask the service repeatedly.
 func TestTakesThatWaitForAClaimInDoubtDoNotPoll(t *testing.T) {
 	for _, how := range []string{"Take", "Exchange", "Take, strictly"} {
 		t.Run(how, func(t *testing.T) {
@@ -384,7 +382,7 @@ func TestTakesThatWaitForAClaimInDoubtDoNotPoll(t *testing.T) {
 				})
 				if how == "Exchange" {
 					if held := env.Exchange(q, nil, 1); len(held) != 0 {
-						t.Errorf("took %q", values(held))
+						t.Errorf("took %q", valuesOf(held))
 					}
 				} else if h := env.Take(q); string(h.Value) != "0" {
 					t.Errorf("took %q", h.Value)
@@ -397,8 +395,8 @@ func TestTakesThatWaitForAClaimInDoubtDoNotPoll(t *testing.T) {
 	}
 }
 
-// A listing that lags shows as free what this handle holds: it is not claimed again, and
-// neither an exchange nor a worker ends for it.
+// A stale listing shows as free what this handle holds. The handle does not claim it again, and neither an exchange nor
+// a worker ends because of it.
 func TestAHandleDoesNotClaimAgainWhatItHolds(t *testing.T) {
 	const entries, workers = 40, 4
 	run := map[string]func(env *testqueue.Env, q *zkq.LockingQueue){
@@ -473,7 +471,7 @@ func TestAHandleDoesNotClaimAgainWhatItHolds(t *testing.T) {
 	}
 }
 
-// An entry whose lock was broken is taken again, also by the handle that held it.
+// Any handle may take an entry whose lock was broken, including the one that held it.
 func TestAnEntryWhoseLockWasBrokenIsTakenAgainByItsHolder(t *testing.T) {
 	for how, lag := range map[string]time.Duration{"at once": 0, "late": 200 * time.Millisecond} {
 		t.Run(how, func(t *testing.T) {
@@ -498,8 +496,8 @@ func TestAnEntryWhoseLockWasBrokenIsTakenAgainByItsHolder(t *testing.T) {
 	}
 }
 
-// An entry that cannot be removed together with the claim is removed before anything is
-// claimed: while that is in doubt nothing new is held, and what is returned has its lock.
+// An entry that cannot be removed in the commit of the claim is removed first. While that is in doubt no new entry is
+// held, and every returned entry has its lock.
 func TestNothingIsClaimedWhileAnotherFinishIsInDoubt(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
@@ -537,7 +535,7 @@ func TestNothingIsClaimedWhileAnotherFinishIsInDoubt(t *testing.T) {
 			}
 		}
 		if len(next) == 0 {
-			t.Errorf("took %q", values(next))
+			t.Errorf("took %q", valuesOf(next))
 		}
 	})
 }

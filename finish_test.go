@@ -62,7 +62,7 @@ func TestAFirstDeliveryCostsNoRequestMore(t *testing.T) {
 	})
 }
 
-// What an entry leaves beside it goes with it, whoever removes it.
+// The history is removed with the entry, whichever way the entry is removed.
 func TestTheHistoryIsRemovedWithItsEntry(t *testing.T) {
 	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
 		"consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Consume(env.Ctx) },
@@ -92,7 +92,7 @@ func TestTheHistoryIsRemovedWithItsEntry(t *testing.T) {
 				if env.History(c, name) == "" {
 					t.Fatal("no attempts: this shows nothing")
 				}
-				// Not by the sweep that follows a purge.
+				// The sweep that follows a purge must not be what removes it.
 				alone := true
 				env.Store.Observe(func(a coordtest.Applied) {
 					alone = alone && !(len(a.Ops) == 1 && strings.Contains(a.Ops[0].Path, "/attempts/"))
@@ -112,7 +112,7 @@ func TestTheHistoryIsRemovedWithItsEntry(t *testing.T) {
 	}
 }
 
-// kazoo's consume knows nothing of attempts.
+// kazoo's consume does not remove histories.
 func TestAHistoryWithoutAnEntryIsSwept(t *testing.T) {
 	for way, sweep := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue){
 		"by purge": func(env *testqueue.Env, q *zkq.LockingQueue) {
@@ -158,7 +158,7 @@ func TestACorruptHistoryIsIgnored(t *testing.T) {
 				if h.Failures != 0 {
 					t.Errorf("failures %d", h.Failures)
 				}
-				// And under the holder's hands.
+				// The same while the entry is held.
 				env.Commit(s, coord.Set(at, []byte(value), env.Get(s, at).Fence))
 				env.Fail(h, "no")
 				h = env.Take(q)
@@ -224,7 +224,7 @@ func TestLostRepliesOfFailuresCountOnce(t *testing.T) {
 	}
 }
 
-// A failure that nobody can know to be counted is not said to be.
+// A failure whose count is unknown is not reported as counted.
 func TestUnansweredFailureOfABrokenEntryIsUnknown(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -243,7 +243,7 @@ func TestUnansweredFailureOfABrokenEntryIsUnknown(t *testing.T) {
 	})
 }
 
-// The claim was answered, what became of the entry before was not.
+// The claim was answered, the read of the history was not.
 func TestATakeCancelledBeforeItReadTheHistoryHoldsNothing(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
@@ -277,8 +277,7 @@ func TestATakeCancelledBeforeItReadTheHistoryHoldsNothing(t *testing.T) {
 	})
 }
 
-// What was forgiven after the claim does not count for it: the lock was broken in
-// between.
+// A release after the claim does not lower the count at that claim. The lock was broken in between.
 func TestALaterHoldersReleaseDoesNotLowerTheCountOfDeliveries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -308,7 +307,7 @@ func TestALaterHoldersReleaseDoesNotLowerTheCountOfDeliveries(t *testing.T) {
 	})
 }
 
-// Who writes there and holds nothing keeps nobody from the entry.
+// A client that writes a history without holding the entry does not keep others from the entry.
 func TestAHistoryWrittenByAnotherDuringATakeDoesNotStopIt(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -410,7 +409,8 @@ func queueWithoutAnswers(env *testqueue.Env) (q *zkq.LockingQueue, cl *coordtest
 	}
 }
 
-// An update is a checkpoint: the next holder goes on from there, and it counts as nothing.
+// An update is a checkpoint: the next holder sees the new value, and the update counts as neither a failure nor a
+// delivery.
 func TestAnUpdateIsWhatTheNextHolderSees(t *testing.T) {
 	for way, finish := range map[string]func(*testqueue.Env, *zkq.Held){
 		"release": func(env *testqueue.Env, h *zkq.Held) { env.Release(h) },
@@ -476,7 +476,7 @@ func TestLostRepliesOfUpdatesAreResolved(t *testing.T) {
 	}
 }
 
-// Whatever became of an update that got no answer, the finish that follows is made.
+// A finish that follows an unanswered update is made, whether or not the update was applied.
 func TestAFinishAfterAnUnansweredUpdateIsMade(t *testing.T) {
 	for act, finish := range map[string]func(*testqueue.Env, *zkq.Held) error{
 		"consume": func(env *testqueue.Env, h *zkq.Held) error { return h.Consume(env.Ctx) },
@@ -504,29 +504,29 @@ func TestAFinishAfterAnUnansweredUpdateIsMade(t *testing.T) {
 	}
 }
 
-// delayed is a coordinator whose next update of an entry is unknown to its caller, and is
-// applied when the caller has read how often the entry was written.
-type delayed struct {
+// lateUpdates is a coordinator whose next update of an entry has an unknown outcome. It is applied when the caller has read
+// how often the entry was written.
+type lateUpdates struct {
 	coord.Coordinator
-	session *delayedSession
+	session *lateUpdatesSession
 }
 
-type delayedSession struct {
+type lateUpdatesSession struct {
 	coord.Session
 
 	mu   sync.Mutex // the handle's mover reads, too
 	late []coord.Op
 }
 
-func (c *delayed) Session(ctx context.Context) (coord.Session, error) {
+func (c *lateUpdates) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
 	if err == nil && c.session == nil {
-		c.session = &delayedSession{Session: s}
+		c.session = &lateUpdatesSession{Session: s}
 	}
 	return c.session, err
 }
 
-func (s *delayedSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+func (s *lateUpdatesSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	s.mu.Lock()
 	isUpdate := s.late == nil && ops[0].Kind == coord.KindSet && strings.HasPrefix(ops[0].Path, "/jobs/entries/")
 	if isUpdate {
@@ -539,7 +539,7 @@ func (s *delayedSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.R
 	return s.Session.Commit(ctx, ops...)
 }
 
-func (s *delayedSession) Get(ctx context.Context, path string) (coord.Node, error) {
+func (s *lateUpdatesSession) Get(ctx context.Context, path string) (coord.Node, error) {
 	n, err := s.Session.Get(ctx, path)
 	if !strings.HasPrefix(path, "/jobs/attempts/") {
 		return n, err
@@ -560,7 +560,7 @@ func (s *delayedSession) Get(ctx context.Context, path string) (coord.Node, erro
 
 func TestAnUpdateThatIsAppliedLateIsNotTakenForALoss(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		q := env.QueueOn(&delayed{Coordinator: env.Client()})
+		q := env.QueueOn(&lateUpdates{Coordinator: env.Client()})
 		env.Put(q, "a")
 		h := env.Take(q)
 		env.Update(h, "b")
@@ -572,7 +572,7 @@ func TestAnUpdateThatIsAppliedLateIsNotTakenForALoss(t *testing.T) {
 	})
 }
 
-// Nobody writes to what another holds.
+// Only the holder can update an entry.
 func TestAnUpdateIsFenced(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c, hold := queueWithoutAnswers(env)
@@ -587,7 +587,7 @@ func TestAnUpdateIsFenced(t *testing.T) {
 		env.WantErr(h.Consume(env.Ctx), zkq.ErrLockLost)
 		env.Update(now, "c")
 
-		// In doubt, and broken meanwhile: what another wrote is not taken for ours.
+		// The update is in doubt and the lock was broken. The write of another holder is not taken for this one.
 		env.Release(now)
 		h = env.Take(q)
 		hold()
@@ -718,7 +718,7 @@ func TestAForwardThatIsRefusedLeavesTheEntryHeld(t *testing.T) {
 	})
 }
 
-// An entry that is forwarded to its own queue, which is full with it, is no more than that.
+// An entry that is forwarded to its own full queue takes the place of itself.
 func TestAFullQueueForwardsToItself(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -772,7 +772,7 @@ func TestAForwardIsFenced(t *testing.T) {
 	})
 }
 
-// Three stages, whose workers die in the middle of everything: each input is one output.
+// A pipeline of three stages, whose workers die at any point: each input becomes one output.
 func TestAPipelineWhoseWorkersDieLosesAndDoublesNothing(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const n = 60
@@ -873,7 +873,7 @@ func TestAForwardAfterALostSessionDoesNotWait(t *testing.T) {
 	})
 }
 
-// A job that recurs: its key stands all the time, and only the standing entry has it.
+// A recurring job: its key is taken all the time, and one entry has it.
 func TestAForwardHandsItsUniqueKeyOn(t *testing.T) {
 	for what, opts := range map[string][]zkq.PutOption{"ready": {zkq.WithUnique("k")}, "delayed": {zkq.WithUnique("k"), zkq.WithDelay(time.Minute)}} {
 		for _, lost := range []string{"", "request", "reply"} {

@@ -101,7 +101,7 @@ func TestUnknownPutIsResolvedByAnyProcess(t *testing.T) {
 						t.Fatalf("Resolve = %+v", o)
 					}
 				}
-				// What is still on its way comes too late.
+				// A request that is still in flight comes too late.
 				c.Heal()
 				synctest.Wait()
 				want := []string{"first"}
@@ -224,7 +224,7 @@ func TestAForgottenTokenIsExpiredAndNeverNotApplied(t *testing.T) {
 	})
 }
 
-// The lane goes on when an outcome was told, and nobody can know it any more.
+// A lane is used again once the outcome was reported. It can no longer be looked up then.
 func TestTokenOfAnEarlierPutIsExpired(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue(zkq.Producer("0123456789abcdef"))
@@ -338,7 +338,7 @@ func TestPutGoesOnWhenItsLaneWasRemoved(t *testing.T) {
 					c.DropRequest()
 				}
 				_, err := q.Put(env.Ctx, []byte("b"))
-				// What was sent and is nowhere to be read about is never guessed.
+				// The outcome of a request that cannot be looked up is never guessed.
 				if fault == "none" {
 					env.WantErr(err, nil)
 				} else {
@@ -412,12 +412,12 @@ func TestUnknownGetOfAPlainQueueIsResolved(t *testing.T) {
 	})
 }
 
-// A lane that was idle for a day, and is swept, takes no token with it.
+// A lane that was idle for a day is swept. No token loses its put with it.
 func TestUnknownPutIsResolvedThoughItsHandleWasIdle(t *testing.T) {
 	for _, idle := range []time.Duration{time.Minute, 20 * time.Minute, 23 * time.Hour, 25 * time.Hour, 49 * time.Hour} {
 		t.Run(idle.String(), func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-				link := &keeping{Coordinator: env.Client()}
+				link := &heldBackPuts{Coordinator: env.Client()}
 				link.open.Store(true)
 				q := env.QueueOn(link)
 				sweeper := env.Client()
@@ -446,7 +446,7 @@ func TestUnknownPutIsResolvedThoughItsHandleWasIdle(t *testing.T) {
 	}
 }
 
-// Tokens that nobody forgot go, though nobody puts without one.
+// Tokens that were not forgotten are swept, even if all puts of the handle have a token.
 func TestHandlesThatPutWithTokensOnlySweep(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -464,7 +464,7 @@ func TestHandlesThatPutWithTokensOnlySweep(t *testing.T) {
 	})
 }
 
-// What somebody wrote into a lane is in no later put's way.
+// A foreign value in a lane does not disturb later puts.
 func TestALaneWithAForeignValueIsKept(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -496,24 +496,24 @@ func TestInvalidTokensAndProducersAreRefused(t *testing.T) {
 	})
 }
 
-// keeping keeps puts back, which can be made later from what their callers gave it.
-type keeping struct {
+// heldBackPuts is a coordinator that holds puts back, so that they can be applied later from what their callers passed.
+type heldBackPuts struct {
 	coord.Coordinator
 	open atomic.Bool // lets them through
 	kept atomic.Pointer[[]coord.Op]
 }
 
-type keepingSession struct {
+type heldBackPutsSession struct {
 	coord.Session
-	c *keeping
+	c *heldBackPuts
 }
 
-func (c *keeping) Session(ctx context.Context) (coord.Session, error) {
+func (c *heldBackPuts) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
-	return keepingSession{s, c}, err
+	return heldBackPutsSession{s, c}, err
 }
 
-func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+func (s heldBackPutsSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	if len(ops) == 1 || s.c.open.Load() { // one opens a lane
 		return s.Session.Commit(ctx, ops...)
 	}
@@ -524,7 +524,7 @@ func (s keepingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Re
 
 func TestValueMayBeWrittenOverWhenItsPutReturned(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		late := &keeping{Coordinator: env.Client()}
+		late := &heldBackPuts{Coordinator: env.Client()}
 		q := env.QueueOn(late)
 		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
@@ -539,7 +539,7 @@ func TestValueMayBeWrittenOverWhenItsPutReturned(t *testing.T) {
 	})
 }
 
-// Whether it waited for an answer then or for another attempt.
+// The put waited either for an answer or for its next attempt.
 func TestUnknownPutSaysWhatEndedIt(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -562,7 +562,7 @@ func TestUnknownPutSaysWhatEndedIt(t *testing.T) {
 	})
 }
 
-// However many puts there are at once, a handle leaves a bounded number of lanes.
+// A handle leaves a bounded number of lanes, however many puts run at once.
 func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const puts, most = 5000, 128
@@ -582,7 +582,7 @@ func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
 		if n, err := q.Len(env.Ctx); err != nil || n != puts {
 			t.Errorf("%d entries, %v", n, err)
 		}
-		// One that waits for a lane ends with its context.
+		// A put that waits for a lane ends with its context.
 		c.HoldReplies()
 		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
@@ -599,7 +599,7 @@ func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
 	})
 }
 
-// A handle that only polls forgets the entries that it took, also if it waited for one once.
+// A handle that only polls forgets the entries it took, even if it waited for one once.
 func TestAHandleThatPollsForgetsWhatItTook(t *testing.T) {
 	for how, first := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue) *zkq.Held{
 		"polls only": func(env *testqueue.Env, q *zkq.LockingQueue) *zkq.Held {
@@ -631,7 +631,7 @@ func TestAHandleThatPollsForgetsWhatItTook(t *testing.T) {
 	}
 }
 
-// A key is free again with the entry, whatever becomes of that.
+// A key is free again once its entry is gone, whichever way that happens.
 func TestAUniqueKeyGoesWithItsEntry(t *testing.T) {
 	for way, remove := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
 		"consume": func(env *testqueue.Env, q *zkq.LockingQueue, _ string) error { return env.Take(q).Consume(env.Ctx) },
@@ -712,7 +712,7 @@ func TestTwentyPutsOfOneKeyAtOnceAreOne(t *testing.T) {
 	})
 }
 
-// A key stands for a delayed put, and then for the entry that this becomes.
+// A key belongs to a delayed put, and then to the entry that the put becomes.
 func TestADelayedPutKeepsItsKey(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -740,7 +740,7 @@ func TestADelayedPutKeepsItsKey(t *testing.T) {
 	})
 }
 
-// kazoo's consume knows nothing of keys, and leaves them.
+// kazoo's consume does not remove keys.
 func TestAKeyWithoutAnEntryIsFree(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -752,7 +752,7 @@ func TestAKeyWithoutAnEntryIsFree(t *testing.T) {
 		}
 		name := env.Put(q, "a", zkq.WithUnique("k"))
 		env.WantRefused(q, "k", name)
-		// And one that somebody wrote to: it is looked for among all there is.
+		// The same with a key node that another client wrote: the put looks for its entry among all entries.
 		env.Put(q, "b")
 		key := env.Children(s, "/jobs/unique")[0]
 		n := env.Get(s, key)
@@ -783,8 +783,7 @@ func TestLostRepliesOfUniquePutsPutOnce(t *testing.T) {
 	}
 }
 
-// A put that was refused is refused for good: an attempt of it that is still on its way
-// when the key becomes free is not applied.
+// A refused put stays refused. An attempt that is still in flight when the key becomes free is not applied.
 func TestAPutThatWasRefusedIsNotAppliedLater(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -804,7 +803,7 @@ func TestAPutThatWasRefusedIsNotAppliedLater(t *testing.T) {
 		if voids != 1 {
 			t.Errorf("%d lanes have moved on", voids)
 		}
-		// One that was answered cost nothing more.
+		// A put whose answer came costs nothing more.
 		env.WantRefused(q, "k", standing)
 		if voids != 1 {
 			t.Errorf("%d lanes have moved on", voids)
@@ -846,7 +845,7 @@ func TestInvalidUniquePutsAreRefused(t *testing.T) {
 	})
 }
 
-// errFullService is what a service without space answers.
+// errFullService is the error of a service without space.
 var errFullService = fmt.Errorf("no space on the third disk: %w", coord.ErrBusy)
 
 // fullService is a coordinator that refuses commits for lack of space.
@@ -885,14 +884,14 @@ func (s *fullSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Resu
 	return s.Session.Commit(ctx, ops...)
 }
 
-// warnings are the lines that a journal has at level warn.
+// warnings returns the lines of a journal at level warn.
 func (j *journal) warnings() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(j.lines), func(line string) bool { return !strings.HasPrefix(line, "warn ") })
 }
 
-// wantWarnings checks how the warnings begin, and nothing else.
+// wantWarnings requires that there are as many warnings, and checks how each begins.
 func wantWarnings(env *testqueue.Env, j *journal, begin ...string) {
 	env.Helper()
 	got := j.warnings()
@@ -981,7 +980,7 @@ func TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo(t *testing.T) {
 	})
 }
 
-// A refusal that is over before a second is over is not worth a line.
+// A refusal that ends within a second is not logged.
 func TestAShortRefusalIsNotLogged(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c, j := &fullService{Coordinator: env.Client()}, &journal{}
@@ -997,7 +996,7 @@ func TestAShortRefusalIsNotLogged(t *testing.T) {
 	})
 }
 
-// The caller gives up each put, so that none waits when there is space again.
+// The caller gives up each put, so that no put waits when there is space again.
 func TestTheEndOfAWaitIsLoggedByTheNextCallOfItsKind(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c, j := &fullService{Coordinator: env.Client(), putsOnly: true}, &journal{}

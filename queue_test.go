@@ -278,7 +278,7 @@ func TestCheckNameSaysWhatIsWrongAndWhere(t *testing.T) {
 // The tests with a number are about the defects of kazoo's queues that docs/decisions.md numbers. Each fails on the
 // algorithm of kazoo 2.8.
 
-// kazoo #175: a get that times out leaves two watches behind.
+// kazoo issue 175: a get that times out leaves two watches behind.
 func TestKazoo01TimedOutTakesLeaveNoWatches(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -327,8 +327,7 @@ func TestKazoo02WaiterWakesAfterALostConnection(t *testing.T) {
 	})
 }
 
-// An exception in the code that a watch runs is swallowed, and the waiter sleeps
-// for ever.
+// An exception in the callback of a watch is swallowed, and the waiter sleeps for ever.
 func TestKazoo03WaiterSurvivesAnEntryThatVanishesAsItWakes(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -363,9 +362,8 @@ func TestKazoo03WaiterSurvivesAnEntryThatVanishesAsItWakes(t *testing.T) {
 	})
 }
 
-// What a transaction answered is ignored: consume says True with the entry gone,
-// a put of several into a place that refuses them stores nothing and says so to
-// nobody.
+// kazoo ignores the results of a transaction. consume returns True with the entry gone, and a refused put of several
+// values stores nothing and reports nothing.
 func TestKazoo04RefusedTransactionsAreErrors(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
@@ -384,8 +382,8 @@ func TestKazoo04RefusedTransactionsAreErrors(t *testing.T) {
 	})
 }
 
-// consume checks the lock, then removes by path: in between another may have
-// taken the entry, which is then removed under its hands.
+// consume checks the lock and then removes by path. If another client claims the entry in between, its entry is
+// removed.
 func TestKazoo05StaleConsumeRemovesNoOtherHoldersEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
@@ -433,7 +431,7 @@ func TestKazoo06AGoneLockIsAnAnswerNotAFailure(t *testing.T) {
 	})
 }
 
-// After a loss get returns the entry that was lost, for ever.
+// After a lost lock get returns the lost entry for ever.
 func TestKazoo07GetForgetsALostEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -450,7 +448,7 @@ func TestKazoo07GetForgetsALostEntry(t *testing.T) {
 		if v, err := q.Get(env.Ctx); string(v) != "next" || err != nil {
 			t.Fatalf("Get = %q, %v", v, err)
 		}
-		// The same when only the lock went.
+		// The same, if only the lock was lost.
 		if err := other.BreakLock(env.Ctx, env.Entries(other)[0].Name); err != nil {
 			t.Fatal(err)
 		}
@@ -462,7 +460,7 @@ func TestKazoo07GetForgetsALostEntry(t *testing.T) {
 	})
 }
 
-// A put whose reply was lost is made again, and stands twice.
+// A put whose reply was lost is repeated, and there are two entries.
 func TestKazoo08LostReplyNeverPutsTwice(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -477,8 +475,8 @@ func TestKazoo08LostReplyNeverPutsTwice(t *testing.T) {
 	})
 }
 
-// A claim whose reply was lost looks like somebody else's lock: the entry stays
-// locked by a live session that does not know it.
+// A claim whose reply was lost looks like the lock of another client. The entry stays locked by a live session that
+// does not know it.
 func TestKazoo09LostReplyOfAClaimIsResolved(t *testing.T) {
 	for _, fault := range []string{"reply", "request", "reply then cut"} {
 		t.Run(fault, func(t *testing.T) {
@@ -642,12 +640,11 @@ func TestOtherLayoutIsRefused(t *testing.T) {
 	})
 }
 
-// besides are the names of what stands beside a queue's entries, but for the entries and
-// the locks themselves.
-var besides = []string{"delayed", "dead", "broken", "attempts", "workers", "retained", "unique", "config", "count"}
+// namesBesideEntries are the names of nodes in a queue's directory, other than those of the entries and the locks.
+var namesBesideEntries = []string{"delayed", "dead", "broken", "attempts", "workers", "retained", "unique", "config", "count"}
 
 func TestAReservedNameIsRefusedOnlyAsTheLastSegment(t *testing.T) {
-	for _, name := range besides {
+	for _, name := range namesBesideEntries {
 		for _, refused := range []string{name, "a/" + name} {
 			if _, err := zkq.CheckName(refused); !errors.Is(err, zkq.ErrInvalidName) || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
 				t.Errorf("CheckName(%q) = %v", refused, err)
@@ -668,11 +665,10 @@ func TestAReservedNameIsRefusedOnlyAsTheLastSegment(t *testing.T) {
 	}
 }
 
-// A queue below a directory that is called as one of ours, and a queue above it, have nothing
-// to do with each other, whatever both do. The configuration and the count are no
-// directories: below those of a queue there is none, and below others a queue is like any.
+// A queue below a directory with a reserved name and a queue above it do not affect each other. The configuration and
+// the count have no children that belong to a queue, so a queue may be below them.
 func TestAQueueBelowAReservedDirectoryDoesNotTouchTheQueueAbove(t *testing.T) {
-	for _, dir := range besides {
+	for _, dir := range namesBesideEntries {
 		t.Run(dir, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 				names := []string{"fleet", "fleet/" + dir + "/jobs"}
@@ -730,7 +726,7 @@ func TestAQueueBelowAReservedDirectoryDoesNotTouchTheQueueAbove(t *testing.T) {
 	}
 }
 
-// What is only registered, or only delayed, is a queue too.
+// A queue that has only workers, or only delayed entries, is listed too.
 func TestQueuesListsQueuesWithOnlyWorkersOrDelayedEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
@@ -751,7 +747,7 @@ func TestQueuesListsQueuesWithOnlyWorkersOrDelayedEntries(t *testing.T) {
 	})
 }
 
-// A directory is no worker: nothing that falls due is left to it.
+// A directory among the workers is no worker and owns no due entries.
 func TestADirectoryAmongTheWorkersOwnsNoDueEntries(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -770,8 +766,8 @@ func TestADirectoryAmongTheWorkersOwnsNoDueEntries(t *testing.T) {
 	})
 }
 
-// FuzzQueuePath: a name either is refused as one or leads to a path below the
-// root, of the name's own segments, none of which can be taken for what zkq writes.
+// FuzzQueuePath requires that a name is refused, or leads to a path below the root that consists of its own segments,
+// none of which has a name that zkq writes.
 func FuzzQueuePath(f *testing.F) {
 	for _, s := range []string{
 		"", "/", "jobs", "/a/b", "a/../b", "..", "./a", "a//b", "a/", "entry-1", "a/entry-100-0000000001", "entries", "a/taken/b",
@@ -804,7 +800,7 @@ func FuzzQueuePath(f *testing.F) {
 	})
 }
 
-// Which of kazoo's two queues a path holds is seen from its nodes.
+// The nodes of a path tell which of kazoo's two queues it holds.
 func TestTheLayoutOfAQueueIsFound(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -850,7 +846,7 @@ func TestTheLayoutOfAQueueIsFound(t *testing.T) {
 	})
 }
 
-// A name is found by its end, whatever the entry's state.
+// An entry is found by the end of its name, whatever its state.
 func TestNamesAreFoundByTheirEnds(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
@@ -887,7 +883,7 @@ func TestNamesAreFoundByTheirEnds(t *testing.T) {
 	})
 }
 
-// The names that no queue may have are listed where people look for them.
+// The pages for users list the reserved names.
 func TestTheDocumentsListTheReservedNames(t *testing.T) {
 	for _, page := range []string{"layout.md", "cli.md"} {
 		b, err := os.ReadFile(filepath.Join("docs", page))

@@ -238,8 +238,7 @@ func TestTakeEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// A claim whose answer comes after its caller gave up would hide the entry from
-// everybody for as long as the process lives.
+// A claim whose answer comes after its caller gave up would hide the entry from every client until the process ends.
 func TestCancelledTakeLeavesNoHiddenClaim(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
@@ -300,8 +299,8 @@ func TestConsumeAfterLostSessionIsLockLost(t *testing.T) {
 	})
 }
 
-// The data fence, with the session fence out of play: the session lives, the
-// lock was removed from outside, somebody else claimed the entry.
+// The data fence without the session fence: the session lives, an operator removed the lock, and another client claimed
+// the entry.
 func TestStaleHolderWithLiveSessionRemovesNothing(t *testing.T) {
 	for _, finish := range []string{"consume", "release"} {
 		t.Run(finish, func(t *testing.T) {
@@ -636,8 +635,8 @@ func TestForeignNodesAreSkippedAndReportedOnce(t *testing.T) {
 	})
 }
 
-// TestTakersThatStartTogetherAskOnce counts what sixteen takes of a new handle ask for
-// of the queue itself: not the same sixteen times.
+// TestTakersThatStartTogetherAskOnce counts the requests about the queue itself that sixteen takes of a new handle make
+// together.
 func TestTakersThatStartTogetherAskOnce(t *testing.T) {
 	const takers = 16
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -661,15 +660,15 @@ func TestTakersThatStartTogetherAskOnce(t *testing.T) {
 		synctest.Wait()
 		cl.Heal()
 		all.Wait()
-		// Its layout, its configuration, and that again by who watches for changes of it.
+		// Its layout, its configuration, and the configuration again by the goroutine that watches for changes.
 		if n := asked.Load(); n > 3 {
 			t.Errorf("%d requests for %d takes that came together", n, takers)
 		}
 	})
 }
 
-// TestAnEntryWhoseLockWasBrokenIsTakenAtOnce has the handle that claimed the entry take again: the entry stands before
-// the others, and the handle was told that the lock is broken.
+// TestAnEntryWhoseLockWasBrokenIsTakenAtOnce takes again with the handle that claimed the entry. The entry stands
+// before the others, and the handle was told that the lock is broken.
 func TestAnEntryWhoseLockWasBrokenIsTakenAtOnce(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
@@ -756,8 +755,8 @@ func TestGetThatHasNoTimeEndsThoughTheServiceDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// TestStrictTakesAnEntryWhoseSignalHasNotArrived has the taker's server lag behind, so that nothing tells the taker of the more
-// urgent entry. Without Strict it takes what it knows: the difference is the option's.
+// TestStrictTakesAnEntryWhoseSignalHasNotArrived makes the taker's server lag, so that no signal tells the taker of the
+// more urgent entry. Without Strict the take returns the entry that it knows.
 func TestStrictTakesAnEntryWhoseSignalHasNotArrived(t *testing.T) {
 	for _, c := range []struct {
 		want string
@@ -785,7 +784,7 @@ func TestStrictTakesAnEntryWhoseSignalHasNotArrived(t *testing.T) {
 	}
 }
 
-// An entry that came back since it was read is not passed over by a claim of several.
+// A claim of several entries does not pass over one that was released since the last listing.
 func TestStrictTakesAnEntryReleasedSinceItWasRead(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue(zkq.Strict())
@@ -803,7 +802,7 @@ func TestStrictTakesAnEntryReleasedSinceItWasRead(t *testing.T) {
 	})
 }
 
-// The collector knows nothing of virtual time, and works when it is asked.
+// The garbage collector does not follow virtual time, so the test calls it.
 func TestADroppedHeldIsReportedOnce(t *testing.T) {
 	ctx := context.Background()
 	c := coordtest.NewStore().Open(coordtest.Options{})

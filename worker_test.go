@@ -23,14 +23,14 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// Both are loggers as they are.
+// Both types are a Logger without an adapter.
 var (
 	_ zkq.Logger = (*slog.Logger)(nil)
 	_ zkq.Logger = hclog.Logger(nil)
 )
 
-// crew is a worker that runs, and what it reported.
-type crew struct {
+// runningWorker is a worker that runs, and what it reported.
+type runningWorker struct {
 	*testqueue.Env
 	worker *zkq.Worker
 	stop   context.CancelFunc
@@ -41,7 +41,7 @@ type crew struct {
 	handled []zkq.Handled
 }
 
-// journal is a logger that keeps what it is told.
+// journal is a logger that keeps its lines.
 type journal struct {
 	mu    sync.Mutex
 	lines []string
@@ -67,9 +67,9 @@ func (j *journal) has(words ...string) bool {
 }
 
 // startWorker starts a worker. It sets what is nil in w.
-func startWorker(env *testqueue.Env, w *zkq.Worker) *crew {
+func startWorker(env *testqueue.Env, w *zkq.Worker) *runningWorker {
 	env.Helper()
-	k := &crew{Env: env, worker: w, done: make(chan error, 1), logged: &journal{}}
+	k := &runningWorker{Env: env, worker: w, done: make(chan error, 1), logged: &journal{}}
 	if w.Queue == nil {
 		w.Queue, _ = env.Queue()
 	}
@@ -95,8 +95,8 @@ func startWorker(env *testqueue.Env, w *zkq.Worker) *crew {
 	return k
 }
 
-// wait ends the worker and returns what Run did, and how long that took.
-func (k *crew) wait() (time.Duration, error) {
+// stopAndWait ends the worker and returns what Run did, and how long that took.
+func (k *runningWorker) stopAndWait() (time.Duration, error) {
 	k.Helper()
 	start := time.Now()
 	k.stop()
@@ -104,14 +104,14 @@ func (k *crew) wait() (time.Duration, error) {
 	return time.Since(start), err
 }
 
-func (k *crew) quit() {
+func (k *runningWorker) stopCleanly() {
 	k.Helper()
-	if _, err := k.wait(); err != nil {
+	if _, err := k.stopAndWait(); err != nil {
 		k.Fatalf("Run: %v", err)
 	}
 }
 
-func (k *crew) endings() []zkq.Ending {
+func (k *runningWorker) endings() []zkq.Ending {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var es []zkq.Ending
@@ -121,7 +121,7 @@ func (k *crew) endings() []zkq.Ending {
 	return es
 }
 
-func (k *crew) wantEndings(want ...zkq.Ending) {
+func (k *runningWorker) wantEndings(want ...zkq.Ending) {
 	k.Helper()
 	if got := k.endings(); !slices.Equal(got, want) {
 		k.Fatalf("endings %v, want %v", got, want)
@@ -143,7 +143,7 @@ func TestWorkerRemovesWhatItsHandlerHasDone(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(10 * time.Second)
-		k.quit()
+		k.stopCleanly()
 		if fmt.Sprint(got) != "[0 1 2 3 4]" {
 			t.Errorf("worked on %v", got)
 		}
@@ -172,7 +172,7 @@ func TestWorkerRunsUpToItsConcurrency(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(5 * time.Second)
-		k.quit()
+		k.stopCleanly()
 		if most != 4 {
 			t.Errorf("%d at once, want 4", most)
 		}
@@ -197,7 +197,7 @@ func TestFailingEntryRestsAndIsDeadAfterItsFailures(t *testing.T) {
 			return fmt.Errorf("failure %d", h.Failures+1)
 		})})
 		time.Sleep(time.Minute)
-		k.quit()
+		k.stopCleanly()
 		if fmt.Sprint(at) != "[0s 1s 3s]" { // one second after the first, two after the second
 			t.Errorf("tried at %v", at)
 		}
@@ -221,7 +221,7 @@ func TestSkippedEntryIsDeadAtOnce(t *testing.T) {
 			return fmt.Errorf("order: %w", zkq.Skip(cause))
 		})})
 		time.Sleep(time.Second)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingDead)
 		if es := env.Entries(q); len(es) != 1 || es[0].State != zkq.StateDead || es[0].Reason != "order: no such customer" {
 			t.Errorf("left are %+v", es)
@@ -249,7 +249,7 @@ func TestSnoozedEntryComesBackInItsTimeAndNothingIsCounted(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(time.Minute)
-		k.quit()
+		k.stopCleanly()
 		if fmt.Sprint(at) != "[0s 10s 20s 30s 40s]" {
 			t.Errorf("tried at %v", at)
 		}
@@ -273,7 +273,7 @@ func TestARestingEntryIsForNoOtherWorkerEither(t *testing.T) {
 			return errors.New("no")
 		})})
 		time.Sleep(time.Second)
-		k.quit() // and others find them put aside still
+		k.stopCleanly() // and others find them put aside still
 		k.wantEndings(zkq.EndingFailed, zkq.EndingSnoozed, zkq.EndingSnoozed)
 		other, _ := env.Queue()
 		env.WantEmpty(other)
@@ -304,7 +304,7 @@ func TestPanicIsAFailureWithItsPlace(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(time.Second)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingDead, zkq.EndingDead)
 		p := new(zkq.PanicError)
 		if !errors.As(k.handled[0].Err, &p) || p.Value != "deep" || !strings.HasPrefix(p.Stack, "github.com/zkq/zkq_test.panicDeep worker_test.go:") {
@@ -336,7 +336,7 @@ func TestErrorThatPanicsIsAFailure(t *testing.T) {
 			return err
 		})})
 		time.Sleep(time.Second)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingDead)
 		if p := new(zkq.PanicError); !errors.As(k.handled[0].Err, &p) {
 			t.Errorf("reported %v", k.handled[0].Err)
@@ -355,7 +355,7 @@ func TestTimeoutIsAFailureAndEndsTheContextWithItsCause(t *testing.T) {
 			return ctx.Err()
 		})})
 		time.Sleep(time.Minute)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingDead)
 		if !errors.Is(cause, zkq.ErrTimeout) || !errors.Is(k.handled[0].Err, zkq.ErrTimeout) || k.handled[0].Took != 5*time.Second {
 			t.Errorf("cause %v, reported %+v", cause, k.handled[0])
@@ -384,7 +384,7 @@ func TestHandlerThatIgnoresItsTimeoutLosesTheEntryAndKeepsItsSlot(t *testing.T) 
 		}
 		env.Consume(h)
 		time.Sleep(time.Minute)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingFailed)
 		if !errors.Is(k.handled[0].Err, zkq.ErrStuck) {
 			t.Errorf("reported %v", k.handled[0].Err)
@@ -402,7 +402,7 @@ func TestStoppingWorkerLetsItsHandlersFinish(t *testing.T) {
 			return ctx.Err()
 		})})
 		time.Sleep(2 * time.Second)
-		took, err := k.wait()
+		took, err := k.stopAndWait()
 		if err != nil || took.Round(time.Second) != 8*time.Second {
 			t.Errorf("Run: %v after %v", err, took)
 		}
@@ -424,7 +424,7 @@ func TestEntryIsReleasedUncountedWhenTheGraceIsOver(t *testing.T) {
 			return errors.New("interrupted")
 		})})
 		time.Sleep(2 * time.Second)
-		took, err := k.wait()
+		took, err := k.stopAndWait()
 		if err != nil || took != 5*time.Second || !errors.Is(cause, zkq.ErrShutdown) {
 			t.Errorf("Run: %v after %v, cause %v", err, took, cause)
 		}
@@ -448,7 +448,7 @@ func TestHandlerThatStopsWithItsProgramHasNotFailed(t *testing.T) {
 		time.Sleep(time.Second)
 		k.stop()
 		stop()
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingReleased)
 	})
 }
@@ -462,7 +462,7 @@ func TestStuckHandlerIsLeftBehindAndItsEntryGivenBack(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(time.Second)
-		took, err := k.wait()
+		took, err := k.stopAndWait()
 		if !errors.Is(err, zkq.ErrStuck) || took > 7*time.Second {
 			t.Errorf("Run: %v after %v", err, took)
 		}
@@ -483,7 +483,7 @@ func TestRunReturnsThoughTheServiceDoesNotAnswer(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(time.Second)
-		took, err := k.wait()
+		took, err := k.stopAndWait()
 		if err != nil || took > 3*time.Second {
 			t.Errorf("Run: %v after %v", err, took)
 		}
@@ -492,7 +492,7 @@ func TestRunReturnsThoughTheServiceDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// TestAnUnansweredFinishIsRepeatedInTheBackground: the process and its session live on.
+// The process and its session live on after Run returned.
 func TestAnUnansweredFinishIsRepeatedInTheBackground(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		for _, result := range []error{nil, errors.New("no")} {
@@ -503,7 +503,7 @@ func TestAnUnansweredFinishIsRepeatedInTheBackground(t *testing.T) {
 				return result
 			})})
 			time.Sleep(500 * time.Millisecond)
-			if _, err := k.wait(); err != nil {
+			if _, err := k.stopAndWait(); err != nil {
 				t.Errorf("Run: %v", err)
 			}
 			k.wantEndings(zkq.EndingUnknown)
@@ -535,7 +535,7 @@ func TestLostLockEndsTheContextOfTheHandler(t *testing.T) {
 			return ctx.Err()
 		})})
 		time.Sleep(time.Minute)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingLost, zkq.EndingDone)
 		if len(causes) != 1 || !errors.Is(causes[0], zkq.ErrLockLost) {
 			t.Errorf("causes %v", causes)
@@ -554,7 +554,7 @@ func TestEntryThatItsHandlerFinishedIsDone(t *testing.T) {
 			return errors.New("after that")
 		})})
 		time.Sleep(time.Second)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingDone)
 		if n, _ := q.Len(env.Ctx); n != 0 {
 			t.Errorf("%d left", n)
@@ -579,7 +579,7 @@ func TestCrashOfAWorkerIsNoFailure(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(time.Minute)
-		other.quit()
+		other.stopCleanly()
 		other.wantEndings(zkq.EndingDone)
 		if err := <-k.done; !errors.Is(err, coord.ErrClosed) {
 			t.Errorf("Run after the crash: %v", err)
@@ -603,7 +603,7 @@ func TestWorkerOutlivesAnOutage(t *testing.T) {
 		if n, err := other.Len(env.Ctx); n != 0 || err != nil {
 			t.Errorf("%d left, %v", n, err)
 		}
-		k.quit()
+		k.stopCleanly()
 	})
 }
 
@@ -694,7 +694,7 @@ func TestWorkersShareAQueueAndEachEntryIsDoneOnce(t *testing.T) {
 		}
 		var mu sync.Mutex
 		done := make(map[string]int)
-		var crews []*crew
+		var crews []*runningWorker
 		for range 3 {
 			crews = append(crews, startWorker(env, &zkq.Worker{Concurrency: 3, Handler: zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
 				mu.Lock()
@@ -705,7 +705,7 @@ func TestWorkersShareAQueueAndEachEntryIsDoneOnce(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		for _, k := range crews {
-			k.quit()
+			k.stopCleanly()
 		}
 		for i := range n {
 			if done[fmt.Sprint(i)] != 1 {
@@ -715,20 +715,20 @@ func TestWorkersShareAQueueAndEachEntryIsDoneOnce(t *testing.T) {
 	})
 }
 
-// hanging is a handler that does not return for entries called "hangs" until the test ends.
-type hanging struct {
+// hangingHandler is a handler that does not return for entries called "hangs" until the test ends.
+type hangingHandler struct {
 	free chan struct{}
 	good atomic.Int32
 	hung atomic.Int32
 }
 
-func newHanging(env *testqueue.Env) *hanging {
-	h := &hanging{free: make(chan struct{})}
+func newHangingHandler(env *testqueue.Env) *hangingHandler {
+	h := &hangingHandler{free: make(chan struct{})}
 	env.Cleanup(func() { close(h.free) })
 	return h
 }
 
-func (s *hanging) Handle(_ context.Context, h *zkq.Held) error {
+func (s *hangingHandler) Handle(_ context.Context, h *zkq.Held) error {
 	if string(h.Value) == "hangs" {
 		s.hung.Add(1)
 		<-s.free
@@ -742,7 +742,7 @@ func TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		env.Put(q, "hangs", zkq.WithPriority(1))
-		s := newHanging(env)
+		s := newHangingHandler(env)
 		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 4, Timeout: 200 * time.Millisecond, Grace: -1, Handler: s})
 		time.Sleep(30 * time.Second)
 		for i := range 10 {
@@ -761,7 +761,7 @@ func TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn(t *testing.T) {
 				t.Errorf("no Error line says %q", line)
 			}
 		}
-		if _, err := k.wait(); !errors.Is(err, zkq.ErrStuck) {
+		if _, err := k.stopAndWait(); !errors.Is(err, zkq.ErrStuck) {
 			t.Errorf("Run: %v", err)
 		}
 	})
@@ -772,7 +772,7 @@ func TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute(t *testing.T) {
 		q, _ := env.Queue()
 		env.Put(q, "hangs")
 		env.Put(q, "hangs")
-		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 2, Timeout: time.Second, Handler: newHanging(env)})
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 2, Timeout: time.Second, Handler: newHangingHandler(env)})
 		start := time.Now()
 		err := <-k.done
 		if took := time.Since(start); !errors.Is(err, zkq.ErrStuck) || took < time.Minute || took > 70*time.Second {
@@ -787,7 +787,7 @@ func TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute(t *testing.T) {
 
 func TestStuckDeliveriesCountOverTheWorkersThatHadThem(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		s := newHanging(env)
+		s := newHangingHandler(env)
 		other, _ := env.Queue()
 		env.Put(other, "hangs")
 		for i := range 3 {
@@ -815,7 +815,7 @@ func TestHandlerThatIsLateButReturnsEndsNoRun(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(10 * time.Minute)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingFailed, zkq.EndingFailed, zkq.EndingDone)
 		if !k.logged.has("info", "a stuck handler returned: 0 of 1 places are stuck") {
 			t.Errorf("logged %q", k.logged.lines)
@@ -832,7 +832,7 @@ func TestNegativeBackoffIsTheLongest(t *testing.T) {
 				return errors.New("no")
 			})})
 			time.Sleep(time.Hour)
-			k.quit()
+			k.stopCleanly()
 			k.wantEndings(zkq.EndingFailed)
 			e, err := q.Peek(env.Ctx, name)
 			if days := time.Until(e.Due).Hours() / 24; err != nil || days < 29 || days > 30 {
@@ -842,13 +842,13 @@ func TestNegativeBackoffIsTheLongest(t *testing.T) {
 	}
 }
 
-// loud is a logger that panics.
-type loud struct{}
+// panickingLogger is a logger that panics.
+type panickingLogger struct{}
 
-func (loud) Debug(string, ...any) { panic("debug") }
-func (loud) Info(string, ...any)  { panic("info") }
-func (loud) Warn(string, ...any)  { panic("warn") }
-func (loud) Error(string, ...any) { panic("error") }
+func (panickingLogger) Debug(string, ...any) { panic("debug") }
+func (panickingLogger) Info(string, ...any)  { panic("info") }
+func (panickingLogger) Warn(string, ...any)  { panic("warn") }
+func (panickingLogger) Error(string, ...any) { panic("error") }
 
 func TestPanicsOfCallbacksEndNothing(t *testing.T) {
 	handler := zkq.HandlerFunc(func(_ context.Context, h *zkq.Held) error {
@@ -863,7 +863,7 @@ func TestPanicsOfCallbacksEndNothing(t *testing.T) {
 	}{
 		"Backoff": {&zkq.Worker{Backoff: func(n int) time.Duration { return []time.Duration{1}[n-1] }}, "Backoff panicked"},
 		"Report":  {&zkq.Worker{Report: func(zkq.Handled) { panic("no") }}, "Report panicked"},
-		"Logger":  {&zkq.Worker{Logger: loud{}}, ""},
+		"Logger":  {&zkq.Worker{Logger: panickingLogger{}}, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -872,7 +872,7 @@ func TestPanicsOfCallbacksEndNothing(t *testing.T) {
 				env.Put(c.worker.Queue, "x")
 				k := startWorker(env, c.worker)
 				time.Sleep(5 * time.Minute)
-				k.quit()
+				k.stopCleanly()
 				k.wantEndings(zkq.EndingFailed, zkq.EndingFailed, zkq.EndingFailed, zkq.EndingDone)
 				if c.says != "" && !k.logged.has("error", c.says) {
 					t.Errorf("logged %q", k.logged.lines)
@@ -892,54 +892,54 @@ func TestPanicOfTheWarnFunctionEndsNothing(t *testing.T) {
 	})
 }
 
-// awkward is an error whose methods panic.
-type awkward struct{}
+// panickingError is an error whose methods panic.
+type panickingError struct{}
 
-func (awkward) Error() string { return "awkward" }
-func (awkward) As(any) bool   { panic("As") }
-func (awkward) Is(error) bool { panic("Is") }
+func (panickingError) Error() string { return "awkward" }
+func (panickingError) As(any) bool   { panic("As") }
+func (panickingError) Is(error) bool { panic("Is") }
 
 func TestHandlersErrorThatPanicsIsAFailure(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		env.Put(q, "x")
-		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 2, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return awkward{} })})
+		k := startWorker(env, &zkq.Worker{Queue: q, MaxFailures: 2, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return panickingError{} })})
 		time.Sleep(time.Minute)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingFailed, zkq.EndingDead)
 	})
 }
 
-// refusing is a coordinator that gives no session while it is told what to say instead.
-type refusing struct {
+// refusingClient is a coordinator that returns an error instead of a session while one is set.
+type refusingClient struct {
 	coord.Coordinator
 	err atomic.Pointer[error]
 }
 
-func (c *refusing) Session(ctx context.Context) (coord.Session, error) {
+func (c *refusingClient) Session(ctx context.Context) (coord.Session, error) {
 	if err := c.err.Load(); err != nil {
 		return nil, *err
 	}
 	return c.Coordinator.Session(ctx)
 }
 
-func (c *refusing) say(err error) { c.err.Store(&err) }
-func (c *refusing) stop()         { c.err.Store(nil) }
+func (c *refusingClient) setError(err error) { c.err.Store(&err) }
+func (c *refusingClient) clearError()        { c.err.Store(nil) }
 
 func TestAWorkerOutlivesATransientRefusal(t *testing.T) {
 	for _, refusal := range []error{coord.ErrTLS, coord.ErrAuth, coord.ErrForbidden, coord.ErrFormat, coord.ErrInvalid, coord.ErrBusy, coord.ErrUnreachable} {
 		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 			cl := env.Client()
-			c := &refusing{Coordinator: cl}
+			c := &refusingClient{Coordinator: cl}
 			q := env.QueueOn(c)
 			k := startWorker(env, &zkq.Worker{Queue: q, Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
 			env.Put(q, "first")
 			time.Sleep(time.Hour) // waiting, without a refusal
 			for range 3 {
-				c.say(refusal)
+				c.setError(refusal)
 				cl.Expire()
 				time.Sleep(4 * time.Second) // a session lasts six
-				c.stop()
+				c.clearError()
 				time.Sleep(time.Minute)
 			}
 			other, _ := env.Queue()
@@ -947,15 +947,15 @@ func TestAWorkerOutlivesATransientRefusal(t *testing.T) {
 			time.Sleep(time.Minute)
 			k.wantEndings(zkq.EndingDone, zkq.EndingDone)
 
-			c.say(refusal)
+			c.setError(refusal)
 			cl.Expire()
 			passes := errors.Is(refusal, coord.ErrBusy) || errors.Is(refusal, coord.ErrUnreachable)
 			if time.Sleep(time.Hour); passes {
-				c.stop()
+				c.clearError()
 				env.Put(other, "third")
 				time.Sleep(time.Minute)
 				k.wantEndings(zkq.EndingDone, zkq.EndingDone, zkq.EndingDone)
-				k.quit()
+				k.stopCleanly()
 				return
 			}
 			select {
@@ -972,8 +972,8 @@ func TestAWorkerOutlivesATransientRefusal(t *testing.T) {
 
 func TestAWorkerThatIsRefusedFromTheStartEndsAtOnce(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		c := &refusing{Coordinator: env.Client()}
-		c.say(coord.ErrAuth)
+		c := &refusingClient{Coordinator: env.Client()}
+		c.setError(coord.ErrAuth)
 		k := startWorker(env, &zkq.Worker{Queue: env.QueueOn(c), Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return nil })})
 		start := time.Now()
 		if err := <-k.done; !errors.Is(err, coord.ErrAuth) || time.Since(start) > time.Second {
@@ -1009,7 +1009,7 @@ func TestTypedValuesArriveAsTheyWerePut(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(time.Second)
-		k.quit()
+		k.stopCleanly()
 		if fmt.Sprint(got) != "[{b 2} {c 3} {a 1}]" {
 			t.Errorf("got %v", got)
 		}
@@ -1027,7 +1027,7 @@ func TestAnUndecodableValueIsDeadWithAReason(t *testing.T) {
 			return nil
 		})})
 		time.Sleep(time.Second)
-		k.quit()
+		k.stopCleanly()
 		es := env.Entries(q)
 		if len(es) != 4 {
 			t.Errorf("%d are left", len(es))
@@ -1055,7 +1055,7 @@ func TestAnUnencodableValueIsNotPut(t *testing.T) {
 	})
 }
 
-// encoding/json makes U+FFFD of what is not UTF-8, and says nothing.
+// encoding/json replaces bytes that are not UTF-8 by U+FFFD without an error.
 func TestInvalidTextIsRefusedAtPut(t *testing.T) {
 	const wrong = "caf\xe9"
 	type inner struct {
@@ -1103,7 +1103,7 @@ func TestInvalidTextIsRefusedAtPut(t *testing.T) {
 	})
 }
 
-// ownText says itself how it is written.
+// ownText has a text encoding of its own.
 type ownText string
 
 func (o ownText) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", string(o)), nil }

@@ -1,6 +1,6 @@
 package hostile
 
-// Outcomes that nobody can know, and what must not be said of them.
+// Outcomes that are unknown, and what must not be reported about them.
 
 import (
 	"context"
@@ -26,19 +26,18 @@ func finishInDoubt(env *testqueue.Env, lose func(), act func(context.Context) er
 	env.WantErr(act(ctx), zkq.ErrUnknown)
 }
 
-// acts are the ways to finish.
-var acts = map[string]func(context.Context, *zkq.Held) error{
+// finishes are the ways to finish an entry.
+var finishes = map[string]func(context.Context, *zkq.Held) error{
 	"consume": func(ctx context.Context, h *zkq.Held) error { return h.Consume(ctx) },
 	"release": func(ctx context.Context, h *zkq.Held) error { return h.Release(ctx) },
 	"fail":    func(ctx context.Context, h *zkq.Held) error { return h.Fail(ctx, "no") },
 	"bury":    func(ctx context.Context, h *zkq.Held) error { return h.Bury(ctx, "no") },
 }
 
-// Two finishes of one handle are in doubt, and the first was applied: the second
-// must not be said to be.
+// Two finishes of one handle are in doubt, and the first was applied. The second must not be reported as applied.
 func TestAFinishIsNotTakenForAnotherOfItsHandle(t *testing.T) {
-	for first, doFirst := range acts {
-		for second, doSecond := range acts {
+	for first, doFirst := range finishes {
+		for second, doSecond := range finishes {
 			if first == second {
 				continue
 			}
@@ -68,19 +67,19 @@ func TestAFinishInDoubtIsNotAlreadyDoneWhenTheLockWasBroken(t *testing.T) {
 		name := env.Put(q, "a")
 		for first, second := range map[string]string{"consume": "release", "bury": "consume"} {
 			h := env.Take(q)
-			finishInDoubt(env, func() { c.DropRequest() }, func(ctx context.Context) error { return acts[first](ctx, h) })
+			finishInDoubt(env, func() { c.DropRequest() }, func(ctx context.Context) error { return finishes[first](ctx, h) })
 			if err := q.BreakLock(env.Ctx, name); err != nil {
 				t.Fatal(err)
 			}
-			if err := acts[second](env.Ctx, h); errors.Is(err, zkq.ErrAlreadyDone) || err == nil {
+			if err := finishes[second](env.Ctx, h); errors.Is(err, zkq.ErrAlreadyDone) || err == nil {
 				t.Errorf("%s after %s: %v", second, first, err)
 			}
 		}
 	})
 }
 
-// takings are the ways in which an operator takes an entry from its holder.
-var takings = map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string){
+// operatorTakings are the ways in which an operator takes an entry from its holder.
+var operatorTakings = map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string){
 	"release --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) {
 		env.WantErr(q.BreakLock(env.Ctx, name), nil)
 	},
@@ -94,12 +93,12 @@ var takings = map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name stri
 	},
 }
 
-// No finish says that it was applied, or another of its handle, if an operator took the
-// entry while its answer was missing. Asked again it says that the entry is not held.
+// If an operator took the entry while the answer to a finish was missing, neither that finish nor another of the handle
+// reports success. A repeated call reports that the lock is lost.
 func TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry(t *testing.T) {
-	for taking, takeAway := range takings {
-		for first, doFirst := range acts {
-			for second, doSecond := range acts {
+	for taking, takeAway := range operatorTakings {
+		for first, doFirst := range finishes {
+			for second, doSecond := range finishes {
 				t.Run(taking+", "+first+", "+second, func(t *testing.T) {
 					testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 						q, c := env.Queue()
@@ -124,7 +123,7 @@ func TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry(t *testi
 	}
 }
 
-// A trace of an earlier hold says nothing of this one.
+// The trace of an earlier broken lock must not be taken for one of this lock.
 func TestAnEarlierBrokenLockIsNotTakenForThisOne(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -136,28 +135,28 @@ func TestAnEarlierBrokenLockIsNotTakenForThisOne(t *testing.T) {
 			}
 			h := env.Take(q)
 			c.DropReply()
-			if err := acts[act](env.Ctx, h); err != nil {
+			if err := finishes[act](env.Ctx, h); err != nil {
 				t.Errorf("%s: %v", act, err)
 			}
 		}
 	})
 }
 
-// lowered is a coordinator whose sessions say that they take less than they do.
-type lowered struct {
+// lowerLimits is a coordinator whose sessions report lower limits than they have.
+type lowerLimits struct {
 	coord.Coordinator
 	bytes int
 
 	mu   sync.Mutex
-	last *loweredSession
+	last *lowerLimitsSession
 }
 
-type loweredSession struct {
+type lowerLimitsSession struct {
 	coord.Session
 	bytes int
 }
 
-func (c *lowered) Session(ctx context.Context) (coord.Session, error) {
+func (c *lowerLimits) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
 	if err != nil {
 		return nil, err
@@ -165,19 +164,18 @@ func (c *lowered) Session(ctx context.Context) (coord.Session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last == nil || c.last.Session != s {
-		c.last = &loweredSession{s, c.bytes}
+		c.last = &lowerLimitsSession{s, c.bytes}
 	}
 	return c.last, nil
 }
 
-func (s *loweredSession) Limits() coord.Limits {
+func (s *lowerLimitsSession) Limits() coord.Limits {
 	l := s.Session.Limits()
 	l.ValueBytes = s.bytes
 	return l
 }
 
-// The claim of an entry that is too large to be touched moves no fence: whether it
-// was applied is told by the lock alone.
+// The claim of an entry that is too large to rewrite moves no fence. Only the lock shows whether it was applied.
 func TestLostRepliesOfClaimsOfTooLargeEntriesAreResolved(t *testing.T) {
 	for name, lose := range testqueue.Losses {
 		t.Run(name, func(t *testing.T) {
@@ -185,7 +183,7 @@ func TestLostRepliesOfClaimsOfTooLargeEntriesAreResolved(t *testing.T) {
 				putter, _ := env.Queue()
 				env.Put(putter, strings.Repeat("x", 2000))
 				cl := env.Client()
-				q := env.QueueOn(&lowered{Coordinator: cl, bytes: 1000})
+				q := env.QueueOn(&lowerLimits{Coordinator: cl, bytes: 1000})
 				lose(cl)
 				h := env.Take(q)
 				lose(cl)
@@ -197,14 +195,14 @@ func TestLostRepliesOfClaimsOfTooLargeEntriesAreResolved(t *testing.T) {
 	}
 }
 
-// The listing that the second take goes by is older than the first one's claim.
+// The second take uses a listing that is older than the first take's claim.
 func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		putter, _ := env.Queue()
 		env.Put(putter, strings.Repeat("x", 2000))
 		cl := env.Client()
 		c := testqueue.NewCounter(cl)
-		q := env.QueueOn(&lowered{Coordinator: c, bytes: 1000})
+		q := env.QueueOn(&lowerLimits{Coordinator: c, bytes: 1000})
 		again := make(chan error, 1)
 		c.Before(func(_ coord.Session, act, path string) {
 			if act == "commit" && strings.Contains(path, "/jobs/entries/") {
@@ -229,8 +227,8 @@ func TestAHoldOfATooLargeEntryIsNotTakenForANewClaim(t *testing.T) {
 	})
 }
 
-// A removal that was cancelled between its claim and its end leaves the entry to
-// others, and not held by nobody as long as the session lasts.
+// A removal that is cancelled between its claim and its end leaves the entry to others. It does not stay locked while
+// the session lives.
 func TestCancelledRemovalHoldsNothing(t *testing.T) {
 	for way, remove := range map[string]func(ctx context.Context, q *zkq.LockingQueue, name string) error{
 		"rm": func(ctx context.Context, q *zkq.LockingQueue, name string) error { return q.Remove(ctx, name, false) },
@@ -260,8 +258,7 @@ func TestCancelledRemovalHoldsNothing(t *testing.T) {
 	}
 }
 
-// The answer was lost and then the session: what this call did is not said to have
-// been there before.
+// The answer was lost, and then the session. The call must not report its own effect as something that it found.
 func TestTheOutcomeOfARemovalIsKnownInTheNextSession(t *testing.T) {
 	for way, act := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string) error{
 		"rm --force": func(env *testqueue.Env, q *zkq.LockingQueue, name string) error { return q.Remove(env.Ctx, name, true) },
@@ -311,7 +308,7 @@ func TestTheOutcomeOfARemovalIsKnownInTheNextSession(t *testing.T) {
 	}
 }
 
-// The lock was broken though the answer was lost; that of the next holder is not.
+// The lock was broken although the answer was lost. The lock of the next holder is not broken.
 func TestLostReplyOfABreakBreaksNoOtherLock(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -349,7 +346,7 @@ func TestATakeMayAskForMoreEntriesThanThereAre(t *testing.T) {
 	})
 }
 
-// What does not fit into the commit is neither read nor claimed.
+// A take neither reads nor claims more than fits into the commit.
 func TestATakeOfVeryManyReadsNoMoreThanItTakes(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -365,9 +362,9 @@ func TestATakeOfVeryManyReadsNoMoreThanItTakes(t *testing.T) {
 	})
 }
 
-// Whoever works is told, though another goroutine's finish heard of it first.
+// The handler's context ends even if another goroutine's finish was the first to learn of the lost lock.
 func TestAFinishThatMeetsALostLockEndsTheWork(t *testing.T) {
-	for what, act := range acts {
+	for what, act := range finishes {
 		t.Run(what, func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 				q, _ := env.Queue()
@@ -388,7 +385,7 @@ func TestAFinishThatMeetsALostLockEndsTheWork(t *testing.T) {
 	}
 }
 
-// What is not a dead entry is not counted as one.
+// Foreign nodes among the dead entries are not counted.
 func TestForeignNodesAmongTheDeadAreNotCounted(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		var warned []string
@@ -410,8 +407,7 @@ func TestForeignNodesAmongTheDeadAreNotCounted(t *testing.T) {
 	})
 }
 
-// A take whose move to the dead is in doubt, because somebody broke its lock, goes
-// on to the next entry.
+// The move of an entry to the dead is in doubt because its lock was broken. The take goes on to the next entry.
 func TestATakeGoesOnAfterAMoveOfUnknownOutcome(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
@@ -437,8 +433,8 @@ func TestATakeGoesOnAfterAMoveOfUnknownOutcome(t *testing.T) {
 	})
 }
 
-// While one take's claim is under way another looks and passes over the entry, and when the claim turns
-// out to be lost the entry stands free already: no change comes that would wake the other.
+// While one take's claim is in flight, another take skips the entry. When the claim turns out to be lost, the entry is
+// already free, so no change of the queue will wake the other take.
 func TestALostClaimWakesTheTakesThatSkippedItsEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		other, _ := env.Queue()
@@ -474,8 +470,8 @@ func TestALostClaimWakesTheTakesThatSkippedItsEntry(t *testing.T) {
 	})
 }
 
-// TestAQueueWhoseNumbersAreUsedUpSaysSo puts in each way that there is. None may hang, spin or
-// give a name twice, and what stands can be worked on.
+// TestAQueueWhoseNumbersAreUsedUpSaysSo puts in every possible way. No put may hang, spin or use a name twice, and
+// entries that are there can be worked on.
 func TestAQueueWhoseNumbersAreUsedUpSaysSo(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()

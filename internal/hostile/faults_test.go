@@ -64,7 +64,7 @@ func TestHandleTakenOverInItsOwnProcessHoldsNothing(t *testing.T) {
 	})
 }
 
-// A finish without an answer must not take another's for its own.
+// A finish without an answer must not take another client's removal for its own.
 func TestUnansweredConsumeOfABrokenEntryIsUnknown(t *testing.T) {
 	for name, takeAway := range map[string]func(env *testqueue.Env, q *zkq.LockingQueue, name string){
 		"release --force, and another consumed it": func(env *testqueue.Env, q *zkq.LockingQueue, name string) {
@@ -213,7 +213,7 @@ func TestErrEmptyIsNotReturnedForAnEntryLeftAloneMeanwhile(t *testing.T) {
 	})
 }
 
-// kazoo's claim is the lock alone, and may come between two reads of a removal.
+// kazoo's claim only creates the lock, and may come between two reads of a removal.
 func TestRemoveDoesNotTakeAnEntryFromAKazooWorker(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := testqueue.NewCounter(env.Client())
@@ -252,15 +252,15 @@ func TestBusyServiceIsWaitedOut(t *testing.T) {
 	})
 }
 
-// The handle of a claim whose answer was lost while an earlier hold of the same
-// process stood: giving that back moves no fence, and the claim may still apply.
+// The answer to a claim was lost while the same process still held an earlier lock on the entry. Releasing that lock
+// moves no fence, so the claim may still be applied.
 func TestClaimAppliedAfterAnEarlierReleaseIsUndone(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		second, c := env.Queue()
 		env.Put(q, "a")
 		h := env.Take(q)
-		// The second process claims by an old listing; the request hangs on its way.
+		// The second process claims by an old listing, and the request is delayed.
 		c.Lag()
 		c.HoldRequests()
 		ctx, cancel := context.WithTimeout(env.Ctx, 100*time.Millisecond)
@@ -276,8 +276,8 @@ func TestClaimAppliedAfterAnEarlierReleaseIsUndone(t *testing.T) {
 	})
 }
 
-// A take that comes after one whose claim is in doubt must not get a later entry:
-// the first claims of the two would be out of order.
+// A take that follows one whose claim is in doubt must not get a later entry, or the order of first claims would be
+// wrong.
 func TestClaimInDoubtIsNotPassedOver(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -310,8 +310,8 @@ func TestClaimInDoubtIsNotPassedOver(t *testing.T) {
 	})
 }
 
-// A claim in doubt met another's lock, and is tried again ever less often. When that
-// lock is given back, the takes of its handle know as soon as any other's.
+// A claim in doubt met the lock of another client, and is repeated with growing delays. When that lock is released, the
+// takes of the handle notice it as soon as others do.
 func TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		cl := env.Client()
@@ -343,7 +343,7 @@ func TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver(t *testing.T) {
 	})
 }
 
-// Wherever they sort: a take reads a page of them at most.
+// A take reads at most one page of foreign nodes, wherever they sort.
 func TestForeignNodesCostNoRequests(t *testing.T) {
 	const takes, many = 50, 10_000
 	cost := func(t *testing.T, form string) (requests, nodes int) {
@@ -379,8 +379,7 @@ func TestForeignNodesCostNoRequests(t *testing.T) {
 	}
 }
 
-// At every instant of the call an entry was available, though never one that both
-// listings showed.
+// An entry was available at every instant of the call, but no entry was free in both listings.
 func TestErrEmptyIsNotReturnedWhenAReleaseFellBetweenTheListings(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		other, _ := env.Queue()

@@ -16,9 +16,9 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// FuzzForeignBytes: whatever bytes stand in an entry, a lock, a history, a delayed put, the
-// configuration, a dead entry, a worker's node or a log's, a process uses no node outside its
-// queue, and none of another queue changes. It does not panic, and comes to an end.
+// FuzzForeignBytes plants arbitrary bytes in an entry, a lock, a history, a delayed put, the configuration, a dead
+// entry, a worker's node and a log's nodes. A process must use no node outside its queue, change no other queue, not
+// panic, and end.
 func FuzzForeignBytes(f *testing.F) {
 	far := "../../../../../../../../../../tenantb/jobs/entries/entry-100-0000000000"
 	sealed := func(text string) []byte { return envelope(text, "x") }
@@ -160,7 +160,7 @@ func FuzzForeignBytes(f *testing.F) {
 	})
 }
 
-// nodesBelow are the nodes below a directory, with fences and values.
+// nodesBelow returns the nodes below a directory, with fences and values.
 func nodesBelow(ctx context.Context, t *testing.T, s coord.Session, dir string) map[string]string {
 	nodes := make(map[string]string)
 	l, err := s.List(ctx, dir, coord.ListOptions{Fresh: true})

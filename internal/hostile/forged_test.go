@@ -18,13 +18,13 @@ import (
 	"github.com/zkq/zkq/internal/testqueue"
 )
 
-// envelope is a value with headers, as zkq would write it.
+// envelope returns a value with headers, in zkq's encoding.
 func envelope(headers, body string) []byte {
 	b := binary.AppendUvarint([]byte("\x00zkq\x01"), uint64(len(headers)))
 	return append(append(b, headers...), body...)
 }
 
-// forgedKeys are headers that name something else than a key of the entry.
+// forgedKeys returns headers that name something else than a key of the entry.
 func forgedKeys(standing string) map[string]string {
 	far := "/tenantb/jobs/entries/entry-100-0000000000"
 	for len(far) < 64 {
@@ -129,7 +129,7 @@ func TestForgedKeyChangesNothingElse(t *testing.T) {
 	}
 }
 
-// A delayed put is bytes in a node too, and the mover writes what it finds there.
+// The mover writes what it finds in the node of a delayed put, and another client may have created that node.
 func TestForgedDelayedPutChangesNothingElse(t *testing.T) {
 	for what, key := range forgedKeys("k") {
 		t.Run(what, func(t *testing.T) {
@@ -163,8 +163,8 @@ func TestForgedDelayedPutChangesNothingElse(t *testing.T) {
 	}
 }
 
-// A forged entry that names a key does not stand for it: when the real one went without
-// its key, as kazoo leaves it, the key is free.
+// A forged entry that names a key does not own it. If the real entry was removed without its key, as kazoo does, the
+// key is free.
 func TestForgedEntryKeepsNoKeyTaken(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -177,7 +177,7 @@ func TestForgedEntryKeepsNoKeyTaken(t *testing.T) {
 	})
 }
 
-// encoding/json reads a field's name in any case.
+// encoding/json matches field names in any case.
 func TestRequeuedEntryHasNoHeaderOfAnyCaseLeft(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, c := env.Queue()
@@ -196,7 +196,7 @@ func TestRequeuedEntryHasNoHeaderOfAnyCaseLeft(t *testing.T) {
 	})
 }
 
-// Nodes that nobody of ours made stand where ours do, under names that lead elsewhere.
+// Nodes of other clients stand among those of the queue, with names that look like paths elsewhere.
 func TestForeignNamesLeadNowhere(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		own := testqueue.Confine(env.Client(), func(what string) { t.Error(what) }, "jobs")

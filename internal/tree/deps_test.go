@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// deps lists the packages that a package links, itself included.
+// deps returns the packages that the given packages link, including themselves.
 func deps(t *testing.T, packages ...string) []string {
 	t.Helper()
 	out, err := exec.Command("go", append([]string{"list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}"}, packages...)...).Output()
@@ -24,7 +24,7 @@ func TestQueueNeedsNothingButTheStandardLibrary(t *testing.T) {
 		t.Fatalf("go list names only %q", list)
 	}
 	for _, p := range list {
-		// Packages under internal may not link others' either: those would be listed.
+		// A package under internal could link another module only if the list named that module's packages.
 		if !allowed[p] && !strings.HasPrefix(p, module+"/internal/") {
 			t.Errorf("links %s", p)
 		}

@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// features are those of the merged list that everybody needs, or nearly everybody.
+// features are the numbers of the features that most users of a queue need.
 const features = `F01 F02 F03 F04 F05 F06 F07 F10 F11 F12 F13 F14 F15 F16 F17 F18 F20 F21 F22 F25 F26 F27 F28 F29 F30 F31 F32 F34
 F40 F41 F42 F43 F45 F46 F50 F51 F52 F53 F54 F55 F56 F57 F70 F71 F72 F73 F75 F76 F80 F81 F82 F83 F86 F87 F90 F91 F93
 F100 F101 F102 F103 F104 F105 F110 F111 F112 F113`
 
-// declared are the names in the Go code outside tests: Name, Type.Member, package.Name.
+// declared returns the names in the Go code outside tests: Name, Type.Member, package.Name.
 func declared(t *testing.T) map[string]bool {
 	t.Helper()
 	names := make(map[string]bool)
@@ -89,7 +89,7 @@ func declare(d ast.Decl, add func(name string)) {
 	}
 }
 
-// found are what the pattern's groups match in the files of a kind.
+// found returns what the pattern's groups match in the files for which of returns true.
 func found(t *testing.T, pattern string, of func(path string) bool) map[string]bool {
 	t.Helper()
 	p, names := regexp.MustCompile(pattern), make(map[string]bool)
@@ -111,8 +111,8 @@ func found(t *testing.T, pattern string, of func(path string) bool) map[string]b
 	return names
 }
 
-// TestEveryFeatureNamesWhatExists reads the tables in docs/features.md: what they name
-// in Go, on the command line and as a test is there.
+// TestEveryFeatureNamesWhatExists reads the tables in docs/features.md. The Go names, the commands and the tests in
+// them must exist.
 func TestEveryFeatureNamesWhatExists(t *testing.T) {
 	tests := found(t, `(?m)^func (Test\w+)\(|\{name: "(\w+)"`, func(p string) bool {
 		return strings.HasSuffix(p, "_test.go") || filepath.Dir(p) == filepath.Join("coord", "coordtest", "conformance")
@@ -191,7 +191,7 @@ func TestEveryFeatureNamesWhatExists(t *testing.T) {
 	}
 }
 
-// What the documents say holds a promise up is there.
+// Tests that the documents name as proofs must exist.
 func TestTheDocumentsNameTestsThatExist(t *testing.T) {
 	there := found(t, `(?m)^func ((?:Test|Fuzz)\w+)\(`, func(p string) bool { return strings.HasSuffix(p, "_test.go") })
 	named := found(t, "`((?:Test|Fuzz)[A-Za-z0-9]+)`", func(p string) bool { return filepath.Dir(p) == "docs" || p == "README.md" })

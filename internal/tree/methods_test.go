@@ -13,7 +13,7 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// methods are those of each exported type, so that one which comes by embedding shows.
+// methods lists the methods of each exported type, so that a method which appears by embedding is noticed.
 var methods = map[string]struct {
 	of   reflect.Type // a pointer, where there may be one
 	have string
