@@ -40,7 +40,7 @@ func (n *noting) all() string {
 }
 
 // ends waits for the end of a run that nobody stops.
-func (k *crew) ends(within time.Duration) error {
+func (k *runningWorker) ends(within time.Duration) error {
 	k.Helper()
 	select {
 	case err := <-k.done:
@@ -94,7 +94,7 @@ func TestWorkerReadsAheadAndGivesBackWhatItDidNotBegin(t *testing.T) {
 		if got := h.all(); got != "0 1" {
 			t.Errorf("handled %q", got)
 		}
-		k.quit()
+		k.stopCleanly()
 		if st, err := q.Stat(env.Ctx); err != nil || st.Held != 0 || st.Ready != 4 {
 			t.Errorf("%+v, %v: want 4 ready", st, err)
 		}
@@ -126,7 +126,7 @@ func TestNoHandlerIsCalledForAnEntryWhoseLockWasLost(t *testing.T) {
 		if got := h.all(); string(taken.Value) != "1" || got != "0 2" {
 			t.Errorf("the other took %q, and handled were %q", taken.Value, got)
 		}
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingDone, zkq.EndingLost, zkq.EndingDone)
 	})
 }
@@ -251,7 +251,7 @@ func TestStoppedWorkerTakesNothingAndWaitsForItsHandlers(t *testing.T) {
 		time.Sleep(time.Second)
 		close(stop)
 		time.Sleep(time.Hour)
-		took, err := k.wait()
+		took, err := k.stopAndWait()
 		if err != nil || took != time.Second {
 			t.Errorf("Run: %v after %v", err, took)
 		}
@@ -264,7 +264,7 @@ func TestStoppedWorkerDoesNotWaitForStuckHandlersForEver(t *testing.T) {
 		q, _ := env.Queue()
 		env.Put(q, "hangs")
 		stop := make(chan struct{})
-		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 4, Stop: stop, Timeout: time.Second, Handler: newHanging(env)})
+		k := startWorker(env, &zkq.Worker{Queue: q, Concurrency: 4, Stop: stop, Timeout: time.Second, Handler: newHangingHandler(env)})
 		time.Sleep(1500 * time.Millisecond)
 		close(stop)
 		if err := k.ends(2 * time.Minute); !errors.Is(err, zkq.ErrStuck) {
@@ -294,7 +294,7 @@ func TestHandlerHasAsLongAsStuckAfterSays(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		k = startWorker(env, &zkq.Worker{Queue: q, Grace: -1, StuckAfter: 10 * time.Second, Handler: h})
 		time.Sleep(time.Second)
-		if took, err := k.wait(); !errors.Is(err, zkq.ErrStuck) || took > 2*time.Second {
+		if took, err := k.stopAndWait(); !errors.Is(err, zkq.ErrStuck) || took > 2*time.Second {
 			t.Errorf("Run: %v after %v", err, took)
 		}
 		k.wantEndings(zkq.EndingReleased)
@@ -325,7 +325,7 @@ func TestHandlerReleasesItsEntry(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		k.wantEndings(zkq.EndingReleased)
 		time.Sleep(time.Minute)
-		k.quit()
+		k.stopCleanly()
 		k.wantEndings(zkq.EndingReleased, zkq.EndingDone)
 	})
 }
@@ -431,7 +431,7 @@ func TestWaitingWorkerSendsNothing(t *testing.T) {
 		if commits, lists := c.Count("commit"), c.Count("list"); commits > 2 || lists > 6 {
 			t.Errorf("%d commits and %d listings for an entry", commits, lists)
 		}
-		k.quit()
+		k.stopCleanly()
 		other.Close()
 	})
 }
