@@ -1,33 +1,28 @@
 package etcdqueue_test
 
 import (
-	"context"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
-	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/etcdqueue"
+	"github.com/zkq/zkq/internal/testcoord"
 	"github.com/zkq/zkq/internal/testetcd"
+)
+
+// Helpers of package testcoord, by the names that the tests of this package use.
+var (
+	within     = testcoord.Within
+	session    = testcoord.Session
+	commit     = testcoord.Commit
+	eventually = testcoord.Eventually
 )
 
 func TestMain(m *testing.M) {
 	testetcd.Main()
-	code := m.Run()
-	single.stop()
-	three.stop()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	testcoord.Main(m, single.stop, three.stop)
 }
 
 // The clusters that tests share. Nothing that a test does to one outlasts it.
@@ -63,12 +58,6 @@ var prefixes atomic.Int64
 // prefix is one that no other test uses.
 func prefix() string { return fmt.Sprintf("/zkqtest/%d", prefixes.Add(1)) }
 
-func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // open opens a coordinator that lives as long as the test.
 func open(t testing.TB, cfg etcdqueue.Config) *etcdqueue.Coordinator {
 	t.Helper()
@@ -81,32 +70,4 @@ func open(t testing.TB, cfg etcdqueue.Config) *etcdqueue.Coordinator {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-func session(t testing.TB, c coord.Coordinator) coord.Session {
-	t.Helper()
-	s, err := c.Session(within(t, 20*time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func commit(t testing.TB, s coord.Session, ops ...coord.Op) []coord.Result {
-	t.Helper()
-	r, err := s.Commit(within(t, 10*time.Second), ops...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-// eventually polls until f is true.
-func eventually(t testing.TB, most time.Duration, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(most); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", most, what)
-		}
-	}
 }

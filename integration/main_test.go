@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
-	"go.uber.org/goleak"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/internal/testcoord"
 	"github.com/zkq/zkq/internal/testzk"
 	"github.com/zkq/zkq/zkqueue"
 )
@@ -36,15 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	code := m.Run()
-	servers.Stop()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	testcoord.Main(m, servers.Stop)
 }
 
 // hold takes an entry, prints its name, and keeps it until stdin ends.

@@ -13,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/zkq/zkq/internal/testcoord"
 	"github.com/zkq/zkq/internal/testneed"
 )
 
@@ -28,14 +27,7 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(clientVariable); config != "" {
 		os.Exit(zkqClientMain(config))
 	}
-	code := m.Run()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	testcoord.Main(m)
 }
 
 func ours() side {

@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/etcdqueue"
 	"github.com/zkq/zkq/etcdqueue/embedded"
+	"github.com/zkq/zkq/internal/testcoord"
 	"github.com/zkq/zkq/internal/testetcd"
 	"github.com/zkq/zkq/internal/testzk"
 	"github.com/zkq/zkq/zkqueue"
@@ -32,20 +32,16 @@ var (
 
 func TestMain(m *testing.M) {
 	testetcd.Main()
-	code := m.Run()
-	zooKeepers.Stop()
+	testcoord.Main(m, zooKeepers.Stop, stopEtcd)
+}
+
+// stopEtcd stops the etcd server if a test has started it.
+func stopEtcd() {
 	if etcdStarts.Load() {
 		if c, err := etcdServer(); err == nil {
 			c.Stop()
 		}
 	}
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
 }
 
 // place is where a test has a service to itself: a prefix, a chroot, or a store of its own.

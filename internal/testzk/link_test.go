@@ -9,23 +9,15 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
-	"go.uber.org/goleak"
 
+	"github.com/zkq/zkq/internal/testcoord"
 	"github.com/zkq/zkq/internal/testzk"
 )
 
 var servers testzk.Servers
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	servers.Stop()
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	testcoord.Main(m, servers.Stop)
 }
 
 func TestAnswerOfTheWriteMeantIsLostAfterItWasApplied(t *testing.T) {
