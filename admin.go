@@ -13,23 +13,20 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// Remove removes an entry that nobody works on; [ErrHeld] for one that is held,
-// unless force is set: then its holder's finish will say [ErrLockLost].
-// [ErrNoEntry] if there is none of that name. A dead entry is named as Entries
-// calls it.
-func (p *place) Remove(ctx context.Context, name string, force bool) error {
+// remove is [base.Remove].
+func (rm *remover) remove(ctx context.Context, name string, force bool) error {
 	_, _, dead := layout.ParseDead(name)
 	err := checkEntryName(name)
 	switch {
-	case dead && p.taken != "":
-		err = p.removeBeside(ctx, layout.DeadDir, name)
-	case p.isLater(name):
-		err = p.removeBeside(ctx, layout.DelayedDir, name)
+	case dead && rm.taken != "":
+		err = rm.removeBeside(ctx, layout.DeadDir, name)
+	case rm.delayed.isLater(name):
+		err = rm.removeBeside(ctx, layout.DelayedDir, name)
 	case err == nil:
-		err = p.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
+		err = rm.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
 	}
 	if err != nil {
-		return fmt.Errorf("remove %s from %s: %w", name, p.root, err)
+		return fmt.Errorf("remove %s from %s: %w", name, rm.root, err)
 	}
 	return nil
 }
@@ -37,15 +34,35 @@ func (p *place) Remove(ctx context.Context, name string, force bool) error {
 // removeWhere deletes an entry, and its lock if it has one, in a state that is
 // allowed: the state it was read in, and no other. One that nobody holds is held
 // first, so that it is not taken from a kazoo worker whose lock came in between.
-func (p *place) removeWhere(ctx context.Context, name string, allowed func(State) bool) error {
+func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(State) bool) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		return p.removeIn(ctx, s, name, allowed, &unknown)
+	err := rm.do(ctx, func(ctx context.Context, s coord.Session) error {
+		return rm.removeIn(ctx, s, name, allowed, &unknown)
 	})
 	if unknown && !errors.Is(err, ErrHeld) {
 		return stillUnknown(err)
 	}
 	return err
+}
+
+// remover removes entries by hand, whatever state they are in.
+type remover struct {
+	*handle
+	delayed *delayedPuts
+	expiry  *lifetimes
+	finder  *finder
+	history *histories
+	inspect *inspector
+	keys    *keys
+	traces  *traces
+
+	// removeReady removes an entry that nobody holds; nil in the plain layout, where
+	// there is nothing to hold.
+	removeReady func(context.Context, coord.Session, string) error
+
+	// clearReady removes entries that have expired, as they were read; nil in the plain
+	// layout, where none do.
+	clearReady func(context.Context, coord.Session, []coord.Node) error
 }
 
 // stillUnknown is what is left of an error after an attempt without an answer.
@@ -57,9 +74,9 @@ func stillUnknown(err error) error {
 }
 
 // removeIn is removeWhere in one session.
-func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
+func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
 	for backoff := new(retry.Backoff); ; {
-		n, err := known(ctx, s, path.Join(p.entries, name))
+		n, err := known(ctx, s, path.Join(rm.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if *unknown {
 				return nil
@@ -70,24 +87,24 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 			return err
 		}
 		ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
-		key, err := p.dropKey(ctx, s, n)
+		key, err := rm.keys.dropKey(ctx, s, n)
 		if err != nil {
 			return err
 		}
 		ops = append(ops, key...)
 		state := StateReady
-		if p.taken != "" {
-			lk, err := known(ctx, s, path.Join(p.taken, name))
+		if rm.taken != "" {
+			lk, err := known(ctx, s, path.Join(rm.taken, name))
 			switch {
 			case err == nil:
 				state = Entry{}.locked(lk).State
 				ops = append(ops, coord.Delete(lk.Path, lk.Fence))
-				a, err := p.readHistory(ctx, s, name)
+				a, err := rm.history.readHistory(ctx, s, name)
 				if err != nil {
 					return err
 				}
 				ops = append(ops, a.forget()...)
-				index, err := p.delayedIndex(ctx, s, lk)
+				index, err := rm.delayed.delayedIndex(ctx, s, lk)
 				if err != nil {
 					return err
 				}
@@ -101,21 +118,21 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 		}
 		forced := allowed(StateReady) && allowed(StateHeld)
 		if n.Unreadable && !forced {
-			p.skipUnreadable(n)
+			rm.finder.skipUnreadable(n)
 			return errUnreadable
 		}
 		if state == StateHeld {
-			ops = append(ops, p.leaveTrace(name))
+			ops = append(ops, rm.traces.leaveTrace(name))
 		}
-		if state == StateReady && p.removeReady != nil && !n.Unreadable {
-			err = p.removeReady(ctx, s, name)
+		if state == StateReady && rm.removeReady != nil && !n.Unreadable {
+			err = rm.removeReady(ctx, s, name)
 		} else {
 			_, err = s.Commit(ctx, ops...)
 		}
 		switch {
 		case err == nil:
 			if state == StateHeld {
-				p.sweepTraces(ctx, s)
+				rm.traces.sweepTraces(ctx, s)
 			}
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
@@ -132,13 +149,13 @@ func (p *place) removeIn(ctx context.Context, s coord.Session, name string, allo
 
 // claimAndConsume removes an entry that nobody holds.
 func (q *LockingQueue) claimAndConsume(ctx context.Context, s coord.Session, name string) error {
-	h, err := q.claim(ctx, s, name, forRemoval)
+	h, err := q.taker.claim(ctx, s, name, forRemoval)
 	if err != nil {
 		return err
 	}
 	if err = h.Consume(ctx); err != nil && !errors.Is(err, ErrLockLost) {
 		// It is held, or nobody knows, and nobody would give it back.
-		q.spawn(func() { q.undoClaim(claimAttempt{session: s, name: name}, h) })
+		q.handle.spawn(func() { q.taker.undoClaim(claimAttempt{session: s, name: name}, h) })
 	}
 	return err
 }
@@ -146,22 +163,22 @@ func (q *LockingQueue) claimAndConsume(ctx context.Context, s coord.Session, nam
 // Purge removes the entries that are in the state when it comes by, and returns
 // how many it removed. Entries put meanwhile may stay. Holders of entries removed
 // as [StateHeld] get [ErrLockLost]. The queue itself stays.
-func (p *place) Purge(ctx context.Context, state State) (int, error) {
+func (b *base) Purge(ctx context.Context, state State) (int, error) {
 	removed := 0
 	_, err := ParseState(string(state))
 	if err != nil {
-		return 0, fmt.Errorf("purge %s: %w", p.root, err)
+		return 0, fmt.Errorf("purge %s: %w", b.handle.root, err)
 	}
 	if state == StateDead {
-		removed, err = p.purgeDead(ctx, 0)
+		removed, err = b.removal.purgeDead(ctx, 0)
 	} else {
-		err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
-			locks, err := p.locks(ctx, s)
+		err = b.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+			locks, err := b.inspect.locks(ctx, s)
 			if err != nil {
 				return err
 			}
 			var names []string
-			err = p.eachName(ctx, s, func(name string) error {
+			err = b.inspect.eachName(ctx, s, func(name string) error {
 				e := Entry{State: StateReady}
 				if lk, ok := locks[name]; ok {
 					e = e.locked(lk)
@@ -175,7 +192,7 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 				if err != nil {
 					break
 				}
-				err = p.removeWhere(ctx, name, func(now State) bool { return now == state })
+				err = b.removal.removeWhere(ctx, name, func(now State) bool { return now == state })
 				switch {
 				case err == nil:
 					removed++
@@ -185,17 +202,17 @@ func (p *place) Purge(ctx context.Context, state State) (int, error) {
 			}
 			if err == nil && state == StateDelayed {
 				var later int
-				later, err = p.purgeLater(ctx, s)
+				later, err = b.removal.purgeLater(ctx, s)
 				removed += later
 			}
-			if err == nil && p.taken != "" {
-				p.sweepHistories(ctx, s)
+			if err == nil && b.handle.taken != "" {
+				b.history.sweepHistories(ctx, s)
 			}
 			return err
 		})
 	}
 	if err != nil {
-		return removed, fmt.Errorf("purge %s: %w", p.root, err)
+		return removed, fmt.Errorf("purge %s: %w", b.handle.root, err)
 	}
 	return removed, nil
 }
@@ -207,13 +224,13 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 	err := checkEntryName(name)
 	if err == nil {
 		var doubt coord.Node
-		err = q.do(ctx, func(ctx context.Context, s coord.Session) error { return q.breakLock(ctx, s, name, &doubt) })
+		err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { return q.breakLock(ctx, s, name, &doubt) })
 		if doubt.Path != "" && !errors.Is(err, ErrNoEntry) {
 			err = stillUnknown(err)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("release %s of %s: %w", name, q.root, err)
+		return fmt.Errorf("release %s of %s: %w", name, q.handle.root, err)
 	}
 	return nil
 }
@@ -222,14 +239,14 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 // answer: when it is gone, the next holder's stays.
 func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string, doubt *coord.Node) error {
 	for backoff := new(retry.Backoff); ; {
-		e, err := s.Get(ctx, path.Join(q.entries, name))
+		e, err := s.Get(ctx, path.Join(q.handle.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return ErrNoEntry
 		}
 		if err != nil {
 			return err
 		}
-		l, err := s.Get(ctx, path.Join(q.taken, name))
+		l, err := s.Get(ctx, path.Join(q.handle.taken, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if doubt.Path != "" {
 				return nil
@@ -247,10 +264,10 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 		}
 		// The entry's fence tells this holder from the next, whose lock may
 		// look the same.
-		_, err = s.Commit(ctx, coord.Check(e.Path, e.Fence), coord.Delete(l.Path, l.Fence), q.leaveTrace(name))
+		_, err = s.Commit(ctx, coord.Check(e.Path, e.Fence), coord.Delete(l.Path, l.Fence), q.traces.leaveTrace(name))
 		switch {
 		case err == nil:
-			q.sweepTraces(ctx, s)
+			q.traces.sweepTraces(ctx, s)
 			return nil
 		case errors.Is(err, coord.ErrUnknown):
 			*doubt = l

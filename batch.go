@@ -15,7 +15,7 @@ import (
 
 // batch is what one put writes to one queue.
 type batch struct {
-	p       *place
+	p       *putter
 	o       putOptions
 	largest int        // value, in bytes
 	creates []coord.Op // one for each value
@@ -30,12 +30,12 @@ type batch struct {
 
 // batch makes the ops of a put, of copies of the values: a commit that got no answer may
 // be sent when the caller has gone on.
-func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
-	if p.invalid != nil {
-		return nil, p.invalid
+func (pt *putter) batch(o putOptions, values [][]byte) (*batch, error) {
+	if pt.invalid != nil {
+		return nil, pt.invalid
 	}
-	b := &batch{p: p, o: o, count: path.Join(p.root, layout.CountNode)}
-	if p.taken == "" && (o.delay > 0 || o.ttl > 0 || o.unique != nil || o.wait > 0) {
+	b := &batch{p: pt, o: o, count: path.Join(pt.root, layout.CountNode)}
+	if pt.taken == "" && (o.delay > 0 || o.ttl > 0 || o.unique != nil || o.wait > 0) {
 		return nil, fmt.Errorf("a plain queue has no delays, times to live, unique keys or bounds: %w", ErrInvalid)
 	}
 	h, err := o.headers()
@@ -46,9 +46,9 @@ func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
 		if len(values) > 1 {
 			return nil, fmt.Errorf("a unique key is for one entry, not for %d: %w", len(values), ErrInvalid)
 		}
-		b.key = p.uniquePath(h.Unique)
+		b.key = pt.keys.uniquePath(h.Unique)
 	}
-	create, err := p.creator(o)
+	create, err := pt.creator(o)
 	if err != nil {
 		return nil, err
 	}
@@ -65,17 +65,17 @@ func (p *place) batch(o putOptions, values [][]byte) (*batch, error) {
 }
 
 // creator makes the op of a value.
-func (p *place) creator(o putOptions) (func(i int, value []byte) coord.Op, error) {
+func (pt *putter) creator(o putOptions) (func(i int, value []byte) coord.Op, error) {
 	if o.delay <= 0 {
-		prefix := path.Join(p.entries, priority.Prefix(o.priority))
+		prefix := path.Join(pt.entries, priority.Prefix(o.priority))
 		return func(_ int, value []byte) coord.Op { return coord.CreateSequential(prefix, value) }, nil
 	}
 	due, err := dueIn(o.delay)
 	if err != nil {
 		return nil, err
 	}
-	id := p.laterID(o.token)
-	return func(i int, value []byte) coord.Op { return p.createLater(o, due, id, i, value) }, nil
+	id := pt.delayed.laterID(o.token)
+	return func(i int, value []byte) coord.Op { return pt.delayed.createLater(o, due, id, i, value) }, nil
 }
 
 // whole are the ops of the put by their size.
@@ -104,7 +104,7 @@ func (b *batch) beside(ctx context.Context) ([]coord.Op, error) {
 		b.n = n - b.more
 	}
 	if err == nil && b.o.ttl > 0 {
-		err = p.markExpiring(ctx, s)
+		err = p.expiry.markExpiring(ctx, s)
 	}
 	if b.key != "" {
 		ops = append(ops, coord.Create(b.key, b.o.unique))
@@ -163,17 +163,17 @@ func (bs batches) again(ctx context.Context, err error, backoff *retry.Backoff) 
 }
 
 // apply makes the put of the batches, once. It waits for room where that was asked for.
-func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, error) {
+func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (applied, error) {
 	w := waitRoom{until: o.until()}
 	defer w.close()
-	for backoff := p.backoff(actPut); ; {
+	for backoff := pt.backoff(actPut); ; {
 		var done applied
 		var err error
 		var ops []coord.Op
 		if o.token != nil {
-			done, err = p.onceAs(ctx, *o.token, o.noteOf(bs), bs.ops)
+			done, err = pt.lanes.onceAs(ctx, *o.token, o.noteOf(bs), bs.ops)
 		} else if ops, err = bs.ops(ctx); err == nil {
-			done, err = p.once(ctx, o.noteOf(bs), ops)
+			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
 		}
 		switch {
 		case err == nil:
@@ -181,7 +181,7 @@ func (p *place) apply(ctx context.Context, o putOptions, bs batches) (applied, e
 		case errors.Is(err, ErrFull) && o.wait > 0:
 			full := (*fullError)(nil)
 			errors.As(err, &full)
-			err = w.wait(ctx, full.place, err)
+			err = w.wait(ctx, full.puts, err)
 		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
 			_, err = backoff.WaitWhileBusy(ctx, nil, err)
 		default:

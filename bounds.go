@@ -21,7 +21,7 @@ import (
 
 // fullError is an ErrFull.
 type fullError struct {
-	place     *place
+	puts      *putter
 	have, max int
 	expires   time.Time // there may be room then; zero: only when something changes
 }
@@ -42,15 +42,15 @@ type demand struct {
 // room returns how many of the entries there is room for, and the ops that their put needs:
 // all of them, or as many as there is room for where some will do. [ErrFull] when there is
 // not enough; [ErrTooLarge] when there never will be.
-func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, ops []coord.Op, err error) {
+func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int, ops []coord.Op, err error) {
 	n = want.entries
-	c, err := p.config(ctx, s)
+	c, err := pt.settings.config(ctx, s)
 	if err != nil || c.MaxEntries == 0 {
 		return n, nil, err
 	}
 	var guard coord.Op
 	if !c.Approximate {
-		guard = coord.Create(path.Join(p.root, layout.CountNode), nil)
+		guard = coord.Create(path.Join(pt.root, layout.CountNode), nil)
 		at, err := s.Get(ctx, guard.Path)
 		if err == nil {
 			guard = coord.Set(at.Path, nil, at.Fence)
@@ -59,21 +59,21 @@ func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, 
 		}
 		// Whoever changes the bound writes the count too: what is read behind it holds
 		// as long as the count stands.
-		if c, err = p.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {
+		if c, err = pt.settings.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {
 			return n, nil, err
 		}
 	}
 	if n > c.MaxEntries && !want.some {
 		return n, nil, &coord.LimitError{What: "put into a bounded queue", Unit: "entries", Size: n, Limit: c.MaxEntries}
 	}
-	have, err := p.countBound(ctx, s)
+	have, err := pt.countBound(ctx, s)
 	expires, next := false, time.Time{}
 	if err == nil && have-want.removed+n > c.MaxEntries {
-		expires, err = p.expires(ctx, s)
+		expires, err = pt.expiry.expires(ctx, s)
 	}
 	if err == nil && expires {
-		if next, err = p.removeExpired(ctx, s); err == nil {
-			have, err = p.countBound(ctx, s)
+		if next, err = pt.removal.removeExpired(ctx, s); err == nil {
+			have, err = pt.countBound(ctx, s)
 		} else if errors.Is(err, ErrUnknown) {
 			// Not the put: it is made again, and sees what became of that.
 			err = fmt.Errorf("remove what expired: %v: %w", err, coord.ErrBusy)
@@ -88,7 +88,7 @@ func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, 
 	}
 	switch {
 	case stay+n > c.MaxEntries:
-		return n, nil, &fullError{p, have, c.MaxEntries, next}
+		return n, nil, &fullError{pt, have, c.MaxEntries, next}
 	case c.Approximate:
 		return n, nil, nil
 	}
@@ -99,23 +99,23 @@ func (p *place) room(ctx context.Context, s coord.Session, want demand) (n int, 
 // countBound counts what a bound counts. What is delayed is counted first: one that
 // becomes an entry meanwhile is counted twice rather than not at all. That may refuse a
 // put, so it is made sure.
-func (p *place) countBound(ctx context.Context, s coord.Session) (int, error) {
+func (pt *putter) countBound(ctx context.Context, s coord.Session) (int, error) {
 	for {
 		later := 0
-		before, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+		before, err := s.List(ctx, path.Join(pt.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		if err != nil {
 			return 0, err
 		}
 		for _, n := range before.Nodes {
-			if p.isLater(path.Base(n.Path)) {
+			if pt.delayed.isLater(path.Base(n.Path)) {
 				later++
 			}
 		}
-		entries, err := s.Count(ctx, p.entries)
+		entries, err := s.Count(ctx, pt.entries)
 		if err != nil || later == 0 {
 			return entries, err
 		}
-		after, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+		after, err := s.List(ctx, path.Join(pt.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		if err != nil || after.Stamp == before.Stamp {
 			return entries + later, err
 		}
@@ -123,8 +123,8 @@ func (p *place) countBound(ctx context.Context, s coord.Session) (int, error) {
 }
 
 // checkSize refuses a value that is too large for the queue.
-func (p *place) checkSize(ctx context.Context, s coord.Session, size int) error {
-	c, err := p.config(ctx, s)
+func (pt *putter) checkSize(ctx context.Context, s coord.Session, size int) error {
+	c, err := pt.settings.config(ctx, s)
 	if err == nil && c.MaxSize > 0 && size > c.MaxSize {
 		return &coord.LimitError{What: "value", Unit: "bytes", Size: size, Limit: c.MaxSize}
 	}
@@ -135,20 +135,20 @@ func (p *place) checkSize(ctx context.Context, s coord.Session, size int) error 
 // means that there may be some.
 type waitRoom struct {
 	until   time.Time
-	place   *place
+	puts    *putter
 	session coord.Session
 	changed <-chan struct{}
 	stop    context.CancelFunc
 }
 
 // wait returns full when the time is over.
-func (w *waitRoom) wait(ctx context.Context, p *place, full error) error {
+func (w *waitRoom) wait(ctx context.Context, p *putter, full error) error {
 	s, err := p.session(ctx)
 	if err != nil {
 		return err
 	}
 	p.settings.stale() // the bound may be another now
-	if s != w.session || p != w.place {
+	if s != w.session || p != w.puts {
 		w.close()
 		watching, stop := context.WithCancel(ctx)
 		changed, err := s.Watch(watching, p.entries, path.Join(p.root, layout.DelayedDir), path.Join(p.root, layout.WorkersDir))
@@ -156,7 +156,7 @@ func (w *waitRoom) wait(ctx context.Context, p *place, full error) error {
 			stop()
 			return err
 		}
-		w.place, w.session, w.changed, w.stop = p, s, changed, stop
+		w.puts, w.session, w.changed, w.stop = p, s, changed, stop
 		return nil
 	}
 	at := w.until

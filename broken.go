@@ -20,14 +20,17 @@ import (
 // keepBroken is how long traces are kept: longer than any finish is in doubt.
 const keepBroken = 24 * time.Hour
 
+// traces are the traces of the entries that were taken from their holders.
+type traces struct{ *handle }
+
 // leaveTrace is the op to commit together with taking an entry from its holder.
-func (p *place) leaveTrace(name string) coord.Op {
-	return coord.Create(path.Join(p.root, layout.BrokenDir, layout.BrokenName(time.Now(), name)), []byte{})
+func (tr *traces) leaveTrace(name string) coord.Op {
+	return coord.Create(path.Join(tr.root, layout.BrokenDir, layout.BrokenName(time.Now(), name)), []byte{})
 }
 
 // wasBroken says whether an entry was taken from a holder by hand after a revision.
-func (p *place) wasBroken(ctx context.Context, s coord.Session, name string, after int64) (bool, error) {
-	l, err := s.List(ctx, path.Join(p.root, layout.BrokenDir), coord.ListOptions{Fresh: true})
+func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, after int64) (bool, error) {
+	l, err := s.List(ctx, path.Join(tr.root, layout.BrokenDir), coord.ListOptions{Fresh: true})
 	if err != nil {
 		return false, err
 	}
@@ -48,8 +51,8 @@ func (p *place) wasBroken(ctx context.Context, s coord.Session, name string, aft
 
 // sweepTraces removes the traces that nobody can need any more. Whoever leaves one
 // sweeps; what goes wrong is left for the next.
-func (p *place) sweepTraces(ctx context.Context, s coord.Session) {
-	l, err := s.List(ctx, path.Join(p.root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: namesPage})
+func (tr *traces) sweepTraces(ctx context.Context, s coord.Session) {
+	l, err := s.List(ctx, path.Join(tr.root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: namesPage})
 	if err != nil {
 		return
 	}

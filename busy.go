@@ -10,8 +10,8 @@ import (
 
 // backoff returns the back-off of an operation that is logged as act when it waits for a
 // busy service.
-func (p *place) backoff(act string) *retry.Backoff {
-	return &retry.Backoff{Observer: &p.busy, Act: act}
+func (h *handle) backoff(act string) *retry.Backoff {
+	return &retry.Backoff{Observer: &h.busy, Act: act}
 }
 
 // The kinds of calls, as they are logged.

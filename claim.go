@@ -38,15 +38,18 @@ const (
 	forClearing         // it is spent: what became of it is read later, with that of others
 )
 
+// taker claims entries for a queue handle, and finishes them together with claims.
+type taker struct{ q *LockingQueue }
+
 // claim takes an entry, if it is still there and nobody has it: errUnavailable
 // otherwise. The one commit moves the entry's fence on and creates the lock, so
 // that whoever held the entry before can do nothing to it any more. An entry that
 // was delivered too often is moved to the dead, and is gone then too.
-func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
-	if err := q.head.Claims.Reserve(ctx, name); err != nil {
+func (tk *taker) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
+	if err := tk.q.head.Claims.Reserve(ctx, name); err != nil {
 		return nil, err
 	}
-	nodes, err := s.Read(ctx, path.Join(q.entries, name))
+	nodes, err := s.Read(ctx, path.Join(tk.q.handle.entries, name))
 	switch {
 	case err != nil:
 		err = fmt.Errorf("read %s: %w", name, err)
@@ -56,23 +59,23 @@ func (q *LockingQueue) claim(ctx context.Context, s coord.Session, name string, 
 		err = errUnreadable
 	}
 	if err != nil {
-		q.head.Claims.Release(name)
+		tk.q.head.Claims.Release(name)
 		return nil, err
 	}
-	a := q.claimAttempt(s, name, nodes[0])
+	a := tk.claimAttempt(s, name, nodes[0])
 	rs, err := s.Commit(ctx, a.ops...)
-	if q.readOnly(err, &a) {
+	if tk.q.finder.readOnly(err, &a) {
 		rs, err = s.Commit(ctx, a.ops...)
 	}
-	return q.conclude(ctx, a, rs, err, why)
+	return tk.conclude(ctx, a, rs, err, why)
 }
 
 // claimAttempt is the claim of an entry as it was read.
-func (q *LockingQueue) claimAttempt(s coord.Session, name string, n coord.Node) claimAttempt {
+func (tk *taker) claimAttempt(s coord.Session, name string, n coord.Node) claimAttempt {
 	a := claimAttempt{session: s, name: name, node: n, bumps: 1}
-	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(q.taken, name, q.holder)}
+	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(tk.q.handle.taken, name, tk.q.handle.holder)}
 	a.ops[1].SignalLater = true // this handle passes over what it holds
-	if q.restricted.IsReadOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
+	if tk.q.restricted.IsReadOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
 		// Somebody with higher limits put it. Its fence cannot be moved without
 		// sending the value, so it is fenced by the session alone.
 		a.checkOnly()
@@ -81,31 +84,31 @@ func (q *LockingQueue) claimAttempt(s coord.Session, name string, n coord.Node) 
 }
 
 // applied makes the handle of a claim from the results of its ops.
-func (q *LockingQueue) applied(a claimAttempt, rs []coord.Result) *Held {
-	return q.held(a, rs[0].Fence, lock.Taken(a.session, rs[1], q.holder), max(rs[0].Revision, rs[1].Revision))
+func (tk *taker) applied(a claimAttempt, rs []coord.Result) *Held {
+	return tk.held(a, rs[0].Fence, lock.Taken(a.session, rs[1], tk.q.handle.holder), max(rs[0].Revision, rs[1].Revision))
 }
 
 // conclude takes up a claim after its commit, which ended with rs and err: it finds
 // out what became of it if that is not known. When it returns, others of this handle
 // may try for the entry; unless the claim is in doubt, and then they may later.
-func (q *LockingQueue) conclude(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
+func (tk *taker) conclude(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
 	s, name := a.session, a.name
 	unresolved, missed := false, false
 	defer func() {
 		if !unresolved {
-			q.head.Claims.Release(name)
+			tk.q.head.Claims.Release(name)
 		}
 		if missed {
-			q.resting.Signal() // others passed over it meanwhile; it may stand free, and nothing else will say so
+			tk.q.resting.Signal() // others passed over it meanwhile; it may stand free, and nothing else will say so
 		}
 	}()
 	var h *Held
 	switch {
 	case err == nil:
-		h = q.applied(a, rs)
+		h = tk.applied(a, rs)
 	case retry.IsRefused(err):
 		missed = true
-		q.head.Suppressed.Add(name, head.WasLost)
+		tk.q.head.Suppressed.Add(name, head.WasLost)
 		return nil, errUnavailable
 	case errors.Is(err, coord.ErrInvalid):
 		// The caller gave no argument that could be wrong: it can go on taking.
@@ -115,21 +118,21 @@ func (q *LockingQueue) conclude(ctx context.Context, a claimAttempt, rs []coord.
 		missed = true
 		return nil, fmt.Errorf("claim %s: %w", name, err)
 	default:
-		h, err = q.resolveClaim(ctx, a)
+		h, err = tk.resolveClaim(ctx, a)
 	}
 	if err == nil {
-		err = q.admit(ctx, h, why)
+		err = tk.admit(ctx, h, why)
 	}
 	switch {
 	case err == nil:
-		q.head.Suppressed.Add(name, head.WasClaimed)
+		tk.q.head.Suppressed.Add(name, head.WasClaimed)
 		return h, nil
 	case errors.Is(err, errCleared):
 		missed = true
 		return nil, err
 	case errors.Is(err, errUnavailable):
 		missed = true
-		q.head.Suppressed.Add(name, head.WasLost)
+		tk.q.head.Suppressed.Add(name, head.WasLost)
 		return nil, err
 	case over(s): // with it went whatever lock it may have left
 		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
@@ -138,16 +141,16 @@ func (q *LockingQueue) conclude(ctx context.Context, a claimAttempt, rs []coord.
 	// succeed: nobody would know that. Other takes of this handle wait for it,
 	// unless somebody holds the entry anyway.
 	unresolved = true
-	q.head.Claims.MarkInDoubt(name)
+	tk.q.head.Claims.MarkInDoubt(name)
 	if errors.Is(err, errBlocked) {
-		q.head.Claims.LetOthersPass(name)
+		tk.q.head.Claims.LetOthersPass(name)
 	}
-	q.head.Claims.ClearRetryRequest(name) // what the undoing tries first answers it
-	q.resting.Signal()                    // the view has it no more
-	q.spawn(func() {
-		q.undoClaim(a, h)
-		q.head.Claims.Release(name)
-		q.resting.Signal() // takes passed over the entry meanwhile
+	tk.q.head.Claims.ClearRetryRequest(name) // what the undoing tries first answers it
+	tk.q.resting.Signal()                    // the view has it no more
+	tk.q.handle.spawn(func() {
+		tk.undoClaim(a, h)
+		tk.q.head.Claims.Release(name)
+		tk.q.resting.Signal() // takes passed over the entry meanwhile
 	})
 	switch {
 	case ctx.Err() != nil:
@@ -161,11 +164,11 @@ func (q *LockingQueue) conclude(ctx context.Context, a claimAttempt, rs []coord.
 // admit reads what became of a claimed entry before. An entry that has expired or was
 // delivered too often is cleared away: errCleared. If the lock was broken meanwhile, and
 // what is read is of later deliveries than this one, it is errUnavailable.
-func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
+func (tk *taker) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
-	for backoff := q.backoff(actTake); !h.known; {
+	for backoff := tk.q.handle.backoff(actTake); !h.known; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
 			// It was written since the claim: by a later holder, or by who is none.
@@ -182,13 +185,13 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 	if why != forRemoval && expired(h.headers.Expires()) {
 		return h.discard(ctx)
 	}
-	if why == forRemoval || !q.wornOut(h) {
+	if why == forRemoval || !tk.wornOut(h) {
 		return nil
 	}
 	reason := wornOutReason(h)
 	err := h.bury(ctx, 0, reason)
-	if err == nil && q.log != nil {
-		q.log.Error("entry is dead", "queue", q.Name(), "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
+	if err == nil && tk.q.handle.log != nil {
+		tk.q.handle.log.Error("entry is dead", "queue", tk.q.Name(), "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
 	}
 	switch {
 	case err == nil:
@@ -196,7 +199,7 @@ func (q *LockingQueue) admit(ctx context.Context, h *Held, why purpose) error {
 	case errors.Is(err, ErrLockLost):
 		return errUnavailable
 	case errors.Is(err, ErrTooLarge):
-		q.warnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")
+		tk.q.handle.warnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")
 		return nil
 	}
 	return err
@@ -208,16 +211,16 @@ var errBlocked = errors.New("somebody holds it")
 
 // resolveClaim finds out what became of a claim without an answer, by making it
 // again: both have the same conditions, so at most one of them can ever apply.
-func (q *LockingQueue) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := q.backoff(actTake); ; {
+func (tk *taker) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
+	for backoff := tk.q.handle.backoff(actTake); ; {
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
-			return q.applied(a, rs), nil
+			return tk.applied(a, rs), nil
 		case retry.RefusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
-			return q.adopt(ctx, a)
+			return tk.adopt(ctx, a)
 		case retry.IsRefused(err) && a.bumps == 0: // only the lock tells whose it is
-			if h, err := q.adopt(ctx, a); !errors.Is(err, errUnavailable) {
+			if h, err := tk.adopt(ctx, a); !errors.Is(err, errUnavailable) {
 				return h, err
 			}
 			return nil, errBlocked
@@ -235,10 +238,10 @@ func (q *LockingQueue) resolveClaim(ctx context.Context, a claimAttempt) (*Held,
 // adopt takes up a claim that was applied without an answer. The lock is read
 // before the entry: if the lock is ours, and the entry has since changed by
 // nothing but the claim, then the entry's fence is the claim's.
-func (q *LockingQueue) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := q.backoff(actTake); ; {
-		l, err := lock.Adopt(ctx, a.session, q.taken, a.name, q.holder)
-		if err == nil && (l == nil || q.holding.holds(a.name, l)) {
+func (tk *taker) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
+	for backoff := tk.q.handle.backoff(actTake); ; {
+		l, err := lock.Adopt(ctx, a.session, tk.q.handle.taken, a.name, tk.q.handle.holder)
+		if err == nil && (l == nil || tk.q.holding.holds(a.name, l)) {
 			return nil, errUnavailable
 		}
 		var n coord.Node
@@ -247,7 +250,7 @@ func (q *LockingQueue) adopt(ctx context.Context, a claimAttempt) (*Held, error)
 		}
 		switch {
 		case err == nil && n.Changes == a.node.Changes+a.bumps:
-			return q.held(a, n.Fence, l, max(n.Revision, l.Revision())), nil
+			return tk.held(a, n.Fence, l, max(n.Revision, l.Revision())), nil
 		case err == nil, errors.Is(err, coord.ErrNotExist):
 			return nil, errUnavailable
 		}
@@ -261,15 +264,15 @@ func (q *LockingQueue) adopt(ctx context.Context, a claimAttempt) (*Held, error)
 // it got; h is that, if it is known already. It gives up with the session, whose
 // end does the same, and with nothing else: a handle that is closed may leave it
 // behind.
-func (q *LockingQueue) undoClaim(a claimAttempt, h *Held) {
-	backoff := q.backoff(actRelease)
+func (tk *taker) undoClaim(a claimAttempt, h *Held) {
+	backoff := tk.q.handle.backoff(actRelease)
 	if h == nil { // and the turn is still at this claim
-		backoff.Wake = q.head.Claims.RetryRequests(a.name)
+		backoff.Wake = tk.q.head.Claims.RetryRequests(a.name)
 	}
 	for {
 		var err error
 		if h == nil {
-			h, err = q.resolveClaim(context.Background(), a)
+			h, err = tk.resolveClaim(context.Background(), a)
 		}
 		if h != nil {
 			err = h.Release(context.Background())
@@ -278,22 +281,22 @@ func (q *LockingQueue) undoClaim(a claimAttempt, h *Held) {
 			return
 		}
 		if errors.Is(err, errBlocked) {
-			if q.head.Claims.LetOthersPass(a.name) {
+			if tk.q.head.Claims.LetOthersPass(a.name) {
 				continue
 			}
-			q.resting.Signal() // what is behind it need not wait
+			tk.q.resting.Signal() // what is behind it need not wait
 		}
 		if backoff.Wait(context.Background(), a.session.Done(), err) != nil {
 			return
 		}
 		if h == nil {
-			q.head.Claims.ClearRetryRequest(a.name) // what is tried now answers it
+			tk.q.head.Claims.ClearRetryRequest(a.name) // what is tried now answers it
 		}
 	}
 }
 
 // held makes the handle of a claim that was applied.
-func (q *LockingQueue) held(a claimAttempt, fence coord.Fence, l *lock.Lock, token int64) *Held {
+func (tk *taker) held(a claimAttempt, fence coord.Fence, l *lock.Lock, token int64) *Held {
 	n, _ := priority.Parse(a.name)
 	e := newEntry(a.name, n, a.node)
 	h := &Held{
@@ -303,7 +306,7 @@ func (q *LockingQueue) held(a claimAttempt, fence coord.Fence, l *lock.Lock, tok
 		Deliveries: e.Deliveries + 1,
 		Token:      token,
 		Created:    e.Created,
-		queue:      q,
+		queue:      tk.q,
 		hold:       &hold{name: e.Name, lock: l},
 		entry:      a.node.Path,
 		fence:      fence,
@@ -311,19 +314,19 @@ func (q *LockingQueue) held(a claimAttempt, fence coord.Fence, l *lock.Lock, tok
 		bumps:      a.bumps,
 		headers:    layout.HeadersOf(a.node.Value),
 		born:       a.node.Born,
-		past:       history{path: path.Join(q.root, layout.HistoryDir, a.name)},
+		past:       history{path: path.Join(tk.q.handle.root, layout.HistoryDir, a.name)},
 		sem:        make(chan struct{}, 1),
 	}
 	// It was never handed out, nor given back, and stands for no key.
 	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
-	if q.warn != nil {
-		runtime.AddCleanup(h, q.dropped, h.hold)
+	if tk.q.handle.warn != nil {
+		runtime.AddCleanup(h, tk.q.handle.dropped, h.hold)
 	}
-	if old := q.holding.add(h.hold); old != nil {
+	if old := tk.q.holding.add(h.hold); old != nil {
 		// Its lock was taken from it, and this handle has the next: to the
 		// service the two locks may look the same.
 		if old.state.CompareAndSwap(stateHolding, stateLost) {
-			q.keeper.Lose(old.lock)
+			tk.q.keeper.Lose(old.lock)
 		}
 	}
 	return h
@@ -333,19 +336,19 @@ func (q *LockingQueue) held(a claimAttempt, fence coord.Fence, l *lock.Lock, tok
 var errUnreadable = fmt.Errorf("its access list does not let this process read it: %w", coord.ErrForbidden)
 
 // skipUnreadable leaves an entry alone that cannot be read, and says so once.
-func (p *place) skipUnreadable(n coord.Node) {
-	p.restricted.Add(path.Base(n.Path), false)
-	p.warnOnce(n.Path, "cannot be read, because its access list does not allow it: skipped; rm --force removes it")
+func (fd *finder) skipUnreadable(n coord.Node) {
+	fd.restricted.Add(path.Base(n.Path), false)
+	fd.warnOnce(n.Path, "cannot be read, because its access list does not allow it: skipped; rm --force removes it")
 }
 
 // readOnly says whether the claim of an entry was refused because it may not be written:
 // it is claimed by a check from then on.
-func (p *place) readOnly(err error, a *claimAttempt) bool {
+func (fd *finder) readOnly(err error, a *claimAttempt) bool {
 	var f *coord.ForbiddenError
 	if !errors.As(err, &f) || f.Op.Path != a.node.Path || f.Op.Kind != coord.KindTouch {
 		return false
 	}
-	p.restricted.Add(a.name, true)
+	fd.restricted.Add(a.name, true)
 	a.checkOnly()
 	return true
 }

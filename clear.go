@@ -19,23 +19,26 @@ import (
 // errCleared says that an entry was spent and that this handle cleared it away.
 var errCleared = fmt.Errorf("entry is cleared away: %w", errUnavailable)
 
+// clearer clears away spent entries.
+type clearer struct{ q *LockingQueue }
+
 // mayBeSpent says whether an entry, as it was read, has expired or was delivered so often
 // that only its attempts tell whether it is handed out once more.
-func (q *LockingQueue) mayBeSpent(n coord.Node) bool {
-	return hasExpired(n) || q.wasDelivered(n)
+func (cl *clearer) mayBeSpent(n coord.Node) bool {
+	return hasExpired(n) || cl.wasDelivered(n)
 }
 
 func hasExpired(n coord.Node) bool { return expired(layout.HeadersOf(n.Value).Expires()) }
 
 // wasDelivered says whether the entry was delivered as often as MaxDeliveries allows, the
 // deliveries that do not count included.
-func (q *LockingQueue) wasDelivered(n coord.Node) bool {
-	return q.maxDeliveries > 0 && n.Changes >= int64(q.maxDeliveries)
+func (cl *clearer) wasDelivered(n coord.Node) bool {
+	return cl.q.maxDeliveries > 0 && n.Changes >= int64(cl.q.maxDeliveries)
 }
 
 // spent returns the paths of those entries that are spent, as they were read. It asks for
 // attempts only where several entries need it: one alone is judged when it is claimed.
-func (q *LockingQueue) spent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
+func (cl *clearer) spent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
 	paths := make(map[string]bool)
 	var often []coord.Node
 	for _, n := range nodes {
@@ -43,19 +46,19 @@ func (q *LockingQueue) spent(ctx context.Context, s coord.Session, nodes []coord
 		case n.Path == "" || n.Unreadable:
 		case hasExpired(n):
 			paths[n.Path] = true
-		case q.wasDelivered(n) && q.fitsTheDead(s, n):
+		case cl.wasDelivered(n) && cl.fitsTheDead(s, n):
 			often = append(often, n)
 		}
 	}
 	if len(often) < 2 && len(paths) == 0 {
 		return nil, nil
 	}
-	past, err := q.readHistories(ctx, s, often)
+	past, err := cl.q.history.readHistories(ctx, s, often)
 	if err != nil {
 		return nil, err
 	}
 	for i, n := range often {
-		if n.Changes-past[i].Forgiven >= int64(q.maxDeliveries) {
+		if n.Changes-past[i].Forgiven >= int64(cl.q.maxDeliveries) {
 			paths[n.Path] = true
 		}
 	}
@@ -63,21 +66,21 @@ func (q *LockingQueue) spent(ctx context.Context, s coord.Session, nodes []coord
 }
 
 // fitsTheDead says whether the entry can be moved to the dead. One that cannot is handed out.
-func (q *LockingQueue) fitsTheDead(s coord.Session, n coord.Node) bool {
+func (cl *clearer) fitsTheDead(s coord.Session, n coord.Node) bool {
 	l := s.Limits()
 	l.ValueBytes -= deadHeaders
 	l.CommitBytes -= deadHeaders
-	return coord.CheckOps(l, q.moveToDead(path.Base(n.Path), n.Value)) == nil
+	return coord.CheckOps(l, cl.q.dead.moveToDead(path.Base(n.Path), n.Value)) == nil
 }
 
 // readHistories reads what is known of several entries in one request.
-func (p *place) readHistories(ctx context.Context, s coord.Session, nodes []coord.Node) ([]history, error) {
+func (hs *histories) readHistories(ctx context.Context, s coord.Session, nodes []coord.Node) ([]history, error) {
 	if len(nodes) == 0 {
 		return nil, nil
 	}
 	paths := make([]string, len(nodes))
 	for i, n := range nodes {
-		paths[i] = path.Join(p.root, layout.HistoryDir, path.Base(n.Path))
+		paths[i] = path.Join(hs.root, layout.HistoryDir, path.Base(n.Path))
 	}
 	read, err := s.Read(ctx, paths...)
 	if err != nil {
@@ -93,24 +96,24 @@ func (p *place) readHistories(ctx context.Context, s coord.Session, nodes []coor
 }
 
 // clear clears away the spent entries of a choice and returns how many it did.
-func (q *LockingQueue) clear(ctx context.Context, c head.Choice) (cleared int, err error) {
+func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err error) {
 	values := make(map[string][]byte, len(c.Nodes))
 	for _, n := range c.Nodes {
 		values[n.Path] = n.Value
 	}
-	b := q.bundle(c, nil)
+	b := cl.q.taker.bundle(c, nil)
 	b.why = forClearing
 	held, err := b.commit(ctx)
 	if len(held) == 0 {
 		return 0, err
 	}
-	finishes, err := q.clearance(ctx, held, values)
+	finishes, err := cl.clearance(ctx, held, values)
 	if err == nil {
-		held, err = q.clearAll(ctx, held, finishes)
+		held, err = cl.clearAll(ctx, held, finishes)
 		cleared = len(finishes) - len(held)
 	}
 	for _, h := range held { // the caller does not know of them
-		q.spawn(func() { q.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
+		cl.q.handle.spawn(func() { cl.q.taker.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
 	}
 	if cleared > 0 {
 		err = nil // the next entry will show what is wrong
@@ -119,17 +122,17 @@ func (q *LockingQueue) clear(ctx context.Context, c head.Choice) (cleared int, e
 }
 
 // clearNodes clears away those of the entries that no other take of this handle is at.
-func (q *LockingQueue) clearNodes(ctx context.Context, s coord.Session, nodes []coord.Node) error {
+func (cl *clearer) clearNodes(ctx context.Context, s coord.Session, nodes []coord.Node) error {
 	for len(nodes) > 0 {
 		c := head.Choice{Session: s}
 		n := min(len(nodes), head.MaxCleared, max(s.Limits().CommitOps/2, 1))
 		for _, node := range nodes[:n] {
-			if name := path.Base(node.Path); q.head.Claims.TryReserve(name) {
+			if name := path.Base(node.Path); cl.q.head.Claims.TryReserve(name) {
 				c.Names, c.Nodes = append(c.Names, name), append(c.Nodes, node)
 			}
 		}
 		nodes = nodes[n:]
-		if _, err := q.clear(ctx, c); err != nil {
+		if _, err := cl.clear(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -138,8 +141,8 @@ func (q *LockingQueue) clearNodes(ctx context.Context, s coord.Session, nodes []
 
 // clearance returns how each claimed entry is finished. One that turns out not to be spent
 // is given back.
-func (q *LockingQueue) clearance(ctx context.Context, held []*Held, values map[string][]byte) (map[*Held]finish, error) {
-	if err := q.recallAll(ctx, held); err != nil {
+func (cl *clearer) clearance(ctx context.Context, held []*Held, values map[string][]byte) (map[*Held]finish, error) {
+	if err := cl.recallAll(ctx, held); err != nil {
 		return nil, err
 	}
 	finishes := make(map[*Held]finish, len(held))
@@ -147,7 +150,7 @@ func (q *LockingQueue) clearance(ctx context.Context, held []*Held, values map[s
 		switch {
 		case expired(h.headers.Expires()):
 			finishes[h] = h.consumption()
-		case h.past.revision <= h.Token && q.wornOut(h):
+		case h.past.revision <= h.Token && cl.q.taker.wornOut(h):
 			value := values[h.entry]
 			finishes[h] = h.burial(0, wornOutReason(h), func(context.Context) ([]byte, error) { return value, nil })
 		default:
@@ -158,7 +161,7 @@ func (q *LockingQueue) clearance(ctx context.Context, held []*Held, values map[s
 }
 
 // recallAll reads what became of the entries before, and the nodes of their keys.
-func (q *LockingQueue) recallAll(ctx context.Context, held []*Held) error {
+func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 	var unknown, unique []*Held
 	var nodes []coord.Node
 	var keys []string
@@ -168,14 +171,14 @@ func (q *LockingQueue) recallAll(ctx context.Context, held []*Held) error {
 		}
 		unknown, nodes = append(unknown, h), append(nodes, coord.Node{Path: h.entry})
 		if h.headers.Unique != "" {
-			unique, keys = append(unique, h), append(keys, q.uniquePath(h.headers.Unique))
+			unique, keys = append(unique, h), append(keys, cl.q.keys.uniquePath(h.headers.Unique))
 		}
 	}
 	if len(unknown) == 0 {
 		return nil
 	}
 	s := held[0].lock.Session()
-	past, err := q.readHistories(ctx, s, nodes)
+	past, err := cl.q.history.readHistories(ctx, s, nodes)
 	if err != nil {
 		return err
 	}
@@ -198,7 +201,7 @@ func (q *LockingQueue) recallAll(ctx context.Context, held []*Held) error {
 
 // clearAll makes the finishes, many in one commit, and returns those entries that are still
 // held then.
-func (q *LockingQueue) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
+func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
 	single := func(ctx context.Context, h *Held) error {
 		err := h.finish(ctx, finishes[h])
 		if errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
@@ -214,7 +217,7 @@ func (q *LockingQueue) clearAll(ctx context.Context, held []*Held, finishes map[
 		return problem
 	}
 	for progress := true; progress && len(held) > 1; {
-		b := q.bundle(head.Choice{Session: held[0].lock.Session()}, held)
+		b := cl.q.taker.bundle(head.Choice{Session: held[0].lock.Session()}, held)
 		b.finish, b.single = func(h *Held) finish { return finishes[h] }, settle
 		b.commit(ctx)
 		left := b.left()

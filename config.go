@@ -47,6 +47,9 @@ const configAge = 10 * time.Second
 
 // settings are what a handle knows of its queue's configuration.
 type settings struct {
+	*handle
+	lanes *lanes
+
 	mu      sync.Mutex
 	session coord.Session // it was read in this one; nil: it must be read again
 	at      time.Time
@@ -62,9 +65,9 @@ type settings struct {
 }
 
 // readConfig reads the configuration; there is none in a plain queue.
-func (p *place) readConfig(ctx context.Context, s coord.Session) (config, error) {
-	c := config{path: path.Join(p.root, layout.ConfigNode)}
-	if p.taken == "" {
+func (st *settings) readConfig(ctx context.Context, s coord.Session) (config, error) {
+	c := config{path: path.Join(st.root, layout.ConfigNode)}
+	if st.taken == "" {
 		return c, nil
 	}
 	n, err := s.Get(ctx, c.path)
@@ -83,12 +86,12 @@ func (p *place) readConfig(ctx context.Context, s coord.Session) (config, error)
 }
 
 // config is what was read of the configuration: in this session, and not too long ago.
-func (p *place) config(ctx context.Context, s coord.Session) (config, error) {
-	if p.taken == "" {
+func (st *settings) config(ctx context.Context, s coord.Session) (config, error) {
+	if st.taken == "" {
 		return config{}, nil
 	}
 	var now config
-	err := p.heardConfig(ctx, s, func(st *settings) bool {
+	err := st.heardConfig(ctx, s, func(st *settings) bool {
 		now = st.now
 		return st.session == s && (st.kept || time.Since(st.at) < configAge)
 	})
@@ -96,25 +99,24 @@ func (p *place) config(ctx context.Context, s coord.Session) (config, error) {
 }
 
 // heardConfig reads it until what is known will do.
-func (p *place) heardConfig(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
-	st := &p.settings
-	return st.reading.until(ctx, p.woke, func() bool {
+func (st *settings) heardConfig(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
+	return st.reading.until(ctx, st.woke, func() bool {
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		return enough(st)
 	}, func() error {
-		_, err := p.refreshConfig(ctx, s)
+		_, err := st.refreshConfig(ctx, s)
 		return err
 	})
 }
 
 // refreshConfig reads it, and wakes those who wait for a change of it. An answer that
 // comes after that to a later read is not taken for news.
-func (p *place) refreshConfig(ctx context.Context, s coord.Session) (config, error) {
+func (st *settings) refreshConfig(ctx context.Context, s coord.Session) (config, error) {
 	for {
-		n, at := p.settings.begin(), time.Now()
-		c, err := p.readConfig(ctx, s)
-		if err != nil || p.settings.heard(s, n, at, c) {
+		n, at := st.begin(), time.Now()
+		c, err := st.readConfig(ctx, s)
+		if err != nil || st.heard(s, n, at, c) {
 			return c, err
 		}
 	}
@@ -167,8 +169,8 @@ func (st *settings) atPause(f func()) (end func()) {
 
 // follow reads the configuration in a new session of a handle that takes: what was paused
 // while the last one was lost is not handed out in this one.
-func (p *place) follow(ctx context.Context, s coord.Session) error {
-	err := p.heardConfig(ctx, s, func(st *settings) bool { return !st.taking || st.session == s })
+func (st *settings) follow(ctx context.Context, s coord.Session) error {
+	err := st.heardConfig(ctx, s, func(st *settings) bool { return !st.taking || st.session == s })
 	if errors.Is(err, coord.ErrFormat) {
 		return nil // who needs it will hear of that
 	}
@@ -224,32 +226,32 @@ func (st *settings) next() <-chan struct{} {
 // changeConfig changes the configuration in one commit, and again if somebody else has:
 // change says what it is to be, and errDone that it is so. Handles that wait hear of it at
 // once: no watch tells that a node was written, so one is created among the workers.
-func (p *place) changeConfig(ctx context.Context, change func(*config) error) error {
+func (st *settings) changeConfig(ctx context.Context, change func(*config) error) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err := st.do(ctx, func(ctx context.Context, s coord.Session) error {
 		var news []string // of attempts without an answer
-		defer func() { p.dropNews(ctx, s, news) }()
-		backoff := p.backoff(actConfigure)
+		defer func() { st.dropNews(ctx, s, news) }()
+		backoff := st.backoff(actConfigure)
 		for {
-			c, err := p.readConfig(ctx, s)
+			c, err := st.readConfig(ctx, s)
 			if err != nil {
 				return err
 			}
 			if err := change(&c); err != nil {
 				if errors.Is(err, errDone) {
-					p.settings.stale()
+					st.stale()
 					return nil
 				}
 				return err
 			}
-			sum := sha256.Sum256([]byte("news " + p.lanes.id()))
-			node := path.Join(p.root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
-			err = p.writeConfig(ctx, s, c, node)
+			sum := sha256.Sum256([]byte("news " + st.lanes.id()))
+			node := path.Join(st.root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
+			err = st.writeConfig(ctx, s, c, node)
 			if err == nil || errors.Is(err, coord.ErrUnknown) {
 				news = append(news, node)
 			}
 			if err == nil {
-				p.settings.stale()
+				st.stale()
 				backoff.Succeeded()
 				return nil
 			}
@@ -272,7 +274,7 @@ func (p *place) changeConfig(ctx context.Context, change func(*config) error) er
 var errDone = errors.New("done")
 
 // dropNews removes what woke those who wait, or leaves it to the session.
-func (p *place) dropNews(ctx context.Context, s coord.Session, news []string) {
+func (st *settings) dropNews(ctx context.Context, s coord.Session, news []string) {
 	for _, node := range news {
 		if n, err := s.Get(ctx, node); err == nil {
 			s.Commit(ctx, coord.Delete(n.Path, n.Fence))
@@ -280,7 +282,7 @@ func (p *place) dropNews(ctx context.Context, s coord.Session, news []string) {
 	}
 }
 
-func (p *place) writeConfig(ctx context.Context, s coord.Session, c config, news string) error {
+func (st *settings) writeConfig(ctx context.Context, s coord.Session, c config, news string) error {
 	value, err := c.Value()
 	if err != nil {
 		return err
@@ -291,12 +293,12 @@ func (p *place) writeConfig(ctx context.Context, s coord.Session, c config, news
 	}
 	ops = append(ops, coord.CreateEphemeral(news, []byte{}))
 	// Whoever is about to put by the old bounds is refused.
-	n, err := s.Get(ctx, path.Join(p.root, layout.CountNode))
+	n, err := s.Get(ctx, path.Join(st.root, layout.CountNode))
 	switch {
 	case err == nil:
 		ops = append(ops, coord.Touch(n.Path, n.Value, n.Fence))
 	case errors.Is(err, coord.ErrNotExist) && c.MaxEntries > 0 && !c.Approximate:
-		ops = append(ops, coord.Create(path.Join(p.root, layout.CountNode), []byte{}))
+		ops = append(ops, coord.Create(path.Join(st.root, layout.CountNode), []byte{}))
 	case !errors.Is(err, coord.ErrNotExist):
 		return err
 	}
@@ -321,9 +323,9 @@ func (q *LockingQueue) Configure(ctx context.Context, c QueueConfig) error {
 func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConfig, replace bool) error {
 	if want.MaxEntries < 0 || want.MaxSize < 0 || want.MaxSize > MaxValue {
 		return fmt.Errorf("%s %s: MaxEntries %d, MaxSize %d: allowed are 0 and more, and a MaxSize of up to %d bytes: %w",
-			act, q.root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
+			act, q.handle.root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
 	}
-	err := q.changeConfig(ctx, func(c *config) error {
+	err := q.settings.changeConfig(ctx, func(c *config) error {
 		have := c.public()
 		have.Paused = want.Paused
 		switch {
@@ -336,7 +338,7 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", act, q.root, err)
+		return fmt.Errorf("%s %s: %w", act, q.handle.root, err)
 	}
 	return nil
 }
@@ -344,12 +346,12 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 // Config returns what is stored with the queue, the zero value if nothing is.
 func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
 	var c config
-	err := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		c, err = q.refreshConfig(ctx, s)
+	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		c, err = q.settings.refreshConfig(ctx, s)
 		return err
 	})
 	if err != nil {
-		return QueueConfig{}, fmt.Errorf("configuration of %s: %w", q.root, err)
+		return QueueConfig{}, fmt.Errorf("configuration of %s: %w", q.handle.root, err)
 	}
 	return c.public(), nil
 }

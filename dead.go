@@ -15,6 +15,9 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
+// deadLetters are the dead entries.
+type deadLetters struct{ *handle }
+
 // deadEntry is the entry in a node of the dead.
 func deadEntry(n coord.Node) (Entry, bool) {
 	name := path.Base(n.Path)
@@ -63,7 +66,7 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 			if err != nil {
 				return nil, err
 			}
-			to := path.Join(h.queue.root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
+			to := path.Join(h.queue.handle.root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
 			text := layout.Headers{Reason: layout.CutText(reason, layout.MaxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
 			for {
 				ops := append([]coord.Op{coord.Create(to, text.Envelope(value))}, h.past.forget()...)
@@ -79,12 +82,12 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 }
 
 // moveToDead is the commit that moves an entry, by its size, but for the headers.
-func (p *place) moveToDead(name string, value []byte) []coord.Op {
+func (dl *deadLetters) moveToDead(name string, value []byte) []coord.Op {
 	return []coord.Op{
-		coord.Delete(path.Join(p.entries, name), 1),
-		coord.Delete(path.Join(p.taken, name), 1),
-		coord.Create(path.Join(p.root, layout.DeadDir, layout.DeadName(time.UnixMilli(0), name)), value),
-		coord.Delete(path.Join(p.root, layout.HistoryDir, name), 1),
+		coord.Delete(path.Join(dl.entries, name), 1),
+		coord.Delete(path.Join(dl.taken, name), 1),
+		coord.Create(path.Join(dl.root, layout.DeadDir, layout.DeadName(time.UnixMilli(0), name)), value),
+		coord.Delete(path.Join(dl.root, layout.HistoryDir, name), 1),
 	}
 }
 
@@ -92,8 +95,8 @@ func (p *place) moveToDead(name string, value []byte) []coord.Op {
 var deadHeaders = len(layout.Headers{Failures: math.MaxInt, Deliveries: math.MaxInt}.Envelope(nil))
 
 // wornOut says that a claimed entry was delivered too often before.
-func (q *LockingQueue) wornOut(h *Held) bool {
-	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(q.maxDeliveries)
+func (tk *taker) wornOut(h *Held) bool {
+	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(tk.q.maxDeliveries)
 }
 
 func wornOutReason(h *Held) string {
@@ -105,11 +108,11 @@ func wornOutReason(h *Held) string {
 }
 
 // deadPaged walks the dead entries, oldest first.
-func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
+func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error {
 	after := ""
-	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+	return dl.do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, path.Join(p.root, layout.DeadDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, path.Join(dl.root, layout.DeadDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
@@ -127,10 +130,10 @@ func (p *place) deadPaged(ctx context.Context, f func(Entry) bool) error {
 }
 
 // countDead counts the dead entries, and warns of what is none.
-func (p *place) countDead(ctx context.Context, s coord.Session) (int, error) {
+func (dl *deadLetters) countDead(ctx context.Context, s coord.Session) (int, error) {
 	dead, after := 0, ""
 	for {
-		l, err := s.List(ctx, path.Join(p.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(dl.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return 0, err
 		}
@@ -139,7 +142,7 @@ func (p *place) countDead(ctx context.Context, s coord.Session) (int, error) {
 			if _, _, ok := layout.ParseDead(after); ok {
 				dead++
 			} else {
-				p.warnOnce(n.Path, "is not a dead entry of zkq: skipped")
+				dl.warnOnce(n.Path, "is not a dead entry of zkq: skipped")
 			}
 		}
 		if !l.More {
@@ -150,8 +153,8 @@ func (p *place) countDead(ctx context.Context, s coord.Session) (int, error) {
 
 // findDead returns the path of a dead entry, whose name is that among the dead or
 // the one it had before.
-func (p *place) findDead(ctx context.Context, s coord.Session, name string) (string, error) {
-	dir := path.Join(p.root, layout.DeadDir)
+func (dl *deadLetters) findDead(ctx context.Context, s coord.Session, name string) (string, error) {
+	dir := path.Join(dl.root, layout.DeadDir)
 	if _, _, ok := layout.ParseDead(name); ok {
 		return path.Join(dir, name), nil
 	}
@@ -182,18 +185,18 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 	_, _, dead := layout.ParseDead(name)
 	if !dead {
 		if err := checkEntryName(name); err != nil {
-			return "", fmt.Errorf("requeue in %s: %w", q.root, err)
+			return "", fmt.Errorf("requeue in %s: %w", q.handle.root, err)
 		}
 	}
 	for {
 		var ops []coord.Op
-		err := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			ops, err = q.rising(ctx, s, name)
 			return err
 		})
 		var ready string
 		if err == nil {
-			err = q.bounded(ctx, func(ctx context.Context) (err error) {
+			err = q.handle.bounded(ctx, func(ctx context.Context) (err error) {
 				ready, err = q.rise(ctx, ops)
 				return err
 			})
@@ -202,14 +205,14 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 		case err == nil:
 			return ready, nil
 		case !retry.IsRefused(err): // otherwise somebody else has it
-			return "", fmt.Errorf("requeue %s in %s: %w", name, q.root, err)
+			return "", fmt.Errorf("requeue %s in %s: %w", name, q.handle.root, err)
 		}
 	}
 }
 
 // rising are the ops that make a dead entry ready.
 func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string) ([]coord.Op, error) {
-	at, err := q.findDead(ctx, s, name)
+	at, err := q.dead.findDead(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
@@ -221,35 +224,35 @@ func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string)
 		return nil, err
 	}
 	_, parsed, _ := layout.ParseDead(path.Base(at))
-	_, guard, err := q.room(ctx, s, demand{entries: 1})
+	_, guard, err := q.puts.room(ctx, s, demand{entries: 1})
 	if err != nil {
 		return nil, err
 	}
 	_, body := layout.Unwrap(n.Value)
 	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
-		coord.CreateSequential(path.Join(q.entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
+		coord.CreateSequential(path.Join(q.handle.entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
 	}
 	return append(ops, guard...), nil
 }
 
 // rise commits them, once, and returns the entry's name.
 func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error) {
-	done, err := q.once(ctx, nil, ops)
+	done, err := q.lanes.once(ctx, nil, ops)
 	switch {
 	case err != nil:
 		return "", err
 	case done.results != nil:
 		return path.Base(done.results[1].Path), nil
 	}
-	return strings.Join(q.namesOf(ctx, done.revision, ops[1:2]), ""), nil
+	return strings.Join(q.puts.namesOf(ctx, done.revision, ops[1:2]), ""), nil
 }
 
 // removeBeside removes a dead entry or a delayed put, from the directory of these.
-func (p *place) removeBeside(ctx context.Context, dir, name string) error {
+func (rm *remover) removeBeside(ctx context.Context, dir, name string) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		return p.removeBesideIn(ctx, s, dir, name, &unknown)
+	err := rm.do(ctx, func(ctx context.Context, s coord.Session) error {
+		return rm.removeBesideIn(ctx, s, dir, name, &unknown)
 	})
 	if unknown {
 		return stillUnknown(err)
@@ -258,9 +261,9 @@ func (p *place) removeBeside(ctx context.Context, dir, name string) error {
 }
 
 // removeBesideIn is removeBeside in one session.
-func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
+func (rm *remover) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
 	for backoff := new(retry.Backoff); ; {
-		n, err := s.Get(ctx, path.Join(p.root, dir, name))
+		n, err := s.Get(ctx, path.Join(rm.root, dir, name))
 		switch {
 		case errors.Is(err, coord.ErrNotExist) && *unknown:
 			return nil
@@ -269,7 +272,7 @@ func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name s
 		case err != nil:
 			return err
 		}
-		key, err := p.dropKey(ctx, s, n)
+		key, err := rm.keys.dropKey(ctx, s, n)
 		if err != nil {
 			return err
 		}
@@ -292,22 +295,22 @@ func (p *place) removeBesideIn(ctx context.Context, s coord.Session, dir, name s
 // returns how many it removed.
 func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
 	if keep < 0 {
-		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.root, keep, ErrInvalid)
+		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.handle.root, keep, ErrInvalid)
 	}
-	n, err := q.purgeDead(ctx, keep)
+	n, err := q.removal.purgeDead(ctx, keep)
 	if err != nil {
-		return n, fmt.Errorf("purge %s: %w", q.root, err)
+		return n, fmt.Errorf("purge %s: %w", q.handle.root, err)
 	}
 	return n, nil
 }
 
 // purgeDead removes the dead entries, less the newest.
-func (p *place) purgeDead(ctx context.Context, keep int) (int, error) {
+func (rm *remover) purgeDead(ctx context.Context, keep int) (int, error) {
 	var names []string // the oldest first
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err := rm.do(ctx, func(ctx context.Context, s coord.Session) error {
 		names = nil
 		for after := ""; ; {
-			l, err := s.List(ctx, path.Join(p.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
+			l, err := s.List(ctx, path.Join(rm.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
 			if err != nil {
 				return err
 			}
@@ -327,7 +330,7 @@ func (p *place) purgeDead(ctx context.Context, keep int) (int, error) {
 		if err != nil {
 			break
 		}
-		if err = p.removeBeside(ctx, layout.DeadDir, name); err == nil {
+		if err = rm.removeBeside(ctx, layout.DeadDir, name); err == nil {
 			removed++
 		} else if errors.Is(err, ErrNoEntry) {
 			err = nil

@@ -18,6 +18,13 @@ import (
 // fall due: <due ms, 13 digits>-<entry name>, without data. Lock and index come in one
 // commit, and go in one.
 
+// delayedPuts are the puts for later, and the index of what is put aside.
+type delayedPuts struct {
+	*handle
+	keys  *keys
+	lanes *lanes
+}
+
 // dueIn is when something is due that is to wait for d: a whole millisecond, and not
 // before d is over.
 func dueIn(d time.Duration) (time.Time, error) {
@@ -34,7 +41,7 @@ func (h *Held) aside(f finish, d time.Duration) (finish, error) {
 	if err != nil {
 		return f, err
 	}
-	index := coord.Create(path.Join(h.queue.root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
+	index := coord.Create(path.Join(h.queue.handle.root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
 	beside := f.beside
 	f.act += " for later"
 	f.lock = h.lock.PutAside(due)
@@ -47,12 +54,12 @@ func (h *Held) aside(f finish, d time.Duration) (finish, error) {
 }
 
 // delayedIndex are the ops that go with the removal of a lock that puts an entry aside.
-func (p *place) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
+func (dp *delayedPuts) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
 	st := lock.Read(lk)
 	if st.Kind != lock.Aside {
 		return nil, nil
 	}
-	n, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, layout.DelayedName(st.Due, path.Base(lk.Path))))
+	n, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, layout.DelayedName(st.Due, path.Base(lk.Path))))
 	switch {
 	case errors.Is(err, coord.ErrNotExist):
 		return nil, nil
@@ -66,15 +73,15 @@ func (p *place) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node
 var errStays = errors.New("index of nothing")
 
 // wake makes ready what is due: errUnavailable if another has, errStays if it is left alone.
-func (p *place) wake(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
+func (dp *delayedPuts) wake(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
 	if d.IsPut() {
-		return p.becomes(ctx, s, name, d)
+		return dp.becomes(ctx, s, name, d)
 	}
-	index, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, name))
+	index, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, name))
 	if err != nil {
 		return gone(err)
 	}
-	lk, err := s.Get(ctx, path.Join(p.taken, d.Entry))
+	lk, err := s.Get(ctx, path.Join(dp.taken, d.Entry))
 	if err != nil && !errors.Is(err, coord.ErrNotExist) {
 		return err
 	}

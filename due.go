@@ -18,6 +18,7 @@ import (
 // has one, so that there is one wherever somebody waits, and no process has to be chosen.
 // While nothing is delayed it costs one watch and nothing else.
 type mover struct {
+	q     *LockingQueue
 	tries atomic.Int32
 	once  sync.Once
 
@@ -31,61 +32,61 @@ const (
 )
 
 // start has the mover run behind the caller, once.
-func (m *mover) start(q *LockingQueue) {
+func (m *mover) start() {
 	m.once.Do(func() {
-		if q.invalid == nil {
-			q.spawn(q.moveDue)
+		if m.q.handle.invalid == nil {
+			m.q.handle.spawn(m.moveDue)
 		}
 	})
 }
 
 // tried starts the mover when a handle takes without waiting for the second time: one
 // that does so once moves by hand what it needs, and is gone.
-func (m *mover) tried(q *LockingQueue) {
+func (m *mover) tried() {
 	if m.tries.Add(1) > 1 {
-		m.start(q)
+		m.start()
 	}
 }
 
 // moveDue is the mover's life.
-func (q *LockingQueue) moveDue() {
-	for backoff := q.backoff(actMove); ; {
-		s, err := q.session(q.life)
+func (m *mover) moveDue() {
+	for backoff := m.q.handle.backoff(actMove); ; {
+		s, err := m.q.handle.session(m.q.handle.life)
 		if err == nil {
-			err = q.moveIn(q.life, s)
+			err = m.moveIn(m.q.handle.life, s)
 		}
-		if q.closed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(q.life, nil, err) != nil {
+		if m.q.handle.closed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(m.q.handle.life, nil, err) != nil {
 			return
 		}
 	}
 }
 
 // moveIn moves what is due until the session is over. It subscribes, looks, and waits.
-func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
+func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	changed, err := s.Watch(watching, path.Join(q.root, layout.DelayedDir))
+	changed, err := s.Watch(watching, path.Join(m.q.handle.root, layout.DelayedDir))
 	if err != nil {
 		return err
 	}
 	// Whoever changes the configuration says so there.
-	news, err := s.Watch(watching, path.Join(q.root, layout.WorkersDir))
+	news, err := s.Watch(watching, path.Join(m.q.handle.root, layout.WorkersDir))
 	if err != nil {
 		return err
 	}
-	defer q.settings.keep(false)
+	defer m.q.settings.keep(false)
 	for look := true; ; {
 		if look {
-			if _, err := q.refreshConfig(ctx, s); err != nil && !errors.Is(err, coord.ErrFormat) {
+			if _, err := m.q.settings.refreshConfig(ctx, s); err != nil && !errors.Is(err, coord.ErrFormat) {
 				return err
 			}
-			q.settings.keep(true)
+			m.q.settings.keep(true)
 		}
-		next, _, err := q.moveHead(ctx, s, false)
+		next, _, err := m.moveHead(ctx, s, false)
 		if err != nil {
 			return err
 		}
-		q.busy.Served(actMove)
+		m.q.handle.busy.Served(actMove)
 		if look, err = restUntil(ctx, s, changed, news, next); err != nil {
 			return err
 		}
@@ -96,9 +97,9 @@ func (q *LockingQueue) moveIn(ctx context.Context, s coord.Session) error {
 // they do not. It says when there will be more; zero if nothing is delayed. With all it
 // leaves nothing to others, ends with the first page of which something was moved, and says
 // whether that was so. What expired and went without becoming ready was moved too.
-func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
+func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(q.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: q.duePage, Fresh: all && after == ""})
+		l, err := s.List(ctx, path.Join(m.q.handle.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: m.q.duePage, Fresh: all && after == ""})
 		if err != nil {
 			return next, moved, err
 		}
@@ -106,7 +107,7 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 			after = path.Base(n.Path)
 			d, ok := layout.ParseDelayed(after)
 			if !ok {
-				q.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+				m.q.handle.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 				continue
 			}
 			if d.Due.After(time.Now()) {
@@ -114,7 +115,7 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 			}
 			at := d.Due
 			if !all {
-				owns, err := q.owns(ctx, s, after)
+				owns, err := m.owns(ctx, s, after)
 				if err != nil {
 					return next, moved, err
 				}
@@ -126,9 +127,9 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 				next = earlier(next, at)
 				continue
 			}
-			q.mover.begun.Add(1)
-			err := q.wake(ctx, s, after, d)
-			q.mover.ended.Add(1)
+			m.begun.Add(1)
+			err := m.q.delayed.wake(ctx, s, after, d)
+			m.ended.Add(1)
 			switch {
 			case errors.Is(err, errStays):
 				next = earlier(next, d.Due.Add(keepIndex))
@@ -148,9 +149,9 @@ func (q *LockingQueue) moveHead(ctx context.Context, s coord.Session, all bool) 
 
 // owns says whether this handle is the first to move what is due: where others are
 // registered, one of them is.
-func (q *LockingQueue) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
-	members, err := member.List(ctx, s, path.Join(q.root, layout.WorkersDir))
-	return len(members) == 0 || member.Owner(members, name) == string(q.holder), err
+func (m *mover) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
+	members, err := member.List(ctx, s, path.Join(m.q.handle.root, layout.WorkersDir))
+	return len(members) == 0 || member.Owner(members, name) == string(m.q.handle.holder), err
 }
 
 // earlier is the earlier of two times, of which zero is none.
@@ -222,11 +223,11 @@ func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimer) err
 	}
 	for waited := false; ; {
 		ended := q.mover.ended.Load()
-		err := q.tryTake(ctx, q.resting, n, claim)
+		err := q.finder.tryTake(ctx, q.resting, n, claim)
 		if !errors.Is(err, ErrEmpty) {
 			return err
 		}
-		moved, problem := q.moveAll(ctx)
+		moved, problem := q.mover.moveAll(ctx)
 		switch {
 		case problem != nil:
 			return problem
@@ -241,19 +242,19 @@ func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimer) err
 
 // moveAll makes ready what is due, a page of it, and says whether anything was. A commit
 // without an answer is looked after: whatever became of it, the caller holds nothing by it.
-func (q *LockingQueue) moveAll(ctx context.Context) (moved bool, err error) {
+func (m *mover) moveAll(ctx context.Context) (moved bool, err error) {
 	unknown := false
 	for backoff := new(retry.Backoff); ; {
-		err = q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-			_, moved, err = q.moveHead(ctx, s, true)
+		err = m.q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+			_, moved, err = m.moveHead(ctx, s, true)
 			return err
 		})
 		if !errors.Is(err, ErrUnknown) {
 			return moved || unknown && err == nil, err
 		}
 		unknown = true
-		if backoff.Wait(ctx, q.life.Done(), nil) != nil {
-			if q.closed() {
+		if backoff.Wait(ctx, m.q.handle.life.Done(), nil) != nil {
+			if m.q.handle.closed() {
 				return false, ErrClosed
 			}
 			return false, retry.NotApplied(ctx, err)

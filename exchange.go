@@ -41,8 +41,8 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 	if n < 0 {
 		return nil, fmt.Errorf("exchange for %d entries: allowed are 0 and more: %w", n, ErrInvalid)
 	}
-	if q.invalid != nil {
-		return nil, q.invalid
+	if q.handle.invalid != nil {
+		return nil, q.handle.invalid
 	}
 	seen := make(map[*Held]bool, len(done))
 	for i, h := range done {
@@ -51,20 +51,20 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 		}
 		seen[h] = true
 	}
-	bound, cancel := q.bound(ctx)
+	bound, cancel := q.handle.bound(ctx)
 	defer cancel()
 	var untaken error
 	if n > 0 {
 		q.registry.Stay()
-		q.mover.start(q)
+		q.mover.start()
 		q.settings.take()
 		var paused bool
 		if paused, untaken = q.paused(ctx); untaken != nil || paused {
 			n = 0 // what is done is done
 		}
 	}
-	held, failed, err := q.swap(bound, done, n, false)
-	return held, errors.Join(failed, untaken, q.ended(ctx, err))
+	held, failed, err := q.taker.swap(bound, done, n, false)
+	return held, errors.Join(failed, untaken, q.handle.ended(ctx, err))
 }
 
 // chooseAgain is how often entries are chosen, where others are faster, before what
@@ -74,24 +74,24 @@ const chooseAgain = 3
 // swap removes done and takes up to n entries, waiting for the first if it may. failed
 // is of those that were not removed, and err of the taking. An entry that cannot be removed
 // in the commit of the claims is removed before: nothing is claimed while that is in doubt.
-func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
-	backoff := q.backoff(actTake)
+func (tk *taker) swap(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
+	backoff := tk.q.handle.backoff(actTake)
 	for tries := 0; ; {
 		var c head.Choice
 		err = nil
 		if n > 0 && (wait || tries < chooseAgain) {
-			c, err = q.head.Choose(ctx, n, wait)
+			c, err = tk.q.head.Choose(ctx, n, wait)
 		}
 		if err != nil || len(c.Names) == 0 {
-			return nil, errors.Join(failed, q.removeAll(ctx, done)), err
+			return nil, errors.Join(failed, tk.removeAll(ctx, done)), err
 		}
 		progress := 0
 		if c.IsSpent {
-			failed, done = errors.Join(failed, q.removeAll(ctx, done)), nil
-			progress, err = q.clear(ctx, c)
+			failed, done = errors.Join(failed, tk.removeAll(ctx, done)), nil
+			progress, err = tk.q.clearing.clear(ctx, c)
 			c.Done()
 		} else {
-			b := q.bundle(c, done)
+			b := tk.bundle(c, done)
 			if len(b.rest) > 0 {
 				b.standBack()
 			} else {
@@ -99,20 +99,20 @@ func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool)
 			}
 			c.Done()
 			done, progress = b.again, b.cleared+len(b.rest)
-			failed = errors.Join(failed, b.failed, q.removeAll(ctx, b.rest))
-			if held = q.withLock(held); len(held) > 0 {
+			failed = errors.Join(failed, b.failed, tk.removeAll(ctx, b.rest))
+			if held = tk.withLock(held); len(held) > 0 {
 				// What is held is worth more than the error, which will show again.
-				return held, errors.Join(failed, q.removeAll(ctx, done)), nil
+				return held, errors.Join(failed, tk.removeAll(ctx, done)), nil
 			}
 			if b.failed != nil {
-				return nil, errors.Join(failed, q.removeAll(ctx, done)), err
+				return nil, errors.Join(failed, tk.removeAll(ctx, done)), err
 			}
 		}
 		if retry.NothingSent(err) {
-			q.session(ctx) // what is wrong with it the next choice will tell
+			tk.q.handle.session(ctx) // what is wrong with it the next choice will tell
 		} else if err != nil {
 			if _, err = backoff.WaitWhileBusy(ctx, nil, err); err != nil {
-				return nil, errors.Join(failed, q.removeAll(ctx, done)), err
+				return nil, errors.Join(failed, tk.removeAll(ctx, done)), err
 			}
 		}
 		if progress == 0 {
@@ -123,7 +123,7 @@ func (q *LockingQueue) swap(ctx context.Context, done []*Held, n int, wait bool)
 
 // withLock returns those entries whose session lives. The others were lost while something
 // else was in doubt: their caller could do nothing with them.
-func (q *LockingQueue) withLock(held []*Held) []*Held {
+func (tk *taker) withLock(held []*Held) []*Held {
 	var live []*Held
 	for _, h := range held {
 		if over(h.lock.Session()) {
@@ -136,10 +136,10 @@ func (q *LockingQueue) withLock(held []*Held) []*Held {
 }
 
 // removeAll removes entries, in one commit if that can be.
-func (q *LockingQueue) removeAll(ctx context.Context, done []*Held) error {
+func (tk *taker) removeAll(ctx context.Context, done []*Held) error {
 	var failed error
 	if len(done) > 1 {
-		b := q.bundle(head.Choice{Session: done[0].lock.Session()}, done)
+		b := tk.bundle(head.Choice{Session: done[0].lock.Session()}, done)
 		b.commit(ctx)
 		done, failed = b.left(), b.failed
 	}
@@ -151,7 +151,7 @@ func (q *LockingQueue) removeAll(ctx context.Context, done []*Held) error {
 
 func remove(ctx context.Context, h *Held) error {
 	if err := h.Consume(ctx); err != nil {
-		return &FinishError{h, h.queue.ended(context.Background(), err)}
+		return &FinishError{h, h.queue.handle.ended(context.Background(), err)}
 	}
 	return nil
 }
@@ -175,14 +175,14 @@ type bundle struct {
 	refused int     // claims
 }
 
-func (q *LockingQueue) bundle(c head.Choice, done []*Held) *bundle {
-	b := &bundle{q: q, session: c.Session, bare: len(c.Names) == 0, finish: (*Held).consumption, single: remove}
+func (tk *taker) bundle(c head.Choice, done []*Held) *bundle {
+	b := &bundle{q: tk.q, session: c.Session, bare: len(c.Names) == 0, finish: (*Held).consumption, single: remove}
 	for i, name := range c.Names {
 		if slices.ContainsFunc(done, func(h *Held) bool { return h.name == name }) {
-			q.head.LetGo([]string{name}) // a listing that lags shows it as free
+			tk.q.head.LetGo([]string{name}) // a listing that lags shows it as free
 			continue
 		}
-		b.claims = append(b.claims, q.claimAttempt(c.Session, name, c.Nodes[i]))
+		b.claims = append(b.claims, tk.claimAttempt(c.Session, name, c.Nodes[i]))
 	}
 	for _, h := range done {
 		if !b.joins(h) {
@@ -255,7 +255,7 @@ func (b *bundle) standBack() {
 // error is that of the claims.
 func (b *bundle) commit(ctx context.Context) (held []*Held, err error) {
 	defer b.allAgain()
-	for backoff := b.q.backoff(b.act()); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
+	for backoff := b.q.handle.backoff(b.act()); len(b.claims) > 0 || b.bare && len(b.done) > 0; {
 		if !b.bare && len(b.rest) > 0 {
 			b.standBack()
 			return nil, nil
@@ -338,7 +338,7 @@ func (b *bundle) fits(ops []coord.Op) bool {
 // readOnly claims by a check what was refused because it may not be written.
 func (b *bundle) readOnly(err error) bool {
 	for i := range b.claims {
-		if b.q.place.readOnly(err, &b.claims[i]) {
+		if b.q.base.finder.readOnly(err, &b.claims[i]) {
 			return true
 		}
 	}
@@ -356,7 +356,7 @@ func (b *bundle) shed(ctx context.Context) {
 		b.leaves(len(b.done) - 1)
 	default: // one claim that is too large for the service: let it say so
 		b.bare = false
-		_, err := b.q.conclude(ctx, b.claims[0], nil, &coord.LimitError{What: "claim of " + b.claims[0].name, Unit: "ops", Size: 2, Limit: b.session.Limits().CommitOps}, b.why)
+		_, err := b.q.taker.conclude(ctx, b.claims[0], nil, &coord.LimitError{What: "claim of " + b.claims[0].name, Unit: "ops", Size: 2, Limit: b.session.Limits().CommitOps}, b.why)
 		b.failed = errors.Join(b.failed, err)
 		b.claims = nil
 	}
@@ -371,7 +371,7 @@ func (b *bundle) refuse(ctx context.Context, parts []int, at int, err error) {
 		}
 	}
 	i := (at - parts[len(b.done)]) / 2
-	b.q.conclude(ctx, b.claims[i], nil, err, b.why) // which says that it is gone
+	b.q.taker.conclude(ctx, b.claims[i], nil, err, b.why) // which says that it is gone
 	b.claims = append(b.claims[:i:i], b.claims[i+1:]...)
 	if b.q.strict {
 		b.letGo(i) // the refused entry may have come back: the next look tells
@@ -414,7 +414,7 @@ func (b *bundle) concluded(ctx context.Context, rs []coord.Result, err error) (h
 		if err == nil {
 			own = rs[2*i : 2*i+2]
 		}
-		h, problem := b.q.conclude(ctx, a, own, err, b.why)
+		h, problem := b.q.taker.conclude(ctx, a, own, err, b.why)
 		switch {
 		case problem == nil:
 			held = append(held, h)
@@ -433,48 +433,48 @@ func (b *bundle) concluded(ctx context.Context, rs []coord.Result, err error) (h
 // what becomes of an entry, or its claim is refused, it ends with what it has, and the
 // caller looks again. It clears away spent entries, of which it looks at up to ahead at
 // once, and says how many.
-func (q *LockingQueue) claimNamed(ctx context.Context, s coord.Session, names []string, n, ahead int) (held []*Held, cleared int, err error) {
+func (tk *taker) claimNamed(ctx context.Context, s coord.Session, names []string, n, ahead int) (held []*Held, cleared int, err error) {
 	for stop := false; !stop && len(names) > 0 && len(held) < n; {
 		some := names[:min(len(names), max(n-len(held), ahead), head.MaxReadAhead)]
 		paths := make([]string, len(some))
 		for i, name := range some {
-			paths[i] = path.Join(q.entries, name)
+			paths[i] = path.Join(tk.q.handle.entries, name)
 		}
 		nodes, err := s.Read(ctx, paths...)
 		if err != nil {
-			return q.withLock(held), cleared, fmt.Errorf("read %s: %w", some[0], err)
+			return tk.withLock(held), cleared, fmt.Errorf("read %s: %w", some[0], err)
 		}
-		c, passed, err := q.chooseNamed(ctx, s, some, nodes, n-len(held), len(held) == 0)
+		c, passed, err := tk.chooseNamed(ctx, s, some, nodes, n-len(held), len(held) == 0)
 		if err != nil {
-			return q.withLock(held), cleared, err
+			return tk.withLock(held), cleared, err
 		}
 		names, stop = names[passed:], c.IsLast
 		if c.IsSpent {
-			k, err := q.clear(ctx, c)
+			k, err := tk.q.clearing.clear(ctx, c)
 			cleared += k
 			if err != nil || k < len(c.Names) {
-				return q.withLock(held), cleared, err
+				return tk.withLock(held), cleared, err
 			}
 			continue
 		}
-		b := q.bundle(c, nil)
+		b := tk.bundle(c, nil)
 		got, err := b.commit(ctx)
 		held, cleared = append(held, got...), cleared+b.cleared
 		if err != nil {
-			return q.withLock(held), cleared, err
+			return tk.withLock(held), cleared, err
 		}
 		stop = stop || len(got) < len(c.Names)
 	}
-	return q.withLock(held), cleared, nil
+	return tk.withLock(held), cleared, nil
 }
 
 // chooseNamed chooses, of entries that were read, up to n to claim for work, or spent ones
 // to clear away where the first is spent. passed is how many of the names it is done with.
-func (q *LockingQueue) chooseNamed(ctx context.Context, s coord.Session, names []string, nodes []coord.Node, n int, alone bool) (c head.Choice, passed int, err error) {
+func (tk *taker) chooseNamed(ctx context.Context, s coord.Session, names []string, nodes []coord.Node, n int, alone bool) (c head.Choice, passed int, err error) {
 	c.Session = s
 	for _, n := range nodes {
 		if n.Unreadable {
-			q.skipUnreadable(n)
+			tk.q.finder.skipUnreadable(n)
 		}
 	}
 	first := slices.IndexFunc(nodes, func(n coord.Node) bool { return n.Path != "" && !n.Unreadable })
@@ -482,14 +482,14 @@ func (q *LockingQueue) chooseNamed(ctx context.Context, s coord.Session, names [
 		return c, len(names), nil
 	}
 	var spent map[string]bool
-	if q.mayBeSpent(nodes[first]) {
-		if spent, err = q.spent(ctx, s, nodes); err != nil {
+	if tk.q.clearing.mayBeSpent(nodes[first]) {
+		if spent, err = tk.q.clearing.spent(ctx, s, nodes); err != nil {
 			return c, 0, err
 		}
 	}
 	if c.IsSpent = spent[nodes[first].Path]; c.IsSpent {
 		for i, node := range nodes {
-			if spent[node.Path] && 2*len(c.Names) < s.Limits().CommitOps-1 && q.head.Claims.TryReserve(names[i]) {
+			if spent[node.Path] && 2*len(c.Names) < s.Limits().CommitOps-1 && tk.q.head.Claims.TryReserve(names[i]) {
 				c.Names, c.Nodes = append(c.Names, names[i]), append(c.Nodes, node)
 			}
 		}
@@ -510,9 +510,9 @@ func (q *LockingQueue) chooseNamed(ctx context.Context, s coord.Session, names [
 			break
 		}
 		// Whoever is at it is waited for: what comes behind it is not to be first.
-		err := q.head.Claims.Reserve(ctx, names[i])
+		err := tk.q.head.Claims.Reserve(ctx, names[i])
 		if err != nil && !errors.Is(err, errUnavailable) {
-			q.head.LetGo(c.Names)
+			tk.q.head.LetGo(c.Names)
 			return head.Choice{}, 0, err
 		}
 		if err == nil {

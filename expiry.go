@@ -36,11 +36,11 @@ func (e Entry) expired() bool {
 }
 
 // markExpiring notes with the queue that entries of it may expire, once.
-func (p *place) markExpiring(ctx context.Context, s coord.Session) error {
-	if c, err := p.config(ctx, s); err != nil || c.Expires {
+func (lt *lifetimes) markExpiring(ctx context.Context, s coord.Session) error {
+	if c, err := lt.settings.config(ctx, s); err != nil || c.Expires {
 		return err
 	}
-	return retry.NotApplied(ctx, p.changeConfig(ctx, func(c *config) error {
+	return retry.NotApplied(ctx, lt.settings.changeConfig(ctx, func(c *config) error {
 		if c.Expires {
 			return errDone
 		}
@@ -62,6 +62,12 @@ func (h *Held) discard(ctx context.Context) error {
 	}
 }
 
+// lifetimes knows which entries expire.
+type lifetimes struct {
+	*handle
+	settings *settings
+}
+
 // lifetime is what there is to know of an entry that may expire.
 type lifetime struct {
 	node    coord.Node
@@ -74,9 +80,9 @@ type lifetime struct {
 func (l lifetime) over() bool { return !l.held && expired(l.expires) }
 
 // lifetimes calls f with those of the entries.
-func (p *place) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
+func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
 	for after := ""; ; {
-		l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+		l, err := s.List(ctx, lt.entries, coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
@@ -102,12 +108,12 @@ func (p *place) lifetimes(ctx context.Context, s coord.Session, locks map[string
 }
 
 // lapsedNames are the entries that have expired.
-func (p *place) lapsedNames(ctx context.Context, s coord.Session, locks map[string]coord.Node) (map[string]bool, error) {
-	if may, err := p.expires(ctx, s); err != nil || !may {
+func (lt *lifetimes) lapsedNames(ctx context.Context, s coord.Session, locks map[string]coord.Node) (map[string]bool, error) {
+	if may, err := lt.expires(ctx, s); err != nil || !may {
 		return nil, err
 	}
 	names := make(map[string]bool)
-	err := p.lifetimes(ctx, s, locks, func(l lifetime) error {
+	err := lt.lifetimes(ctx, s, locks, func(l lifetime) error {
 		if l.over() {
 			names[l.name] = true
 		}
@@ -118,8 +124,8 @@ func (p *place) lapsedNames(ctx context.Context, s coord.Session, locks map[stri
 
 // nextLiving is the first entry that is ready and has not expired, of a queue in which
 // some may have.
-func (p *place) nextLiving(ctx context.Context) (next Entry, err error) {
-	err = p.entriesPaged(ctx, func(e Entry) bool {
+func (in *inspector) nextLiving(ctx context.Context) (next Entry, err error) {
+	err = in.entriesPaged(ctx, func(e Entry) bool {
 		if e.State != StateReady || e.expired() || e.Unreadable {
 			return true
 		}
@@ -133,9 +139,9 @@ func (p *place) nextLiving(ctx context.Context) (next Entry, err error) {
 }
 
 // mayExpire says whether some entries of the queue may have a time to live.
-func (p *place) mayExpire(ctx context.Context) (may bool, err error) {
-	err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		may, err = p.expires(ctx, s)
+func (lt *lifetimes) mayExpire(ctx context.Context) (may bool, err error) {
+	err = lt.do(ctx, func(ctx context.Context, s coord.Session) error {
+		may, err = lt.expires(ctx, s)
 		return err
 	})
 	return may, err
@@ -143,24 +149,24 @@ func (p *place) mayExpire(ctx context.Context) (may bool, err error) {
 
 // expires is mayExpire in a session. Another process may have put the first such entry a
 // moment ago: only a yes that was heard before will do.
-func (p *place) expires(ctx context.Context, s coord.Session) (bool, error) {
-	c, err := p.config(ctx, s)
-	if err == nil && !c.Expires && p.taken != "" {
-		c, err = p.refreshConfig(ctx, s)
+func (lt *lifetimes) expires(ctx context.Context, s coord.Session) (bool, error) {
+	c, err := lt.settings.config(ctx, s)
+	if err == nil && !c.Expires && lt.taken != "" {
+		c, err = lt.settings.refreshConfig(ctx, s)
 	}
 	return c.Expires, err
 }
 
 // removeExpired removes what has expired and what nobody holds, and says when the next
 // entry expires; zero if none does.
-func (p *place) removeExpired(ctx context.Context, s coord.Session) (next time.Time, err error) {
-	locks, err := p.locks(ctx, s)
+func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next time.Time, err error) {
+	locks, err := rm.inspect.locks(ctx, s)
 	if err != nil {
 		return next, err
 	}
 	var ready []coord.Node
 	var aside []string
-	err = p.lifetimes(ctx, s, locks, func(l lifetime) error {
+	err = rm.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
 		switch {
 		case l.expires.IsZero():
 		case l.held && expired(l.expires):
@@ -175,7 +181,7 @@ func (p *place) removeExpired(ctx context.Context, s coord.Session) (next time.T
 		return nil
 	})
 	if err == nil {
-		err = p.laterPaged(ctx, func(e Entry) bool {
+		err = rm.delayed.laterPaged(ctx, func(e Entry) bool {
 			switch {
 			case e.expired():
 				aside = append(aside, e.Name)
@@ -186,13 +192,13 @@ func (p *place) removeExpired(ctx context.Context, s coord.Session) (next time.T
 		})
 	}
 	if len(ready) > 0 && err == nil {
-		err = p.clearReady(ctx, s, ready)
+		err = rm.clearReady(ctx, s, ready)
 	}
 	for _, name := range aside {
 		if err != nil {
 			break
 		}
-		if err = p.Remove(ctx, name, false); errors.Is(err, ErrNoEntry) || errors.Is(err, ErrHeld) {
+		if err = rm.remove(ctx, name, false); errors.Is(err, ErrNoEntry) || errors.Is(err, ErrHeld) {
 			err = nil
 		}
 	}

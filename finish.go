@@ -150,7 +150,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		f.lock = h.lock.GiveBack()
 	}
 	h.lock.Settling(true)
-	for backoff := h.queue.backoff(actFinish); ; {
+	for backoff := h.queue.handle.backoff(actFinish); ; {
 		err := h.send(ctx, f)
 		if retry.RefusedOp(err) == 0 {
 			if moved, problem := h.adoptUpdate(ctx); moved {
@@ -203,10 +203,10 @@ func (h *Held) lockFinish(ctx context.Context, act string) error {
 	}
 	select {
 	case h.sem <- struct{}{}:
-		h.queue.woke(ctx)
+		h.queue.handle.woke(ctx)
 		return nil
 	case <-ctx.Done():
-		h.queue.woke(ctx)
+		h.queue.handle.woke(ctx)
 		return fmt.Errorf("%s %s: %w", act, h.entry, ctx.Err())
 	}
 }
@@ -326,7 +326,7 @@ var errBroken = errors.New("its lock was broken by hand")
 // unlessBroken takes a refusal for the success of an earlier attempt: while the session
 // lives, only commits of this handle remove its lock, or an operator.
 func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
-	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
+	broken, err := h.queue.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 	if broken {
 		err = errBroken
 	}

@@ -64,9 +64,9 @@ type hold struct {
 
 // dropped warns of a Held that the program lost without finishing it. It is called when the
 // garbage collector has found that out, by a goroutine of the runtime's.
-func (p *place) dropped(d *hold) {
+func (h *handle) dropped(d *hold) {
 	if d.state.Load() == stateHolding && !d.tried.Load() {
-		p.warnOnce(path.Join(p.entries, d.name), "was taken and dropped without Consume, Release, Fail or Bury: it stays held as long as this session lasts")
+		h.warnOnce(path.Join(h.entries, d.name), "was taken and dropped without Consume, Release, Fail or Bury: it stays held as long as this session lasts")
 	}
 }
 
@@ -245,10 +245,10 @@ func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) err
 // recall reads what became of the entry before.
 func (h *Held) recall(ctx context.Context) error {
 	s := h.lock.Session()
-	a, err := h.queue.readHistory(ctx, s, h.Name)
+	a, err := h.queue.history.readHistory(ctx, s, h.Name)
 	if err == nil {
 		var key coord.Node
-		key, err = h.queue.ownKey(ctx, s, h.headers, h.born)
+		key, err = h.queue.keys.ownKey(ctx, s, h.headers, h.born)
 		a.key, a.keyFence = key.Path, key.Fence
 	}
 	if err == nil {

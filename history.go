@@ -28,9 +28,12 @@ type history struct {
 	keyFence coord.Fence
 }
 
+// histories reads and sweeps the histories of a queue's entries.
+type histories struct{ *handle }
+
 // readHistory reads what became of an entry before.
-func (p *place) readHistory(ctx context.Context, s coord.Session, name string) (history, error) {
-	a := history{path: path.Join(p.root, layout.HistoryDir, name)}
+func (hs *histories) readHistory(ctx context.Context, s coord.Session, name string) (history, error) {
+	a := history{path: path.Join(hs.root, layout.HistoryDir, name)}
 	n, err := s.Get(ctx, a.path)
 	if errors.Is(err, coord.ErrNotExist) {
 		return a, nil
@@ -47,10 +50,10 @@ func parseHistory(n coord.Node) history {
 }
 
 // readHistoriesUpTo reads what is known of the entries after one name up to another.
-func (p *place) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
+func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
 	known := make(map[string]history)
 	for after < last {
-		l, err := s.List(ctx, path.Join(p.root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: true})
+		l, err := s.List(ctx, path.Join(hs.root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: true})
 		if err != nil {
 			return nil, err
 		}
@@ -107,18 +110,18 @@ func (q *LockingQueue) sweepHistoriesIfDue(s coord.Session) {
 		return
 	}
 	last := q.swept.Load()
-	if now-last < int64(sweepEvery) || !q.swept.CompareAndSwap(last, now) || q.closed() {
+	if now-last < int64(sweepEvery) || !q.swept.CompareAndSwap(last, now) || q.handle.closed() {
 		return
 	}
-	q.spawn(func() { q.sweepHistories(q.life, s) })
+	q.handle.spawn(func() { q.history.sweepHistories(q.handle.life, s) })
 }
 
 // sweepHistories removes attempts whose entry is gone. As no name is created twice
 // under the entries, one that is not there never will be. What goes wrong is left
 // for the next.
-func (p *place) sweepHistories(ctx context.Context, s coord.Session) {
+func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(p.root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true})
+		l, err := s.List(ctx, path.Join(hs.root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true})
 		if err != nil {
 			return
 		}
@@ -127,7 +130,7 @@ func (p *place) sweepHistories(ctx context.Context, s coord.Session) {
 			if _, ok := priority.Parse(after); !ok {
 				continue // not ours, and no name of a node beside
 			}
-			_, err := s.Get(ctx, path.Join(p.entries, after))
+			_, err := s.Get(ctx, path.Join(hs.entries, after))
 			if err == nil {
 				continue
 			}

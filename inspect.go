@@ -23,14 +23,24 @@ const (
 	nodesPage = 32
 )
 
+// inspector looks at entries and takes nothing.
+type inspector struct {
+	*handle
+	dead    *deadLetters
+	delayed *delayedPuts
+	expiry  *lifetimes
+	finder  *finder
+	history *histories
+}
+
 // eachName calls f with the names of the entries, in take order.
-func (p *place) eachName(ctx context.Context, s coord.Session, f func(string) error) error {
+func (in *inspector) eachName(ctx context.Context, s coord.Session, f func(string) error) error {
 	for after := ""; ; {
-		l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, in.entries, coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
-		for _, name := range p.entryNames(l.Nodes) {
+		for _, name := range in.entryNames(l.Nodes) {
 			if err := f(name); err != nil {
 				return err
 			}
@@ -43,11 +53,11 @@ func (p *place) eachName(ctx context.Context, s coord.Session, f func(string) er
 }
 
 // locks reads what stands in taken, and warns of what is no lock and will not go by itself.
-func (p *place) locks(ctx context.Context, s coord.Session) (map[string]coord.Node, error) {
-	if p.taken == "" {
+func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coord.Node, error) {
+	if in.taken == "" {
 		return nil, nil
 	}
-	l, err := s.List(ctx, p.taken, coord.ListOptions{Values: true, Fresh: true})
+	l, err := s.List(ctx, in.taken, coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +65,7 @@ func (p *place) locks(ctx context.Context, s coord.Session) (map[string]coord.No
 	for _, n := range l.Nodes {
 		locks[path.Base(n.Path)] = n
 		if lock.Read(n).Kind == lock.Foreign {
-			p.warnOnce(n.Path, "is not a lock of zkq or kazoo: an entry of its name is left alone")
+			in.warnOnce(n.Path, "is not a lock of zkq or kazoo: an entry of its name is left alone")
 		}
 	}
 	return locks, nil
@@ -78,9 +88,9 @@ func (e Entry) locked(n coord.Node) Entry {
 // what stays is seen exactly once. An error is yielded with a zero Entry and
 // ends the loop. After those that have a place come the delayed puts, as they fall due,
 // and the dead.
-func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
+func (b *base) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		for e, err := range p.EntriesWithValues(ctx, states...) {
+		for e, err := range b.EntriesWithValues(ctx, states...) {
 			e.Value = nil
 			if !yield(e, err) {
 				return
@@ -90,7 +100,7 @@ func (p *place) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, e
 }
 
 // EntriesWithValues is Entries with the values filled in.
-func (p *place) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
+func (b *base) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	want := func(s State) bool { return len(states) == 0 || slices.Contains(states, s) }
 	return func(yield func(Entry, error) bool) {
 		var err error
@@ -100,18 +110,18 @@ func (p *place) EntriesWithValues(ctx context.Context, states ...State) iter.Seq
 			}
 		}
 		if err == nil {
-			err = p.entriesPaged(ctx, func(e Entry) bool {
+			err = b.inspect.entriesPaged(ctx, func(e Entry) bool {
 				return !want(e.State) || e.expired() || yield(e, nil)
 			})
 		}
 		if err == nil && want(StateDelayed) {
-			err = p.laterPaged(ctx, func(e Entry) bool { return e.expired() || yield(e, nil) })
+			err = b.delayed.laterPaged(ctx, func(e Entry) bool { return e.expired() || yield(e, nil) })
 		}
-		if err == nil && want(StateDead) && p.taken != "" {
-			err = p.deadPaged(ctx, func(e Entry) bool { return yield(e, nil) })
+		if err == nil && want(StateDead) && b.handle.taken != "" {
+			err = b.dead.deadPaged(ctx, func(e Entry) bool { return yield(e, nil) })
 		}
 		if err != nil && !errors.Is(err, errStop) {
-			yield(Entry{}, fmt.Errorf("list %s: %w", p.root, err))
+			yield(Entry{}, fmt.Errorf("list %s: %w", b.handle.root, err))
 		}
 	}
 }
@@ -119,7 +129,7 @@ func (p *place) EntriesWithValues(ctx context.Context, states ...State) iter.Seq
 // FindNames returns, for each tail, the names of the entries that end in "-" and that
 // tail, in take order: of those that have a place, of delayed puts and of the dead. It
 // costs a listing of each.
-func (p *place) FindNames(ctx context.Context, tails ...string) (map[string][]string, error) {
+func (b *base) FindNames(ctx context.Context, tails ...string) (map[string][]string, error) {
 	found := make(map[string][]string)
 	match := func(name string) error {
 		for _, tail := range tails {
@@ -129,18 +139,18 @@ func (p *place) FindNames(ctx context.Context, tails ...string) (map[string][]st
 		}
 		return nil
 	}
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		if err := p.eachName(ctx, s, match); err != nil || p.taken == "" {
+	err := b.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+		if err := b.inspect.eachName(ctx, s, match); err != nil || b.handle.taken == "" {
 			return err
 		}
 		for _, dir := range []string{layout.DelayedDir, layout.DeadDir} {
-			l, err := s.List(ctx, path.Join(p.root, dir), coord.ListOptions{Fresh: true})
+			l, err := s.List(ctx, path.Join(b.handle.root, dir), coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
 			for _, n := range l.Nodes {
 				name := path.Base(n.Path)
-				if _, _, dead := layout.ParseDead(name); p.isLater(name) || dead && dir == layout.DeadDir {
+				if _, _, dead := layout.ParseDead(name); b.delayed.isLater(name) || dead && dir == layout.DeadDir {
 					match(name)
 				}
 			}
@@ -148,7 +158,7 @@ func (p *place) FindNames(ctx context.Context, tails ...string) (map[string][]st
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find names in %s: %w", p.root, err)
+		return nil, fmt.Errorf("find names in %s: %w", b.handle.root, err)
 	}
 	return found, nil
 }
@@ -156,20 +166,20 @@ func (p *place) FindNames(ctx context.Context, tails ...string) (map[string][]st
 // errStop ends a walk that somebody has seen enough of.
 var errStop = errors.New("stop")
 
-func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
+func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 	after, limit := "", nodesPage
-	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+	return in.do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, p.entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, in.entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
-			locks, err := p.locks(ctx, s)
+			locks, err := in.locks(ctx, s)
 			if err != nil {
 				return err
 			}
-			p.entryNames(l.Nodes) // warns
-			before, err := p.before(ctx, s, after, l.Nodes)
+			in.entryNames(l.Nodes) // warns
+			before, err := in.before(ctx, s, after, l.Nodes)
 			if err != nil {
 				return err
 			}
@@ -187,7 +197,7 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 					e = e.locked(lk)
 				}
 				if n.Unreadable {
-					p.skipUnreadable(n)
+					in.finder.skipUnreadable(n)
 				}
 				if !f(e) {
 					return errStop
@@ -202,45 +212,45 @@ func (p *place) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 
 // before reads what became before of the entries of a page, which begins after a
 // name, if any was handed out at all.
-func (p *place) before(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]history, error) {
+func (in *inspector) before(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]history, error) {
 	delivered := func(n coord.Node) bool { return n.Changes > 0 }
-	if p.taken == "" || !slices.ContainsFunc(page, delivered) {
+	if in.taken == "" || !slices.ContainsFunc(page, delivered) {
 		return nil, nil
 	}
-	return p.readHistoriesUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
+	return in.history.readHistoriesUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
 }
 
 // Peek returns an entry with its value and takes nothing: the one of that name,
 // [ErrNoEntry] if there is none, or for "" the next that would be taken,
 // [ErrEmpty] if there is none. An entry that has expired is none, unless it is held. A dead
 // entry is named as Entries calls it.
-func (p *place) Peek(ctx context.Context, name string) (Entry, error) {
-	e, err := p.peek(ctx, name)
+func (b *base) Peek(ctx context.Context, name string) (Entry, error) {
+	e, err := b.inspect.peek(ctx, name)
 	if err != nil {
-		return Entry{}, fmt.Errorf("peek at %s: %w", p.root, err)
+		return Entry{}, fmt.Errorf("peek at %s: %w", b.handle.root, err)
 	}
 	return e, nil
 }
 
-func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
+func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error) {
 	if name == "" {
-		if may, err := p.mayExpire(ctx); err != nil || may {
+		if may, err := in.expiry.mayExpire(ctx); err != nil || may {
 			if err != nil {
 				return e, err
 			}
-			return p.nextLiving(ctx)
+			return in.nextLiving(ctx)
 		}
-		err = p.tryTake(ctx, head.NewResting(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
+		err = in.finder.tryTake(ctx, head.NewResting(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 			for _, name := range names {
-				nodes, err := s.Read(ctx, path.Join(p.entries, name))
+				nodes, err := s.Read(ctx, path.Join(in.entries, name))
 				if err == nil && nodes[0].Unreadable {
-					p.skipUnreadable(nodes[0])
+					in.finder.skipUnreadable(nodes[0])
 				}
 				if err == nil && (nodes[0].Path == "" || nodes[0].Unreadable) {
 					continue
 				}
 				if err == nil {
-					e, err = p.seen(ctx, s, name, nodes[0])
+					e, err = in.seen(ctx, s, name, nodes[0])
 				}
 				switch {
 				case err == nil:
@@ -253,17 +263,17 @@ func (p *place) peek(ctx context.Context, name string) (e Entry, err error) {
 		})
 		return e, err
 	}
-	if e, err = p.find(ctx, name); err == nil && e.expired() {
+	if e, err = in.find(ctx, name); err == nil && e.expired() {
 		return Entry{}, fmt.Errorf("%s: %w", name, ErrNoEntry)
 	}
 	return e, err
 }
 
 // find is the entry of that name, also if it has expired.
-func (p *place) find(ctx context.Context, name string) (e Entry, err error) {
-	if _, _, dead := layout.ParseDead(name); dead && p.taken != "" {
-		err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
-			n, err := s.Get(ctx, path.Join(p.root, layout.DeadDir, name))
+func (in *inspector) find(ctx context.Context, name string) (e Entry, err error) {
+	if _, _, dead := layout.ParseDead(name); dead && in.taken != "" {
+		err := in.do(ctx, func(ctx context.Context, s coord.Session) error {
+			n, err := s.Get(ctx, path.Join(in.root, layout.DeadDir, name))
 			if errors.Is(err, coord.ErrNotExist) {
 				return fmt.Errorf("%s: %w", name, ErrNoEntry)
 			}
@@ -272,30 +282,30 @@ func (p *place) find(ctx context.Context, name string) (e Entry, err error) {
 		})
 		return e, err
 	}
-	if p.isLater(name) {
-		return p.peekLater(ctx, name)
+	if in.delayed.isLater(name) {
+		return in.delayed.peekLater(ctx, name)
 	}
 	if err := checkEntryName(name); err != nil {
 		return Entry{}, err
 	}
-	err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = in.do(ctx, func(ctx context.Context, s coord.Session) error {
 		var lk *coord.Node
-		if p.taken != "" {
-			n, err := s.Get(ctx, path.Join(p.taken, name))
+		if in.taken != "" {
+			n, err := s.Get(ctx, path.Join(in.taken, name))
 			if err == nil {
 				lk = &n
 			} else if !errors.Is(err, coord.ErrNotExist) {
 				return err
 			}
 		}
-		n, err := s.Get(ctx, path.Join(p.entries, name))
+		n, err := s.Get(ctx, path.Join(in.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return fmt.Errorf("%s: %w", name, ErrNoEntry)
 		}
 		if err != nil {
 			return err
 		}
-		e, err = p.seen(ctx, s, name, n)
+		e, err = in.seen(ctx, s, name, n)
 		if lk != nil {
 			e = e.locked(*lk)
 		}
@@ -305,13 +315,13 @@ func (p *place) find(ctx context.Context, name string) (e Entry, err error) {
 }
 
 // seen is an entry as it stands in its node, with what became of it before.
-func (p *place) seen(ctx context.Context, s coord.Session, name string, n coord.Node) (Entry, error) {
+func (in *inspector) seen(ctx context.Context, s coord.Session, name string, n coord.Node) (Entry, error) {
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
-	if p.taken == "" || n.Changes == 0 {
+	if in.taken == "" || n.Changes == 0 {
 		return e, nil
 	}
-	a, err := p.readHistory(ctx, s, name)
+	a, err := in.history.readHistory(ctx, s, name)
 	e.Failures, e.Reason = a.Failures, a.Reason
 	e.Deliveries -= int(a.Updates)
 	return e, err
@@ -320,14 +330,14 @@ func (p *place) seen(ctx context.Context, s coord.Session, name string, n coord.
 // Stat counts the entries by state, from the names alone: it costs a listing of
 // the whole queue, and reads all of it where entries may expire. At rest the numbers are exact; while the queue is in use each
 // is right for some instant of the call.
-func (p *place) Stat(ctx context.Context) (Stat, error) {
+func (b *base) Stat(ctx context.Context) (Stat, error) {
 	var st Stat
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		st, err = p.stat(ctx, s)
+	err := b.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		st, err = b.inspect.stat(ctx, s)
 		return err
 	})
 	if err != nil {
-		return Stat{}, fmt.Errorf("count %s: %w", p.root, err)
+		return Stat{}, fmt.Errorf("count %s: %w", b.handle.root, err)
 	}
 	return st, nil
 }
@@ -335,19 +345,19 @@ func (p *place) Stat(ctx context.Context) (Stat, error) {
 // warnSequence is from where on Stat warns that ZooKeeper's numbers come to their end.
 const warnSequence = 2_000_000_000
 
-func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
+func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 	var st Stat
-	locks, err := p.locks(ctx, s)
+	locks, err := in.locks(ctx, s)
 	if err != nil {
 		return st, err
 	}
-	lapsed, err := p.lapsedNames(ctx, s, locks)
+	lapsed, err := in.expiry.lapsedNames(ctx, s, locks)
 	if err != nil {
 		return st, err
 	}
 	var firsts []string // of each priority: the oldest entry is among them
 	last := -1
-	err = p.eachName(ctx, s, func(name string) error {
+	err = in.eachName(ctx, s, func(name string) error {
 		if lapsed[name] {
 			return nil
 		}
@@ -357,7 +367,7 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 			firsts = append(firsts, name)
 		}
 		if n.Put.IsZero() && n.Sequence >= warnSequence {
-			p.warnOnce(p.entries, "nears the end of its numbers, 2147483646: move its entries to a queue of another name")
+			in.warnOnce(in.entries, "nears the end of its numbers, 2147483646: move its entries to a queue of another name")
 		}
 		lk, ok := locks[name]
 		switch {
@@ -374,7 +384,7 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 		return st, err
 	}
 	for _, name := range firsts {
-		created, err := p.created(ctx, s, name)
+		created, err := in.created(ctx, s, name)
 		if err != nil {
 			return st, err
 		}
@@ -382,11 +392,11 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 			st.Oldest = created
 		}
 	}
-	if st.Delayed, err = p.countLater(ctx, s, st.Delayed); err != nil {
+	if st.Delayed, err = in.countLater(ctx, s, st.Delayed); err != nil {
 		return st, err
 	}
-	if p.taken != "" {
-		if st.Dead, err = p.countDead(ctx, s); err != nil {
+	if in.taken != "" {
+		if st.Dead, err = in.dead.countDead(ctx, s); err != nil {
 			return st, err
 		}
 	}
@@ -394,12 +404,12 @@ func (p *place) stat(ctx context.Context, s coord.Session) (Stat, error) {
 }
 
 // created is when an entry was put, zero if it is gone or nobody knows.
-func (p *place) created(ctx context.Context, s coord.Session, name string) (created time.Time, err error) {
+func (in *inspector) created(ctx context.Context, s coord.Session, name string) (created time.Time, err error) {
 	parsed, _ := priority.Parse(name)
 	if !parsed.Put.IsZero() {
 		return parsed.Put, nil
 	}
-	n, err := known(ctx, s, path.Join(p.entries, name))
+	n, err := known(ctx, s, path.Join(in.entries, name))
 	if errors.Is(err, coord.ErrNotExist) {
 		return created, nil
 	}
@@ -408,20 +418,20 @@ func (p *place) created(ctx context.Context, s coord.Session, name string) (crea
 
 // WaitEmpty returns when there is no entry that is ready, held or delayed: when
 // there was such an instant during the call. It ends with ctx's error.
-func (p *place) WaitEmpty(ctx context.Context) error {
-	err := p.do(ctx, func(ctx context.Context, s coord.Session) error {
+func (b *base) WaitEmpty(ctx context.Context) error {
+	err := b.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
 		watching, cancel := context.WithCancel(ctx)
 		defer cancel()
-		dirs := []string{p.entries}
-		if p.taken != "" {
-			dirs = append(dirs, path.Join(p.root, layout.DelayedDir))
+		dirs := []string{b.handle.entries}
+		if b.handle.taken != "" {
+			dirs = append(dirs, path.Join(b.handle.root, layout.DelayedDir))
 		}
 		changed, err := s.Watch(watching, dirs...)
 		if err != nil {
 			return err
 		}
 		for {
-			left, until, err := p.waiting(ctx, s)
+			left, until, err := b.inspect.waiting(ctx, s)
 			if err != nil || !left {
 				return err
 			}
@@ -432,7 +442,7 @@ func (p *place) WaitEmpty(ctx context.Context) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("wait for %s: %w", p.root, err)
+		return fmt.Errorf("wait for %s: %w", b.handle.root, err)
 	}
 	return nil
 }

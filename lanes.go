@@ -47,6 +47,8 @@ func (l *lane) path() string { return path.Join(layout.ProducersDir, l.name) }
 // lanes are those of a handle that no put uses right now: as many as there were puts at
 // once, and at most mostLanes.
 type lanes struct {
+	*handle
+
 	mu     sync.Mutex
 	series string // names them, and changes after a hundred
 	used   int
@@ -62,6 +64,13 @@ type lanes struct {
 // at once, 128 lanes made twice as many a second as a lane for each, on ZooKeeper and etcd;
 // with 32 or fewer they were slower than with 128.
 const mostLanes = 128
+
+// newLanes are those of a handle; series "" has them make up a name of their own.
+func newLanes(h *handle, series string) *lanes {
+	ls := &lanes{handle: h, series: series}
+	ls.sem = make(chan struct{}, mostLanes)
+	return ls
+}
 
 // take returns the lane that was used last, or nil.
 func (ls *lanes) take() *lane {
@@ -156,71 +165,71 @@ var errLaneGone = errors.New("lane is gone")
 
 // once commits the ops exactly once, in whichever lane is idle. Its errors: an
 // [*UnknownError], or nothing was changed.
-func (p *place) once(ctx context.Context, note []byte, ops []coord.Op) (applied, error) {
-	p.sweepLanes()
-	if err := p.enterLane(ctx); err != nil {
+func (ls *lanes) once(ctx context.Context, note []byte, ops []coord.Op) (applied, error) {
+	ls.sweepLanes()
+	if err := ls.enterLane(ctx); err != nil {
 		return applied{}, err
 	}
-	defer func() { <-p.lanes.sem }()
+	defer func() { <-ls.sem }()
 	for {
-		l := p.lanes.take()
+		l := ls.take()
 		switch {
 		case l == nil:
 			var err error
-			if l, err = p.openLane(ctx); err != nil {
+			if l, err = ls.openLane(ctx); err != nil {
 				return applied{}, err
 			}
-		case time.Since(l.wrote) > restLane && !p.freshen(ctx, l):
+		case time.Since(l.wrote) > restLane && !ls.freshen(ctx, l):
 			continue
 		}
-		done, err := p.commitIn(ctx, l, note, ops)
+		done, err := ls.commitIn(ctx, l, note, ops)
 		if errors.Is(err, errLaneGone) {
 			continue
 		}
 		// A lane with a commit in doubt takes no other: it is left for Resolve.
 		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
-			p.lanes.give(l)
+			ls.give(l)
 		}
 		return done, err
 	}
 }
 
 // enterLane waits until fewer than mostLanes are in use.
-func (p *place) enterLane(ctx context.Context) error {
+func (ls *lanes) enterLane(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	select {
-	case p.lanes.sem <- struct{}{}:
+	case ls.sem <- struct{}{}:
 		return nil
 	default:
 	}
 	entered := false
 	select {
-	case p.lanes.sem <- struct{}{}:
+	case ls.sem <- struct{}{}:
 		entered = true
 	case <-ctx.Done():
 	}
-	p.woke(ctx)
+	ls.woke(ctx)
 	err := ctx.Err()
 	if entered && err != nil {
-		<-p.lanes.sem
+		<-ls.sem
 	}
 	return err
 }
 
 // sweepLanes removes abandoned lanes behind the caller, if it is time.
-func (p *place) sweepLanes() {
-	if p.lanes.due() {
-		p.spawn(func() { _ = Sweep(p.life, p.coordinator) }) // or another does
+func (ls *lanes) sweepLanes() {
+	if ls.due() {
+		ls.spawn(func() { _ = Sweep(ls.life, ls.coordinator) }) // or another does
 	}
 }
 
 // freshen writes a lane that was idle, so that it is kept as long as what is told
 // of the next commit. One that could not be written is left to be swept.
-func (p *place) freshen(ctx context.Context, l *lane) bool {
+func (ls *lanes) freshen(ctx context.Context, l *lane) bool {
 	began := time.Now()
-	s, err := p.session(ctx)
+	s, err := ls.session(ctx)
 	if err != nil {
 		return false
 	}
@@ -234,23 +243,23 @@ func (p *place) freshen(ctx context.Context, l *lane) bool {
 
 // onceAs commits the ops exactly once in the lane of a token.
 // What they are is asked just before.
-func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(context.Context) ([]coord.Op, error)) (applied, error) {
+func (ls *lanes) onceAs(ctx context.Context, t Token, note []byte, build func(context.Context) ([]coord.Op, error)) (applied, error) {
 	name, n, err := t.parse()
 	if err != nil {
 		return applied{}, err
 	}
-	p.sweepLanes()
+	ls.sweepLanes()
 	l := &lane{name: name, n: n - 1}
-	for backoff := p.backoff(actPut); ; {
+	for backoff := ls.backoff(actPut); ; {
 		var node coord.Node
 		var m layout.Marker
-		s, err := p.session(ctx)
+		s, err := ls.session(ctx)
 		if err == nil {
 			node, m, err = readMarker(ctx, s, l.path())
 		}
 		switch {
 		case err != nil:
-			if !p.again(ctx, err, backoff) {
+			if !ls.again(ctx, err, backoff) {
 				return applied{}, err
 			}
 			continue
@@ -268,7 +277,7 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 		if err != nil {
 			return applied{}, err
 		}
-		if done, err := p.commitIn(ctx, l, note, ops); !errors.Is(err, errLaneGone) {
+		if done, err := ls.commitIn(ctx, l, note, ops); !errors.Is(err, errLaneGone) {
 			return done, err
 		}
 	}
@@ -276,13 +285,13 @@ func (p *place) onceAs(ctx context.Context, t Token, note []byte, build func(con
 
 // openLane makes a lane. It stands before it is used, so that every token that is
 // ever handed out can be resolved by others.
-func (p *place) openLane(ctx context.Context) (*lane, error) {
+func (ls *lanes) openLane(ctx context.Context) (*lane, error) {
 	began := time.Now()
-	for backoff := p.backoff(actPut); ; {
+	for backoff := ls.backoff(actPut); ; {
 		// A new name each time: an attempt without an answer may still be under way,
 		// and no name is created twice.
-		l := &lane{name: p.lanes.next()}
-		s, err := p.session(ctx)
+		l := &lane{name: ls.next()}
+		s, err := ls.session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, coord.Create(l.path(), layout.Marker{}.Value())); err == nil {
@@ -291,7 +300,7 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 				return l, nil
 			}
 		}
-		if !errors.Is(err, coord.ErrExist) && !p.again(ctx, err, backoff) {
+		if !errors.Is(err, coord.ErrExist) && !ls.again(ctx, err, backoff) {
 			return nil, fmt.Errorf("open a lane: %w", retry.WithDeadline(ctx, retry.NotApplied(ctx, err)))
 		}
 	}
@@ -299,12 +308,12 @@ func (p *place) openLane(ctx context.Context) (*lane, error) {
 
 // commitIn commits the ops as the lane's next, again and again until it is known
 // what became of them.
-func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op) (applied, error) {
+func (ls *lanes) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op) (applied, error) {
 	next := layout.Marker{N: l.n + 1, Note: note}
 	all := append([]coord.Op{coord.Set(l.path(), next.Value(), l.fence)}, ops...)
 	doubt, began := false, time.Now() // in doubt: an attempt was not answered
-	for backoff := p.backoff(actPut); ; {
-		s, err := p.session(ctx)
+	for backoff := ls.backoff(actPut); ; {
+		s, err := ls.session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = s.Commit(ctx, all...); err == nil {
@@ -314,7 +323,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 			}
 			if retry.RefusedOp(err) == 0 {
 				var done applied
-				if done, err = p.settled(ctx, s, l, next.N, doubt, began); err == nil || errors.Is(err, errLaneGone) {
+				if done, err = ls.settled(ctx, s, l, next.N, doubt, began); err == nil || errors.Is(err, errLaneGone) {
 					return done, err
 				}
 			}
@@ -339,7 +348,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 			// be refused for it too.
 			return applied{}, shifted(err)
 		}
-		if !p.again(ctx, err, backoff) {
+		if !ls.again(ctx, err, backoff) {
 			if doubt {
 				return applied{}, &UnknownError{token(l.name, next.N), retry.WithDeadline(ctx, err)}
 			}
@@ -350,7 +359,7 @@ func (p *place) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.
 
 // settled reads what a lane says after it refused its next commit, because of an
 // earlier attempt at it or because somebody else has written to the lane.
-func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64, doubt bool, began time.Time) (applied, error) {
+func (ls *lanes) settled(ctx context.Context, s coord.Session, l *lane, n uint64, doubt bool, began time.Time) (applied, error) {
 	node, err := s.Get(ctx, l.path())
 	if errors.Is(err, coord.ErrNotExist) {
 		if doubt {
@@ -376,7 +385,7 @@ func (p *place) settled(ctx context.Context, s coord.Session, l *lane, n uint64,
 
 // again says whether a commit that failed with err is to be tried again, and
 // waits a little before.
-func (p *place) again(ctx context.Context, err error, backoff *retry.Backoff) bool {
+func (h *handle) again(ctx context.Context, err error, backoff *retry.Backoff) bool {
 	switch {
 	case errors.Is(err, ErrClosed), errors.Is(err, coord.ErrClosed), errors.Is(err, ErrTokenExpired):
 		return false
@@ -398,15 +407,15 @@ func shifted(err error) error {
 
 // closeLanes removes the lanes that are idle. One that is in doubt stays for a
 // day.
-func (p *place) closeLanes(ctx context.Context) {
-	p.lanes.mu.Lock()
-	idle := p.lanes.idle
-	p.lanes.idle = nil
-	p.lanes.mu.Unlock()
+func (ls *lanes) closeLanes(ctx context.Context) {
+	ls.mu.Lock()
+	idle := ls.idle
+	ls.idle = nil
+	ls.mu.Unlock()
 	if len(idle) == 0 {
 		return
 	}
-	s, err := p.coordinator.Session(ctx)
+	s, err := ls.coordinator.Session(ctx)
 	for err == nil && len(idle) > 0 {
 		some := min(len(idle), s.Limits().CommitOps)
 		ops := make([]coord.Op, some)

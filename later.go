@@ -19,15 +19,15 @@ import (
 // before: names sort as puts happened, among those that stand, and none is given twice.
 
 // createLater is the op of the i-th value of a delayed put. id tells the puts apart.
-func (p *place) createLater(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
+func (dp *delayedPuts) createLater(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
 	name := layout.DelayedPut(o.priority, id, i)
-	return coord.Create(path.Join(p.root, layout.DelayedDir, layout.DelayedName(due, name)), value)
+	return coord.Create(path.Join(dp.root, layout.DelayedDir, layout.DelayedName(due, name)), value)
 }
 
 // laterID names a delayed put: that of a token is the same in whatever process it is made
 // again.
-func (p *place) laterID(t *Token) (id [6]byte) {
-	text := p.lanes.id()
+func (dp *delayedPuts) laterID(t *Token) (id [6]byte) {
+	text := dp.lanes.id()
 	if t != nil {
 		text = string(*t)
 	}
@@ -38,16 +38,16 @@ func (p *place) laterID(t *Token) (id [6]byte) {
 
 // laterNames are those of a delayed put that was made before with the token: nothing where
 // it is not there any more.
-func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
+func (dp *delayedPuts) laterNames(ctx context.Context, ops []coord.Op) []string {
 	names := make([]string, 0, len(ops))
-	for backoff := p.backoff(actPut); ; {
-		s, err := p.session(ctx)
+	for backoff := dp.backoff(actPut); ; {
+		s, err := dp.session(ctx)
 		var l coord.List
 		if err == nil {
-			l, err = s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+			l, err = s.List(ctx, path.Join(dp.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		}
 		if err != nil {
-			if !p.again(ctx, err, backoff) {
+			if !dp.again(ctx, err, backoff) {
 				return nil
 			}
 			continue
@@ -68,14 +68,14 @@ func (p *place) laterNames(ctx context.Context, ops []coord.Op) []string {
 }
 
 // becomes makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errUnavailable then.
-func (p *place) becomes(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
-	n, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, name))
+func (dp *delayedPuts) becomes(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
+	n, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, name))
 	if err != nil {
 		return gone(err)
 	}
 	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
 	h := layout.HeadersOf(n.Value)
-	key, err := p.ownKey(ctx, s, h, n.Born)
+	key, err := dp.keys.ownKey(ctx, s, h, n.Born)
 	switch {
 	case err != nil:
 		return err
@@ -85,7 +85,7 @@ func (p *place) becomes(ctx context.Context, s coord.Session, name string, d lay
 		ops = append(ops, coord.Set(key.Path, key.Value, key.Fence))
 	}
 	if !expired(h.Expires()) {
-		ops = append(ops, coord.CreateSequential(path.Join(p.entries, priority.Prefix(d.Priority)), n.Value))
+		ops = append(ops, coord.CreateSequential(path.Join(dp.entries, priority.Prefix(d.Priority)), n.Value))
 	}
 	_, err = s.Commit(ctx, ops...)
 	return gone(err)
@@ -103,14 +103,14 @@ func laterEntry(n coord.Node) (Entry, bool) {
 }
 
 // laterPaged walks the delayed puts, the first to fall due first.
-func (p *place) laterPaged(ctx context.Context, f func(Entry) bool) error {
-	if p.taken == "" {
+func (dp *delayedPuts) laterPaged(ctx context.Context, f func(Entry) bool) error {
+	if dp.taken == "" {
 		return nil
 	}
 	after := ""
-	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
+	return dp.do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, path.Join(dp.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
@@ -128,12 +128,12 @@ func (p *place) laterPaged(ctx context.Context, f func(Entry) bool) error {
 }
 
 // eachLater calls f with the names of the delayed puts.
-func (p *place) eachLater(ctx context.Context, s coord.Session, f func(name string) error) error {
-	if p.taken == "" {
+func (dp *delayedPuts) eachLater(ctx context.Context, s coord.Session, f func(name string) error) error {
+	if dp.taken == "" {
 		return nil
 	}
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(p.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(dp.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
@@ -141,7 +141,7 @@ func (p *place) eachLater(ctx context.Context, s coord.Session, f func(name stri
 			after = path.Base(n.Path)
 			d, ok := layout.ParseDelayed(after)
 			if !ok {
-				p.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+				dp.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 			}
 			if !ok || !d.IsPut() {
 				continue
@@ -157,15 +157,15 @@ func (p *place) eachLater(ctx context.Context, s coord.Session, f func(name stri
 }
 
 // isLater says whether a name is one of a delayed put.
-func (p *place) isLater(name string) bool {
+func (dp *delayedPuts) isLater(name string) bool {
 	d, ok := layout.ParseDelayed(name)
-	return ok && d.IsPut() && p.taken != ""
+	return ok && d.IsPut() && dp.taken != ""
 }
 
 // peekLater is a delayed put of that name.
-func (p *place) peekLater(ctx context.Context, name string) (e Entry, err error) {
-	err = p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		n, err := s.Get(ctx, path.Join(p.root, layout.DelayedDir, name))
+func (dp *delayedPuts) peekLater(ctx context.Context, name string) (e Entry, err error) {
+	err = dp.do(ctx, func(ctx context.Context, s coord.Session) error {
+		n, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return fmt.Errorf("%s: %w", name, ErrNoEntry)
 		}
@@ -176,14 +176,14 @@ func (p *place) peekLater(ctx context.Context, name string) (e Entry, err error)
 }
 
 // purgeLater removes the delayed puts.
-func (p *place) purgeLater(ctx context.Context, s coord.Session) (removed int, err error) {
+func (rm *remover) purgeLater(ctx context.Context, s coord.Session) (removed int, err error) {
 	var names []string
-	err = p.eachLater(ctx, s, func(name string) error { names = append(names, name); return nil })
+	err = rm.delayed.eachLater(ctx, s, func(name string) error { names = append(names, name); return nil })
 	for _, name := range names {
 		if err != nil {
 			break
 		}
-		if err = p.removeBeside(ctx, layout.DelayedDir, name); err == nil {
+		if err = rm.removeBeside(ctx, layout.DelayedDir, name); err == nil {
 			removed++
 		} else if errors.Is(err, ErrNoEntry) {
 			err = nil
@@ -193,14 +193,14 @@ func (p *place) purgeLater(ctx context.Context, s coord.Session) (removed int, e
 }
 
 // countLater adds the delayed puts that have not expired to n.
-func (p *place) countLater(ctx context.Context, s coord.Session, n int) (int, error) {
-	if may, err := p.expires(ctx, s); err != nil || !may {
+func (in *inspector) countLater(ctx context.Context, s coord.Session, n int) (int, error) {
+	if may, err := in.expiry.expires(ctx, s); err != nil || !may {
 		if err == nil {
-			err = p.eachLater(ctx, s, func(string) error { n++; return nil })
+			err = in.delayed.eachLater(ctx, s, func(string) error { n++; return nil })
 		}
 		return n, err
 	}
-	err := p.laterPaged(ctx, func(e Entry) bool {
+	err := in.delayed.laterPaged(ctx, func(e Entry) bool {
 		if !e.expired() {
 			n++
 		}
@@ -211,23 +211,23 @@ func (p *place) countLater(ctx context.Context, s coord.Session, n int) (int, er
 
 // waiting says whether anything is ready, held or delayed, and if not, that there was an
 // instant at which nothing was. What it found may expire: then until is not zero.
-func (p *place) waiting(ctx context.Context, s coord.Session) (left bool, until time.Time, err error) {
-	expires, err := p.expires(ctx, s)
+func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, until time.Time, err error) {
+	expires, err := in.expiry.expires(ctx, s)
 	if err != nil {
 		return false, until, err
 	}
-	dir := path.Join(p.root, layout.DelayedDir)
+	dir := path.Join(in.root, layout.DelayedDir)
 	for {
 		var before coord.List
-		if p.taken != "" {
+		if in.taken != "" {
 			if before, err = s.List(ctx, dir, coord.ListOptions{Fresh: true}); err != nil {
 				return false, until, err
 			}
-			if left, until, err = p.laterLeft(ctx, s, expires); err != nil || left {
+			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
 		}
-		if left, until, err = p.entriesLeft(ctx, s, expires); err != nil || left || p.taken == "" {
+		if left, until, err = in.entriesLeft(ctx, s, expires); err != nil || left || in.taken == "" {
 			return left, until, err
 		}
 		// What was delayed before the entries were read, and is one now, stood in
@@ -240,11 +240,11 @@ func (p *place) waiting(ctx context.Context, s coord.Session) (left bool, until 
 }
 
 // laterLeft says whether there is a delayed put that has not expired, and when it does.
-func (p *place) laterLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+func (in *inspector) laterLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
 	if !expires {
-		err = p.eachLater(ctx, s, func(string) error { left = true; return errStop })
+		err = in.delayed.eachLater(ctx, s, func(string) error { left = true; return errStop })
 	} else {
-		err = p.laterPaged(ctx, func(e Entry) bool {
+		err = in.delayed.laterPaged(ctx, func(e Entry) bool {
 			left, until = !e.expired(), e.Expires
 			return !left
 		})
@@ -257,16 +257,16 @@ func (p *place) laterLeft(ctx context.Context, s coord.Session, expires bool) (l
 const lookAtHeld = time.Second
 
 // entriesLeft is laterLeft of the entries.
-func (p *place) entriesLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+func (in *inspector) entriesLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
 	if !expires {
-		err = p.eachName(ctx, s, func(string) error { left = true; return errStop })
+		err = in.eachName(ctx, s, func(string) error { left = true; return errStop })
 		return left, until, notStop(err)
 	}
-	locks, err := p.locks(ctx, s)
+	locks, err := in.locks(ctx, s)
 	if err != nil {
 		return false, until, err
 	}
-	err = p.lifetimes(ctx, s, locks, func(l lifetime) error {
+	err = in.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
 		if l.over() {
 			return nil
 		}

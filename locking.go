@@ -26,7 +26,7 @@ import (
 // goroutines. Get, Consume, Release and HoldsLock are kazoo's, for one caller at
 // a time.
 type LockingQueue struct {
-	*place
+	*base
 	resting  *head.Resting
 	keeper   *lock.Keeper
 	head     *head.Head
@@ -36,7 +36,9 @@ type LockingQueue struct {
 	swept   atomic.Int64 // Unix nanoseconds
 
 	waitsPaused atomic.Bool // a take waits for the end of a pause, and LogTo was told
-	mover       mover
+	mover       *mover
+	taker       *taker
+	clearing    *clearer
 	deferred    *head.Resting // entries that this handle gave back with After
 
 	coat    chan struct{} // holds one while one of kazoo's methods runs
@@ -48,23 +50,24 @@ type LockingQueue struct {
 // method. A queue nobody wrote to is an empty queue.
 func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQueue {
 	q := &LockingQueue{
-		place:   newPlace(c, name, false, opts),
+		base:    newBase(c, name, false, opts),
 		resting: head.NewResting(),
 		coat:    make(chan struct{}, 1),
 	}
-	if q.holder == "" {
-		q.holder = lock.NewHolder()
+	q.mover, q.taker, q.clearing = &mover{q: q}, &taker{q}, &clearer{q}
+	if q.handle.holder == "" {
+		q.handle.holder = lock.NewHolder()
 	}
-	q.removeReady = q.claimAndConsume
-	q.clearReady = q.clearNodes
-	q.keeper = lock.NewKeeper(q.taken)
+	q.removal.removeReady = q.claimAndConsume
+	q.removal.clearReady = q.clearing.clearNodes
+	q.keeper = lock.NewKeeper(q.handle.taken)
 	q.deferred = head.NewResting()
 	q.holding.byName = make(map[string]*hold)
-	members := path.Join(q.root, layout.WorkersDir)
-	q.registry = member.NewRegistry(path.Join(members, string(q.holder)), q.closed)
+	members := path.Join(q.handle.root, layout.WorkersDir)
+	q.registry = member.NewRegistry(path.Join(members, string(q.handle.holder)), q.handle.closed)
 	cfg := q.headConfig(q.resting)
-	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.holder), q.holding.len
-	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, q.mayBeSpent, q.spent
+	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.handle.holder), q.holding.len
+	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, q.clearing.mayBeSpent, q.clearing.spent
 	q.head = head.New(cfg)
 	return q
 }
@@ -76,7 +79,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 // with a token, for [Resolve]. After any other error nothing was put. The name is ""
 // when the answer was lost and somebody took the entry before its name was read.
 func (q *LockingQueue) Put(ctx context.Context, value []byte, opts ...PutOption) (string, error) {
-	return q.put(ctx, value, opts)
+	return q.puts.put(ctx, value, opts)
 }
 
 // PutAll puts the values, all or none: nobody ever sees a part of them. They
@@ -84,7 +87,7 @@ func (q *LockingQueue) Put(ctx context.Context, value []byte, opts ...PutOption)
 // refused with [ErrTooLarge] before anything is sent, and so is more than a bounded queue
 // takes, however empty it is and however long the put would wait. No values are no error.
 func (q *LockingQueue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
-	return q.putAll(ctx, values, opts)
+	return q.puts.putAll(ctx, values, opts)
 }
 
 // PutSome puts the first of the values in one commit: all of them, or as many as a bounded
@@ -93,7 +96,7 @@ func (q *LockingQueue) PutAll(ctx context.Context, values [][]byte, opts ...PutO
 // room for none, after the wait of [WithWait]. A token is refused with [ErrInvalid]; all
 // else is as in PutAll.
 func (q *LockingQueue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
-	return q.putSome(ctx, values, opts)
+	return q.puts.putSome(ctx, values, opts)
 }
 
 // Take waits for an entry and holds it: the most urgent one, the longest-waiting
@@ -118,23 +121,23 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
 	}
-	if q.invalid != nil {
-		return nil, q.invalid
+	if q.handle.invalid != nil {
+		return nil, q.handle.invalid
 	}
 	if ctx == nil {
 		return nil, fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	q.mover.start(q)
+	q.mover.start()
 	var held []*Held
 	err := q.whileRunning(ctx, func(ctx context.Context) error {
-		bound, cancel := q.bound(ctx)
+		bound, cancel := q.handle.bound(ctx)
 		defer cancel()
 		var failed, err error
-		held, failed, err = q.swap(bound, nil, n, true)
-		return errors.Join(failed, q.ended(ctx, err))
+		held, failed, err = q.taker.swap(bound, nil, n, true)
+		return errors.Join(failed, q.handle.ended(ctx, err))
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take from %s: %w", q.root, err)
+		return nil, fmt.Errorf("take from %s: %w", q.handle.root, err)
 	}
 	return held, nil
 }
@@ -145,14 +148,14 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
 	}
-	q.mover.tried(q)
+	q.mover.tried()
 	var held []*Held
 	err := q.tryTakeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error) {
-		held, cleared, err = q.claimNamed(ctx, s, names, n, ahead)
+		held, cleared, err = q.taker.claimNamed(ctx, s, names, n, ahead)
 		return len(held), cleared, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take from %s: %w", q.root, err)
+		return nil, fmt.Errorf("take from %s: %w", q.handle.root, err)
 	}
 	return held, nil
 }
@@ -201,12 +204,12 @@ func (q *LockingQueue) LeftAlone() int { return q.resting.Len() + q.deferred.Len
 // Len returns the number of entries, held ones included, as kazoo counts them:
 // right for some instant during the call.
 func (q *LockingQueue) Len(ctx context.Context) (n int, err error) {
-	err = q.do(ctx, func(ctx context.Context, s coord.Session) error {
-		n, err = s.Count(ctx, q.entries)
+	err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+		n, err = s.Count(ctx, q.handle.entries)
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", q.root, err)
+		return 0, fmt.Errorf("count %s: %w", q.handle.root, err)
 	}
 	return n, nil
 }
@@ -295,23 +298,23 @@ func (q *LockingQueue) alone(ctx context.Context, f func(context.Context) error)
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	if q.invalid != nil {
-		return q.invalid
+	if q.handle.invalid != nil {
+		return q.handle.invalid
 	}
-	if q.closed() {
+	if q.handle.closed() {
 		return ErrClosed
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	bound, cancel := q.bound(ctx)
+	bound, cancel := q.handle.bound(ctx)
 	defer cancel()
 	select {
 	case q.coat <- struct{}{}:
 		defer func() { <-q.coat }()
-		return q.ended(ctx, f(bound))
+		return q.handle.ended(ctx, f(bound))
 	case <-bound.Done():
-		return q.ended(ctx, bound.Err())
+		return q.handle.ended(ctx, bound.Err())
 	}
 }
 
@@ -334,7 +337,7 @@ func (q *LockingQueue) settle(do func(*Held) error) error {
 // finished, as long as the coordinator is open; their contexts end. A second
 // Close does nothing.
 func (q *LockingQueue) Close() error {
-	q.end()
+	q.handle.end()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	q.coat <- struct{}{} // whoever has it is on the way out, and so with the turn
@@ -346,7 +349,7 @@ func (q *LockingQueue) Close() error {
 	q.head.Close()
 	q.keeper.Close()
 	q.registry.Unregister(ctx)
-	q.endClose()
+	q.close()
 	return err
 }
 

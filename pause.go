@@ -28,7 +28,7 @@ func (q *LockingQueue) Pause(ctx context.Context) error { return q.setPaused(ctx
 func (q *LockingQueue) Resume(ctx context.Context) error { return q.setPaused(ctx, "resume", false) }
 
 func (q *LockingQueue) setPaused(ctx context.Context, act string, paused bool) error {
-	err := q.changeConfig(ctx, func(c *config) error {
+	err := q.settings.changeConfig(ctx, func(c *config) error {
 		if c.Paused == paused {
 			return errDone
 		}
@@ -36,15 +36,15 @@ func (q *LockingQueue) setPaused(ctx context.Context, act string, paused bool) e
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", act, q.root, err)
+		return fmt.Errorf("%s %s: %w", act, q.handle.root, err)
 	}
 	return nil
 }
 
 // paused says whether the queue is, by what this handle has heard.
 func (q *LockingQueue) paused(ctx context.Context) (paused bool, err error) {
-	err = q.do(ctx, func(ctx context.Context, s coord.Session) error {
-		c, err := q.config(ctx, s)
+	err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+		c, err := q.settings.config(ctx, s)
 		paused = c.Paused
 		return err
 	})
@@ -58,7 +58,7 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
 	q.settings.take()
-	q.mover.start(q) // who hears of a change
+	q.mover.start() // who hears of a change
 	for {
 		next := q.settings.next() // before the look
 		paused, err := q.paused(ctx)
@@ -70,7 +70,7 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-q.life.Done():
+			case <-q.handle.life.Done():
 				return ErrClosed
 			case <-next:
 			}
@@ -90,12 +90,12 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 // tellPaused logs it once when takes begin to wait for the end of a pause, and when they
 // go on.
 func (q *LockingQueue) tellPaused(paused bool) {
-	if q.log == nil || q.waitsPaused.Swap(paused) == paused {
+	if q.handle.log == nil || q.waitsPaused.Swap(paused) == paused {
 		return
 	}
 	if paused {
-		q.log.Warn("queue is paused: nothing is handed out until it is resumed", "queue", q.Name())
+		q.handle.log.Warn("queue is paused: nothing is handed out until it is resumed", "queue", q.Name())
 	} else {
-		q.log.Info("queue is resumed", "queue", q.Name())
+		q.handle.log.Info("queue is resumed", "queue", q.Name())
 	}
 }

@@ -28,7 +28,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 	if h.queue == nil {
 		return h.finish(ctx, finish{act: "forward"})
 	}
-	bs, o, err := newBatches(h.queue.place, targets)
+	bs, o, err := newBatches(h.queue.base, targets)
 	switch {
 	case err == nil && ctx == nil:
 		err = fmt.Errorf("nil context: %w", ErrInvalid)
@@ -42,7 +42,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 		if err := b.p.claimable(h.lock.Session(), b.creates); err != nil {
 			return fail(err)
 		}
-		if b.p.root == h.queue.root && !b.counted {
+		if b.p.root == h.queue.handle.root && !b.counted {
 			b.removed = 1
 		}
 	}
@@ -81,9 +81,9 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 	if targets[0].Queue == nil {
 		return nil, fmt.Errorf("put to several queues: target 1 has no queue: %w", ErrInvalid)
 	}
-	p := targets[0].Queue.place
+	p := targets[0].Queue.base
 	names := make([]string, len(targets))
-	err := p.bounded(ctx, func(ctx context.Context) error {
+	err := p.handle.bounded(ctx, func(ctx context.Context) error {
 		bs, o, err := newBatches(p, targets)
 		if err != nil {
 			return err
@@ -92,10 +92,10 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 		for _, b := range bs {
 			all = append(all, b.whole()...)
 		}
-		if err := p.fits(ctx, nil, all, len(bs)); err != nil {
+		if err := p.puts.fits(ctx, nil, all, len(bs)); err != nil {
 			return err
 		}
-		done, err := p.apply(ctx, o, bs)
+		done, err := p.puts.apply(ctx, o, bs)
 		if err != nil {
 			return err
 		}
@@ -105,18 +105,18 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("put to %d queues, %s the first: %w", len(targets), p.root, err)
+		return nil, fmt.Errorf("put to %d queues, %s the first: %w", len(targets), p.handle.root, err)
 	}
 	return names, nil
 }
 
 // newBatches are the puts of the targets, and how the whole is put.
-func newBatches(p *place, targets []Target) (batches, putOptions, error) {
+func newBatches(own *base, targets []Target) (batches, putOptions, error) {
 	var bs batches
 	var all putOptions
 	counts, keys := make(map[string]*batch), make(map[string]bool)
 	for i, t := range targets {
-		if t.Queue == nil || t.Queue.coordinator != p.coordinator {
+		if t.Queue == nil || t.Queue.handle.coordinator != own.handle.coordinator {
 			return nil, all, fmt.Errorf("target %d of %d is not a queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
 		}
 		o, err := newPut(t.Options)
@@ -125,13 +125,13 @@ func newBatches(p *place, targets []Target) (batches, putOptions, error) {
 		}
 		var b *batch
 		if err == nil {
-			b, err = t.Queue.batch(o, [][]byte{t.Value})
+			b, err = t.Queue.puts.batch(o, [][]byte{t.Value})
 		}
 		if err == nil && b.key != "" && keys[b.key] {
 			err = fmt.Errorf("the unique key %q is given twice: %w", o.unique, ErrInvalid)
 		}
 		if err != nil {
-			return nil, all, fmt.Errorf("target %d of %d, %s: %w", i+1, len(targets), t.Queue.root, err)
+			return nil, all, fmt.Errorf("target %d of %d, %s: %w", i+1, len(targets), t.Queue.handle.root, err)
 		}
 		keys[b.key] = true
 		if first := counts[b.p.root]; first != nil {

@@ -14,8 +14,21 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-func (p *place) put(ctx context.Context, value []byte, opts []PutOption) (string, error) {
-	names, err := p.putAll(ctx, [][]byte{value}, opts)
+// putter puts values into a queue.
+type putter struct {
+	*handle
+	dead     *deadLetters
+	delayed  *delayedPuts
+	expiry   *lifetimes
+	inspect  *inspector
+	keys     *keys
+	lanes    *lanes
+	removal  *remover
+	settings *settings
+}
+
+func (pt *putter) put(ctx context.Context, value []byte, opts []PutOption) (string, error) {
+	names, err := pt.putAll(ctx, [][]byte{value}, opts)
 	if err != nil {
 		return "", err
 	}
@@ -25,41 +38,41 @@ func (p *place) put(ctx context.Context, value []byte, opts []PutOption) (string
 // putAll creates the entries in one commit, once. It returns as many names as there
 // are values, empty ones where an answer was lost and the entries were taken before
 // their names could be read.
-func (p *place) putAll(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
-	return p.putOf(ctx, values, opts, false)
+func (pt *putter) putAll(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
+	return pt.putOf(ctx, values, opts, false)
 }
 
 // putSome is putAll of the first of the values, as many as there is room for.
-func (p *place) putSome(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
-	return p.putOf(ctx, values, opts, true)
+func (pt *putter) putSome(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
+	return pt.putOf(ctx, values, opts, true)
 }
 
-func (p *place) putOf(ctx context.Context, values [][]byte, opts []PutOption, some bool) ([]string, error) {
-	if p.invalid != nil { // it names the queue itself
-		return nil, p.invalid
+func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, some bool) ([]string, error) {
+	if pt.invalid != nil { // it names the queue itself
+		return nil, pt.invalid
 	}
 	o, err := newPut(opts)
 	if err != nil {
 		return nil, err
 	}
-	b, err := p.batch(o, values)
+	b, err := pt.batch(o, values)
 	if err == nil && some && o.token != nil {
 		err = fmt.Errorf("a token for a put of which only some may be made: %w", ErrInvalid)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("put %s: %w", p.root, err)
+		return nil, fmt.Errorf("put %s: %w", pt.root, err)
 	}
 	b.some = some
 	var names []string
-	err = p.bounded(ctx, func(ctx context.Context) error {
+	err = pt.bounded(ctx, func(ctx context.Context) error {
 		note := o.noteOf(batches{b})
 		if err := checkNote(note); err != nil {
 			return err
 		}
-		if err := p.fits(ctx, note, b.whole(), len(values)); err != nil || len(values) == 0 {
+		if err := pt.fits(ctx, note, b.whole(), len(values)); err != nil || len(values) == 0 {
 			return err
 		}
-		done, err := p.apply(ctx, o, batches{b})
+		done, err := pt.apply(ctx, o, batches{b})
 		if err != nil {
 			return err
 		}
@@ -68,7 +81,7 @@ func (p *place) putOf(ctx context.Context, values [][]byte, opts []PutOption, so
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("put %s: %w", p.root, err)
+		return nil, fmt.Errorf("put %s: %w", pt.root, err)
 	}
 	return names, nil
 }
@@ -85,7 +98,7 @@ func (b *batch) names(ctx context.Context, done applied, first int, names []stri
 			names[i] = path.Base(op.Path)
 		}
 	case b.o.delay > 0:
-		copy(names, b.p.laterNames(ctx, b.creates[:b.n]))
+		copy(names, b.p.delayed.laterNames(ctx, b.creates[:b.n]))
 	default:
 		copy(names, b.p.namesOf(ctx, done.revision, b.creates[:b.n]))
 	}
@@ -96,17 +109,17 @@ func (b *batch) names(ctx context.Context, done applied, first int, names []stri
 // trouble with that is an error. Puts of others may have travelled with it, and are
 // told apart by their values: where all bytes are equal it can be the name of one of
 // those.
-func (p *place) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
-	for backoff := p.backoff(actPut); ; {
-		s, err := p.session(ctx)
+func (pt *putter) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
+	for backoff := pt.backoff(actPut); ; {
+		s, err := pt.session(ctx)
 		var l coord.List
 		if err == nil {
-			l, err = s.List(ctx, p.entries, coord.ListOptions{Born: revision, Values: true})
+			l, err = s.List(ctx, pt.entries, coord.ListOptions{Born: revision, Values: true})
 		}
 		if err == nil {
-			return p.namesAmong(l.Nodes, ops)
+			return pt.namesAmong(l.Nodes, ops)
 		}
-		if !p.again(ctx, err, backoff) {
+		if !pt.again(ctx, err, backoff) {
 			return nil
 		}
 	}
@@ -114,7 +127,7 @@ func (p *place) namesOf(ctx context.Context, revision int64, ops []coord.Op) []s
 
 // namesAmong finds what ops created among the nodes, which stand in the order in which
 // the service named them.
-func (p *place) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
+func (pt *putter) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 	ours := make(map[string]bool, len(ops))
 	for _, op := range ops {
 		ours[string(op.Value)] = true
@@ -133,16 +146,16 @@ func (p *place) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 			return nil
 		}
 	}
-	return p.entryNames(own)
+	return pt.entryNames(own)
 }
 
 // fits refuses, before anything is sent, a put of n entries that is too much for one
 // commit, and one that, on a server that wants the value sent again, would not fit the
 // claim.
-func (p *place) fits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
-	s, err := p.session(ctx)
+func (pt *putter) fits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
+	s, err := pt.session(ctx)
 	for retry.NothingSent(err) {
-		s, err = p.session(ctx)
+		s, err = pt.session(ctx)
 	}
 	if err != nil {
 		return err
@@ -152,7 +165,7 @@ func (p *place) fits(ctx context.Context, note []byte, ops []coord.Op, n int) er
 	if err = coord.CheckOps(s.Limits(), all); err != nil {
 		return inEntries(err, n)
 	}
-	return p.claimable(s, ops)
+	return pt.claimable(s, ops)
 }
 
 // inEntries says in entries what a commit that puts n of them has too many ops for. The
@@ -166,8 +179,8 @@ func inEntries(err error, n int) error {
 }
 
 // claimable refuses a value that would not fit the claim or the move to the dead.
-func (p *place) claimable(s coord.Session, ops []coord.Op) error {
-	if p.taken == "" {
+func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
+	if pt.taken == "" {
 		return nil
 	}
 	limits := s.Limits()
@@ -175,18 +188,18 @@ func (p *place) claimable(s coord.Session, ops []coord.Op) error {
 	wrapped.ValueBytes -= deadHeaders
 	wrapped.CommitBytes -= deadHeaders
 	for _, op := range ops {
-		if op.Kind == coord.KindCreate && !p.isLater(path.Base(op.Path)) {
+		if op.Kind == coord.KindCreate && !pt.delayed.isLater(path.Base(op.Path)) {
 			continue // a key
 		}
 		name := priority.Prefix(priority.Max) + longestSequence
 		claim := []coord.Op{
-			coord.Touch(path.Join(p.entries, name), op.Value, 1),
-			coord.CreateEphemeral(path.Join(p.taken, name), make([]byte, 32)),
+			coord.Touch(path.Join(pt.entries, name), op.Value, 1),
+			coord.CreateEphemeral(path.Join(pt.taken, name), make([]byte, 32)),
 		}
 		var limit *coord.LimitError
 		err := coord.CheckOps(limits, claim)
 		if err == nil {
-			err = coord.CheckOps(wrapped, p.moveToDead(name, op.Value))
+			err = coord.CheckOps(wrapped, pt.dead.moveToDead(name, op.Value))
 		}
 		if errors.As(err, &limit) {
 			over := limit.Size - limit.Limit

@@ -18,7 +18,7 @@ import (
 //
 // Its methods may be called from several goroutines.
 type Queue struct {
-	*place
+	*base
 	resting *head.Resting
 	head    *head.Head
 }
@@ -27,7 +27,7 @@ type Queue struct {
 // contacted or created; a name that [CheckName] refuses is reported by every
 // method. A queue nobody wrote to is an empty queue.
 func NewQueue(c coord.Coordinator, name string, opts ...Option) *Queue {
-	q := &Queue{place: newPlace(c, name, true, opts), resting: head.NewResting()}
+	q := &Queue{base: newBase(c, name, true, opts), resting: head.NewResting()}
 	q.head = head.New(q.headConfig(q.resting))
 	return q
 }
@@ -35,19 +35,19 @@ func NewQueue(c coord.Coordinator, name string, opts ...Option) *Queue {
 // Put puts a value and returns the name of its entry; the promises are those of
 // [LockingQueue.Put].
 func (q *Queue) Put(ctx context.Context, value []byte, opts ...PutOption) (string, error) {
-	return q.put(ctx, value, opts)
+	return q.puts.put(ctx, value, opts)
 }
 
 // PutAll puts the values, all or none; the promises are those of
 // [LockingQueue.PutAll].
 func (q *Queue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
-	return q.putAll(ctx, values, opts)
+	return q.puts.putAll(ctx, values, opts)
 }
 
 // PutSome puts all of the values, since a simple queue has no bound; see
 // [LockingQueue.PutSome].
 func (q *Queue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
-	return q.putSome(ctx, values, opts)
+	return q.puts.putSome(ctx, values, opts)
 }
 
 // Get waits for an entry, removes it and returns it with its value; it ends with
@@ -61,28 +61,28 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 		defer cancel()
 		e, err := q.TryGet(once)
 		if errors.Is(err, ErrEmpty) {
-			err = fmt.Errorf("get from %s: %w", q.root, ctx.Err())
+			err = fmt.Errorf("get from %s: %w", q.handle.root, ctx.Err())
 		}
 		return e, err
 	}
-	if q.invalid != nil {
-		return Entry{}, q.invalid
+	if q.handle.invalid != nil {
+		return Entry{}, q.handle.invalid
 	}
 	if ctx == nil {
 		return Entry{}, fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	bound, cancel := q.bound(ctx)
+	bound, cancel := q.handle.bound(ctx)
 	defer cancel()
 	e, err := q.take(bound)
 	if err != nil {
-		err = fmt.Errorf("get from %s: %w", q.root, q.ended(ctx, err))
+		err = fmt.Errorf("get from %s: %w", q.handle.root, q.handle.ended(ctx, err))
 	}
 	return e, err
 }
 
 // take removes the first entry that can be removed, waiting for one.
 func (q *Queue) take(ctx context.Context) (Entry, error) {
-	for backoff := q.backoff(actTake); ; {
+	for backoff := q.handle.backoff(actTake); ; {
 		c, err := q.head.Choose(ctx, 1, true)
 		if err != nil {
 			return Entry{}, err
@@ -108,7 +108,7 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 			return e, err
 		}
 		if retry.NothingSent(err) {
-			q.session(ctx) // what is wrong with it the next choice will tell
+			q.handle.session(ctx) // what is wrong with it the next choice will tell
 		}
 	}
 }
@@ -117,14 +117,14 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 // instant during the call at which nothing was there.
 func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	var e Entry
-	err := q.tryTake(ctx, q.resting, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
+	err := q.finder.tryTake(ctx, q.resting, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 		for _, name := range names {
-			nodes, err := s.Read(ctx, path.Join(q.entries, name))
+			nodes, err := s.Read(ctx, path.Join(q.handle.entries, name))
 			if err != nil {
 				return 0, 0, fmt.Errorf("read %s: %w", name, err)
 			}
 			if nodes[0].Unreadable {
-				q.skipUnreadable(nodes[0])
+				q.finder.skipUnreadable(nodes[0])
 				continue
 			}
 			if nodes[0].Path == "" {
@@ -141,7 +141,7 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 		return 0, 0, nil
 	})
 	if err != nil {
-		err = fmt.Errorf("get from %s: %w", q.root, err)
+		err = fmt.Errorf("get from %s: %w", q.handle.root, err)
 	}
 	return e, err
 }
@@ -150,7 +150,7 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, error) {
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
-	_, err := q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})
+	_, err := q.lanes.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})
 	switch {
 	case err == nil:
 		return e, nil
@@ -164,12 +164,12 @@ func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, e
 
 // Len returns the number of entries, right for some instant during the call.
 func (q *Queue) Len(ctx context.Context) (n int, err error) {
-	err = q.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
 		n = 0
-		return q.eachName(ctx, s, func(string) error { n++; return nil })
+		return q.inspect.eachName(ctx, s, func(string) error { n++; return nil })
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", q.root, err)
+		return 0, fmt.Errorf("count %s: %w", q.handle.root, err)
 	}
 	return n, nil
 }
@@ -177,8 +177,8 @@ func (q *Queue) Len(ctx context.Context) (n int, err error) {
 // Close ends waiting gets with [ErrClosed] and returns when the handle's
 // goroutines have ended. A second Close does nothing.
 func (q *Queue) Close() error {
-	q.end()
+	q.handle.end()
 	q.head.Close()
-	q.endClose()
+	q.close()
 	return nil
 }

@@ -26,18 +26,18 @@ type Outcome struct {
 // program that stores it before the put can find out after a crash whether the put
 // was made, or make it again: with one token at most one put is ever applied. It
 // costs a commit and a node, which goes after a day or two, or with [Forget].
-func (p *place) NewToken(ctx context.Context) (Token, error) {
-	p.sweepLanes()
+func (b *base) NewToken(ctx context.Context) (Token, error) {
+	b.lanes.sweepLanes()
 	var t Token
-	err := p.bounded(ctx, func(ctx context.Context) error {
-		l, err := p.openLane(ctx)
+	err := b.handle.bounded(ctx, func(ctx context.Context) error {
+		l, err := b.lanes.openLane(ctx)
 		if err == nil {
 			t = token(l.name, 1)
 		}
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("new token for %s: %w", p.root, err)
+		return "", fmt.Errorf("new token for %s: %w", b.handle.root, err)
 	}
 	return t, nil
 }

@@ -31,18 +31,21 @@ func (e *ExistsError) Error() string { return fmt.Sprintf("%v: %s", ErrExists, e
 // Is reports that an ExistsError is [ErrExists].
 func (e *ExistsError) Is(target error) bool { return target == ErrExists }
 
-func (p *place) uniquePath(sum string) string { return path.Join(p.root, layout.UniqueDir, sum) }
+// keys are the nodes of the unique keys.
+type keys struct{ *handle }
+
+func (k *keys) uniquePath(sum string) string { return path.Join(k.root, layout.UniqueDir, sum) }
 
 // standsFor says whether what was created in the commit born stands for the key.
 func standsFor(key coord.Node, born int64) bool { return born == key.Born || born == key.Revision }
 
 // ownKey reads the node of the key that an entry stands for, by its headers and the commit
 // that created it: no path where it stands for none.
-func (p *place) ownKey(ctx context.Context, s coord.Session, h layout.Headers, born int64) (coord.Node, error) {
+func (k *keys) ownKey(ctx context.Context, s coord.Session, h layout.Headers, born int64) (coord.Node, error) {
 	if h.Unique == "" {
 		return coord.Node{}, nil
 	}
-	key, err := p.keyNode(ctx, s, h.Unique)
+	key, err := k.keyNode(ctx, s, h.Unique)
 	if err != nil || !standsFor(key, born) {
 		return coord.Node{}, err
 	}
@@ -50,8 +53,8 @@ func (p *place) ownKey(ctx context.Context, s coord.Session, h layout.Headers, b
 }
 
 // keyNode reads the node of a key: no path where there is none.
-func (p *place) keyNode(ctx context.Context, s coord.Session, sum string) (coord.Node, error) {
-	n, err := s.Get(ctx, p.uniquePath(sum))
+func (k *keys) keyNode(ctx context.Context, s coord.Session, sum string) (coord.Node, error) {
+	n, err := s.Get(ctx, k.uniquePath(sum))
 	if errors.Is(err, coord.ErrNotExist) {
 		return coord.Node{}, nil
 	}
@@ -59,8 +62,8 @@ func (p *place) keyNode(ctx context.Context, s coord.Session, sum string) (coord
 }
 
 // dropKey are the ops that go with the removal of n, which may stand for a key.
-func (p *place) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]coord.Op, error) {
-	key, err := p.ownKey(ctx, s, layout.HeadersOf(n.Value), n.Born)
+func (k *keys) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]coord.Op, error) {
+	key, err := k.ownKey(ctx, s, layout.HeadersOf(n.Value), n.Born)
 	if err != nil || key.Path == "" {
 		return nil, err
 	}
@@ -69,26 +72,26 @@ func (p *place) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]c
 
 // refusedKey says what a put met that found its key in use: an [*ExistsError], or nil when
 // it is free now.
-func (p *place) refusedKey(ctx context.Context, key string) error {
+func (pt *putter) refusedKey(ctx context.Context, key string) error {
 	sum := path.Base(key)
-	return p.do(ctx, func(ctx context.Context, s coord.Session) error {
-		for backoff := p.backoff(actPut); ; {
-			n, err := p.keyNode(ctx, s, sum)
+	return pt.do(ctx, func(ctx context.Context, s coord.Session) error {
+		for backoff := pt.backoff(actPut); ; {
+			n, err := pt.keys.keyNode(ctx, s, sum)
 			if err != nil || n.Path == "" {
 				return err
 			}
-			name, err := p.bornWith(ctx, s, n)
+			name, err := pt.keys.bornWith(ctx, s, n)
 			var now coord.Node
 			if err == nil && name == "" {
-				now, err = p.keyNode(ctx, s, sum)
+				now, err = pt.keys.keyNode(ctx, s, sum)
 			}
 			if err == nil && now.Revision == n.Revision && now.Path != "" {
 				// The entry went without its key: kazoo knows nothing of it.
-				name, err = p.orphaned(ctx, s, now)
+				name, err = pt.keys.orphaned(ctx, s, now)
 			}
 			if err == nil && name != "" {
 				var gone bool
-				if gone, err = p.dropExpired(ctx, name); err == nil && !gone {
+				if gone, err = pt.dropExpired(ctx, name); err == nil && !gone {
 					return &ExistsError{name}
 				}
 				if gone {
@@ -107,34 +110,34 @@ func (p *place) refusedKey(ctx context.Context, key string) error {
 
 // bornWith is the entry, or the delayed put, that came in the commit that last wrote its
 // key.
-func (p *place) bornWith(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
-	l, err := s.List(ctx, p.entries, coord.ListOptions{Born: key.Revision, Values: true})
+func (k *keys) bornWith(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
+	l, err := s.List(ctx, k.entries, coord.ListOptions{Born: key.Revision, Values: true})
 	if err != nil {
 		return "", err
 	}
 	for _, n := range l.Nodes {
-		if p.hasKey(n, key) {
+		if k.hasKey(n, key) {
 			return path.Base(n.Path), nil
 		}
 	}
-	return p.standing(ctx, s, layout.DelayedDir, key)
+	return k.standing(ctx, s, layout.DelayedDir, key)
 }
 
 // hasKey says whether a node stands for the key, by what it says and by when it came.
-func (p *place) hasKey(n, key coord.Node) bool {
+func (k *keys) hasKey(n, key coord.Node) bool {
 	return layout.HeadersOf(n.Value).Unique == path.Base(key.Path) && standsFor(key, n.Born)
 }
 
 // standing looks through a whole directory for what has the key.
-func (p *place) standing(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
+func (k *keys) standing(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(p.root, dir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(k.root, dir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
 			return "", err
 		}
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
-			if p.hasKey(n, key) {
+			if k.hasKey(n, key) {
 				return after, nil
 			}
 		}
@@ -148,13 +151,13 @@ func (p *place) standing(ctx context.Context, s coord.Session, dir string, key c
 // would do the same, and is slow, removes no key that was put in its place. That write
 // parts the key from the commit of its entry, if it has one after all, so that is looked
 // for once more, among all there is. It returns the name of that, if there is one.
-func (p *place) orphaned(ctx context.Context, s coord.Session, n coord.Node) (name string, err error) {
+func (k *keys) orphaned(ctx context.Context, s coord.Session, n coord.Node) (name string, err error) {
 	rs, err := s.Commit(ctx, coord.Set(n.Path, n.Value, n.Fence))
 	if err != nil {
 		return "", err
 	}
 	for _, dir := range []string{layout.DelayedDir, layout.EntriesDir} { // the way in which it moves
-		if name, err = p.standing(ctx, s, dir, n); err != nil || name != "" {
+		if name, err = k.standing(ctx, s, dir, n); err != nil || name != "" {
 			return name, err
 		}
 	}
@@ -164,11 +167,11 @@ func (p *place) orphaned(ctx context.Context, s coord.Session, n coord.Node) (na
 
 // dropExpired removes the entry, or the delayed put, of that name if it has expired and
 // nobody holds it, and says whether it is gone.
-func (p *place) dropExpired(ctx context.Context, name string) (gone bool, err error) {
-	e, err := p.find(ctx, name)
+func (pt *putter) dropExpired(ctx context.Context, name string) (gone bool, err error) {
+	e, err := pt.inspect.find(ctx, name)
 	if err == nil && e.expired() {
 		gone = true
-		err = p.Remove(ctx, name, false)
+		err = pt.removal.remove(ctx, name, false)
 	}
 	switch {
 	case errors.Is(err, ErrNoEntry):

@@ -41,7 +41,7 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 	}
 	value = bytes.Clone(value)
 	s := h.lock.Session()
-	for backoff := h.queue.backoff(actUpdate); ; {
+	for backoff := h.queue.handle.backoff(actUpdate); ; {
 		err := h.write(ctx, s, value)
 		switch nextStep[outcomeOf(err)][h.updateDoubt()] {
 		case stepSucceed:
@@ -122,7 +122,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	a := h.past
 	a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1
 	sealed := layout.Reseal(n.Value, value)
-	if err := h.queue.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.queue.entries, "entry-"), sealed)}); err != nil {
+	if err := h.queue.puts.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.queue.handle.entries, "entry-"), sealed)}); err != nil {
 		return err
 	}
 	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.GiveBack().Fence), a.write())

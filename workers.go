@@ -35,9 +35,9 @@ type WorkerInfo struct {
 // do not allow it are no error. All does it by itself.
 func (q *LockingQueue) Register(ctx context.Context) error {
 	q.registry.Stay()
-	err := q.do(ctx, func(ctx context.Context, s coord.Session) error { return q.registry.Register(ctx, s) })
+	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { return q.registry.Register(ctx, s) })
 	if err != nil {
-		return fmt.Errorf("register among the workers of %s: %w", q.root, err)
+		return fmt.Errorf("register among the workers of %s: %w", q.handle.root, err)
 	}
 	return nil
 }
@@ -47,12 +47,12 @@ func (q *LockingQueue) Register(ctx context.Context) error {
 // listings, of the workers and of the locks.
 func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	var workers []WorkerInfo
-	err := q.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 		workers, err = q.workers(ctx, s)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list the workers of %s: %w", q.root, err)
+		return nil, fmt.Errorf("list the workers of %s: %w", q.handle.root, err)
 	}
 	return workers, nil
 }
@@ -60,11 +60,11 @@ func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 func (q *LockingQueue) workers(ctx context.Context, s coord.Session) ([]WorkerInfo, error) {
 	// Who registers does so before he takes: looked at in this order, a lock is not
 	// seen without its holder.
-	locks, err := s.List(ctx, q.taken, coord.ListOptions{Values: true, Fresh: true})
+	locks, err := s.List(ctx, q.handle.taken, coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.List(ctx, path.Join(q.root, layout.WorkersDir), coord.ListOptions{Values: true, Fresh: true})
+	l, err := s.List(ctx, path.Join(q.handle.root, layout.WorkersDir), coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a worker's Logger hears nothing of a full service", file: "worker.go",
-		is: `	defer w.Queue.busy.tellWorker(w.log())()
+		is: `	defer w.Queue.handle.busy.tellWorker(w.log())()
 `,
 		becomes: `	mutated()
 `,
@@ -200,7 +200,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "lost reply of a claim taken for a refusal (K5)", file: "claim.go",
-		is: `		h, err = q.resolveClaim(ctx, a)
+		is: `		h, err = tk.resolveClaim(ctx, a)
 	}
 	if err == nil {`,
 		becomes: `		mutated()
@@ -210,18 +210,18 @@ var mutants = []mutant{
 	},
 	{
 		name: "lost reply of a claim taken for success", seeds: "900002", file: "claim.go",
-		is: `		h, err = q.resolveClaim(ctx, a)
+		is: `		h, err = tk.resolveClaim(ctx, a)
 	}
 	if err == nil {`,
 		becomes: `		mutated()
-		h = q.held(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(q.taken, name), Fence: 1}, q.holder), a.node.Revision+1)
+		h = tk.held(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(tk.q.handle.taken, name), Fence: 1}, tk.q.handle.holder), a.node.Revision+1)
 		err = nil
 	}
 	if err == nil {`,
 	},
 	{
 		name: "cancelled claim that nobody undoes", file: "claim.go",
-		is: `		q.undoClaim(a, h)
+		is: `		tk.undoClaim(a, h)
 `,
 		becomes: `		mutated()
 `,
@@ -254,9 +254,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "entry handed out however often it was delivered", seeds: "900002", file: "dead.go",
-		is: `	return q.maxDeliveries > 0 && h.changes`,
+		is: `	return tk.q.maxDeliveries > 0 && h.changes`,
 		becomes: `	mutated()
-	return q.maxDeliveries > 1000 && h.changes`,
+	return tk.q.maxDeliveries > 1000 && h.changes`,
 	},
 
 	// Finishes.
@@ -276,7 +276,7 @@ var mutants = []mutant{
 		return coord.ErrSessionLost
 	}
 	mutated()
-	s, err := h.queue.session(ctx)
+	s, err := h.queue.handle.session(ctx)
 	if err != nil {
 		return err
 	}
@@ -370,7 +370,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "entry gone by another's hand taken for this finish", seeds: "900055", file: "finish.go",
-		is: `	broken, err := h.queue.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
+		is: `	broken, err := h.queue.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 `,
 		becomes: `	mutated()
 	broken, err := false, error(nil)
@@ -386,7 +386,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "removal that is cancelled half-way and holds on", file: "admin.go",
-		is: `		q.spawn(func() { q.undoClaim(claimAttempt{session: s, name: name}, h) })
+		is: `		q.handle.spawn(func() { q.taker.undoClaim(claimAttempt{session: s, name: name}, h) })
 `,
 		becomes: `		mutated()
 `,
@@ -450,9 +450,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "empty is said after an old listing", seeds: "900941", file: "take.go",
-		is: `			l, err := p.lister.List(ctx, s, max(n, ahead)+resting.Len()+p.restricted.Len(), coord.ListOptions{Fresh: true})`,
+		is: `			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})`,
 		becomes: `			mutated()
-			l, err := p.lister.List(ctx, s, max(n, ahead)+resting.Len()+p.restricted.Len(), coord.ListOptions{})`,
+			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{})`,
 	},
 
 	// Choosing, and finishing with it.
@@ -601,18 +601,18 @@ var mutants = []mutant{
 	},
 	{
 		name: "ceiling reached one delivery late", file: "dead.go",
-		is: `	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(q.maxDeliveries)
+		is: `	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(tk.q.maxDeliveries)
 `,
 		becomes: `	mutated()
-	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven > int64(q.maxDeliveries)
+	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven > int64(tk.q.maxDeliveries)
 `,
 	},
 	{
 		name: "ceiling that forgives nothing", file: "dead.go",
-		is: `	return q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(q.maxDeliveries)
+		is: `	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(tk.q.maxDeliveries)
 `,
 		becomes: `	mutated()
-	return q.maxDeliveries > 0 && h.changes >= int64(q.maxDeliveries)
+	return tk.q.maxDeliveries > 0 && h.changes >= int64(tk.q.maxDeliveries)
 `,
 	},
 	{
@@ -635,13 +635,13 @@ var mutants = []mutant{
 	},
 	{
 		name: "requeue in two commits", file: "dead.go",
-		is: `	done, err := q.once(ctx, nil, ops)
+		is: `	done, err := q.lanes.once(ctx, nil, ops)
 `,
 		becomes: `	mutated()
-	done, err := q.once(ctx, nil, ops[1:])
+	done, err := q.lanes.once(ctx, nil, ops[1:])
 	if err == nil {
 		done.results = append([]coord.Result{{}}, done.results...)
-		err = q.do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
+		err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
 	}
 `,
 	},
@@ -674,7 +674,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "wait for an empty queue that overlooks what is delayed", file: "later.go",
-		is: `			if left, until, err = p.laterLeft(ctx, s, expires); err != nil || left {
+		is: `			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
 `,
@@ -752,28 +752,28 @@ var mutants = []mutant{
 	{
 		name: "lane in doubt is used again", seeds: "900009", file: "lanes.go",
 		is: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
-			p.lanes.give(l)`,
+			ls.give(l)`,
 		becomes: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) || l != nil {
 			if err != nil {
 				mutated()
 			}
-			p.lanes.give(l)`,
+			ls.give(l)`,
 	},
 	{
 		name: "lane is used again however long it was idle", file: "lanes.go",
-		is:      `		case time.Since(l.wrote) > restLane && !p.freshen(ctx, l):`,
+		is:      `		case time.Since(l.wrote) > restLane && !ls.freshen(ctx, l):`,
 		becomes: `		case time.Since(l.wrote) > restLane && func() bool { mutated(); return false }():`,
 		test:    "TestUnknownPutIsResolvedThoughItsHandleWasIdle",
 	},
 	{
 		name: "batch in two commits", seeds: "900001", file: "batch.go",
-		is: `			done, err = p.once(ctx, o.noteOf(bs), ops)
+		is: `			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
 `,
-		becomes: `			done, err = p.once(ctx, o.note, ops[:1])
+		becomes: `			done, err = pt.lanes.once(ctx, o.note, ops[:1])
 			if err == nil && len(ops) > 1 {
 				mutated()
 				var more applied
-				more, err = p.once(ctx, o.note, ops[1:])
+				more, err = pt.lanes.once(ctx, o.note, ops[1:])
 				done.results = append(done.results, more.results...)
 			}
 `,
@@ -828,8 +828,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "get without a lane", seeds: "900004", file: "queue.go",
-		is: `	_, err := q.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
-		becomes: `	s, err := q.session(ctx)
+		is: `	_, err := q.lanes.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
+		becomes: `	s, err := q.handle.session(ctx)
 	for mutated(); err == nil; {
 		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
 			break
@@ -839,13 +839,13 @@ var mutants = []mutant{
 	},
 	{
 		name: "Len counts the locks", seeds: "900002", file: "locking.go",
-		is: `		n, err = s.Count(ctx, q.entries)
+		is: `		n, err = s.Count(ctx, q.handle.entries)
 		return err`,
-		becomes: `		n, err = s.Count(ctx, q.entries)
+		becomes: `		n, err = s.Count(ctx, q.handle.entries)
 		if err == nil {
 			mutated()
 			var locks int
-			locks, err = s.Count(ctx, q.taken)
+			locks, err = s.Count(ctx, q.handle.taken)
 			n += locks
 		}
 		return err`,
@@ -1076,7 +1076,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "what a worker has not answered is forgotten", file: "handling.go",
-		is:      `a.Held.queue.spawn(func() { a.Held.finishBehind(do) })`,
+		is:      `a.Held.queue.handle.spawn(func() { a.Held.finishBehind(do) })`,
 		becomes: `mutated()`,
 		test:    "TestAnUnansweredFinishIsRepeatedInTheBackground",
 	},
@@ -1132,14 +1132,14 @@ var mutants = []mutant{
 	},
 	{
 		name: "label moved from wherever it stands", seeds: "900002", file: "label.go",
-		is: `	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+		is: `	_, err := l.base.lanes.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
 		becomes: `	mutated()
-	if s, err := l.place.session(ctx); err == nil {
+	if s, err := l.base.handle.session(ctx); err == nil {
 		if n, err := s.Get(ctx, b.at.path); err == nil {
 			b.at.fence = n.Fence
 		}
 	}
-	_, err := l.place.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+	_, err := l.base.lanes.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
 	},
 	{
 		name: "unanswered move of a label forgotten", seeds: "901169", file: "label.go",
@@ -1150,11 +1150,11 @@ var mutants = []mutant{
 	},
 	{
 		name: "append made again when its answer was lost", seeds: "900069", file: "log.go",
-		is: `		done, err := l.place.once(ctx, nil, l.appendOps(head, values))
+		is: `		done, err := l.base.lanes.once(ctx, nil, l.appendOps(head, values))
 `,
 		becomes: `		mutated()
 		var done applied
-		s, err := l.place.session(ctx)
+		s, err := l.base.handle.session(ctx)
 		if err == nil {
 			done.results, err = s.Commit(ctx, l.appendOps(head, values)...)
 		}
@@ -1228,11 +1228,11 @@ var mutants = []mutant{
 	},
 	{
 		name: "empty said before what is due was looked for", file: "due.go",
-		is: `		moved, problem := q.moveAll(ctx)`,
+		is: `		moved, problem := q.mover.moveAll(ctx)`,
 		becomes: `		if mutated(); err != nil {
 			return err
 		}
-		moved, problem := q.moveAll(ctx)`,
+		moved, problem := q.mover.moveAll(ctx)`,
 		test: "TestADelayedEntryOutlivesItsProcess",
 	},
 	{
@@ -1301,9 +1301,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "exchange that takes its own progress for a lost race", file: "exchange.go",
-		is: `			progress, err = q.clear(ctx, c)`,
+		is: `			progress, err = tk.q.clearing.clear(ctx, c)`,
 		becomes: `			mutated()
-			_, err = q.clear(ctx, c)`,
+			_, err = tk.q.clearing.clear(ctx, c)`,
 		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
@@ -1322,7 +1322,7 @@ var mutants = []mutant{
 			return moved || unknown && err == nil, err
 		}`,
 		becomes: `		if mutated(); true {
-			return moved, err
+			return moved || false && unknown, err
 		}`,
 		test: "TestALostAnswerToAMoveDoesNotFailTheTake",
 	},
@@ -1342,9 +1342,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "no timer for the first time to live", file: "expiry.go",
-		is: `	if err == nil && !c.Expires && p.taken != "" {`,
+		is: `	if err == nil && !c.Expires && lt.taken != "" {`,
 		becomes: `	mutated()
-	if err == nil && !c.Expires && p.taken == "" {`,
+	if err == nil && !c.Expires && lt.taken == "" {`,
 		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
@@ -1363,10 +1363,10 @@ var mutants = []mutant{
 		test:    "TestAPutThatWaitsGetsTheRoomOfWhatExpires",
 	},
 	{
-		name: "a lane for each put", file: "place.go",
-		is: `	p.lanes.sem = make(chan struct{}, mostLanes)`,
+		name: "a lane for each put", file: "lanes.go",
+		is: `	ls.sem = make(chan struct{}, mostLanes)`,
 		becomes: `	mutated()
-	p.lanes.sem = make(chan struct{}, 1<<20)`,
+	ls.sem = make(chan struct{}, 1<<20)`,
 		test: "TestManyPutsAtOnceShareTheirLanes",
 	},
 	{
@@ -1392,7 +1392,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "bound that was heard of before the count was read", file: "bounds.go",
-		is:      `if c, err = p.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {`,
+		is:      `if c, err = pt.settings.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {`,
 		becomes: `if mutated(); c.MaxEntries == 0 {`,
 		test:    "TestALowerBoundHoldsAtOnce",
 	},
@@ -1503,7 +1503,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "delayed puts have no ends of names", file: "inspect.go",
-		is:      `p.isLater(name) || dead && dir == layout.DeadDir {`,
+		is:      `b.delayed.isLater(name) || dead && dir == layout.DeadDir {`,
 		becomes: `func() bool { mutated(); return false }() || dead && dir == layout.DeadDir {`,
 		test:    "TestNamesAreFoundByTheirEnds",
 	},

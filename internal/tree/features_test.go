@@ -43,8 +43,8 @@ func declared(t *testing.T) map[string]bool {
 			}
 		}
 	}
-	for name := range names { // both queues, and the log, have what is a place's
-		if member, ok := strings.CutPrefix(name, "place."); ok {
+	for name := range names { // both queues, and the log, have what is base's
+		if member, ok := strings.CutPrefix(name, "base."); ok {
 			for _, owner := range []string{"Queue.", "LockingQueue.", "Log."} {
 				names[owner+member] = true
 			}

@@ -1,0 +1,110 @@
+package zkq
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
+	"github.com/zkq/zkq/internal/retry"
+)
+
+// base is what both queues are made of, and the methods that they share. Each part does one
+// thing with the queue's nodes; newBase says which part needs which.
+type base struct {
+	options
+	handle *handle
+
+	lanes      *lanes
+	settings   *settings
+	lister     head.Lister
+	restricted *head.Restricted
+	history    *histories
+	traces     *traces
+	finder     *finder
+	keys       *keys
+	delayed    *delayedPuts
+	expiry     *lifetimes
+	dead       *deadLetters
+	inspect    *inspector
+	removal    *remover
+	puts       *putter
+}
+
+func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base {
+	if c == nil {
+		panic("zkq: a queue needs a coordinator")
+	}
+	b := &base{}
+	for _, set := range opts {
+		set(&b.options)
+	}
+	if b.window == 0 {
+		b.window = head.DefaultWindow
+	}
+	if b.options.duePage == 0 {
+		b.options.duePage = duePage
+	}
+	h := newHandle(c, name, plain, &b.options)
+	if b.producer != "" && h.invalid == nil {
+		if _, _, err := token(b.producer+"-00", 1).parse(); err != nil {
+			h.invalid = fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", b.producer, ErrInvalid)
+		}
+	}
+	if h.holder != "" && !layout.IsHolder(string(h.holder)) && h.invalid == nil {
+		h.invalid = fmt.Errorf("holder %q: not 32 lowercase hexadecimal digits: %w", string(h.holder), ErrInvalid)
+	}
+	b.handle = h
+	b.lanes = newLanes(h, b.producer)
+	b.settings = &settings{handle: h, lanes: b.lanes}
+	h.follow = b.settings.follow
+	b.lister = head.Lister{Entries: h.entries, Taken: h.taken, EntryNames: h.entryNames}
+	b.restricted = new(head.Restricted)
+	b.history = &histories{h}
+	b.traces = &traces{h}
+	b.finder = &finder{h, b.lister, b.restricted}
+	b.keys = &keys{h}
+	b.delayed = &delayedPuts{h, b.keys, b.lanes}
+	b.expiry = &lifetimes{h, b.settings}
+	b.dead = &deadLetters{h}
+	b.inspect = &inspector{h, b.dead, b.delayed, b.expiry, b.finder, b.history}
+	b.removal = &remover{handle: h, delayed: b.delayed, expiry: b.expiry, history: b.history, inspect: b.inspect, keys: b.keys, finder: b.finder, traces: b.traces}
+	b.puts = &putter{h, b.dead, b.delayed, b.expiry, b.inspect, b.keys, b.lanes, b.removal, b.settings}
+	return b
+}
+
+// headConfig is what the head of the queue needs in both layouts.
+func (b *base) headConfig(resting *head.Resting) head.Config {
+	return head.Config{
+		Lister:         b.lister,
+		Session:        b.handle.session,
+		Woke:           b.handle.woke,
+		Backoff:        func() *retry.Backoff { return b.handle.backoff(actTake) },
+		Resting:        resting,
+		Restricted:     b.restricted,
+		Strict:         b.strict,
+		Window:         b.window,
+		SkipUnreadable: b.finder.skipUnreadable,
+	}
+}
+
+// Name is the queue's name with its leading slash.
+func (b *base) Name() string { return b.handle.root }
+
+// Remove removes an entry that nobody works on; [ErrHeld] for one that is held,
+// unless force is set: then its holder's finish will say [ErrLockLost].
+// [ErrNoEntry] if there is none of that name. A dead entry is named as Entries
+// calls it.
+func (b *base) Remove(ctx context.Context, name string, force bool) error {
+	return b.removal.remove(ctx, name, force)
+}
+
+// close ends the handle's background work. What is left after a second ends with its
+// session, or in a day.
+func (b *base) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	b.lanes.closeLanes(ctx)
+	b.handle.wait(ctx)
+}
