@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +13,6 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/testqueue"
-	"github.com/zkq/zkq/priority"
 )
 
 func TestQueueHandsOutEachEntryOnceInOrder(t *testing.T) {
@@ -766,40 +762,6 @@ func TestADirectoryAmongTheWorkersOwnsNoDueEntries(t *testing.T) {
 	})
 }
 
-// FuzzQueuePath requires that a name is refused, or leads to a path below the root that consists of its own segments,
-// none of which has a name that zkq writes.
-func FuzzQueuePath(f *testing.F) {
-	for _, s := range []string{
-		"", "/", "jobs", "/a/b", "a/../b", "..", "./a", "a//b", "a/", "entry-1", "a/entry-100-0000000001", "entries", "a/taken/b",
-		"zkq", "zookeeper/quota", "\xff", "a\x00b", "a\x1b[2J", "//", "\ufeff", "\ue000", "a\u0085b", "١", strings.Repeat("x", 256), strings.Repeat("x/", 512) + "x",
-	} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, name string) {
-		path, err := zkq.CheckName(name)
-		if err != nil {
-			if path != "" || !errors.Is(err, zkq.ErrInvalidName) {
-				t.Fatalf("CheckName(%q) = %q, %v", name, path, err)
-			}
-			return
-		}
-		if err := coord.CheckPath(path); err != nil {
-			t.Fatalf("CheckName(%q) = %q: %v", name, path, err)
-		}
-		if path != "/"+strings.TrimPrefix(name, "/") {
-			t.Fatalf("CheckName(%q) = %q", name, path)
-		}
-		for seg := range strings.SplitSeq(path[1:], "/") {
-			if len(seg) > 255 || strings.HasPrefix(seg, priority.EntryPrefix) || slices.Contains([]string{"entries", "taken", "", ".", ".."}, seg) {
-				t.Fatalf("CheckName(%q) = %q, with the segment %q", name, path, seg)
-			}
-		}
-		if again, err := zkq.CheckName(path); again != path || err != nil {
-			t.Fatalf("CheckName(%q) = %q, and of that %q, %v", name, path, again, err)
-		}
-	})
-}
-
 // The nodes of a path tell which of kazoo's two queues it holds.
 func TestTheLayoutOfAQueueIsFound(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
@@ -881,19 +843,4 @@ func TestNamesAreFoundByTheirEnds(t *testing.T) {
 			}
 		}
 	})
-}
-
-// The pages for users list the reserved names.
-func TestTheDocumentsListTheReservedNames(t *testing.T) {
-	for _, page := range []string{"layout.md", "cli.md"} {
-		b, err := os.ReadFile(filepath.Join("docs", page))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range zkq.Reserved {
-			if !regexp.MustCompile("(?s)`entries`, `taken`.*`"+name+"`").Match(b) && name != "entries" && name != "taken" {
-				t.Errorf("%s does not list %s, which no queue may be called", page, name)
-			}
-		}
-	}
 }

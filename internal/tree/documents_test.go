@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/zkq/zkq/internal/layout"
 )
 
 // documents returns the paths of all Markdown files at the root and in docs.
@@ -94,6 +96,22 @@ func TestLinksBetweenDocumentsResolve(t *testing.T) {
 				} else if anchor != "" && !anchors(t, target)[anchor] {
 					t.Errorf("%s:%d: links to %s, which has no heading #%s", path, i+1, target, anchor)
 				}
+			}
+		}
+	}
+}
+
+// The pages for users list the reserved names.
+func TestTheDocumentsListTheReservedNames(t *testing.T) {
+	reserved, _ := layout.Reserved()
+	for _, page := range []string{"layout.md", "cli.md"} {
+		b, err := os.ReadFile(filepath.Join("docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range reserved {
+			if !regexp.MustCompile("(?s)`entries`, `taken`.*`"+name+"`").Match(b) && name != "entries" && name != "taken" {
+				t.Errorf("%s does not list %s, which no queue may be called", page, name)
 			}
 		}
 	}
