@@ -17,28 +17,31 @@ import (
 	"github.com/zkq/zkq/internal/group"
 )
 
-// Commits that wait at the same time travel together: as transactions in one, each
-// with conditions of its own, so that the refusal of one costs the others nothing.
+// batchLimits bound a batch. Commits that wait at the same time are sent as nested
+// transactions of one: each has its own conditions, so a refusal does not affect the
+// others.
 var batchLimits = group.Limits{Commits: nestedOps, Each: nestedOps - 1, Bytes: maxRequestBytes / 3}
 
-// maxInFlight is how many requests with commits a session has under way.
+// maxInFlight is how many requests with commits one session may have in flight.
 const maxInFlight = 32
 
-// maxOptimisticInFlight is how many of those whose names are guessed. Of two the later could be
-// the first to be applied, and refuse the other.
+// maxOptimisticInFlight is the same for commits with optimistic names. If two were in
+// flight, the later one could be applied first, and the earlier would be refused.
 const maxOptimisticInFlight = 1
 
-// separateFor is how long commits travel each by itself after the service had no space
-// left: those that only delete are still taken, and must not wait for the others.
+// separateFor is how long commits are sent one by one after the service had no space left.
+// Commits that only delete are still accepted then, and must not be refused with the
+// others.
 const separateFor = time.Second
 
-// failFast are the options of a commit: it waits for a connection before it begins.
+// failFast are the call options of a batch. It does not wait for a connection, as
+// awaitConnection has done so before the batch was sealed.
 var failFast = []grpc.CallOption{grpc.MaxCallRecvMsgSize(math.MaxInt32)}
 
-// errSeparate says that a batch is not to be sent as one.
+// errSeparate means that the commits of a batch are to be sent one by one.
 var errSeparate = errors.New("each by itself")
 
-// sendBatch sends a batch whose names are complete but for a producer's number.
+// sendBatch sends a batch of commits whose names are known.
 func (s *session) sendBatch(b *group.Batch) []group.Outcome {
 	r := &batchRequest{s: s, batch: b, allowed: func() bool { return true }}
 	return r.send()
@@ -176,7 +179,7 @@ func mapCommits(commits []*pendingCommit, f func(*pendingCommit) group.Outcome) 
 	return outcomes
 }
 
-// awaitConnection waits for a connection, or the session's end.
+// awaitConnection waits for a connection. It returns an error when the session ends.
 func (s *session) awaitConnection() error {
 	for {
 		if err := s.checkAlive(); err != nil {
@@ -194,7 +197,7 @@ func (s *session) awaitConnection() error {
 	}
 }
 
-// batchTxn is a transaction of transactions.
+// batchTxn returns one transaction with the commits as nested transactions.
 func (s *session) batchTxn(commits []*pendingCommit) (*pb.TxnRequest, error) {
 	if time.Since(time.Unix(0, s.c.lastFull.Load())) < separateFor || countedOps(commits) > int(s.c.batchOpLimit.Load()) {
 		return nil, errSeparate
@@ -210,8 +213,8 @@ func (s *session) batchTxn(commits []*pendingCommit) (*pb.TxnRequest, error) {
 	return t, nil
 }
 
-// countedOps is what the service holds against its limit of ops: those of the outer
-// transaction and of the largest in it.
+// countedOps returns what the server compares with its limit of ops: the ops of the outer
+// transaction plus those of the largest nested one.
 func countedOps(commits []*pendingCommit) int {
 	most := 0
 	for _, c := range commits {
@@ -220,7 +223,8 @@ func countedOps(commits []*pendingCommit) int {
 	return max(len(commits), 1+len(firstOptimisticNames(commits...))) + most
 }
 
-// mayExceedRequest says that a request with the commits must be measured.
+// mayExceedRequest estimates, from above, whether a request is too large, so that most need
+// not be encoded to be measured.
 func (c *Coordinator) mayExceedRequest(commits ...*pendingCommit) bool {
 	size := 0
 	for _, x := range commits {
@@ -231,7 +235,7 @@ func (c *Coordinator) mayExceedRequest(commits ...*pendingCommit) bool {
 	return size > maxRequestBytes
 }
 
-// singleTxn is the transaction of a commit that travels alone.
+// singleTxn returns the transaction of a commit that is sent alone.
 func (c *pendingCommit) singleTxn() (*pb.TxnRequest, error) {
 	t := c.txn()
 	c.s.c.requireLast(t, firstOptimisticNames(c))
@@ -243,14 +247,14 @@ func (c *pendingCommit) singleTxn() (*pb.TxnRequest, error) {
 	return t, nil
 }
 
-// sendAlone sends a commit that was to travel with others.
+// sendAlone sends a commit of a batch by itself.
 func (c *pendingCommit) sendAlone() group.Outcome {
 	x := &txnCall{s: c.s, user: context.Background(), ctx: c.s.ctx, options: waitForReady, build: c.singleTxn, withdraw: func() {}}
 	return c.outcome(x.do())
 }
 
-// resendAfterFull sends a commit again that the service may have refused because others
-// of its batch needed space.
+// resendAfterFull sends a commit again that the service may have refused only because other
+// commits of its batch needed space.
 func (c *pendingCommit) resendAfterFull(why *refusedError) group.Outcome {
 	if err := c.s.resolveNoSpace(context.Background(), c.s.ctx, c.s.withSessionCheck(c.txn()), why); errors.Is(err, coord.ErrUnknown) {
 		return group.Outcome{Err: err}
@@ -258,7 +262,7 @@ func (c *pendingCommit) resendAfterFull(why *refusedError) group.Outcome {
 	return c.sendAlone()
 }
 
-// outcome is how a commit ended that travelled alone.
+// outcome returns the outcome of a commit that was sent alone.
 func (c *pendingCommit) outcome(r *pb.TxnResponse, err error) group.Outcome {
 	switch {
 	case isRefusedFor(err, textNoSpace):
@@ -276,7 +280,7 @@ func (c *pendingCommit) outcome(r *pb.TxnResponse, err error) group.Outcome {
 	return group.Outcome{Err: err}
 }
 
-// lowerTo makes n no more than most, and no less than 1.
+// lowerTo lowers n to most, but not below 1.
 func lowerTo(n *atomic.Int64, most int) {
 	for old := n.Load(); int64(most) < old; old = n.Load() {
 		if n.CompareAndSwap(old, int64(max(1, most))) {

@@ -11,13 +11,14 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// bulkCommit is a commit of more ops than one transaction may compare. It travels alone.
+// bulkCommit is a commit with more ops than one transaction may compare. It is sent by
+// itself.
 type bulkCommit struct {
 	pendingCommit
-	user, ctx context.Context // as in session.call
+	user, ctx context.Context // as in session.beginCall
 }
 
-// commitBulk sends a large commit, for as long as its caller waits.
+// commitBulk sends a bulk commit, for as long as its caller waits.
 func (s *session) commitBulk(user context.Context, ops []coord.Op) ([]coord.Result, error) {
 	ctx, cancel, err := s.beginCall(user)
 	if err != nil {
@@ -48,8 +49,8 @@ func (s *session) commitBulk(user context.Context, ops []coord.Op) ([]coord.Resu
 	return nil, c.refusalError(r.Responses)
 }
 
-// refusalError finds what stood in the way; what a guard of many paths met, the next
-// attempt will find.
+// refusalError returns the op that was refused if the answer shows it. The comparison of a
+// range does not show which path failed; then the next attempt finds it by reading.
 func (c *bulkCommit) refusalError(answers []*pb.ResponseOp) error {
 	if err := c.s.checkSessionKey(answers[len(answers)-1]); err != nil {
 		return err
@@ -63,13 +64,13 @@ func (c *bulkCommit) refusalError(answers []*pb.ResponseOp) error {
 	return errNameTaken
 }
 
-// txn is a transaction of persistent creates that are too many to be compared
-// one by one. Fixed paths are read first; then, for each directory, the range
-// from the first to the last of them must hold nothing newer than that reading.
-// Sequential names of one prefix are a range of their own, which must be empty.
-// The few ops of other kinds are compared each by itself.
+// txn returns a transaction of persistent creates that are too many to be compared one by
+// one. The fixed paths are read first. Then, for each directory, the range from the first
+// path to the last must contain nothing newer than that read. The sequential names of each
+// prefix are a range that must be empty. The few ops of other kinds are compared one by
+// one.
 func (c *bulkCommit) txn() (*pb.TxnRequest, error) {
-	const guards = (nestedOps - 1 - coord.MaxBeside) / 2 // for fixed names, and for sequential ones
+	const guards = (nestedOps - 1 - coord.MaxBeside) / 2 // comparisons of ranges: for fixed paths, and as many for sequential names
 	fixed, sequential := make(map[string][]int), make(map[string][]int)
 	t := &pb.TxnRequest{}
 	for i, op := range c.ops {
@@ -105,8 +106,8 @@ func (c *bulkCommit) txn() (*pb.TxnRequest, error) {
 			t.Compare = append(t.Compare, guard)
 		}
 	}
-	// A name holds its producer and a number that it never gives twice. Where so
-	// many prefixes meet that not all can be compared, that must do for the others.
+	// A name contains its producer and a number that the producer does not use again. Where the
+	// prefixes are too many to be compared, that is enough for the rest.
 	compared := 0
 	for _, group := range sequential {
 		if compared++; compared > guards {
@@ -129,7 +130,7 @@ func (c *bulkCommit) txn() (*pb.TxnRequest, error) {
 	return c.s.withSessionCheck(t), nil
 }
 
-// indexes is the indexes of the ops.
+// indexes returns 0, 1, 2 and so on, one for each op.
 func (c *bulkCommit) indexes() []int {
 	order := make([]int, len(c.ops))
 	for i := range order {
@@ -138,16 +139,15 @@ func (c *bulkCommit) indexes() []int {
 	return order
 }
 
-// compareSpan is a comparison of all keys from the first to the last of a group.
+// compareSpan returns a comparison of all keys from the first to the last op of a group.
 func (c *bulkCommit) compareSpan(group []int) *pb.Compare {
 	byPath := func(i, j int) int { return cmp.Compare(c.ops[i].Path, c.ops[j].Path) }
 	first, last := slices.MinFunc(group, byPath), slices.MaxFunc(group, byPath)
 	return &pb.Compare{Key: c.s.c.key(c.ops[first].Path), RangeEnd: append(c.s.c.key(c.ops[last].Path), 0)}
 }
 
-// checkVacant reads whether the fixed paths are free, and at which revision they are.
-// What else stands in the commit's way it finds too, so that a refusal names the
-// first.
+// checkVacant reads all paths of the commit that are not sequential. It returns the
+// revision at which they were free, or the refusal of the first op.
 func (c *bulkCommit) checkVacant() (int64, error) {
 	t := &pb.TxnRequest{}
 	for chunk := range slices.Chunk(c.indexes(), nestedOps) {

@@ -15,69 +15,68 @@ import (
 	"github.com/zkq/zkq/internal/names"
 )
 
-// dirCache is what a watch knows of the names in its directory: those of a listing
-// at some revision, and every event since. Whoever lists a watched directory once
-// pays for that once; who does so again has the mirror made, and is answered from
-// it from then on.
+// dirCache holds the names in a watched directory: a listing at some revision, and every
+// event since. It is filled for the second listing of a watched directory. All later
+// listings are answered from it.
 //
-// A listing never shows less than one that was answered before it: all that the
-// service answers before the mirror stands are linearizable, and while it is being
-// made they are of the revision that it begins with. Nor does it show less than this
+// Two promises hold. A listing never shows less than one that was answered before it:
+// before the cache is filled all answers are linearizable, and while it is being filled
+// they are of the revision that it begins with. And a listing never shows less than this
 // process was told: it waits for the events of the process's own commits.
 type dirCache struct {
 	mu           sync.Mutex
-	names        *names.Set               // nil until the mirror stands
+	names        *names.Set               // nil until the cache is filled
 	dirs         map[string]*subdirectory // directories among the names
-	listedAt     int64                    // of the listing
-	reached      int64                    // of the last event; 0: the mirror does not stand
-	changedAt    int64                    // of the last change of the names
+	listedAt     int64                    // revision of the listing
+	reached      int64                    // revision of the last event; 0: not filled
+	changedAt    int64                    // revision of the last change of the names
 	ownRevision  int64                    // of the last answered commit of this process that changed the names
-	advanced     chan struct{}            // closed when at changes; nil: no listing waits for that
+	advanced     chan struct{}            // closed when reached changes; nil: no listing waits for that
 	pendingLists int                      // listings that the service is being asked for
-	hasAnswer    bool                     // it has answered one
-	filling      *cacheFill               // of the first listing
-	closed       bool                     // the watch is no more
-	generation   int                      // how often it was dropped: what began to be read before does not count
+	hasAnswer    bool                     // the service has answered one of them
+	filling      *cacheFill               // the first listing, while it is read
+	closed       bool                     // the watch has ended
+	generation   int                      // how often the cache was discarded; a fill of an earlier generation does not count
 
-	fillRequest chan struct{} // a token: somebody waits for the making to begin
+	fillRequest chan struct{} // one token: a listing waits for the cache to be filled
 }
 
-// subdirectory is a directory, or both a directory and a node.
+// subdirectory is a name that has keys below it, and may be a node too.
 type subdirectory struct {
-	keys int
+	keys int // below it
 	node bool
 }
 
 // cacheFill is the reading of the first listing.
 type cacheFill struct {
-	pinned chan struct{} // closed when rev is known, or the making is over
-	rev    int64         // 0: there will be none
+	pinned chan struct{} // closed when rev is known, or the fill has ended
+	rev    int64         // 0: the fill has failed
 	done   chan struct{}
 }
 
 func newDirCache() *dirCache { return &dirCache{fillRequest: make(chan struct{}, 1)} }
 
-// noteCommit is told of an answered commit of this process that changed the names.
+// noteCommit notes an answered commit of this process that changed the names.
 func (m *dirCache) noteCommit(rev int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ownRevision = max(m.ownRevision, rev)
 }
 
-// requiredRevision is the revision that a listing which begins now has to reach.
+// requiredRevision returns the revision that a listing must have if it begins now.
 func (m *dirCache) requiredRevision() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.ownRevision
 }
 
-// page lists from the mirror, and says which revision that has reached; 0: it does
-// not stand. If that is less than least it lists nothing, and returns a channel that
-// is closed when the mirror has moved on.
-func (m *dirCache) page(dir string, o coord.ListOptions, least int64) (l coord.List, at int64, moved <-chan struct{}) {
+// page returns a page of the names and the revision that the cache has reached, which is 0
+// if the cache is not filled. If that is less than required, it returns no names, and a
+// channel that is closed when the cache has advanced.
+func (m *dirCache) page(dir string, o coord.ListOptions, required int64) (l coord.List, reached int64, advanced <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.names != nil && m.reached < least {
+	if m.names != nil && m.reached < required {
 		if m.advanced == nil {
 			m.advanced = make(chan struct{})
 		}
@@ -100,7 +99,7 @@ func (m *dirCache) page(dir string, o coord.ListOptions, least int64) (l coord.L
 	return l, m.reached, nil
 }
 
-// wakeLocked lets the listings look again that wait for the mirror to move on.
+// wakeLocked wakes the listings that wait for the cache to advance.
 func (m *dirCache) wakeLocked() {
 	if m.advanced != nil {
 		close(m.advanced)
@@ -108,7 +107,7 @@ func (m *dirCache) wakeLocked() {
 	}
 }
 
-// changeStamp stamps the children that a directory has had since a revision.
+// changeStamp returns the stamp of a directory whose children last changed at a revision.
 func changeStamp(rev int64) uint64 {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], uint64(rev))
@@ -117,9 +116,9 @@ func changeStamp(rev int64) uint64 {
 	return max(1, h.Sum64())
 }
 
-// beginList is called for a listing while the mirror does not stand: with a making, the
-// listing is to be of its revision; otherwise the service answers it as it is, and
-// then answered must be called.
+// beginList is called for a listing while the cache is not filled. It returns the fill
+// whose revision the listing must have. If it returns nil, the service answers the listing
+// as it is, and endList must be called.
 func (m *dirCache) beginList() *cacheFill {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,6 +135,7 @@ func (m *dirCache) beginList() *cacheFill {
 	return m.filling
 }
 
+// endList takes the outcome of a listing for which beginList returned nil.
 func (m *dirCache) endList(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -143,33 +143,33 @@ func (m *dirCache) endList(err error) {
 	m.hasAnswer = m.hasAnswer || err == nil
 }
 
-// beginFill returns what pin and stand want to be told of a reading that begins.
-func (m *dirCache) beginFill() (drops int) {
+// beginFill returns the generation that pinFill and install are called with.
+func (m *dirCache) beginFill() (generation int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.generation
 }
 
-// pinFill says what revision is being read.
-func (m *dirCache) pinFill(drops int, rev int64) {
+// pinFill makes known which revision is being read.
+func (m *dirCache) pinFill(generation int, rev int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.generation == drops && m.filling != nil && m.filling.rev == 0 {
+	if m.generation == generation && m.filling != nil && m.filling.rev == 0 {
 		m.filling.rev = rev
 		close(m.filling.pinned)
 	}
 }
 
-// install puts what was read at rev in place, unless the mirror was dropped meanwhile:
-// the service may have shown a later revision since.
-func (m *dirCache) install(drops int, rev int64, nodes []string, dirs map[string]*subdirectory) {
+// install fills the cache with the listing at rev, unless it was discarded meanwhile: then
+// the service may have shown a later revision.
+func (m *dirCache) install(generation int, rev int64, nodes []string, dirs map[string]*subdirectory) {
 	set := names.New(nodes)
 	for name, d := range dirs {
 		d.node = !set.Add(name)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.generation != drops {
+	if m.generation != generation {
 		return
 	}
 	m.names, m.dirs, m.listedAt, m.reached, m.changedAt = set, dirs, rev, rev, rev
@@ -177,8 +177,8 @@ func (m *dirCache) install(drops int, rev int64, nodes []string, dirs map[string
 	m.endFillLocked()
 }
 
-// discard gives the mirror up. The next one is read from now on, and so holds whatever
-// was answered before.
+// discard empties the cache. The next listing is read from now on, and so includes
+// everything that was answered before.
 func (m *dirCache) discard(ended bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -190,7 +190,7 @@ func (m *dirCache) discard(ended bool) {
 	m.endFillLocked()
 }
 
-// endFillLocked ends the making, one way or the other.
+// endFillLocked ends the fill, whether or not it succeeded.
 func (m *dirCache) endFillLocked() {
 	if m.filling == nil {
 		return
@@ -202,14 +202,14 @@ func (m *dirCache) endFillLocked() {
 	m.filling = nil
 }
 
-// isFilled says whether there is something to be kept up.
+// isFilled reports whether there are names to keep up to date.
 func (m *dirCache) isFilled() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.names != nil
 }
 
-// apply brings events into the mirror.
+// apply makes the changes of events. base is the length of the directory's prefix.
 func (m *dirCache) apply(base int, events []*clientv3.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -217,14 +217,14 @@ func (m *dirCache) apply(base int, events []*clientv3.Event) {
 		return
 	}
 	for _, e := range events {
-		gone := e.Type == clientv3.EventTypeDelete
-		if e.Kv.ModRevision <= m.listedAt || !gone && !e.IsCreate() {
+		deleted := e.Type == clientv3.EventTypeDelete
+		if e.Kv.ModRevision <= m.listedAt || !deleted && !e.IsCreate() {
 			continue
 		}
 		rest := e.Kv.Key[base:]
 		if slash := bytes.IndexByte(rest, '/'); slash < 0 {
-			m.applyNodeLocked(string(rest), gone)
-		} else if !m.applyDescendantLocked(string(rest[:slash]), gone) {
+			m.applyNodeLocked(string(rest), deleted)
+		} else if !m.applyDescendantLocked(string(rest[:slash]), deleted) {
 			continue
 		}
 		m.changedAt = e.Kv.ModRevision
@@ -235,30 +235,31 @@ func (m *dirCache) apply(base int, events []*clientv3.Event) {
 	}
 }
 
-// applyNodeLocked has a node come or go.
-func (m *dirCache) applyNodeLocked(name string, gone bool) {
+// applyNodeLocked adds or removes a node.
+func (m *dirCache) applyNodeLocked(name string, deleted bool) {
 	d := m.dirs[name]
 	if d != nil {
-		d.node = !gone
+		d.node = !deleted
 	}
 	switch {
-	case !gone:
+	case !deleted:
 		m.names.Add(name)
 	case d == nil:
 		m.names.Remove(name)
 	}
 }
 
-// applyDescendantLocked has a key below the name come or go, and says whether the directory did.
-func (m *dirCache) applyDescendantLocked(name string, gone bool) bool {
+// applyDescendantLocked adds or removes a key below the name, and reports whether that made
+// the directory come or go.
+func (m *dirCache) applyDescendantLocked(name string, deleted bool) bool {
 	d := m.dirs[name]
 	switch {
-	case d == nil && gone:
+	case d == nil && deleted:
 		return false
 	case d == nil:
 		m.dirs[name] = &subdirectory{keys: 1, node: !m.names.Add(name)}
 		return true
-	case !gone:
+	case !deleted:
 		d.keys++
 		return false
 	}
@@ -272,7 +273,7 @@ func (m *dirCache) applyDescendantLocked(name string, gone bool) bool {
 	return true
 }
 
-// fillCache reads the directory's names for the mirror, at one revision that is no older
+// fillCache reads the directory's names for the cache, at one revision that is no older
 // than the watch.
 func (w *dirWatch) fillCache() {
 	for {
@@ -284,14 +285,15 @@ func (w *dirWatch) fillCache() {
 			w.cache.discard(false)
 			return
 		}
-		// It took so long that its revision is gone: begin again.
+		// The listing took so long that its revision was compacted: begin again.
 	}
 }
 
+// readNames reads the names page by page and installs them in the cache.
 func (w *dirWatch) readNames() error {
 	var nodes []string
 	dirs := make(map[string]*subdirectory)
-	drops := w.cache.beginFill()
+	generation := w.cache.beginFill()
 	from, rev, page := w.base, int64(0), int64(firstPageKeys)
 	for {
 		var r *pb.RangeResponse
@@ -304,7 +306,7 @@ func (w *dirWatch) readNames() error {
 		}
 		if rev == 0 {
 			rev = r.Header.Revision
-			w.cache.pinFill(drops, rev)
+			w.cache.pinFill(generation, rev)
 		}
 		for _, kv := range r.Kvs {
 			rest := string(kv.Key[len(w.base):])
@@ -320,7 +322,7 @@ func (w *dirWatch) readNames() error {
 			from = w.base + rest + "\x00"
 		}
 		if !r.More {
-			w.cache.install(drops, rev, nodes, dirs)
+			w.cache.install(generation, rev, nodes, dirs)
 			return nil
 		}
 		page = min(4*page, maxPageKeys)

@@ -13,10 +13,9 @@ import (
 	"github.com/zkq/zkq/internal/group"
 )
 
-// etcd's limits, as a server without options has them. Of the ops of a transaction
-// one comparison goes to the session. The ops of a nested transaction count on top
-// of the outer ones, the comparisons there included, so 64 times 64 writes are what
-// fits.
+// The limits of an etcd server with default options. One comparison of a transaction is the
+// session's. The ops and comparisons of a nested transaction count in addition to the outer
+// ones, so at most 64 times 64 writes fit.
 const (
 	maxOps          = 128
 	maxCommitOps    = maxOps - 1
@@ -28,8 +27,8 @@ const (
 	maxCommitBytes = 1280 << 10 // leaves room for the paths in comparisons
 )
 
-// Limits implements [coord.Session]. A server with a lower --max-txn-ops shows it
-// by refusing a commit; from then on CommitOps is lower.
+// Limits returns the largest commit and value; see [coord.Session]. A server with a lower
+// --max-txn-ops refuses a commit; from then on CommitOps is lower.
 func (s *session) Limits() coord.Limits {
 	ops := int(s.c.opLimit.Load())
 	l := coord.Limits{ValueBytes: maxValueBytes, CommitBytes: maxCommitBytes, CommitOps: ops, Creates: maxBulkOps}
@@ -39,7 +38,7 @@ func (s *session) Limits() coord.Limits {
 	return l
 }
 
-// Commit implements [coord.Session].
+// Commit applies all ops or none; see [coord.Session].
 func (s *session) Commit(user context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	r, err := s.commit(user, ops)
 	if err != nil {
@@ -48,9 +47,9 @@ func (s *session) Commit(user context.Context, ops ...coord.Op) ([]coord.Result,
 	return r, nil
 }
 
-// commit has the ops sent until it is decided what became of them. It goes round
-// again when the name of a sequential node would not do, which is not the caller's
-// affair, and when the guard of a large commit failed though nothing was in its way.
+// commit sends the ops until their outcome is known. It starts again when the name of a
+// sequential node was taken, which is no concern of the caller's, and when the check of a
+// bulk commit failed although nothing stood in its way.
 func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, error) {
 	if err := checkContext(user); err != nil {
 		return nil, err
@@ -64,9 +63,9 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	// What travels alone would have all others wait for it.
-	for guess := len(ops) <= batchLimits.Each; ; guess = false {
-		numbered, err := s.numberOps(user, ops, guess)
+	// A commit that is sent alone would make all others wait for it.
+	for optimistic := len(ops) <= batchLimits.Each; ; optimistic = false {
+		numbered, err := s.numberOps(user, ops, optimistic)
 		if err != nil {
 			return nil, err
 		}
@@ -76,7 +75,7 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 			r, err = s.commitBulk(user, s.completeNames(numbered))
 		case slices.ContainsFunc(numbered, isOptimistic):
 			r, err = s.optimisticCommits.DoWithin(user, maxRevisionAge, numbered)
-			if errors.Is(err, group.ErrLate) || errors.Is(err, coord.ErrTooLarge) { // as a guess is larger
+			if errors.Is(err, group.ErrLate) || errors.Is(err, coord.ErrTooLarge) { // an optimistic commit is a little larger
 				continue
 			}
 		default:
@@ -92,18 +91,20 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 	}
 }
 
-// errNameTaken says that a transaction was refused for what is not its caller's affair.
+// errNameTaken means that a transaction was refused for the name of a sequential node, not
+// for a condition of the caller's.
 var errNameTaken = errors.New("the name of a sequential node would not do")
 
-// pendingCommit is what one call of Commit wants done. The paths of its sequential nodes are
+// pendingCommit is the work of one call of Commit. The names of its sequential nodes are
 // complete.
 type pendingCommit struct {
 	s   *session
 	ops []coord.Op
 }
 
-// txn is a transaction whose other branch reads what stood in the way. That all that
-// stands sorts before its guessed names the whole request compares: see demandLast.
+// txn returns a transaction whose failure branch reads the paths of all ops, so that the
+// answer shows which op was refused. Whether optimistic names sort last is compared for the
+// whole request, by requireLast.
 func (c *pendingCommit) txn() *pb.TxnRequest {
 	t := &pb.TxnRequest{
 		Compare: make([]*pb.Compare, 0, len(c.ops)+1),
@@ -125,14 +126,15 @@ func (c *pendingCommit) txn() *pb.TxnRequest {
 	return t
 }
 
-// requireLast has t demand that all that stands sorts before the guessed names.
+// requireLast adds the condition that no name sorts after the first optimistic name of each
+// prefix.
 func (c *Coordinator) requireLast(t *pb.TxnRequest, first map[string]string) {
 	for _, prefix := range slices.Sorted(maps.Keys(first)) {
 		t.Compare = append(t.Compare, compareNoneFrom(c.key(first[prefix]), c.key(prefix)))
 	}
 }
 
-// createsNode says whether the op wants its path free.
+// createsNode reports whether the op needs its path to be free.
 func createsNode(op coord.Op) bool {
 	switch op.Kind {
 	case coord.KindCreate, coord.KindEphemeral, coord.KindSequential:
@@ -141,7 +143,7 @@ func createsNode(op coord.Op) bool {
 	return false
 }
 
-// writeOp is what an op writes; nil: nothing.
+// writeOp returns what an op writes, or nil if it only checks.
 func (c *pendingCommit) writeOp(op coord.Op, key []byte) *pb.RequestOp {
 	switch op.Kind {
 	case coord.KindCreate, coord.KindSequential, coord.KindReplace:
@@ -158,21 +160,22 @@ func (c *pendingCommit) writeOp(op coord.Op, key []byte) *pb.RequestOp {
 	return nil
 }
 
-// firstRefusal judges the ops that were looked at, by the answers in their order.
+// firstRefusal returns the refusal of the first op whose condition does not hold. The
+// answers are those of the ops for which looked is true, in their order.
 func (c *pendingCommit) firstRefusal(answers []*pb.ResponseOp, looked func(coord.Op) bool) error {
-	k := 0
+	next := 0
 	for i, op := range c.ops {
 		if !looked(op) {
 			continue
 		}
-		var fence coord.Fence // of the key; 0: there is none
-		if kvs := answers[k].GetResponseRange().Kvs; len(kvs) > 0 {
+		var fence coord.Fence // 0: no such key
+		if kvs := answers[next].GetResponseRange().Kvs; len(kvs) > 0 {
 			fence = coord.Fence(kvs[0].ModRevision)
 		}
-		k++
+		next++
 		var err error
 		switch {
-		case op.Kind == coord.KindSequential: // another name will do
+		case op.Kind == coord.KindSequential: // is sent again with another name
 		case createsNode(op) && fence != 0:
 			err = coord.ErrExist
 		case createsNode(op):
@@ -188,7 +191,8 @@ func (c *pendingCommit) firstRefusal(answers []*pb.ResponseOp, looked func(coord
 	return nil
 }
 
-// refusalError finds what stood in the way of a transaction, by what it read.
+// refusalError returns the error of a transaction that was refused, from its failure
+// branch.
 func (c *pendingCommit) refusalError(answers []*pb.ResponseOp) error {
 	if err := c.firstRefusal(answers, func(coord.Op) bool { return true }); err != nil {
 		return err
@@ -196,7 +200,7 @@ func (c *pendingCommit) refusalError(answers []*pb.ResponseOp) error {
 	return errNameTaken
 }
 
-// results are those of a commit applied at a revision.
+// results returns the results of a commit that was applied at the revision.
 func (c *pendingCommit) results(revision int64) []coord.Result {
 	results := make([]coord.Result, len(c.ops))
 	for i, op := range c.ops {

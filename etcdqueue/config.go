@@ -12,54 +12,55 @@ import (
 	"github.com/zkq/zkq/internal/resolve"
 )
 
-// Config says where the service is and how to speak with it.
+// Config says where etcd is and how to connect to it. Only Endpoints is required.
 type Config struct {
-	// Endpoints are the addresses of the members: "127.0.0.1:2379",
-	// "http://host:2379", "https://host:2379", "unix:///dir/sock" or
-	// "unixs:///dir/sock". One connection is open at a time, to any of them.
+	// Endpoints are the addresses of the members: "127.0.0.1:2379", "http://host:2379",
+	// "https://host:2379", "unix:///dir/sock" or "unixs:///dir/sock". The driver has one
+	// connection at a time, to any of them.
 	Endpoints []string
 
 	// Prefix comes before every key: "" or "/a/b".
 	Prefix string
 
-	// Username and Password log in. The password appears in no error.
+	// Username and Password are the credentials; set both or neither. No error contains the
+	// password.
 	Username, Password string
 
-	// TLS encrypts the connections to endpoints without a scheme, and to https
-	// and unixs; without it those two trust the system's certificates. The name
-	// to expect is the endpoint's host, unless it sets one.
+	// TLS encrypts the connections to endpoints without a scheme, and to https and unixs. If
+	// it is nil, https and unixs trust the system's certificates. A member needs a certificate
+	// for the endpoint's host, or for TLS.ServerName if that is set.
 	TLS *tls.Config
 
-	// SessionTimeout is how long the service keeps the ephemeral nodes of a
-	// silent client: 0 means 10 s. etcd counts in whole seconds and has a least
+	// SessionTimeout is how long the service keeps the ephemeral nodes of a client that it
+	// does not hear from; 0 means 10 s. etcd rounds it up to whole seconds and has a least
 	// value, so [coord.Session.Timeout] may be more.
 	SessionTimeout time.Duration
 
-	// ConnectTimeout is how long Open tries: 0 means 5 s.
+	// ConnectTimeout is the longest time that Open takes; 0 means 5 s.
 	ConnectTimeout time.Duration
 
-	// Warn is told, in a sentence, what works but should be changed. It may be
-	// called from any goroutine. nil is silent.
+	// Warn is called with one sentence when something works but should be changed. It may be
+	// called from any goroutine. nil drops the warnings.
 	Warn func(string)
 
-	// Dial makes the connections; nil means a net.Dialer. The address is as it
-	// stands in Endpoints. Without it a host name is looked up at each dial, and each of
-	// its IP addresses is a server of its own.
+	// Dial makes the connections, below TLS; nil means a net.Dialer. The address is an element
+	// of Endpoints. With nil, host names are looked up at each dial, and each IP address is a
+	// server of its own.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
-	// LeaseHook is called with the ID of a session before it exists; what it
-	// returns is called when the session is over or could not be had.
+	// LeaseHook is called with the ID of a session before the session exists. The function
+	// that it returns is called when the session is over or could not be opened.
 	LeaseHook func(id string) (end func(), err error)
 
 	names *resolve.Names
 }
 
-// String renders the configuration without the password.
+// String names the endpoints, the prefix and the user, but not the password.
 func (cfg Config) String() string {
 	return fmt.Sprintf("etcd %s%s (user %q, TLS %t)", strings.Join(cfg.Endpoints, ","), cfg.Prefix, cfg.Username, cfg.TLS != nil)
 }
 
-// GoString is String, so that no verb shows the password.
+// GoString returns String, so that no verb of fmt prints the password.
 func (cfg Config) GoString() string { return cfg.String() }
 
 func (cfg *Config) setDefaults() {
@@ -80,7 +81,7 @@ func (cfg *Config) setDefaults() {
 	}
 }
 
-// check says what is wrong with the configuration.
+// check returns the endpoints, or [coord.ErrInvalid].
 func (cfg *Config) check() ([]endpoint, error) {
 	if len(cfg.Endpoints) == 0 {
 		return nil, fmt.Errorf("no endpoints: %w", coord.ErrInvalid)

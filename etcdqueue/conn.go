@@ -10,19 +10,21 @@ import (
 	"github.com/zkq/zkq/internal/secure"
 )
 
-// conn is a connection that knows whether anything comes back on it.
+// conn is a connection that knows whether anything is received on it.
 type conn struct {
 	net.Conn
 	dialer          *dialer
-	endpoint        int
+	endpoint        int // index in dialer.endpoints
 	server          string
-	reads           atomic.Int64 // reads that brought something
+	reads           atomic.Int64 // reads that returned data
 	closed          atomic.Bool
-	leaderlessSince atomic.Int64 // since when the member has had no leader, Unix ns; 0: it has one
+	leaderlessSince atomic.Int64 // Unix ns; 0: the member has a leader
 }
 
+// isLive reports whether the server has answered and the connection is open.
 func (c *conn) isLive() bool { return c.reads.Load() > 0 && !c.closed.Load() }
 
+// Read notes what it receives. It refuses a server whose first byte is not HTTP/2's.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	switch {
@@ -53,8 +55,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// checkFirstByte judges the first byte of a server. HTTP/2 begins with a short settings
-// frame, so with a zero; a TLS alert with 21.
+// checkFirstByte checks the first byte from a server. HTTP/2 begins with a short settings
+// frame, and so with a zero; a TLS alert begins with 21.
 func checkFirstByte(b byte) error {
 	switch b {
 	case 0:

@@ -25,7 +25,7 @@ import (
 const (
 	defaultSessionTimeout = 10 * time.Second
 	defaultConnectTimeout = 5 * time.Second
-	closeTimeout          = time.Second // for the last word of a session
+	closeTimeout          = time.Second // for revoking the lease of a session
 )
 
 var (
@@ -33,41 +33,43 @@ var (
 	textLearner  = errorText(rpctypes.ErrGRPCNotSupportedForLearner)
 )
 
-// Coordinator is a connection to an etcd cluster.
+// Coordinator is a [coord.Coordinator] that keeps a connection to an etcd cluster and a
+// session with it. It is safe for use by several goroutines.
 type Coordinator struct {
 	cfg           Config
 	dialer        *dialer
 	client        *clientv3.Client
 	kv            pb.KVClient
 	lease         pb.LeaseClient
-	producer      string // of sequential names
+	producer      string // in the names of sequential nodes
 	nameCounter   nameCounter
 	revisionReads revisionReads
 	optimistic    optimisticNames
 	inFlight      inFlightCommits
 	revisions     revisionTracker
 	opLimit       atomic.Int64 // ops that a commit may have
-	batchOpLimit  atomic.Int64 // the width that a batch may have
-	lastFull      atomic.Int64 // when a batch last found no space, Unix ns
+	batchOpLimit  atomic.Int64 // ops that a batch may have, see countedOps
+	lastFull      atomic.Int64 // when a batch last met a service without space, Unix ns
 	watches       *watchHub
 
-	ctx    context.Context // ends, with coord.ErrClosed, when the coordinator is closed
+	ctx    context.Context // ends with coord.ErrClosed when the coordinator is closed
 	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup // of every goroutine that ctx ends
+	wg     sync.WaitGroup // the goroutines that ctx ends
 
-	sem    chan struct{} // a token: whoever holds it may begin a session
+	sem    chan struct{} // one token: its holder may open a session
 	mu     sync.Mutex
 	closed bool
 	latest *session
-	warned map[string]bool
+	warned map[string]bool // the warnings about versions so far
 
 	closeOnce sync.Once
 }
 
-// Open connects to the cluster and begins a session. When it does not succeed
-// within ConnectTimeout, or it is certain that it never will, the error names
-// each endpoint and what was wrong with it, and is [coord.ErrUnreachable],
-// [coord.ErrTLS], [coord.ErrAuth], [coord.ErrForbidden] or [coord.ErrFormat].
+// Open connects to the cluster and opens a session. It blocks for at most
+// cfg.ConnectTimeout, and returns sooner when waiting longer is of no use. The error names
+// each endpoint and its cause, and is one of [coord.ErrUnreachable], [coord.ErrTLS],
+// [coord.ErrAuth], [coord.ErrForbidden] and [coord.ErrFormat]; it is [coord.ErrInvalid] if
+// cfg is wrong. ctx limits Open only; the coordinator lives until Close.
 func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	if err := checkContext(ctx); err != nil {
 		return nil, err
@@ -86,7 +88,7 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	c.watches = newWatchHub(c)
 	c.dialer = newDialer(endpoints, cfg.Dial, cfg.names, c.watches.signalAll)
 
-	// What takes too long and what never will work both end the attempt.
+	// Two things end the attempt: the timeout, and a failure of every server that will not pass.
 	connect, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	watched := make(chan struct{})
@@ -115,22 +117,23 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	return c, nil
 }
 
+// producerID returns a random name for this coordinator.
 func producerID() string {
 	var b [4]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
 
-// startClient makes the client. With a password it logs in; otherwise it connects when
-// it is first used.
+// startClient makes the gRPC client. With a password it logs in at once; otherwise the
+// client connects when it is first used.
 func (c *Coordinator) startClient(ctx context.Context) error {
 	attempt := min(2*time.Second, max(c.cfg.SessionTimeout/4, 500*time.Millisecond))
 	config := clientv3.Config{
-		Endpoints: []string{"http://zkq"}, // one address; the link knows what it stands for
+		Endpoints: []string{"http://zkq"}, // one address for gRPC; the dialer knows the real ones
 		Username:  c.cfg.Username,
 		Password:  c.cfg.Password,
 		Logger:    zap.NewNop(),
-		// The client's own retries do not know what was sent.
+		// The client would send requests again that may have been applied.
 		MaxUnaryRetries: 1,
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.dialer.dialAny(ctx) }),
@@ -145,7 +148,7 @@ func (c *Coordinator) startClient(ctx context.Context) error {
 	}
 	return c.doRepeatable(ctx, ctx, func(context.Context) error {
 		base, cancel := context.WithCancel(c.ctx)
-		stop := context.AfterFunc(ctx, cancel) // New logs in, and takes no other context
+		stop := context.AfterFunc(ctx, cancel) // New logs in, and takes its context from config
 		config.Context = base
 		client, err := clientv3.New(config)
 		if !stop() && err == nil {
@@ -163,14 +166,14 @@ func (c *Coordinator) startClient(ctx context.Context) error {
 	})
 }
 
-// connectError is the error of an attempt to connect or to begin a session; late says
-// that it was cut short.
-func (c *Coordinator) connectError(ctx context.Context, late bool, err error) error {
-	if !late || errors.Is(err, coord.ErrBusy) {
+// connectError returns the error of a failed attempt to connect or to open a session. An
+// attempt that was cut short gets the causes of all endpoints.
+func (c *Coordinator) connectError(ctx context.Context, cutShort bool, err error) error {
+	if !cutShort || errors.Is(err, coord.ErrBusy) {
 		return fmt.Errorf("etcd at %s: %w", strings.Join(c.cfg.Endpoints, ", "), err)
 	}
 	why := c.dialer.failureError()
-	if why == nil { // it was reached, and did not serve
+	if why == nil { // a member was reached, but did not answer
 		why = fmt.Errorf("%s: not answered in time (has it a leader?): %w", strings.Join(c.cfg.Endpoints, ", "), coord.ErrUnreachable)
 	}
 	if ctx.Err() != nil {
@@ -179,7 +182,8 @@ func (c *Coordinator) connectError(ctx context.Context, late bool, err error) er
 	return fmt.Errorf("etcd at %w", why)
 }
 
-// Session implements [coord.Coordinator].
+// Session returns the live session, or opens a new one; see [coord.Coordinator]. It blocks
+// until the service grants a session or ctx ends.
 func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 	if err := checkContext(ctx); err != nil {
 		return nil, fmt.Errorf("session: %w", err)
@@ -194,6 +198,7 @@ func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 	return nil, fmt.Errorf("session: %w", c.connectError(ctx, ctx.Err() != nil, err))
 }
 
+// liveSession returns the live session, or opens one unless another goroutine does.
 func (c *Coordinator) liveSession(ctx context.Context) (*session, error) {
 	select {
 	case c.sem <- struct{}{}:
@@ -209,13 +214,14 @@ func (c *Coordinator) liveSession(ctx context.Context) (*session, error) {
 	return c.openSession(ctx)
 }
 
+// latestSession returns the newest session, which may be over; nil if there was none.
 func (c *Coordinator) latestSession() *session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.latest
 }
 
-// setLatest makes s the newest session, unless the coordinator is closed.
+// setLatest makes s the newest session. It returns false if the coordinator is closed.
 func (c *Coordinator) setLatest(s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,7 +231,8 @@ func (c *Coordinator) setLatest(s *session) bool {
 	return !c.closed
 }
 
-// startGoroutine runs f in a goroutine that Close waits for. False: it is closed.
+// startGoroutine runs f in a goroutine that Close waits for. It returns false, and does
+// nothing, if the coordinator is closed.
 func (c *Coordinator) startGoroutine(f func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -235,14 +242,16 @@ func (c *Coordinator) startGoroutine(f func()) bool {
 	return !c.closed
 }
 
-// Close implements [coord.Coordinator].
+// Close ends the session, which deletes its ephemeral nodes, and closes the connection; see
+// [coord.Coordinator]. It waits up to a second for the service, and may be called more than
+// once.
 func (c *Coordinator) Close() error {
 	c.closeOnce.Do(func() {
 		c.mu.Lock()
 		c.closed = true
 		c.mu.Unlock()
 		c.cancel(coord.ErrClosed)
-		c.sem <- struct{}{} // a session that is being begun comes to its end first
+		c.sem <- struct{}{} // wait for a session that is being opened
 		if s := c.latestSession(); s != nil {
 			s.close()
 		}
@@ -254,10 +263,10 @@ func (c *Coordinator) Close() error {
 	return nil
 }
 
-// key is where the node at path is kept.
+// key returns the key of the node at path.
 func (c *Coordinator) key(path string) []byte { return []byte(c.cfg.Prefix + path) }
 
-// dirPrefix is what the keys of the nodes in dir begin with.
+// dirPrefix returns what the keys of all nodes below dir begin with.
 func (c *Coordinator) dirPrefix(dir string) string {
 	if dir == "/" {
 		return c.cfg.Prefix + "/"
@@ -265,7 +274,7 @@ func (c *Coordinator) dirPrefix(dir string) string {
 	return c.cfg.Prefix + dir + "/"
 }
 
-// prefixEnd is the key behind all that begin with base, which ends with a slash.
+// prefixEnd returns the key after all keys that begin with base, which ends with a slash.
 func prefixEnd(base string) []byte {
 	return []byte(base[:len(base)-1] + string(rune('/'+1)))
 }

@@ -17,10 +17,12 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// describeTimeout is how long a member may take to tell of itself.
+// describeTimeout is how long Describe waits for one member.
 const describeTimeout = 2 * time.Second
 
-// Describe implements [coord.Describer].
+// Describe implements [coord.Describer]. It asks each member for its status over a
+// connection of its own, and blocks for a few seconds at most. A member that does not
+// answer is listed with an error.
 func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	if err := checkContext(ctx); err != nil {
 		return coord.Service{}, err
@@ -39,7 +41,7 @@ func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	return coord.Service{Name: "etcd", Servers: slices.Concat(parts...)}, nil
 }
 
-// describeEndpoint asks each server of endpoint i.
+// describeEndpoint asks each server that endpoint i stands for.
 func (c *Coordinator) describeEndpoint(ctx context.Context, i int, e endpoint) []coord.Server {
 	lookup, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
@@ -62,13 +64,13 @@ func (c *Coordinator) describeEndpoint(ctx context.Context, i int, e endpoint) [
 	return described
 }
 
-// describeServer asks one member, by a connection of its own.
+// describeServer asks one server for its status.
 func (c *Coordinator) describeServer(ctx context.Context, e endpoint, at string) coord.Server {
 	var server coord.Server
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
 	var mu sync.Mutex
-	var dialed error // says more than what gRPC makes of it
+	var dialed error // the cause, which gRPC hides
 	status, err := c.status(ctx, e, func(ctx context.Context, _ string) (net.Conn, error) {
 		nc, err := e.dial(ctx, at, c.cfg.Dial)
 		mu.Lock()
@@ -94,6 +96,7 @@ func (c *Coordinator) describeServer(ctx context.Context, e endpoint, at string)
 	return server
 }
 
+// status asks for the status with a client of its own.
 func (c *Coordinator) status(ctx context.Context, e endpoint, dial dialFunc) (*pb.StatusResponse, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Context:   ctx,
@@ -113,6 +116,7 @@ func (c *Coordinator) status(ctx context.Context, e endpoint, dial dialFunc) (*p
 	return pb.NewMaintenanceClient(client.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
 }
 
+// memberMode returns the role of a member in the cluster.
 func memberMode(s *pb.StatusResponse) string {
 	switch {
 	case s.IsLearner:

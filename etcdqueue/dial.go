@@ -16,8 +16,8 @@ import (
 	"github.com/zkq/zkq/internal/resolve"
 )
 
-// dialer is the way to the cluster: one connection at a time, to any endpoint. A
-// member that is gone, frozen or without a leader is left for the next one.
+// dialer connects to the cluster: one connection at a time, to any endpoint. A member that
+// is gone, does not answer or has no leader is left for the next one.
 type dialer struct {
 	endpoints   []endpoint
 	dial        dialFunc
@@ -26,13 +26,13 @@ type dialer struct {
 
 	mu               sync.Mutex
 	next             int             // the endpoint to try first
-	states           []endpointState // to each endpoint
+	states           []endpointState // of each endpoint
 	current          *conn           // the newest connection
-	permanentFailure chan struct{}   // closed once every server has refused for a reason that stays
+	permanentFailure chan struct{}   // closed once every server has failed for a reason that does not pass
 }
 
-// endpointState is what is known of an endpoint. A host name stands for as many servers as it has
-// IP addresses.
+// endpointState is what is known of an endpoint. A host name with several IP addresses
+// stands for as many servers.
 type endpointState struct {
 	servers []string         // when it was last looked up
 	causes  map[string]error // why each server was last left or not reached; none while it answers
@@ -44,7 +44,7 @@ func newDialer(endpoints []endpoint, dial dialFunc, names *resolve.Names, connec
 		dial:             dial,
 		names:            names,
 		onConnected:      connected,
-		next:             rand.IntN(len(endpoints)), // clients spread over the members
+		next:             rand.IntN(len(endpoints)), // spreads the clients over the members
 		permanentFailure: make(chan struct{}),
 	}
 	for _, e := range endpoints {
@@ -55,7 +55,7 @@ func newDialer(endpoints []endpoint, dial dialFunc, names *resolve.Names, connec
 
 var errNoAnswer = errors.New("no answer")
 
-// dialAny returns a connection to the first endpoint that takes one.
+// dialAny returns a connection to the first endpoint that accepts one.
 func (l *dialer) dialAny(ctx context.Context) (net.Conn, error) {
 	l.mu.Lock()
 	first := l.next
@@ -75,13 +75,13 @@ func (l *dialer) dialAny(ctx context.Context) (net.Conn, error) {
 	return nil, err
 }
 
-// dialEndpoint connects to one endpoint, of several servers to the first that takes a connection,
-// and leaves time for those after it.
-func (l *dialer) dialEndpoint(ctx context.Context, i, left int) (net.Conn, error) {
-	servers, err := l.lookUp(ctx, i, left)
+// dialEndpoint connects to the first server of endpoint i that accepts a connection. It
+// leaves time for the endpoints that remain.
+func (l *dialer) dialEndpoint(ctx context.Context, i, remaining int) (net.Conn, error) {
+	servers, err := l.lookUp(ctx, i, remaining)
 	for k, server := range servers {
 		var nc net.Conn
-		if nc, err = l.dialServer(ctx, i, server, left+len(servers)-1-k); err == nil {
+		if nc, err = l.dialServer(ctx, i, server, remaining+len(servers)-1-k); err == nil {
 			return l.setCurrent(nc, i, server), nil
 		}
 		if ctx.Err() != nil {
@@ -91,18 +91,18 @@ func (l *dialer) dialEndpoint(ctx context.Context, i, left int) (net.Conn, error
 	return nil, err
 }
 
-// shareTime is ctx with its part of the time, where so many more must have theirs.
-func shareTime(ctx context.Context, left int) (context.Context, context.CancelFunc) {
+// shareTime limits ctx to an equal share of the time left, if so many others need theirs.
+func shareTime(ctx context.Context, others int) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left+1))
+	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(others+1))
 }
 
 // lookUp finds the servers of endpoint i.
-func (l *dialer) lookUp(ctx context.Context, i, left int) ([]string, error) {
-	ctx, cancel := shareTime(ctx, left)
+func (l *dialer) lookUp(ctx context.Context, i, remaining int) ([]string, error) {
+	ctx, cancel := shareTime(ctx, remaining)
 	defer cancel()
 	e := l.endpoints[i]
 	servers, err := e.resolveServers(ctx, l.names, l.dial)
@@ -120,8 +120,8 @@ func (l *dialer) lookUp(ctx context.Context, i, left int) ([]string, error) {
 }
 
 // dialServer connects to one server of endpoint i.
-func (l *dialer) dialServer(ctx context.Context, i int, server string, left int) (net.Conn, error) {
-	ctx, cancel := shareTime(ctx, left)
+func (l *dialer) dialServer(ctx context.Context, i int, server string, remaining int) (net.Conn, error) {
+	ctx, cancel := shareTime(ctx, remaining)
 	defer cancel()
 	e := l.endpoints[i]
 	l.names.Dialed(server)
@@ -137,10 +137,12 @@ func (l *dialer) dialServer(ctx context.Context, i int, server string, left int)
 	return nc, err
 }
 
+// setCurrent makes nc the current connection. The next dial begins with another endpoint,
+// whatever ends this connection.
 func (l *dialer) setCurrent(nc net.Conn, i int, server string) *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.next = (i + 1) % len(l.endpoints) // whatever ends this connection, the next is another's turn
+	l.next = (i + 1) % len(l.endpoints)
 	l.current = &conn{Conn: nc, dialer: l, endpoint: i, server: server}
 	return l.current
 }
@@ -151,7 +153,7 @@ func (l *dialer) cause(i int, server string) error {
 	return l.states[i].causes[server]
 }
 
-// recordCause keeps the reason why a server of endpoint i is not used; nil: it answers.
+// recordCause notes why a server of endpoint i is not used; nil means that it answers.
 func (l *dialer) recordCause(i int, server string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,7 +161,7 @@ func (l *dialer) recordCause(i int, server string, err error) {
 		return
 	}
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) {
-		err = errNoAnswer // given up by us
+		err = errNoAnswer // the driver stopped waiting
 	}
 	w := l.states[i]
 	if len(w.causes) > maxCauses {
@@ -180,11 +182,11 @@ func (l *dialer) recordCause(i int, server string, err error) {
 	}
 }
 
-// maxCauses bounds what is kept of the servers of an endpoint.
+// maxCauses bounds the servers of an endpoint whose causes are kept.
 const maxCauses = 100
 
-// failureError says what is wrong with the way to the cluster, endpoint by endpoint;
-// nil if one of them answers.
+// failureError names each endpoint with its cause. It is nil if the current connection
+// works.
 func (l *dialer) failureError() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -209,7 +211,7 @@ func (l *dialer) failureError() error {
 	return &unreachableError{kind, strings.Join(text, "; ")}
 }
 
-// unreachableError names each endpoint that was tried and why it was not used.
+// unreachableError names the endpoints that were tried and why each was not used.
 type unreachableError struct {
 	kind error
 	text string
@@ -218,7 +220,7 @@ type unreachableError struct {
 func (e *unreachableError) Error() string { return e.text + ": " + e.kind.Error() }
 func (e *unreachableError) Unwrap() error { return e.kind }
 
-// liveConn returns the connection if the server has answered on it and it is open.
+// liveConn returns the current connection if the server has answered on it and it is open.
 func (l *dialer) liveConn() *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -228,8 +230,8 @@ func (l *dialer) liveConn() *conn {
 	return nil
 }
 
-// noteNoLeader is told that the member has no leader. Elections pass; a member that
-// stays so is cut off from the others, and is left.
+// noteNoLeader is called when the member reports that it has no leader. Elections pass; a
+// member that has no leader for a second is cut off from the others, and is left.
 func (l *dialer) noteNoLeader() {
 	c := l.liveConn()
 	if c == nil || len(l.endpoints) == 1 {
@@ -241,7 +243,7 @@ func (l *dialer) noteNoLeader() {
 	}
 }
 
-// noteLeader is told that a member with a leader has answered.
+// noteLeader is called when a member with a leader has answered.
 func (l *dialer) noteLeader() {
 	l.mu.Lock()
 	c := l.current

@@ -1,27 +1,40 @@
-// Package etcdqueue keeps zkq queues in etcd.
+// Package etcdqueue is the driver that keeps zkq queues in etcd.
 //
 //	c, err := etcdqueue.Open(ctx, etcdqueue.Config{Endpoints: []string{"localhost:2379"}})
+//	if err != nil {
+//		return err
+//	}
+//	defer c.Close()
+//	q := zkq.NewLockingQueue(c, "/mail")
 //
-// A node is a key: the configured prefix and the node's path. Ephemeral nodes
-// hang on the session's lease, and so does the key zkq/sessions/<lease>, which
-// every commit compares: what is on its way when the lease ends is not applied.
+// A node is a key: the configured prefix followed by the node's path. Ephemeral nodes are
+// attached to the session's lease, and so is the key zkq/sessions/<lease>. Every commit
+// compares that key, so a commit in flight when the lease ends is not applied.
 //
-// The service chooses the names of sequential nodes without a counter, at which
-// producers would meet:
+// # Names of sequential nodes
+//
+// etcd has no counter per directory, and a counter in a key would make all producers wait
+// for one another. So the driver completes the names itself:
 //
 //	entry-100-0000000000000004711-1767225600000-9f86d081-000000
 //	          revision + offset   Unix ms       producer number
 //
-// The revision is that of a linearizable read begun after the commit was called.
-// If put A was answered before put B began, B reads a revision at which A's entry
-// stands, and its name sorts behind. Where the coordinator was shown a revision a
-// moment ago it does without the read: the commit carries the condition that no
-// name stands which does not sort before, and if it is refused for that, it reads
-// after all. Such a name may sort before those of entries that are gone. The time
-// only informs. The offset is a
-// number of that name in the JSON of the node <queue>/config: whoever restores a
-// queue into a cluster with a lower revision sets it so that new names sort last.
+// The revision comes from a linearizable read that began after the commit was called. If
+// put A was answered before put B began, then B reads a revision at which A's entry exists,
+// and so B's name sorts after A's.
 //
-// etcd 3.6.9 and newer are supported. Older ones work, but some may answer a read
-// from the past after a pause, and then the order of two puts may be turned.
+// A coordinator that learned a revision in the last 200 ms does without the read. The name
+// is then optimistic: the commit also requires that no name exists which sorts after it. If
+// that is refused, the driver reads the revision after all. An optimistic name may sort
+// before the names of entries that have been removed already.
+//
+// The time in a name is only for people. The offset is the number "offset" in the JSON of
+// the node <queue>/config: set it after you restored a queue into a cluster with a lower
+// revision, so that new names sort last.
+//
+// # Versions
+//
+// etcd 3.6.9 and newer are supported. The driver works with older ones and warns about
+// them: some may answer a read from the past after a pause, which can turn the order of two
+// puts round.
 package etcdqueue

@@ -21,15 +21,15 @@ import (
 
 const defaultPort = "2379"
 
-// endpoint is one address of the cluster.
+// endpoint is one element of Config.Endpoints.
 type endpoint struct {
-	name             string // as it stands in the configuration
-	network, address string // what a net.Dialer wants
+	name             string // as configured
+	network, address string // for a net.Dialer
 	tls              *tls.Config
 }
 
-// parseEndpoint reads an address. The scheme decides whether it is encrypted; an
-// address without one is encrypted if there is a configuration for it.
+// parseEndpoint parses an address. The scheme decides whether it is encrypted; an address
+// without a scheme is encrypted if there is a TLS configuration.
 func parseEndpoint(s string, config *tls.Config) (endpoint, error) {
 	e := endpoint{name: s, network: "tcp"}
 	scheme, rest := cutScheme(s)
@@ -90,7 +90,7 @@ func splitHostPort(s string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// authority is the name that HTTP/2 requests to e carry.
+// authority returns the HTTP/2 authority of requests to e.
 func (e endpoint) authority() string {
 	if e.network == "unix" {
 		return "localhost"
@@ -100,8 +100,8 @@ func (e endpoint) authority() string {
 
 type dialFunc func(ctx context.Context, address string) (net.Conn, error)
 
-// resolveServers are the addresses that e stands for: those of its host name, first those that
-// were dialled longest ago. Who makes connections otherwise is given e's own name.
+// resolveServers returns the addresses that e stands for: those of its host name, first the
+// one that was dialled longest ago. With Config.Dial it is e's own name.
 func (e endpoint) resolveServers(ctx context.Context, names *resolve.Names, dial dialFunc) ([]string, error) {
 	if dial != nil || e.network != "tcp" {
 		return []string{e.address}, nil
@@ -109,7 +109,7 @@ func (e endpoint) resolveServers(ctx context.Context, names *resolve.Names, dial
 	return names.Servers(ctx, e.address)
 }
 
-// label is e's name, and beside it one of its servers where there are several.
+// label returns e's name, and the address of the server if e stands for several.
 func (e endpoint) label(server string, of int) string {
 	if of == 1 {
 		return e.name
@@ -117,7 +117,7 @@ func (e endpoint) label(server string, of int) string {
 	return e.name + " (" + server + ")"
 }
 
-// dial dials a server of e and shakes hands.
+// dial connects to a server of e, with TLS if it is configured.
 func (e endpoint) dial(ctx context.Context, server string, dial dialFunc) (net.Conn, error) {
 	var nc net.Conn
 	var err error
@@ -132,8 +132,8 @@ func (e endpoint) dial(ctx context.Context, server string, dial dialFunc) (net.C
 	return secure.Client(ctx, nc, e.tls, func() bool { return e.speaksPlain(ctx, server, dial) })
 }
 
-// speaksPlain asks whether a server without TLS is at an endpoint that closed the
-// connection in the TLS handshake. Nothing is sent but the greeting of HTTP/2.
+// speaksPlain reports whether a server without TLS listens at an endpoint that closed the
+// connection during the TLS handshake. It sends only the preface of HTTP/2.
 func (e endpoint) speaksPlain(ctx context.Context, server string, dial dialFunc) bool {
 	e.tls = nil
 	nc, err := e.dial(ctx, server, dial)
@@ -151,8 +151,8 @@ func (e endpoint) speaksPlain(ctx context.Context, server string, dial dialFunc)
 	return err == nil && checkFirstByte(first[0]) == nil
 }
 
-// speaksTLS asks whether there is a TLS server at an endpoint that was spoken to
-// in plain text and hung up.
+// speaksTLS reports whether a TLS server listens at an endpoint that closed a plain
+// connection.
 func (e endpoint) speaksTLS(ctx context.Context, server string, dial dialFunc) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -162,7 +162,7 @@ func (e endpoint) speaksTLS(ctx context.Context, server string, dial dialFunc) b
 		return false
 	}
 	defer nc.Close()
-	// Nothing is sent on this connection but the greeting, whoever answers it.
+	// Only the handshake is made on this connection, so the certificate need not be trusted.
 	err = tls.Client(nc, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}).HandshakeContext(ctx)
 	var op *net.OpError
 	return err == nil || errors.As(err, &op) && op.Op == "remote error"

@@ -13,25 +13,25 @@ import (
 	"github.com/zkq/zkq/etcdqueue/internal/diskfull"
 )
 
-// errorClass is what an error of etcd says about the request that met it.
+// errorClass is what an error of etcd's says about the request that met it.
 type errorClass struct {
-	// refused: a write that met it was not applied, and will not be.
+	// notApplied: a write that met the error was not applied, and will not be.
 	notApplied bool
 
-	// again: the same request may fare better if it is sent once more.
+	// retryable: the same request may succeed if it is sent again.
 	retryable bool
 
-	// means is the error of coord's that it is; nil where there is none.
+	// coordErr is the error of coord's that it stands for; nil if there is none.
 	coordErr error
 
-	// remedy is what an operator can do; "" where the error says it.
+	// remedy is what an operator can do about it; "" if the error itself says so.
 	remedy string
 }
 
-// errorTable is what each error of etcd's means for the request that met it; what is
-// not here was perhaps applied. The text is what goes over the wire. Where a
-// request passes through the log, etcd checks everything before it changes
-// anything, but for space: see commit.resolve.
+// errorTable classifies etcd's errors by their text, which is what the server sends. A
+// request that met an error which is not here may have been applied. etcd checks a request
+// from its log completely before it changes anything, except for space: see
+// session.resolveNoSpace.
 var errorTable = map[string]errorClass{
 	// The request is malformed or too large.
 	errorText(rpctypes.ErrGRPCEmptyKey):                {notApplied: true, coordErr: coord.ErrInvalid},
@@ -67,8 +67,8 @@ var errorTable = map[string]errorClass{
 	errorText(rpctypes.ErrGRPCRoleNotGranted):       {notApplied: true, coordErr: coord.ErrForbidden},
 	errorText(rpctypes.ErrGRPCRoleEmpty):            {notApplied: true, coordErr: coord.ErrForbidden},
 
-	// The member did not take the request. Every request asks for a leader, which
-	// is looked for before anything else.
+	// The member did not accept the request. Every request requires a leader, which is checked
+	// before anything else.
 	errorText(rpctypes.ErrGRPCNoLeader):               {notApplied: true, retryable: true},
 	errorText(rpctypes.ErrGRPCNotSupportedForLearner): {notApplied: true, retryable: true},
 	errorText(rpctypes.ErrGRPCNotCapable):             {notApplied: true},
@@ -76,7 +76,7 @@ var errorTable = map[string]errorClass{
 	errorText(rpctypes.ErrGRPCCorrupt):                {notApplied: true, coordErr: coord.ErrBusy},
 	"raft proposal dropped":                           {notApplied: true, retryable: true},
 
-	// It was taken, and the member does not know what became of it.
+	// The member accepted the request and does not know its outcome.
 	errorText(rpctypes.ErrGRPCTimeout):                    {retryable: true},
 	errorText(rpctypes.ErrGRPCTimeoutDueToLeaderFail):     {retryable: true},
 	errorText(rpctypes.ErrGRPCTimeoutDueToConnectionLost): {retryable: true},
@@ -89,14 +89,15 @@ var errorTable = map[string]errorClass{
 	errorText(rpctypes.ErrGRPCDeadlineExceeded):           {retryable: true},
 	"lease: not primary lessor":                           {retryable: true},
 
-	// One request is applied and answered so: the one that raises the alarm.
+	// One request is applied and answered so: the one that uses up the space.
 	errorText(rpctypes.ErrGRPCNoSpace): {coordErr: coord.ErrBusy, remedy: "compact and defragment etcd or raise its quota, then disarm its alarm"},
 	errorText(diskfull.Err):            {notApplied: true, coordErr: coord.ErrBusy, remedy: "free space there, or raise its ulimit -f"},
 }
 
+// errorText returns the text that identifies an error of etcd's.
 func errorText(err error) string { return status.Convert(err).Message() }
 
-// classifyError looks an error up. Those of gRPC itself go by their code.
+// classifyError looks an error up in errorTable. gRPC's own errors go by their code.
 func classifyError(err error) errorClass {
 	st := status.Convert(err)
 	if v, ok := errorTable[st.Message()]; ok {
@@ -110,12 +111,12 @@ func classifyError(err error) errorClass {
 	case codes.PermissionDenied:
 		return errorClass{notApplied: true, coordErr: coord.ErrForbidden}
 	case codes.Unimplemented:
-		return errorClass{notApplied: true, coordErr: coord.ErrUnreachable} // no etcd
+		return errorClass{notApplied: true, coordErr: coord.ErrUnreachable} // not an etcd server
 	}
 	return errorClass{}
 }
 
-// wrap gives an error of etcd's the meaning it has in coord.
+// wrap returns err with the error of coord's that it stands for.
 func (v errorClass) wrap(err error) error {
 	err = errors.New(errorText(err))
 	if v.remedy != "" {
@@ -127,10 +128,10 @@ func (v errorClass) wrap(err error) error {
 	return err
 }
 
-// unknownOutcome is the error of a commit whose answer did not come, for the reason why.
+// unknownOutcome returns the error of a commit whose answer did not come, with the cause.
 func unknownOutcome(why error) error { return fmt.Errorf("%w: %w", coord.ErrUnknown, why) }
 
-// checkContext refuses what no call can wait with.
+// checkContext returns an error for a context that is nil or has ended.
 func checkContext(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", coord.ErrInvalid)

@@ -11,10 +11,9 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// monitorConnection looks after the connection: while nothing comes on it, it asks the member
-// how it is, and leaves one that says nothing. (gRPC's own keepalive does so too,
-// but not before ten seconds.) It also asks each new member, and when commits take
-// long.
+// monitorConnection asks the connected member for its status: when the connection is
+// silent, when it is new, and when commits are slow. It closes a connection whose member
+// does not answer. gRPC's own keepalive would do that only after ten seconds.
 func (c *Coordinator) monitorConnection() {
 	interval := min(time.Second, c.cfg.SessionTimeout/6)
 	limit := min(2*time.Second, max(c.cfg.SessionTimeout/4, 500*time.Millisecond))
@@ -28,25 +27,25 @@ func (c *Coordinator) monitorConnection() {
 		case <-c.ctx.Done():
 			return
 		}
-		now := c.dialer.liveConn()
-		if now == nil {
+		conn := c.dialer.liveConn()
+		if conn == nil {
 			continue
 		}
-		idle := now == last && now.reads.Load() == reads
-		if idle || now != last || c.inFlight.hasSlow(time.Now()) {
+		idle := conn == last && conn.reads.Load() == reads
+		if idle || conn != last || c.inFlight.hasSlow(time.Now()) {
 			ctx, cancel := context.WithTimeout(c.ctx, limit)
 			c.checkMember(ctx)
 			cancel()
 		}
-		if idle && now.reads.Load() == reads && c.ctx.Err() == nil {
-			now.Close()
+		if idle && conn.reads.Load() == reads && c.ctx.Err() == nil {
+			conn.Close()
 		}
-		last, reads = now, now.reads.Load()
+		last, reads = conn, conn.reads.Load()
 	}
 }
 
-// checkMember asks the member for its version, and warns of one that is too old. It also
-// notices a service that was restored, while nothing else asks it.
+// checkMember asks the member for its version and its leader, and warns about a version
+// that is too old. It also notices a restored service while nothing else asks it.
 func (c *Coordinator) checkMember(ctx context.Context) {
 	r, err := pb.NewMaintenanceClient(c.client.ActiveConnection()).Status(ctx, &pb.StatusRequest{}, waitForReady...)
 	if err != nil {
@@ -58,7 +57,8 @@ func (c *Coordinator) checkMember(ctx context.Context) {
 		c.inFlight.observeTerm(r.RaftTerm, time.Now())
 	}
 	if c.revisions.current().isAheadOf(r.Header) {
-		// The member is behind, or was restored: a linearizable answer tells.
+		// The member lags behind, or the service was restored: the header of a linearizable read
+		// shows which.
 		_, _ = c.kv.Range(ctx, &pb.RangeRequest{Key: c.key("/zkq/format"), CountOnly: true}, waitForReady...)
 	}
 	why := versionWarning(r.Version)
@@ -71,12 +71,12 @@ func (c *Coordinator) checkMember(ctx context.Context) {
 	}
 }
 
-// safeVersions are the first releases of each line that never answer a linearizable read
-// from the past (https://github.com/etcd-io/etcd/issues/20418).
+// safeVersions are the first releases of each line whose linearizable reads are never stale
+// (https://github.com/etcd-io/etcd/issues/20418).
 var safeVersions = [][3]int{{3, 6, 9}, {3, 7, 0}}
 
-// versionWarning says, in a sentence, why a server's version should be changed; "" if
-// it need not.
+// versionWarning returns a sentence that says why a server's version should be changed, or
+// "".
 func versionWarning(version string) string {
 	var v [3]int
 	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
@@ -84,7 +84,7 @@ func versionWarning(version string) string {
 		p, _, _ = strings.Cut(p, "-")
 		n, err := strconv.Atoi(p)
 		if err != nil || len(parts) != 3 {
-			return "" // nothing that we could compare
+			return "" // not a version
 		}
 		v[i] = n
 	}

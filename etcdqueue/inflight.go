@@ -9,29 +9,30 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// inFlightCommits are the commits under way. A member that loses its leader does not learn
-// what became of the requests that it had passed on, and answers them after more
-// than five seconds with a timeout. Whoever sees a new leader can say so earlier.
+// inFlightCommits are the commits that were sent and not answered. A member that loses its
+// leader does not learn the outcome of the requests that it had forwarded, and answers them
+// with a timeout after more than five seconds. When the driver sees a new leader, it stops
+// waiting for them earlier.
 type inFlightCommits struct {
 	mu      sync.Mutex
 	all     map[*inFlightCommit]struct{}
-	term    uint64    // of the leader when last asked
+	term    uint64    // of the leader, when a member was last asked
 	elected time.Time // when a new term was first seen
 }
 
-// inFlightCommit is one sending of a commit.
+// inFlightCommit is one request with a commit.
 type inFlightCommit struct {
 	began  time.Time
 	cancel context.CancelCauseFunc
 }
 
-// slowAfter is how long a commit may be under way before one asks for the leader;
-// after an election it is not waited for any longer.
+// slowAfter is how long a commit may be in flight before a member is asked for its leader.
+// After an election the driver does not wait longer than that.
 const slowAfter = time.Second
 
 var errNewLeader = errors.New("there is a new leader, and the last one did not answer")
 
-// hasSlow says that a commit takes long.
+// hasSlow reports whether a commit has been in flight for longer than slowAfter.
 func (f *inFlightCommits) hasSlow(now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -43,8 +44,8 @@ func (f *inFlightCommits) hasSlow(now time.Time) bool {
 	return false
 }
 
-// observeTerm is told of the term that a member is in, and gives up what was sent in an
-// earlier one and takes too long.
+// observeTerm takes the term that a member is in. It cancels slow commits that were sent in
+// an earlier term.
 func (f *inFlightCommits) observeTerm(term uint64, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -61,28 +62,30 @@ func (f *inFlightCommits) observeTerm(term uint64, now time.Time) {
 	}
 }
 
-// resetTerm is told that the service was restored: its terms begin anew.
+// resetTerm forgets the term: the service was restored, and its terms begin anew.
 func (f *inFlightCommits) resetTerm() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.term = 0
 }
 
-// answerGrace is how long what was sent before its session ended may still be
-// answered. Often it is: the answer to another commit told of the end.
+// answerGrace is how long a commit that was sent before its session ended may still be
+// answered. The answer often comes, since it was the answer to another commit that reported
+// the end.
 const answerGrace = time.Second
 
-// trackInFlight is the context of one sending, which lands in the end.
+// trackInFlight returns the context and the mark of one request with a commit, and the
+// function to call when it has returned.
 func (s *session) trackInFlight(user context.Context) (context.Context, *sentMark, func()) {
 	ctx, cancel := context.WithCancelCause(user)
-	ctx, envelope := withSentMark(ctx)
-	x, all := &inFlightCommit{time.Now(), cancel}, &s.c.inFlight
+	ctx, mark := withSentMark(ctx)
+	commit, all := &inFlightCommit{time.Now(), cancel}, &s.c.inFlight
 	all.mu.Lock()
-	all.all[x] = struct{}{}
+	all.all[commit] = struct{}{}
 	all.mu.Unlock()
-	closed := context.AfterFunc(s.c.ctx, func() { cancel(coord.ErrClosed) })
-	over := context.AfterFunc(s.ctx, func() {
-		if envelope.sent.Load() {
+	coordinatorClosed := context.AfterFunc(s.c.ctx, func() { cancel(coord.ErrClosed) })
+	sessionEnded := context.AfterFunc(s.ctx, func() {
+		if mark.sent.Load() {
 			select {
 			case <-time.After(answerGrace):
 			case <-ctx.Done():
@@ -90,12 +93,12 @@ func (s *session) trackInFlight(user context.Context) (context.Context, *sentMar
 		}
 		cancel(context.Cause(s.ctx))
 	})
-	return ctx, envelope, func() {
-		closed()
-		over()
+	return ctx, mark, func() {
+		coordinatorClosed()
+		sessionEnded()
 		cancel(context.Canceled)
 		all.mu.Lock()
-		delete(all.all, x)
+		delete(all.all, commit)
 		all.mu.Unlock()
 	}
 }

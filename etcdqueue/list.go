@@ -18,8 +18,7 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// The sizes of a listing's pages, in keys. With values a page also aims at a size
-// in bytes.
+// The sizes of a listing's pages, in keys. A page with values also aims at pageBytes.
 const (
 	firstPageKeys  = 512
 	maxPageKeys    = 8192
@@ -27,8 +26,9 @@ const (
 	pageBytes      = 4 << 20
 )
 
-// List implements [coord.Session]. Unless it is of what was seen, it is as fresh as
-// can be.
+// List returns the direct children of dir; see [coord.Session]. With Seen, a watched
+// directory is listed from memory where that is possible; otherwise the list is
+// linearizable.
 func (s *session) List(user context.Context, dir string, o coord.ListOptions) (coord.List, error) {
 	if err := coord.CheckList(dir, o); err != nil {
 		return coord.List{}, fmt.Errorf("list: %w", err)
@@ -50,8 +50,8 @@ func (s *session) List(user context.Context, dir string, o coord.ListOptions) (c
 	return l, nil
 }
 
-// listAt asks the service for what is there now, or was at a revision. That may be
-// forgotten.
+// listAt lists the directory at a revision, or as it is now if rev is 0. The service may
+// have dropped an old revision.
 func (s *session) listAt(user context.Context, dir string, o coord.ListOptions, rev int64) (coord.List, error) {
 	ctx, cancel, err := s.beginCall(user)
 	if err != nil {
@@ -75,22 +75,23 @@ func (s *session) listAt(user context.Context, dir string, o coord.ListOptions, 
 		case rev != 0 || !isRevisionUnavailable(err):
 			return coord.List{}, err
 		}
-		// It took so long that its revision is gone: begin again.
+		// The listing took so long that its revision was compacted: begin again.
 	}
 }
 
-// isRevisionUnavailable says that a revision is not to be had: it was compacted, or the service was
-// restored and has not reached it.
+// isRevisionUnavailable reports that a revision cannot be read: it was compacted, or the
+// service was restored and has not reached it yet.
 func isRevisionUnavailable(err error) bool {
 	code := errorText(err)
 	return code == errorText(rpctypes.ErrGRPCCompacted) || code == errorText(rpctypes.ErrGRPCFutureRev)
 }
 
-// listSeen lists a watched directory: from the mirror, where that stands. It shows what
-// this process committed, whatever it takes: the event of the commit is on its way,
-// and where it stays away the service is asked.
+// listSeen lists a watched directory, from the cache if that is filled. The list includes
+// all commits of this process that were answered before. If the event of such a commit does
+// not come within half the session timeout, the cache is discarded and the service is
+// asked.
 func (s *session) listSeen(user context.Context, w *dirWatch, o coord.ListOptions) (coord.List, error) {
-	least := w.cache.requiredRevision()
+	required := w.cache.requiredRevision()
 	var late <-chan time.Time
 	for {
 		if err := checkContext(user); err != nil {
@@ -99,54 +100,71 @@ func (s *session) listSeen(user context.Context, w *dirWatch, o coord.ListOption
 		if err := s.checkAlive(); err != nil {
 			return coord.List{}, err
 		}
-		l, at, moved := w.cache.page(w.dir, o, least)
-		if moved != nil {
+		l, reached, advanced := w.cache.page(w.dir, o, required)
+		if advanced != nil {
 			if late == nil {
 				late = time.After(s.timeout / 2)
 			}
-			switch inTime, err := s.awaitChannel(user, moved, late); {
+			switch inTime, err := s.awaitChannel(user, advanced, late); {
 			case err != nil:
 				return coord.List{}, err
 			case !inTime:
 				w.cache.discard(false)
-				least, late = w.cache.requiredRevision(), nil
+				required, late = w.cache.requiredRevision(), nil
 			}
 			continue
 		}
-		if at != 0 {
-			if !o.Values {
-				return l, nil
-			}
-			l, err := s.listAt(user, w.dir, o, at)
-			if err != nil && isRevisionUnavailable(err) { // so there was no event for long
-				l, err = s.listAt(user, w.dir, o, 0)
-			}
+		if reached != 0 {
+			return s.listFilled(user, w, o, l, reached)
+		}
+		l, again, err := s.listUnfilled(user, w, o, required)
+		if !again {
 			return l, err
-		}
-		b := w.cache.beginList()
-		if b == nil {
-			l, err := s.listAt(user, w.dir, o, 0)
-			w.cache.endList(err)
-			return l, err
-		}
-		if _, err := s.awaitChannel(user, b.pinned, nil); err != nil {
-			return coord.List{}, err
-		}
-		if b.rev == 0 {
-			continue // it came to nothing
-		}
-		if b.rev >= least {
-			if l, err := s.listAt(user, w.dir, o, b.rev); err == nil || !isRevisionUnavailable(err) {
-				return l, err
-			}
-		}
-		if _, err := s.awaitChannel(user, b.done, nil); err != nil {
-			return coord.List{}, err
 		}
 	}
 }
 
-// awaitChannel waits for the channel to be closed, and reports whether it was before late.
+// listFilled returns the names that the cache has at the revision reached. Values are not in
+// the cache: they are read from the service at that revision.
+func (s *session) listFilled(user context.Context, w *dirWatch, o coord.ListOptions, names coord.List, reached int64) (coord.List, error) {
+	if !o.Values {
+		return names, nil
+	}
+	l, err := s.listAt(user, w.dir, o, reached)
+	if err != nil && isRevisionUnavailable(err) { // the last event was long ago
+		l, err = s.listAt(user, w.dir, o, 0)
+	}
+	return l, err
+}
+
+// listUnfilled asks the service, which answers the first listing of a directory as it is. A
+// second one has the cache filled: it and all others until then are of the revision that the
+// cache begins with. If that fails, again is true.
+func (s *session) listUnfilled(user context.Context, w *dirWatch, o coord.ListOptions, required int64) (l coord.List, again bool, err error) {
+	fill := w.cache.beginList()
+	if fill == nil {
+		l, err := s.listAt(user, w.dir, o, 0)
+		w.cache.endList(err)
+		return l, false, err
+	}
+	if _, err := s.awaitChannel(user, fill.pinned, nil); err != nil {
+		return coord.List{}, false, err
+	}
+	if fill.rev == 0 {
+		return coord.List{}, true, nil // the cache is not filled after all
+	}
+	if fill.rev >= required {
+		if l, err := s.listAt(user, w.dir, o, fill.rev); err == nil || !isRevisionUnavailable(err) {
+			return l, false, err
+		}
+	}
+	if _, err := s.awaitChannel(user, fill.done, nil); err != nil {
+		return coord.List{}, false, err
+	}
+	return coord.List{}, true, nil
+}
+
+// awaitChannel waits for done to be closed, and reports whether it was before late.
 func (s *session) awaitChannel(user context.Context, done <-chan struct{}, late <-chan time.Time) (inTime bool, err error) {
 	ctx, cancel, err := s.beginCall(user)
 	if err != nil {
@@ -163,30 +181,31 @@ func (s *session) awaitChannel(user context.Context, done <-chan struct{}, late 
 	}
 }
 
-// listing reads the direct children of a directory, page by page at one revision.
-// Keys come in byte order of whole keys, in which the keys below "a" come behind
-// "a-b"; names come in byte order of names.
+// listing reads the direct children of a directory, page by page, at one revision. Keys are
+// read in the byte order of whole keys, in which the keys below "a" come after "a-b"; names
+// are sorted in the byte order of names.
 type listing struct {
 	s         *session
 	user, ctx context.Context
 	base      string
 	o         coord.ListOptions
 	rev       int64 // of the first page, and so of all
-	page      int
+	page      int   // keys in the next page
 
 	found []child
-	dirs  map[string]bool // the names of directories found
-	last  string          // the last key read, less base
-	more  bool            // keys were left unread
+	dirs  map[string]bool // names of the directories found
+	last  string          // the last key read, without base
+	more  bool            // there are keys that were not read
 }
 
-// child is a node, or a directory by the first key in it.
+// child is a node, or a directory with the first key in it.
 type child struct {
 	name string
 	kv   *mvccpb.KeyValue
 	dir  bool
 }
 
+// readPages reads the directory until its end or the limit.
 func (l *listing) readPages() error {
 	from := l.base
 	if l.o.After != "" {
@@ -195,7 +214,7 @@ func (l *listing) readPages() error {
 	for {
 		size := l.page
 		if l.o.Limit > 0 {
-			// One beyond the limit tells whether there are more.
+			// One key more than the limit shows whether there are more.
 			size = min(size, l.o.Limit+1-len(l.found))
 		}
 		r, err := l.s.read(l.user, l.ctx, &pb.RangeRequest{Key: []byte(from), RangeEnd: prefixEnd(l.base), Limit: int64(size), KeysOnly: !l.o.Values, Revision: l.rev})
@@ -217,7 +236,8 @@ func (l *listing) readPages() error {
 	}
 }
 
-// readCreated reads what one commit created. It is a page, since it was a request.
+// readCreated reads the nodes that one commit created. They fit into one page, since they
+// came in one request.
 func (l *listing) readCreated() error {
 	r, err := l.s.read(l.user, l.ctx, &pb.RangeRequest{
 		Key: []byte(l.base), RangeEnd: prefixEnd(l.base), KeysOnly: !l.o.Values,
@@ -234,7 +254,7 @@ func (l *listing) readCreated() error {
 	return nil
 }
 
-// addPage adds a page's children, and returns where the next page begins.
+// addPage adds the children in a page, and returns the key at which the next page begins.
 func (l *listing) addPage(kvs []*mvccpb.KeyValue, from string) string {
 	for _, kv := range kvs {
 		rest := string(kv.Key[len(l.base):])
@@ -251,7 +271,7 @@ func (l *listing) addPage(kvs []*mvccpb.KeyValue, from string) string {
 	return from
 }
 
-// addDirectory adds a child that is only there because of what is in it.
+// addDirectory adds a child that exists only because of the keys below it.
 func (l *listing) addDirectory(name string, first *mvccpb.KeyValue) {
 	if !l.o.Values && !l.dirs[name] && name > l.o.After {
 		l.dirs[name] = true
@@ -262,7 +282,7 @@ func (l *listing) addDirectory(name string, first *mvccpb.KeyValue) {
 // sizeNextPage chooses the size of the next page.
 func (l *listing) sizeNextPage(r *pb.RangeResponse) {
 	if strings.Contains(l.last, "/") {
-		l.page = firstPageKeys // most of the page was for nothing
+		l.page = firstPageKeys // most of the page was one directory's
 		return
 	}
 	l.page = min(4*l.page, maxPageKeys)
@@ -271,12 +291,12 @@ func (l *listing) sizeNextPage(r *pb.RangeResponse) {
 	}
 }
 
-// addHiddenDirectories looks for the directories whose names sort before the last key read and
-// whose keys sort behind it: those whose name begins that key, with a byte less
-// than a slash to follow.
+// addHiddenDirectories adds directories whose names sort before the last key read, but
+// whose keys sort after it. Their names are the beginnings of that key which are followed
+// by a byte less than a slash.
 func (l *listing) addHiddenDirectories() error {
 	if l.o.Values {
-		return nil // they are left out
+		return nil // directories have no values
 	}
 	var names []string
 	t := &pb.TxnRequest{}
@@ -311,7 +331,7 @@ func (l *listing) addHiddenDirectories() error {
 	return nil
 }
 
-// result sorts what was found, and cuts it.
+// result sorts the children and cuts the list at the limit.
 func (l *listing) result(dir string) coord.List {
 	slices.SortFunc(l.found, func(a, b child) int { return cmp.Compare(a.name, b.name) })
 	l.found = slices.CompactFunc(l.found, func(a, b child) bool { return a.name == b.name })
@@ -337,8 +357,8 @@ func (l *listing) result(dir string) coord.List {
 	return result
 }
 
-// membershipStamp is a hash over the names and the revisions at which they were created, a
-// directory's being that of the first key in it. It is not 0.
+// membershipStamp returns a hash of the names and of the revisions at which they were
+// created; for a directory that is the revision of the first key in it. It is not 0.
 func membershipStamp(found []child) uint64 {
 	h := fnv.New64a()
 	var rev [8]byte

@@ -14,18 +14,19 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// maxNameCounter is how many names a producer makes before its numbers begin again.
+// maxNameCounter is how many numbers a producer has before they begin again.
 const maxNameCounter = 1_000_000
 
-// nameCounter tell a producer's names with the same revision and millisecond apart.
+// nameCounter gives a producer's names with the same revision and millisecond different
+// numbers.
 type nameCounter struct {
 	mu   sync.Mutex
 	next int
 }
 
-// reserve returns the first of n numbers in a row. The row never wraps, so that the
-// names of a commit sort in the order of its ops. Between commits nothing rests on
-// the order: where it matters, the revision differs.
+// reserve returns the first of n consecutive numbers. They never begin again in between, so
+// the names of one commit sort in the order of its ops. Names of different commits differ
+// in their revision where their order matters.
 func (c *nameCounter) reserve(n int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -37,16 +38,16 @@ func (c *nameCounter) reserve(n int) int {
 	return first
 }
 
-// nameSuffixLen is the length of a suffix.
+// nameSuffixLen is the length of each result of nameSuffix.
 const nameSuffixLen = len("0000000000000004711-1767225600000-9f86d081-000000")
 
-// nameSuffix is what completes a sequential node's name.
+// nameSuffix returns what completes a sequential node's name.
 func nameSuffix(seq int64, at time.Time, producer string, number int) string {
 	return fmt.Sprintf("%019d-%013d-%s-%06d", seq, at.UnixMilli(), producer, number)
 }
 
-// queueOf is the queue that a sequential node belongs to: the parent of a
-// directory called entries, any other directory itself.
+// queueOf returns the queue that a sequential node belongs to: the parent of a directory
+// called entries, and any other directory itself.
 func queueOf(prefix string) string {
 	dir := prefix[:strings.LastIndexByte(prefix, '/')]
 	if q, ok := strings.CutSuffix(dir, "/entries"); ok {
@@ -58,27 +59,27 @@ func queueOf(prefix string) string {
 	return dir
 }
 
-// maxParallelReads is how many reads of one queue's number are on their way at a time.
+// maxParallelReads is how many reads of one queue's revision may be in flight.
 const maxParallelReads = 2
 
-// revisionReads share the reads that sequence numbers come from: a commit may use any
-// read that begins after it was called.
+// revisionReads lets commits share the reads of a queue's revision. A commit may use any
+// read that begins after the commit was called.
 type revisionReads struct {
 	mu      sync.Mutex
-	queued  map[string]*revisionRead // not begun, so open to everybody who comes
-	running map[string]int
+	queued  map[string]*revisionRead // by queue: not begun, so commits may still join
+	running map[string]int           // by queue: reads in flight
 }
 
-// revisionRead is one read.
+// revisionRead is one read of a queue's revision.
 type revisionRead struct {
-	done     chan struct{} // closed when the others are set
+	done     chan struct{} // closed when the other fields are set
 	revision int64
-	seq      int64 // with the offset
+	seq      int64 // revision plus the queue's offset
 	err      error
 }
 
-// sequenceNumber returns a number for names in queue: larger than the number of any
-// name whose commit was answered before this call.
+// sequenceNumber returns a number for names in the queue. It is higher than the number of
+// every name whose commit was answered before this call.
 func (c *Coordinator) sequenceNumber(user, ctx context.Context, queue string) (*revisionRead, error) {
 	r := c.joinRead(queue)
 	if r == nil {
@@ -92,7 +93,7 @@ func (c *Coordinator) sequenceNumber(user, ctx context.Context, queue string) (*
 	}
 }
 
-// joinRead returns a round that has not begun; nil when the coordinator is closed.
+// joinRead returns a read that has not begun, or nil if the coordinator is closed.
 func (c *Coordinator) joinRead(queue string) *revisionRead {
 	c.revisionReads.mu.Lock()
 	defer c.revisionReads.mu.Unlock()
@@ -112,7 +113,7 @@ func (c *Coordinator) joinRead(queue string) *revisionRead {
 	return r
 }
 
-// runReads makes the read of r, and of what was queued meanwhile.
+// runReads makes the read r, and then those that were queued meanwhile.
 func (c *Coordinator) runReads(queue string, r *revisionRead) {
 	for r != nil {
 		r.revision, r.seq, r.err = c.readRevision(queue)
@@ -129,8 +130,8 @@ func (c *Coordinator) runReads(queue string, r *revisionRead) {
 	}
 }
 
-// readRevision reads the queue's configuration: for the revision that it is read at,
-// and for the offset in it, which seq has added.
+// readRevision reads the queue's configuration. It returns the revision of the read, and
+// that revision plus the offset in the configuration.
 func (c *Coordinator) readRevision(queue string) (revision, seq int64, err error) {
 	var r *pb.RangeResponse
 	err = c.doRepeatable(c.ctx, c.ctx, func(ctx context.Context) (err error) {

@@ -13,46 +13,46 @@ import (
 	"github.com/zkq/zkq/internal/group"
 )
 
-// optimisticNames say when a name may begin with the revision that the coordinator was last
-// shown, and not with one that is read for it. Whatever this coordinator has put before
-// sorts before such a name. Whether what others have put does only the service can say:
-// the commit is refused if a name stands that does not, and then reads after all. Where
-// few processes put, most guesses are right, and each saves a request.
+// optimisticNames decides when a name may use the latest revision that the coordinator has
+// seen, instead of one that is read for it. Such a name sorts after all names of this
+// coordinator. Whether it also sorts after the names of other processes only the service
+// knows: the commit is refused if it does not, and then reads the revision. Where few
+// processes put, most optimistic names are accepted, and each saves a request.
 //
-// To compare a range costs the service a look at all that is in it, on every member.
-// So the revision must be new, and who was wrong does not try again soon.
+// The range check costs every member a look at the names in the range. So the revision must
+// be recent, and a queue whose optimistic name was refused pauses before it tries another.
 type optimisticNames struct {
 	mu           sync.Mutex
-	queues       map[string]*queueNaming // by [queueOf]
-	shownAt      time.Duration           // by boottime: when the request was begun that showed the revision
-	requestSince time.Duration           // since when a request with guesses is under way; 0: none is
+	queues       map[string]*queueNaming // by queueOf
+	shownAt      time.Duration           // by boottime: when the request began that showed the latest revision
+	requestSince time.Duration           // when the optimistic request in flight began; 0: none is
 }
 
-// queueNaming is what is known of a queue.
+// queueNaming is what is known of one queue's names.
 type queueNaming struct {
-	offset      int64         // what its names have added to a revision
-	readAt      time.Duration // when that was read
-	pausedUntil time.Duration // before that nothing is guessed
-	pause       time.Duration // for so long, after the last miss
+	offset      int64         // the queue's configured offset
+	readAt      time.Duration // when the offset was read
+	pausedUntil time.Duration // no optimistic name before that
+	pause       time.Duration // length of the pause after the last refusal
 }
 
 const (
-	maxRevisionAge = 200 * time.Millisecond // of a revision, at most
+	maxRevisionAge = 200 * time.Millisecond // of a revision
 	maxOffsetAge   = 10 * time.Second
 	firstPause     = time.Second
 	maxPause       = time.Minute
-	maxQueues      = 1024 // queues
+	maxQueues      = 1024 // queues that are remembered
 )
 
-// revisionShown is told when a request was begun that has shown a revision: no member that lags
-// behind answers it.
+// revisionShown notes when a request began that has shown a revision. Only requests that no
+// lagging member answers count.
 func (g *optimisticNames) revisionShown(begun time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.shownAt = max(g.shownAt, begun)
 }
 
-// recordRead takes the answer to a read for a queue's names.
+// recordRead takes the answer to a read of a queue's revision and offset.
 func (g *optimisticNames) recordRead(queue string, r *revisionRead, begun time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -76,7 +76,7 @@ func (g *optimisticNames) recordRead(queue string, r *revisionRead, begun time.D
 	q.offset, q.readAt = r.seq-r.revision, begun
 }
 
-// allowed says whether names in the queues may be guessed now.
+// allowed reports whether names in the queues may be optimistic now.
 func (g *optimisticNames) allowed(queues map[string]int64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -92,8 +92,8 @@ func (g *optimisticNames) allowed(queues map[string]int64) bool {
 	return true
 }
 
-// beginRequest says whether it is not too late to guess, when a request with guesses is about to
-// be made.
+// beginRequest is called when an optimistic request is about to be sent. It returns false
+// if the revision has become too old.
 func (g *optimisticNames) beginRequest() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -101,7 +101,8 @@ func (g *optimisticNames) beginRequest() bool {
 	return g.requestSince-g.shownAt <= maxRevisionAge
 }
 
-// endRequest is told what became of a request with guesses, if one was made.
+// endRequest takes the outcomes of an optimistic request, if one was sent. A queue whose
+// name was refused pauses, for twice as long if it was refused shortly before.
 func (g *optimisticNames) endRequest(commits []*pendingCommit, outcomes []group.Outcome) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -124,14 +125,14 @@ func (g *optimisticNames) endRequest(commits []*pendingCommit, outcomes []group.
 	}
 }
 
-// reset is told that the service is not the one that it was.
+// reset forgets everything: the service was restored.
 func (g *optimisticNames) reset() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.shownAt, g.queues = 0, nil
 }
 
-// offset returns what was last read of the queue's.
+// offset returns the queue's offset, as it was last read.
 func (g *optimisticNames) offset(queue string) int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -141,12 +142,12 @@ func (g *optimisticNames) offset(queue string) int64 {
 	return 0
 }
 
-// isOptimistic says that the name of a sequential op is a guess: see [session.number].
+// isOptimistic reports whether the op's name is optimistic: see [session.numberOps].
 func isOptimistic(op coord.Op) bool { return op.Kind == coord.KindSequential && op.Fence == 0 }
 
-// numberOps returns the ops with what the name of each sequential one begins with, where
-// its fence would be: 0 where that is to be guessed when it is sent.
-func (s *session) numberOps(user context.Context, ops []coord.Op, guess bool) ([]coord.Op, error) {
+// numberOps returns the ops with the number that each sequential name begins with in the
+// op's fence; 0 stands for an optimistic name, which gets its number when it is sent.
+func (s *session) numberOps(user context.Context, ops []coord.Op, optimistic bool) ([]coord.Op, error) {
 	queues := make(map[string]int64, 1)
 	for _, op := range ops {
 		if op.Kind == coord.KindSequential {
@@ -156,8 +157,8 @@ func (s *session) numberOps(user context.Context, ops []coord.Op, guess bool) ([
 	if len(queues) == 0 {
 		return ops, nil
 	}
-	// What does not go with the next request goes faster with a read, beside it.
-	if !guess || s.optimisticCommits.Waiting() >= batchLimits.Commits || !s.c.optimistic.allowed(queues) {
+	// A commit that would wait for the request after the next is faster with a read meanwhile.
+	if !optimistic || s.optimisticCommits.Waiting() >= batchLimits.Commits || !s.c.optimistic.allowed(queues) {
 		ctx, cancel, err := s.beginCall(user)
 		if err != nil {
 			return nil, err
@@ -182,8 +183,8 @@ func (s *session) numberOps(user context.Context, ops []coord.Op, guess bool) ([
 	return numbered, nil
 }
 
-// completeNames completes the paths of sequential nodes, just before they are sent. Those under
-// one prefix sort in the order of the ops.
+// completeNames completes the paths of sequential nodes, just before they are sent. Names
+// with the same prefix sort in the order of the ops.
 func (s *session) completeNames(ops []coord.Op) []coord.Op {
 	n := 0
 	for _, op := range ops {
@@ -196,7 +197,7 @@ func (s *session) completeNames(ops []coord.Op) []coord.Op {
 	}
 	named := slices.Clone(ops)
 	number, now, shown := s.c.nameCounter.reserve(n), time.Now(), s.c.revisions.current().rev
-	guess := make(map[string]int64, 1)
+	sequence := make(map[string]int64, 1)
 	for i, op := range ops {
 		if op.Kind != coord.KindSequential {
 			continue
@@ -204,10 +205,10 @@ func (s *session) completeNames(ops []coord.Op) []coord.Op {
 		seq := int64(op.Fence)
 		if isOptimistic(op) {
 			queue := queueOf(op.Path)
-			if guess[queue] == 0 {
-				guess[queue] = max(shown+s.c.optimistic.offset(queue), 1)
+			if sequence[queue] == 0 {
+				sequence[queue] = max(shown+s.c.optimistic.offset(queue), 1)
 			}
-			seq = guess[queue]
+			seq = sequence[queue]
 		}
 		named[i].Path += nameSuffix(seq, now, s.c.producer, number)
 		number++
@@ -215,7 +216,7 @@ func (s *session) completeNames(ops []coord.Op) []coord.Op {
 	return named
 }
 
-// firstOptimisticNames returns the least of the guessed names under each prefix.
+// firstOptimisticNames returns the lowest optimistic name for each prefix.
 func firstOptimisticNames(commits ...*pendingCommit) map[string]string {
 	var first map[string]string
 	for _, c := range commits {

@@ -11,7 +11,7 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// Get implements [coord.Session].
+// Get reads one node; see [coord.Session]. The read is linearizable.
 func (s *session) Get(user context.Context, path string) (coord.Node, error) {
 	if err := coord.CheckPath(path); err != nil {
 		return coord.Node{}, fmt.Errorf("get: %w", err)
@@ -31,10 +31,10 @@ func (s *session) Get(user context.Context, path string) (coord.Node, error) {
 	return node(path, r.Kvs[0]), nil
 }
 
-// Read implements [coord.Session]. One request asks for many nodes, and the member
-// answers from what it has: a linearizable read would wait for whatever it is writing
-// to its disk. A member that is behind what this coordinator was shown is asked again for a
-// linearizable one.
+// Read reads many nodes, up to 64 in one request; see [coord.Session]. The connected member
+// answers from its own state, as a linearizable read would wait for what it is writing to
+// its disk. If that state is older than what this coordinator has seen, Read makes a
+// linearizable request.
 func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, error) {
 	for _, path := range paths {
 		if err := coord.CheckPath(path); err != nil {
@@ -47,12 +47,12 @@ func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, err
 	}
 	defer cancel()
 	nodes := make([]coord.Node, 0, len(paths))
-	least, local := s.c.revisions.current().rev, true
+	required, serializable := s.c.revisions.current().rev, true
 	for left := paths; len(left) > 0; left = paths[len(nodes):] {
 		some := left[:min(len(left), nestedOps, int(s.c.opLimit.Load()))]
 		t := &pb.TxnRequest{Success: make([]*pb.RequestOp, len(some))}
 		for i, path := range some {
-			t.Success[i] = &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: s.c.key(path), Serializable: local}}}
+			t.Success[i] = &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: s.c.key(path), Serializable: serializable}}}
 		}
 		var r *pb.TxnResponse
 		err := s.c.doRepeatable(user, ctx, func(ctx context.Context) (err error) {
@@ -60,12 +60,12 @@ func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, err
 			return err
 		})
 		switch {
-		case err == nil && local && r.Header.Revision < least:
-			local = false
+		case err == nil && serializable && r.Header.Revision < required:
+			serializable = false
 			continue
 		case err == nil:
 		case errors.Is(err, coord.ErrTooLarge) && len(some) > 1:
-			_ = s.c.lowerOpLimit(len(some)) // and so fewer at a time
+			_ = s.c.lowerOpLimit(len(some)) // reads fewer at a time from now on
 			continue
 		default:
 			return nil, fmt.Errorf("read %s and %d more: %w", some[0], len(some)-1, err)
@@ -81,7 +81,7 @@ func (s *session) Read(user context.Context, paths ...string) ([]coord.Node, err
 	return nodes, nil
 }
 
-// Count implements [coord.Session].
+// Count returns how many keys are below dir; see [coord.Session]. The read is linearizable.
 func (s *session) Count(user context.Context, dir string) (int, error) {
 	if err := coord.CheckDir(dir); err != nil {
 		return 0, fmt.Errorf("count: %w", err)
@@ -109,8 +109,7 @@ func (s *session) read(user, ctx context.Context, req *pb.RangeRequest) (*pb.Ran
 	return r, err
 }
 
-// node is what coord knows of a key. Keys that were read without their values
-// have none.
+// node converts a key to coord's form. A key that was read without its value has none.
 func node(path string, kv *mvccpb.KeyValue) coord.Node {
 	n := coord.Node{
 		Path:     path,

@@ -22,14 +22,14 @@ type sentMark struct{ sent atomic.Bool }
 
 type sentMarkKey struct{}
 
-// withSentMark puts an envelope around the one request made with the context.
+// withSentMark returns a context for one request, and the mark of that request.
 func withSentMark(ctx context.Context) (context.Context, *sentMark) {
 	e := new(sentMark)
 	return context.WithValue(ctx, sentMarkKey{}, e), e
 }
 
-// sentMarker marks envelopes. gRPC's own word is the only one there is on whether a
-// request that failed was sent: an error code Unavailable may mean either.
+// sentMarker is a gRPC stats handler that sets sentMarks. Only gRPC knows whether a request
+// that failed was sent: the code Unavailable can mean either.
 type sentMarker struct{}
 
 func (sentMarker) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
@@ -43,7 +43,7 @@ func (sentMarker) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 	switch s := s.(type) {
 	case *stats.Begin:
-		if s.IsTransparentRetryAttempt { // the server said that it left the last attempt alone
+		if s.IsTransparentRetryAttempt { // the server did not process the last attempt
 			e.sent.Store(false)
 		}
 	case *stats.OutHeader, *stats.OutPayload:
@@ -51,7 +51,7 @@ func (sentMarker) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 }
 
-// joinContexts returns a context that ends with ctx and, for its reason, with owner.
+// joinContexts returns a context that ends with ctx, or with owner and owner's cause.
 func joinContexts(ctx, owner context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(owner, func() { cancel(context.Cause(owner)) })
@@ -61,8 +61,8 @@ func joinContexts(ctx, owner context.Context) (context.Context, context.CancelFu
 	}
 }
 
-// stopReason is why no more may be sent with ctx: the user's own context speaks
-// first; nil: go on.
+// stopReason returns why nothing more may be sent with ctx, or nil. The error of the user's
+// own context comes first.
 func stopReason(user, ctx context.Context) error {
 	if err := user.Err(); err != nil {
 		return err
@@ -83,16 +83,16 @@ func newRetrier() *retrier {
 	return &retrier{backoff: retry.Backoff{First: 5 * time.Millisecond, Max: 100 * time.Millisecond, Linear: true}}
 }
 
-// maxAuthRetries is how often a request is sent again because the service no longer
-// knew its token: the client fetches a new one in between.
+// maxAuthRetries is how often a request is sent again because the service did not know its
+// token any longer. The client fetches a new token in between.
 const maxAuthRetries = 3
 
-// waitForRetry waits before another attempt, after err. False: there shall be none.
-func (r *retrier) waitForRetry(ctx context.Context, v errorClass) bool {
-	if !v.retryable {
+// waitForRetry waits before another attempt. It returns false if there must be none.
+func (r *retrier) waitForRetry(ctx context.Context, class errorClass) bool {
+	if !class.retryable {
 		return false
 	}
-	if v.coordErr == coord.ErrAuth {
+	if class.coordErr == coord.ErrAuth {
 		if r.auth++; r.auth > maxAuthRetries {
 			return false
 		}
@@ -101,8 +101,8 @@ func (r *retrier) waitForRetry(ctx context.Context, v errorClass) bool {
 	return true
 }
 
-// doRepeatable makes a request that changes nothing, or may be made twice, until it is
-// answered; user is the context that the caller knows, ctx the one within it.
+// doRepeatable makes a request until it is answered. The request changes nothing, or may be
+// made twice. user is the context of the caller, and ctx one that ends with it.
 func (c *Coordinator) doRepeatable(user, ctx context.Context, f func(context.Context) error) error {
 	r := newRetrier()
 	for {
@@ -117,14 +117,14 @@ func (c *Coordinator) doRepeatable(user, ctx context.Context, f func(context.Con
 		if why := stopReason(user, ctx); why != nil {
 			return why
 		}
-		v := c.classify(err)
-		if !r.waitForRetry(ctx, v) {
-			return v.wrap(err)
+		class := c.classify(err)
+		if !r.waitForRetry(ctx, class) {
+			return class.wrap(err)
 		}
 	}
 }
 
-// classify looks an error up, and tells the link what it says of the member.
+// classify classifies an error, and tells the dialer if the member has no leader.
 func (c *Coordinator) classify(err error) errorClass {
 	switch errorText(err) {
 	case textNoLeader, textLearner:

@@ -10,8 +10,8 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// revisionTracker is how far the service is, by what it has shown a coordinator in any answer
-// or event. A service that was restored from a backup is further back than that.
+// revisionTracker is the latest state of the service that any answer or event has shown
+// this coordinator. A service that was restored from a backup is behind that state.
 type revisionTracker struct {
 	mu     sync.Mutex
 	latest serviceState
@@ -19,20 +19,20 @@ type revisionTracker struct {
 
 // serviceState is a state of the service.
 type serviceState struct {
-	epoch   int    // counts restores
-	rev     int64  // the last revision
-	cluster uint64 // its ID; 0: not known yet
+	epoch   int    // how many restores were noticed
+	rev     int64  // the latest revision
+	cluster uint64 // the cluster's ID; 0: not known yet
 }
 
-// current returns what has been shown so far.
+// current returns the latest state so far.
 func (s *revisionTracker) current() serviceState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.latest
 }
 
-// observe is told of a revision before anybody is told what there was at it. What was
-// shown before the last restore counts no more.
+// observe notes a revision, before any caller sees what exists at it. A revision from
+// before the last restore is ignored.
 func (s *revisionTracker) observe(epoch int, rev int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,9 +41,9 @@ func (s *revisionTracker) observe(epoch int, rev int64) {
 	}
 }
 
-// observeAnswer takes the header of a linearizable answer, and what had been shown when
-// the request began: the answer is no older, unless the service was restored since.
-// Each restore is reported once.
+// observeAnswer takes the header of a linearizable answer, and the state that was known
+// when the request began. The answer is not older than that state unless the service was
+// restored meanwhile. Each restore is reported once.
 func (s *revisionTracker) observeAnswer(before serviceState, h *pb.ResponseHeader) (restored bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,15 +58,15 @@ func (s *revisionTracker) observeAnswer(before serviceState, h *pb.ResponseHeade
 	return false
 }
 
-// isAheadOf reports whether the header is of an earlier state, or of another cluster.
+// isAheadOf reports whether the header shows an earlier state, or another cluster.
 func (p serviceState) isAheadOf(h *pb.ResponseHeader) bool {
-	if h == nil { // a server that sends no header tells nothing of its state
+	if h == nil { // a server that sends no header says nothing of its state
 		return false
 	}
 	return h.Revision < p.rev || p.cluster != 0 && h.ClusterId != p.cluster
 }
 
-// trackingKV notes the revisions of the answers.
+// trackingKV is a KV client that notes the revisions of all answers.
 type trackingKV struct {
 	pb.KVClient
 	c *Coordinator
@@ -85,8 +85,8 @@ func (k trackingKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.Cal
 	before := k.c.revisions.current()
 	r, err := k.KVClient.Txn(ctx, in, opts...)
 	if err == nil {
-		local := len(in.Compare) == 0 && len(in.Success) > 0 && in.Success[0].GetRequestRange().GetSerializable() // see Read
-		k.record(before, r.Header, !local)
+		serializable := len(in.Compare) == 0 && len(in.Success) > 0 && in.Success[0].GetRequestRange().GetSerializable() // see Read
+		k.record(before, r.Header, !serializable)
 	}
 	return r, err
 }
@@ -99,14 +99,14 @@ func (k trackingKV) record(before serviceState, h *pb.ResponseHeader, linearizab
 	}
 }
 
-// handleRestore forgets what was known of the service before it was restored. Fences and
-// locks of the old session may name other states now, so the session is over.
+// handleRestore forgets what was known of the service before it was restored. The fences
+// and locks of the current session may name other states now, so the session ends.
 func (c *Coordinator) handleRestore() {
 	c.optimistic.reset()
 	c.inFlight.resetTerm()
 	if s := c.latestSession(); s != nil {
 		s.end(coord.ErrSessionLost)
-		c.startGoroutine(s.revoke) // if its lease was restored, too
+		c.startGoroutine(s.revoke) // the lease may have been restored too
 	}
 	c.watches.restart()
 }

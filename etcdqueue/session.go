@@ -22,39 +22,39 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// session is the life of one lease.
+// session is one session, which lives as long as its lease.
 type session struct {
 	c           *Coordinator
 	lease       int64
 	id          string
 	timeout     time.Duration
-	key         []byte // hangs on the lease
-	keyRevision int64  // its revision: what every commit compares
+	key         []byte // the session's key, attached to the lease
+	keyRevision int64  // create revision of key, which every commit compares
 
-	deadline          *liveness.Deadline // by boottime
+	deadline          *liveness.Deadline // when this process stops to rely on the session, by boottime
 	ctx               context.Context
-	cancel            context.CancelCauseFunc // the cause is what its calls return from then on
+	cancel            context.CancelCauseFunc // the cause is the error of all later calls
 	endOnce           sync.Once
 	onEnd             func()
-	commits           *group.Runner
-	optimisticCommits *group.Runner // those commits whose names are guessed
+	commits           *group.Runner // sends the commits whose names are known
+	optimisticCommits *group.Runner // sends the commits with optimistic names
 }
 
 var _ coord.Session = (*session)(nil)
 
-// openSession opens a session, for ctx as long as it takes. It waits for a service without
-// space, and returns that error if there is none in time.
+// openSession opens a session. It waits for a service that is busy or has no space, and
+// returns that error if ctx ends first.
 func (c *Coordinator) openSession(user context.Context) (*session, error) {
 	ctx, cancel := joinContexts(user, c.ctx)
 	defer cancel()
 	r := newRetrier()
-	var busy error // what the service last answered, if it was that it is busy or full
+	var busy error // the last answer, if it was that the service is busy or full
 	warning := liveness.NewOutageWarning("etcd at "+strings.Join(c.cfg.Endpoints, ", "), c.cfg.Warn)
 	for {
 		if err := stopReason(user, ctx); err != nil {
 			return nil, cmp.Or(busy, err)
 		}
-		s, v, err := c.grantLease(ctx)
+		s, class, err := c.grantLease(ctx)
 		if stopReason(user, ctx) == nil {
 			busy = nil
 			if errors.Is(err, coord.ErrBusy) {
@@ -63,10 +63,10 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 			}
 		}
 		if err != nil {
-			if stopReason(user, ctx) == nil && !r.waitForRetry(ctx, v) {
+			if stopReason(user, ctx) == nil && !r.waitForRetry(ctx, class) {
 				return nil, err
 			}
-			continue // a lease whose answer was lost holds nothing, and ends by itself
+			continue // a lease whose grant was not answered holds nothing, and expires
 		}
 		err = s.writeSessionKey(user, ctx)
 		if err == nil {
@@ -92,7 +92,7 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 	}
 }
 
-// grantLease has the service make a lease.
+// grantLease has the service grant a lease.
 func (c *Coordinator) grantLease(ctx context.Context) (*session, errorClass, error) {
 	s := &session{c: c, lease: newLeaseID()}
 	s.id = ownerID(s.lease)
@@ -107,14 +107,14 @@ func (c *Coordinator) grantLease(ctx context.Context) (*session, errorClass, err
 	g, err := c.lease.LeaseGrant(clientv3.WithRequireLeader(ctx), &pb.LeaseGrantRequest{ID: s.lease, TTL: ttl}, waitForReady...)
 	if err != nil {
 		unhook()
-		v := c.classify(err)
+		class := c.classify(err)
 		switch errorText(err) {
-		case errorText(rpctypes.ErrGRPCLeaseExist), errorText(rpctypes.ErrGRPCRequestTooManyRequests): // another number; in a moment
-			v.retryable = true
-		case textNoSpace, textDiskFull: // until room is made
-			v.retryable = true
+		case errorText(rpctypes.ErrGRPCLeaseExist), errorText(rpctypes.ErrGRPCRequestTooManyRequests): // retry with another ID, or later
+			class.retryable = true
+		case textNoSpace, textDiskFull: // retry until there is space
+			class.retryable = true
 		}
-		return nil, v, fmt.Errorf("grant a lease: %w", v.wrap(err))
+		return nil, class, fmt.Errorf("grant a lease: %w", class.wrap(err))
 	}
 	s.timeout = time.Duration(g.TTL) * time.Second
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
@@ -125,13 +125,14 @@ func (c *Coordinator) grantLease(ctx context.Context) (*session, errorClass, err
 	return s, errorClass{}, nil
 }
 
-// newLeaseID is never 0, which would leave the choice to the service.
+// newLeaseID returns a random ID. It is never 0, with which the service would choose one.
 func newLeaseID() int64 {
 	var b [8]byte
 	rand.Read(b[:])
 	return int64(binary.BigEndian.Uint64(b[:])>>1 | 1)
 }
 
+// ownerID returns the session ID for a lease, "" for none.
 func ownerID(lease int64) string {
 	if lease == 0 {
 		return ""
@@ -139,7 +140,7 @@ func ownerID(lease int64) string {
 	return fmt.Sprintf("%016x", lease)
 }
 
-// writeSessionKey writes the session's key, and keeps the lease alive from then on.
+// writeSessionKey writes the session's key, and starts the heartbeats.
 func (s *session) writeSessionKey(user, ctx context.Context) error {
 	ctx, cancel := joinContexts(ctx, s.ctx)
 	defer cancel()
@@ -154,7 +155,7 @@ func (s *session) writeSessionKey(user, ctx context.Context) error {
 			return err
 		}
 		s.keyRevision = r.Header.Revision
-		if !r.Succeeded { // an earlier attempt was applied and its answer lost
+		if !r.Succeeded { // an earlier attempt was applied and not answered
 			kvs := r.Responses[0].GetResponseRange().Kvs
 			if len(kvs) == 0 || kvs[0].Lease != s.lease {
 				return rpctypes.ErrGRPCLeaseNotFound
@@ -172,7 +173,7 @@ func (s *session) writeSessionKey(user, ctx context.Context) error {
 	return nil
 }
 
-// end makes all calls return why from now on.
+// end ends the session; all later calls return why.
 func (s *session) end(why error) {
 	s.endOnce.Do(func() {
 		s.commits.End(why)
@@ -183,7 +184,7 @@ func (s *session) end(why error) {
 	})
 }
 
-// close ends the session in order.
+// close ends the session and revokes its lease.
 func (s *session) close() {
 	lost := errors.Is(context.Cause(s.ctx), coord.ErrSessionLost)
 	s.end(coord.ErrClosed)
@@ -192,18 +193,19 @@ func (s *session) close() {
 	}
 }
 
-// revoke tells the service that the lease is not needed, without insisting.
+// revoke has the service delete the lease and its keys. It makes no second attempt.
 func (s *session) revoke() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	// What it answers changes nothing: the lease goes now or when its time is up.
+	// The answer does not matter: the lease expires at the latest.
 	_ = s.c.doRepeatable(ctx, ctx, func(ctx context.Context) error {
 		_, err := s.c.lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: s.lease}, waitForReady...)
 		return err
 	})
 }
 
-// checkAlive returns nil or why the session is over.
+// checkAlive returns why the session is over, or nil. It looks at the clock too, as a timer
+// fires late on a machine that slept.
 func (s *session) checkAlive() error {
 	if s.ctx.Err() == nil && s.deadline.Passed() {
 		s.end(coord.ErrSessionLost)
@@ -217,8 +219,8 @@ func (s *session) checkAlive() error {
 	return nil
 }
 
-// keepAlive sends heartbeats until the session is over, and returns when the last of its
-// commits has been answered.
+// keepAlive sends heartbeats until the session is over. It returns when the last of the
+// session's commits has been answered.
 func (s *session) keepAlive() {
 	defer s.commits.Wait()
 	defer s.optimisticCommits.Wait()
@@ -233,8 +235,8 @@ func (s *session) keepAlive() {
 	}
 }
 
-// heartbeat sends heartbeats on one stream until it breaks or falls silent. One stream
-// serves many, since with a password each would log in anew.
+// heartbeat sends heartbeats on one stream until the stream breaks or its answers stop.
+// With a password each stream logs in, so one stream serves for many heartbeats.
 func (s *session) heartbeat() {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(s.ctx))
 	defer cancel()
@@ -261,11 +263,11 @@ func (s *session) heartbeat() {
 		}
 	})
 	defer receiver.Wait()
-	defer cancel() // before the wait
+	defer cancel() // before the deferred Wait above
 
 	tick := time.NewTicker(s.timeout / 6)
 	defer tick.Stop()
-	var sent []time.Duration // of the heartbeats that were not answered yet
+	var sent []time.Duration // of the heartbeats without an answer
 	for {
 		if len(sent) == 0 || boottime.Now()-sent[0] < s.timeout/4 {
 			sent = append(sent, boottime.Now())
@@ -273,7 +275,7 @@ func (s *session) heartbeat() {
 				return
 			}
 		} else {
-			return // it hangs
+			return // the answers have stopped
 		}
 		for ticked := false; !ticked; {
 			select {
@@ -296,8 +298,8 @@ func (s *session) heartbeat() {
 	}
 }
 
-// beginCall is the frame of every call: it refuses what cannot be sent, and gives the
-// context that ends with the caller's and with the session.
+// beginCall checks that a call may be made, and returns a context that ends with the
+// caller's and with the session.
 func (s *session) beginCall(user context.Context) (context.Context, context.CancelFunc, error) {
 	if err := checkContext(user); err != nil {
 		return nil, nil, err
@@ -309,11 +311,11 @@ func (s *session) beginCall(user context.Context) (context.Context, context.Canc
 	return ctx, cancel, nil
 }
 
-// ID implements [coord.Session].
+// ID returns the lease's ID in hexadecimal.
 func (s *session) ID() string { return s.id }
 
-// Timeout implements [coord.Session].
+// Timeout returns the lease's TTL, which may be longer than what was asked for.
 func (s *session) Timeout() time.Duration { return s.timeout }
 
-// Done implements [coord.Session].
+// Done returns a channel that is closed when the session is over.
 func (s *session) Done() <-chan struct{} { return s.ctx.Done() }

@@ -15,19 +15,19 @@ import (
 	"github.com/zkq/zkq/etcdqueue/internal/diskfull"
 )
 
-// txnCall makes sure that a transaction is sent at most once: again only when it is
-// certain that the service saw nothing of it, or refused it for what passes.
+// txnCall sends a transaction at most once. It sends it again only when it is certain that
+// the service did not see it, or refused it for a reason that passes.
 type txnCall struct {
 	s         *session
-	user, ctx context.Context // as in session.call
+	user, ctx context.Context // as in session.beginCall
 	options   []grpc.CallOption
 
-	build    func() (*pb.TxnRequest, error) // what to send if that is done now; nil: nothing
-	withdraw func()                         // what was begun was certainly not applied
+	build    func() (*pb.TxnRequest, error) // called just before the request is sent; nil: send nothing
+	withdraw func()                         // called when what build returned was certainly not applied
 }
 
-// refusedError is the error of a transaction that the service refused for good, whatever
-// its conditions.
+// refusedError is the error of a transaction that the service refused whatever its
+// conditions.
 type refusedError struct {
 	errorClass
 	error
@@ -42,20 +42,20 @@ var (
 	textDiskFull   = errorText(diskfull.Err)
 )
 
-// isRefusedFor says that err is a refusal with that code.
+// isRefusedFor reports whether err is a refusal with that text of etcd's.
 func isRefusedFor(err error, code string) bool {
 	var r *refusedError
 	return errors.As(err, &r) && r.code == code
 }
 
-// do returns the answer, a [*refused], [coord.ErrUnknown] or why nothing was sent.
+// do returns the answer, a [*refusedError], [coord.ErrUnknown], or why nothing was sent.
 func (x *txnCall) do() (*pb.TxnResponse, error) {
 	r := newRetrier()
 	for {
 		if err := stopReason(x.user, x.ctx); err != nil {
 			return nil, err
 		}
-		// The clock, too: nobody may have woken yet to say that the session is over.
+		// The session's context may be late: checkAlive looks at the clock too.
 		if err := x.s.checkAlive(); err != nil {
 			return nil, err
 		}
@@ -63,22 +63,22 @@ func (x *txnCall) do() (*pb.TxnResponse, error) {
 		if t == nil {
 			return nil, err
 		}
-		ctx, envelope, landed := x.s.trackInFlight(x.user)
+		ctx, mark, done := x.s.trackInFlight(x.user)
 		resp, err := x.s.c.kv.Txn(clientv3.WithRequireLeader(ctx), t, x.options...)
 		why := stopReason(x.user, ctx)
-		landed()
+		done()
 		if err == nil {
 			x.s.c.dialer.noteLeader()
 			return resp, nil
 		}
-		v := x.s.c.classify(err)
-		final := &refusedError{errorClass: v, error: v.wrap(err), code: errorText(err)}
-		if envelope.sent.Load() && !v.notApplied {
+		class := x.s.c.classify(err)
+		final := &refusedError{errorClass: class, error: class.wrap(err), code: errorText(err)}
+		if mark.sent.Load() && !class.notApplied {
 			switch {
 			case final.code == textNoSpace:
-				return nil, final // nearly always: see resolve
+				return nil, final // nearly always not applied: see resolveNoSpace
 			case why != nil && x.user.Err() == nil:
-				// What ended is not in the chain: it must not look as if nothing was sent.
+				// The cause is not wrapped: callers take it for a promise that nothing was sent.
 				return nil, unknownOutcome(fmt.Errorf("not answered: %v", why))
 			case why != nil:
 				return nil, unknownOutcome(why)
@@ -87,20 +87,21 @@ func (x *txnCall) do() (*pb.TxnResponse, error) {
 		}
 		x.withdraw()
 		switch {
-		case v.coordErr == coord.ErrSessionLost:
+		case class.coordErr == coord.ErrSessionLost:
 			x.s.end(coord.ErrSessionLost)
 			return nil, coord.ErrSessionLost
 		case why != nil && !errors.Is(why, errNewLeader):
 			return nil, why
-		case !r.waitForRetry(x.ctx, v):
+		case !r.waitForRetry(x.ctx, class):
 			return nil, final
 		}
 	}
 }
 
-// resolveNoSpace finds out what became of a transaction that met ErrNoSpace: etcd refuses
-// what comes when there is no space, but the one that took the last of it was
-// applied. An applied transaction has broken its own conditions.
+// resolveNoSpace finds the outcome of a transaction that met ErrNoSpace. etcd refuses
+// transactions without a change when there is no space, except for the one that used up the
+// last of it, which was applied. An applied transaction has broken its own conditions, so
+// they are compared again.
 func (s *session) resolveNoSpace(user, ctx context.Context, t *pb.TxnRequest, full error) error {
 	probe := &pb.TxnRequest{Compare: t.Compare, Success: []*pb.RequestOp{readKeyOp(s.key)}, Failure: []*pb.RequestOp{readKeyOp(s.key)}}
 	var r *pb.TxnResponse
@@ -114,26 +115,28 @@ func (s *session) resolveNoSpace(user, ctx context.Context, t *pb.TxnRequest, fu
 	return full
 }
 
-// lowerOpLimit lowers the limit of a server that takes fewer ops.
+// lowerOpLimit lowers the limit after the server has refused so many ops, and returns an
+// error that names the new one.
 func (c *Coordinator) lowerOpLimit(ops int) error {
 	lowerTo(&c.opLimit, ops/2)
 	return &coord.LimitError{What: "commit", Unit: "ops", Size: ops, Limit: int(c.opLimit.Load())}
 }
 
+// compareAbsent compares that the key does not exist.
 func compareAbsent(key []byte) *pb.Compare {
 	return &pb.Compare{Key: key, Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: 0}}
 }
 
-// compareNoneFrom compares what stands from key on among the names that begin with prefix and go
-// on with a number, the key included: nothing may.
+// compareNoneFrom compares that no key exists from key on, itself included, among those
+// that begin with prefix and a digit.
 func compareNoneFrom(key, prefix []byte) *pb.Compare {
 	t := compareAbsent(key)
 	t.RangeEnd = append(prefix, '9'+1)
 	return t
 }
 
-// compareFence compares a fence. A key that is not there has the revision 0, so 0, which is
-// no node's fence, must not be compared as it is.
+// compareFence compares a fence. A key that does not exist has the revision 0, which is no
+// node's fence and so must not be compared.
 func compareFence(key []byte, f coord.Fence) *pb.Compare {
 	if f <= 0 {
 		f = -1
@@ -145,7 +148,7 @@ func putOp(p *pb.PutRequest) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: p}}
 }
 
-// readKeyOp reads all of a key but its value.
+// readKeyOp reads all of a key except its value.
 func readKeyOp(key []byte) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key, KeysOnly: true}}}
 }
@@ -159,14 +162,15 @@ func (s *session) compareSession() *pb.Compare {
 	return &pb.Compare{Key: s.key, Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: s.keyRevision}}
 }
 
-// withSessionCheck is t, unless the session is over: what it reads then tells.
+// withSessionCheck adds to t the condition that the session is not over, and a read that
+// shows whether that was what failed.
 func (s *session) withSessionCheck(t *pb.TxnRequest) *pb.TxnRequest {
 	t.Compare = append(t.Compare, s.compareSession())
 	t.Failure = append(t.Failure, readKeyOp(s.key))
 	return t
 }
 
-// checkSessionKey judges the answer that a refused transaction's guard gave.
+// checkSessionKey takes the answer to that read. It ends the session if its key is gone.
 func (s *session) checkSessionKey(guard *pb.ResponseOp) error {
 	if kvs := guard.GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].CreateRevision != s.keyRevision {
 		s.end(coord.ErrSessionLost)
@@ -175,7 +179,7 @@ func (s *session) checkSessionKey(guard *pb.ResponseOp) error {
 	return nil
 }
 
-// checkRequestSize says that a transaction is not too large to be sent.
+// checkRequestSize refuses a transaction that is too large to be sent.
 func checkRequestSize(t *pb.TxnRequest) error {
 	if n := proto.Size(t); n > maxRequestBytes {
 		return &coord.LimitError{What: "commit", Unit: "bytes", Size: n, Limit: maxRequestBytes}

@@ -15,8 +15,9 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Watch implements [coord.Session]. However many subscribe to a directory, a
-// coordinator has one watch on it.
+// Watch subscribes to directories; see [coord.Session]. It blocks until the service watches
+// them. The channel receives after each change, on a new connection, and once when the
+// session ends. All subscribers of a directory share one watch of etcd's.
 func (s *session) Watch(user context.Context, dirs ...string) (<-chan struct{}, error) {
 	for _, dir := range dirs {
 		if err := coord.CheckDir(dir); err != nil {
@@ -55,9 +56,9 @@ func (s *session) Watch(user context.Context, dirs ...string) (<-chan struct{}, 
 			return nil, fmt.Errorf("watch %s: %w", w.dir, err)
 		}
 	}
-	over := context.AfterFunc(s.ctx, sub.signal)
+	stop := context.AfterFunc(s.ctx, sub.signal)
 	context.AfterFunc(user, func() {
-		over()
+		stop()
 		leave()
 	})
 	return sub.ch, nil
@@ -69,7 +70,7 @@ type subscriber struct{ ch chan struct{} }
 func (s *subscriber) signal() {
 	select {
 	case s.ch <- struct{}{}:
-	default: // there is one that was not received yet
+	default: // the last signal was not received yet
 	}
 }
 
@@ -79,12 +80,12 @@ type watchHub struct {
 	mu    sync.Mutex
 	byDir map[string]*dirWatch
 
-	pendingSignals []*dirWatch // whose subscribers are about to be told
+	pendingSignals []*dirWatch // watches whose subscribers are about to be signalled
 }
 
 func newWatchHub(c *Coordinator) *watchHub { return &watchHub{c: c, byDir: make(map[string]*dirWatch)} }
 
-// subscribe subscribes to a directory; nil when the coordinator is closed.
+// subscribe adds a subscriber to a directory. It returns nil if the coordinator is closed.
 func (h *watchHub) subscribe(dir string, s *subscriber) *dirWatch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,14 +103,14 @@ func (h *watchHub) subscribe(dir string, s *subscriber) *dirWatch {
 	return w
 }
 
-// find returns the watch on a directory, if there is one.
+// find returns the watch on a directory, or nil.
 func (h *watchHub) find(dir string) *dirWatch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.byDir[dir]
 }
 
-// signalAll tells every subscriber to look again: on a new connection.
+// signalAll tells every subscriber to look again, as on a new connection.
 func (h *watchHub) signalAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -120,8 +121,8 @@ func (h *watchHub) signalAll() {
 	}
 }
 
-// restart has every watch begin anew, after the service was restored: those that stand
-// wait for revisions that are far away. What they had told is forgotten at once.
+// restart begins every watch anew after the service was restored: the old ones wait for
+// revisions that are far in the future.
 func (h *watchHub) restart() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -135,28 +136,29 @@ func (h *watchHub) restart() {
 	}
 }
 
-// dirWatch is the watch on one directory. It ends with its last subscriber.
+// dirWatch is the watch on one directory. It ends when its last subscriber leaves.
 type dirWatch struct {
 	hub    *watchHub
 	dir    string
 	base   string
 	ctx    context.Context
 	cancel context.CancelFunc
-	ready  chan struct{} // closed when the service watches, or err says why it does not
-	err    error
+	ready  chan struct{} // closed when the service watches, or when err is set
+	err    error         // why the service does not watch
 
-	subscribers      map[*subscriber]bool // under hub.mu
-	signalledCommits []int64              // under hub.mu: own commits that were signalled, and whose events have not come
-	arrived          int64                // under hub.mu: the revision of the last event
-	signalledAt      int64                // under hub.mu: the same, when the last signal was sent
-	knownDirs        map[string]bool      // directories below that are known to stand
+	subscribers      map[*subscriber]bool // guarded by hub.mu
+	signalledCommits []int64              // guarded by hub.mu: own commits that were signalled and whose events have not come
+	arrived          int64                // guarded by hub.mu: the revision of the last event
+	signalledAt      int64                // guarded by hub.mu: arrived, when the last signal was sent
+	knownDirs        map[string]bool      // subdirectories that are known to exist
 
-	established bool          // the service has watched
+	established bool          // the service has watched once
 	epoch       int           // of the service, when it was last asked to watch
-	renew       chan struct{} // a token: the watch is to begin anew
+	renew       chan struct{} // one token: begin the watch anew
 	cache       *dirCache
 }
 
+// unsubscribe removes a subscriber, and ends the watch after the last.
 func (w *dirWatch) unsubscribe(s *subscriber) {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
@@ -166,7 +168,7 @@ func (w *dirWatch) unsubscribe(s *subscriber) {
 	}
 }
 
-// endLocked is called under hub.mu: whoever comes later begins another watch.
+// endLocked ends the watch; a later subscriber begins another. The caller holds hub.mu.
 func (w *dirWatch) endLocked() {
 	w.cancel()
 	if w.hub.byDir[w.dir] == w {
@@ -174,9 +176,9 @@ func (w *dirWatch) endLocked() {
 	}
 }
 
-// signalSubscribers tells the directory's subscribers to look again. What another watch has to
-// say at the same moment, since one commit changed both directories, it tells with the
-// same signal: it lets those go first who are ready to run, and waits for nobody else.
+// signalSubscribers tells the directory's subscribers to look again. One commit often
+// changes two directories: the goroutine yields to those that are ready to run, so that a
+// subscriber of both watches gets one signal. It does not wait for any event.
 func (w *dirWatch) signalSubscribers() {
 	h := w.hub
 	h.mu.Lock()
@@ -184,18 +186,18 @@ func (w *dirWatch) signalSubscribers() {
 	first := len(h.pendingSignals) == 1
 	h.mu.Unlock()
 	if !first {
-		return // and is told
+		return // another goroutine sends the signals
 	}
 	for range schedulerYields {
 		runtime.Gosched()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	told := make(map[*subscriber]bool)
+	signalled := make(map[*subscriber]bool)
 	for _, w := range h.pendingSignals {
 		for s := range w.subscribers {
-			if !told[s] {
-				told[s] = true
+			if !signalled[s] {
+				signalled[s] = true
 				s.signal()
 			}
 		}
@@ -207,16 +209,16 @@ func (w *dirWatch) signalSubscribers() {
 	h.pendingSignals = h.pendingSignals[:0]
 }
 
-// noteCommit is told of a commit before its caller is. What the caller does next sees
-// the commit: the listings of the directories wait for its event, and their
-// subscribers look again without waiting for it.
+// noteCommit is called before a commit returns, so that the caller's next calls see the
+// commit: listings of its directories wait for its event, and their subscribers look again
+// at once.
 func (h *watchHub) noteCommit(ops []coord.Op, results []coord.Result) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.byDir) == 0 {
 		return
 	}
-	told := make(map[*subscriber]bool)
+	signalled := make(map[*subscriber]bool)
 	for i, op := range ops {
 		if !createsNode(op) && op.Kind != coord.KindDelete {
 			continue
@@ -229,8 +231,8 @@ func (h *watchHub) noteCommit(ops []coord.Op, results []coord.Result) {
 				if direct && !op.SignalLater && rev > w.signalledAt && !slices.Contains(w.signalledCommits, rev) {
 					w.signalledCommits = append(w.signalledCommits, rev)
 					for s := range w.subscribers {
-						if !told[s] {
-							told[s] = true
+						if !signalled[s] {
+							signalled[s] = true
 							s.signal()
 						}
 					}
@@ -241,21 +243,21 @@ func (h *watchHub) noteCommit(ops []coord.Op, results []coord.Result) {
 	}
 }
 
-// parentPath is the directory of a path.
+// parentPath returns the directory of a path.
 func parentPath(path string) string {
 	return path[:max(1, strings.LastIndexByte(path, '/'))]
 }
 
-// schedulerYields are enough for an event to get from the connection to its watch: twice as many
-// make no difference, with none a claim is two signals.
+// schedulerYields are enough for an event to get from the connection to its watch. Twice as
+// many make no difference; without them a claim makes two signals.
 const schedulerYields = 2
 
 // rewatchAfter is the pause before a watch that ended is begun again.
 const rewatchAfter = 20 * time.Millisecond
 
-// run watches. The client takes a watch up again where a connection broke; where
-// it cannot (the revision was compacted, the member lost its leader), run begins
-// another and signals, since something may lie between.
+// run watches until the last subscriber leaves. The client resumes a watch after a broken
+// connection. Where it cannot, because the revision was compacted or the member lost its
+// leader, run begins another watch and signals, since changes may have been missed.
 func (w *dirWatch) run() {
 	defer w.cache.discard(true)
 	r := newRetrier()
@@ -269,10 +271,10 @@ func (w *dirWatch) run() {
 	}
 }
 
-// consumeEvents does what a watch's events ask for, until it breaks. Its channel is
-// drained but while the mirror is made: what is not received piles up in the client.
+// consumeEvents handles the events of one watch until it ends. It reads them all the time,
+// except while the cache is filled, as the client buffers unread events without a bound.
 func (w *dirWatch) consumeEvents(events clientv3.WatchChan, r *retrier) {
-	var wanted <-chan struct{}
+	var fillRequest <-chan struct{}
 	for {
 		select {
 		case resp, ok := <-events:
@@ -281,19 +283,19 @@ func (w *dirWatch) consumeEvents(events clientv3.WatchChan, r *retrier) {
 			}
 			if resp.Created && !resp.Canceled {
 				w.noteRevision(resp)
-				wanted = w.cache.fillRequest
+				fillRequest = w.cache.fillRequest
 				w.onEstablished()
 			}
 			if err := resp.Err(); err != nil {
 				w.handleError(err, r)
 			}
-			// The mirror first: a signal is received by those who list, and read.
+			// The cache first: a subscriber that is signalled lists and reads.
 			w.noteRevision(resp)
 			w.cache.apply(len(w.base), resp.Events)
 			if w.hasUnannounced(resp.Events) {
 				w.signalSubscribers()
 			}
-		case <-wanted:
+		case <-fillRequest:
 			w.fillCache()
 		case <-w.renew:
 			return
@@ -301,7 +303,7 @@ func (w *dirWatch) consumeEvents(events clientv3.WatchChan, r *retrier) {
 	}
 }
 
-// noteRevision notes how far the watch has come.
+// noteRevision notes the revision that the watch has reached.
 func (w *dirWatch) noteRevision(resp clientv3.WatchResponse) {
 	w.hub.c.revisions.observe(w.epoch, resp.Header.Revision)
 	if n := len(resp.Events); n > 0 {
@@ -309,8 +311,8 @@ func (w *dirWatch) noteRevision(resp clientv3.WatchResponse) {
 	}
 }
 
-// onEstablished is called when the service watches: what comes from now on will be told,
-// what came before may not have been.
+// onEstablished is called when the service watches. Later changes will have events, earlier
+// ones may not have had any.
 func (w *dirWatch) onEstablished() {
 	if w.cache.isFilled() {
 		w.fillCache()
@@ -328,20 +330,20 @@ func (w *dirWatch) onEstablished() {
 	}
 }
 
-// handleError judges why a watch ended. One that has stood is begun again, whatever it
-// was; meanwhile those who list may hear it from the service themselves.
+// handleError handles the end of a watch. A watch that was established is begun again,
+// whatever the error; meanwhile listings get the error from the service.
 func (w *dirWatch) handleError(err error, r *retrier) {
-	switch v := w.hub.c.classify(err); {
+	switch class := w.hub.c.classify(err); {
 	case !w.established:
-		if !r.waitForRetry(w.ctx, v) {
-			w.fail(v.wrap(err))
+		if !r.waitForRetry(w.ctx, class) {
+			w.fail(class.wrap(err))
 		}
-	case !v.retryable && !isRevisionUnavailable(err):
+	case !class.retryable && !isRevisionUnavailable(err):
 		w.cache.discard(false)
 	}
 }
 
-// fail ends a watch that the service will not take.
+// fail ends a watch that the service refuses.
 func (w *dirWatch) fail(err error) {
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
@@ -350,29 +352,30 @@ func (w *dirWatch) fail(err error) {
 	w.endLocked()
 }
 
-// hasUnannounced says whether direct children came or went of which nobody was told. A
-// directory comes with its first key and goes with its last; since others' keys are
-// not counted, the first to come after any went is taken for one that brings it back.
+// hasUnannounced reports whether direct children came or went in events that were not
+// signalled before. A directory comes with its first key and goes with its last. The keys
+// of other processes are not counted, so the first create after any delete is taken for one
+// that brings the directory back.
 func (w *dirWatch) hasUnannounced(events []*clientv3.Event) bool {
 	if len(events) == 0 {
 		return false
 	}
 	w.hub.mu.Lock()
 	defer w.hub.mu.Unlock()
-	news := false
+	found := false
 	for _, e := range events {
 		name, _, deeper := strings.Cut(string(e.Kv.Key[len(w.base):]), "/")
-		switch gone := e.Type == clientv3.EventTypeDelete; {
+		switch deleted := e.Type == clientv3.EventTypeDelete; {
 		case !deeper:
-			news = news || (gone || e.IsCreate()) && !slices.Contains(w.signalledCommits, e.Kv.ModRevision)
-		case gone:
+			found = found || (deleted || e.IsCreate()) && !slices.Contains(w.signalledCommits, e.Kv.ModRevision)
+		case deleted:
 			delete(w.knownDirs, name)
 		case !w.knownDirs[name]:
 			w.knownDirs[name] = true
-			news = true
+			found = true
 		}
 	}
 	w.arrived = events[len(events)-1].Kv.ModRevision
 	w.signalledCommits = slices.DeleteFunc(w.signalledCommits, func(rev int64) bool { return rev <= w.arrived })
-	return news
+	return found
 }

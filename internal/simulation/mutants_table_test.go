@@ -1473,7 +1473,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "dropped mirror that comes back", file: "etcdqueue/cache.go",
-		is: `	if m.generation != drops {
+		is: `	if m.generation != generation {
 		return
 	}
 	m.names`,
