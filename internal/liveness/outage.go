@@ -26,7 +26,7 @@ func NewOutageWarning(service string, warn func(string)) *OutageWarning {
 func (w *OutageWarning) Waiting(cause error) {
 	if !w.warned && time.Since(w.began) >= warnAfter {
 		w.warned = true
-		w.warn(fmt.Sprintf("no session with %s yet, still trying: %v", w.service, cause))
+		w.warn(fmt.Sprintf("no new session with %s yet, still trying: %v", w.service, cause))
 	}
 }
 
