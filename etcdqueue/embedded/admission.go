@@ -21,63 +21,62 @@ import (
 	"github.com/zkq/zkq/etcdqueue/internal/diskfull"
 )
 
-// etcd ends the process that runs it when a write fails for want of space. So the
-// room refuses requests before that: puts first, so that takes, finishes and removals
-// can go on and make room, and everything that writes when even those might fail.
-//
-// The figures are about the space that is free. A segment is what etcd's log takes at
+// These figures are compared with the free space. A segment is what etcd's log allocates at
 // a time.
 const (
-	// Below writeFloor nothing is written: the log's next segment and a compaction must
-	// still fit.
+	// With less nothing is written: the log's next segment and a compaction must still fit.
 	minFreeToWrite  = segmentBytes + compactionBytes
 	compactionBytes = 2 << 20 // what a compaction writes to the database before it frees some
 
-	// reserveSize is what the file reserve holds. It is removed when the disk is full,
-	// so that there is room for takes and removals though other programs filled it.
+	// The file reserve holds this much. It is removed when the disk is full, so that takes and
+	// removals have space even if other programs filled the disk.
 	reserveSize = 3 * segmentBytes
 
-	// Below putFloor nothing is put. The reserve counts as free.
+	// With less nothing is put. The reserve counts as free.
 	minFreeToPut = reserveSize + segmentBytes + minFreeToWrite
 
-	minFreeToStart  = minFreeToWrite // for a store that is there
+	minFreeToStart  = minFreeToWrite // for a store that exists
 	minFreeToCreate = minFreeToStart + 2*segmentBytes
 
-	// growthStep is by how much etcd's database grows at a time.
+	// etcd's database grows by this much at a time.
 	growthStep = 16 << 20
 
-	// Of the database's file, which has holes, this much is allocated at a time ahead of
-	// what is written.
+	// The database's file has holes. This much of it is allocated at a time, ahead of what is
+	// written.
 	allocateStep = 1 << 20
 
 	reclaimInterval = time.Second
 	flushFrom       = 16 << 20 // bytes that were charged
 )
 
-// admission decides which requests there is space for. What a request may cost is charged
-// before it is passed on, since etcd writes it to the disk some time later.
+// admission refuses the requests that there is no space for. etcd ends its process when a
+// write fails for want of space, so requests are refused before that: puts first, so that
+// takes, finishes and removals can still make room; then everything that writes.
+//
+// A request is charged for its largest possible cost before it is passed on, because etcd
+// writes it to the disk only later.
 type admission struct {
 	dir           directory
 	reclaim       func(context.Context) // makes etcd give up what it need not keep
-	onFullSegment func()                // called when the next segment of the log is due
+	onFullSegment func()                // called when the log begins its next segment
 
 	mu          sync.Mutex
 	database    backend.Backend
 	space       diskSpace
-	allocated   int64 // of the database's file, from its beginning
-	reclaimedAt time.Time
-	inFlight    int64 // what the requests cost that are not answered yet
-	unwritten   int64 // what those cost that were answered since the database was last written
-	logBytes    int64 // what was charged since the log was last trimmed
+	allocated   int64     // bytes of the database's file, from its beginning
+	reclaimedAt time.Time // when reclaim was last called
+	inFlight    int64     // cost of the requests without an answer
+	unwritten   int64     // cost of those answered since the database was last written
+	logBytes    int64     // cost since the log began its last segment
 }
 
-// diskSpace is what there is to write to, in bytes.
+// diskSpace is the space that the store can write to, in bytes.
 type diskSpace struct {
 	disk         int64 // free on the disk, with the reserve
-	reserve      int64 // of that, what the reserve holds
+	reserve      int64 // of disk, what the reserve holds
 	database     int64 // by how much the database may grow under the limit of file sizes
-	reusable     int64 // of the database
-	preallocated int64 // allocated for the database, and not used yet
+	reusable     int64 // free pages of the database
+	preallocated int64 // allocated for the database and not used yet
 }
 
 func newAdmission(dir directory, database backend.Backend) *admission {
@@ -86,16 +85,17 @@ func newAdmission(dir directory, database backend.Backend) *admission {
 	return r
 }
 
-// requestKind is what a request is to the room.
+// requestKind says what a request may do to the space.
 type requestKind int
 
 const (
-	kindRead  requestKind = iota // it writes nothing
+	kindRead  requestKind = iota // writes nothing
 	kindWrite                    // a take, a finish, a removal
 	kindGrow                     // a put
 )
 
-// intercept is a [grpc.UnaryServerInterceptor] that refuses what there is no room for.
+// intercept is a [grpc.UnaryServerInterceptor] that refuses requests without space for
+// them.
 func (r *admission) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	k, cost := classifyRequest(req)
 	if k == kindRead {
@@ -108,7 +108,9 @@ func (r *admission) intercept(ctx context.Context, req any, _ *grpc.UnaryServerI
 	return handler(ctx, req)
 }
 
-// admit reports whether there is room for a request, and counts it if there is.
+// admit reports whether there is space for a request, and charges it if so. If space is
+// short it first measures what is really used, has etcd give up what it can, and for a take
+// or a removal gives up the reserve.
 func (r *admission) admit(ctx context.Context, k requestKind, cost int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,7 +139,7 @@ func (r *admission) admit(ctx context.Context, k requestKind, cost int64) bool {
 	return true
 }
 
-// release is called when a request that was charged has been applied.
+// release is called when a request that was charged has been answered.
 func (r *admission) release(cost int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -145,20 +147,20 @@ func (r *admission) release(cost int64) {
 	r.unwritten += cost
 }
 
-// lacksSpace reports whether there is no room for a request.
+// lacksSpace reports whether there is no space for a request.
 func (r *admission) lacksSpace(k requestKind, cost int64) bool {
 	s, cost := r.space, cost+r.inFlight+r.unwritten
-	// Free pages of the database are used again. Large values need several in a row.
+	// Free pages of the database are used again, but large values need several in a row.
 	usable := s.preallocated + s.reusable/2
 	if k == kindGrow && (s.disk+usable < minFreeToPut+cost || s.database+s.reusable/2 < segmentBytes+cost) {
 		return true
 	}
-	onDisk := max(cost/2, cost-usable) // the log takes its part in any case
+	onDisk := max(cost/2, cost-usable) // the log grows by at least this much
 	return s.disk-s.reserve < minFreeToWrite-min(compactionBytes*3/4, usable)+onDisk || s.database+s.reusable < segmentBytes/4+cost
 }
 
-// measure measures the space. What was charged may be written already, or not. The next
-// segment of the log must fit at any time, so the reserve makes way for it.
+// measure measures the space. What was charged may have been written already, or not. The
+// log's next segment must fit at any time, so the reserve is removed for it if need be.
 func (r *admission) measure() {
 	r.space = r.dir.diskSpace()
 	if r.space.reserve > 0 && r.space.disk-r.space.reserve < segmentBytes {
@@ -171,8 +173,8 @@ func (r *admission) measure() {
 	r.space.preallocated = max(0, r.allocated-size)
 }
 
-// allocate has the file system keep space for what the database writes next, whatever
-// other programs write meanwhile. It reports whether that is so.
+// allocate has the file system keep space for what the database writes next, whatever other
+// programs write meanwhile. It reports whether there is such space.
 func (r *admission) allocate(cost int64) bool {
 	need := func() int64 { return r.database.Size() + max(0, r.inFlight+r.unwritten+cost-r.space.reusable/2) }
 	if r.allocated >= need() {
@@ -191,21 +193,21 @@ func (r *admission) allocate(cost int64) bool {
 	return false
 }
 
-// databaseReplaced is called when the database has another file.
+// databaseReplaced is called when the database has a new file.
 func (r *admission) databaseReplaced() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.allocated = 0
 }
 
-// flush measures the space after everything that was answered is written.
+// flush has etcd write everything that was answered, and measures the space.
 func (r *admission) flush() {
 	r.database.ForceCommit()
 	r.unwritten = 0
 	r.measure()
 }
 
-// diskSpace measures what there is. The database's size is not taken off yet.
+// diskSpace measures the space, without taking the database's size off yet.
 func (d directory) diskSpace() diskSpace {
 	s := diskSpace{disk: freeSpace(d.path), database: math.MaxInt64 / 2}
 	if info, err := os.Stat(d.reserve()); err == nil {
@@ -221,7 +223,7 @@ func (d directory) diskSpace() diskSpace {
 	return s
 }
 
-// makeReserve allocates the reserve. Where that cannot be done there is none.
+// makeReserve allocates the reserve. If that fails there is none.
 func (r *admission) makeReserve() {
 	f, err := os.OpenFile(r.dir.reserve(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
@@ -239,7 +241,7 @@ func (r *admission) removeReserve() {
 	r.measure()
 }
 
-// restoreReserve makes the reserve when there is plenty of room for it.
+// restoreReserve allocates the reserve when there is plenty of space for it.
 func (r *admission) restoreReserve() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -257,10 +259,10 @@ func (r *admission) isShort() bool {
 	return r.lacksSpace(kindWrite, segmentBytes/4)
 }
 
-// checkSpace refuses to start etcd where it could not go on. It gives up the reserve
-// if that helps.
+// checkSpace refuses to start etcd where it could not go on. It gives up the reserve if
+// that helps.
 func (d directory) checkSpace() error {
-	// A process that was killed leaves the segment that it had made in advance.
+	// A killed owner leaves the segment that it had allocated in advance.
 	spare, _ := filepath.Glob(filepath.Join(d.data(), "member", "wal", "*.tmp"))
 	for _, path := range spare {
 		os.Remove(path)
@@ -292,12 +294,12 @@ func (d directory) checkSpace() error {
 	return nil
 }
 
-// truncateHole takes off what the database's file has behind its last page. etcd has the
-// kernel read the whole file when it opens it, and some file systems fill a hole then.
+// truncateHole cuts the database's file after its last page. etcd has the kernel read the
+// whole file when it opens it, and some file systems fill a hole then.
 func truncateHole(database string) error {
 	info, err := os.Stat(database)
 	if err != nil || info.Size() < growthStep {
-		return nil // etcd makes it, or says what is wrong
+		return nil // etcd creates it, or reports the error
 	}
 	db, err := bolt.Open(database, 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
@@ -314,7 +316,7 @@ func truncateHole(database string) error {
 	return os.Truncate(database, end)
 }
 
-// classifyRequest tells what a request is, and what it costs at most.
+// classifyRequest returns the kind of a request and the most bytes that it can cost.
 func classifyRequest(req any) (requestKind, int64) {
 	switch req := req.(type) {
 	case *pb.TxnRequest:
@@ -335,12 +337,11 @@ func classifyRequest(req any) (requestKind, int64) {
 	return kindRead, 0
 }
 
-// writeCost is what a write costs beside the bytes of its request: its share of the
+// writeCost is what a write costs besides the bytes of its request: its share of the
 // database's pages.
 const writeCost = 1 << 10
 
-// smallValue is the largest value that a take or a finish writes where it removes
-// nothing.
+// smallValue is the largest value that a take or a finish writes, if it removes nothing.
 const smallValue = 4 << 10
 
 // txnCost is what the transactions of a request do.
@@ -349,11 +350,11 @@ type txnCost struct {
 	count         int64
 }
 
-// cost is what the request adds to the log and to the database.
+// cost returns how many bytes the request adds to the log and the database.
 func (w *txnCost) cost(t *pb.TxnRequest) int64 { return 3*int64(proto.Size(t)) + (w.count+1)*writeCost }
 
-// addTxn weighs a transaction. Each of those in it is a commit of its own: it grows if
-// it creates a node that stays, and removes none.
+// addTxn adds a transaction. Each nested transaction is a commit of its own: it is a put if
+// it creates a persistent node and deletes none.
 func (w *txnCost) addTxn(t *pb.TxnRequest) {
 	grows, removes := false, false
 	for _, op := range t.Success {
@@ -372,8 +373,8 @@ func (w *txnCost) addTxn(t *pb.TxnRequest) {
 	w.grows = w.grows || grows && !removes
 }
 
-// createsPersistent reports whether a put creates a node of a queue that no session holds. What the
-// library keeps on its own account is small.
+// createsPersistent reports whether a put creates a node of a queue that belongs to no
+// session. The library's own nodes are small and do not count.
 func createsPersistent(p *pb.PutRequest) bool {
 	if len(p.Value) > smallValue {
 		return true

@@ -8,28 +8,31 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// Config says which store, and how patiently.
+// Config says which directory to use, and for how long to wait. Only Dir is required.
 type Config struct {
-	// Dir holds the store. It is made, readable by its user alone, where there
-	// is none; an empty directory is taken over. A directory with other things
-	// in it is refused, and so is a store that others than its user may enter.
+	// Dir holds the store. It is created, for its user alone, if it does not exist; an empty
+	// directory is used as it is. A directory with other files in it is refused, and so is a
+	// store that other users may enter.
 	Dir string
 
-	SessionTimeout time.Duration // how long a silent process keeps its nodes; 0 means 10 s
-	ConnectTimeout time.Duration // how long Open tries; 0 means 5 s
+	// SessionTimeout is how long the nodes of a process that is not heard from are kept; 0
+	// means 10 s.
+	SessionTimeout time.Duration
+	// ConnectTimeout is the longest time that Open takes; 0 means 5 s.
+	ConnectTimeout time.Duration
 
-	// Warn is told, in a sentence, what works but should be looked at. nil is
-	// silent.
+	// Warn is called with one sentence when something works but should be looked at. It may be
+	// called from any goroutine. nil drops the warnings.
 	Warn func(string)
 
-	// Serving is called by [Serve] each time this process begins to run the
-	// store. nil is silent.
+	// Serving is called by [Serve] each time this process begins to run the store. nil means
+	// no call.
 	Serving func()
 }
 
 const defaultConnectTimeout = 5 * time.Second
 
-// check fills in the defaults.
+// check sets the defaults. It returns [coord.ErrInvalid] if the configuration is wrong.
 func (cfg *Config) check(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", coord.ErrInvalid)

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// clientConns are the connections to the store. Where one ends, a process may have
-// died.
+// clientConns is the owner's listener, which knows the connections of its clients. When a
+// connection ends, a process may have died.
 type clientConns struct {
 	*net.UnixListener
 	onClose func()
@@ -32,8 +32,8 @@ func (g *clientConns) Accept() (net.Conn, error) {
 	return one, nil
 }
 
-// closeStopped closes the connections of processes that are stopped. What was
-// written to them they find when they go on.
+// closeStopped closes the connections of processes that are stopped. Such a process reads
+// what was written to it when it is continued.
 func (g *clientConns) closeStopped() {
 	g.mu.Lock()
 	var cut []*clientConn
@@ -48,12 +48,14 @@ func (g *clientConns) closeStopped() {
 	}
 }
 
+// clientConn is a connection from one process.
 type clientConn struct {
 	*net.UnixConn
 	pid int
 	all *clientConns
 }
 
+// Close closes the connection, and reports the end of the connection once.
 func (c *clientConn) Close() error {
 	c.all.mu.Lock()
 	_, first := c.all.conns[c]

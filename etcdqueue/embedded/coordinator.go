@@ -9,8 +9,8 @@ import (
 	"github.com/zkq/zkq/etcdqueue"
 )
 
-// Coordinator is a process's part in a store: a client of it, and the one that
-// runs it while no other process does.
+// Coordinator is a [coord.Coordinator] that is a client of the store, and runs the store
+// while no other process does. It is safe for use by several goroutines.
 type Coordinator struct {
 	inner     *etcdqueue.Coordinator
 	candidate *candidate
@@ -18,11 +18,11 @@ type Coordinator struct {
 	err       error
 }
 
-// Open connects to the store in cfg.Dir, and runs it if no other process does:
-// then the nodes of processes that have died are gone when Open returns. It
-// takes at most cfg.ConnectTimeout. Errors besides those of [etcdqueue.Open]:
-// [*StoppedOwnerError], coord.ErrFormat for a store of a newer program, and
-// coord.ErrUnreachable around the reason why the store cannot run here.
+// Open connects to the store in cfg.Dir, and runs the store if no other process does; in
+// that case the nodes of dead processes are gone when it returns. It blocks for at most
+// cfg.ConnectTimeout. Its errors are those of [etcdqueue.Open], and [*StoppedOwnerError],
+// coord.ErrFormat for a store of a newer program, and coord.ErrUnreachable with the reason
+// why the store cannot run here.
 func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	if err := cfg.check(ctx); err != nil {
 		return nil, err
@@ -52,8 +52,9 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	return c, nil
 }
 
-// Session implements [coord.Coordinator]. A [*StoppedOwnerError] tells that the
-// session is over and that the process which runs the store is stopped.
+// Session returns the live session, or opens a new one; see [coord.Coordinator]. A
+// [*StoppedOwnerError] means that the session is over and that the owner of the store is
+// stopped.
 func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("session: nil context: %w", coord.ErrInvalid)
@@ -69,9 +70,9 @@ func (c *Coordinator) Session(ctx context.Context) (coord.Session, error) {
 	return s, nil
 }
 
-// Close implements [coord.Coordinator]. If this process runs the store, it first
-// answers what other processes have asked, for at most a few seconds; they go on
-// with the next owner.
+// Close ends the session; see [coord.Coordinator]. If this process runs the store, Close
+// first answers the requests of other processes, for a few seconds at most. The other
+// processes go on with the next owner.
 func (c *Coordinator) Close() error {
 	c.close.Do(func() {
 		c.err = c.inner.Close()
@@ -80,12 +81,12 @@ func (c *Coordinator) Close() error {
 	return c.err
 }
 
-// Owner tells which process runs the store: this one, or the one that said so
-// last; 0 when none did.
+// Owner returns the process that runs the store: this one (self), or the one that wrote its
+// number last. It is 0 if there was none.
 func (c *Coordinator) Owner() (pid int, self bool) { return c.candidate.owner() }
 
-// Describe implements [coord.Describer]. There is one server, and its mode says
-// which process it is.
+// Describe implements [coord.Describer]. There is one server; its mode says which process
+// it is.
 func (c *Coordinator) Describe(ctx context.Context) (coord.Service, error) {
 	service, err := c.inner.Describe(ctx)
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// crashHook hears from etcd's log why it cannot go on. etcd would end the process. The
-// goroutine that logs such a line is stopped for ever instead, so that it does no
-// further harm, and the reason is sent.
+// crashHook learns from etcd's log why etcd cannot go on. etcd would end the process.
+// Instead the hook stops the goroutine that logs the line for ever, so that it does no
+// further harm, and reports the reason.
 type crashHook struct {
 	fatal     chan error // receives the first reason
 	noSegment chan error // receives why the log's next segment could not be allocated
@@ -20,6 +20,7 @@ func newCrashHook() *crashHook {
 	return &crashHook{fatal: make(chan error, 1), noSegment: make(chan error, 1)}
 }
 
+// report sends the reason unless another one was sent before.
 func (a *crashHook) report(why error) {
 	select {
 	case a.fatal <- why:
@@ -33,7 +34,7 @@ func (a *crashHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 	select {}
 }
 
-// logError is a line of etcd's log as an error. The error in the line is wrapped.
+// logError returns a line of etcd's log as an error, and wraps the error in the line.
 func logError(message string, fields []zapcore.Field) error {
 	for _, f := range fields {
 		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
@@ -43,12 +44,12 @@ func logError(message string, fields []zapcore.Field) error {
 	return errors.New(message)
 }
 
-// noNextSegment is etcd's line about a segment of its log that it could not allocate
-// in advance. etcd would give up later, when it needs that segment, even if there is
-// room by then.
+// noNextSegment begins etcd's line about a segment of the log that it could not allocate in
+// advance. etcd would give up later, when it needs the segment, even if there is space by
+// then.
 const noNextSegment = "failed to preallocate space when creating a new WAL"
 
-// Enabled implements [zapcore.Core]: errors are listened to.
+// Enabled implements [zapcore.Core]. Only errors are of interest.
 func (a *crashHook) Enabled(l zapcore.Level) bool { return l >= zapcore.ErrorLevel }
 
 // With implements [zapcore.Core].

@@ -20,13 +20,13 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// ensureData returns when the directory holds etcd's data, whole. The data is made under
-// another name and gets its own when etcd has elected itself once: a start that is cut
-// short leaves nothing that a later one could not read. Only the owner calls it.
+// ensureData creates etcd's data unless it exists. The data is created under another name,
+// and renamed when etcd has elected itself once. So a start that is interrupted leaves
+// nothing that a later one could not read. Only the owner calls it.
 func (d directory) ensureData(ctx context.Context) error {
 	if _, err := os.Stat(d.data()); err == nil && isUnused(d.data()) {
-		// An older zkq made the data under its own name, and may have been killed
-		// before etcd could elect itself. Nothing was ever stored in it.
+		// An older zkq created the data under its final name, and may have been killed before etcd
+		// could elect itself. Nothing was ever stored in that data.
 		if err := errors.Join(os.RemoveAll(d.newData()), os.Rename(d.data(), d.newData())); err != nil {
 			return err
 		}
@@ -43,6 +43,7 @@ func (d directory) ensureData(ctx context.Context) error {
 	return err
 }
 
+// createData has etcd create its data, and renames it.
 func (d directory) createData(ctx context.Context) error {
 	s, err := startServer(ctx, d.newData(), creatingTiming)
 	if err != nil {
@@ -60,8 +61,8 @@ func (d directory) createData(ctx context.Context) error {
 	return syncDirectory(d.path)
 }
 
-// syncDirectories makes the names of all files below path durable. etcd has done so
-// with what is in the files.
+// syncDirectories makes the names of all files below path durable. etcd has done so with
+// their contents.
 func syncDirectories(path string) error {
 	return filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.IsDir() {
@@ -79,9 +80,9 @@ func syncDirectory(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// isUnused reports whether nothing was ever stored in etcd's data. It says so only
-// where that is certain: the log is there from its beginning to its end, holds nothing
-// but what etcd writes on its own account, and the database is empty too.
+// isUnused reports whether it is certain that nothing was ever stored in etcd's data: the
+// log is complete and holds only entries that etcd makes by itself, and the database is
+// empty.
 func isUnused(data string) bool {
 	if snapshots(data) > 0 {
 		return false
@@ -103,7 +104,7 @@ func isUnusedLog(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, e := range entries { // what etcd repaired it keeps under another name
+	for _, e := range entries { // etcd keeps what it repaired under another name
 		if e.Name() != firstSegment && filepath.Ext(e.Name()) != ".tmp" {
 			return false, nil
 		}
@@ -134,7 +135,7 @@ func isUnusedLog(dir string) (bool, error) {
 			}
 		}
 	}
-	// A record that was damaged would hide those behind it.
+	// A damaged record would hide the ones after it.
 	if _, err := f.Seek(records.LastOffset(), io.SeekStart); err != nil {
 		return false, err
 	}
@@ -142,10 +143,10 @@ func isUnusedLog(dir string) (bool, error) {
 	return begun && err == nil && len(bytes.Trim(rest, "\x00")) == 0, err
 }
 
-// firstSegment is what etcd calls the segment that its log begins with.
+// firstSegment is the name of the segment with which etcd's log begins.
 const firstSegment = "0000000000000000-0000000000000000.wal"
 
-// isInternalEntry reports whether etcd makes such an entry of its log on its own account.
+// isInternalEntry reports whether an entry of the log is one that etcd makes by itself.
 func isInternalEntry(entry []byte) bool {
 	var e raftpb.Entry
 	if err := proto.Unmarshal(entry, &e); err != nil {

@@ -17,14 +17,14 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// directory is where a store lives:
+// directory is the directory of a store:
 //
-//	FORMAT     the layout's version and the etcd that wrote it last
-//	lock       locked by the process that runs the store, whose pid it holds
-//	sock       where that process listens
-//	sessions/  a file per session, locked by the process that holds it
-//	data/      etcd's own
-//	data.new/  the same while it is made
+//	FORMAT     version of the layout, and the etcd that wrote the store last
+//	lock       locked by the owner, with the owner's pid
+//	sock       where the owner listens
+//	sessions/  a file per session, locked by the session's process
+//	data/      etcd's data
+//	data.new/  the same while it is created
 //	reserve    space that is given up when the disk is full
 type directory struct{ path string }
 
@@ -41,9 +41,9 @@ func (d directory) sessions() sessionLocks { return sessionLocks{filepath.Join(d
 
 var storeFiles = []string{"FORMAT", "FORMAT.new", "lock", "sock", "sessions", "data", "data.new", "reserve"}
 
-// openDirectory makes the directory where there is none, and checks that it may
-// hold a store of this user's. In a directory that belongs to another user and may be
-// written, such as a volume of a container, the store is in a directory below it.
+// openDirectory creates the directory if there is none, and checks that it may hold a store
+// of this user's. If the directory belongs to another user but may be written, as a
+// container's volume, the store is in a subdirectory.
 func openDirectory(path string) (directory, error) {
 	if err := supported(); err != nil {
 		return directory{}, err
@@ -77,11 +77,11 @@ func openDirectory(path string) (directory, error) {
 	return d, nil
 }
 
-// subdirectory is the directory of the store where the one that was named is another user's.
+// subdirectory is the directory of the store below one that belongs to another user.
 const subdirectory = "store"
 
-// make makes the directory where there is none. root makes none in the directory of
-// another user, who could not use the store afterwards.
+// make creates the directory if there is none. As root it creates none in another user's
+// directory, because that user could not use the store afterwards.
 func (d directory) make() error {
 	parent := d.path
 	for {
@@ -105,7 +105,7 @@ func (d directory) make() error {
 	return nil
 }
 
-// mayHoldAnother reports whether the directory is another user's, holds no store, and
+// mayHoldAnother reports whether the directory belongs to another user, holds no store, and
 // may be written by this process.
 func (d directory) mayHoldAnother() bool {
 	names, err := d.names()
@@ -123,8 +123,8 @@ func (d directory) mayHoldAnother() bool {
 // lostAndFound is in the root of many file systems.
 const lostAndFound = "lost+found"
 
-// foreignOwner returns the name of the user that the directory belongs to if that is
-// not the user of this process, else "".
+// foreignOwner returns the user that the directory belongs to, or "" if it is this
+// process's.
 func (d directory) foreignOwner() string {
 	info, err := os.Stat(d.path)
 	if err != nil {
@@ -133,8 +133,9 @@ func (d directory) foreignOwner() string {
 	return foreignOwner(info)
 }
 
-// checkPrivate closes the directory to other users: a process that gets at the socket
-// can do anything to the queues. What others may have put into it is refused.
+// checkPrivate closes the directory to other users, as a process with access to the socket
+// can do anything to the queues. It refuses a directory into which other users may have put
+// something.
 func (d directory) checkPrivate() error {
 	info, err := os.Stat(d.path)
 	if err != nil {
@@ -185,8 +186,7 @@ func (d directory) names() ([]string, error) {
 	return names, nil
 }
 
-// checkFormat refuses what a newer program wrote, and directories that hold
-// something else than a store.
+// checkFormat refuses a store of a newer program, and a directory with other files.
 func (d directory) checkFormat() error {
 	text, err := os.ReadFile(d.format())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -216,7 +216,7 @@ func (d directory) checkFormat() error {
 	return nil
 }
 
-// writeFormat prepares the directory for the store. Only the owner calls it.
+// writeFormat writes the file FORMAT before the store runs. Only the owner calls it.
 func (d directory) writeFormat() error {
 	if err := d.checkFormat(); err != nil {
 		return err
@@ -232,6 +232,7 @@ func (d directory) writeFormat() error {
 	return nil
 }
 
+// replaceFile writes a file whole and durably, or leaves the old one.
 func replaceFile(path, text string) error {
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -255,7 +256,7 @@ func etcdVersion() (major, minor int) {
 	return major, minor
 }
 
-// endpoint is how the store's address reads in errors.
+// endpoint returns the store's address as errors show it.
 func (d directory) endpoint() string {
 	return (&url.URL{Scheme: "unix", Path: d.sock()}).String()
 }
@@ -270,8 +271,8 @@ func (d directory) dial(ctx context.Context) (net.Conn, error) {
 	return dialer.DialContext(ctx, "unix", addr)
 }
 
-// listen may be called by the owner alone: it removes the socket that an earlier
-// one left.
+// listen listens on the socket. It removes the socket that an earlier owner left, so only
+// the owner may call it.
 func (d directory) listen() (*net.UnixListener, error) {
 	addr, done, err := socketAddress(d.path)
 	if err != nil {
@@ -285,7 +286,7 @@ func (d directory) listen() (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false) // addr may mean nothing by then
+	l.SetUnlinkOnClose(false) // addr may not be valid by then
 	if err := os.Chmod(d.sock(), 0o600); err != nil {
 		l.Close()
 		return nil, err

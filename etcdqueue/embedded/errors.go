@@ -10,8 +10,8 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// StoreError tells why this process can neither run the store nor reach the process
-// that does. It is coord.ErrUnreachable: nothing was changed.
+// StoreError says why this process can neither run the store nor reach its owner. It is
+// coord.ErrUnreachable: nothing was changed.
 type StoreError struct {
 	Dir string
 	Err error
@@ -19,10 +19,10 @@ type StoreError struct {
 
 func (e *StoreError) Error() string { return fmt.Sprintf("the store in %s: %v", e.Dir, e.Err) }
 
-// Unwrap returns the reason, and that the store is unreachable.
+// Unwrap returns the reason, and coord.ErrUnreachable.
 func (e *StoreError) Unwrap() []error { return []error{e.Err, coord.ErrUnreachable} }
 
-// Hint tells what can be done.
+// Hint says what the user can do.
 func (e *StoreError) Hint() string {
 	is := func(target error) bool { return errors.Is(e.Err, target) }
 	noSpace, owner := (*NoSpaceError)(nil), (*OwnerError)(nil)
@@ -45,6 +45,7 @@ func (e *StoreError) Hint() string {
 	return "zkq doctor tells more; the file " + e.Dir + "/lock holds the number of the process that runs the store"
 }
 
+// storeError returns err as a [*StoreError], unless it contains one already.
 func storeError(dir directory, err error) error {
 	if e := (*StoreError)(nil); errors.As(err, &e) {
 		return err
@@ -52,24 +53,24 @@ func storeError(dir directory, err error) error {
 	return &StoreError{Dir: dir.path, Err: err}
 }
 
-// OwnerError: the path belongs to another user. A store is its user's alone.
+// OwnerError means that a path belongs to another user. A store belongs to one user alone.
 type OwnerError struct{ Path, Owner string }
 
 func (e *OwnerError) Error() string {
 	return fmt.Sprintf("%s belongs to %s, and a store is its user's alone", e.Path, e.Owner)
 }
 
-// Hint tells what can be done.
+// Hint says what the user can do.
 func (e *OwnerError) Hint() string {
 	return fmt.Sprintf("run zkq as %s (sudo -u %s zkq …), or name another directory with -c local:DIR", e.Owner, e.Owner)
 }
 
-// Is reports that an OwnerError is coord.ErrUnreachable.
+// Is makes an OwnerError match coord.ErrUnreachable.
 func (e *OwnerError) Is(target error) bool { return target == coord.ErrUnreachable }
 
-// StoppedOwnerError: the process that runs the store is stopped, by Ctrl-Z or a
-// debugger, and nobody else can run it before that one goes on or ends. It is
-// coord.ErrUnreachable: nothing was changed.
+// StoppedOwnerError means that the process which runs the store is stopped, by Ctrl-Z or by
+// a debugger. No other process can run the store until that one is continued or ends. The
+// error is coord.ErrUnreachable: nothing was changed.
 type StoppedOwnerError struct {
 	Dir string
 	PID int
@@ -79,18 +80,17 @@ func (e *StoppedOwnerError) Error() string {
 	return fmt.Sprintf("store in %s: process %d runs it and is stopped: continue it (kill -CONT %d) or end it", e.Dir, e.PID, e.PID)
 }
 
-// Is reports that a StoppedOwnerError is coord.ErrUnreachable.
+// Is makes a StoppedOwnerError match coord.ErrUnreachable.
 func (e *StoppedOwnerError) Is(target error) bool { return target == coord.ErrUnreachable }
 
-// Hint tells what can be done.
+// Hint returns the command that helps.
 func (e *StoppedOwnerError) Hint() string {
 	return fmt.Sprintf("kill -CONT %d continues it", e.PID)
 }
 
 var errFileLimit = errors.New("file size limit too low")
 
-// NoSpaceError: the disk is so full that the store cannot be opened. Nothing was
-// changed.
+// NoSpaceError means that the disk is too full to open the store. Nothing was changed.
 type NoSpaceError struct {
 	Dir          string
 	Free, Needed int64 // bytes
@@ -100,5 +100,5 @@ func (e *NoSpaceError) Error() string {
 	return fmt.Sprintf("the disk of %s is full: %s are free, and the store needs %s to open", e.Dir, bytesText(e.Free), bytesText(e.Needed))
 }
 
-// bytesText is a number of bytes for people.
+// bytesText formats a number of bytes for an error message.
 func bytesText(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -15,21 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileLock is a flock. It keeps a bare descriptor, not an *os.File: the collector
-// closes those when nothing refers to them, and the lock would be gone. Children
-// do not inherit it.
+// fileLock is a lock by flock(2). It holds a file descriptor and not an *os.File, because
+// the garbage collector closes an unused *os.File, and with it frees the lock. Child
+// processes do not inherit the lock.
 type fileLock struct{ fd int }
 
-// errHeld: somebody else has the lock.
+// errLocked means that another process, or another session of this one, has the lock.
 var errLocked = errors.New("locked by another process")
 
+// supported returns an error on systems where the store cannot run.
 func supported() error { return nil }
 
-// lockFile locks the file at path, which it creates if need be, or returns
-// errHeld at once.
+// lockFile locks the file at path, and creates it if it does not exist. It returns
+// errLocked at once if the lock is held.
 func lockFile(path string) (*fileLock, error) { return flock(path, unix.O_CREAT) }
 
-// lockExisting is lockFile for a file that must be there.
+// lockExisting is lockFile for a file that must exist.
 func lockExisting(path string) (*fileLock, error) { return flock(path, 0) }
 
 func flock(path string, flags int) (*fileLock, error) {
@@ -47,7 +48,7 @@ func flock(path string, flags int) (*fileLock, error) {
 		}
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
-	// The path may name another file by now, which others lock.
+	// The path may have been given to another file meanwhile, and others would lock that one.
 	var have, named unix.Stat_t
 	if unix.Fstat(fd, &have) != nil || unix.Stat(path, &named) != nil || have.Ino != named.Ino || have.Dev != named.Dev {
 		l.release()
@@ -56,20 +57,19 @@ func flock(path string, flags int) (*fileLock, error) {
 	return l, nil
 }
 
-// release unlocks explicitly: a child that was forked and is yet to exec shares the
-// descriptor.
+// release unlocks explicitly: a child process between fork and exec shares the descriptor.
 func (l *fileLock) release() {
 	unix.Flock(l.fd, unix.LOCK_UN)
 	unix.Close(l.fd)
 }
 
-// writePID has a fixed width, so that a reader never sees a part of it.
+// writePID writes the number with a fixed width, so that a reader never sees a part of it.
 func (l *fileLock) writePID(pid int) error {
 	_, err := unix.Pwrite(l.fd, fmt.Appendf(nil, "%10d\n", pid), 0)
 	return err
 }
 
-// readPID returns 0 if there is none.
+// readPID returns the number in a lock file, or 0.
 func readPID(path string) int {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -82,12 +82,14 @@ func readPID(path string) int {
 	return pid
 }
 
-// isAlive may say yes for a process that has ended, if its number was given again.
+// isAlive reports whether the process exists. It may be another process with the same
+// number.
 func isAlive(pid int) bool {
 	err := unix.Kill(pid, 0)
 	return err == nil || err == unix.EPERM
 }
 
+// ignoringEINTR repeats a system call that a signal interrupted.
 func ignoringEINTR(f func() (int, error)) (int, error) {
 	for {
 		n, err := f()
@@ -97,8 +99,7 @@ func ignoringEINTR(f func() (int, error)) (int, error) {
 	}
 }
 
-// foreignOwner returns the name of the user that a file belongs to if that is not the
-// user of this process, else "".
+// foreignOwner returns the user that a file belongs to, or "" if it is this process's.
 func foreignOwner(info fs.FileInfo) string {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || int(st.Uid) == os.Geteuid() {
@@ -111,5 +112,5 @@ func foreignOwner(info fs.FileInfo) string {
 	return "user " + uid
 }
 
-// isWritable reports whether this process may make files in the directory.
+// isWritable reports whether this process may create files in the directory.
 func isWritable(dir string) bool { return unix.Access(dir, unix.W_OK|unix.X_OK) == nil }

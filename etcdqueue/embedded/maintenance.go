@@ -15,44 +15,46 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 )
 
-// maintenance is what the owner does for the store: it ends the sessions of processes
-// that have died, forgets old revisions and gives disk space back.
+// maintenance is the owner's work for the store: it ends the sessions of dead processes,
+// compacts old revisions and gives disk space back.
 type maintenance struct {
 	server         *etcdserver.EtcdServer
 	dir            directory
 	sessions       sessionLocks
 	admission      *admission
 	warn           func(string)
-	sweepRequest   chan struct{}
-	trimRequest    chan struct{}       // holds a token when the log is to be trimmed soon
-	reclaimRequest chan chan struct{}  // asks for a reclaim; what is sent is closed after it
+	sweepRequest   chan struct{}       // one token: a process may have died
+	trimRequest    chan struct{}       // one token: the log is to be trimmed
+	reclaimRequest chan chan struct{}  // what is sent is closed when space was reclaimed
 	orphans        map[int64]time.Time // leases without a file, and since when
 
-	compactNext   int64 // the revision at the last compaction's time
+	compactNext   int64 // revision at the time of the last compaction
 	compactedTo   int64
 	defraggedAt   time.Time
-	filledSegment string // the log's newest segment when entries were last added for a reclaim
+	filledSegment string // newest segment when entries were last added for a reclaim
 }
 
+// How often sessions are checked, and how soon after a connection ended: the lock on a
+// session's file may be freed a little later.
 const (
 	sweepInterval = time.Second
-	sweepSoon     = 10 * time.Millisecond // after a connection ended: a file's lock may go a little later
-	orphanAge     = 10 * time.Second      // between a lease's grant and the lock on its file
+	sweepSoon     = 10 * time.Millisecond
+	orphanAge     = 10 * time.Second // between the grant of a lease and the lock on its file
 
 	compactInterval = 5 * time.Second
 	compactFrom     = 500    // revisions
-	openFrom        = 10_000 // at opening, where one-shot owners never live to see compactEvery
+	openFrom        = 10_000 // when the store opens, since short-lived owners never reach compactInterval
 	openKeep        = 1_000  // of these, for watchers that resume
 
-	// The log is trimmed at this interval, and when a segment of it was filled. It may
-	// have this many segments: a snapshot is made when there are more.
+	// The log is trimmed at this interval, and when a segment was filled. It may have longLog
+	// segments: if it has more, a snapshot is forced.
 	trimInterval = 5 * time.Second
 	longLog      = keptSegments + 1
 
 	reclaimTimeout = 5 * time.Second
 
 	defragInterval = 30 * time.Second
-	defragFrom     = 16 << 20 // bytes free, and more than are in use
+	defragFrom     = 16 << 20 // free bytes, which must also exceed those in use
 )
 
 func newMaintenance(server *etcdserver.EtcdServer, dir directory, room *admission, warn func(string)) *maintenance {
@@ -69,7 +71,7 @@ func newMaintenance(server *etcdserver.EtcdServer, dir directory, room *admissio
 	}
 }
 
-// prepare does what must be done before anybody is served.
+// prepare does what must be done before the store serves.
 func (u *maintenance) prepare(ctx context.Context) error {
 	if err := u.sweep(ctx); err != nil {
 		return fmt.Errorf("end the sessions of dead processes: %w", err)
@@ -85,7 +87,7 @@ func (u *maintenance) prepare(ctx context.Context) error {
 	return nil
 }
 
-// requestSweep says that a process may have died.
+// requestSweep has the sessions checked soon: a process may have died.
 func (u *maintenance) requestSweep() {
 	select {
 	case u.sweepRequest <- struct{}{}:
@@ -93,6 +95,7 @@ func (u *maintenance) requestSweep() {
 	}
 }
 
+// run does the work until ctx ends.
 func (u *maintenance) run(ctx context.Context) {
 	compaction := time.NewTicker(compactInterval)
 	defer compaction.Stop()
@@ -156,8 +159,8 @@ func (u *maintenance) sweep(ctx context.Context) error {
 	return errors.Join(append(errs, u.sweepOrphans(ctx, alive))...)
 }
 
-// sweepOrphans ends leases whose process died before it had locked a file. They
-// hold nothing.
+// sweepOrphans revokes leases whose process died before it had locked a file. No node is
+// attached to them.
 func (u *maintenance) sweepOrphans(ctx context.Context, alive map[int64]bool) error {
 	all, err := u.server.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 	if err != nil {
@@ -183,6 +186,7 @@ func (u *maintenance) sweepOrphans(ctx context.Context, alive map[int64]bool) er
 	return errors.Join(errs...)
 }
 
+// revoke ends a session.
 func (u *maintenance) revoke(ctx context.Context, id int64) error {
 	_, err := u.server.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
 	if err != nil && !errors.Is(err, lease.ErrLeaseNotFound) {
@@ -191,7 +195,7 @@ func (u *maintenance) revoke(ctx context.Context, id int64) error {
 	return nil
 }
 
-// compactOld forgets the revisions that were old when it was last called.
+// compactOld compacts the revisions that were old when it was last called.
 func (u *maintenance) compactOld(ctx context.Context) error {
 	old := u.compactNext
 	u.compactNext = u.server.KV().Rev()
@@ -201,8 +205,8 @@ func (u *maintenance) compactOld(ctx context.Context) error {
 	return u.compact(ctx, old, false)
 }
 
-// compact forgets the revisions before rev. If wait is true it returns when their space
-// can be used again.
+// compact drops the revisions before rev. If wait is true it returns when their space can
+// be used again.
 func (u *maintenance) compact(ctx context.Context, rev int64, wait bool) error {
 	_, err := u.server.Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: wait})
 	if err != nil && !errors.Is(err, mvcc.ErrCompacted) {
@@ -212,15 +216,15 @@ func (u *maintenance) compact(ctx context.Context, rev int64, wait bool) error {
 	return nil
 }
 
-// defrag gives free pages back to the file system. Calls wait meanwhile, some
-// milliseconds for each ten megabytes in use.
+// defrag gives free pages of the database back to the file system. All requests wait
+// meanwhile, some milliseconds for every ten megabytes in use.
 func (u *maintenance) defrag() error {
 	b := u.server.Backend()
 	used := b.SizeInUse()
 	if free := b.Size() - used; free < defragFrom || free < used || time.Since(u.defraggedAt) < defragInterval {
 		return nil
 	}
-	if freeSpace(u.dir.path) < minFreeToPut+growthStep+2*used { // it makes a copy
+	if freeSpace(u.dir.path) < minFreeToPut+growthStep+2*used { // it copies the database
 		return nil
 	}
 	u.defraggedAt = time.Now()
@@ -232,7 +236,7 @@ func (u *maintenance) defrag() error {
 	return nil
 }
 
-// requestTrim says that a segment of the log was filled.
+// requestTrim has the log trimmed soon: a segment was filled.
 func (u *maintenance) requestTrim() {
 	select {
 	case u.trimRequest <- struct{}{}:
@@ -240,9 +244,9 @@ func (u *maintenance) requestTrim() {
 	}
 }
 
-// trim removes those segments of the log that a snapshot has made dispensable. etcd
-// makes a snapshot after a number of entries, however large these are; where they fill
-// many segments, small entries are added until it does.
+// trim removes the segments of the log that a snapshot has made dispensable. etcd makes a
+// snapshot after a number of entries, however large they are. If these fill many segments,
+// trim forces a snapshot.
 func (u *maintenance) trim(ctx context.Context) error {
 	if err := u.purge(keptSegments); err != nil || len(u.segments()) <= longLog {
 		return err
@@ -250,7 +254,7 @@ func (u *maintenance) trim(ctx context.Context) error {
 	return errors.Join(u.forceSnapshot(ctx), u.purge(keptSegments))
 }
 
-// purge removes all but the newest segments, and none that is still needed.
+// purge removes all segments but the newest ones, and none that is still needed.
 func (u *maintenance) purge(keep uint) error {
 	member := filepath.Join(u.dir.data(), "member")
 	once := make(chan struct{})
@@ -275,8 +279,8 @@ func (u *maintenance) segments() []string {
 	return names
 }
 
-// forceSnapshot adds entries that change nothing: questions for alarms, which go through the
-// log. With them etcd has as many as it makes a snapshot after.
+// forceSnapshot has etcd make a snapshot. It adds as many entries to the log as etcd makes
+// a snapshot after: queries for alarms, which change nothing.
 func (u *maintenance) forceSnapshot(ctx context.Context) error {
 	var wg sync.WaitGroup
 	askers := make([]error, 64)
@@ -297,7 +301,7 @@ func (u *maintenance) forceSnapshot(ctx context.Context) error {
 	return nil
 }
 
-// reclaimNow has the upkeep reclaim space, and returns after that.
+// reclaimNow has the maintenance reclaim space, and waits for it.
 func (u *maintenance) reclaimNow(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reclaimTimeout)
 	defer cancel()
@@ -313,8 +317,8 @@ func (u *maintenance) reclaimNow(ctx context.Context) {
 	}
 }
 
-// reclaim makes room where the space is short: it removes all of the log that it can,
-// and forgets all old revisions.
+// reclaim makes space where it is short: it removes as much of the log as it can, and drops
+// all old revisions.
 func (u *maintenance) reclaim(ctx context.Context) error {
 	err := u.purge(1)
 	if names := u.segments(); len(names) > 1 && names[len(names)-1] != u.filledSegment {

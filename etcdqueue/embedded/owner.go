@@ -16,33 +16,34 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// candidate runs the store whenever no other process does. One goroutine tries the
-// lock at every sign that its holder is gone, and now and then without one.
+// candidate runs the store whenever no other process does. One goroutine tries the lock at
+// every sign that its holder has ended, and sometimes without one.
 type candidate struct {
 	dir  directory
 	warn func(string)
 
-	lockRequest    chan struct{}
-	ownerMayBeGone atomic.Bool // since the lock was last tried
+	lockRequest    chan struct{} // one token: the owner may have ended
+	ownerMayBeGone atomic.Bool   // set with lockRequest, for the pace of the attempts
 	ctx            context.Context
 	cancel         context.CancelFunc
 	done           chan struct{}
 
 	mu         sync.Mutex
-	owns       bool
+	owns       bool          // this process runs the store
 	err        error         // why this process cannot run the store
-	connectErr error         // why it may not connect to the process that does
-	changed    chan struct{} // closed and renewed when owns or err changes
+	connectErr error         // why it may not connect to the owner
+	changed    chan struct{} // closed and replaced when owns or err changes
 }
 
-// The lock is tried at these intervals: at once after a sign, then ever slower.
+// The lock is tried at once after a sign, and then at intervals that grow from the first to
+// the second.
 const (
 	lockPollFirst = time.Millisecond
 	lockPollMax   = 100 * time.Millisecond
 )
 
-// After the store could not be started the next attempt is made at these intervals: a
-// start that fails may leave something behind in this process.
+// After a failed start the next one is made at intervals that grow from the first to the
+// second, as a failed start may leave something behind in this process.
 const (
 	restartFirst = time.Second
 	restartMax   = 30 * time.Second
@@ -61,6 +62,7 @@ func newCandidate(dir directory, warn func(string)) *candidate {
 	return k
 }
 
+// run tries the lock and runs the store until stop is called.
 func (k *candidate) run() {
 	defer close(k.done)
 	poll := retry.Backoff{First: lockPollFirst, Max: lockPollMax, Wake: k.lockRequest}
@@ -72,7 +74,7 @@ func (k *candidate) run() {
 			err = k.runStore(lock)
 			k.setState(false, err)
 		case errors.Is(err, errLocked):
-			err = nil // another process can run the store, whatever was wrong here
+			err = nil // another process runs the store, so a failure in this one does not matter
 			k.setState(false, nil)
 		default:
 			err = storeError(k.dir, err)
@@ -87,7 +89,7 @@ func (k *candidate) run() {
 				return
 			}
 			if errors.As(err, new(*NoSpaceError)) {
-				restart.Reset() // until room is made
+				restart.Reset() // until there is space
 			}
 			continue
 		}
@@ -101,10 +103,9 @@ func (k *candidate) run() {
 	}
 }
 
-// runStore runs the store under the lock until this process leaves or the store stops
-// by itself, and frees the lock when nothing of the store is left. A broken one is
-// left only when this process ends, and its files block whoever opens them: then
-// the lock stays.
+// runStore runs the store until this process stops or the store fails. It frees the lock
+// when nothing of the store is left. An etcd that gave up may keep its files until this
+// process ends, and so would block the next owner: then the lock is kept too.
 func (k *candidate) runStore(lock *fileLock) (err error) {
 	defer func() {
 		if broken := (*brokenError)(nil); !errors.As(err, &broken) {
@@ -136,6 +137,7 @@ func (k *candidate) runStore(lock *fileLock) (err error) {
 	}
 }
 
+// setState notes whether this process runs the store, or why it cannot.
 func (k *candidate) setState(owns bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -147,7 +149,7 @@ func (k *candidate) setState(owns bool, err error) {
 	k.changed = make(chan struct{})
 }
 
-// failure returns why this process cannot run the store, and what is closed when
+// failure returns why this process cannot run the store, and a channel that is closed when
 // that changes.
 func (k *candidate) failure() (changed <-chan struct{}, why error) {
 	k.mu.Lock()
@@ -155,13 +157,15 @@ func (k *candidate) failure() (changed <-chan struct{}, why error) {
 	return k.changed, cmp.Or(k.err, k.connectErr)
 }
 
-// setConnectError notes that this process may not connect to the store, or, with nil, that it may.
+// setConnectError notes why this process may not connect to the store, or with nil that it
+// may.
 func (k *candidate) setConnectError(why error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.connectErr = why
 }
 
+// owner returns the process that runs the store, and whether it is this one.
 func (k *candidate) owner() (pid int, self bool) {
 	k.mu.Lock()
 	owns := k.owns
@@ -172,7 +176,7 @@ func (k *candidate) owner() (pid int, self bool) {
 	return readPID(k.dir.lock()), false
 }
 
-// stoppedOwner returns the owner if that is another process and stopped, else 0.
+// stoppedOwner returns the owner if it is another process and stopped, and otherwise 0.
 func (k *candidate) stoppedOwner() int {
 	if pid, self := k.owner(); pid != 0 && !self && isStopped(pid) {
 		return pid
@@ -180,7 +184,7 @@ func (k *candidate) stoppedOwner() int {
 	return 0
 }
 
-// retryLock says that the owner may be gone.
+// retryLock has the lock tried at once: the owner may have ended.
 func (k *candidate) retryLock() {
 	k.ownerMayBeGone.Store(true)
 	select {
@@ -189,8 +193,8 @@ func (k *candidate) retryLock() {
 	}
 }
 
-// dial connects to whoever runs the store. While nobody does it waits: a refusal
-// would only make gRPC wait longer.
+// dial connects to the owner. It waits while there is none, because gRPC would wait longer
+// after a refusal.
 func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
 	for backoff := (retry.Backoff{First: lockPollFirst, Max: lockPollMax / 10}); ; {
 		conn, err := k.dir.dial(ctx)
@@ -198,7 +202,7 @@ func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
 			k.setConnectError(nil)
 			return &ownerConn{Conn: conn, onEnd: k.retryLock}, nil
 		}
-		if errors.Is(err, fs.ErrPermission) { // no wait helps
+		if errors.Is(err, fs.ErrPermission) { // waiting does not help
 			k.setConnectError(storeError(k.dir, err))
 		}
 		changed, why := k.failure()
@@ -216,9 +220,8 @@ func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
 	}
 }
 
-// stop ends the goroutine, and the store in order if it runs here. It waits for at
-// most the limit: a disk may hang for ever, and the kernel frees the lock when the
-// process ends.
+// stop ends the goroutine, and closes the store if it runs here. It waits up to the limit:
+// a disk may hang for ever, and the kernel frees the lock when the process ends.
 func (k *candidate) stop(limit time.Duration) {
 	k.cancel()
 	select {
@@ -229,12 +232,11 @@ func (k *candidate) stop(limit time.Duration) {
 }
 
 const (
-	stopTimeout   = drainTimeout + 2*etcdStopTimeout // of a store that ran
-	giveUpTimeout = time.Second                      // of one that did not start in time
+	stopTimeout   = drainTimeout + 2*etcdStopTimeout // for a store that ran
+	giveUpTimeout = time.Second                      // for one that did not start in time
 )
 
-// ownerConn is a connection to the owner; its end is a sign that the owner may be
-// gone.
+// ownerConn is a connection to the owner. Its end is a sign that the owner may have ended.
 type ownerConn struct {
 	net.Conn
 	onEnd func()
@@ -248,9 +250,9 @@ func (c *ownerConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// withOwnerChecks runs f, and ends it early when the store cannot be reached soon: its owner
-// is stopped, and has been for a while, so that one who is continued at once is not
-// blamed; or this process was to run it and cannot.
+// withOwnerChecks runs f, and ends it early when the store will not be reachable soon: the
+// owner is stopped, and has been for several checks, so that an owner which is continued at
+// once is not reported; or this process was to run the store and cannot.
 func (k *candidate) withOwnerChecks(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -307,7 +309,7 @@ const (
 	stoppedChecks = 4
 )
 
-// failureError tells a keeper's failure from the end of a caller's context.
+// failureError tells a candidate's failure from the end of a caller's context.
 type failureError struct{ error }
 
 // awaitOwning returns when this process runs the store or cannot.

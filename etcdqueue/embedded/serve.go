@@ -5,11 +5,11 @@ import (
 	"errors"
 )
 
-// Serve keeps the store up until ctx ends, and returns nil then: it runs the
-// store itself or, while another process does, waits to take over. An error means
-// that this process cannot run it, or that it found the one that does stopped
-// within cfg.ConnectTimeout: then it is a [*StoppedOwnerError]. Once this process has
-// run the store, a store that stops by itself is started again; cfg.Warn is told why.
+// Serve keeps the store running until ctx ends, and then returns nil. It runs the store
+// itself or, while another process does, waits to take over. It returns an error if this
+// process cannot run the store, or a [*StoppedOwnerError] if it found the owner stopped
+// within cfg.ConnectTimeout. Once this process has run the store, a store that fails is
+// started again, and cfg.Warn is called with the reason.
 func Serve(ctx context.Context, cfg Config) error {
 	if err := cfg.check(ctx); err != nil {
 		return err

@@ -14,15 +14,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// server is an etcd in this process. It listens nowhere.
+// server is an etcd in this process. It does not listen anywhere.
 type server struct {
 	*embed.Etcd
 	data  string
 	crash *crashHook
 }
 
-// timing is how often etcd looks at its clock, and how long it waits before it elects
-// itself. The random part of that wait is most of a start.
+// timing is the interval of etcd's clock, and how long etcd waits before it elects itself.
+// The random part of that wait is most of a start.
 type timing struct{ tick, election time.Duration }
 
 var (
@@ -31,38 +31,37 @@ var (
 )
 
 const (
-	// The log is cut into small files, written to a snapshot's index and then
-	// removed early, so that the directory stays small.
+	// The log has small segments, and snapshots make them dispensable early, so that the directory
+	// stays small.
 	segmentBytes  = 4 << 20
 	snapshotEvery = 1000
 	keptSegments  = 2
 
-	// How many entries of the log stay in memory after they were applied. Nobody has
-	// to catch up, but etcd reads those that it replays at a start once more when it
-	// elects itself, and panics if one is gone: as many as may lie behind a snapshot.
+	// Entries of the log that stay in memory after they were applied. No other member has to catch
+	// up. But when etcd elects itself after a start, it reads the replayed entries once more, and
+	// panics if one is missing: so as many are kept as may follow a snapshot.
 	keptEntries = 2 * snapshotEvery
 
-	// Every hundred entries etcd removes those from memory that need not be kept, and
-	// the very first even if it must be. So the log of a new store must not begin there
-	// any more by then: after its first snapshot it does not.
+	// Every hundred entries etcd removes from memory those that need not be kept, and the very
+	// first one even if it must be kept. So the log of a new store must not begin there any more
+	// by then, which its first snapshot achieves.
 	firstSnapshot = 90
 
-	// A compaction writes the pages that it empties before it may use them again. On a
-	// disk with little space it goes in small steps.
+	// A compaction writes the pages that it empties before it can use them again. On a disk with
+	// little space it goes in small steps.
 	smallDisk  = 1 << 30
 	smallBatch = 100 // keys
 
 	// electionTimeout bounds the wait for etcd to elect itself after it has read its data.
 	electionTimeout = 30 * time.Second
 
-	// etcdStopTimeout bounds the wait for an etcd that is starting or closing.
-	etcdStopTimeout = 5 * time.Second
+	etcdStopTimeout = 5 * time.Second // for an etcd that is starting or closing
 )
 
 func init() { wal.SegmentSizeBytes = segmentBytes }
 
-// startServer returns when etcd is ready to serve. When ctx ends before that, etcd is
-// closed again. A [*brokenError] means that something of it is left in this process.
+// startServer returns when etcd is ready to serve. If ctx ends before that, etcd is closed
+// again. A [*brokenError] means that a part of it is left in this process.
 func startServer(ctx context.Context, data string, p timing) (*server, error) {
 	s := &server{data: data, crash: newCrashHook()}
 	cfg := configuration(data, p, s.crash)
@@ -77,14 +76,14 @@ func startServer(ctx context.Context, data string, p timing) (*server, error) {
 		s.Etcd = e
 		started <- err
 	}()
-	// A start cannot be interrupted. It takes some hundredths of a second, as a rule.
+	// A start cannot be interrupted. It usually takes some hundredths of a second.
 	late, stop := context.WithCancel(context.Background())
 	defer stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(etcdStopTimeout, stop) })()
 	select {
 	case err := <-started:
 		if err != nil {
-			detachFiles(data) // etcd does not close all that it opened
+			detachFiles(data) // etcd does not close everything that it opened
 			return nil, fmt.Errorf("etcd with its data in %s: %w", data, err)
 		}
 	case why := <-s.crash.fatal:
@@ -102,7 +101,7 @@ func startServer(ctx context.Context, data string, p timing) (*server, error) {
 	return nil, errors.Join(err, s.close())
 }
 
-// awaitReady returns when etcd takes requests.
+// awaitReady returns when etcd accepts requests.
 func (s *server) awaitReady(ctx context.Context) error {
 	limit := time.NewTimer(electionTimeout)
 	defer limit.Stop()
@@ -111,7 +110,7 @@ func (s *server) awaitReady(ctx context.Context) error {
 	for {
 		select {
 		case <-ready:
-			// Until it has settled on a cluster version it refuses requests.
+			// etcd refuses requests until it has decided on a cluster version.
 			if api.IsCapabilityEnabled(api.V3rpcCapability) {
 				return nil
 			}
@@ -133,7 +132,7 @@ func (s *server) awaitReady(ctx context.Context) error {
 	}
 }
 
-// close stops etcd in order. It waits for a bounded time.
+// close stops etcd in order, or gives up after etcdStopTimeout.
 func (s *server) close() error {
 	done := make(chan struct{})
 	go func() {
@@ -150,8 +149,8 @@ func (s *server) close() error {
 	}
 }
 
-// crashError is the error of an etcd that cannot go on. Its goroutines stay, and are
-// kept from its files.
+// crashError returns the error of an etcd that cannot go on. Its goroutines stay in this
+// process, and are cut off from its files.
 func (s *server) crashError(why error) error {
 	err := fmt.Errorf("etcd gave up on its data in %s: %w", s.data, why)
 	if !detachFiles(s.data) {
@@ -160,12 +159,13 @@ func (s *server) crashError(why error) error {
 	return err
 }
 
-// brokenError: etcd gave up half-way. What it had opened stays open, so this
-// process must not try again, and no other process can.
+// brokenError means that etcd gave up half-way and keeps files open in this process. So
+// this process must not start it again, and no other process can.
 type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
 
+// configuration returns etcd's configuration. It has no listeners and no peers.
 func configuration(data string, p timing, a *crashHook) *embed.Config {
 	nowhere := url.URL{Scheme: "unix", Host: "nowhere"}
 	cfg := embed.NewConfig()
@@ -185,14 +185,14 @@ func configuration(data string, p timing, a *crashHook) *embed.Config {
 		cfg.CompactionBatchLimit = smallBatch
 		cfg.CompactionSleepInterval = time.Millisecond
 	}
-	cfg.MaxWalFiles = 0        // purged by the store
-	cfg.QuotaBackendBytes = -1 // the room keeps watch over the space
+	cfg.MaxWalFiles = 0        // maintenance purges them
+	cfg.QuotaBackendBytes = -1 // admission watches the space
 	cfg.MaxSnapFiles = keptSegments
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(a, zap.WithFatalHook(a), zap.WithPanicHook(a)))
 	return cfg
 }
 
-// snapshots counts the snapshots that etcd has in its data directory.
+// snapshots returns how many snapshots etcd has in its data directory.
 func snapshots(data string) int {
 	names, _ := filepath.Glob(filepath.Join(data, "member", "snap", "*.snap"))
 	return len(names)

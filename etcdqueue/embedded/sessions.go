@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// sessionLocks is the directory with a file for each session, locked by the process
-// that holds the session. The kernel frees the lock when that process ends, which
-// is how the owner knows: a lease alone does not tell, since it stands still while
-// nobody runs the store, and starts anew with it.
+// sessionLocks is the directory with a file per session, locked by the session's process.
+// The kernel frees the lock when the process ends, and so the owner learns of the end. A
+// lease does not show it: it stands still while no process runs the store, and starts anew
+// with it.
 type sessionLocks struct{ path string }
 
-// lock locks the file of a session that is about to be used. The file comes into
-// being under its name when it is locked already.
+// lock locks the file of a session that is about to be opened. The file gets its final name
+// when it is locked already.
 func (s sessionLocks) lock(id string) (end func(), err error) {
 	fail := func(err error) (func(), error) {
 		return nil, fmt.Errorf("lock session %s: %w", id, err)
@@ -43,8 +43,8 @@ func (s sessionLocks) lock(id string) (end func(), err error) {
 
 const newPrefix = "new-"
 
-// dead returns the sessions whose process has ended, each with its locked file,
-// and the IDs of all others that have a file.
+// dead returns the sessions of dead processes, each with its locked file, and the IDs of
+// all others that have a file.
 func (s sessionLocks) dead() (dead []deadSession, alive map[int64]bool, err error) {
 	entries, err := os.ReadDir(s.path)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s sessionLocks) dead() (dead []deadSession, alive map[int64]bool, err erro
 		switch {
 		case err == nil:
 			dead = append(dead, deadSession{id: id, path: path, lock: lock})
-		case errors.Is(err, fs.ErrNotExist): // ended meanwhile, in order
+		case errors.Is(err, fs.ErrNotExist): // ended in order meanwhile
 		default:
 			alive[id] = true
 		}
@@ -73,7 +73,7 @@ func (s sessionLocks) dead() (dead []deadSession, alive map[int64]bool, err erro
 	return dead, alive, nil
 }
 
-// removeAbandoned removes what a process left that died in the middle of claim.
+// removeAbandoned removes the file of a process that died in the middle of lock.
 func (s sessionLocks) removeAbandoned(e fs.DirEntry) {
 	info, err := e.Info()
 	if err != nil || time.Since(info.ModTime()) < time.Minute {
@@ -86,18 +86,20 @@ func (s sessionLocks) removeAbandoned(e fs.DirEntry) {
 	}
 }
 
+// deadSession is a session whose process has ended.
 type deadSession struct {
 	id   int64
 	path string
 	lock *fileLock
 }
 
-// remove removes the file, once the lease is gone.
+// remove removes the file, once the lease is revoked.
 func (d deadSession) remove() {
 	os.Remove(d.path)
 	d.lock.release()
 }
 
+// parseSessionID returns the lease of a session.
 func parseSessionID(id string) (int64, error) {
 	n, err := strconv.ParseUint(id, 16, 64)
 	if err != nil {

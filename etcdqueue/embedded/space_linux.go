@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// freeSpace is what this process may still write to the disk of dir, in bytes.
+// freeSpace returns how many bytes this process may still write to the disk of dir.
 func freeSpace(dir string) int64 {
 	var s unix.Statfs_t
 	if _, err := ignoringEINTR(func() (int, error) { return 0, unix.Statfs(dir, &s) }); err != nil {
@@ -20,7 +20,7 @@ func freeSpace(dir string) int64 {
 }
 
 // allocate has the file system keep space for the first bytes of a file, so that writing
-// them cannot fail for want of it. Where the file system cannot do that, nothing is done.
+// them cannot fail for want of space. It does nothing if the file system cannot do that.
 func allocate(path string, bytes int64) error {
 	fd, err := ignoringEINTR(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
@@ -34,7 +34,7 @@ func allocate(path string, bytes int64) error {
 	return err
 }
 
-// fileSizeLimit is how large a file this process may write.
+// fileSizeLimit returns the largest file in bytes that this process may write.
 func fileSizeLimit() int64 {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &l); err != nil || l.Cur > math.MaxInt64/2 {
@@ -44,8 +44,8 @@ func fileSizeLimit() int64 {
 }
 
 // detachFiles takes the files below dir away from the goroutines of this process that have
-// them open: their descriptors lead to a file that cannot be written. Locks on the
-// files are freed. It reports whether none was left open.
+// them open: their descriptors then lead to a file that cannot be written. Locks on the
+// files are freed. It reports whether no file below dir is open any longer.
 func detachFiles(dir string) bool {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
@@ -55,7 +55,7 @@ func detachFiles(dir string) bool {
 		return false
 	}
 	defer unix.Close(dead)
-	for range 10 { // a goroutine may be about to open one more
+	for range 10 { // a goroutine may be opening another one
 		found, err := descriptorsBelow(dir)
 		if err != nil {
 			return false
@@ -64,7 +64,7 @@ func detachFiles(dir string) bool {
 			return true
 		}
 		for _, fd := range found {
-			unix.Flock(fd, unix.LOCK_UN) // a mapping of the file would keep the lock
+			unix.Flock(fd, unix.LOCK_UN) // a mapping of the file keeps the lock otherwise
 			if err := unix.Dup3(dead, fd, unix.O_CLOEXEC); err != nil {
 				return false
 			}
@@ -73,7 +73,7 @@ func detachFiles(dir string) bool {
 	return false
 }
 
-// descriptorsBelow returns this process's descriptors of dir and of files in it.
+// descriptorsBelow returns this process's descriptors of dir and of files below it.
 func descriptorsBelow(dir string) ([]int, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// store is the running server. etcd itself listens nowhere: its services are
-// registered with a gRPC server of ours, which can be stopped in an order that
-// loses no answer.
+// store is the store that runs in this process. etcd itself does not listen: its services
+// are registered with a gRPC server of ours, which can be stopped in an order that loses no
+// answer.
 type store struct {
 	dir         directory
 	warn        func(string)
@@ -27,18 +27,18 @@ type store struct {
 	conns       *clientConns
 	maintenance *maintenance
 
-	ctx      context.Context // ends the streams, and the upkeep
+	ctx      context.Context // ends the streams and the maintenance
 	cancel   context.CancelFunc
-	failures chan error
+	failures chan error // receives why the store stopped by itself
 	tasks    sync.WaitGroup
 	crashed  atomic.Bool // etcd has given up
 }
 
-// drainTimeout is what a request that was sent before the goodbye may take to be answered.
+// drainTimeout is how long requests that were received before the store closes may take.
 const drainTimeout = 5 * time.Second
 
-// startStore returns when the store serves: sessions of dead processes are over. When
-// ctx ends before that, what was started is stopped again.
+// startStore returns when the store serves. The sessions of dead processes are over then.
+// If ctx ends before that, everything that was started is stopped again.
 func startStore(ctx context.Context, dir directory, warn func(string)) (*store, error) {
 	if err := dir.checkSpace(); err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func startStore(ctx context.Context, dir directory, warn func(string)) (*store, 
 	return s, nil
 }
 
-// serve begins to take requests.
+// serve begins to accept requests.
 func (s *store) serve() error {
 	s.admission = newAdmission(s.dir, s.etcd.Server.Backend())
 	s.maintenance = newMaintenance(s.etcd.Server, s.dir, s.admission, s.warn)
@@ -74,7 +74,7 @@ func (s *store) serve() error {
 	s.conns = newClientConns(l, s.maintenance.requestSweep)
 	s.grpc = v3rpc.Server(s.etcd.Server, nil, s.admission.intercept,
 		grpc.StreamInterceptor(s.interceptStream),
-		grpc.ConnectionTimeout(drainTimeout/2), // one that never speaks would delay the leaving
+		grpc.ConnectionTimeout(drainTimeout/2), // a connection that never speaks would delay the stop
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	s.tasks.Go(func() { s.maintenance.run(s.ctx) })
 	s.tasks.Go(func() { s.failures <- s.grpc.Serve(s.conns) })
@@ -84,7 +84,7 @@ func (s *store) serve() error {
 			s.crashed.Store(true)
 			s.failures <- s.etcd.crashError(why)
 		case why := <-s.etcd.crash.noSegment:
-			s.failures <- why // started anew, etcd tries again
+			s.failures <- why // etcd tries again when the store is restarted
 		case <-s.etcd.Server.StopNotify():
 			s.failures <- errors.New("etcd stopped by itself")
 		case <-s.ctx.Done():
@@ -93,15 +93,14 @@ func (s *store) serve() error {
 	return nil
 }
 
-// failed tells that the store has stopped by itself, and why.
+// failed returns a channel that receives why the store stopped by itself.
 func (s *store) failed() <-chan error { return s.failures }
 
-// stop stops the store so that no client loses an answer. Clients are told to send
-// nothing more on their connections: what they sent before is answered, what
-// they send later waits for the next owner. Streams end, and their clients
-// resume them there. A connection is closed when it carries nothing any more;
-// only those of stopped processes, which cannot say so, are cut. An etcd that has
-// given up answers nothing, so all connections are cut then.
+// stop stops the store so that no client loses an answer. Clients are told to send nothing
+// more on their connections: requests sent before are answered, later ones wait for the
+// next owner. Streams end, and clients resume them there. A connection closes when nothing
+// is in flight on it; only those of stopped processes, which cannot take part, are cut. An
+// etcd that has given up answers nothing, so then all connections are cut.
 func (s *store) stop() error {
 	done := make(chan struct{})
 	go func() {
@@ -127,14 +126,14 @@ func (s *store) stop() error {
 	}
 	os.Remove(s.dir.sock())
 	if s.crashed.Load() {
-		return nil // its goroutines stand still
+		return nil // its goroutines are stopped for ever
 	}
 	s.tasks.Wait()
 	return s.etcd.close()
 }
 
-// interceptStream lets streams end, with an error that makes clients resume them, when the
-// store is left.
+// interceptStream ends each stream when the store stops, with an error that makes clients
+// resume it.
 func (s *store) interceptStream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx, cancel := context.WithCancel(ss.Context())
 	defer cancel()
@@ -146,6 +145,7 @@ func (s *store) interceptStream(srv any, ss grpc.ServerStream, _ *grpc.StreamSer
 	return err
 }
 
+// endableStream is a stream that ends when the store stops.
 type endableStream struct {
 	grpc.ServerStream
 	ctx context.Context

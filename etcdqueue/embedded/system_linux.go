@@ -17,14 +17,14 @@ func isStopped(pid int) bool {
 	if err != nil {
 		return false
 	}
-	i := bytes.LastIndexByte(b, ')') // the command's name may hold anything
+	i := bytes.LastIndexByte(b, ')') // the command's name may contain anything
 	if i < 0 || i+2 >= len(b) {
 		return false
 	}
 	return b[i+2] == 'T' || b[i+2] == 't'
 }
 
-// peerPID returns the process at the other end, 0 if that cannot be told.
+// peerPID returns the process at the other end, or 0 if it cannot be found.
 func peerPID(conn *net.UnixConn) int {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -39,8 +39,8 @@ func peerPID(conn *net.UnixConn) int {
 	return pid
 }
 
-// socketAddress returns a name for the socket in dir that is short enough for the
-// kernel. It is good until done is called.
+// socketAddress returns a name for the socket in dir that is short enough for the kernel.
+// The name is valid until done is called.
 func socketAddress(dir string) (addr string, done func(), err error) {
 	addr = filepath.Join(dir, "sock")
 	if len(addr) < len(unix.RawSockaddrUnix{}.Path) {

@@ -8,11 +8,16 @@ import (
 	"path/filepath"
 )
 
-func isStopped(int) bool        { return false }
+// isStopped reports whether the process is stopped by a signal or a debugger.
+func isStopped(int) bool { return false }
+
+// peerPID returns the process at the other end, or 0 if it cannot be found.
 func peerPID(*net.UnixConn) int { return 0 }
 
 const longestAddress = 103 // what the shortest sockaddr_un takes
 
+// socketAddress returns a name for the socket in dir that is short enough for the kernel.
+// The name is valid until done is called.
 func socketAddress(dir string) (addr string, done func(), err error) {
 	addr = filepath.Join(dir, "sock")
 	if len(addr) > longestAddress {
