@@ -152,6 +152,7 @@ func (r *batchRequest) afterRefusal(refusal *refusedError) []group.Outcome {
 	return r.sendSeparately()
 }
 
+// sendSeparately sends each commit by itself, one after the other.
 func (r *batchRequest) sendSeparately() []group.Outcome {
 	return mapCommits(r.commits, (*pendingCommit).sendAlone)
 }
@@ -171,6 +172,7 @@ func (r *batchRequest) outcomes(answer *pb.TxnResponse) []group.Outcome {
 	return outcomes
 }
 
+// mapCommits returns the outcome of f for each commit.
 func mapCommits(commits []*pendingCommit, f func(*pendingCommit) group.Outcome) []group.Outcome {
 	outcomes := make([]group.Outcome, len(commits))
 	for i, c := range commits {

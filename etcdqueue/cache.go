@@ -24,21 +24,34 @@ import (
 // they are of the revision that it begins with. And a listing never shows less than this
 // process was told: it waits for the events of the process's own commits.
 type dirCache struct {
-	mu           sync.Mutex
-	names        *names.Set               // nil until the cache is filled
-	dirs         map[string]*subdirectory // directories among the names
-	listedAt     int64                    // revision of the listing
-	reached      int64                    // revision of the last event; 0: not filled
-	changedAt    int64                    // revision of the last change of the names
-	ownRevision  int64                    // of the last answered commit of this process that changed the names
-	advanced     chan struct{}            // closed when reached changes; nil: no listing waits for that
-	pendingLists int                      // listings that the service is being asked for
-	hasAnswer    bool                     // the service has answered one of them
-	filling      *cacheFill               // the first listing, while it is read
-	closed       bool                     // the watch has ended
-	generation   int                      // how often the cache was discarded; a fill of an earlier generation does not count
+	mu sync.Mutex
+	// Nil until the cache is filled.
+	names *names.Set
+	// Directories among the names.
+	dirs map[string]*subdirectory
+	// Revision of the listing.
+	listedAt int64
+	// Revision of the last event; 0: not filled.
+	reached int64
+	// Revision of the last change of the names.
+	changedAt int64
+	// Of the last answered commit of this process that changed the names.
+	ownRevision int64
+	// Closed when reached changes; nil: no listing waits for that.
+	advanced chan struct{}
+	// Listings that the service is being asked for.
+	pendingLists int
+	// The service has answered one of them.
+	hasAnswer bool
+	// The first listing, while it is read.
+	filling *cacheFill
+	// The watch has ended.
+	closed bool
+	// How often the cache was discarded; a fill of an earlier generation does not count.
+	generation int
 
-	fillRequest chan struct{} // one token: a listing waits for the cache to be filled
+	// One token: a listing waits for the cache to be filled.
+	fillRequest chan struct{}
 }
 
 // subdirectory is a name that has keys below it, and may be a node too.
@@ -54,6 +67,7 @@ type cacheFill struct {
 	done   chan struct{}
 }
 
+// newDirCache returns a cache that is not filled.
 func newDirCache() *dirCache { return &dirCache{fillRequest: make(chan struct{}, 1)} }
 
 // noteCommit notes an answered commit of this process that changed the names.

@@ -96,7 +96,8 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 var errNameTaken = errors.New("the name of a sequential node would not do")
 
 // pendingCommit is the work of one call of Commit. The names of its sequential nodes are
-// complete.
+// complete. A commit that is sent again gets new names, so there is one pendingCommit for
+// each attempt.
 type pendingCommit struct {
 	s   *session
 	ops []coord.Op

@@ -63,6 +63,7 @@ func (cfg Config) String() string {
 // GoString returns String, so that no verb of fmt prints the password.
 func (cfg Config) GoString() string { return cfg.String() }
 
+// setDefaults sets the fields that were left zero.
 func (cfg *Config) setDefaults() {
 	if cfg.SessionTimeout == 0 {
 		cfg.SessionTimeout = defaultSessionTimeout

@@ -50,6 +50,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close closes the connection.
 func (c *conn) Close() error {
 	c.closed.Store(true)
 	return c.Conn.Close()

@@ -28,6 +28,7 @@ const (
 	closeTimeout          = time.Second // for revoking the lease of a session
 )
 
+// Texts of errors that say that a member cannot serve now.
 var (
 	textNoLeader = errorText(rpctypes.ErrGRPCNoLeader)
 	textLearner  = errorText(rpctypes.ErrGRPCNotSupportedForLearner)
@@ -35,32 +36,43 @@ var (
 
 // Coordinator is a [coord.Coordinator] that keeps a connection to an etcd cluster and a
 // session with it. It is safe for use by several goroutines.
+//
+// What is learned about the service outlives a session and so is kept here: its latest
+// revision, its limits, what makes names optimistic, and the watches.
 type Coordinator struct {
-	cfg           Config
-	dialer        *dialer
-	client        *clientv3.Client
-	kv            pb.KVClient
-	lease         pb.LeaseClient
-	producer      string // in the names of sequential nodes
+	cfg    Config
+	dialer *dialer
+	client *clientv3.Client
+	kv     pb.KVClient
+	lease  pb.LeaseClient
+	// In the names of sequential nodes.
+	producer      string
 	nameCounter   nameCounter
 	revisionReads revisionReads
 	optimistic    optimisticNames
 	inFlight      inFlightCommits
 	revisions     revisionTracker
-	opLimit       atomic.Int64 // ops that a commit may have
-	batchOpLimit  atomic.Int64 // ops that a batch may have, see countedOps
-	lastFull      atomic.Int64 // when a batch last met a service without space, Unix ns
-	watches       *watchHub
+	// Ops that a commit may have.
+	opLimit atomic.Int64
+	// Ops that a batch may have, see countedOps.
+	batchOpLimit atomic.Int64
+	// When a batch last met a service without space, Unix ns.
+	lastFull atomic.Int64
+	watches  *watchHub
 
-	ctx    context.Context // ends with coord.ErrClosed when the coordinator is closed
+	// Ends with coord.ErrClosed when the coordinator is closed.
+	ctx    context.Context
 	cancel context.CancelCauseFunc
-	wg     sync.WaitGroup // the goroutines that ctx ends
+	// The goroutines that ctx ends.
+	wg sync.WaitGroup
 
-	sem    chan struct{} // one token: its holder may open a session
+	// One token: its holder may open a session.
+	sem    chan struct{}
 	mu     sync.Mutex
 	closed bool
 	latest *session
-	warned map[string]bool // the warnings about versions so far
+	// The warnings about versions so far.
+	warned map[string]bool
 
 	closeOnce sync.Once
 }

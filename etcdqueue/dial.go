@@ -18,17 +18,26 @@ import (
 
 // dialer connects to the cluster: one connection at a time, to any endpoint. A member that
 // is gone, does not answer or has no leader is left for the next one.
+//
+// gRPC knows only one address, for which it calls dialAny. So the choice of the server is
+// made here, where it is known what was wrong with each: gRPC's own errors would not say
+// it.
 type dialer struct {
-	endpoints   []endpoint
-	dial        dialFunc
-	names       *resolve.Names
-	onConnected func() // called after the first byte of each connection
+	endpoints []endpoint
+	dial      dialFunc
+	names     *resolve.Names
+	// Called after the first byte of each connection.
+	onConnected func()
 
-	mu               sync.Mutex
-	next             int             // the endpoint to try first
-	states           []endpointState // of each endpoint
-	current          *conn           // the newest connection
-	permanentFailure chan struct{}   // closed once every server has failed for a reason that does not pass
+	mu sync.Mutex
+	// The endpoint to try first.
+	next int
+	// Of each endpoint.
+	states []endpointState
+	// The newest connection.
+	current *conn
+	// Closed once every server has failed for a reason that does not pass.
+	permanentFailure chan struct{}
 }
 
 // endpointState is what is known of an endpoint. A host name with several IP addresses
@@ -38,6 +47,7 @@ type endpointState struct {
 	causes  map[string]error // why each server was last left or not reached; none while it answers
 }
 
+// newDialer returns a dialer of the endpoints. onConnected is called without locks held.
 func newDialer(endpoints []endpoint, dial dialFunc, names *resolve.Names, connected func()) *dialer {
 	l := &dialer{
 		endpoints:        endpoints,
@@ -53,6 +63,8 @@ func newDialer(endpoints []endpoint, dial dialFunc, names *resolve.Names, connec
 	return l
 }
 
+// errNoAnswer is the cause of a server that accepts connections and does not answer in
+// time.
 var errNoAnswer = errors.New("no answer")
 
 // dialAny returns a connection to the first endpoint that accepts one.
@@ -147,6 +159,7 @@ func (l *dialer) setCurrent(nc net.Conn, i int, server string) *conn {
 	return l.current
 }
 
+// cause returns what is wrong with a server of endpoint i, or nil.
 func (l *dialer) cause(i int, server string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 	"github.com/zkq/zkq/internal/secure"
 )
 
+// defaultPort is etcd's port for clients.
 const defaultPort = "2379"
 
 // endpoint is one element of Config.Endpoints.
@@ -98,6 +99,7 @@ func (e endpoint) authority() string {
 	return e.address
 }
 
+// dialFunc is the type of Config.Dial.
 type dialFunc func(ctx context.Context, address string) (net.Conn, error)
 
 // resolveServers returns the addresses that e stands for: those of its host name, first the

@@ -30,6 +30,7 @@ type inFlightCommit struct {
 // After an election the driver does not wait longer than that.
 const slowAfter = time.Second
 
+// errNewLeader is the cause of a commit that was cancelled after an election.
 var errNewLeader = errors.New("there is a new leader, and the last one did not answer")
 
 // hasSlow reports whether a commit has been in flight for longer than slowAfter.

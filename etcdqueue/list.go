@@ -189,13 +189,18 @@ type listing struct {
 	user, ctx context.Context
 	base      string
 	o         coord.ListOptions
-	rev       int64 // of the first page, and so of all
-	page      int   // keys in the next page
+	// Of the first page, and so of all.
+	rev int64
+	// Keys in the next page.
+	page int
 
 	found []child
-	dirs  map[string]bool // names of the directories found
-	last  string          // the last key read, without base
-	more  bool            // there are keys that were not read
+	// Names of the directories found.
+	dirs map[string]bool
+	// The last key read, without base.
+	last string
+	// There are keys that were not read.
+	more bool
 }
 
 // child is a node, or a directory with the first key in it.

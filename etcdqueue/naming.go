@@ -63,7 +63,8 @@ func queueOf(prefix string) string {
 const maxParallelReads = 2
 
 // revisionReads lets commits share the reads of a queue's revision. A commit may use any
-// read that begins after the commit was called.
+// read that begins after the commit was called, because every entry that was answered
+// before then is in the revision that the read shows. So many commits need few reads.
 type revisionReads struct {
 	mu      sync.Mutex
 	queued  map[string]*revisionRead // by queue: not begun, so commits may still join

@@ -30,12 +30,18 @@ type optimisticNames struct {
 
 // queueNaming is what is known of one queue's names.
 type queueNaming struct {
-	offset      int64         // the queue's configured offset
-	readAt      time.Duration // when the offset was read
-	pausedUntil time.Duration // no optimistic name before that
-	pause       time.Duration // length of the pause after the last refusal
+	// The queue's configured offset.
+	offset int64
+	// When the offset was read.
+	readAt time.Duration
+	// No optimistic name before that.
+	pausedUntil time.Duration
+	// Length of the pause after the last refusal.
+	pause time.Duration
 }
 
+// How long what is known of the names may be used, and how long a queue pauses after a
+// refusal: at first firstPause, and after refusals in a row up to maxPause.
 const (
 	maxRevisionAge = 200 * time.Millisecond // of a revision
 	maxOffsetAge   = 10 * time.Second

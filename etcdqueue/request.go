@@ -20,6 +20,7 @@ var waitForReady = []grpc.CallOption{grpc.WaitForReady(true), grpc.MaxCallRecvMs
 // sentMark says whether a request may have reached the service.
 type sentMark struct{ sent atomic.Bool }
 
+// sentMarkKey is the key of a sentMark in a context.
 type sentMarkKey struct{}
 
 // withSentMark returns a context for one request, and the mark of that request.
@@ -36,6 +37,7 @@ func (sentMarker) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Conte
 func (sentMarker) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (sentMarker) HandleConn(context.Context, stats.ConnStats)                       {}
 
+// HandleRPC sets the mark of a request when its header or its message goes out.
 func (sentMarker) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	e, ok := ctx.Value(sentMarkKey{}).(*sentMark)
 	if !ok {
@@ -79,6 +81,7 @@ type retrier struct {
 	auth    int // attempts that failed for a token that the service no longer knew
 }
 
+// newRetrier returns a retrier whose pauses grow by 5 ms with each attempt, up to 100 ms.
 func newRetrier() *retrier {
 	return &retrier{backoff: retry.Backoff{First: 5 * time.Millisecond, Max: 100 * time.Millisecond, Linear: true}}
 }

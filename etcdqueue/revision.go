@@ -72,6 +72,7 @@ type trackingKV struct {
 	c *Coordinator
 }
 
+// Range notes the revision of a read.
 func (k trackingKV) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (*pb.RangeResponse, error) {
 	before := k.c.revisions.current()
 	r, err := k.KVClient.Range(ctx, in, opts...)
@@ -81,6 +82,7 @@ func (k trackingKV) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc
 	return r, err
 }
 
+// Txn notes the revision of a transaction.
 func (k trackingKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
 	before := k.c.revisions.current()
 	r, err := k.KVClient.Txn(ctx, in, opts...)
@@ -91,6 +93,7 @@ func (k trackingKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.Cal
 	return r, err
 }
 
+// record notes the header of an answer, and handles a restore that it shows.
 func (k trackingKV) record(before serviceState, h *pb.ResponseHeader, linearizable bool) {
 	if !linearizable {
 		k.c.revisions.observe(before.epoch, h.GetRevision())

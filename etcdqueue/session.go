@@ -23,21 +23,31 @@ import (
 )
 
 // session is one session, which lives as long as its lease.
+//
+// The session ends by the first of four events: the service reports that the lease or the
+// session's key is gone, deadline passes without an answered heartbeat, a restore of the
+// service is noticed, or Close is called. From then on all calls return the same error.
 type session struct {
-	c           *Coordinator
-	lease       int64
-	id          string
-	timeout     time.Duration
-	key         []byte // the session's key, attached to the lease
-	keyRevision int64  // create revision of key, which every commit compares
+	c       *Coordinator
+	lease   int64
+	id      string
+	timeout time.Duration
+	// The session's key, attached to the lease.
+	key []byte
+	// Create revision of key, which every commit compares.
+	keyRevision int64
 
-	deadline          *liveness.Deadline // when this process stops to rely on the session, by boottime
-	ctx               context.Context
-	cancel            context.CancelCauseFunc // the cause is the error of all later calls
-	endOnce           sync.Once
-	onEnd             func()
-	commits           *group.Runner // sends the commits whose names are known
-	optimisticCommits *group.Runner // sends the commits with optimistic names
+	// When this process stops to rely on the session, by boottime.
+	deadline *liveness.Deadline
+	ctx      context.Context
+	// The cause is the error of all later calls.
+	cancel  context.CancelCauseFunc
+	endOnce sync.Once
+	onEnd   func()
+	// Sends the commits whose names are known.
+	commits *group.Runner
+	// Sends the commits with optimistic names.
+	optimisticCommits *group.Runner
 }
 
 var _ coord.Session = (*session)(nil)

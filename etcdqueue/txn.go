@@ -16,7 +16,9 @@ import (
 )
 
 // txnCall sends a transaction at most once. It sends it again only when it is certain that
-// the service did not see it, or refused it for a reason that passes.
+// the service did not see it, or refused it for a reason that passes. If the answer does
+// not come, the outcome is unknown and the caller is told so: sending it again could apply
+// it twice.
 type txnCall struct {
 	s         *session
 	user, ctx context.Context // as in session.beginCall
@@ -34,8 +36,10 @@ type refusedError struct {
 	code string
 }
 
+// Unwrap returns the error with the meaning that it has in coord.
 func (r *refusedError) Unwrap() error { return r.error }
 
+// Texts of errors that a transaction's refusal is checked for.
 var (
 	textTooManyOps = errorText(rpctypes.ErrGRPCTooManyOps)
 	textNoSpace    = errorText(rpctypes.ErrGRPCNoSpace)
@@ -144,6 +148,7 @@ func compareFence(key []byte, f coord.Fence) *pb.Compare {
 	return &pb.Compare{Key: key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_ModRevision{ModRevision: int64(f)}}
 }
 
+// putOp returns a put as an op of a transaction.
 func putOp(p *pb.PutRequest) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: p}}
 }
@@ -153,6 +158,7 @@ func readKeyOp(key []byte) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key, KeysOnly: true}}}
 }
 
+// nestedOp returns a transaction as an op of another one.
 func nestedOp(t *pb.TxnRequest) *pb.RequestOp {
 	return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: t}}
 }

@@ -67,6 +67,7 @@ func (s *session) Watch(user context.Context, dirs ...string) (<-chan struct{}, 
 // subscriber is one call of Watch.
 type subscriber struct{ ch chan struct{} }
 
+// signal tells the subscriber to look again.
 func (s *subscriber) signal() {
 	select {
 	case s.ch <- struct{}{}:
@@ -74,7 +75,8 @@ func (s *subscriber) signal() {
 	}
 }
 
-// watchHub holds a coordinator's watches.
+// watchHub holds a coordinator's watches, one for each directory. They survive a session,
+// so that the next one need not list the directories again.
 type watchHub struct {
 	c     *Coordinator
 	mu    sync.Mutex
@@ -83,6 +85,7 @@ type watchHub struct {
 	pendingSignals []*dirWatch // watches whose subscribers are about to be signalled
 }
 
+// newWatchHub returns a hub without watches.
 func newWatchHub(c *Coordinator) *watchHub { return &watchHub{c: c, byDir: make(map[string]*dirWatch)} }
 
 // subscribe adds a subscriber to a directory. It returns nil if the coordinator is closed.
@@ -143,19 +146,29 @@ type dirWatch struct {
 	base   string
 	ctx    context.Context
 	cancel context.CancelFunc
-	ready  chan struct{} // closed when the service watches, or when err is set
-	err    error         // why the service does not watch
+	// Closed when the service watches, or when err is set.
+	ready chan struct{}
+	// Why the service does not watch.
+	err error
 
-	subscribers      map[*subscriber]bool // guarded by hub.mu
-	signalledCommits []int64              // guarded by hub.mu: own commits that were signalled and whose events have not come
-	arrived          int64                // guarded by hub.mu: the revision of the last event
-	signalledAt      int64                // guarded by hub.mu: arrived, when the last signal was sent
-	knownDirs        map[string]bool      // subdirectories that are known to exist
+	// Guarded by hub.mu.
+	subscribers map[*subscriber]bool
+	// Guarded by hub.mu: own commits that were signalled and whose events have not come.
+	signalledCommits []int64
+	// Guarded by hub.mu: the revision of the last event.
+	arrived int64
+	// Guarded by hub.mu: arrived, when the last signal was sent.
+	signalledAt int64
+	// Subdirectories that are known to exist.
+	knownDirs map[string]bool
 
-	established bool          // the service has watched once
-	epoch       int           // of the service, when it was last asked to watch
-	renew       chan struct{} // one token: begin the watch anew
-	cache       *dirCache
+	// The service has watched once.
+	established bool
+	// Of the service, when it was last asked to watch.
+	epoch int
+	// One token: begin the watch anew.
+	renew chan struct{}
+	cache *dirCache
 }
 
 // unsubscribe removes a subscriber, and ends the watch after the last.

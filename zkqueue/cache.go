@@ -21,26 +21,43 @@ import (
 // directories have a watch that fires once, and names is dropped when it fires. No names
 // outlive the connection that brings their events.
 type cachedDir struct {
-	path          string          // without the chroot
-	fullPath      string          // with the chroot
-	names         *names.Set      // paths of the children; nil: not known, or changed since
-	stamp         uint64          // of names, for coord.List
-	changes       int32           // creates and deletes that names has, as the server counts them; -1: not known
-	invalidations uint64          // how often names became invalid
-	signalledAt   uint64          // invalidations when the watchers were last signalled
-	pending       *pendingListing // the listing in flight
-	watchers      []*watcher
+	// Without the chroot.
+	path string
+	// With the chroot.
+	fullPath string
+	// Paths of the children; nil: not known, or changed since.
+	names *names.Set
+	// Of names, for coord.List.
+	stamp uint64
+	// Creates and deletes that names has, as the server counts them; -1: not known.
+	changes int32
+	// How often names became invalid.
+	invalidations uint64
+	// Invalidations when the watchers were last signalled.
+	signalledAt uint64
+	// The listing in flight.
+	pending  *pendingListing
+	watchers []*watcher
 
-	followedOn       *conn        // the connection that brings an event for each change
-	switching        bool         // between the two kinds of watch: the server may have either, so no names are kept
-	watchRefused     bool         // the server refused to send events
-	missedEvents     []childEvent // events that came while listings were in flight
-	followedListings int          // listings in flight that need missedEvents
-	idleTimer        *time.Timer  // ends following when the last watcher has left
+	// The connection that brings an event for each change.
+	followedOn *conn
+	// Between the two kinds of watch: the server may have either, so no names are kept.
+	switching bool
+	// The server refused to send events.
+	watchRefused bool
+	// Events that came while listings were in flight.
+	missedEvents []childEvent
+	// Listings in flight that need missedEvents.
+	followedListings int
+	// Ends following when the last watcher has left.
+	idleTimer *time.Timer
 
-	relisting   bool      // a goroutine is about to list it again
-	listedAt    time.Time // when it was last listed
-	memberCount int       // children at that time
+	// A goroutine is about to list it again.
+	relisting bool
+	// When it was last listed.
+	listedAt time.Time
+	// Children at that time.
+	memberCount int
 }
 
 // childEvent is the create or delete of a child.
@@ -52,15 +69,19 @@ type childEvent struct {
 // pendingListing is a listing in flight. The other fields are set when done is closed, and
 // names is then guarded by dirCache.mu.
 type pendingListing struct {
-	invalidations uint64 // of the directory when the listing began
-	followed      bool   // changes that come meanwhile are added to it
-	watchCreation bool   // a watch may be set for the directory's creation
-	unwatched     bool   // nothing tells of the next change
-	done          chan struct{}
-	names         *names.Set
-	stamp         uint64
-	changes       int32
-	err           error
+	// Of the directory when the listing began.
+	invalidations uint64
+	// Changes that come meanwhile are added to it.
+	followed bool
+	// A watch may be set for the directory's creation.
+	watchCreation bool
+	// Nothing tells of the next change.
+	unwatched bool
+	done      chan struct{}
+	names     *names.Set
+	stamp     uint64
+	changes   int32
+	err       error
 }
 
 // page is a part of a directory's children, in the order of their names.
@@ -80,18 +101,29 @@ func (p *page) fill(set *names.Set, stamp uint64) {
 	p.stamp = stamp
 }
 
-// dirCache holds the directories that a session has listed or watches.
+// dirCache holds the directories that a session has listed or watches. All methods whose
+// names end in Locked are called with mu held.
+//
+// The events of a connection arrive in the order of the server's changes, and before the
+// reply to anything that the server did later. So the names of a followed directory are
+// exactly what the connected server had when the last reply arrived.
 type dirCache struct {
-	s       *session
-	watchMu sync.Mutex // held while watches are added or removed; acquired before mu
+	s *session
+	// Held while watches are added or removed; acquired before mu.
+	watchMu sync.Mutex
 
-	mu        sync.Mutex
-	byPath    map[string]*cachedDir // by whole path
-	conn      *conn                 // the connection that has a session
-	lastStamp uint64                // the last stamp that was made here
+	mu sync.Mutex
+	// By whole path.
+	byPath map[string]*cachedDir
+	// The connection that has a session.
+	conn *conn
+	// The last stamp that was made here.
+	lastStamp uint64
 	closed    bool
 }
 
+// newDirCache returns a cache without directories. Its stamps begin at a random number, so
+// that the stamps of two sessions differ.
 func newDirCache(s *session) dirCache {
 	return dirCache{s: s, byPath: make(map[string]*cachedDir), lastStamp: rand.Uint64()}
 }

@@ -12,8 +12,10 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// multi is a transaction of ZooKeeper's: the ops of one commit, or of several merged
-// commits.
+// multi is one transaction of ZooKeeper's: the ops of one commit, or of several merged
+// commits. Its methods add one op each and count the bytes of the request, which must be
+// known before it is sent: ZooKeeper closes the connection over a request that is too
+// large.
 type multi struct {
 	ops  []any
 	refs []opRef // which op of which commit each element of ops belongs to
@@ -50,6 +52,7 @@ const (
 // worldACL is kazoo's default: every user may do everything.
 var worldACL = zk.WorldACL(zk.PermAll)
 
+// create adds the create of a node.
 func (m *multi) create(path string, value []byte, flags int32) {
 	if value == nil {
 		value = []byte{} // kazoo would read nil as None, its "no entry"
@@ -58,6 +61,7 @@ func (m *multi) create(path string, value []byte, flags int32) {
 	m.size += createFrame + len(path) + len(value)
 }
 
+// set adds a write of a node's value.
 func (m *multi) set(path string, value []byte, version int32) {
 	if value == nil {
 		value = []byte{}
@@ -66,11 +70,13 @@ func (m *multi) set(path string, value []byte, version int32) {
 	m.size += setFrame + len(path) + len(value)
 }
 
+// delete adds the delete of a node.
 func (m *multi) delete(path string, version int32) {
 	m.ops = append(m.ops, &zk.DeleteRequest{Path: path, Version: version})
 	m.size += checkFrame + len(path)
 }
 
+// check adds a comparison of a node's version.
 func (m *multi) check(path string, version int32) {
 	m.ops = append(m.ops, &zk.CheckVersionRequest{Path: path, Version: version})
 	m.size += checkFrame + len(path)
@@ -138,6 +144,8 @@ func (s *session) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, 
 	return results, nil
 }
 
+// commit checks the ops and the session, and has the commit sent with those that wait at
+// the same time.
 func (s *session) commit(ctx context.Context, ops []coord.Op) ([]coord.Result, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("no context: %w", coord.ErrInvalid)

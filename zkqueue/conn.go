@@ -19,32 +19,46 @@ import (
 	"github.com/zkq/zkq/internal/secure"
 )
 
-// conn is one connection of a session. It reads and writes whole frames: it keeps watch
-// events, and replies to requests of its own, from go-zookeeper, and notes when the service
-// was heard.
+// conn is one connection of a session. It sits between go-zookeeper and the network, and
+// reads and writes whole frames. It keeps watch events, and the replies to requests of its
+// own, from go-zookeeper; and it notes when the service was heard, which moves the
+// session's deadline.
+//
+// Only one goroutine of go-zookeeper's reads. Several goroutines write, each a whole frame.
 type conn struct {
 	net.Conn
-	s           *session
-	server      server
-	reader      *bufio.Reader
-	readTimeout time.Duration // the longest wait for the next bytes
+	s      *session
+	server server
+	reader *bufio.Reader
+	// The longest wait for the next bytes.
+	readTimeout time.Duration
 
-	connectSent bool // the connect request was written; before that only one goroutine uses conn
-	hasSession  bool // and was answered with a session
+	// The connect request was written; before that only one goroutine uses conn.
+	connectSent bool
+	// And was answered with a session.
+	hasSession bool
 
-	buffered    []byte // the rest of a frame that was read whole and goes to go-zookeeper
-	passThrough int    // bytes left of a frame that go-zookeeper reads as it comes
-	rewritten   []byte // a request of go-zookeeper's, changed
+	// The rest of a frame that was read whole and goes to go-zookeeper.
+	buffered []byte
+	// Bytes left of a frame that go-zookeeper reads as it comes.
+	passThrough int
+	// A request of go-zookeeper's, changed.
+	rewritten []byte
 
-	writeMu sync.Mutex // held for one frame
+	// Held for one frame.
+	writeMu sync.Mutex
 
-	mu          sync.Mutex
-	requests    map[int32]request   // requests without a reply, by xid
-	ownRequests map[int32]replyFunc // what to call with the replies to our own requests, by xid
-	ownCount    int32               // own requests so far
-	closed      bool
+	mu sync.Mutex
+	// Requests without a reply, by xid.
+	requests map[int32]request
+	// What to call with the replies to our own requests, by xid.
+	ownRequests map[int32]replyFunc
+	// Own requests so far.
+	ownCount int32
+	closed   bool
 
-	preambleSent atomic.Bool // other goroutines may write
+	// Other goroutines may write.
+	preambleSent atomic.Bool
 }
 
 // request is what is kept of a request until its reply comes.
@@ -91,8 +105,11 @@ const (
 	codeMoved         = -118
 )
 
+// readBuffer holds most frames. Larger ones are read in parts.
 const readBuffer = 64 << 10
 
+// newConn returns the connection to a server, which must answer the connect request within
+// the handshake timeout.
 func newConn(c net.Conn, s *session, to server, handshake time.Duration) *conn {
 	return &conn{
 		Conn: c, s: s, server: to, readTimeout: handshake,
@@ -109,6 +126,8 @@ func (c *conn) SetDeadline(time.Time) error      { return nil }
 func (c *conn) SetReadDeadline(time.Time) error  { return nil }
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
+// Read returns frames to go-zookeeper. A failure before the connection has a session is
+// what was wrong with the server.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.readPassed(p)
 	if err != nil && !c.hasSession {
@@ -145,6 +164,7 @@ func (c *conn) awaitBytes(n int) error {
 	return c.Conn.SetReadDeadline(time.Now().Add(c.readTimeout))
 }
 
+// peek returns the next n bytes without taking them.
 func (c *conn) peek(n int) ([]byte, error) {
 	if err := c.awaitBytes(n); err != nil {
 		return nil, err
@@ -275,6 +295,7 @@ func (c *conn) readFull(b []byte) error {
 	return nil
 }
 
+// discard skips the next n bytes.
 func (c *conn) discard(n int) error {
 	if err := c.awaitBytes(n); err != nil {
 		return err
@@ -493,6 +514,7 @@ func (c *conn) writeTracked(xid, op int32, frame []byte) (int, error) {
 	return n, err
 }
 
+// writeFrame writes one frame.
 func (c *conn) writeFrame(frame []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()

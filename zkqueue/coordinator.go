@@ -53,6 +53,7 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	return c, nil
 }
 
+// errConnectTimeout is the cause of a context that ended with Config.ConnectTimeout.
 var errConnectTimeout = errors.New("connect timeout")
 
 // Session returns the live session, or opens a new one; see [coord.Coordinator]. It blocks

@@ -19,23 +19,32 @@ import (
 )
 
 // dialer chooses and dials the servers of one session. It is go-zookeeper's HostProvider
-// and Dialer. It refuses to dial when the session is over, and remembers what was wrong
-// with each server.
+// and Dialer. It refuses to dial once the session is over, so go-zookeeper cannot open
+// another one, and it remembers what was wrong with each server, for the errors of calls
+// that wait.
 type dialer struct {
-	s               *session
-	addresses       []string      // as configured; each stands for one or more servers
-	handshakeBudget time.Duration // for one attempt at every server
-	newCause        chan struct{} // one token: a cause was added
+	s *session
+	// As configured; each stands for one or more servers.
+	addresses []string
+	// For one attempt at every server.
+	handshakeBudget time.Duration
+	// One token: a cause was added.
+	newCause chan struct{}
 
 	parkOnce sync.Once
-	parked   chan struct{} // closed when a dial was refused because the session is over
+	// Closed when a dial was refused because the session is over.
+	parked chan struct{}
 
-	mu       sync.Mutex
-	next     int
-	failures int                 // since a session was last granted
-	lastDial time.Time           // when the last dial began
-	servers  map[string][]server // of each address, when it was last looked up
-	causes   map[server]error    // why each server was of no use
+	mu   sync.Mutex
+	next int
+	// Since a session was last granted.
+	failures int
+	// When the last dial began.
+	lastDial time.Time
+	// Of each address, when it was last looked up.
+	servers map[string][]server
+	// Why each server was of no use.
+	causes map[server]error
 }
 
 // server is one server of an address. A host name with several IP addresses stands for as
@@ -57,6 +66,8 @@ func (s server) String() string {
 // the servers are many.
 const minHandshake = 500 * time.Millisecond
 
+// newDialer returns the dialer of a session. Its addresses are in random order, so that the
+// clients of an ensemble spread over its members.
 func newDialer(s *session) *dialer {
 	addresses := slices.Clone(s.cfg.Servers)
 	rand.Shuffle(len(addresses), func(i, j int) {
@@ -78,6 +89,7 @@ func (d *dialer) Init([]string) error { return nil }
 
 func (d *dialer) Len() int { return len(d.addresses) }
 
+// Next returns the address to dial next, and whether go-zookeeper is to take a pause.
 func (d *dialer) Next() (string, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,6 +103,7 @@ func (d *dialer) Next() (string, bool) {
 	}
 }
 
+// Connected is called when the service has granted the session to a connection.
 func (d *dialer) Connected() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -313,6 +326,7 @@ func (d *dialer) permanentError() error {
 	return err
 }
 
+// isTLS reports whether a cause is about trust or encryption.
 func isTLS(err error) bool { return errors.Is(err, coord.ErrTLS) }
 
 // sharedCauseLocked returns the cause of one server, with its name, if every server has a

@@ -13,6 +13,7 @@ type jute struct {
 	short bool
 }
 
+// take returns the next n bytes.
 func (j *jute) take(n int) []byte {
 	if n < 0 || n > len(j.rest) {
 		j.short, j.rest = true, nil
@@ -43,6 +44,7 @@ func (j *jute) partHeader() (op int32, done bool) {
 	return op, j.take(1 + 4)[0] != 0
 }
 
+// stat decodes a node's metadata.
 func (j *jute) stat() zk.Stat {
 	return zk.Stat{
 		Czxid: j.int64(), Mzxid: j.int64(), Ctime: j.int64(), Mtime: j.int64(),

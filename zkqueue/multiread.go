@@ -49,6 +49,8 @@ func (r *multiReadSupport) noteValues(nodes []*data) {
 	}
 }
 
+// errMalformed is an answer that cannot be decoded, and errUnreadableNode an answer of
+// which a part has another error than that its node is missing or forbidden.
 var (
 	errMalformed      = errors.New("malformed answer")
 	errUnreadableNode = errors.New("one of the nodes cannot be read")

@@ -51,6 +51,7 @@ func (s *session) acquireSlot(ctx context.Context) error {
 	return nil
 }
 
+// releaseSlot ends a request that acquireSlot has begun.
 func (s *session) releaseSlot() {
 	<-s.slots
 	s.goroutines.Done()

@@ -19,6 +19,7 @@ type creationSearch struct {
 	candidates  []numberedPath // in the order of their numbers
 }
 
+// numberedPath is the path of a node and the number at its end.
 type numberedPath struct {
 	path   string
 	number uint32

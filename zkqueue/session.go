@@ -17,42 +17,60 @@ import (
 )
 
 // session is one session with ZooKeeper and the [zk.Conn] that serves it. It never moves to
-// another ZooKeeper session: when that one expires, this session is over.
+// another ZooKeeper session: when that one expires, this session is over, and no request
+// that was queued before is sent on a new one.
+//
+// The session ends by the first of three events: the service reports its expiry, deadline
+// passes without a sign of life from the service, or Close is called. From then on all
+// calls return cause, and shutDown releases what belongs to the session.
 type session struct {
-	cfg    *Config
-	zk     *zk.Conn
-	events <-chan zk.Event // closed when go-zookeeper's goroutines have ended
+	cfg *Config
+	zk  *zk.Conn
+	// Closed when go-zookeeper's goroutines have ended.
+	events <-chan zk.Event
 	dialer *dialer
 	cache  dirCache
-	slots  chan struct{} // one token per request that go-zookeeper holds
+	// One token per request that go-zookeeper holds.
+	slots chan struct{}
 
 	watches    *watchSupport
 	multiReads multiReadSupport
 	counters   sequenceCounters
 	payload    *payloadLimit
-	group      *group.Runner // merges and sends the commits
+	// Merges and sends the commits.
+	group *group.Runner
 
-	ctx    context.Context // ends with the session
+	// Ends with the session.
+	ctx    context.Context
 	cancel context.CancelFunc
 	done   chan struct{}
-	opened chan struct{} // closed when zk is set, or will not be
-	onGone func()        // called when nothing of the session is left
+	// Closed when zk is set, or will not be.
+	opened chan struct{}
+	// Called when nothing of the session is left.
+	onGone func()
 
-	id       string
-	timeout  time.Duration
-	deadline *liveness.Deadline // when this process stops to rely on the session, by boottime
+	id      string
+	timeout time.Duration
+	// When this process stops to rely on the session, by boottime.
+	deadline *liveness.Deadline
 
-	mu          sync.Mutex
-	cause       error         // why the session is over; nil while it is not
-	conn        *conn         // the newest connection
-	connectedCh chan struct{} // closed while the session is connected
+	mu sync.Mutex
+	// Why the session is over; nil while it is not.
+	cause error
+	// The newest connection.
+	conn *conn
+	// Closed while the session is connected.
+	connectedCh chan struct{}
 	isConnected bool
-	goroutines  sync.WaitGroup // of requests and watches; none is added after the end
+	// Of requests and watches; none is added after the end.
+	goroutines sync.WaitGroup
 }
 
 // closeTimeout bounds Close. The service gets half of it to answer.
 const closeTimeout = 2 * time.Second
 
+// newSession returns a session that is not connected yet. gone is called when nothing of it
+// is left.
 func newSession(cfg *Config, watches *watchSupport, width *payloadLimit, gone func()) *session {
 	s := &session{
 		cfg: cfg, watches: watches, onGone: gone, payload: width,
@@ -69,6 +87,7 @@ func newSession(cfg *Config, watches *watchSupport, width *payloadLimit, gone fu
 	return s
 }
 
+// discardLogger drops go-zookeeper's log lines: the dialer keeps what is worth knowing.
 type discardLogger struct{}
 
 func (discardLogger) Printf(string, ...any) {}
@@ -120,15 +139,22 @@ func (s *session) connect(ctx context.Context, patient bool) error {
 	}
 }
 
-func (s *session) ID() string             { return s.id }
+// ID returns the session's ID in hexadecimal, as ZooKeeper prints it.
+func (s *session) ID() string { return s.id }
+
+// Timeout returns the session timeout that the service granted.
 func (s *session) Timeout() time.Duration { return s.timeout }
-func (s *session) Done() <-chan struct{}  { return s.done }
+
+// Done returns a channel that is closed when the session is over.
+func (s *session) Done() <-chan struct{} { return s.done }
 
 // Limits returns the largest commit and value; see [coord.Session]. ZooKeeper closes the
 // connection over a larger request, so that all other requests on it go without answers.
 // Commit also measures the encoded request.
 func (s *session) Limits() coord.Limits { return limits }
 
+// limits are ZooKeeper's, with the default jute.maxbuffer. A value may be 1,045,504 bytes
+// long.
 var limits = coord.Limits{ValueBytes: 1<<20 - 3<<10, CommitBytes: maxFrame, CommitOps: 128, Creates: 4096}
 
 // fullPath returns the path with the chroot, as the service knows it.
@@ -150,6 +176,7 @@ func (s *session) node(ctx context.Context, path string) (coord.Node, error) {
 
 func sessionID(id int64) string { return "0x" + strconv.FormatUint(uint64(id), 16) }
 
+// connected reports whether there is a connection with the session.
 func (s *session) connected() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

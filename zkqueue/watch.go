@@ -29,7 +29,9 @@ const (
 func (w *watchSupport) known() bool     { return w.kind.Load() != 0 }
 func (w *watchSupport) recursive() bool { return w.kind.Load() == recursiveWatches }
 func (w *watchSupport) oneShot() bool   { return w.kind.Load() == oneShotWatches }
-func (w *watchSupport) set(kind int32)  { w.kind.Store(kind) }
+
+// set notes the kind of watches that a server has.
+func (w *watchSupport) set(kind int32) { w.kind.Store(kind) }
 
 // Watch subscribes to directories; see [coord.Session]. It blocks until the service watches
 // them. The channel receives after each change, and once when the session ends.

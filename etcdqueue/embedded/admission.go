@@ -56,29 +56,43 @@ const (
 // A request is charged for its largest possible cost before it is passed on, because etcd
 // writes it to the disk only later.
 type admission struct {
-	dir           directory
-	reclaim       func(context.Context) // makes etcd give up what it need not keep
-	onFullSegment func()                // called when the log begins its next segment
+	dir directory
+	// Makes etcd give up what it need not keep.
+	reclaim func(context.Context)
+	// Called when the log begins its next segment.
+	onFullSegment func()
 
-	mu          sync.Mutex
-	database    backend.Backend
-	space       diskSpace
-	allocated   int64     // bytes of the database's file, from its beginning
-	reclaimedAt time.Time // when reclaim was last called
-	inFlight    int64     // cost of the requests without an answer
-	unwritten   int64     // cost of those answered since the database was last written
-	logBytes    int64     // cost since the log began its last segment
+	mu       sync.Mutex
+	database backend.Backend
+	space    diskSpace
+	// Bytes of the database's file, from its beginning.
+	allocated int64
+	// When reclaim was last called.
+	reclaimedAt time.Time
+	// Cost of the requests without an answer.
+	inFlight int64
+	// Cost of those answered since the database was last written.
+	unwritten int64
+	// Cost since the log began its last segment.
+	logBytes int64
 }
 
 // diskSpace is the space that the store can write to, in bytes.
 type diskSpace struct {
-	disk         int64 // free on the disk, with the reserve
-	reserve      int64 // of disk, what the reserve holds
-	database     int64 // by how much the database may grow under the limit of file sizes
-	reusable     int64 // free pages of the database
-	preallocated int64 // allocated for the database and not used yet
+	// Free on the disk, with the reserve.
+	disk int64
+	// Of disk, what the reserve holds.
+	reserve int64
+	// By how much the database may grow under the limit of file sizes.
+	database int64
+	// Free pages of the database.
+	reusable int64
+	// Allocated for the database and not used yet.
+	preallocated int64
 }
 
+// newAdmission returns the admission of a store that is about to serve, and allocates the
+// reserve.
 func newAdmission(dir directory, database backend.Backend) *admission {
 	r := &admission{dir: dir, database: database}
 	r.restoreReserve()
@@ -236,6 +250,7 @@ func (r *admission) makeReserve() {
 	r.measure()
 }
 
+// removeReserve gives the reserve up.
 func (r *admission) removeReserve() {
 	os.Remove(r.dir.reserve())
 	r.measure()

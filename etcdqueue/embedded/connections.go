@@ -15,6 +15,7 @@ type clientConns struct {
 	conns map[*clientConn]struct{}
 }
 
+// newClientConns returns the listener. onClose is called when a connection ends.
 func newClientConns(l *net.UnixListener, left func()) *clientConns {
 	return &clientConns{UnixListener: l, onClose: left, conns: make(map[*clientConn]struct{})}
 }

@@ -16,6 +16,7 @@ type crashHook struct {
 	noSegment chan error // receives why the log's next segment could not be allocated
 }
 
+// newCrashHook returns a hook for one etcd.
 func newCrashHook() *crashHook {
 	return &crashHook{fatal: make(chan error, 1), noSegment: make(chan error, 1)}
 }

@@ -72,6 +72,7 @@ func syncDirectories(path string) error {
 	})
 }
 
+// syncDirectory makes the names in a directory durable.
 func syncDirectory(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

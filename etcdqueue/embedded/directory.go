@@ -28,6 +28,7 @@ import (
 //	reserve    space that is given up when the disk is full
 type directory struct{ path string }
 
+// layoutVersion is the version of this layout, in the file FORMAT.
 const layoutVersion = 1
 
 func (d directory) format() string         { return filepath.Join(d.path, "FORMAT") }
@@ -39,6 +40,7 @@ func (d directory) database() string       { return filepath.Join(d.data(), "mem
 func (d directory) reserve() string        { return filepath.Join(d.path, "reserve") }
 func (d directory) sessions() sessionLocks { return sessionLocks{filepath.Join(d.path, "sessions")} }
 
+// storeFiles are the names of everything that a store consists of.
 var storeFiles = []string{"FORMAT", "FORMAT.new", "lock", "sock", "sessions", "data", "data.new", "reserve"}
 
 // openDirectory creates the directory if there is none, and checks that it may hold a store
@@ -174,6 +176,7 @@ func (d directory) checkPrivate() error {
 	return nil
 }
 
+// names returns the names of the directory's files.
 func (d directory) names() ([]string, error) {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
@@ -249,6 +252,7 @@ func replaceFile(path, text string) error {
 	return syncDirectory(filepath.Dir(path))
 }
 
+// etcdVersion returns the version of the etcd that this program links.
 func etcdVersion() (major, minor int) {
 	v := strings.SplitN(version.Version, ".", 3)
 	fmt.Sscan(v[0], &major)
@@ -261,6 +265,7 @@ func (d directory) endpoint() string {
 	return (&url.URL{Scheme: "unix", Path: d.sock()}).String()
 }
 
+// dial connects to the socket.
 func (d directory) dial(ctx context.Context) (net.Conn, error) {
 	addr, done, err := socketAddress(d.path)
 	if err != nil {

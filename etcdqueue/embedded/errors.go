@@ -88,6 +88,7 @@ func (e *StoppedOwnerError) Hint() string {
 	return fmt.Sprintf("kill -CONT %d continues it", e.PID)
 }
 
+// errFileLimit means that this process may not write files as large as the store's.
 var errFileLimit = errors.New("file size limit too low")
 
 // NoSpaceError means that the disk is too full to open the store. Nothing was changed.

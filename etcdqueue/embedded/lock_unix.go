@@ -33,6 +33,7 @@ func lockFile(path string) (*fileLock, error) { return flock(path, unix.O_CREAT)
 // lockExisting is lockFile for a file that must exist.
 func lockExisting(path string) (*fileLock, error) { return flock(path, 0) }
 
+// flock opens a file and locks it, or returns errLocked.
 func flock(path string, flags int) (*fileLock, error) {
 	fd, err := ignoringEINTR(func() (int, error) {
 		return unix.Open(path, flags|unix.O_RDWR|unix.O_CLOEXEC, 0o600)

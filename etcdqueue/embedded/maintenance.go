@@ -18,20 +18,26 @@ import (
 // maintenance is the owner's work for the store: it ends the sessions of dead processes,
 // compacts old revisions and gives disk space back.
 type maintenance struct {
-	server         *etcdserver.EtcdServer
-	dir            directory
-	sessions       sessionLocks
-	admission      *admission
-	warn           func(string)
-	sweepRequest   chan struct{}       // one token: a process may have died
-	trimRequest    chan struct{}       // one token: the log is to be trimmed
-	reclaimRequest chan chan struct{}  // what is sent is closed when space was reclaimed
-	orphans        map[int64]time.Time // leases without a file, and since when
+	server    *etcdserver.EtcdServer
+	dir       directory
+	sessions  sessionLocks
+	admission *admission
+	warn      func(string)
+	// One token: a process may have died.
+	sweepRequest chan struct{}
+	// One token: the log is to be trimmed.
+	trimRequest chan struct{}
+	// What is sent is closed when space was reclaimed.
+	reclaimRequest chan chan struct{}
+	// Leases without a file, and since when.
+	orphans map[int64]time.Time
 
-	compactNext   int64 // revision at the time of the last compaction
-	compactedTo   int64
-	defraggedAt   time.Time
-	filledSegment string // newest segment when entries were last added for a reclaim
+	// Revision at the time of the last compaction.
+	compactNext int64
+	compactedTo int64
+	defraggedAt time.Time
+	// Newest segment when entries were last added for a reclaim.
+	filledSegment string
 }
 
 // How often sessions are checked, and how soon after a connection ended: the lock on a
@@ -57,6 +63,7 @@ const (
 	defragFrom     = 16 << 20 // free bytes, which must also exceed those in use
 )
 
+// newMaintenance returns the maintenance of a store that is about to serve.
 func newMaintenance(server *etcdserver.EtcdServer, dir directory, room *admission, warn func(string)) *maintenance {
 	return &maintenance{
 		server:         server,

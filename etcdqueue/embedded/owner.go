@@ -22,17 +22,23 @@ type candidate struct {
 	dir  directory
 	warn func(string)
 
-	lockRequest    chan struct{} // one token: the owner may have ended
-	ownerMayBeGone atomic.Bool   // set with lockRequest, for the pace of the attempts
+	// One token: the owner may have ended.
+	lockRequest chan struct{}
+	// Set with lockRequest, for the pace of the attempts.
+	ownerMayBeGone atomic.Bool
 	ctx            context.Context
 	cancel         context.CancelFunc
 	done           chan struct{}
 
-	mu         sync.Mutex
-	owns       bool          // this process runs the store
-	err        error         // why this process cannot run the store
-	connectErr error         // why it may not connect to the owner
-	changed    chan struct{} // closed and replaced when owns or err changes
+	mu sync.Mutex
+	// This process runs the store.
+	owns bool
+	// Why this process cannot run the store.
+	err error
+	// Why it may not connect to the owner.
+	connectErr error
+	// Closed and replaced when owns or err changes.
+	changed chan struct{}
 }
 
 // The lock is tried at once after a sign, and then at intervals that grow from the first to
@@ -49,6 +55,7 @@ const (
 	restartMax   = 30 * time.Second
 )
 
+// newCandidate returns a candidate that tries the lock from now on.
 func newCandidate(dir directory, warn func(string)) *candidate {
 	k := &candidate{
 		dir:         dir,
@@ -231,6 +238,7 @@ func (k *candidate) stop(limit time.Duration) {
 	}
 }
 
+// How long candidate.stop waits.
 const (
 	stopTimeout   = drainTimeout + 2*etcdStopTimeout // for a store that ran
 	giveUpTimeout = time.Second                      // for one that did not start in time
@@ -242,6 +250,7 @@ type ownerConn struct {
 	onEnd func()
 }
 
+// Read reports the end of the connection.
 func (c *ownerConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
@@ -304,6 +313,7 @@ func (k *candidate) withOwnerChecks(ctx context.Context, f func(context.Context)
 	return storeError(k.dir, err)
 }
 
+// An owner that is stopped in this many checks in a row is reported.
 const (
 	checkEvery    = 50 * time.Millisecond
 	stoppedChecks = 4

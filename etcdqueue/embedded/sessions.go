@@ -41,6 +41,7 @@ func (s sessionLocks) lock(id string) (end func(), err error) {
 	}, nil
 }
 
+// newPrefix begins the name of a session's file before it is locked.
 const newPrefix = "new-"
 
 // dead returns the sessions of dead processes, each with its locked file, and the IDs of

@@ -17,7 +17,7 @@ import (
 
 // store is the store that runs in this process. etcd itself does not listen: its services
 // are registered with a gRPC server of ours, which can be stopped in an order that loses no
-// answer.
+// answer. Before etcd sees a request, admission decides whether there is space for it.
 type store struct {
 	dir         directory
 	warn        func(string)

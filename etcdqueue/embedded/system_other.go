@@ -14,7 +14,7 @@ func isStopped(int) bool { return false }
 // peerPID returns the process at the other end, or 0 if it cannot be found.
 func peerPID(*net.UnixConn) int { return 0 }
 
-const longestAddress = 103 // what the shortest sockaddr_un takes
+const longestAddress = 103 // longestAddress is what the shortest sockaddr_un of these systems holds.
 
 // socketAddress returns a name for the socket in dir that is short enough for the kernel.
 // The name is valid until done is called.
