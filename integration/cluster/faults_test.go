@@ -78,7 +78,7 @@ var faults = []struct {
 		}
 		t.Calm = afterCut
 		t.leader()
-		t.Excuse(t.Clients...)
+		t.IgnoreBefore(t.Clients...)
 	}},
 	{"all are killed", func(t *trial) {
 		for _, m := range t.members() {
@@ -88,7 +88,7 @@ var faults = []struct {
 			m.start(t)
 		}
 		t.leader()
-		t.Excuse(t.Clients...)
+		t.IgnoreBefore(t.Clients...)
 	}},
 	{"all are restarted, one by one", func(t *trial) {
 		for _, m := range t.members() {
@@ -96,20 +96,20 @@ var faults = []struct {
 			t.leader()
 		}
 	}},
-	{"a client is cut off for 2 s", func(t *trial) { t.For(2*time.Second, t.Victim(), t.Victim().Link.Cut) }},
-	{"a client is cut off beyond its session", func(t *trial) { t.For(t.Beyond(), t.Victim(), t.Victim().Link.Cut) }},
-	{"a client hears nothing for 2 s", func(t *trial) { t.For(2*time.Second, t.Victim(), t.Victim().Link.HoldReplies) }},
+	{"a client is cut off for 2 s", func(t *trial) { t.ApplyFor(2*time.Second, t.Victim(), t.Victim().Link.Cut) }},
+	{"a client is cut off beyond its session", func(t *trial) { t.ApplyFor(t.LongerThanSession(), t.Victim(), t.Victim().Link.Cut) }},
+	{"a client hears nothing for 2 s", func(t *trial) { t.ApplyFor(2*time.Second, t.Victim(), t.Victim().Link.HoldReplies) }},
 	{"a worker process is killed", func(t *trial) {
 		t.Victim().Kill()
 		time.Sleep(time.Second)
 		t.Launch(t, t.Victim())
-		t.Excuse(t.Victim())
+		t.IgnoreBefore(t.Victim())
 	}},
 	{"a worker process stands still beyond its session", func(t *trial) {
 		t.Victim().Stop(t)
-		time.Sleep(t.Beyond())
+		time.Sleep(t.LongerThanSession())
 		t.Victim().Continue(t)
-		t.Excuse(t.Victim())
+		t.IgnoreBefore(t.Victim())
 	}},
 }
 
@@ -137,7 +137,7 @@ func survive(t *testing.T, s *service) {
 		}
 	})
 	f := testfleet.New(t, testfleet.Config{Place: s.place(), Bound: s.bound, Link: s.clientLink})
-	sum := f.Endure(t, testshare.Of(t, s.faults()), func(t testing.TB) { s.leader(t) })
+	sum := f.RunFaults(t, testshare.Of(t, s.faults()), func(t testing.TB) { s.leader(t) })
 	if t.Failed() {
 		return
 	}

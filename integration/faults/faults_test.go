@@ -120,14 +120,14 @@ var faults = []fault{
 		time.Sleep(3 * time.Second)
 		t.service.heal()
 		t.leader()
-		t.Excuse(t.Clients...)
+		t.IgnoreBefore(t.Clients...)
 	}},
 	{"all are killed", 0, func(t *trial) {
 		for _, m := range t.members() {
 			m.Kill()
 		}
 		t.leader()
-		t.Excuse(t.Clients...)
+		t.IgnoreBefore(t.Clients...)
 	}},
 	{"all are restarted, one by one", 0, func(t *trial) {
 		for _, m := range t.members() {
@@ -145,12 +145,12 @@ var faults = []fault{
 		time.Sleep(time.Second)
 		other.Resume()
 		t.leader()
-		t.Excuse(t.Clients...)
+		t.IgnoreBefore(t.Clients...)
 	}},
-	{"a client is cut off for 1 s", 0, func(t *trial) { t.For(time.Second, t.Victim(), t.Victim().Link.Cut) }},
-	{"a client is cut off beyond its session", 0, func(t *trial) { t.For(t.Beyond(), t.Victim(), t.Victim().Link.Cut) }},
-	{"a client's requests wait beyond its session", 0, func(t *trial) { t.For(t.Beyond(), t.Victim(), t.Victim().Link.HoldRequests) }},
-	{"a client hears nothing for 2 s", 0, func(t *trial) { t.For(2*time.Second, t.Victim(), t.Victim().Link.HoldReplies) }},
+	{"a client is cut off for 1 s", 0, func(t *trial) { t.ApplyFor(time.Second, t.Victim(), t.Victim().Link.Cut) }},
+	{"a client is cut off beyond its session", 0, func(t *trial) { t.ApplyFor(t.LongerThanSession(), t.Victim(), t.Victim().Link.Cut) }},
+	{"a client's requests wait beyond its session", 0, func(t *trial) { t.ApplyFor(t.LongerThanSession(), t.Victim(), t.Victim().Link.HoldRequests) }},
+	{"a client hears nothing for 2 s", 0, func(t *trial) { t.ApplyFor(2*time.Second, t.Victim(), t.Victim().Link.HoldReplies) }},
 	{"answers to puts are lost", 0, func(t *trial) { t.lose(5, puts) }},
 	{"answers to claims and finishes are lost", 0, func(t *trial) { t.lose(8, locks) }},
 	{"connections are reset, again and again", 0, func(t *trial) {
@@ -170,19 +170,19 @@ var faults = []fault{
 		})
 	}},
 	{"a client's words are dropped for 1 s", 0, func(t *trial) {
-		t.For(time.Second, t.Victim(), func() { t.Victim().Link.Drop(testproxy.Requests) })
+		t.ApplyFor(time.Second, t.Victim(), func() { t.Victim().Link.Drop(testproxy.Requests) })
 	}},
 	{"a worker process is killed", 0, func(t *trial) {
 		t.Victim().Kill()
 		time.Sleep(time.Second)
 		t.Launch(t, t.Victim())
-		t.Excuse(t.Victim())
+		t.IgnoreBefore(t.Victim())
 	}},
 	{"a worker process stands still beyond its session", 0, func(t *trial) {
 		t.Victim().Stop(t)
-		time.Sleep(t.Beyond())
+		time.Sleep(t.LongerThanSession())
 		t.Victim().Continue(t)
-		t.Excuse(t.Victim())
+		t.IgnoreBefore(t.Victim())
 	}},
 }
 
@@ -239,7 +239,7 @@ func survive(t *testing.T, s *service) testfleet.Sum {
 		v := judge.Check(f.Ledger, f.Queues())
 		t.Logf("%d commits so far; of the unknown puts %d were applied and %d not, of the unknown finishes %d removed and %d did not",
 			judge.Commits, v.Applied, v.Not, v.Removed, v.Old)
-		return slices.Concat(judge.Wrong, v.Wrong, judge.Left())
+		return slices.Concat(judge.Wrong, v.Wrong, judge.Remaining())
 	}
 	var all []testfleet.Fault
 	for _, list := range [][]fault{faults, s.own} {
@@ -247,7 +247,7 @@ func survive(t *testing.T, s *service) testfleet.Sum {
 			all = append(all, testfleet.Fault{Name: one.name, Bound: one.bound, Do: func(t *testfleet.Trial) { one.do(&trial{t, s}) }})
 		}
 	}
-	sum := f.Endure(t, testshare.Of(t, all), func(t testing.TB) { s.leader(t) })
+	sum := f.RunFaults(t, testshare.Of(t, all), func(t testing.TB) { s.leader(t) })
 	if t.Failed() {
 		return sum
 	}

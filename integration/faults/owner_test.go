@@ -23,18 +23,18 @@ var ownerFaults = []struct {
 		owner.Kill()
 		time.Sleep(time.Second)
 		t.Launch(t, owner)
-		t.Excuse(owner)
+		t.IgnoreBefore(owner)
 	}},
 	{"the store's owner stands still for 2 s", func(t *testfleet.Trial, owner *testfleet.Process) {
 		owner.Stop(t)
 		time.Sleep(2 * time.Second)
 		owner.Continue(t)
-		t.Excuse(t.Clients...) // nobody can write meanwhile, and zkq says so
+		t.IgnoreBefore(t.Clients...) // nobody can write meanwhile, and zkq says so
 	}},
 	{"the store's owner leaves", func(t *testfleet.Trial, owner *testfleet.Process) {
 		owner.Leave(t)
 		t.Launch(t, owner)
-		t.Excuse(owner)
+		t.IgnoreBefore(owner)
 	}},
 }
 
@@ -67,7 +67,7 @@ func surviveOwners(t *testing.T) testfleet.Sum {
 	for _, one := range ownerFaults {
 		all = append(all, testfleet.Fault{Name: one.name, Do: func(t *testfleet.Trial) { one.do(t, owner(t)) }})
 	}
-	sum := f.Endure(t, testshare.Of(t, all), func(testing.TB) {})
+	sum := f.RunFaults(t, testshare.Of(t, all), func(testing.TB) {})
 	if !t.Failed() {
 		f.End(t)
 	}

@@ -121,7 +121,7 @@ func (f *fleet) leader() int {
 	f.t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		for n, m := range f.cluster.Members {
-			if m.Leads() {
+			if m.IsLeader() {
 				return n
 			}
 		}

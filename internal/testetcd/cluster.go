@@ -13,14 +13,14 @@ import (
 	"go.uber.org/zap"
 )
 
-// Options are what servers may be started with.
+// Options configure the servers. The zero value does.
 type Options struct {
-	Quota         int64  // bytes; 0: etcd's own
-	MaxTxnOps     uint   // 0: etcd's own
-	Cert, Key, CA string // files: TLS for clients, who must show a certificate if CA is set
+	Quota         int64  // bytes; 0: etcd's default
+	MaxTxnOps     uint   // 0: etcd's default
+	Cert, Key, CA string // files: TLS for clients, which need a certificate if CA is set
 
-	Peers     bool   // a link before each member, so that it can be cut off from the others
-	SnapCount uint64 // commits between two snapshots, and kept after one; 0: etcd's own
+	Peers     bool   // a link before each member, for Cluster.CutOff
+	SnapCount uint64 // commits between two snapshots, and kept after one; 0: etcd's default
 }
 
 // Cluster is a cluster of processes.
@@ -29,14 +29,14 @@ type Cluster struct {
 	dir     string
 }
 
-// ticks are the servers' heartbeats: short ones elect and expire quickly, but
-// three servers on a busy machine need some air.
+// The heartbeats of the servers. Short ones elect and expire quickly; three servers on a busy
+// machine need longer ones.
 const (
-	aloneTick   = 10 * time.Millisecond
+	singleTick  = 10 * time.Millisecond
 	clusterTick = 50 * time.Millisecond
 )
 
-// Start starts a cluster of n members, which serves when Start returns.
+// Start starts a cluster of n members. It returns when all serve.
 func Start(n int, o Options) (*Cluster, error) {
 	if os.Getenv(memberVariable) != "" {
 		// Each process started for a member would otherwise start a cluster of its own.
@@ -50,12 +50,12 @@ func Start(n int, o Options) (*Cluster, error) {
 	for i := range n {
 		m := &Member{Name: fmt.Sprintf("m%d", i), Tick: clusterTick, Options: o}
 		if n == 1 {
-			m.Tick = aloneTick
+			m.Tick = singleTick
 		}
 		c.Members = append(c.Members, m)
 	}
 	for range 5 { // another process may take a port before its member does
-		if err = c.found(); err == nil {
+		if err = c.create(); err == nil {
 			return c, nil
 		}
 		c.kill()
@@ -64,7 +64,7 @@ func Start(n int, o Options) (*Cluster, error) {
 	return nil, err
 }
 
-// StartFor is Start for a test, which stops the cluster.
+// StartFor is [Start] for a test. The cluster is stopped when the test ends.
 func StartFor(t testing.TB, n int, o Options) *Cluster {
 	t.Helper()
 	c, err := Start(n, o)
@@ -76,18 +76,18 @@ func StartFor(t testing.TB, n int, o Options) *Cluster {
 }
 
 // found starts the cluster with new addresses and no data.
-func (c *Cluster) found() error {
+func (c *Cluster) create() error {
 	var peers []string
 	for _, m := range c.Members {
-		if err := m.place(c.dir); err != nil {
+		if err := m.choosePlace(c.dir); err != nil {
 			return err
 		}
 		if m.Peers {
-			if err := m.link(); err != nil {
+			if err := m.addPeerProxy(); err != nil {
 				return err
 			}
 		}
-		peers = append(peers, m.Name+"="+m.Seen)
+		peers = append(peers, m.Name+"="+m.Advertised)
 	}
 	for _, m := range c.Members {
 		m.Cluster = strings.Join(peers, ",")
@@ -95,7 +95,7 @@ func (c *Cluster) found() error {
 	return c.Restart()
 }
 
-// Restart starts the members that do not run, with the data that they had.
+// Restart starts the members that do not run, with their data.
 func (c *Cluster) Restart() error {
 	var waits []chan error
 	for _, m := range c.Members {
@@ -123,7 +123,7 @@ func (c *Cluster) Restart() error {
 	return nil
 }
 
-// Endpoints are the clients' addresses of the members.
+// Endpoints returns the addresses of the members for clients.
 func (c *Cluster) Endpoints() []string {
 	var all []string
 	for _, m := range c.Members {
@@ -132,7 +132,7 @@ func (c *Cluster) Endpoints() []string {
 	return all
 }
 
-// Client is a plain client of the cluster, until the test ends.
+// Client returns an etcd client of the cluster. It is closed when the test ends.
 func (c *Cluster) Client(t testing.TB) *clientv3.Client {
 	t.Helper()
 	client, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints(), Logger: zap.NewNop()})
@@ -143,7 +143,7 @@ func (c *Cluster) Client(t testing.TB) *clientv3.Client {
 	return client
 }
 
-// Leader is the member that says it leads, or nil.
+// Leader returns the member that reports itself as the leader, or nil.
 func (c *Cluster) Leader(ctx context.Context, client *clientv3.Client) *Member {
 	for _, m := range c.Members {
 		if leads, _ := m.status(ctx, client); leads {
@@ -153,7 +153,7 @@ func (c *Cluster) Leader(ctx context.Context, client *clientv3.Client) *Member {
 	return nil
 }
 
-// Serves says whether every member knows a leader.
+// Serves reports whether every member knows a leader.
 func (c *Cluster) Serves(ctx context.Context, client *clientv3.Client) bool {
 	for _, m := range c.Members {
 		if _, serves := m.status(ctx, client); !serves {
@@ -183,7 +183,7 @@ func (c *Cluster) kill() {
 	}
 }
 
-// Stop ends the cluster and removes what it kept.
+// Stop kills the members and removes their data.
 func (c *Cluster) Stop() {
 	c.kill()
 	os.RemoveAll(c.dir)

@@ -1,5 +1,5 @@
-// Package testetcd runs etcd for tests: real processes, which are the test binary
-// once more, and proxies between them and their clients.
+// Package testetcd runs etcd for tests: real processes, which run the test binary, and proxies
+// between them and their clients.
 package testetcd
 
 import (
@@ -26,11 +26,11 @@ import (
 	"github.com/zkq/zkq/internal/testproxy"
 )
 
-// memberVariable holds the Member that a process is to be.
+// memberVariable is the environment variable with the Member that a process runs, as JSON.
 const memberVariable = "ZKQ_TEST_ETCD_MEMBER"
 
-// Main is the first call of a TestMain: in a process that [Cluster] started it is
-// etcd, and does not return.
+// Main is the first call of a TestMain. In a process that a [Cluster] started it runs etcd, and
+// does not return.
 func Main() {
 	config := os.Getenv(memberVariable)
 	if config == "" {
@@ -45,24 +45,24 @@ func Main() {
 
 // Member is one process of a cluster.
 type Member struct {
-	Name     string
-	Dir      string
-	Client   string // URLs
-	Peer     string // where it listens
-	Seen     string // where its peers find it
-	Cluster  string // of all members, as etcd's --initial-cluster
-	Existing bool   // it was started before
-	Tick     time.Duration
+	Name       string
+	Dir        string
+	Client     string // URLs
+	Peer       string // URL on which it listens for its peers
+	Advertised string // URL at which its peers find it
+	Cluster    string // all members, as in etcd's --initial-cluster
+	Existing   bool   // it has been started before
+	Tick       time.Duration
 	Options
 
-	peers   *testproxy.Link // between Seen and Peer, if they are not the same
+	peers   *testproxy.Link // between Advertised and Peer, if they differ
 	process *exec.Cmd
 	stdin   io.Closer
 	exited  chan struct{}
 }
 
-// serve runs a member until its parent, which holds the other end of its standard
-// input, is gone.
+// serve runs a member until its standard input is closed, at the latest by the end of the parent
+// process.
 func serve(config string) error {
 	var m Member
 	if err := json.Unmarshal([]byte(config), &m); err != nil {
@@ -71,7 +71,7 @@ func serve(config string) error {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = m.Name, m.Dir
 	cfg.TickMs, cfg.ElectionMs = uint(m.Tick.Milliseconds()), uint(10*m.Tick.Milliseconds())
-	cfg.BcryptCost = 4 // the least: hashing a password is not what is tested, and takes seconds under the race detector
+	cfg.BcryptCost = 4 // the least, because hashing a password takes seconds under the race detector
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	cfg.EnableGRPCGateway = false
 	cfg.QuotaBackendBytes = m.Quota
@@ -83,7 +83,7 @@ func serve(config string) error {
 	}
 	cfg.ClientTLSInfo = transport.TLSInfo{CertFile: m.Cert, KeyFile: m.Key, TrustedCAFile: m.CA, ClientCertAuth: m.CA != ""}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = urls(m.Client), urls(m.Client)
-	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = urls(m.Peer), urls(m.Seen)
+	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = urls(m.Peer), urls(m.Advertised)
 	cfg.InitialCluster = m.Cluster
 	if m.Existing {
 		cfg.ClusterState = embed.ClusterStateFlagExisting
@@ -106,13 +106,13 @@ func serve(config string) error {
 func urls(s string) []url.URL {
 	u, err := url.Parse(s)
 	if err != nil {
-		panic(err) // we wrote it
+		panic(err) // a URL of this package
 	}
 	return []url.URL{*u}
 }
 
-// launch starts the process. Ready is closed when it serves; what it said before
-// is the error when it does not.
+// launch starts the process. It sends nil on ready when the member serves, and otherwise an error
+// with the output of the process.
 func (m *Member) launch() (ready chan error, err error) {
 	config, err := json.Marshal(m)
 	if err != nil {
@@ -155,7 +155,7 @@ func (m *Member) launch() (ready chan error, err error) {
 	return ready, nil
 }
 
-// Kill ends the process without a word.
+// Kill kills the process.
 func (m *Member) Kill() {
 	if m.process == nil {
 		return
@@ -166,7 +166,7 @@ func (m *Member) Kill() {
 	m.process = nil
 }
 
-// Terminate ends the process in order.
+// Terminate ends the process in order, and returns when it has ended.
 func (m *Member) Terminate() {
 	if m.process == nil {
 		return
@@ -176,8 +176,8 @@ func (m *Member) Terminate() {
 	m.process = nil
 }
 
-// Backup copies the data of a member that does not run, and returns what puts the copy
-// in the place of the data, once, when it does not run again.
+// Backup copies the data of a member that does not run. Call restore once, when the member does
+// not run either, to replace its data by the copy.
 func (m *Member) Backup() (restore func() error, err error) {
 	backup := m.Dir + ".backup"
 	if err := os.CopyFS(backup, os.DirFS(m.Dir)); err != nil {
@@ -186,17 +186,17 @@ func (m *Member) Backup() (restore func() error, err error) {
 	return func() error { return errors.Join(os.RemoveAll(m.Dir), os.Rename(backup, m.Dir)) }, nil
 }
 
-// Pause stops the process, until Resume.
+// Pause stops the process until [Member.Resume].
 func (m *Member) Pause() { m.process.Process.Signal(syscall.SIGSTOP) }
 
-// Resume lets a paused process go on, and does nothing to one that was killed.
+// Resume lets a paused process go on. It does nothing after [Member.Kill].
 func (m *Member) Resume() {
 	if m.process != nil {
 		m.process.Process.Signal(syscall.SIGCONT)
 	}
 }
 
-// Watches is how many watches the member at an endpoint keeps, for all clients.
+// Watches returns how many watches the member at an endpoint keeps for all clients.
 func Watches(endpoint string) (int, error) {
 	n := -1
 	err := metrics(endpoint, func(name string, count float64) bool {
@@ -206,12 +206,12 @@ func Watches(endpoint string) (int, error) {
 		return n < 0
 	})
 	if err == nil && n < 0 {
-		err = fmt.Errorf("%s does not count its watches", endpoint)
+		err = fmt.Errorf("%s does not report its watches", endpoint)
 	}
 	return n, err
 }
 
-// Requests is how many requests, and of which methods, a member has been sent.
+// Requests returns how many requests a member has received, by method.
 func Requests(endpoint string) (map[string]int, error) {
 	requests := make(map[string]int)
 	err := metrics(endpoint, func(name string, n float64) bool {
@@ -225,7 +225,7 @@ func Requests(endpoint string) (map[string]int, error) {
 	return requests, err
 }
 
-// metrics calls f with what a member measures, until it returns false.
+// metrics calls f with each metric of a member, until f returns false.
 func metrics(endpoint string, f func(name string, n float64) bool) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	r, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get("http://" + endpoint + "/metrics")
@@ -245,8 +245,8 @@ func metrics(endpoint string, f func(name string, n float64) bool) error {
 	return nil
 }
 
-// place chooses addresses and an empty directory.
-func (m *Member) place(dir string) error {
+// choosePlace chooses free ports and an empty directory.
+func (m *Member) choosePlace(dir string) error {
 	m.Dir, m.Existing = filepath.Join(dir, m.Name), false
 	if err := os.RemoveAll(m.Dir); err != nil {
 		return err
@@ -257,7 +257,7 @@ func (m *Member) place(dir string) error {
 		if err != nil {
 			return err
 		}
-		defer l.Close() // once both are chosen
+		defer l.Close() // after both ports are chosen
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	scheme := "http"
@@ -266,6 +266,6 @@ func (m *Member) place(dir string) error {
 	}
 	m.Client = fmt.Sprintf("%s://127.0.0.1:%d", scheme, ports[0])
 	m.Peer = fmt.Sprintf("http://127.0.0.1:%d", ports[1])
-	m.Seen = m.Peer
+	m.Advertised = m.Peer
 	return nil
 }

@@ -12,18 +12,20 @@ import (
 	"github.com/zkq/zkq/internal/testproxy"
 )
 
-// link puts a proxy before the member's port for its peers.
-func (m *Member) link() error {
-	l, err := testproxy.New(func() testproxy.Protocol { return &peerTalk{} }, strings.TrimPrefix(m.Peer, "http://"))
+// addPeerProxy puts a proxy before the member's port for its peers.
+func (m *Member) addPeerProxy() error {
+	l, err := testproxy.New(func() testproxy.Protocol { return &peerProtocol{} }, strings.TrimPrefix(m.Peer, "http://"))
 	if err != nil {
 		return err
 	}
-	m.peers, m.Seen = l, "http://"+l.Addresses()[0]
+	m.peers, m.Advertised = l, "http://"+l.Addresses()[0]
 	return nil
 }
 
-// CutOff holds, until HealPeers, what the others send to a member and, unless it is only deaf, what it sends to them: all of
-// raft, and what they ask it for. What it asks of them beside raft (the renewal of a lease that its own client sent) passes.
+// CutOff holds, until [Cluster.HealPeers], what the other members send to a member. Unless it is
+// only deaf, what it sends to them is held, too. That is all of raft and the requests of the
+// others. The member's own requests beside raft pass: it forwards the renewal of leases, for
+// example.
 func (c *Cluster) CutOff(ctx context.Context, client *clientv3.Client, member *Member, deaf bool) error {
 	status, err := client.Status(ctx, member.Client)
 	if err != nil {
@@ -46,15 +48,16 @@ func (c *Cluster) CutOff(ctx context.Context, client *clientv3.Client, member *M
 	return nil
 }
 
-// HealPeers ends every CutOff.
+// HealPeers ends every [Cluster.CutOff].
 func (c *Cluster) HealPeers() {
 	for _, m := range c.Members {
 		m.peers.Heal()
 	}
 }
 
-// peerTalk is a connection between members: HTTP, whose first request names the member that made it.
-type peerTalk struct {
+// peerProtocol follows a connection between members. It is HTTP; the first request names the
+// member that made it.
+type peerProtocol struct {
 	mu     sync.Mutex
 	head   []byte
 	dialer string
@@ -62,7 +65,7 @@ type peerTalk struct {
 
 const fromHeader = "X-Server-From: "
 
-func (p *peerTalk) Requests(b []byte, _ func([]byte) bool) []byte {
+func (p *peerProtocol) Requests(b []byte, _ func([]byte) bool) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.head = append(p.head, b[:min(len(b), 4096)]...); len(p.head) > 8192 || p.dialer != "" {
@@ -77,9 +80,9 @@ func (p *peerTalk) Requests(b []byte, _ func([]byte) bool) []byte {
 	return b
 }
 
-func (p *peerTalk) Replies(b []byte, _ func() bool) ([]byte, bool) { return b, false }
+func (p *peerProtocol) Replies(b []byte, _ func() bool) ([]byte, bool) { return b, false }
 
-func (p *peerTalk) Dialer() string {
+func (p *peerProtocol) Dialer() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dialer

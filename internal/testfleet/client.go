@@ -15,25 +15,27 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// clientVariable holds the client that a process is to be.
+// clientVariable is the environment variable with the configuration of a client process.
 const clientVariable = "ZKQ_TEST_FLEET_CLIENT"
 
-// client is a process that puts into some queues and works on all. What it does stands in its journal before it does it and
-// again when it knows the outcome, so that the journal of a client that was killed is true as well.
+// client is a process that puts into some queues and works on all. It writes each act into its
+// journal before it begins, and again with the outcome. So the journal of a client that was
+// killed is true, too.
 type client struct {
 	Name string
 	Place
 	Journal string
 	Queues  []string
-	Puts    []int // into the queues of these numbers, once for each mention
+	Puts    []int // numbers of the queues to put into; a queue named twice gets two producers
 
-	out  *os.File
-	gate gate
-	busy atomic.Int64 // workers that have an entry in hand, or in the journal but without its end
+	out         *os.File
+	gate        gate
+	busyWorkers atomic.Int64 // workers that hold an entry
 }
 
-// Main is the first call of a TestMain: in a process that a [Fleet] started it is a client, and does not return. Its parent
-// writes "hold", "quiet" and "go" to its standard input and reads an answer to each; it ends when that is closed.
+// Main is the first call of a TestMain. In a process that a [Fleet] started it is a client, and
+// does not return. The parent writes "hold", "quiet" and "go" to its standard input and reads an
+// answer to each. The client ends when its standard input is closed.
 func Main() {
 	if config := os.Getenv(clientVariable); config != "" {
 		os.Exit(clientMain(config))
@@ -89,7 +91,7 @@ func (c *client) run() error {
 		case "go":
 			c.gate.open()
 		case "quiet":
-			for c.busy.Load() > 0 {
+			for c.busyWorkers.Load() > 0 {
 				time.Sleep(5 * time.Millisecond)
 			}
 		}
@@ -100,19 +102,19 @@ func (c *client) run() error {
 	return nil
 }
 
-// write adds a line to the journal. Lines of one write stay whole.
-func (c *client) write(r record) {
+// record adds a line to the journal. One write keeps the line whole.
+func (c *client) record(r journalRecord) {
 	r.Time = time.Now().UnixNano()
 	b, err := json.Marshal(r)
 	if err == nil {
 		_, err = c.out.Write(append(b, '\n'))
 	}
 	if err != nil {
-		panic(err) // without its journal a client must not go on
+		panic(err) // a client without its journal must not go on
 	}
 }
 
-// put puts about five entries a second.
+// put puts about five entries a second into one queue.
 func (c *client) put(ctx context.Context, i, n int, q *zkq.LockingQueue) {
 	for count := 0; ; count++ {
 		select {
@@ -124,89 +126,91 @@ func (c *client) put(ctx context.Context, i, n int, q *zkq.LockingQueue) {
 			return
 		}
 		value := fmt.Sprintf("%s/%d/%d", c.Name, i, count)
-		c.write(record{Act: putting, Queue: n, Value: value})
+		c.record(journalRecord{Act: actPutting, Queue: n, Value: value})
 		patience, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		name, err := q.Put(patience, []byte(value))
 		cancel()
-		c.write(record{Act: put, Queue: n, Value: value, Name: name, Outcome: outcomeOf(err), Error: text(err)})
+		c.record(journalRecord{Act: actPut, Queue: n, Value: value, Name: name, Outcome: outcomeOf(err), Error: errorText(err)})
 		c.gate.leave()
 	}
 }
 
-// work takes entries, holds each for a while, and finishes it or, now and then, gives it back.
+// work takes entries of one queue, holds each for a while, and finishes it or, sometimes, gives it
+// back.
 func (c *client) work(ctx context.Context, n int, q *zkq.LockingQueue) {
 	for ctx.Err() == nil {
 		held, err := q.Take(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				c.write(record{Act: note, Queue: n, Error: "take: " + err.Error()})
+				c.record(journalRecord{Act: actNote, Queue: n, Error: "take: " + err.Error()})
 				time.Sleep(50 * time.Millisecond)
 			}
 			continue
 		}
-		c.busy.Add(1)
-		c.write(record{Act: took, Queue: n, Name: held.Name, Value: string(held.Value), Token: held.Token})
+		c.busyWorkers.Add(1)
+		c.record(journalRecord{Act: actTook, Queue: n, Name: held.Name, Value: string(held.Value), Token: held.Token})
 		time.Sleep(rand.N(400 * time.Millisecond))
-		before, after, end := finishing, finished, held.Consume
+		before, after, end := actFinishing, actFinished, held.Consume
 		if rand.N(20) == 0 {
-			before, after = releasing, released
+			before, after = actReleasing, actReleased
 			end = func(ctx context.Context) error { return held.Release(ctx) }
 		}
-		c.write(record{Act: before, Queue: n, Name: held.Name, Token: held.Token})
-		// Until the session ends: whoever is without an answer then has lost the entry.
+		c.record(journalRecord{Act: before, Queue: n, Name: held.Name, Token: held.Token})
+		// It waits until the session ends. Without an answer by then the entry is lost.
 		err = end(context.Background())
-		c.write(record{Act: after, Queue: n, Name: held.Name, Token: held.Token, Outcome: outcomeOf(err), Error: text(err)})
-		c.busy.Add(-1)
+		c.record(journalRecord{Act: after, Queue: n, Name: held.Name, Token: held.Token, Outcome: outcomeOf(err), Error: errorText(err)})
+		c.busyWorkers.Add(-1)
 	}
 }
 
 func outcomeOf(err error) outcome {
 	switch {
 	case err == nil:
-		return ok
+		return outcomeOK
 	case errors.Is(err, zkq.ErrUnknown):
-		return unknown
+		return outcomeUnknown
 	case errors.Is(err, zkq.ErrLockLost):
-		return lost
+		return outcomeLost
 	}
-	return refused
+	return outcomeRefused
 }
 
-func text(err error) string {
+func errorText(err error) string {
 	if err == nil {
 		return ""
 	}
 	return err.Error()
 }
 
-// gate holds producers back. The zero value is open.
+// gate holds producers back while it is closed. The zero value is open.
 type gate struct {
-	mu     sync.RWMutex // read-held by who is inside
-	inside sync.Mutex
-	closed bool
+	passage  sync.RWMutex // read-held by each producer inside
+	stateMu  sync.Mutex
+	isClosed bool
 }
 
+// close closes the gate and waits until no producer is inside.
 func (g *gate) close() {
-	g.inside.Lock()
-	defer g.inside.Unlock()
-	if !g.closed {
-		g.mu.Lock() // waits for those inside
-		g.closed = true
+	g.stateMu.Lock()
+	defer g.stateMu.Unlock()
+	if !g.isClosed {
+		g.passage.Lock() // waits for the producers inside
+		g.isClosed = true
 	}
 }
 
 func (g *gate) open() {
-	g.inside.Lock()
-	defer g.inside.Unlock()
-	if g.closed {
-		g.mu.Unlock()
-		g.closed = false
+	g.stateMu.Lock()
+	defer g.stateMu.Unlock()
+	if g.isClosed {
+		g.passage.Unlock()
+		g.isClosed = false
 	}
 }
 
-// enter waits until the gate is open, and reports whether ctx still stands.
+// enter waits until the gate is open. It reports false if ctx ends before.
 func (g *gate) enter(ctx context.Context) bool {
-	for !g.mu.TryRLock() {
+	for !g.passage.TryRLock() {
 		select {
 		case <-ctx.Done():
 			return false
@@ -216,4 +220,4 @@ func (g *gate) enter(ctx context.Context) bool {
 	return true
 }
 
-func (g *gate) leave() { g.mu.RUnlock() }
+func (g *gate) leave() { g.passage.RUnlock() }

@@ -1,5 +1,6 @@
-// Package testfleet puts queues to use by processes that can be killed, stopped and cut off, and checks what became of every
-// entry: [Fleet] has the processes, [Ledger] what they wrote down, [Trial] is a fault that happens to them.
+// Package testfleet uses queues from processes that can be killed, stopped and cut off, and
+// checks what happened to every entry. [Fleet] has the processes, [Ledger] has what they wrote
+// down, [Trial] is a fault that happens to them.
 package testfleet
 
 import (
@@ -22,32 +23,33 @@ import (
 
 const (
 	queueCount  = 16
-	clientCount = 4 // of each, one worker for each queue: four workers a queue
+	clientCount = 4 // each has one worker for each queue, so a queue has four workers
 )
 
-// Config says where a fleet works.
+// Config is where a fleet works.
 type Config struct {
 	Place
-	Bound time.Duration                      // until every client writes again after a fault
-	Link  func(t testing.TB) *testproxy.Link // a client's way there; nil: straight
+	Bound time.Duration                      // time within which every client writes again after a fault
+	Link  func(t testing.TB) *testproxy.Link // returns a client's link to the service; nil: no links
 }
 
-// Fleet is a number of client processes that use the same queues: two producers and four workers for each of 16.
+// Fleet is several client processes that use the same 16 queues. Each queue has two producers and
+// four workers.
 type Fleet struct {
 	Config
 	Clients []*Process
 	Ledger  *Ledger
-	Judge   func(testing.TB) (wrong []string) // asked after each fault, when all is drained; may be nil
+	Judge   func(testing.TB) (wrong []string) // called after each fault, when the queues are drained; may be nil
 
-	dir   string // of the journals
-	names []string
-	slow  int // faults after which a client wrote later than the bound
+	dir        string // holds the journals
+	names      []string
+	slowFaults int // number of faults after which a client wrote later than the bound
 }
 
-// Process is a client that runs.
+// Process is a client process.
 type Process struct {
 	client
-	Link *testproxy.Link // nil where there is none
+	Link *testproxy.Link // nil if the fleet has no links
 
 	number  int
 	cmd     *exec.Cmd
@@ -55,7 +57,7 @@ type Process struct {
 	answers *bufio.Scanner
 }
 
-// New starts a fleet, which ends with the test.
+// New starts a fleet. It ends with the test.
 func New(t testing.TB, cfg Config) *Fleet {
 	t.Helper()
 	f := &Fleet{Config: cfg, dir: t.TempDir(), Ledger: NewLedger()}
@@ -78,10 +80,10 @@ func New(t testing.TB, cfg Config) *Fleet {
 	return f
 }
 
-// Queues are the queues' names, by the numbers that the ledger knows them by.
+// Queues returns the names of the queues. Their indices are the numbers in the ledger.
 func (f *Fleet) Queues() []string { return f.names }
 
-// Launch starts a client's process, which is another client than the one before it.
+// Launch starts the process of p as a new client, with a new name and journal.
 func (f *Fleet) Launch(t testing.TB, p *Process) {
 	t.Helper()
 	p.client = client{Name: fmt.Sprintf("c%d-%d", p.number, time.Now().UnixMilli()), Place: f.Place, Queues: f.names}
@@ -115,7 +117,7 @@ func (f *Fleet) Launch(t testing.TB, p *Process) {
 	p.expect(t, "ready")
 }
 
-// expect waits for an answer of the client's.
+// expect waits for an answer of the client.
 func (p *Process) expect(t testing.TB, want string) {
 	t.Helper()
 	late := time.AfterFunc(60*time.Second, func() { p.cmd.Process.Kill() })
@@ -125,8 +127,8 @@ func (p *Process) expect(t testing.TB, want string) {
 	}
 }
 
-// tell has every client do something, and waits until all have.
-func (f *Fleet) tell(t testing.TB, what string) {
+// command sends a command to every client and waits for their answers.
+func (f *Fleet) command(t testing.TB, what string) {
 	t.Helper()
 	for _, p := range f.Clients {
 		if _, err := io.WriteString(p.stdin, what+"\n"); err != nil {
@@ -138,10 +140,10 @@ func (f *Fleet) tell(t testing.TB, what string) {
 	}
 }
 
-// PID is the process's.
+// PID returns the ID of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Kill ends the process, also one that is stopped.
+// Kill kills the process, also a stopped one.
 func (p *Process) Kill() {
 	if p.cmd != nil {
 		p.cmd.Process.Kill()
@@ -151,10 +153,10 @@ func (p *Process) Kill() {
 	}
 }
 
-// Stop has the process stand still, until Continue.
+// Stop stops the process until [Process.Continue].
 func (p *Process) Stop(t testing.TB) { p.signal(t, syscall.SIGSTOP) }
 
-// Continue ends a Stop.
+// Continue lets a stopped process go on.
 func (p *Process) Continue(t testing.TB) { p.signal(t, syscall.SIGCONT) }
 
 func (p *Process) signal(t testing.TB, s syscall.Signal) {
@@ -164,7 +166,7 @@ func (p *Process) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// Leave ends the client in order: what it has in hand it finishes first.
+// Leave ends the client in order: it finishes the entries that it holds first.
 func (p *Process) Leave(t testing.TB) {
 	t.Helper()
 	p.stdin.Close()
@@ -176,22 +178,23 @@ func (p *Process) Leave(t testing.TB) {
 	p.cmd = nil
 }
 
-// End closes the clients in order.
+// End ends all clients as [Process.Leave] does.
 func (f *Fleet) End(t testing.TB) {
 	for _, p := range f.Clients {
 		p.Leave(t)
 	}
 }
 
-// drain holds the producers back until all queues are empty and all workers idle. It reports the locks that are left.
+// drain holds the producers back until all queues are empty and all workers idle. It returns how
+// long that took, and the locks that are left.
 func (f *Fleet) drain(t testing.TB) (took time.Duration, locks []string) {
 	t.Helper()
 	start := time.Now()
-	f.tell(t, "hold")
+	f.command(t, "hold")
 	t.Logf("the last put has ended after %v", time.Since(start))
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	// By no link, and for the moment only: an embedded store is to be run by clients.
+	// Without a link, and closed at once: the clients must run an embedded store.
 	c, err := Open(ctx, f.Place)
 	if err != nil {
 		t.Fatal(err)
@@ -222,6 +225,6 @@ func (f *Fleet) drain(t testing.TB) (took time.Duration, locks []string) {
 			locks = append(locks, n.Path)
 		}
 	}
-	f.tell(t, "quiet")
+	f.command(t, "quiet")
 	return took, locks
 }

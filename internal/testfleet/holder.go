@@ -14,32 +14,33 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// holderVariable holds what a process is to hold.
+// holderVariable is the environment variable with the configuration of a holder process.
 const holderVariable = "ZKQ_TEST_FLEET_HOLDER"
 
-// Holder is a process that has an entry in hand.
+// Holder is a process that holds an entry.
 type Holder struct {
 	Name string // of the entry
 	cmd  *exec.Cmd
 }
 
-type holding struct {
+// holderConfig is the configuration of a holder process.
+type holderConfig struct {
 	Place
 	Queue string
 }
 
-// Hold starts a process that takes an entry and keeps it, until the test ends at the latest. It returns when the entry is
-// taken.
+// Hold starts a process that takes an entry and keeps it. It returns when the entry is taken. The
+// process ends with the test at the latest.
 func Hold(t testing.TB, p Place, queue string) *Holder {
 	t.Helper()
-	config, err := json.Marshal(holding{p, queue})
+	config, err := json.Marshal(holderConfig{p, queue})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), holderVariable+"="+string(config))
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe() // whose end is the end of the process
+	stdin, err := cmd.StdinPipe() // the process ends when it is closed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func Hold(t testing.TB, p Place, queue string) *Holder {
 	return h
 }
 
-// Kill ends the process at once.
+// Kill kills the process.
 func (h *Holder) Kill() {
 	if h.cmd != nil {
 		h.cmd.Process.Kill()
@@ -75,7 +76,7 @@ func (h *Holder) Kill() {
 }
 
 func holderMain(config string) int {
-	var h holding
+	var h holderConfig
 	err := json.Unmarshal([]byte(config), &h)
 	if err == nil {
 		err = h.run()
@@ -87,7 +88,7 @@ func holderMain(config string) int {
 	return 0
 }
 
-func (h *holding) run() error {
+func (h *holderConfig) run() error {
 	c, err := Open(context.Background(), h.Place)
 	if err != nil {
 		return err

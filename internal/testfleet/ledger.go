@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// record is a line of a client's journal.
-type record struct {
+// journalRecord is a line of a client's journal.
+type journalRecord struct {
 	Time    int64   `json:"t"` // Unix, in nanoseconds
 	Act     act     `json:"a"`
 	Queue   int     `json:"q"`
@@ -23,42 +23,42 @@ type record struct {
 	Error   string  `json:"e,omitempty"`
 }
 
-// act is what a client is about to do, or has done.
+// act is what a client is about to do or has done.
 type act string
 
 const (
-	putting   act = "putting"
-	put       act = "put"
-	took      act = "took"
-	finishing act = "finishing"
-	finished  act = "finished"
-	releasing act = "releasing"
-	released  act = "released"
-	note      act = "note"
+	actPutting   act = "putting"
+	actPut       act = "put"
+	actTook      act = "took"
+	actFinishing act = "finishing"
+	actFinished  act = "finished"
+	actReleasing act = "releasing"
+	actReleased  act = "released"
+	actNote      act = "note"
 )
 
 // outcome is how an act ended.
 type outcome string
 
 const (
-	ok      outcome = "ok"
-	unknown outcome = "unknown" // what was begun and never ended counts as this
-	lost    outcome = "lost"    // the lock was somebody else's, nothing was done
-	refused outcome = "refused" // another error: nothing was done
+	outcomeOK      outcome = "ok"
+	outcomeUnknown outcome = "unknown" // also for an act that began and has no end in the journal
+	outcomeLost    outcome = "lost"    // another client held the lock; nothing was done
+	outcomeRefused outcome = "refused" // another error: nothing was done
 )
 
-// Ledger is what all clients of a service have done so far.
+// Ledger is what all clients of a fleet have done so far, by their journals.
 type Ledger struct {
-	read    map[string]int64 // of each journal, in bytes
+	offsets map[string]int64 // read so far of each journal, in bytes
 	puts    map[string]*putRecord
 	entries map[entryKey]*entryRecord
-	acks    map[string][]time.Time // when a client heard that a write of its was applied
+	acks    map[string][]time.Time // when a client got the answer that a write was applied
 	notes   []string
 }
 
 type putRecord struct {
 	queue   int
-	name    string // "" also where the put was answered late, and the entry gone by then
+	name    string // "" also if the put was answered late and the entry was gone by then
 	outcome outcome
 }
 
@@ -73,37 +73,38 @@ type entryRecord struct {
 	finishes map[finishKey]outcome
 }
 
-// finishKey tells apart the finishes of one entry: a claim's token is its own.
+// finishKey identifies a finish of an entry. Each claim has a token of its own.
 type finishKey struct {
 	client string
 	token  int64
 }
 
+// NewLedger returns an empty ledger.
 func NewLedger() *Ledger {
-	return &Ledger{read: map[string]int64{}, puts: map[string]*putRecord{}, entries: map[entryKey]*entryRecord{}, acks: map[string][]time.Time{}}
+	return &Ledger{offsets: map[string]int64{}, puts: map[string]*putRecord{}, entries: map[entryKey]*entryRecord{}, acks: map[string][]time.Time{}}
 }
 
-// Take reads what has been added to the journals in dir: <client>.<process>.
-func (l *Ledger) Take(dir string) error {
+// ReadJournals reads the lines that were added to the journals in dir since the last call.
+func (l *Ledger) ReadJournals(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.journal"))
 	if err != nil {
 		return err
 	}
 	for _, file := range files {
-		if err := l.takeFile(file); err != nil {
+		if err := l.readJournal(file); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
 	return nil
 }
 
-func (l *Ledger) takeFile(file string) error {
+func (l *Ledger) readJournal(file string) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.Seek(l.read[file], io.SeekStart); err != nil {
+	if _, err := f.Seek(l.offsets[file], io.SeekStart); err != nil {
 		return err
 	}
 	b, err := io.ReadAll(f)
@@ -111,10 +112,10 @@ func (l *Ledger) takeFile(file string) error {
 		return err
 	}
 	b = b[:bytes.LastIndexByte(b, '\n')+1]
-	l.read[file] += int64(len(b))
+	l.offsets[file] += int64(len(b))
 	client := filepath.Base(file[:len(file)-len(".journal")])
 	for line := range bytes.Lines(b) {
-		var r record
+		var r journalRecord
 		if err := json.Unmarshal(line, &r); err != nil {
 			return err
 		}
@@ -123,7 +124,7 @@ func (l *Ledger) takeFile(file string) error {
 	return nil
 }
 
-func (l *Ledger) add(client string, r record) {
+func (l *Ledger) add(client string, r journalRecord) {
 	entry := func() *entryRecord {
 		key := entryKey{r.Queue, r.Name}
 		if l.entries[key] == nil {
@@ -132,45 +133,47 @@ func (l *Ledger) add(client string, r record) {
 		return l.entries[key]
 	}
 	switch r.Act {
-	case putting:
-		l.puts[r.Value] = &putRecord{queue: r.Queue, outcome: unknown}
-	case put:
+	case actPutting:
+		l.puts[r.Value] = &putRecord{queue: r.Queue, outcome: outcomeUnknown}
+	case actPut:
 		p := l.puts[r.Value]
 		p.name, p.outcome = r.Name, r.Outcome
-	case took:
+	case actTook:
 		e := entry()
 		e.value = r.Value
 		e.claims = append(e.claims, r.Token)
-	case finishing:
-		entry().finishes[finishKey{client, r.Token}] = unknown
-	case finished:
+	case actFinishing:
+		entry().finishes[finishKey{client, r.Token}] = outcomeUnknown
+	case actFinished:
 		entry().finishes[finishKey{client, r.Token}] = r.Outcome
-	case note:
+	case actNote:
 		l.notes = append(l.notes, client+": "+r.Error)
 	}
-	if r.Outcome == ok {
+	if r.Outcome == outcomeOK {
 		l.acks[client] = append(l.acks[client], time.Unix(0, r.Time))
 	}
-	if r.Outcome == refused {
+	if r.Outcome == outcomeRefused {
 		l.notes = append(l.notes, fmt.Sprintf("%s: %s %s: %s", client, r.Act, r.Name, r.Error))
 	}
 }
 
-// Balance is what a ledger comes to when all queues are empty and nobody has an entry in hand.
+// Balance is the sums of a ledger when all queues are empty and no entry is held.
 type Balance struct {
-	Puts, Finishes int         // acknowledged
+	Puts, Finishes int         // that were answered as applied
 	Queues         map[int]int // finishes, by queue
 	UnknownPuts    int
-	Late           int      // finishes by those who had lost the entry, which did nothing
-	Lost           []string // put, acknowledged, never handed out, and gone
-	Duplicated     []string // finished twice, or put once and there twice
-	Wrong          []string // removed by somebody who did not hold it, or by nobody
+	Late           int      // finishes by clients that had lost the entry; they did nothing
+	Lost           []string // put with an answer, never handed out, and gone
+	Duplicated     []string // finished twice, or put once and handed out under two names
+	Wrong          []string // removed by a client that did not hold it, or by no client
 }
 
-func (b Balance) Even() bool { return len(b.Lost)+len(b.Duplicated)+len(b.Wrong) == 0 }
+// IsClean reports whether no entry was lost, duplicated or wrongly removed.
+func (b Balance) IsClean() bool { return len(b.Lost)+len(b.Duplicated)+len(b.Wrong) == 0 }
 
-// Balance checks that every entry whose put was acknowledged was removed by exactly one finish whose outcome is ok or
-// unknown, at most one of them ok, and that by its last holder; and that nothing appeared which was not put.
+// Balance checks each entry. If its put was answered, a finish with the outcome ok or unknown
+// must have removed it. At most one finish may be ok, and that must be the last holder's. No
+// entry may have been handed out that was not put.
 func (l *Ledger) Balance() Balance {
 	b := Balance{Queues: make(map[int]int)}
 	names := make(map[string][]string) // of the entries that were handed out, by value
@@ -178,11 +181,11 @@ func (l *Ledger) Balance() Balance {
 		var oks, maybes int
 		for f, o := range e.finishes {
 			switch {
-			case o == unknown:
+			case o == outcomeUnknown:
 				maybes++
-			case o == lost:
+			case o == outcomeLost:
 				b.Late++
-			case o == ok:
+			case o == outcomeOK:
 				oks++
 				if last := slices.Max(append(e.claims, 0)); f.token < last {
 					b.Wrong = append(b.Wrong, fmt.Sprintf("%s (%s) by %s with token %d, while %d held it", key.name, e.value, f.client, f.token, last))
@@ -208,16 +211,16 @@ func (l *Ledger) Balance() Balance {
 			b.Duplicated = append(b.Duplicated, fmt.Sprintf("%s was put once and is there as %v", value, there))
 		}
 		switch p.outcome {
-		case ok:
+		case outcomeOK:
 			b.Puts++
 			if len(there) == 0 {
 				b.Lost = append(b.Lost, fmt.Sprintf("%s (%s)", p.name, value))
 			} else if p.name != "" && !slices.Contains(there, p.name) {
 				b.Wrong = append(b.Wrong, fmt.Sprintf("%s was put as %s and handed out as %v", value, p.name, there))
 			}
-		case unknown:
+		case outcomeUnknown:
 			b.UnknownPuts++
-		case refused:
+		case outcomeRefused:
 			if len(there) > 0 {
 				b.Wrong = append(b.Wrong, fmt.Sprintf("%s was refused, and handed out as %v", value, there))
 			}
@@ -226,8 +229,9 @@ func (l *Ledger) Balance() Balance {
 	return b
 }
 
-// Gap is the longest time between from and to in which a client heard of no write that was applied.
-func (l *Ledger) Gap(client string, from, to time.Time) time.Duration {
+// LongestGap returns the longest time between from and to in which a client got no answer that a
+// write was applied.
+func (l *Ledger) LongestGap(client string, from, to time.Time) time.Duration {
 	last, worst := from, time.Duration(0)
 	times := slices.Clone(l.acks[client])
 	slices.SortFunc(times, time.Time.Compare)

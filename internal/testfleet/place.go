@@ -15,10 +15,10 @@ import (
 
 // Place is a part of a coordination service that no other test uses.
 type Place struct {
-	Service   string   // one of those below
+	Service   string   // one of the constants below
 	Addresses []string // of the embedded store: its directory
 	Root      string
-	Session   time.Duration // that clients ask for
+	Session   time.Duration // the timeout that clients ask for
 }
 
 // The services of a Place.
@@ -30,12 +30,12 @@ const (
 
 var roots atomic.Int64
 
-// NewRoot is a root that no other test has used, in this run or another.
+// NewRoot returns a root that no other test has used, in this run or an earlier one.
 func NewRoot() string {
 	return fmt.Sprintf("/fleet/%d-%d-%d", time.Now().UnixMilli(), os.Getpid(), roots.Add(1))
 }
 
-// Open returns a client.
+// Open returns a client of the service at p.
 func Open(ctx context.Context, p Place) (coord.Coordinator, error) {
 	const patience = 20 * time.Second
 	switch p.Service {

@@ -8,8 +8,8 @@ import (
 
 // Commit is one transaction of a service, in the order in which the service applied them.
 type Commit struct {
-	Revision int64  // or zxid: the token of the claims in it
-	Session  string // whose it was; "" where the service does not tell
+	Revision int64  // or zxid; the token of the claims in it
+	Session  string // of the commit; "" if the service does not record it
 	Changes  []Change
 }
 
@@ -18,38 +18,42 @@ type Change struct {
 	Path    string // below the fleet's root
 	Deleted bool
 	Value   string // after it
-	Owner   string // of an ephemeral node: the session it lives with
+	Owner   string // of an ephemeral node: its session
 }
 
-// Replay goes through the commits of a service, and holds each against what a queue may do: an entry is created once under a
-// name, and once for each value; it is claimed only while nobody holds it, and each claim moves its fence; it is removed only
-// together with its lock, and by the session that has that lock. What it knows in the end leaves nothing unknown.
+// Replay goes through the commits of a service and checks that a queue may make them:
+//
+//   - an entry is created once under a name, and once for each value;
+//   - it is claimed only while no session holds it, and each claim gives it a new fence;
+//   - it is removed only together with its lock, by the session that holds the lock.
+//
+// At the end it knows the outcome of every act, also of those that are unknown to their client.
 type Replay struct {
 	Commits int
-	Wrong   []string // what no queue may do
+	Wrong   []string // commits that a queue must not make
 
-	entries map[string]*life  // by path
-	values  map[string]string // the path under which a value was put
+	entries map[string]*entryState // by path
+	values  map[string]string      // the path under which a value was put
 }
 
-// life is that of one entry.
-type life struct {
-	value   string
-	there   bool
-	holder  string // session; "" while nobody holds it
-	token   int64  // of the last claim
-	removed int64  // the token of the claim under which it was removed
+// entryState is what the commits so far did to one entry.
+type entryState struct {
+	value        string
+	exists       bool
+	holder       string // session; "" if none
+	token        int64  // of the last claim
+	removedToken int64  // the token of the claim under which it was removed
 }
 
-// NewReplay returns a replay that begins where nothing has been put.
+// NewReplay returns a replay that begins with empty queues.
 func NewReplay() *Replay {
-	return &Replay{entries: make(map[string]*life), values: make(map[string]string)}
+	return &Replay{entries: make(map[string]*entryState), values: make(map[string]string)}
 }
 
 // Apply takes the next commit.
 func (r *Replay) Apply(c Commit) {
 	r.Commits++
-	// A node may be written twice in a commit, created and set: the last word counts, an owner stays.
+	// A commit may create a node and set it. The last write counts; the owner stays.
 	type both struct{ entry, lock *Change }
 	touched := make(map[string]*both)
 	var order []string
@@ -74,13 +78,14 @@ func (r *Replay) Apply(c Commit) {
 		*which = &change
 	}
 	for _, path := range order {
-		if what := r.step(path, c, touched[path].entry, touched[path].lock); what != "" {
+		if what := r.applyToEntry(path, c, touched[path].entry, touched[path].lock); what != "" {
 			r.Wrong = append(r.Wrong, fmt.Sprintf("commit %#x by %q: %s: %s", c.Revision, c.Session, path, what))
 		}
 	}
 }
 
-// entryPath is the path of an entry, or that of the entry whose lock it is.
+// entryPath returns the path of the entry that a path belongs to, and whether it is that of the
+// lock. ours is false for all other paths.
 func entryPath(path string) (entry string, isLock, ours bool) {
 	for _, dir := range []string{"/entries/", "/taken/"} {
 		if queue, name, found := strings.Cut(path, dir); found {
@@ -90,15 +95,16 @@ func entryPath(path string) (entry string, isLock, ours bool) {
 	return "", false, false
 }
 
-// step is what a commit did to one entry and its lock, either of which it may have left alone; it returns what is wrong.
-func (r *Replay) step(path string, c Commit, entry, lock *Change) string {
+// applyToEntry applies what a commit did to one entry and its lock; nil means nothing. It returns
+// what is wrong with it, or "".
+func (r *Replay) applyToEntry(path string, c Commit, entry, lock *Change) string {
 	e := r.entries[path]
 	switch {
-	case entry != nil && !entry.Deleted && (e == nil || !e.there): // put
+	case entry != nil && !entry.Deleted && (e == nil || !e.exists): // put
 		if e != nil {
 			return "a name was used again"
 		}
-		r.entries[path] = &life{value: entry.Value, there: true}
+		r.entries[path] = &entryState{value: entry.Value, exists: true}
 		if other, twice := r.values[entry.Value]; twice {
 			return fmt.Sprintf("%q was put twice, first as %s", entry.Value, other)
 		}
@@ -108,7 +114,7 @@ func (r *Replay) step(path string, c Commit, entry, lock *Change) string {
 		}
 	case lock != nil && !lock.Deleted: // claim
 		switch {
-		case e == nil || !e.there:
+		case e == nil || !e.exists:
 			return "a lock without an entry"
 		case e.holder != "":
 			return fmt.Sprintf("claimed for %s while %s held it", lock.Owner, e.holder)
@@ -124,7 +130,7 @@ func (r *Replay) step(path string, c Commit, entry, lock *Change) string {
 		e.holder, e.token = lock.Owner, c.Revision
 	case entry != nil && entry.Deleted: // finish
 		holder := e.holder
-		e.there, e.holder, e.removed = false, "", e.token
+		e.exists, e.holder, e.removedToken = false, "", e.token
 		switch {
 		case holder == "":
 			return "removed while nobody held it"
@@ -151,11 +157,11 @@ func (r *Replay) step(path string, c Commit, entry, lock *Change) string {
 	return ""
 }
 
-// Left are the entries that are still there.
-func (r *Replay) Left() []string {
+// Remaining describes the entries that still exist.
+func (r *Replay) Remaining() []string {
 	var left []string
 	for path, e := range r.entries {
-		if e.there {
+		if e.exists {
 			left = append(left, fmt.Sprintf("%s (%s) was never removed, and is held by %q", path, e.value, e.holder))
 		}
 	}
@@ -163,27 +169,28 @@ func (r *Replay) Left() []string {
 	return left
 }
 
-// Verdict is what a replay makes of a ledger.
+// Verdict is the result of [Replay.Check].
 type Verdict struct {
-	Applied, Not int      // puts that were unknown to their client: applied, and not
-	Removed, Old int      // finishes that were unknown: they removed the entry, and did nothing
-	Wrong        []string // what a client was told, and was not so
+	Applied, Not int      // unknown puts that were applied, and that were not
+	Removed, Old int      // unknown finishes that removed the entry, and that did nothing
+	Wrong        []string // answers that were not true
 }
 
-// Check compares what the clients were told with what was so. A ledger's queue n is called as names[n].
+// Check compares the answers that clients got with the commits of the service. names[n] is the
+// name of the ledger's queue n.
 func (r *Replay) Check(l *Ledger, names []string) Verdict {
 	var v Verdict
 	wrong := func(format string, args ...any) { v.Wrong = append(v.Wrong, fmt.Sprintf(format, args...)) }
 	for value, p := range l.puts {
 		path, there := r.values[value]
 		switch want := names[p.queue] + "/entries/" + p.name; {
-		case p.outcome == ok && (!there || p.name != "" && path != want):
+		case p.outcome == outcomeOK && (!there || p.name != "" && path != want):
 			wrong("%s was put as %s, said the queue; it was as %q", value, want, path)
-		case p.outcome == refused && there:
+		case p.outcome == outcomeRefused && there:
 			wrong("%s was refused, said the queue; it was put as %s", value, path)
-		case p.outcome == unknown && there:
+		case p.outcome == outcomeUnknown && there:
 			v.Applied++
-		case p.outcome == unknown:
+		case p.outcome == outcomeUnknown:
 			v.Not++
 		}
 	}
@@ -199,30 +206,30 @@ func (r *Replay) Check(l *Ledger, names []string) Verdict {
 			wrong("%s was handed out, and was never there", path)
 			continue
 		}
-		var by int // finishes that may have removed it, by what their clients were told
+		var by int // finishes that may have removed it, by their outcomes
 		for f, o := range e.finishes {
-			did := !was.there && was.removed == f.token
+			did := !was.exists && was.removedToken == f.token
 			switch {
-			case o == ok && !did:
-				wrong("%s: %s was told that it removed the entry with token %#x; it went with %#x", path, f.client, f.token, was.removed)
-			case (o == lost || o == refused) && did:
+			case o == outcomeOK && !did:
+				wrong("%s: %s was told that it removed the entry with token %#x; it went with %#x", path, f.client, f.token, was.removedToken)
+			case (o == outcomeLost || o == outcomeRefused) && did:
 				wrong("%s: %s was told that it removed nothing with token %#x, and did", path, f.client, f.token)
-			case o == unknown && did:
+			case o == outcomeUnknown && did:
 				v.Removed++
-			case o == unknown:
+			case o == outcomeUnknown:
 				v.Old++
 			}
-			if did && (o == ok || o == unknown) {
+			if did && (o == outcomeOK || o == outcomeUnknown) {
 				by++
 			}
 		}
-		if !was.there && by != 1 {
-			wrong("%s went with token %#x, which %d finishes had", path, was.removed, by)
+		if !was.exists && by != 1 {
+			wrong("%s went with token %#x, which %d finishes had", path, was.removedToken, by)
 		}
 	}
 	for path, was := range r.entries {
 		queue, name, _ := strings.Cut(path, "/entries/")
-		if n := slices.Index(names, queue); !was.there && (n < 0 || l.entries[entryKey{n, name}] == nil) {
+		if n := slices.Index(names, queue); !was.exists && (n < 0 || l.entries[entryKey{n, name}] == nil) {
 			wrong("%s (%s) was removed, and handed out to nobody", path, was.value)
 		}
 	}

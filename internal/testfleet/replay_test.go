@@ -60,29 +60,29 @@ func TestReplayHoldsClientsToTheirWord(t *testing.T) {
 		{5, "s", []Change{{Path: "/q/entries/1", Value: "a"}, {Path: "/q/taken/1", Owner: "s"}}},
 		{6, "s", []Change{{Path: "/q/entries/1", Deleted: true}, {Path: "/q/taken/1", Deleted: true}}},
 	}
-	said := []record{
-		{Act: putting, Value: "a"},
-		{Act: put, Value: "a", Name: "1", Outcome: ok},
-		{Act: putting, Value: "b"}, // and no more was heard
-		{Act: putting, Value: "c"},
-		{Act: took, Name: "1", Value: "a", Token: 5},
-		{Act: finishing, Name: "1", Token: 5},
-		{Act: finished, Name: "1", Token: 5, Outcome: ok},
+	said := []journalRecord{
+		{Act: actPutting, Value: "a"},
+		{Act: actPut, Value: "a", Name: "1", Outcome: outcomeOK},
+		{Act: actPutting, Value: "b"}, // and no more was heard
+		{Act: actPutting, Value: "c"},
+		{Act: actTook, Name: "1", Value: "a", Token: 5},
+		{Act: actFinishing, Name: "1", Token: 5},
+		{Act: actFinished, Name: "1", Token: 5, Outcome: outcomeOK},
 	}
 	for _, c := range []struct {
 		name  string
-		said  []record
+		said  []journalRecord
 		wrong string
 	}{
 		{"the truth", nil, ""},
-		{"put elsewhere", []record{{Act: put, Value: "a", Name: "3", Outcome: ok}}, "was put as /q/entries/3, said the queue"},
-		{"put under a name that was not read", []record{{Act: put, Value: "a", Outcome: ok}}, ""},
-		{"put, and was not, under a name that was not read", []record{{Act: put, Value: "c", Outcome: ok}}, "c was put as"},
-		{"put, and was not", []record{{Act: put, Value: "c", Name: "3", Outcome: ok}}, "c was put as"},
-		{"refused, and was put", []record{{Act: put, Value: "b", Outcome: refused}}, "b was refused"},
-		{"removed by an older claim", []record{{Act: took, Name: "1", Value: "a", Token: 4}, {Act: finished, Name: "1", Token: 4, Outcome: ok}}, "with token 0x4"},
-		{"told that it did nothing", []record{{Act: finished, Name: "1", Token: 5, Outcome: lost}}, "removed nothing"},
-		{"handed out, never there", []record{{Act: took, Name: "9", Value: "z", Token: 4}}, "never there"},
+		{"put elsewhere", []journalRecord{{Act: actPut, Value: "a", Name: "3", Outcome: outcomeOK}}, "was put as /q/entries/3, said the queue"},
+		{"put under a name that was not read", []journalRecord{{Act: actPut, Value: "a", Outcome: outcomeOK}}, ""},
+		{"put, and was not, under a name that was not read", []journalRecord{{Act: actPut, Value: "c", Outcome: outcomeOK}}, "c was put as"},
+		{"put, and was not", []journalRecord{{Act: actPut, Value: "c", Name: "3", Outcome: outcomeOK}}, "c was put as"},
+		{"refused, and was put", []journalRecord{{Act: actPut, Value: "b", Outcome: outcomeRefused}}, "b was refused"},
+		{"removed by an older claim", []journalRecord{{Act: actTook, Name: "1", Value: "a", Token: 4}, {Act: actFinished, Name: "1", Token: 4, Outcome: outcomeOK}}, "with token 0x4"},
+		{"told that it did nothing", []journalRecord{{Act: actFinished, Name: "1", Token: 5, Outcome: outcomeLost}}, "removed nothing"},
+		{"handed out, never there", []journalRecord{{Act: actTook, Name: "9", Value: "z", Token: 4}}, "never there"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, l := NewReplay(), NewLedger()

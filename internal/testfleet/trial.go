@@ -9,48 +9,49 @@ import (
 	"time"
 )
 
-// Fault is something that happens while queues are in use, and is over when Do returns.
+// Fault is a fault that happens while queues are in use. It has ended when Do returns.
 type Fault struct {
 	Name  string
 	Do    func(*Trial)
-	Bound time.Duration // until every client writes again; 0: the fleet's
+	Bound time.Duration // time within which every client writes again; 0: the fleet's
 }
 
 // Trial is one fault that happens to one fleet.
 type Trial struct {
 	testing.TB
 	*Fleet
-	Calm time.Duration // of use after the fault
+	Calm time.Duration // how long the queues are used after the fault
 
-	from map[*Process]time.Time // since when a client is asked to write: the fault, unless it could not
+	gapStart map[*Process]time.Time // since when a client must write: the start of the fault, unless it could not
 }
 
-// Excuse asks nothing of the clients before now: until then no majority, or no way to it, was there.
-func (t *Trial) Excuse(clients ...*Process) {
+// IgnoreBefore does not count gaps of the clients before now, because until now they could not
+// reach a majority of the servers.
+func (t *Trial) IgnoreBefore(clients ...*Process) {
 	for _, p := range clients {
-		t.from[p] = time.Now()
+		t.gapStart[p] = time.Now()
 	}
 }
 
-// Victim is the client to whom things happen.
+// Victim returns the client that faults of one client happen to.
 func (t *Trial) Victim() *Process { return t.Clients[1] }
 
-// Beyond is longer than a session lives without its client.
-func (t *Trial) Beyond() time.Duration { return t.Session + 3*time.Second }
+// LongerThanSession returns a time after which the session of a silent client has ended.
+func (t *Trial) LongerThanSession() time.Duration { return t.Session + 3*time.Second }
 
-// For lets what a link does last for a while.
-func (t *Trial) For(d time.Duration, p *Process, what func()) {
+// ApplyFor applies a fault to the link of p for a while, and heals the link.
+func (t *Trial) ApplyFor(d time.Duration, p *Process, what func()) {
 	what()
 	time.Sleep(d)
 	p.Link.Heal()
-	t.Excuse(p)
+	t.IgnoreBefore(p)
 }
 
-// Sum is what a number of faults came to.
+// Sum is the result of several faults.
 type Sum struct {
-	Faults, Histories       int // a history is what happened to one queue in one fault
+	Faults, Histories       int // a history is one queue that was used during one fault
 	Lost, Duplicated, Wrong int // entries
-	Unknown, Late           int // puts without an outcome; finishes that came too late and did nothing
+	Unknown, Late           int // puts with an unknown outcome; finishes that came too late and did nothing
 }
 
 func (s Sum) String() string {
@@ -68,9 +69,9 @@ func (s *Sum) Add(o Sum) {
 	s.Late += o.Late
 }
 
-// Endure lets one fault after the other happen, each in a test of its name, and checks after each what became of every entry
-// so far. Ready waits until the next may come. A table is printed.
-func (f *Fleet) Endure(t *testing.T, faults []Fault, ready func(testing.TB)) Sum {
+// RunFaults runs one fault after the other, each in a subtest. After each fault it checks what
+// happened to every entry so far. ready waits until the next fault may come. It prints a table.
+func (f *Fleet) RunFaults(t *testing.T, faults []Fault, ready func(testing.TB)) Sum {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "fault\tservice\tworst gap\tdrained in\tputs\tlost\tduplicated\twrongly removed\torphan locks\tunknown puts\tlate finishes refused\t")
 	defer table.Flush()
@@ -80,7 +81,7 @@ func (f *Fleet) Endure(t *testing.T, faults []Fault, ready func(testing.TB)) Sum
 		faultsBefore := sum.Faults
 		held := t.Run(fault.Name, func(t *testing.T) {
 			ready(t)
-			b := f.endure(t, fault, before, table)
+			b := f.runFault(t, fault, before, table)
 			sum.Faults++
 			for q, n := range b.Queues {
 				if n > before.Queues[q] {
@@ -95,56 +96,56 @@ func (f *Fleet) Endure(t *testing.T, faults []Fault, ready func(testing.TB)) Sum
 				}
 			}
 		})
-		if !held && sum.Faults == faultsBefore || sum.Wrong > 0 || !before.Even() {
-			break // what is broken would be found broken again
+		if !held && sum.Faults == faultsBefore || sum.Wrong > 0 || !before.IsClean() {
+			break // later checks would report the same again
 		}
 	}
 	sum.Lost, sum.Duplicated = len(before.Lost), len(before.Duplicated)
 	sum.Wrong += len(before.Wrong)
 	sum.Unknown, sum.Late = before.UnknownPuts, before.Late
-	if f.slow > 1 {
-		t.Errorf("after %d of %d faults a client did not write in time", f.slow, len(faults))
+	if f.slowFaults > 1 {
+		t.Errorf("after %d of %d faults a client did not write in time", f.slowFaults, len(faults))
 	}
 	return sum
 }
 
-// endure is one fault: a second of use, the fault, two more seconds or what it asks for, then the queues are drained and the
-// books compared.
-func (f *Fleet) endure(t *testing.T, fault Fault, before Balance, table *tabwriter.Writer) Balance {
-	f.tell(t, "go")
+// runFault lets the clients use the queues for a second, causes the fault, and lets them go on for
+// two seconds or as long as the fault asks for. Then it drains the queues and checks the ledger.
+func (f *Fleet) runFault(t *testing.T, fault Fault, before Balance, table *tabwriter.Writer) Balance {
+	f.command(t, "go")
 	time.Sleep(time.Second)
 	start := time.Now()
-	happens := &Trial{TB: t, Fleet: f, from: make(map[*Process]time.Time), Calm: 2 * time.Second}
+	happens := &Trial{TB: t, Fleet: f, gapStart: make(map[*Process]time.Time), Calm: 2 * time.Second}
 	for _, p := range f.Clients {
-		happens.from[p] = start
+		happens.gapStart[p] = start
 	}
 	fault.Do(happens)
 	over := time.Now()
 	var to time.Time
-	// All must have written again, and go on for a while.
+	// Every client must have written again, and goes on for a while.
 	for limit := over.Add(cmp.Or(fault.Bound, f.Bound) + 5*time.Second); ; time.Sleep(50 * time.Millisecond) {
 		to = time.Now()
-		if err := f.Ledger.Take(f.dir); err != nil {
+		if err := f.Ledger.ReadJournals(f.dir); err != nil {
 			t.Fatal(err)
 		}
-		if to.After(limit) || to.After(over.Add(happens.Calm)) && f.wrote(over) {
+		if to.After(limit) || to.After(over.Add(happens.Calm)) && f.haveAllWritten(over) {
 			break
 		}
 	}
 	var worst time.Duration
 	for _, p := range f.Clients {
-		worst = max(worst, f.Ledger.Gap(p.Name, happens.from[p], to))
+		worst = max(worst, f.Ledger.LongestGap(p.Name, happens.gapStart[p], to))
 	}
 	bound := cmp.Or(fault.Bound, f.Bound)
 	switch {
 	case worst > 2*bound:
 		t.Errorf("a client did not write for %v, the bound is %v", worst, bound)
 	case worst > bound:
-		f.slow++ // once in all is the machine's doing
+		f.slowFaults++ // a busy machine may cause one
 		t.Logf("a client did not write for %v, the bound is %v", worst, bound)
 	}
 	drained, locks := f.drain(t)
-	if err := f.Ledger.Take(f.dir); err != nil {
+	if err := f.Ledger.ReadJournals(f.dir); err != nil {
 		t.Fatal(err)
 	}
 	b := f.Ledger.Balance()
@@ -169,8 +170,8 @@ func (f *Fleet) endure(t *testing.T, fault Fault, before Balance, table *tabwrit
 	return b
 }
 
-// wrote says whether every client heard, since then, of a write that was applied.
-func (f *Fleet) wrote(since time.Time) bool {
+// haveAllWritten reports whether every client got an answer since then that a write was applied.
+func (f *Fleet) haveAllWritten(since time.Time) bool {
 	for _, p := range f.Clients {
 		acks := f.Ledger.acks[p.Name]
 		if len(acks) == 0 || acks[len(acks)-1].Before(since) {

@@ -14,35 +14,36 @@ import (
 	"github.com/zkq/zkq/internal/testneed"
 )
 
-// Options are what a cluster may be started with.
+// Options configure a cluster. The zero value does.
 type Options struct {
-	// Peers puts a link between each two members, so that they can be cut off from each other.
+	// Peers puts a link between each two members, for [Cluster.CutOff].
 	Peers bool
-	// SnapCount is how many transactions there are between two snapshots, about; 0: ZooKeeper's own.
+	// SnapCount is the approximate number of transactions between two snapshots; 0: ZooKeeper's
+	// default.
 	SnapCount int
-	// EnforceQuota has the members refuse what exceeds a hard limit of setquota.
+	// EnforceQuota has the members refuse requests beyond a hard limit of setquota.
 	EnforceQuota bool
-	// MaxBuffer is jute.maxbuffer, the largest request in bytes; 0: ZooKeeper's own.
+	// MaxBuffer is jute.maxbuffer, the largest request in bytes; 0: ZooKeeper's default.
 	MaxBuffer int
 }
 
-// Cluster is a ZooKeeper of one or more members.
+// Cluster is a ZooKeeper service of one or more members.
 type Cluster struct {
 	Members []*Member
 
-	mesh *mesh    // nil without Peers
-	read struct { // by Log
+	mesh    *mesh    // nil without Peers
+	logRead struct { // what Log has read
 		to    int64
-		nodes nodes
+		nodes nodeSet
 	}
 	dir       string
-	addresses []string // of servers that are not ours
+	addresses []string // of servers that this package did not start
 }
 
-// Start runs a cluster of n members until Stop.
+// Start starts a cluster of n members. It returns when all serve.
 func Start(n int) (*Cluster, error) { return StartWith(n, Options{}) }
 
-// StartWith is Start with options.
+// StartWith is [Start] with options.
 func StartWith(n int, o Options) (*Cluster, error) {
 	classpath, err := Classpath()
 	if err != nil {
@@ -50,14 +51,15 @@ func StartWith(n int, o Options) (*Cluster, error) {
 	}
 	for try := 0; ; try++ {
 		c, err := start(n, o, classpath)
-		// Somebody may have taken a port between our look and the server's.
+		// Another process may have taken a port before the server did.
 		if err == nil || try == 2 {
 			return c, err
 		}
 	}
 }
 
-// StartFor is StartWith for a test, which stops the cluster.
+// StartFor is [StartWith] for a test. The cluster is stopped when the test ends. Without
+// ZooKeeper on this machine the test cannot run.
 func StartFor(t testing.TB, n int, o Options) *Cluster {
 	t.Helper()
 	c, err := StartWith(n, o)
@@ -81,7 +83,7 @@ func start(n int, o Options, classpath string) (*Cluster, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
-	quorum := func(i int) []string { // the addresses that its peers know: for the leader's followers, and for elections
+	quorum := func(i int) []string { // the ports for followers and for elections
 		return []string{fmt.Sprintf("127.0.0.1:%d", ports[3*i+1]), fmt.Sprintf("127.0.0.1:%d", ports[3*i+2])}
 	}
 	seen := func(_, of int) []string { return quorum(of) }
@@ -89,17 +91,17 @@ func start(n int, o Options, classpath string) (*Cluster, error) {
 		if c.mesh, err = newMesh(n, quorum); err != nil {
 			return nil, errors.Join(err, c.Stop())
 		}
-		seen = c.mesh.seen
+		seen = c.mesh.addressesFor
 	}
 	for i := range n {
 		m := &Member{
-			Address:   fmt.Sprintf("127.0.0.1:%d", ports[3*i]),
-			number:    i,
-			snapCount: o.SnapCount,
-			quota:     o.EnforceQuota,
-			maxBuffer: o.MaxBuffer,
-			dir:       filepath.Join(dir, fmt.Sprint(i+1)),
-			classpath: classpath,
+			Address:       fmt.Sprintf("127.0.0.1:%d", ports[3*i]),
+			number:        i,
+			snapCount:     o.SnapCount,
+			enforcesQuota: o.EnforceQuota,
+			maxBuffer:     o.MaxBuffer,
+			dir:           filepath.Join(dir, fmt.Sprint(i+1)),
+			classpath:     classpath,
 		}
 		c.Members = append(c.Members, m)
 		var peers strings.Builder
@@ -123,23 +125,24 @@ func start(n int, o Options, classpath string) (*Cluster, error) {
 	return c, nil
 }
 
-// Start runs the members that do not run and returns when all serve.
+// Start starts the members that do not run, and returns when all serve.
 func (c *Cluster) Start() error {
 	for _, m := range c.Members {
-		if !m.runs() {
+		if !m.isRunning() {
 			if err := m.start(); err != nil {
 				return err
 			}
 		}
 	}
 	for _, m := range c.Members {
-		if err := m.wait(60 * time.Second); err != nil {
+		if err := m.awaitServing(60 * time.Second); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// prepare writes the configuration and the ID of a member.
 func (m *Member) prepare(id, port int, peers string) error {
 	data := filepath.Join(m.dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
@@ -163,7 +166,7 @@ dataDir=%s
 	return os.WriteFile(filepath.Join(m.dir, "zoo.cfg"), []byte(cfg), 0o600)
 }
 
-// Stop ends the members and removes what they wrote.
+// Stop kills the members and removes their data.
 func (c *Cluster) Stop() error {
 	for _, m := range c.Members {
 		m.Kill()
@@ -177,7 +180,7 @@ func (c *Cluster) Stop() error {
 	return os.RemoveAll(c.dir)
 }
 
-// Addresses are the members', for clients.
+// Addresses returns the addresses of the members for clients.
 func (c *Cluster) Addresses() []string {
 	if c.Members == nil {
 		return c.addresses
@@ -189,20 +192,20 @@ func (c *Cluster) Addresses() []string {
 	return as
 }
 
-// Leader is the member that leads, or the only one.
+// Leader returns the leader, or the only member.
 func (c *Cluster) Leader() (*Member, error) {
 	if len(c.Members) == 1 {
 		return c.Members[0], nil
 	}
 	for _, m := range c.Members {
-		if m.Leads() {
+		if m.IsLeader() {
 			return m, nil
 		}
 	}
 	return nil, errors.New("no leader")
 }
 
-// freePorts are n ports where nobody listened a moment ago.
+// freePorts returns n ports on which no process listened a moment ago.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {
@@ -216,15 +219,15 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
-// Servers keeps clusters that the tests of a package share. Its zero value is ready;
-// TestMain calls Stop.
+// Servers keeps the clusters that the tests of a package share. The zero value is ready for
+// use. TestMain calls [Servers.Stop].
 type Servers struct {
-	mu   sync.Mutex
-	kept map[int]*Cluster
+	mu       sync.Mutex
+	clusters map[int]*Cluster
 }
 
-// Single is a ZooKeeper of one server: the one at ZKQ_TEST_ZOOKEEPER (host:port,...)
-// if that is set, else a process. Where neither is to be had, the test cannot run.
+// Single returns a cluster of one server: the one at ZKQ_TEST_ZOOKEEPER (host:port,...) if that
+// is set, else a process. Without ZooKeeper on this machine the test cannot run.
 func (s *Servers) Single(t testing.TB) *Cluster {
 	t.Helper()
 	if list := os.Getenv("ZKQ_TEST_ZOOKEEPER"); list != "" {
@@ -233,7 +236,7 @@ func (s *Servers) Single(t testing.TB) *Cluster {
 	return s.get(t, 1)
 }
 
-// Ensemble is a ZooKeeper of three processes.
+// Ensemble returns a cluster of three processes.
 func (s *Servers) Ensemble(t testing.TB) *Cluster {
 	t.Helper()
 	return s.get(t, 3)
@@ -243,7 +246,7 @@ func (s *Servers) get(t testing.TB, n int) *Cluster {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.kept[n]; c != nil {
+	if c := s.clusters[n]; c != nil {
 		return c
 	}
 	c, err := Start(n)
@@ -253,19 +256,19 @@ func (s *Servers) get(t testing.TB, n int) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.kept == nil {
-		s.kept = make(map[int]*Cluster)
+	if s.clusters == nil {
+		s.clusters = make(map[int]*Cluster)
 	}
-	s.kept[n] = c
+	s.clusters[n] = c
 	return c
 }
 
-// Stop ends all that were started.
+// Stop stops all clusters that were started.
 func (s *Servers) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.kept {
+	for _, c := range s.clusters {
 		c.Stop()
 	}
-	clear(s.kept)
+	clear(s.clusters)
 }

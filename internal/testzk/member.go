@@ -1,5 +1,5 @@
-// Package testzk runs ZooKeeper for tests: real server processes on ports of the
-// kernel's choice, and proxies between them and a client.
+// Package testzk runs ZooKeeper for tests: real server processes on free ports, and proxies
+// between them and their clients.
 package testzk
 
 import (
@@ -21,18 +21,18 @@ import (
 type Member struct {
 	Address string // host:port for clients
 
-	number    int // from 0
-	snapCount int
-	maxBuffer int
-	quota     bool // hard limits are enforced
-	dir       string
-	classpath string
-	cmd       *exec.Cmd
-	exited    chan struct{}
-	ended     bool // by us
+	number        int // from 0
+	snapCount     int
+	maxBuffer     int
+	enforcesQuota bool // see Options.EnforceQuota
+	dir           string
+	classpath     string
+	cmd           *exec.Cmd
+	exited        chan struct{}
+	wasStopped    bool // by Kill or Terminate
 }
 
-// start runs the server. It does not wait until it serves.
+// start starts the server. It does not wait until the server serves.
 func (m *Member) start() error {
 	log, err := os.OpenFile(filepath.Join(m.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -40,14 +40,14 @@ func (m *Member) start() error {
 	}
 	defer log.Close()
 	args := []string{
-		// It keeps its last 500 transactions in memory, of whatever size they are.
+		// The server keeps its last 500 transactions in memory, however large they are.
 		"-Xms32m", "-Xmx800m", "-XX:+ExitOnOutOfMemoryError", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
 		"-Dzookeeper.preAllocSize=4096", "-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 	}
 	if m.snapCount > 0 {
 		args = append(args, fmt.Sprintf("-Dzookeeper.snapCount=%d", m.snapCount))
 	}
-	if m.quota {
+	if m.enforcesQuota {
 		args = append(args, "-Dzookeeper.enforceQuota=true")
 	}
 	if m.maxBuffer > 0 {
@@ -66,11 +66,11 @@ func (m *Member) start() error {
 		cmd.Wait()
 		close(exited)
 	}()
-	m.cmd, m.exited, m.ended = cmd, exited, false
+	m.cmd, m.exited, m.wasStopped = cmd, exited, false
 	return nil
 }
 
-func (m *Member) runs() bool {
+func (m *Member) isRunning() bool {
 	if m.cmd == nil {
 		return false
 	}
@@ -82,22 +82,22 @@ func (m *Member) runs() bool {
 	}
 }
 
-// Kill ends the process at once. One that ended before, and that nobody ended, has its log shown.
+// Kill kills the process. If it has ended by itself before, Kill prints its log.
 func (m *Member) Kill() {
 	if m.cmd == nil {
 		return
 	}
-	if !m.runs() && !m.ended {
-		fmt.Fprintf(os.Stderr, "ZooKeeper at %s had ended by itself: %s\n", m.Address, m.log())
+	if !m.isRunning() && !m.wasStopped {
+		fmt.Fprintf(os.Stderr, "ZooKeeper at %s had ended by itself: %s\n", m.Address, m.logTail())
 	}
-	m.ended = true
+	m.wasStopped = true
 	m.cmd.Process.Kill()
 	<-m.exited
 }
 
-// Terminate ends the process in order.
+// Terminate ends the process in order, and returns when it has ended.
 func (m *Member) Terminate() error {
-	m.ended = true
+	m.wasStopped = true
 	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -105,10 +105,10 @@ func (m *Member) Terminate() error {
 	return nil
 }
 
-// Pause stops the process; its connections stay, in silence.
+// Pause stops the process. Its connections stay open and silent.
 func (m *Member) Pause() error { return m.cmd.Process.Signal(syscall.SIGSTOP) }
 
-// Resume ends a Pause.
+// Resume lets a paused process go on.
 func (m *Member) Resume() error { return m.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Ask sends a four letter word and returns the answer.
@@ -129,8 +129,8 @@ func Ask(address, word string) (string, error) {
 	return string(answer), err
 }
 
-// Watches is how many watches the server at an address has, of all kinds and sessions. (Its
-// wchs and wchp know nothing of child watches.)
+// Watches returns how many watches the server at an address has, of all kinds and sessions. (The
+// words wchs and wchp do not report child watches.)
 func Watches(address string) (int, error) {
 	answer, err := Ask(address, "mntr")
 	if err != nil {
@@ -141,17 +141,18 @@ func Watches(address string) (int, error) {
 			return strconv.Atoi(strings.TrimSpace(count))
 		}
 	}
-	return 0, fmt.Errorf("mntr says nothing of watches: %.100q", answer)
+	return 0, fmt.Errorf("mntr does not report watches: %.100q", answer)
 }
 
 // Leads reports whether the member is the leader.
-func (m *Member) Leads() bool {
+func (m *Member) IsLeader() bool {
 	answer, err := m.Ask("srvr")
 	return err == nil && strings.Contains(answer, "Mode: leader")
 }
 
-func (m *Member) wait(most time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), most)
+// awaitServing waits until the server serves, for at most the limit.
+func (m *Member) awaitServing(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for {
 		// ruok answers before the server serves.
@@ -161,14 +162,15 @@ func (m *Member) wait(most time.Duration) error {
 		select {
 		case <-time.After(25 * time.Millisecond):
 		case <-m.exited:
-			return fmt.Errorf("ZooKeeper at %s ended: %s", m.Address, m.log())
+			return fmt.Errorf("ZooKeeper at %s ended: %s", m.Address, m.logTail())
 		case <-ctx.Done():
-			return fmt.Errorf("ZooKeeper at %s does not serve: %s", m.Address, m.log())
+			return fmt.Errorf("ZooKeeper at %s does not serve: %s", m.Address, m.logTail())
 		}
 	}
 }
 
-func (m *Member) log() string {
+// logTail returns the last 4 KiB of the log.
+func (m *Member) logTail() string {
 	b, _ := os.ReadFile(filepath.Join(m.dir, "log"))
 	if len(b) > 4096 {
 		b = b[len(b)-4096:]
@@ -176,10 +178,10 @@ func (m *Member) log() string {
 	return string(b)
 }
 
-// errNoZooKeeper says that the machine lacks the server.
+// errNoZooKeeper means that the server is not on this machine.
 var errNoZooKeeper = errors.New("no ZooKeeper jars in $ZOOKEEPER_HOME or /usr/share/java, or no java")
 
-// Classpath is where the server is on this machine.
+// Classpath returns the class path of the server on this machine.
 func Classpath() (string, error) {
 	if _, err := exec.LookPath("java"); err != nil {
 		return "", errNoZooKeeper

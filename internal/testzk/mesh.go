@@ -9,17 +9,17 @@ import (
 	"github.com/zkq/zkq/internal/testproxy"
 )
 
-// mesh is the links between members, each with a proxy for the two ports of the member it leads to.
+// mesh is the links between members. Each link has a proxy for the two peer ports of a member.
 type mesh struct {
 	mu    sync.Mutex
-	links map[way]*testproxy.Link
+	links map[route]*testproxy.Link
 }
 
-// way leads from the member that dials to the one that is dialled.
-type way struct{ from, to int }
+// route is the direction of a link: from the member that dials to the one that is dialled.
+type route struct{ from, to int }
 
 func newMesh(n int, quorum func(int) []string) (*mesh, error) {
-	m := &mesh{links: make(map[way]*testproxy.Link)}
+	m := &mesh{links: make(map[route]*testproxy.Link)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for from := range n {
@@ -28,7 +28,7 @@ func newMesh(n int, quorum func(int) []string) (*mesh, error) {
 				continue
 			}
 			l, err := testproxy.New(func() testproxy.Protocol {
-				return &greeting{back: func() string { return m.seen(to, from)[1] }}
+				return &greeting{backAddress: func() string { return m.addressesFor(to, from)[1] }}
 			}, quorum(to)...)
 			if err != nil {
 				for _, l := range m.links {
@@ -36,18 +36,18 @@ func newMesh(n int, quorum func(int) []string) (*mesh, error) {
 				}
 				return nil, err
 			}
-			l.RetryDials(5 * time.Second) // a leader listens only a while after it was elected, on a busy machine
-			m.links[way{from, to}] = l
+			l.RetryDials(5 * time.Second) // on a busy machine a new leader does not listen at once
+			m.links[route{from, to}] = l
 		}
 	}
 	return m, nil
 }
 
-// seen is where one member finds another.
-func (m *mesh) seen(by, of int) []string {
+// addressesFor returns the addresses at which one member finds another.
+func (m *mesh) addressesFor(by, of int) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.links[way{by, of}].Addresses()
+	return m.links[route{by, of}].Addresses()
 }
 
 func (m *mesh) close() {
@@ -56,7 +56,8 @@ func (m *mesh) close() {
 	}
 }
 
-// CutOff holds, until HealPeers, what the others send to a member and, unless it is only deaf, what it sends to them.
+// CutOff holds, until [Cluster.HealPeers], what the other members send to a member. Unless it is
+// only deaf, what it sends to them is held, too.
 func (c *Cluster) CutOff(member *Member, deaf bool) {
 	for w, l := range c.mesh.links {
 		if w.from == member.number {
@@ -74,48 +75,49 @@ func (c *Cluster) CutOff(member *Member, deaf bool) {
 	}
 }
 
-// HealPeers ends every CutOff.
+// HealPeers ends every [Cluster.CutOff].
 func (c *Cluster) HealPeers() {
 	for _, l := range c.mesh.links {
 		l.Heal()
 	}
 }
 
-// greeting is the first message on an election's connection, or another port's bytes. The member that dials says in it where
-// it can be dialled, and is dialled there if its number is the smaller one: by the link that leads to it, therefore.
+// greeting rewrites the first message on an election's connection; other connections it passes
+// unchanged. In that message the member that dials tells its own address, and is dialled there
+// if its number is the smaller one. The address is replaced by that of the link to it.
 type greeting struct {
-	back func() string // the address of that link
-	said []byte
-	over bool
+	backAddress func() string // returns the address of that link
+	pending     []byte
+	isOver      bool
 }
 
 func (g *greeting) Requests(b []byte, _ func([]byte) bool) []byte {
-	if g.over {
+	if g.isOver {
 		return b
 	}
-	g.said = append(g.said, b...)
+	g.pending = append(g.pending, b...)
 	const head = 8 + 8 + 4 // version, number, length of the address
 	version := []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	if n := min(len(version), len(g.said)); !bytes.Equal(g.said[:n], version[:n]) {
-		return g.rest() // a follower's
+	if n := min(len(version), len(g.pending)); !bytes.Equal(g.pending[:n], version[:n]) {
+		return g.passPending() // a follower's connection, not an election's
 	}
-	if len(g.said) < head {
+	if len(g.pending) < head {
 		return nil
 	}
-	n := head + int(binary.BigEndian.Uint32(g.said[16:]))
-	if len(g.said) < n {
+	n := head + int(binary.BigEndian.Uint32(g.pending[16:]))
+	if len(g.pending) < n {
 		return nil
 	}
-	back := g.back()
-	out := binary.BigEndian.AppendUint32(g.said[:16:16], uint32(len(back)))
+	back := g.backAddress()
+	out := binary.BigEndian.AppendUint32(g.pending[:16:16], uint32(len(back)))
 	out = append(out, back...)
-	g.said = g.said[n:]
-	return append(out, g.rest()...)
+	g.pending = g.pending[n:]
+	return append(out, g.passPending()...)
 }
 
-func (g *greeting) rest() []byte {
-	g.over = true
-	return g.said
+func (g *greeting) passPending() []byte {
+	g.isOver = true
+	return g.pending
 }
 
 func (g *greeting) Replies(b []byte, _ func() bool) ([]byte, bool) { return b, false }

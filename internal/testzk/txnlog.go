@@ -15,12 +15,13 @@ import (
 	"time"
 )
 
-// Txn is a transaction as a member has written it into its log: all of it was applied, or, where it has no changes, nothing.
+// Txn is a transaction in the log of a member. If it has no changes, it was refused or changes no
+// node.
 type Txn struct {
 	Zxid    int64
 	Time    time.Time
-	Session int64 // whose request it was
-	Ended   bool  // the session's end: its ephemeral nodes go
+	Session int64 // that made the request
+	Ended   bool  // the session ended; Changes removes its ephemeral nodes
 	Changes []Change
 }
 
@@ -28,11 +29,11 @@ type Txn struct {
 type Change struct {
 	Kind      ChangeKind
 	Path      string
-	Data      []byte // after it
-	Ephemeral bool   // of a node that was created
+	Data      []byte // after the change
+	Ephemeral bool   // of a created node
 }
 
-// ChangeKind says what was done.
+// ChangeKind is what was done to a node.
 type ChangeKind int
 
 const (
@@ -41,7 +42,7 @@ const (
 	Deleted
 )
 
-// The types of transactions, as ZooKeeper numbers them. Those that are not here change nothing that we look at.
+// The types of transactions, by ZooKeeper's numbers. Other types change no node.
 const (
 	txnCreate       = 1
 	txnDelete       = 2
@@ -55,18 +56,18 @@ const (
 	txnError        = -1
 )
 
-// ReadLog reads the transactions after a zxid that stand in the logs of a data directory, in their order. What was written
-// half, as by a member that was killed, ends its file.
+// ReadLog reads the transactions after a zxid in the logs of a data directory, in their order. A
+// transaction that is incomplete, because the member was killed, ends its file.
 func ReadLog(dir string, after int64) ([]Txn, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "version-2", "log.*"))
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(files, func(a, b string) int { return cmp.Compare(named(a), named(b)) }) // by what they begin with
+	slices.SortFunc(files, func(a, b string) int { return cmp.Compare(zxidOfName(a), zxidOfName(b)) }) // by their first transaction
 	var all []Txn
 	for i, file := range files {
-		if i+1 < len(files) && named(files[i+1]) <= after {
-			continue // all of it is older
+		if i+1 < len(files) && zxidOfName(files[i+1]) <= after {
+			continue // all its transactions are older
 		}
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -77,7 +78,7 @@ func ReadLog(dir string, after int64) ([]Txn, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		for _, t := range txns {
-			// A member that was told to forget its end may have written other transactions into a later file.
+			// A member that had to drop its last transactions wrote others into a later file.
 			for len(all) > 0 && all[len(all)-1].Zxid >= t.Zxid {
 				all = all[:len(all)-1]
 			}
@@ -89,10 +90,11 @@ func ReadLog(dir string, after int64) ([]Txn, error) {
 	return all, nil
 }
 
-// errLog is what is no log, or none of a kind we know.
+// errLog means that a file is no log, or a log of an unknown version.
 var errLog = errors.New("not a transaction log that can be read")
 
-// parseLog reads a file: a header, then for each transaction its checksum, its length, itself and the letter B; zeros after.
+// parseLog parses a file: a header, then for each transaction its checksum, its length, its bytes
+// and the letter B. Zeros follow.
 func parseLog(b []byte) ([]Txn, error) {
 	const magic = "ZKLG\x00\x00\x00\x02"
 	if len(b) < 16 || string(b[:8]) != magic {
@@ -118,22 +120,22 @@ func parseLog(b []byte) ([]Txn, error) {
 func parseTxn(b []byte) (Txn, error) {
 	j := &jute{b: b}
 	t := Txn{Session: j.long()}
-	j.int() // the request's number
+	j.int() // the number of the request
 	t.Zxid = j.long()
 	t.Time = time.UnixMilli(j.long())
 	kind := j.int()
 	var failed bool
 	switch kind {
 	case txnMulti:
-		for n := j.count(); n > 0 && !j.bad; n-- {
+		for n := j.count(); n > 0 && !j.isTruncated; n-- {
 			kind, body := j.int(), &jute{b: j.bytes()}
 			failed = failed || kind == txnError
 			t.Changes = body.change(t.Changes, kind)
-			j.bad = j.bad || body.bad
+			j.isTruncated = j.isTruncated || body.isTruncated
 		}
 	case txnCloseSession:
 		t.Ended = true
-		for n := j.count(); n > 0 && !j.bad; n-- {
+		for n := j.count(); n > 0 && !j.isTruncated; n-- {
 			t.Changes = append(t.Changes, Change{Kind: Deleted, Path: string(j.bytes())})
 		}
 	default:
@@ -142,23 +144,25 @@ func parseTxn(b []byte) (Txn, error) {
 	if failed {
 		t.Changes = nil
 	}
-	if j.bad {
+	if j.isTruncated {
 		return t, fmt.Errorf("transaction %#x of type %d: %w", t.Zxid, kind, errLog)
 	}
 	return t, nil
 }
 
-// jute is ZooKeeper's way to write things down: big endian, lengths before what is long. Bad: it ended too early.
+// jute decodes ZooKeeper's serialization: big endian, with lengths before strings and lists.
+// isTruncated is set when the bytes end too early; all values are zero then.
 type jute struct {
-	b   []byte
-	bad bool
+	b           []byte
+	isTruncated bool
 }
 
+// change appends the change of a transaction of that type.
 func (j *jute) change(to []Change, kind int) []Change {
 	switch kind {
 	case txnCreate, txnCreate2:
 		c := Change{Kind: Created, Path: string(j.bytes()), Data: j.bytes()}
-		for n := j.count(); n > 0 && !j.bad; n-- { // access control
+		for n := j.count(); n > 0 && !j.isTruncated; n-- { // of access control
 			j.int()
 			j.bytes()
 			j.bytes()
@@ -177,7 +181,7 @@ func (j *jute) change(to []Change, kind int) []Change {
 
 func (j *jute) take(n int) []byte {
 	if n < 0 || n > len(j.b) {
-		j.bad, j.b = true, nil
+		j.isTruncated, j.b = true, nil
 		return make([]byte, 8) // enough for every number
 	}
 	b := j.b[:n]
@@ -188,7 +192,8 @@ func (j *jute) take(n int) []byte {
 func (j *jute) int() int    { return int(int32(binary.BigEndian.Uint32(j.take(4)))) }
 func (j *jute) long() int64 { return int64(binary.BigEndian.Uint64(j.take(8))) }
 
-// count is the length of a list: -1, for none at all, counts as 0, and so does the end of the record.
+// count returns the length of a list. -1, for no list, counts as 0, and so does the end of the
+// record.
 func (j *jute) count() int {
 	if len(j.b) == 0 {
 		return 0
@@ -198,23 +203,28 @@ func (j *jute) count() int {
 
 func (j *jute) bytes() []byte {
 	n := j.int()
-	if n < 0 || j.bad {
+	if n < 0 || j.isTruncated {
 		return nil
 	}
 	return j.take(n)
 }
 
-// Log is what the cluster has committed after a zxid, in that order, as its members have written it down: from the beginning, or
-// from where the call before it ended. All must serve.
+// Log returns what the cluster has committed after a zxid, in order, by the logs of its members.
+// The zxid is 0 or where the call before ended. All members must serve.
 //
-// What a majority has written is committed. What one member alone has, is if another was given it in a snapshot, whose name
-// tells how far it goes; else it was proposed in vain, by a leader that was none any more. (Its own snapshots tell nothing: when
-// it steps down it applies all that it has, before it hears what holds.) And 3.8.0 lets a follower write down proposals after
-// it has told the others, for the election, how far it has come (ZOOKEEPER-4712). So an epoch ends earlier than that
-// where what was done in the next one could not have been done otherwise, to nodes that are or are not there.
+// A transaction in the logs of a majority is committed. A transaction in one log only is
+// committed if another member got it in a snapshot; the name of a snapshot tells its last zxid.
+// Otherwise a leader that had lost its majority proposed it in vain. (The member's own snapshots
+// do not count: a leader that steps down applies all that it has before it learns what was
+// committed.)
+//
+// ZooKeeper 3.8.0 also lets a follower log proposals after it has told the others, for the
+// election, how far its log goes (ZOOKEEPER-4712). Such proposals are not committed. So an epoch
+// is cut earlier if the transactions of the next epoch are possible only then, by the nodes that
+// exist.
 func (c *Cluster) Log(after int64) ([]Txn, error) {
 	logs := make([][]Txn, len(c.Members))
-	snapped := make([]map[int64]int64, len(c.Members)) // the last zxid of each epoch that a snapshot has
+	snapped := make([]map[int64]int64, len(c.Members)) // of each member: by epoch, the last zxid in a snapshot
 	writers := make(map[int64]int)
 	for i, m := range c.Members {
 		data := filepath.Join(m.dir, "data")
@@ -231,7 +241,7 @@ func (c *Cluster) Log(after int64) ([]Txn, error) {
 		}
 		snapped[i] = make(map[int64]int64)
 		for _, file := range snapshots {
-			zxid := named(file)
+			zxid := zxidOfName(file)
 			snapped[i][zxid>>32] = max(snapped[i][zxid>>32], zxid)
 		}
 	}
@@ -256,19 +266,19 @@ func (c *Cluster) Log(after int64) ([]Txn, error) {
 		}
 		last = t.Zxid
 	}
-	if after != c.read.to || c.read.nodes == nil {
-		c.read.nodes = make(nodes)
+	if after != c.logRead.to || c.logRead.nodes == nil {
+		c.logRead.nodes = make(nodeSet)
 	}
-	all = c.read.nodes.possible(all)
-	c.read.to = last
+	all = c.logRead.nodes.dropImpossible(all)
+	c.logRead.to = last
 	return all, nil
 }
 
-// nodes are the paths that are there.
-type nodes map[string]bool
+// nodeSet is the paths that exist.
+type nodeSet map[string]bool
 
-// apply does what a transaction did, and reports whether it could.
-func (n nodes) apply(t Txn) (could bool) {
+// apply applies a transaction, and reports whether it was possible.
+func (n nodeSet) apply(t Txn) (could bool) {
 	could = true
 	for _, c := range t.Changes {
 		if there := n[c.Path]; there == (c.Kind == Created) {
@@ -283,9 +293,9 @@ func (n nodes) apply(t Txn) (could bool) {
 	return could
 }
 
-// possible applies transactions and returns them, without those at the end of an epoch after which the next one's could not
-// have been.
-func (n nodes) possible(all []Txn) []Txn {
+// dropImpossible applies transactions and returns them. It drops those at the end of an epoch that
+// make transactions of the next epoch impossible.
+func (n nodeSet) dropImpossible(all []Txn) []Txn {
 	var done []Txn
 	for len(all) > 0 {
 		epoch := func(t Txn) int64 { return t.Zxid >> 32 }
@@ -297,7 +307,7 @@ func (n nodes) possible(all []Txn) []Txn {
 		if i := slices.IndexFunc(next, func(t Txn) bool { return epoch(t) != epoch(next[0]) }); i > 0 {
 			next = next[:i]
 		}
-		end := n.end(all[:this], next)
+		end := n.endOfEpoch(all[:this], next)
 		for _, t := range all[:end] {
 			n.apply(t)
 		}
@@ -307,9 +317,9 @@ func (n nodes) possible(all []Txn) []Txn {
 	return done
 }
 
-// end is how many of an epoch's transactions there must have been for the next epoch's: all, or as many as leave the fewest
-// impossible.
-func (n nodes) end(this, next []Txn) int {
+// endOfEpoch returns how many of an epoch's transactions were committed: all, or the number that
+// makes the fewest transactions of the next epoch impossible.
+func (n nodeSet) endOfEpoch(this, next []Txn) int {
 	impossible := func(upTo int) (sum int) {
 		then := maps.Clone(n)
 		for _, t := range this[:upTo] {
@@ -332,8 +342,8 @@ func (n nodes) end(this, next []Txn) int {
 	return best
 }
 
-// named is the zxid that a file's name ends with.
-func named(file string) int64 {
+// zxidOfName returns the zxid that the name of a file ends with.
+func zxidOfName(file string) int64 {
 	zxid, _ := strconv.ParseInt(file[strings.LastIndexByte(file, '.')+1:], 16, 64)
 	return zxid
 }
