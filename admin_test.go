@@ -508,7 +508,7 @@ func TestAQueueConfigPrintsItsBounds(t *testing.T) {
 		"any number of entries, values of at most 64 bytes": {MaxSize: 64},
 	} {
 		if got := c.String(); got != want {
-			t.Errorf("%+v is told as %q, want %q", c, got, want)
+			t.Errorf("%+v prints as %q, want %q", c, got, want)
 		}
 	}
 }
@@ -813,7 +813,7 @@ func TestAPauseIsLogged(t *testing.T) {
 		told := strings.Join(j.lines, "")
 		for _, want := range []string{"warn queue is paused", "info queue is resumed", "error entry is dead"} {
 			if strings.Count(told, want) != 1 {
-				t.Errorf("it told %q, and not once %q", told, want)
+				t.Errorf("the log %q does not have %q once", told, want)
 			}
 		}
 	})
@@ -826,7 +826,7 @@ func TestARegisteredHandleIsAmongTheWorkersWithWhatItHolds(t *testing.T) {
 		q, _ := env.Queue(zkq.Holder(alice))
 		other, _ := env.Queue(zkq.Holder(bob))
 		if ws := env.Workers(q); len(ws) != 0 {
-			t.Fatalf("of a queue nobody wrote to: %+v", ws)
+			t.Fatalf("of a queue without nodes: %+v", ws)
 		}
 		for range 3 {
 			env.Put(q, "v")

@@ -38,7 +38,7 @@ func checkMovesOfTheDead(env *testqueue.Env) {
 			}
 		}
 		if died > left || rose != came {
-			env.Errorf("of dead and living %d and %d came, %d and %d left: %v", died, came, rose, left, a.Ops)
+			env.Errorf("%d dead and %d ready entries were created, %d and %d removed: %v", died, came, rose, left, a.Ops)
 		}
 	})
 }

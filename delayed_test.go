@@ -320,7 +320,7 @@ func TestDelaysCostEntriesWithoutOneNoRequest(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		if lists > 0 {
-			t.Errorf("%d requests for what is not there", lists)
+			t.Errorf("%d requests about delayed entries, and there are none", lists)
 		}
 	})
 }

@@ -362,7 +362,7 @@ func TestNoteAndBatchHaveTheirLimits(t *testing.T) {
 			t.Fatalf("PutAll: %v", err)
 		}
 		if n := len(laneNodes(env, env.Session(c))); n != 0 {
-			t.Fatalf("%d lanes for what was refused", n)
+			t.Fatalf("%d lanes after puts that were refused", n)
 		}
 		if names, err := q.PutAll(env.Ctx, make([][]byte, limit)); len(names) != limit || err != nil {
 			t.Fatalf("PutAll of %d: %v", limit, err)
@@ -702,7 +702,7 @@ func TestTwentyPutsOfOneKeyAtOnceAreOne(t *testing.T) {
 		}
 		for _, err := range errs {
 			if exists := (*zkq.ExistsError)(nil); err != nil && (!errors.As(err, &exists) || exists.Name != put) {
-				t.Errorf("%v, and %s stands", err, put)
+				t.Errorf("%v, and the key is that of %s", err, put)
 			}
 		}
 		q, _ := env.Queue()

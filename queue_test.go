@@ -208,7 +208,7 @@ func TestWaitEmptyReturnsWithTheLastEntry(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue()
 		if err := q.WaitEmpty(env.Ctx); err != nil {
-			t.Fatalf("of a queue nobody wrote to: %v", err)
+			t.Fatalf("of a queue without nodes: %v", err)
 		}
 		env.Put(q, "a")
 		h := env.Take(q)

@@ -35,12 +35,12 @@ func TestConcurrentCallersShareOneCall(t *testing.T) {
 		}
 		cancel()
 		if err := <-gone; !errors.Is(err, context.Canceled) {
-			t.Errorf("who did not want to wait any more: %v", err)
+			t.Errorf("the caller whose context ended: %v", err)
 		}
 		broken := errors.New("broken")
 		release <- broken
 		if err := <-first; err != broken {
-			t.Errorf("whose act failed: %v", err)
+			t.Errorf("the caller whose act failed: %v", err)
 		}
 		synctest.Wait()
 		if acts != 2 {
@@ -49,7 +49,7 @@ func TestConcurrentCallersShareOneCall(t *testing.T) {
 		enough = true
 		release <- nil
 		if err1, err2 := <-second, <-third; err1 != nil || err2 != nil {
-			t.Errorf("those who waited: %v, %v", err1, err2)
+			t.Errorf("the callers that waited: %v, %v", err1, err2)
 		}
 		if err := want(short); err != nil || acts != 2 {
 			t.Errorf("where it is done: %v, after %d acts", err, acts)

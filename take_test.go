@@ -838,7 +838,7 @@ func TestADroppedHeldIsReportedOnce(t *testing.T) {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
 		if err := take().Release(ended); err == nil { // it was tried
-			t.Error("a release that nobody waits for was made")
+			t.Error("a release was made whose caller had gone")
 		}
 	}()
 	kept := take()

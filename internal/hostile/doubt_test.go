@@ -465,7 +465,7 @@ func TestALostClaimWakesTheTakesThatSkippedItsEntry(t *testing.T) {
 		case h := <-took:
 			env.Consume(h)
 		case <-time.After(time.Minute):
-			t.Error("the entry stands free, and of two takes none has it")
+			t.Error("the entry is free, and neither of two takes has it")
 		}
 	})
 }
@@ -535,7 +535,7 @@ func TestAQueueWhoseNumbersAreUsedUpSaysSo(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		if st, err := q.Stat(ctx); err != nil || st.Delayed != 1 {
-			t.Errorf("what is due stays: %+v, %v", st, err)
+			t.Errorf("a due put without a free number is not kept: %+v, %v", st, err)
 		}
 	})
 }

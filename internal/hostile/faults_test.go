@@ -331,7 +331,7 @@ func TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver(t *testing.T) {
 		_, err := q.Take(ctx)
 		env.WantErr(err, context.DeadlineExceeded)
 		if theirs == nil {
-			t.Fatal("nobody was faster")
+			t.Fatal("no other take was faster")
 		}
 		env.Put(other, "second")
 		env.Release(theirs)

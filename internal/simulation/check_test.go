@@ -81,7 +81,7 @@ func (s *simulation) checkGets() {
 		case sure[name] > 1:
 			s.violation("%s was handed out %d times without a doubt", name, sure[name])
 		case sure[name]+doubtful[name] == 0:
-			s.violation("%s was removed and handed to nobody", name)
+			s.violation("%s was removed, and no caller was handed it", name)
 		}
 	}
 }

@@ -107,7 +107,7 @@ func (g *deadState) applied(a coordtest.Applied, claims map[string]int) (rose bo
 			g.checkHistory(name, op.Kind, ops, claims, byHand)
 		}
 		if name, ok := strings.CutPrefix(path, historyDir); ok && ops[simEntries+name].Kind == 0 {
-			g.s.violation("the attempts of %s were written without it: %v", name, a.Ops)
+			g.s.violation("the history of %s was written without the entry: %v", name, a.Ops)
 		}
 	}
 	return len(risen) > 0
@@ -118,7 +118,7 @@ func (g *deadState) applied(a coordtest.Applied, claims map[string]int) (rose bo
 func (g *deadState) checkBurial(dead string, ops map[string]coord.Op, claims map[string]int) {
 	_, name, _ := strings.Cut(dead, "-")
 	if ops[simEntries+name].Kind != coord.KindDelete || ops[simTaken+name].Kind != coord.KindDelete {
-		g.s.violation("%s is dead and was not removed with it", name)
+		g.s.violation("%s is dead, and the commit did not remove its entry", name)
 	}
 	value := string(ops[simDead+dead].Value)
 	text, body, _ := strings.Cut(value, "}")
@@ -153,7 +153,7 @@ func (g *deadState) checkRequeue(dead string, a coordtest.Applied) {
 		g.s.count("requeued")
 		return
 	}
-	g.s.violation("%s is gone from the dead, and nothing came of it", dead)
+	g.s.violation("%s was removed from the dead entries, and no entry was created", dead)
 }
 
 // checkHistory requires that the history of an entry changes by one when the entry is given back, and is removed with
@@ -172,7 +172,7 @@ func (g *deadState) checkHistory(name string, entry coord.Kind, ops map[string]c
 		var now history
 		value := string(ops[simEntries+name].Value)
 		if err := json.Unmarshal(note.Value, &now); !noted || err != nil || now != (history{before.Failures, before.Forgiven + 1, before.Updates + 1, before.Reason}) {
-			g.s.violation("%s was written with attempts %+v, and then %s", name, before, note.Value)
+			g.s.violation("%s was updated with the history %+v, and now has %s", name, before, note.Value)
 		}
 		if valueBeforeUpdates(value) != valueBeforeUpdates(g.values[name]) {
 			g.s.violation("%q became %q by an update", g.values[name], value)
@@ -181,14 +181,14 @@ func (g *deadState) checkHistory(name string, entry coord.Kind, ops map[string]c
 		return
 	case entry == coord.KindDelete:
 		if noted != had || noted && note.Kind != coord.KindDelete {
-			g.s.violation("%s was removed, and its attempts are left", name)
+			g.s.violation("%s was removed, and its history is left", name)
 		}
 		delete(g.histories, name)
 		return
 	case entry == coord.KindCheck && ops[simTaken+name].Kind == coord.KindDelete && !byHand:
 		var now history
 		if err := json.Unmarshal(note.Value, &now); !noted || err != nil || now.Failures+now.Forgiven != before.Failures+before.Forgiven+1 {
-			g.s.violation("%s was given back with attempts %+v, and then %s", name, before, note.Value)
+			g.s.violation("%s was given back with the history %+v, and now has %s", name, before, note.Value)
 		}
 		if now.Failures > before.Failures {
 			g.failed[simClaim{name, claims[name]}] = true
@@ -197,7 +197,7 @@ func (g *deadState) checkHistory(name string, entry coord.Kind, ops map[string]c
 		return
 	}
 	if noted {
-		g.s.violation("the attempts of %s were written when it was not given back", name)
+		g.s.violation("the history of %s was written although the entry was not given back", name)
 	}
 }
 
@@ -269,7 +269,7 @@ func (s *simulation) checkDeadEntries() {
 	}
 	for this := range g.died {
 		if held[this] == nil && !g.exhausted[this] {
-			s.violation("%s (delivery %d) died, and nobody buried it", this.name, this.k)
+			s.violation("%s (delivery %d) died, and no caller buried it", this.name, this.k)
 		}
 	}
 	oks, doubts := make(map[string]int), make(map[string]int)
@@ -277,7 +277,7 @@ func (s *simulation) checkDeadEntries() {
 		switch name := g.requeued[r.dead]; {
 		case r.ok:
 			if oks[r.dead]++; name == "" || oks[r.dead] > 1 || r.name != "" && r.name != name {
-				s.violation("%s was requeued as %q, and rose as %q, for the %d. time", r.dead, r.name, name, oks[r.dead])
+				s.violation("%s was requeued as %q by the caller and as %q by the service; callers were told so %d times", r.dead, r.name, name, oks[r.dead])
 			}
 		case r.unknown:
 			doubts[r.dead]++
@@ -285,7 +285,7 @@ func (s *simulation) checkDeadEntries() {
 	}
 	for dead := range g.requeued {
 		if oks[dead]+doubts[dead] == 0 {
-			s.violation("%s rose, and nobody requeued it", dead)
+			s.violation("%s was requeued, and no caller did that", dead)
 		}
 	}
 }

@@ -292,7 +292,7 @@ func (l *simLog) check() {
 	for id, next := range l.moves {
 		for number := l.began[id]; number < next; number++ {
 			if key := fmt.Sprint(l.names[id], " ", number); !sure[key] && !perhaps[key] && !l.removed[number] {
-				l.s.violation("%s came from %d to %d, and %d (%q) was handed to nobody", l.names[id], l.began[id], next, number, l.values[number])
+				l.s.violation("%s came from %d to %d, and %d (%q) was handed to no reader", l.names[id], l.began[id], next, number, l.values[number])
 			}
 		}
 	}

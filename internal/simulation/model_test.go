@@ -89,7 +89,7 @@ func (s *simulation) checkEntries(ops map[string][]entryOp) {
 			}
 		}
 		if !fits {
-			s.violation("what happened to %s is in no order possible: %+v", name, of)
+			s.violation("no order of the operations on %s is possible: %+v", name, of)
 		}
 	}
 }
@@ -203,7 +203,7 @@ func (s *simulation) checkQueue(ops map[string][]entryOp) {
 	s.counts["window"]++
 	switch porcupine.CheckOperationsTimeout(queueModel, operations(all), windowTime) {
 	case porcupine.Illegal:
-		s.violation("what happened to the queue is in no order possible: %d operations", len(all))
+		s.violation("no order of the %d operations on the queue is possible", len(all))
 		slices.SortFunc(all, func(a, b entryOp) int { return int(a.call - b.call) })
 		for _, o := range all {
 			println(o.call.String(), o.ret.String(), o.client, []string{"put", "claim", "unlock", "remove"}[o.kind], o.name, o.k, o.unknown, o.fresh)

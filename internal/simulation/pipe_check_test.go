@@ -39,7 +39,7 @@ func (l *simPipe) refused(f *simFeed, call time.Duration, err error) {
 				return
 			}
 		}
-		l.s.violation("%q was refused from %v because %s stands for %q, which it did not", f.values, call, exists.Name, f.key)
+		l.s.violation("%q was refused from %v because %s has the key %q, which was free during the call", f.values, call, exists.Name, f.key)
 	case errors.Is(err, zkq.ErrFull):
 		l.s.count("piped full")
 		least, have, heard := 0, 0, call
@@ -178,7 +178,7 @@ func (l *simPipe) check() {
 	for _, p := range []*pipeQueue{&l.first, &l.then} {
 		for this, end := range p.ends {
 			if f := l.puts[p.valueOf(this.name)]; !held[p][this] && end != "removed" && (end != "consumed" || f.ttl == 0) {
-				l.s.violation("%s (delivery %d) was %s, and handed to nobody", this.name, this.k, end)
+				l.s.violation("%s (delivery %d) was %s, and no caller was handed it", this.name, this.k, end)
 			}
 		}
 	}

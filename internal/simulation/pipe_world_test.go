@@ -122,7 +122,7 @@ func (l *simPipe) applied(a coordtest.Applied) bool {
 	}
 	for _, n := range append(first.born, then.born...) {
 		if v := valueBeforeForward(n.value); l.lives[v] > 1 {
-			l.s.violation("%q stands in %d nodes", v, l.lives[v])
+			l.s.violation("%q is in %d nodes", v, l.lives[v])
 		}
 	}
 	// A forwarded value must appear in the second queue in the commit that removes it from the first.
@@ -325,7 +325,7 @@ func (p *pipeQueue) judge(a coordtest.Applied, c, next change) {
 		there := aside && p.index[fmt.Sprintf("%013d-%s", lk.due.UnixMilli(), name)]
 		switch {
 		case aside != there, indexed > 1, indexed == 1 && !there:
-			s.violation("%s is put aside: %v, and stands %d times among the delayed (as such: %v)", name, aside, indexed, there)
+			s.violation("%s is delayed: %v, and has %d nodes in the index (as a delayed entry: %v)", name, aside, indexed, there)
 		case locked && p.nodes[name] == nil:
 			s.violation("a lock without an entry: %s", name)
 		}

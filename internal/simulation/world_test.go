@@ -221,7 +221,7 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 			case coord.KindCreate, coord.KindSet:
 				var a struct{ Forgiven, Updates int }
 				if err := json.Unmarshal(op.Value, &a); err != nil {
-					w.s.violation("what became of %s: %v", name, err)
+					w.s.violation("the history of %s: %v", name, err)
 				}
 				w.known[name] = a.Forgiven - a.Updates
 			case coord.KindDelete:
@@ -288,7 +288,7 @@ func (w *simWorld) appliedLocking(a coordtest.Applied) {
 	}
 	for name := range w.known {
 		if !w.present[name] {
-			w.s.violation("what became of %s is kept though it is gone", name)
+			w.s.violation("the history of %s is kept, and the entry is gone", name)
 		}
 	}
 	for name := range w.locks {
