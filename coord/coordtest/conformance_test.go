@@ -9,7 +9,7 @@ import (
 	"github.com/zkq/zkq/coord/coordtest/conformance"
 )
 
-// memory is a Store as the suite sees a service.
+// memory adapts a Store to the suite.
 type memory struct{ *coordtest.Store }
 
 func (m memory) Open(t *testing.T) coord.Coordinator {

@@ -10,8 +10,7 @@ import (
 	"github.com/zkq/zkq/coord/coordtest"
 )
 
-// What the package comment tells, of locks: a holder that is cut off hears of its
-// loss before another can take its lock.
+// A holder that is cut off learns of its loss before another client can take its lock.
 func TestAnotherWorkerTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := coordtest.NewStore()

@@ -251,8 +251,8 @@ func TestObserveSeesExpiryAsDeletes(t *testing.T) {
 	<-s.Done()
 }
 
-// TestLateSignalsKeepSeenListingsBehind: with LagBy, what was seen is behind by just that time, for changes of
-// the client's own, too; other listings and the other client are not.
+// TestLateSignalsKeepSeenListingsBehind: with LagBy, listings with Seen are behind by exactly that
+// time, also for the client's own changes. Other listings and other clients are not behind.
 func TestLateSignalsKeepSeenListingsBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := coordtest.NewStore()
@@ -301,8 +301,8 @@ func TestLateSignalsKeepSeenListingsBehind(t *testing.T) {
 	})
 }
 
-// TestRestoreGoesBack: after a restore the service holds what it held, counts from there,
-// and has ended every session.
+// TestRestoreGoesBack: after a restore the service holds the nodes of the backup, counts on from
+// them, and has ended every session.
 func TestRestoreGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := coordtest.NewEtcdStore()

@@ -12,7 +12,7 @@ import (
 	"github.com/zkq/zkq/coord/coordtest"
 )
 
-// What the package comment says to those who test handlers of their own.
+// The tests that the package comment recommends for every handler. Copy them to begin with.
 
 // worker runs a handler on the queue "mail" until the returned function is called.
 func worker(t *testing.T, c coord.Coordinator, handle zkq.HandlerFunc) (stop func()) {
@@ -52,7 +52,7 @@ func TestGuideExpireASession(t *testing.T) {
 				return nil
 			}
 			c.Expire()
-			<-ctx.Done() // a handler must look at its context
+			<-ctx.Done() // a handler must watch its context
 			causes = append(causes, context.Cause(ctx))
 			return ctx.Err()
 		})

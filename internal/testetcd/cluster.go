@@ -75,7 +75,7 @@ func StartFor(t testing.TB, n int, o Options) *Cluster {
 	return c
 }
 
-// found starts the cluster with new addresses and no data.
+// create starts the cluster with new addresses and no data.
 func (c *Cluster) create() error {
 	var peers []string
 	for _, m := range c.Members {

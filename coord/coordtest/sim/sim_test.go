@@ -19,8 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// toy is what became of a small queue: workers claim entries, hold them a while
-// and delete them, fenced.
+// toy is the result of a run of a small queue, in which workers claim entries, hold them a
+// while and delete them at their fences.
 type toy struct {
 	hash     uint64
 	steps    int
@@ -89,7 +89,7 @@ func runToy(t *testing.T, seed uint64, rates sim.Rates, workers, puts int, finis
 	return r
 }
 
-// work puts and takes until ctx ends, whatever happens to its sessions.
+// work puts and takes until ctx ends. When a session ends it goes on with the next.
 func work(ctx context.Context, c coord.Coordinator, puts int, acked map[string]bool, finish finisher) {
 	for ctx.Err() == nil {
 		s, err := c.Session(ctx)
@@ -105,7 +105,7 @@ func work(ctx context.Context, c coord.Coordinator, puts int, acked map[string]b
 			acked[r[0].Path] = true
 		}
 		var wg sync.WaitGroup
-		for i := range 3 { // several goroutines of one client, woken by one thing
+		for i := range 3 { // several goroutines of one client send at the same time
 			wg.Go(func() { s.Count(ctx, fmt.Sprintf("/q/%d", i)) })
 		}
 		wg.Wait()
@@ -147,8 +147,7 @@ func take(ctx context.Context, c coord.Coordinator, s coord.Session, finish fini
 	}
 }
 
-// finisher deletes an entry and its lock, on whatever session the client has by
-// then.
+// finisher deletes an entry and its lock. It may run in a later session than the claim.
 type finisher func(ctx context.Context, c coord.Coordinator, entry, lock coord.Result) error
 
 func fenced(ctx context.Context, c coord.Coordinator, entry, lock coord.Result) error {
@@ -160,7 +159,7 @@ func fenced(ctx context.Context, c coord.Coordinator, entry, lock coord.Result) 
 	return err
 }
 
-// unfenced deletes whatever stands there, as kazoo does.
+// unfenced deletes the nodes whatever their fences are, as kazoo does.
 func unfenced(ctx context.Context, c coord.Coordinator, entry, lock coord.Result) error {
 	s, err := c.Session(ctx)
 	if err != nil {
@@ -206,7 +205,7 @@ func TestSimIsDeterministic(t *testing.T) {
 	}
 }
 
-// happens are steps that some schedules must have, or the test tests less.
+// happens are steps that some schedules must have. Without them the test checks less.
 var happens = []string{
 	"late", "dropped", "send", "reply dropped", "reply slow", "delayed", "heal", "session ends",
 	"told of its end", "give up", "service starts", "signal",
@@ -245,8 +244,8 @@ func TestSimKeepsTheContract(t *testing.T) {
 	}
 }
 
-// replay follows the service's own log and says what is wrong with it: nothing is
-// done by a session that is over, and nobody deletes another's lock.
+// replay follows the service's own log and returns what is wrong with it: a commit of a session
+// that is over, or the deletion of another session's lock.
 func replay(log []coordtest.Applied) (wrong []string) {
 	held, over := map[string]string{}, map[string]bool{}
 	last := int64(0)
@@ -277,8 +276,8 @@ func replay(log []coordtest.Applied) (wrong []string) {
 	return wrong
 }
 
-// A finish without fences is wrong only when its session ends and another takes
-// the entry in between: the simulator must find that, or it finds nothing.
+// A finish without fences goes wrong only when its session ends and another worker takes the
+// entry in between. The simulator must find such a schedule.
 func TestSimFindsTheFinishWithoutFences(t *testing.T) {
 	const seeds = 3000
 	for seed := range uint64(seeds) {
