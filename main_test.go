@@ -1,4 +1,4 @@
-package zkq_test
+package zkq
 
 import (
 	"testing"
@@ -7,3 +7,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Remembered returns how many entries the handle remembers as held or removed, though a listing may still show them.
+func Remembered(q *LockingQueue) int { return q.head.Suppressed.Len() }
