@@ -38,3 +38,23 @@
 // them: some may answer a read from the past after a pause, which can turn the order of two
 // puts round.
 package etcdqueue
+
+// For contributors: what the files hold, in the order in which a call meets them.
+//
+//	coordinator  Open, Close and the coordinator's one live session
+//	config       the configuration and its checks; endpoint parses addresses
+//	session      the session's life: lease, heartbeats, deadline, end
+//
+// A commit is checked in commit.go. If it has sequential nodes, optimistic.go decides
+// whether their names need a read of the revision; naming.go makes that read and the names.
+// A group.Runner merges the commit with those that wait at the same time. batch.go sends the
+// batch, bulk.go a commit that is too large for one, both by txn.go, which sends a
+// transaction at most once. inflight.go stops waiting for an answer after an election, and
+// errors.go says what an error means for the request.
+//
+// A read is repeated by request.go until it is answered. read.go reads nodes and list.go
+// lists directories: those that watch.go watches from the names in cache.go.
+//
+// gRPC connects by dial.go, whose connections are conn.go's. health.go leaves a member that
+// does not answer. revision.go notes the revision of every answer, and so notices a service
+// that was restored from a backup.

@@ -167,7 +167,7 @@ func (ds *dirCache) list(ctx context.Context, path string, p *page) error {
 	for checked := false; ; {
 		ds.mu.Lock()
 		d := ds.dirLocked(path)
-		if d.names != nil && p.fresh && !checked && d.followedOn != nil && d.changes >= 0 {
+		if p.fresh && !checked && d.canVerifyLocked() {
 			checked = true
 			ds.mu.Unlock()
 			if err := ds.verify(ctx, d); err != nil {
@@ -180,21 +180,14 @@ func (ds *dirCache) list(ctx context.Context, path string, p *page) error {
 			ds.mu.Unlock()
 			return nil
 		}
-		if listing := d.pending; listing != nil && listing.invalidations == d.invalidations && (listing.followed || !p.fresh) {
+		if listing := d.pending; listing != nil && d.mayShareLocked(listing, p) {
 			ds.mu.Unlock()
 			if found, err := ds.awaitListing(ctx, d, listing, p); found || err != nil {
 				return err
 			}
 			continue // the other caller's context may have ended
 		}
-		listing := &pendingListing{
-			invalidations: d.invalidations, followed: d.followedOn != nil && !d.switching, unwatched: d.switching,
-			watchCreation: ds.watchesCreationLocked(d), done: make(chan struct{}),
-		}
-		d.pending = listing
-		if listing.followed {
-			d.followedListings++
-		}
+		listing := ds.beginListingLocked(d)
 		ds.mu.Unlock()
 
 		ds.fetch(ctx, d, listing)
@@ -208,6 +201,35 @@ func (ds *dirCache) list(ctx context.Context, path string, p *page) error {
 			return listing.err
 		}
 	}
+}
+
+// mayShareLocked reports whether a page may be filled from a listing that another caller
+// began. Nothing may have become invalid since, and a page with everything that was answered
+// before needs a listing that is followed: it shows this session's own changes.
+func (d *cachedDir) mayShareLocked(listing *pendingListing, p *page) bool {
+	return listing.invalidations == d.invalidations && (listing.followed || !p.fresh)
+}
+
+// beginListingLocked makes a listing of d the pending one. Its caller fetches it and then
+// calls finishListingLocked.
+func (ds *dirCache) beginListingLocked(d *cachedDir) *pendingListing {
+	listing := &pendingListing{
+		invalidations: d.invalidations,
+		followed:      d.followedOn != nil && !d.switching,
+		unwatched:     d.switching,
+		watchCreation: ds.watchesCreationLocked(d),
+		done:          make(chan struct{}),
+	}
+	d.pending = listing
+	if listing.followed {
+		d.followedListings++
+	}
+	return listing
+}
+
+// canVerifyLocked reports whether verify can check the names.
+func (d *cachedDir) canVerifyLocked() bool {
+	return d.names != nil && d.followedOn != nil && d.changes >= 0
 }
 
 // verify compares the changes of a followed directory with the server's own count. They

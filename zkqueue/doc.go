@@ -39,3 +39,23 @@
 // on go-zookeeper v1.0.4 writing each request in one Write; a connection that sees anything
 // else closes itself and says so.
 package zkqueue
+
+// For contributors: what the files hold, in the order in which a call meets them.
+//
+//	coordinator  Open, Close and the coordinator's one live session
+//	config       the configuration and its checks
+//	session      the session's life: connect, deadline, end, shutdown
+//
+// A commit is checked in commit.go and handed to a group.Runner, which merges it with the
+// commits that wait at the same time. batch.go sends the batch and finds the outcome of each
+// commit; payload.go bounds how much is merged; naming.go refuses a sequential node whose
+// directory has no numbers left; errors.go says what an error means for the request.
+//
+// A read goes through request.go, which waits for a connection and repeats the request when
+// the connection ends. read.go reads nodes, several at once by multiread.go and jute.go.
+// list.go lists directories from cache.go, which knows the names of watched ones, and
+// search.go finds what one transaction created.
+//
+// go-zookeeper is between those files and the network. It dials with dial.go, and its
+// connections are conn.go's, which see every frame: replies move the session's deadline,
+// watch events go to cache.go, and watch.go adds watches that go-zookeeper does not know.

@@ -63,3 +63,16 @@
 // The package is tested on Linux. It also builds for other Unix systems, where it cannot
 // recognize a stopped owner and accepts only short directory names.
 package embedded
+
+// For contributors: what the files hold.
+//
+//	coordinator  Open, Close: an etcdqueue.Coordinator that connects to the owner
+//	owner        the goroutine that tries the lock and runs the store; serve is built on it
+//	store        the running store: start, the gRPC server, the stop that loses no answer
+//	server       etcd inside the store; crash learns from its log why it cannot go on
+//	admission    refuses requests without space for them, before etcd sees them
+//	maintenance  ends dead sessions, compacts, defragments, trims the log
+//	sessions     a locked file per session, which shows whether its process lives
+//	connections  the owner's listener, which knows the clients' processes
+//	directory    the files of a store, its format and its user; create makes etcd's data
+//	lock, space, system   what differs between operating systems
