@@ -26,9 +26,9 @@ func all(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// TestCommitsThatWaitTravelTogether counts the requests of many who commit at once,
-// and looks at each answer.
-func TestCommitsThatWaitTravelTogether(t *testing.T) {
+// TestWaitingCommitsAreMerged counts the requests of many goroutines that commit at once,
+// and checks each outcome.
+func TestWaitingCommitsAreMerged(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
 	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
 	asked := func() int {
@@ -62,7 +62,7 @@ func TestCommitsThatWaitTravelTogether(t *testing.T) {
 			t.Errorf("%d nodes in %s, want %d, %v", n, dir, want, err)
 		}
 	}
-	// Those of a round meet at a path, and so cannot travel together.
+	// The commits of a round name one path, and so cannot be merged.
 	before += callers * rounds
 	all(callers, func(i int) {
 		for round := range rounds {
@@ -74,9 +74,9 @@ func TestCommitsThatWaitTravelTogether(t *testing.T) {
 	}
 }
 
-// TestServerOfFewOpsTakesWhatWaits has many commit at once where no request may hold
-// many ops; what one of them may hold is not less for that.
-func TestServerOfFewOpsTakesWhatWaits(t *testing.T) {
+// TestAServerWithALowOpLimitTakesBatches has many goroutines commit at once to a server
+// that allows few ops per transaction. The limit of a single commit is not lowered by that.
+func TestAServerWithALowOpLimitTakesBatches(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{MaxTxnOps: 20})
 	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
 	all(100, func(i int) {
@@ -92,9 +92,9 @@ func TestServerOfFewOpsTakesWhatWaits(t *testing.T) {
 	}
 }
 
-// TestNoSpaceForOneIsNoneForTheOthersThatWait has one client fill a small database
-// and delete from it at the same time.
-func TestNoSpaceForOneIsNoneForTheOthersThatWait(t *testing.T) {
+// TestACommitWithoutSpaceRefusesNoOther has a client fill a small database and delete from
+// it at the same time: the deletes succeed.
+func TestACommitWithoutSpaceRefusesNoOther(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{Quota: 8 << 20})
 	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
 	var small []coord.Result
@@ -168,9 +168,9 @@ func TestNoSpaceForOneIsNoneForTheOthersThatWait(t *testing.T) {
 	}
 }
 
-// TestForbiddenPathsAreForbiddenToWhoNamesThem has rights on some paths only: those
-// who name others cost their company nothing.
-func TestForbiddenPathsAreForbiddenToWhoNamesThem(t *testing.T) {
+// TestAForbiddenPathRefusesOnlyItsCommit uses credentials with rights on some paths only. A
+// commit of another path is refused, and the commits merged with it are not.
+func TestAForbiddenPathRefusesOnlyItsCommit(t *testing.T) {
 	cluster := guardedServer(t)
 	admin, err := clientv3.New(clientv3.Config{Endpoints: cluster.Endpoints(), Username: "root", Password: "root", Logger: zap.NewNop()})
 	if err != nil {

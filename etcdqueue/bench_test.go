@@ -10,9 +10,9 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// BenchmarkTake is what workers of one process ask of the driver for each entry: to
-// finish the last and claim the next in one commit, beside a view that looks again
-// at each signal. It also tells how many requests that was.
+// BenchmarkTake is the work of the driver for each entry that the workers of one process
+// take: one commit that finishes the last entry and claims the next, while a view lists
+// after each signal. It also reports the requests per entry.
 func BenchmarkTake(b *testing.B) {
 	for _, workers := range []int{1, 4, 16, 64} {
 		b.Run(fmt.Sprint(workers), func(b *testing.B) { benchmarkTake(b, workers) })
@@ -88,8 +88,8 @@ func benchmarkTake(b *testing.B, workers int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
 
-// BenchmarkPut is what producers ask of the driver for each entry: a sequential node,
-// and a marker of their own that tells of it.
+// BenchmarkPut is the work of the driver for each entry that is put: a sequential node and
+// the producer's marker.
 func BenchmarkPut(b *testing.B) {
 	for _, producers := range []int{1, 16, 256} {
 		b.Run(fmt.Sprint(producers), func(b *testing.B) { benchmarkPut(b, producers) })
@@ -122,7 +122,7 @@ func benchmarkPut(b *testing.B, producers int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
 
-// requests returns what reports how many requests the server was sent since.
+// requests returns a function that returns how many requests the server has got since.
 func requests(b *testing.B, cluster *testetcd.Cluster) func() {
 	b.Helper()
 	asked := func() int {

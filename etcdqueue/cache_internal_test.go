@@ -15,8 +15,8 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// watching returns a session that watches a directory, whose mirror stands.
-func watching(t *testing.T, dir string) (*Coordinator, coord.Session, <-chan struct{}) {
+// openWatching returns a session that watches a directory, with the cache filled.
+func openWatching(t *testing.T, dir string) (*Coordinator, coord.Session, <-chan struct{}) {
 	t.Helper()
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
 	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), SessionTimeout: 2 * time.Second, ConnectTimeout: 30 * time.Second})
@@ -33,12 +33,12 @@ func watching(t *testing.T, dir string) (*Coordinator, coord.Session, <-chan str
 		t.Fatal(err)
 	}
 	for range 3 {
-		seenIn(t, s, dir)
+		listSeenNames(t, s, dir)
 	}
 	return c, s, signal
 }
 
-func seenIn(t *testing.T, s coord.Session, dir string) map[string]bool {
+func listSeenNames(t *testing.T, s coord.Session, dir string) map[string]bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -53,10 +53,10 @@ func seenIn(t *testing.T, s coord.Session, dir string) map[string]bool {
 	return names
 }
 
-// TestAProcessSeesItsOwnCommitsAtOnce looks right after each commit was answered: there is a signal, and a listing
-// from the mirror shows the commit.
+// TestAProcessSeesItsOwnCommitsAtOnce looks right after each commit: there is a signal, and
+// a listing from the cache shows the commit.
 func TestAProcessSeesItsOwnCommitsAtOnce(t *testing.T) {
-	c, s, signal := watching(t, "/q")
+	c, s, signal := openWatching(t, "/q")
 	unseen, unsignalled := 0, 0
 	for i := range 200 {
 		select {
@@ -72,7 +72,7 @@ func TestAProcessSeesItsOwnCommitsAtOnce(t *testing.T) {
 		default:
 			unsignalled++
 		}
-		if !seenIn(t, s, "/q")[name] {
+		if !listSeenNames(t, s, "/q")[name] {
 			unseen++
 		}
 	}
@@ -84,16 +84,17 @@ func TestAProcessSeesItsOwnCommitsAtOnce(t *testing.T) {
 	}
 }
 
-// TestListingsDoNotWaitForAnEventForEver makes a listing wait for an event that never comes: the service answers it
-// after a while, and before that its context and the end of its session end it.
+// TestListingsDoNotWaitForAnEventForEver makes a listing wait for an event that never
+// comes. The service answers it after half the session timeout; before that, the end of its
+// context or of its session ends it.
 func TestListingsDoNotWaitForAnEventForEver(t *testing.T) {
-	c, s, _ := watching(t, "/q")
+	c, s, _ := openWatching(t, "/q")
 	if _, err := s.Commit(t.Context(), coord.Create("/q/a", nil)); err != nil {
 		t.Fatal(err)
 	}
 	never := func() { c.watches.find("/q").cache.noteCommit(1 << 40) }
 	never()
-	if names := seenIn(t, s, "/q"); !names["a"] || len(names) != 1 {
+	if names := listSeenNames(t, s, "/q"); !names["a"] || len(names) != 1 {
 		t.Errorf("seen after the wait: %v", names)
 	}
 	list := func(ctx context.Context) error {
@@ -121,8 +122,9 @@ func TestListingsDoNotWaitForAnEventForEver(t *testing.T) {
 	}
 }
 
-// TestAMirrorWakesThoseWhoWaitForIt holds each way of moving on to the promise of page.
-func TestAMirrorWakesThoseWhoWaitForIt(t *testing.T) {
+// TestAnAdvancingCacheWakesWaitingListings checks for each way in which a cache advances
+// that the channel returned by page is closed.
+func TestAnAdvancingCacheWakesWaitingListings(t *testing.T) {
 	event := func(rev int64) []*clientv3.Event {
 		return []*clientv3.Event{{Type: clientv3.EventTypePut, Kv: &mvccpb.KeyValue{Key: []byte("/q/b"), CreateRevision: rev, ModRevision: rev}}}
 	}
@@ -150,9 +152,9 @@ func TestAMirrorWakesThoseWhoWaitForIt(t *testing.T) {
 	}
 }
 
-// TestADroppedMirrorDoesNotComeBack: what was read before it was dropped may be older than what the service has
-// answered since.
-func TestADroppedMirrorDoesNotComeBack(t *testing.T) {
+// TestADiscardedCacheDoesNotComeBack: a listing that began before the cache was discarded
+// may be older than what the service has answered since.
+func TestADiscardedCacheDoesNotComeBack(t *testing.T) {
 	m := newDirCache()
 	reading := m.beginFill()
 	m.discard(false)

@@ -32,8 +32,8 @@ func listed(t testing.TB, s coord.Session, dir string, o coord.ListOptions) []st
 	return names
 }
 
-// mirrored has a directory watched and its mirror made.
-func mirrored(t testing.TB, s coord.Session, dir string) <-chan struct{} {
+// watchCached watches a directory and has its cache filled.
+func watchCached(t testing.TB, s coord.Session, dir string) <-chan struct{} {
 	t.Helper()
 	ch, err := s.Watch(within(t, time.Minute), dir)
 	if err != nil {
@@ -48,7 +48,7 @@ func mirrored(t testing.TB, s coord.Session, dir string) <-chan struct{} {
 func TestWatchedDirectoriesAreListedWithoutRequests(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
 	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
-	ch := mirrored(t, s, "/q")
+	ch := watchCached(t, s, "/q")
 	asked := func() int {
 		t.Helper()
 		r, err := testetcd.Requests(cluster.Endpoints()[0])
@@ -84,7 +84,7 @@ func TestWatchedDirectoriesAreListedWithoutRequests(t *testing.T) {
 	}
 }
 
-// quietly takes a signal that is there.
+// quietly receives a signal if there is one.
 func quietly(ch <-chan struct{}) {
 	select {
 	case <-ch:
@@ -92,9 +92,10 @@ func quietly(ch <-chan struct{}) {
 	}
 }
 
-// TestWhatASignalAnnouncedIsSeen compares what was seen with what is, after changes
-// of all kinds by another: nodes, directories, and names that are both.
-func TestWhatASignalAnnouncedIsSeen(t *testing.T) {
+// TestAListingShowsWhatASignalAnnounced compares listings from the cache with the
+// service's, while another client makes changes of all kinds: nodes, directories, and names
+// that are both.
+func TestAListingShowsWhatASignalAnnounced(t *testing.T) {
 	at := prefix()
 	config := etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: at}
 	s, other := session(t, open(t, config)), session(t, open(t, config))
@@ -130,7 +131,7 @@ func TestWhatASignalAnnouncedIsSeen(t *testing.T) {
 	for range 20 {
 		change()
 	}
-	ch := mirrored(t, s, "/q")
+	ch := watchCached(t, s, "/q")
 	stamps := make(map[uint64]string)
 	for round := range 300 {
 		change()
@@ -163,9 +164,9 @@ func TestWhatASignalAnnouncedIsSeen(t *testing.T) {
 	}
 }
 
-// TestWhatWasSeenStaysSeen lists a large directory while it grows, from the first
-// moment on: before the mirror is made, meanwhile, and when the watch is another.
-func TestWhatWasSeenStaysSeen(t *testing.T) {
+// TestAListingNeverShowsLessThanAnEarlierOne lists a large directory while it grows: before
+// the cache is filled, while it is being filled, and after the watch was replaced.
+func TestAListingNeverShowsLessThanAnEarlierOne(t *testing.T) {
 	at := prefix()
 	config := etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: at}
 	s, other := session(t, open(t, config)), session(t, open(t, config))
@@ -224,14 +225,15 @@ func TestWhatWasSeenStaysSeen(t *testing.T) {
 	}
 }
 
-// TestCompactionHidesNothingFromAMirror has the service forget what the mirror missed.
-func TestCompactionHidesNothingFromAMirror(t *testing.T) {
+// TestCompactionHidesNothingFromTheCache compacts revisions whose events the cache has
+// missed.
+func TestCompactionHidesNothingFromTheCache(t *testing.T) {
 	cluster, at := single.get(t), prefix()
 	link := testetcd.NewLink(t, cluster.Endpoints()...)
 	s := session(t, open(t, etcdqueue.Config{Endpoints: link.Addresses(), Prefix: at}))
 	other := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: at}))
 	f := commit(t, other, coord.Create("/q/before", nil), coord.Create("/q/x", nil))[1].Fence
-	ch := mirrored(t, s, "/q")
+	ch := watchCached(t, s, "/q")
 	link.Cut()
 	r := commit(t, other, coord.Create("/q/during", nil), coord.Delete("/q/x", f))
 	commit(t, other, coord.Create("/elsewhere", nil))
@@ -253,13 +255,13 @@ func TestCompactionHidesNothingFromAMirror(t *testing.T) {
 	}
 }
 
-// TestValuesOfWhatWasSeen lists whole nodes, also when it is long since the mirror
-// heard of its directory.
-func TestValuesOfWhatWasSeen(t *testing.T) {
+// TestValuesOfAWatchedDirectoryAreRead lists values, also when the last event was so long
+// ago that its revision was compacted.
+func TestValuesOfAWatchedDirectoryAreRead(t *testing.T) {
 	cluster := single.get(t)
 	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
 	commit(t, s, coord.Create("/q/a", []byte("1")))
-	mirrored(t, s, "/q")
+	watchCached(t, s, "/q")
 	for range 2 {
 		l, err := s.List(t.Context(), "/q", coord.ListOptions{Seen: true, Values: true})
 		if err != nil || len(l.Nodes) != 1 || string(l.Nodes[0].Value) != "1" {
@@ -272,9 +274,9 @@ func TestValuesOfWhatWasSeen(t *testing.T) {
 	}
 }
 
-// TestAMirrorOfManyNamesIsSmall keeps what a consumer keeps of a hundred thousand
-// entries.
-func TestAMirrorOfManyNamesIsSmall(t *testing.T) {
+// TestACacheOfManyNamesIsSmall measures the memory of a cache with a hundred thousand
+// names.
+func TestACacheOfManyNamesIsSmall(t *testing.T) {
 	s := session(t, open(t, etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: prefix()}))
 	const n, each = 100_000, 4000
 	for range n / each {
@@ -291,7 +293,7 @@ func TestAMirrorOfManyNamesIsSmall(t *testing.T) {
 		return int(m.HeapAlloc)
 	}
 	before := heap()
-	mirrored(t, s, "/q/entries")
+	watchCached(t, s, "/q/entries")
 	eventually(t, 30*time.Second, "the mirror stands", func() bool {
 		begun := time.Now()
 		return len(listed(t, s, "/q/entries", coord.ListOptions{Seen: true})) == n && time.Since(begun) < 100*time.Millisecond

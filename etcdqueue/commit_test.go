@@ -90,8 +90,8 @@ func TestLargeCommitIsRefusedWhole(t *testing.T) {
 	commit(t, s, ops...) // what lies between is in nobody's way
 }
 
-// TestLargeCommitsExcludeEachOther has many try the same paths: each path is
-// created once, by a commit that created all of its own.
+// TestLargeCommitsExcludeEachOther has many bulk commits name the same paths: each path is
+// created once, by a commit that created all of its paths.
 func TestLargeCommitsExcludeEachOther(t *testing.T) {
 	at := prefix()
 	var mu sync.Mutex
@@ -160,9 +160,9 @@ func TestServersLimitIsLearned(t *testing.T) {
 	t.Error("never taken")
 }
 
-// TestFullServiceIsBusyAndNothingIsLost has many fill a small database: what is
-// refused is not there, what is answered is, and deletes go on. The last that
-// found space is answered by etcd as if it had not.
+// TestFullServiceIsBusyAndNothingIsLost has many goroutines fill a small database. Refused
+// commits were not applied, answered ones were, and deletes go on. etcd refuses the commit
+// that uses up the space although it has applied it.
 func TestFullServiceIsBusyAndNothingIsLost(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{Quota: 8 << 20})
 	at := prefix()

@@ -25,7 +25,7 @@ func conform(t *testing.T, cluster *testetcd.Cluster, timeout time.Duration) {
 	conformance.Run(t, conformance.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout})
 }
 
-// service is a prefix of a cluster.
+// service is a prefix in a cluster.
 type service struct {
 	cluster *testetcd.Cluster
 	admin   *clientv3.Client

@@ -20,7 +20,7 @@ import (
 	"github.com/zkq/zkq/internal/testtls"
 )
 
-// silent accepts connections and says nothing.
+// silent returns the address of a server that accepts connections and never answers.
 func silent(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -31,7 +31,7 @@ func silent(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// dead is an address where nobody listens.
+// dead returns an address without a server.
 func dead(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -156,7 +156,7 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// guardedServer knows a user worker whose role is the prefix /ours.
+// guardedServer returns a server with a user whose role allows the prefix /ours only.
 func guardedServer(t testing.TB) *testetcd.Cluster {
 	t.Helper()
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
@@ -182,8 +182,8 @@ func guardedServer(t testing.TB) *testetcd.Cluster {
 	return cluster
 }
 
-// TestARoleForThePrefixIsEnough does everything with rights on the prefix alone,
-// and again after the server forgot all logins.
+// TestARoleForThePrefixIsEnough makes every call with rights on the prefix alone, and again
+// after the server has forgotten all tokens.
 func TestARoleForThePrefixIsEnough(t *testing.T) {
 	cluster := guardedServer(t)
 	var warned []string

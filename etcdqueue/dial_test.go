@@ -57,7 +57,7 @@ func TestEachAddressOfANameIsAServer(t *testing.T) {
 	}
 }
 
-// accept gives each connection that is made to the address to serve, until the test ends.
+// accept listens at the address, and gives each connection to serve until the test ends.
 func accept(t *testing.T, address string, serve func(net.Conn)) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {

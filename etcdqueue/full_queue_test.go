@@ -18,7 +18,7 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// heard is a Logger that keeps its warnings; its Warn is a driver's too.
+// heard is a Logger that keeps its warnings. Its Warn is used for the driver's too.
 type heard struct {
 	mu    sync.Mutex
 	lines []string
@@ -61,7 +61,7 @@ func (h *heard) await(t *testing.T, words ...string) {
 	}
 }
 
-// TestQueueNamesAFullEtcd fills an etcd beyond its quota under a queue and a worker.
+// TestQueueNamesAFullEtcd fills an etcd up to its quota while a queue and a worker use it.
 func TestQueueNamesAFullEtcd(t *testing.T) {
 	endpoints := testetcd.StartFor(t, 1, testetcd.Options{Quota: 8 << 20}).Endpoints()
 	admin, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// oldServer answers for its version and nothing else.
+// oldServer is an etcd that only reports its version.
 type oldServer struct {
 	pb.UnimplementedMaintenanceServer
 	version string

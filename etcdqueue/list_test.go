@@ -11,8 +11,8 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// TestListingsAgreeWithAModel compares pages of all sizes with a plain list of
-// names, over names and directories that byte order of keys would turn round.
+// TestListingsAgreeWithAModel compares pages of all sizes with a sorted list, for names and
+// directories whose keys sort in another order.
 func TestListingsAgreeWithAModel(t *testing.T) {
 	s := alone(t)
 	r := rand.New(rand.NewPCG(1, 2))

@@ -55,7 +55,7 @@ func (s *shared) stop() {
 
 var prefixes atomic.Int64
 
-// prefix is one that no other test uses.
+// prefix returns a prefix that no other test uses.
 func prefix() string { return fmt.Sprintf("/zkqtest/%d", prefixes.Add(1)) }
 
 // open opens a coordinator that lives as long as the test.

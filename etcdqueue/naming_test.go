@@ -14,8 +14,8 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// TestNamesSortAsPutsHappened has many producers put at once. Whenever one put was
-// answered before another began, its name must sort first.
+// TestNamesSortAsPutsHappened has many producers put at once. If one put was answered
+// before another began, its name must sort first.
 func TestNamesSortAsPutsHappened(t *testing.T) {
 	for name, cluster := range map[string]*testetcd.Cluster{"one member": single.get(t), "three members": three.get(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -98,8 +98,8 @@ func TestNamesComeFromAReadBegunLater(t *testing.T) {
 	}
 }
 
-// TestAGuessedNameSortsBehindWhatStands has one client put right after another that has
-// put more: what the first was shown last is too little.
+// TestAGuessedNameSortsBehindWhatStands has one client put right after another client that
+// has put more: the revision that the first client saw last is too old.
 func TestAGuessedNameSortsBehindWhatStands(t *testing.T) {
 	cluster, at := single.get(t), prefix()
 	var sessions []coord.Session
@@ -130,8 +130,8 @@ func TestNamesHaveTheirForm(t *testing.T) {
 	}
 }
 
-// TestOffsetLiftsNames is what a queue needs that was restored into a younger
-// cluster: its old names must sort before the new ones.
+// TestOffsetLiftsNames sets the offset of a queue, as after a restore into a cluster with a
+// lower revision: the old names must sort before the new ones.
 func TestOffsetLiftsNames(t *testing.T) {
 	at := prefix()
 	s := session(t, open(t, etcdqueue.Config{Endpoints: single.get(t).Endpoints(), Prefix: at}))

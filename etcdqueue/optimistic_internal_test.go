@@ -21,8 +21,8 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// opened is a client of its own, for as long as the test.
-func opened(t *testing.T, cluster *testetcd.Cluster) (*Coordinator, coord.Session) {
+// openForTest returns a coordinator of its own, for as long as the test runs.
+func openForTest(t *testing.T, cluster *testetcd.Cluster) (*Coordinator, coord.Session) {
 	t.Helper()
 	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/guess"})
 	if err != nil {
@@ -36,18 +36,18 @@ func opened(t *testing.T, cluster *testetcd.Cluster) (*Coordinator, coord.Sessio
 	return c, s
 }
 
-// told counts requests.
-type told struct {
+// countingKV counts the requests.
+type countingKV struct {
 	pb.KVClient
 	reads, commits int
 }
 
-func (c *told) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (*pb.RangeResponse, error) {
+func (c *countingKV) Range(ctx context.Context, in *pb.RangeRequest, opts ...grpc.CallOption) (*pb.RangeResponse, error) {
 	c.reads++
 	return c.KVClient.Range(ctx, in, opts...)
 }
 
-func (c *told) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+func (c *countingKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
 	c.commits++
 	return c.KVClient.Txn(ctx, in, opts...)
 }
@@ -62,33 +62,33 @@ func TestPutsInARowAreOneRequestEach(t *testing.T) {
 		}
 		return r[0].Path
 	}
-	c, s := opened(t, cluster)
-	n := &told{KVClient: c.kv}
+	c, s := openForTest(t, cluster)
+	n := &countingKV{KVClient: c.kv}
 	c.kv = n
 	const puts = 40
 	for range puts {
 		put(s)
 	}
-	// Now and then the machine has something else to do for longer than a guess is good.
+	// Sometimes the machine is busy for longer than a revision counts as recent.
 	if n.commits < puts || n.commits+n.reads > puts+puts/4 {
 		t.Errorf("%d commits and %d reads for %d puts", n.commits, n.reads, puts)
 	}
-	_, other := opened(t, cluster)
+	_, other := openForTest(t, cluster)
 	put(other)
 	last := put(other)
-	*n = told{KVClient: n.KVClient}
+	*n = countingKV{KVClient: n.KVClient}
 	if name := put(s); name <= last || n.commits+n.reads > 3 {
 		t.Errorf("%s after %s, with %d commits and %d reads", name, last, n.commits, n.reads)
 	}
 }
 
-func TestMissesMakeGuessesRare(t *testing.T) {
+func TestRefusalsMakeOptimisticNamesRare(t *testing.T) {
 	var g optimisticNames
 	queues := map[string]int64{"/q": 0}
 	now := boottime.Now() + time.Hour // never old, however slow the machine is
 	g.revisionShown(now)
 	if g.allowed(queues) {
-		t.Error("it guesses what it never read")
+		t.Error("a name is optimistic although no revision was read")
 	}
 	for _, queue := range []string{"/q", "/other"} {
 		g.recordRead(queue, &revisionRead{revision: 7, seq: 107}, now)
@@ -129,7 +129,7 @@ func TestMissesMakeGuessesRare(t *testing.T) {
 	}
 }
 
-func TestWhatIsOldIsNotGuessedWith(t *testing.T) {
+func TestAnOldRevisionMakesNoOptimisticName(t *testing.T) {
 	queues := map[string]int64{"/q": 0}
 	for what, change := range map[string]func(*optimisticNames, time.Duration){
 		"a revision":            func(g *optimisticNames, now time.Duration) { g.shownAt = now - maxRevisionAge - 1 },
@@ -142,28 +142,28 @@ func TestWhatIsOldIsNotGuessedWith(t *testing.T) {
 		now := boottime.Now() + time.Hour // never old, however slow the machine is
 		g.recordRead("/q", &revisionRead{revision: 7, seq: 7}, now)
 		if !g.allowed(queues) || !g.beginRequest() {
-			t.Fatal("a guess is due")
+			t.Fatal("a name may be optimistic now")
 		}
 		g.endRequest(nil, nil)
 		change(&g, boottime.Now())
 		if g.allowed(queues) {
-			t.Errorf("%s is guessed with", what)
+			t.Errorf("%s allows an optimistic name", what)
 		}
 		if g.beginRequest() && g.shownAt < now {
-			t.Errorf("%s is guessed with when it is sent", what)
+			t.Errorf("%s allows an optimistic name when it is sent", what)
 		}
 	}
 }
 
-// hanging is a service that does not answer the next put.
-type hanging struct {
+// hangingKV does not answer the next put until free is closed.
+type hangingKV struct {
 	pb.KVClient
 	next atomic.Bool
 	hung chan struct{}
 	free chan struct{}
 }
 
-func (h *hanging) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+func (h *hangingKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
 	names := func(c *pb.Compare) bool { return strings.Contains(string(c.Key), "/entries/") }
 	if slices.ContainsFunc(in.Compare, names) && h.next.CompareAndSwap(true, false) {
 		close(h.hung)
@@ -174,8 +174,8 @@ func (h *hanging) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallO
 
 func TestAPutThatHangsHoldsUpNoOther(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
-	c, s := opened(t, cluster)
-	h := &hanging{KVClient: c.kv, hung: make(chan struct{}), free: make(chan struct{})}
+	c, s := openForTest(t, cluster)
+	h := &hangingKV{KVClient: c.kv, hung: make(chan struct{}), free: make(chan struct{})}
 	c.kv = h
 	put := func() {
 		if _, err := s.Commit(t.Context(), coord.CreateSequential("/q/entries/entry-100-", nil)); err != nil {
@@ -271,22 +271,22 @@ func TestARestoredServiceIsBelieved(t *testing.T) {
 	}
 }
 
-// slow is a service where what is no batch takes its time.
-type slow struct{ pb.KVClient }
+// slowKV delays every request that is not a batch.
+type slowKV struct{ pb.KVClient }
 
-func (k slow) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+func (k slowKV) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
 	if len(in.Success) > 0 && in.Success[0].GetRequestTxn() == nil {
 		time.Sleep(30 * time.Millisecond)
 	}
 	return k.KVClient.Txn(ctx, in, opts...)
 }
 
-// A batch that the service refuses is sent commit by commit. Who left before that was
-// told that nothing was sent.
-func TestWhoLeftABatchThatWasRefusedIsNotSent(t *testing.T) {
+// A batch that the service refuses is sent commit by commit. A caller that leaves before
+// that is told that nothing was sent, so its commit must not be sent.
+func TestACommitWhoseCallerLeftARefusedBatchIsNotSent(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{MaxTxnOps: 8})
-	c, s := opened(t, cluster)
-	c.kv = slow{c.kv}
+	c, s := openForTest(t, cluster)
+	c.kv = slowKV{c.kv}
 	var all sync.WaitGroup
 	var unsent [40]bool
 	for i := range unsent {
@@ -301,7 +301,7 @@ func TestWhoLeftABatchThatWasRefusedIsNotSent(t *testing.T) {
 	if err := c.Close(); err != nil { // and so nothing is under way
 		t.Fatal(err)
 	}
-	_, s = opened(t, cluster)
+	_, s = openForTest(t, cluster)
 	for i, unsent := range unsent {
 		if _, err := s.Get(t.Context(), fmt.Sprint("/own/", i)); unsent && !errors.Is(err, coord.ErrNotExist) {
 			t.Errorf("/own/%d was not sent, as its caller was told, and is there (%v)", i, err)

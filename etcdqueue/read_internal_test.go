@@ -12,16 +12,16 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// asked notes of each read of several nodes whether it was for the member alone.
-type asked struct {
+// readRecorder records for each read of several nodes whether it was serializable.
+type readRecorder struct {
 	pb.KVClient
-	local  []bool
-	behind bool // the member that is asked is
+	serializable []bool
+	behind       bool // the member that is asked is
 }
 
-func (a *asked) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
+func (a *readRecorder) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOption) (*pb.TxnResponse, error) {
 	if r := in.Success[0].GetRequestRange(); r != nil && len(in.Compare) == 0 {
-		a.local = append(a.local, r.Serializable)
+		a.serializable = append(a.serializable, r.Serializable)
 		answer, err := a.KVClient.Txn(ctx, in, opts...)
 		if err == nil && r.Serializable && a.behind {
 			answer.Header.Revision--
@@ -31,7 +31,7 @@ func (a *asked) Txn(ctx context.Context, in *pb.TxnRequest, opts ...grpc.CallOpt
 	return a.KVClient.Txn(ctx, in, opts...)
 }
 
-func TestAReadIsTheMembersAloneUnlessItIsBehind(t *testing.T) {
+func TestAReadIsSerializableUnlessTheMemberIsBehind(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
 	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), Prefix: "/behind"})
 	if err != nil {
@@ -49,17 +49,17 @@ func TestAReadIsTheMembersAloneUnlessItIsBehind(t *testing.T) {
 	if shown := c.revisions.current().rev; shown < r[0].Revision {
 		t.Errorf("a commit made revision %d, and %d was shown", r[0].Revision, shown)
 	}
-	a := &asked{KVClient: c.kv}
+	a := &readRecorder{KVClient: c.kv}
 	c.kv = a
 	read := func(want ...bool) {
 		t.Helper()
-		a.local = nil
+		a.serializable = nil
 		nodes, err := s.Read(t.Context(), "/q/a", "/q/none")
 		if err != nil || string(nodes[0].Value) != "v" || nodes[1].Path != "" {
 			t.Fatalf("read %+v, %v", nodes, err)
 		}
-		if !slices.Equal(a.local, want) {
-			t.Errorf("the requests were for the member alone: %v, want %v", a.local, want)
+		if !slices.Equal(a.serializable, want) {
+			t.Errorf("the requests were for the member alone: %v, want %v", a.serializable, want)
 		}
 	}
 	read(true)

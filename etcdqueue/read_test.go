@@ -9,8 +9,8 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// TestReadsAreRequestsOfMany reads more nodes than one transaction may name, of a
-// server that takes fewer than usual, too.
+// TestReadsAreRequestsOfMany reads more nodes than one transaction may name, also from a
+// server with a lower limit.
 func TestReadsAreRequestsOfMany(t *testing.T) {
 	for name, most := range map[string]uint{"as usual": 0, "few ops": 20} {
 		t.Run(name, func(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"github.com/zkq/zkq/internal/liveness"
 )
 
-// TestCallsCompareTheClock is a process that was stopped past its deadline and
-// wakes with its timers late: the first call must see it.
+// TestCallsCompareTheClock is a process that was suspended past its deadline and resumes
+// before its timers fire: the first call must notice.
 func TestCallsCompareTheClock(t *testing.T) {
 	for name, call := range map[string]func(coord.Session) error{
 		"get":    func(s coord.Session) error { _, err := s.Get(t.Context(), "/a"); return err },

@@ -18,8 +18,9 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// TestCommitsComeBackAfterAMemberFails freezes and kills members under writers.
-// What was answered is there once; what was refused is not; the sessions live on.
+// TestCommitsComeBackAfterAMemberFails suspends and kills members while several goroutines
+// write. Answered commits were applied once, refused ones were not, and the sessions live
+// on.
 func TestCommitsComeBackAfterAMemberFails(t *testing.T) {
 	for name, fault := range map[string]func(m *testetcd.Member){
 		"frozen": (*testetcd.Member).Pause,
@@ -118,8 +119,8 @@ func TestCommitsComeBackAfterAMemberFails(t *testing.T) {
 	}
 }
 
-// TestSessionKeyFencesWithTheLeaseAlive takes the session's key away and leaves
-// the lease: the comparison alone must stop every commit.
+// TestSessionKeyFencesWithTheLeaseAlive deletes the session's key but not its lease: the
+// comparison alone must stop every commit.
 func TestSessionKeyFencesWithTheLeaseAlive(t *testing.T) {
 	cluster, at := single.get(t), prefix()
 	c := open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: at})

@@ -31,7 +31,7 @@ func quiet(ch <-chan struct{}) {
 	}
 }
 
-// watchers asks the server how many watches it keeps.
+// watchers returns how many watches the server has.
 func watchers(t testing.TB, cluster *testetcd.Cluster) int {
 	t.Helper()
 	n, err := testetcd.Watches(cluster.Endpoints()[0])
@@ -123,8 +123,8 @@ func TestOnlyComingAndGoingSignals(t *testing.T) {
 	told(false, "a change below", coord.Set("/q/dir/a", nil, f))
 }
 
-// TestWatchSurvivesCompaction cuts a client off while changes are made and then
-// forgotten by the service: the signal comes though no event can tell of them.
+// TestWatchSurvivesCompaction cuts a client off while changes are made and compacted: there
+// must be a signal although no event can report them.
 func TestWatchSurvivesCompaction(t *testing.T) {
 	cluster, at := single.get(t), prefix()
 	link := testetcd.NewLink(t, cluster.Endpoints()...)
@@ -157,15 +157,16 @@ func TestWatchSurvivesCompaction(t *testing.T) {
 	})
 }
 
-// TestWatchesBeginAnewWhenTheServiceIsRestored puts the service back to an older state while nobody asks it anything:
-// the session, which that state holds, ends; in the next one the watch and its mirror follow the older state.
+// TestWatchesBeginAnewWhenTheServiceIsRestored restores the service to an older state while
+// it gets no requests. The session ends although that state contains it; in the next
+// session the watch and its cache follow the older state.
 func TestWatchesBeginAnewWhenTheServiceIsRestored(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
 	member := cluster.Members[0]
 	config := etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix(), SessionTimeout: time.Minute}
 	c, writer := open(t, config), open(t, config)
 	s := session(t, c)
-	mirrored(t, s, "/q")
+	watchCached(t, s, "/q")
 	commit(t, session(t, writer), coord.Create("/q/a", nil))
 	member.Terminate()
 	restore, err := member.Backup()

@@ -21,8 +21,8 @@ func all(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// TestCommitsThatWaitTravelTogether counts the requests of many who commit at once.
-func TestCommitsThatWaitTravelTogether(t *testing.T) {
+// TestWaitingCommitsAreMerged counts the requests of many goroutines that commit at once.
+func TestWaitingCommitsAreMerged(t *testing.T) {
 	cfg, requests := count(zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)})
 	s := session(t, open(t, cfg))
 	commit(t, s, coord.Create("/q/first", nil), coord.Create("/own/first", nil))
@@ -55,9 +55,9 @@ func TestCommitsThatWaitTravelTogether(t *testing.T) {
 	}
 }
 
-// TestARefusalCostsNobodyElseAnything has one of all commits of a round succeed at a
-// common path, and those that are refused for other reasons travel beside them.
-func TestARefusalCostsNobodyElseAnything(t *testing.T) {
+// TestARefusalAffectsNoOtherCommit merges commits of one common path, of which one
+// succeeds, with commits that are refused for other reasons.
+func TestARefusalAffectsNoOtherCommit(t *testing.T) {
 	s := session(t, open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}))
 	commit(t, s, coord.Create("/q/first", nil), coord.Create("/common/first", nil), coord.Create("/stands/first", nil))
 	const callers, rounds = 60, 10
@@ -100,9 +100,9 @@ func TestARefusalCostsNobodyElseAnything(t *testing.T) {
 	}
 }
 
-// TestDirectoriesThatAreNotThereAreMadeForWhoNeedsThem has many commits at once, each in a
-// directory of its own.
-func TestDirectoriesThatAreNotThereAreMadeForWhoNeedsThem(t *testing.T) {
+// TestMissingDirectoriesAreCreated commits to many directories at once, none of which
+// exists.
+func TestMissingDirectoriesAreCreated(t *testing.T) {
 	s := session(t, open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}))
 	all(100, func(i int) {
 		commit(t, s, coord.Create(fmt.Sprintf("/a/%d/b/x", i), nil), coord.Create(fmt.Sprintf("/c/%d/x", i), nil))
@@ -114,10 +114,10 @@ func TestDirectoriesThatAreNotThereAreMadeForWhoNeedsThem(t *testing.T) {
 	}
 }
 
-// TestWhatDoesNotFitOneRequestGoesApart has paths so long that the commits which wait,
-// few and small as they are, would be more than ZooKeeper takes: it would close the
+// TestCommitsBeyondOneRequestAreSentSeparately uses paths so long that the waiting commits,
+// few and small as they are, would together exceed ZooKeeper's limit: it would close the
 // connection.
-func TestWhatDoesNotFitOneRequestGoesApart(t *testing.T) {
+func TestCommitsBeyondOneRequestAreSentSeparately(t *testing.T) {
 	link := singleLink(t)
 	root := chroot(t) + "/" + strings.Repeat("r", 20_000)
 	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: root}))
@@ -132,9 +132,9 @@ func TestWhatDoesNotFitOneRequestGoesApart(t *testing.T) {
 	}
 }
 
-// TestCommitsThatTravelledAreInDoubtTogether loses the answers of many at once: what was
-// applied and what was not is told apart by looking, and nothing is applied twice.
-func TestCommitsThatTravelledAreInDoubtTogether(t *testing.T) {
+// TestMergedCommitsWithoutAnAnswerAreUnknown loses the answers of many commits at once.
+// Their outcome is found by reading, and none is applied twice.
+func TestMergedCommitsWithoutAnAnswerAreUnknown(t *testing.T) {
 	link := threeWays(t)
 	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: chroot(t)}))
 	commit(t, s, coord.Create("/q/first", nil), coord.Create("/own/first", nil))

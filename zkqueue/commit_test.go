@@ -13,7 +13,7 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// plain is a client without zkq, to look at what it left.
+// plain returns a client of go-zookeeper's, to look at nodes without the driver.
 func plain(t testing.TB) *zk.Conn {
 	t.Helper()
 	c, events, err := zk.Connect(servers.Single(t).Addresses(), 10*time.Second, zk.WithLogger(nolog{}))
@@ -92,7 +92,7 @@ func TestNodesOfOthersReadAsTheyAre(t *testing.T) {
 	if n.Value == nil || len(n.Value) != 0 || n.Fence != 0 || n.Changes != 0 || n.Owner == "" || n.Owner == s.ID() {
 		t.Errorf("a kazoo lock reads as %+v", n)
 	}
-	// Ours is at fence 1, so that what would remove ours cannot remove kazoo's.
+	// A lock of ours has version 1, so a delete of it cannot remove kazoo's lock.
 	if _, err := s.Commit(within(t, 5*time.Second), coord.Delete("/q/taken/lock", 1)); !errors.Is(err, coord.ErrVersion) {
 		t.Errorf("delete of a kazoo lock at fence 1: %v, want ErrVersion", err)
 	}
@@ -154,8 +154,8 @@ func TestTooLargeIsRefusedHereAndTheConnectionLives(t *testing.T) {
 	}
 }
 
-// TestFrameSizeIsExact fills a request to the last byte that ZooKeeper takes: were we
-// to count too little, it would close the connection.
+// TestFrameSizeIsExact fills a request to the last byte that ZooKeeper accepts. If the
+// driver counted too little, the server would close the connection.
 func TestFrameSizeIsExact(t *testing.T) {
 	link := singleLink(t)
 	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: chroot(t)}))

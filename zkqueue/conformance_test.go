@@ -25,7 +25,7 @@ func TestConformanceOfThreeServers(t *testing.T) {
 	conformance.Run(t, factory(servers.Ensemble(t)))
 }
 
-// TestConformanceOfAnOldServer is for servers that know no watches but those that fire once.
+// TestConformanceOfAnOldServer uses servers whose watches fire only once.
 func TestConformanceOfAnOldServer(t *testing.T) {
 	f := factory(servers.Single(t))
 	f.New = func(t *testing.T) conformance.Service { return service{servers.Single(t), chroot(t), timeout, old} }
@@ -46,7 +46,7 @@ func factory(c *testzk.Cluster) conformance.Factory {
 	return conformance.Factory{New: with(timeout), Patient: with(20 * time.Second), Timeout: timeout}
 }
 
-// service is a chroot of a cluster.
+// service is a chroot in a cluster.
 type service struct {
 	cluster *testzk.Cluster
 	root    string
@@ -68,7 +68,7 @@ func (s service) Open(t *testing.T) coord.Coordinator {
 	return testzk.NewClient(t, open(t, cfg), link)
 }
 
-// restartable is a service whose servers are ours.
+// restartable is a service whose servers the test may restart.
 type restartable struct{ service }
 
 // Restart kills one server after the other, each once the one before serves again.

@@ -17,8 +17,7 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// changing returns cfg with servers whose answers go through change, which is told what was
-// asked.
+// changing returns cfg with servers whose answers pass through change.
 func changing(cfg zkqueue.Config, change func(request, answer []byte) []byte) zkqueue.Config {
 	dial := dialOf(cfg)
 	cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -75,8 +74,8 @@ func (c *replyConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestAnAnswerCutShortIsUnknown cuts the answers to commits, applied and refused ones, at
-// every byte: the error may never say that nothing was done.
+// TestAnAnswerCutShortIsUnknown cuts the answers to applied and to refused commits at every
+// byte: the error may never promise that nothing was applied.
 func TestAnAnswerCutShortIsUnknown(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

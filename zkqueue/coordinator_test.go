@@ -64,7 +64,7 @@ func listener(t *testing.T, serve func(net.Conn)) string {
 	return accept(t, "127.0.0.1:0", serve)
 }
 
-// accept is listener at an address.
+// accept is listener at a given address.
 func accept(t *testing.T, address string, serve func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -153,8 +153,9 @@ func TestUnreachableNamesEachAddressAndCause(t *testing.T) {
 	}
 }
 
-// TestNothingIsHopelessAfterASession has a load balancer in front of the server do what
-// passes, for longer than a session: a session, a put and a worker wait for its end.
+// TestNothingIsHopelessAfterASession has a load balancer in front of the server fail in
+// ways that pass, for longer than a session: opening a session, a put and a worker must
+// wait until it works again.
 func TestNothingIsHopelessAfterASession(t *testing.T) {
 	t.Parallel()
 	p, stranger := newPKI(t), newPKI(t)
@@ -353,7 +354,7 @@ func TestDigestRightsHoldAcrossReconnects(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// pki is a certificate authority and what it signed.
+// pki is a certificate authority and the certificates that it signed.
 type pki struct {
 	pool *x509.CertPool
 	ca   *x509.Certificate
@@ -406,7 +407,7 @@ func (p *pki) issue(t *testing.T, until time.Time, hosts ...string) tls.Certific
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// tlsFront puts TLS before the real server.
+// tlsFront returns the address of a TLS proxy in front of the real server.
 func tlsFront(t *testing.T, cfg *tls.Config) string {
 	server := servers.Single(t).Addresses()[0]
 	return listener(t, func(c net.Conn) {

@@ -43,7 +43,7 @@ func TestDescribeAsksEveryServer(t *testing.T) {
 	}
 }
 
-// teller answers every connection with the same words, and with nil not at all.
+// teller answers every connection with the same words, or with nil not at all.
 func teller(t *testing.T, words []byte) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

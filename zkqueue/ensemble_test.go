@@ -13,8 +13,8 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// writers write until stop is called, which returns the longest time that one of them
-// had no success, and what it made of sessions.
+// writers are goroutines that write until stop is called. It returns the longest time that
+// one of them had no success.
 type writers struct {
 	t      *testing.T
 	cancel context.CancelFunc
@@ -118,8 +118,8 @@ func TestKilledLeaderCostsSeconds(t *testing.T) {
 	}
 }
 
-// TestReadsSeeWhatOthersWereTold reads on every member what was just written on
-// another: without a barrier followers show the past, and with a mere sync the leader.
+// TestReadsSeeWhatOthersWereTold reads on every member what was just written on another.
+// Without a barrier followers return old values, and with a sync the leader does.
 func TestReadsSeeWhatOthersWereTold(t *testing.T) {
 	c := servers.Ensemble(t)
 	root := chroot(t)
@@ -129,7 +129,7 @@ func TestReadsSeeWhatOthersWereTold(t *testing.T) {
 	}
 	commit(t, sessions[0], coord.Create("/q/n", nil))
 	ctx := within(t, 60*time.Second)
-	// One kind of read at a time: the barrier of one would do for the others too.
+	// One kind of read at a time, as the barrier of one would serve the others too.
 	reads := map[string]func(s coord.Session) (int, error){
 		"get": func(s coord.Session) (int, error) {
 			n, err := s.Get(ctx, "/q/n")

@@ -15,7 +15,7 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// TestPutBeyondAnEnforcedQuotaNamesIt gives a queue's tree a hard limit of nodes.
+// TestPutBeyondAnEnforcedQuotaNamesIt sets a hard limit of nodes below a queue.
 func TestPutBeyondAnEnforcedQuotaNamesIt(t *testing.T) {
 	cluster := testzk.StartFor(t, 1, testzk.Options{EnforceQuota: true})
 	c := open(t, zkqueue.Config{Servers: cluster.Addresses()})

@@ -14,10 +14,10 @@ func WithLookup(cfg Config, lookup func(ctx context.Context, host string) ([]net
 	return cfg
 }
 
-// Counter is the number of the next create in a directory.
+// Counter returns the number of the next create in a directory.
 func Counter(s coord.Session, ctx context.Context, dir string) (int64, error) {
 	return s.(*session).readCounter(ctx, dir)
 }
 
-// SawNumber says that a directory has come to a number.
+// SawNumber notes that a directory's counter is at least next.
 func SawNumber(s coord.Session, dir string, next int64) { s.(*session).counters.advance(dir, next) }

@@ -13,7 +13,8 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// kazooPuts fills a simple and a locking queue, and says when an entry is held.
+// kazooPuts is a Python program that fills a simple and a locking queue and then holds an
+// entry.
 const kazooPuts = `
 import sys
 from kazoo.client import KazooClient
@@ -83,8 +84,8 @@ func TestLayoutIsKazoos(t *testing.T) {
 	}
 }
 
-// describe says what of a node others can tell, but for what differs by intent: the
-// version of a lock, and who holds it.
+// describe returns what other clients can see of a node, except for what differs on
+// purpose: the version of a lock, and its session.
 func describe(t *testing.T, z *zk.Conn, path string) string {
 	t.Helper()
 	value, stat, err := z.Get(path)

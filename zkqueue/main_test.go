@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 var chroots atomic.Int64
 
-// chroot is a place that no other test uses.
+// chroot returns a path that no other test uses.
 func chroot(t testing.TB) string {
 	return fmt.Sprintf("/zkqtest/%d-%d-%s", os.Getpid(), chroots.Add(1), strings.NewReplacer("/", "_", " ", "_", "#", "_").Replace(t.Name()))
 }
@@ -45,7 +45,7 @@ func open(t testing.TB, cfg zkqueue.Config) *zkqueue.Coordinator {
 	return c
 }
 
-// singleLink is a way to the single server.
+// singleLink returns a link to the single server.
 func singleLink(t testing.TB) *testzk.Link {
 	t.Helper()
 	return testzk.NewLink(t, servers.Single(t).Addresses()...)

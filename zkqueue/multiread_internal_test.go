@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// TestAnAnswerThatIsNoneIsRefused cuts an answer at each byte, adds to it, and changes
-// each of its bytes: it is what was said, or refused, and never more than was sent.
-func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
+// TestAMalformedMultiReadAnswerIsRefused cuts an answer at each byte, appends to it, and
+// changes each of its bytes. The result is the answer's values or an error, and never more
+// than was sent.
+func TestAMalformedMultiReadAnswerIsRefused(t *testing.T) {
 	good := func(value string) []byte {
 		b := appendBytes(appendPartHeader(nil, opGetData), []byte(value))
 		b = append(b, make([]byte, 68)...)
@@ -21,7 +22,7 @@ func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
 	if err == nil {
 		t.Fatalf("an error in the place of the end was taken: %v", nodes)
 	}
-	// The server's end says that it is done, and an error's part that it is not.
+	// The server sets done in the last part, and not in an error's part.
 	answer[len(answer)-9-4-5] = 0
 	nodes, err = ask.parse(answer)
 	if err != nil || string(nodes[0].value) != "value" || nodes[1] != nil {
@@ -56,8 +57,8 @@ func TestAnAnswerThatIsNoneIsRefused(t *testing.T) {
 	}
 }
 
-// TestFewerNodesAreAskedForWhereValuesAreLarge, and one by one where the server does not
-// answer for several.
+// TestFewerNodesAreAskedForWhereValuesAreLarge, and nodes are read one by one where
+// multiRead fails.
 func TestFewerNodesAreAskedForWhereValuesAreLarge(t *testing.T) {
 	var r multiReadSupport
 	for _, step := range []struct{ size, many int }{{0, 32}, {100, 32}, {1 << 20, 32}, {4 << 20, 8}, {100, 8}, {64 << 20, 1}} {

@@ -15,8 +15,8 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// TestManyNodesAreReadWithFewRequests reads nodes of every kind in both ways: with one
-// request for many, and with one for each as from a server that knows nothing better.
+// TestManyNodesAreReadWithFewRequests reads nodes of every kind in both ways: many with one
+// request, and one by one as from an old server.
 func TestManyNodesAreReadWithFewRequests(t *testing.T) {
 	t.Parallel()
 	cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}
@@ -69,7 +69,8 @@ func TestManyNodesAreReadWithFewRequests(t *testing.T) {
 	}
 }
 
-// TestOneNodeThatMayNotBeReadHidesNoOther reads and lists it with others, in both ways.
+// TestOneNodeThatMayNotBeReadHidesNoOther reads and lists such a node with others, in both
+// ways.
 func TestOneNodeThatMayNotBeReadHidesNoOther(t *testing.T) {
 	t.Parallel()
 	for _, variant := range []func(zkqueue.Config) zkqueue.Config{old, func(c zkqueue.Config) zkqueue.Config { return c }} {
@@ -102,10 +103,9 @@ func TestOneNodeThatMayNotBeReadHidesNoOther(t *testing.T) {
 	}
 }
 
-// TestAServerThatReadsOneByOneIsMetLater has a session that knows a newer server come to
-// an older one, or to something that only speaks like one, which ends the connection
-// instead of an answer.
-func TestAServerThatReadsOneByOneIsMetLater(t *testing.T) {
+// TestAServerWithoutMultiReadIsMetLater has a session connect to a newer server first and
+// then to an older one, or to one that closes the connection over such a request.
+func TestAServerWithoutMultiReadIsMetLater(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int32{-6, -101, -112, 77} {
 		cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}
@@ -160,8 +160,8 @@ func TestAReadOutlivesItsConnections(t *testing.T) {
 	}
 }
 
-// TestABarrierOutlivesItsConnection loses the answer to a fresh read's barrier, which is a
-// commit of nothing, and to those that it travels with.
+// TestABarrierOutlivesItsConnection loses the answer to a barrier, which is an empty
+// commit, and to the commits merged with it.
 func TestABarrierOutlivesItsConnection(t *testing.T) {
 	t.Parallel()
 	link := singleLink(t)

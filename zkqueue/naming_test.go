@@ -9,8 +9,8 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// TestTheCounterOfADirectoryIsTheServers holds what is made of the server's numbers to the
-// name that it gives next, after creates of other kinds, deletions and refusals.
+// TestTheCounterOfADirectoryIsTheServers compares the counter that the driver computes with
+// the next name that the server gives, after creates of other kinds, deletes and refusals.
 func TestTheCounterOfADirectoryIsTheServers(t *testing.T) {
 	t.Parallel()
 	cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}

@@ -9,8 +9,8 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// TestWhatIsMergedFitsASmallerServer has sixteen producers put what fits one by one, and not
-// together, into a server that takes 64 KiB.
+// TestWhatIsMergedFitsASmallerServer has sixteen producers put entries to a server that
+// accepts 64 KiB. Each entry fits alone, but not merged with the others.
 func TestWhatIsMergedFitsASmallerServer(t *testing.T) {
 	t.Parallel()
 	cluster := testzk.StartFor(t, 1, testzk.Options{MaxBuffer: 64 << 10})

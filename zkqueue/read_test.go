@@ -17,9 +17,9 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// TestAnEntryThatCannotBeReadStopsNothing has a producer with an access list of its own put
-// among the entries of others. Everything goes on without what may not be read, says so once,
-// and hands out what may be read and not written.
+// TestAnEntryThatCannotBeReadStopsNothing has a producer put entries with an access list of
+// its own among those of others. Entries that may not be read are left out and reported
+// once; entries that may be read but not written are handed out.
 func TestAnEntryThatCannotBeReadStopsNothing(t *testing.T) {
 	t.Parallel()
 	for _, plainLayout := range []bool{false, true} {

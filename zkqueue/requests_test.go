@@ -20,13 +20,13 @@ const (
 	opAddWatch    = 106
 )
 
-// requests counts what a coordinator asks the server for.
+// requests counts the requests of a coordinator by opcode.
 type requests struct {
 	mu sync.Mutex
 	n  map[uint32]int
 }
 
-// count returns cfg with its connections counted.
+// count returns cfg with connections that count their requests.
 func count(cfg zkqueue.Config) (zkqueue.Config, *requests) {
 	r := &requests{n: make(map[uint32]int)}
 	dial := dialOf(cfg)
@@ -48,11 +48,11 @@ func (r *requests) of(op uint32) int {
 	return r.n[op]
 }
 
-// old returns cfg with servers as they were before 3.6.
+// old returns cfg with servers that behave as before 3.6.
 func old(cfg zkqueue.Config) zkqueue.Config { return refusing(cfg, opAddWatch, -6) }
 
-// refusing returns cfg with servers that answer such a request with an error, and by the
-// end of the connection.
+// refusing returns cfg with servers that answer a kind of request with an error, and then
+// close the connection.
 func refusing(cfg zkqueue.Config, what uint32, code int32) zkqueue.Config {
 	dial := dialOf(cfg)
 	cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
@@ -80,7 +80,7 @@ func dialOf(cfg zkqueue.Config) func(context.Context, string) (net.Conn, error) 
 	}
 }
 
-// requestConn shows each request to seen. What that returns is the last thing that comes
+// requestConn passes each request to seen. The result of seen is the last thing that comes
 // from the server.
 type requestConn struct {
 	net.Conn

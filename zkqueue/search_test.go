@@ -13,7 +13,7 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// frames counts what a client sends: go-zookeeper writes each request at once.
+// frames counts the requests of a client: go-zookeeper writes each with one Write.
 type frames struct{ sent atomic.Int64 }
 
 type countedConn struct {
@@ -34,7 +34,7 @@ func (f *frames) dial(ctx context.Context, address string) (net.Conn, error) {
 	return countedConn{c, &f.sent}, nil
 }
 
-func TestBornCostsFewReadsInALargeDirectory(t *testing.T) {
+func TestFindingCreatedNodesCostsFewReads(t *testing.T) {
 	root, f := chroot(t), new(frames)
 	s := session(t, open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: root, Dial: f.dial, SessionTimeout: 20 * time.Second}))
 	m := commit(t, s, coord.Create("/m", nil))[0]
@@ -77,7 +77,7 @@ func TestBornCostsFewReadsInALargeDirectory(t *testing.T) {
 
 // A tool that copies queues creates nodes with the names of others' sequences, in
 // any order.
-func TestBornIsFoundAmongCopiedNames(t *testing.T) {
+func TestCreatedNodesAreFoundAmongCopiedNames(t *testing.T) {
 	root := chroot(t)
 	s := session(t, open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: root}))
 	m := commit(t, s, coord.Create("/m", nil))[0]

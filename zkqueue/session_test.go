@@ -13,8 +13,8 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// threeWays is a link with three addresses: with one, go-zookeeper drops its queue on
-// the way to a new session, which would hide what these tests look for.
+// threeWays returns a link with three addresses. With a single address go-zookeeper drops
+// its queue on the way to a new session, which would hide what these tests look for.
 func threeWays(t testing.TB) *testzk.Link {
 	t.Helper()
 	a := servers.Single(t).Addresses()
@@ -28,7 +28,7 @@ func TestSessionFenceAlone(t *testing.T) {
 	s := session(t, c)
 	other := session(t, open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: root}))
 	commit(t, s, coord.CreateEphemeral("/q/taken/mine", nil))
-	// The directories must be there, or ZooKeeper would refuse what we wait for.
+	// The directories must exist, or ZooKeeper would refuse the commits for another reason.
 	commit(t, other, coord.Create("/q/entries/x", nil), coord.Create("/q/locks/x", nil))
 	commit(t, other, coord.Delete("/q/entries/x", 0))
 
@@ -75,7 +75,7 @@ func TestSessionFenceAlone(t *testing.T) {
 	if s2 := session(t, c); s2.ID() == s.ID() {
 		t.Error("the new session has the old one's ID")
 	}
-	// A connection that went on would be back within half a second.
+	// A connection that was not refused would be back within half a second.
 	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if len(names(t, other, "/q/entries", coord.ListOptions{Fresh: true})) > 0 {
 			break

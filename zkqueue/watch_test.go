@@ -39,8 +39,8 @@ func TestWatchSignalsAfterEachChange(t *testing.T) {
 	}
 }
 
-// TestWatchMissesNothing has writers that never pause and a reader that only lists
-// after signals: it must end with what is there.
+// TestWatchMissesNothing has writers that never pause and a reader that lists only after
+// signals: at the end it must have seen what exists.
 func TestWatchMissesNothing(t *testing.T) {
 	t.Parallel()
 	root, link := chroot(t), threeWays(t)
@@ -277,8 +277,8 @@ func TestWatchOfALostSessionIsRefused(t *testing.T) {
 	}
 }
 
-// TestAWatchedDirectoryIsListedOnce lists after each of many changes, by others and by
-// itself, and asks the server for the children once.
+// TestAWatchedDirectoryIsListedOnce lists after each of many changes, its own and those of
+// others. It asks the server for the children once.
 func TestAWatchedDirectoryIsListedOnce(t *testing.T) {
 	t.Parallel()
 	cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}
@@ -312,8 +312,8 @@ func TestAWatchedDirectoryIsListedOnce(t *testing.T) {
 	}
 }
 
-// TestAFollowedListingIsWhatTheServerHas has three sessions that create, delete and
-// create again the same few names, while connections are killed and watches come and go.
+// TestAFollowedListingIsWhatTheServerHas has three sessions create, delete and create again
+// the same few names, while connections are killed and watches come and go.
 func TestAFollowedListingIsWhatTheServerHas(t *testing.T) {
 	for name, variant := range map[string]func(zkqueue.Config) zkqueue.Config{
 		"followed": func(cfg zkqueue.Config) zkqueue.Config { return cfg }, "listed": old,
@@ -373,7 +373,7 @@ func TestAFollowedListingIsWhatTheServerHas(t *testing.T) {
 	}
 }
 
-// TestAnUnwatchedDirectoryIsFollowedNoLonger looks at the server's own count.
+// TestAnUnwatchedDirectoryIsFollowedNoLonger compares the server's own count of watches.
 func TestAnUnwatchedDirectoryIsFollowedNoLonger(t *testing.T) {
 	c, err := testzk.Start(1)
 	if err != nil {

@@ -1481,7 +1481,7 @@ var mutants = []mutant{
 		return
 	}
 	m.names`,
-		test: "TestADroppedMirrorDoesNotComeBack",
+		test: "TestADiscardedCacheDoesNotComeBack",
 	},
 	{
 		name: "broken entry hidden from the handle that claimed it", file: "internal/head/suppressed.go",
