@@ -14,7 +14,8 @@ import (
 func TestWhatIsMergedFitsASmallerServer(t *testing.T) {
 	t.Parallel()
 	cluster := testzk.StartFor(t, 1, testzk.Options{MaxBuffer: 64 << 10})
-	q := zkq.NewLockingQueue(open(t, zkqueue.Config{Servers: cluster.Addresses()}), "jobs")
+	link := testzk.NewLink(t, cluster.Addresses()...)
+	q := zkq.NewLockingQueue(open(t, zkqueue.Config{Servers: link.Addresses()}), "jobs")
 	defer q.Close()
 	ctx := within(t, 60*time.Second)
 	all(16, func(int) {
@@ -27,5 +28,9 @@ func TestWhatIsMergedFitsASmallerServer(t *testing.T) {
 	})
 	if n, err := q.Len(ctx); n != 320 || err != nil {
 		t.Errorf("%d entries, %v; want 320", n, err)
+	}
+	// Each request that is too large costs a connection and halves the limit: from 16 puts to 3.
+	if n := link.Dials(); n > 8 {
+		t.Errorf("%d connections; want at most 8", n)
 	}
 }
