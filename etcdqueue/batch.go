@@ -199,7 +199,14 @@ func (s *session) awaitConnection() error {
 	}
 }
 
-// batchTxn returns one transaction with the commits as nested transactions.
+// batchTxn returns one transaction with the commits as nested transactions:
+//
+//	If    the session's key exists, no name sorts after the optimistic ones
+//	Then  nested transaction of commit 1, of commit 2, ...
+//	Else  read the session's key
+//
+// It returns errSeparate if the commits exceed the server's limits, or if the service has
+// had no space a moment ago.
 func (s *session) batchTxn(commits []*pendingCommit) (*pb.TxnRequest, error) {
 	if time.Since(time.Unix(0, s.c.lastFull.Load())) < separateFor || countedOps(commits) > int(s.c.batchOpLimit.Load()) {
 		return nil, errSeparate

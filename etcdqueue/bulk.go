@@ -65,10 +65,16 @@ func (c *bulkCommit) refusalError(answers []*pb.ResponseOp) error {
 }
 
 // txn returns a transaction of persistent creates that are too many to be compared one by
-// one. The fixed paths are read first. Then, for each directory, the range from the first
-// path to the last must contain nothing newer than that read. The sequential names of each
-// prefix are a range that must be empty. The few ops of other kinds are compared one by
-// one.
+// one. The fixed paths are read first, at some revision R. Then, for each directory, the
+// range from the first path to the last must contain nothing newer than R; the sequential
+// names of each prefix are a range that must be empty; and the few ops of other kinds are
+// compared one by one:
+//
+//	If    for each directory: modification revisions in [first, last] < R+1,
+//	      for each prefix: create revisions in [first, last] = 0, the session's key exists
+//	Then  nested transactions of 64 writes each
+//
+// The writes are nested because the outer transaction may not have more than 128 ops.
 func (c *bulkCommit) txn() (*pb.TxnRequest, error) {
 	const guards = (nestedOps - 1 - coord.MaxBeside) / 2 // comparisons of ranges: for fixed paths, and as many for sequential names
 	fixed, sequential := make(map[string][]int), make(map[string][]int)

@@ -16,13 +16,20 @@ import (
 )
 
 // dirCache holds the names in a watched directory: a listing at some revision, and every
-// event since. It is filled for the second listing of a watched directory. All later
-// listings are answered from it.
+// event since. Its states are
 //
-// Two promises hold. A listing never shows less than one that was answered before it:
-// before the cache is filled all answers are linearizable, and while it is being filled
-// they are of the revision that it begins with. And a listing never shows less than this
-// process was told: it waits for the events of the process's own commits.
+//	empty     the first listing of the directory is asked of the service
+//	filling   a second listing has begun: dirWatch.fillCache reads the names at one revision,
+//	          and all listings meanwhile are answered at that revision
+//	filled    listings are answered from memory
+//
+// It becomes empty again when its watch has lost events, when an own commit's event does
+// not come, and after a restore.
+//
+// Two promises hold. A listing never shows less than one that was answered before it: the
+// answers of an empty cache are linearizable, and so is the read that fills it. And a
+// listing never shows less than this process was told: it waits for the events of the
+// process's own commits.
 type dirCache struct {
 	mu sync.Mutex
 	// Nil until the cache is filled.

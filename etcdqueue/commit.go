@@ -47,9 +47,15 @@ func (s *session) Commit(user context.Context, ops ...coord.Op) ([]coord.Result,
 	return r, nil
 }
 
-// commit sends the ops until their outcome is known. It starts again when the name of a
-// sequential node was taken, which is no concern of the caller's, and when the check of a
-// bulk commit failed although nothing stood in its way.
+// commit sends the ops until their outcome is known:
+//
+//	more ops than a transaction may compare   commitBulk
+//	optimistic names                          the runner optimisticCommits
+//	all others                                the runner commits
+//
+// It starts again when the name of a sequential node was taken, which is no concern of the
+// caller's, and when the check of a bulk commit failed although nothing stood in its way.
+// The second attempt reads the revision.
 func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, error) {
 	if err := checkContext(user); err != nil {
 		return nil, err
@@ -104,8 +110,15 @@ type pendingCommit struct {
 }
 
 // txn returns a transaction whose failure branch reads the paths of all ops, so that the
-// answer shows which op was refused. Whether optimistic names sort last is compared for the
-// whole request, by requireLast.
+// answer shows which op was refused. For a commit that creates /a with the session's lease
+// and deletes /b at fence 41 it is
+//
+//	If    create revision of /a = 0, modification revision of /b = 41
+//	Then  put /a with the lease, delete /b
+//	Else  read the revisions of /a and /b
+//
+// Whether the session is still there (withSessionCheck) and whether optimistic names sort
+// last (requireLast) is compared for the whole request, not for each commit of a batch.
 func (c *pendingCommit) txn() *pb.TxnRequest {
 	t := &pb.TxnRequest{
 		Compare: make([]*pb.Compare, 0, len(c.ops)+1),

@@ -11,9 +11,10 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// monitorConnection asks the connected member for its status: when the connection is
-// silent, when it is new, and when commits are slow. It closes a connection whose member
-// does not answer. gRPC's own keepalive would do that only after ten seconds.
+// monitorConnection asks the connected member for its status: when nothing was received for
+// an interval, when the connection is new, and when commits are slow. It closes a
+// connection on which nothing is received after that either, so that gRPC dials the next
+// member. gRPC's own keepalive would do that only after ten seconds.
 func (c *Coordinator) monitorConnection() {
 	interval := min(time.Second, c.cfg.SessionTimeout/6)
 	limit := min(2*time.Second, max(c.cfg.SessionTimeout/4, 500*time.Millisecond))

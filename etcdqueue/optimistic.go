@@ -108,7 +108,8 @@ func (g *optimisticNames) beginRequest() bool {
 }
 
 // endRequest takes the outcomes of an optimistic request, if one was sent. A queue whose
-// name was refused pauses, for twice as long if it was refused shortly before.
+// name was refused pauses. If the next refusal comes soon after the pause, within its
+// length, the next pause is twice as long, up to a minute.
 func (g *optimisticNames) endRequest(commits []*pendingCommit, outcomes []group.Outcome) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

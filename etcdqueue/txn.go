@@ -53,6 +53,13 @@ func isRefusedFor(err error, code string) bool {
 }
 
 // do returns the answer, a [*refusedError], [coord.ErrUnknown], or why nothing was sent.
+// After an error it distinguishes
+//
+//	was the request sent?       no: another attempt, if the error is retryable
+//	was it certainly refused?   yes: the same
+//	otherwise                   the outcome is unknown
+//
+// Only gRPC knows whether a request was sent, see sentMarker.
 func (x *txnCall) do() (*pb.TxnResponse, error) {
 	r := newRetrier()
 	for {
@@ -132,7 +139,8 @@ func compareAbsent(key []byte) *pb.Compare {
 }
 
 // compareNoneFrom compares that no key exists from key on, itself included, among those
-// that begin with prefix and a digit.
+// that begin with prefix and a digit. A comparison of a range holds if it holds for every
+// key in it, and so holds for an empty one: no key has the create revision 0.
 func compareNoneFrom(key, prefix []byte) *pb.Compare {
 	t := compareAbsent(key)
 	t.RangeEnd = append(prefix, '9'+1)

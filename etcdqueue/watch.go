@@ -190,8 +190,9 @@ func (w *dirWatch) endLocked() {
 }
 
 // signalSubscribers tells the directory's subscribers to look again. One commit often
-// changes two directories: the goroutine yields to those that are ready to run, so that a
-// subscriber of both watches gets one signal. It does not wait for any event.
+// changes two directories: a claim creates a lock, a finish deletes an entry and its lock.
+// So the goroutine first yields to those that are ready to run, and a subscriber of both
+// watches gets one signal. It does not wait for any event.
 func (w *dirWatch) signalSubscribers() {
 	h := w.hub
 	h.mu.Lock()

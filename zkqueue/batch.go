@@ -74,8 +74,10 @@ func (s *session) sendSeparately(ctx context.Context, commits [][]coord.Op) []gr
 	return outcomes
 }
 
-// batchOutcomes returns the outcome of each commit of a multi. Commits that are to be sent
-// again have the outcome [group.ErrAgain].
+// batchOutcomes returns the outcome of each commit of a multi. ZooKeeper applies all of a
+// multi or nothing: if it refuses an op, the commit of that op is refused and all others
+// have the outcome [group.ErrAgain]. A commit whose parent directory is missing is sent
+// alone, after the directory was created.
 func (s *session) batchOutcomes(ctx context.Context, commits [][]coord.Op, m *multi, answers []zk.MultiResponse, err error) []group.Outcome {
 	if err == nil {
 		outcomes := make([]group.Outcome, len(commits))

@@ -16,10 +16,16 @@ import (
 	"github.com/zkq/zkq/internal/names"
 )
 
-// cachedDir is what the driver knows of one directory. On servers since 3.6 a watched
-// directory is followed: an event tells of each change, and names is updated. Other
-// directories have a watch that fires once, and names is dropped when it fires. No names
-// outlive the connection that brings their events.
+// cachedDir is what the driver knows of one directory. It is in one of three states:
+//
+//	followed    servers since 3.6, while it is watched: an event tells of each change, and
+//	            names is updated with it
+//	one-shot    other directories: the last listing has set a watch that fires once, and names
+//	            is dropped when it fires
+//	unknown     names is nil: it was never listed, has changed since, or is being switched
+//	            from one kind of watch to the other
+//
+// No names outlive the connection that brings their events.
 type cachedDir struct {
 	// Without the chroot.
 	path string
@@ -152,8 +158,17 @@ func (ds *dirCache) dirLocked(path string) *cachedDir {
 	return d
 }
 
-// list fills p with a part of the directory's children. It takes the names that are known,
-// or those of a listing that began after the call did.
+// list fills p with a part of the directory's children, from the names that are known or
+// from a listing that began after the call did.
+//
+// A fresh page first waits for a barrier. Every change that was answered before then has
+// had its event, so names that are still known are fresh too. The exception are children
+// that this user may not read, for which the server sends no event: verify looks for them,
+// once per call.
+//
+// Callers that need a listing at the same time share one. A listing that has become invalid
+// meanwhile is not kept. It still answers the callers that waited for it, unless it was to
+// be followed: such a one may lack this session's own changes.
 func (ds *dirCache) list(ctx context.Context, path string, p *page) error {
 	if err := ds.s.checkAlive(); err != nil {
 		return err

@@ -107,7 +107,15 @@ func (s *session) newMulti(commits ...[]coord.Op) *multi {
 	return m
 }
 
-// addOp adds the ops of ZooKeeper's that make up op.
+// addOp adds the ops of ZooKeeper's that make up op:
+//
+//	create       create
+//	ephemeral    create without a value, then set, so that its version is 1
+//	sequential   create with the flag "sequence"
+//	set, touch   set at the fence's version
+//	delete       delete at the fence's version
+//	check        check of the fence's version
+//	replace      delete at the fence's version, then create
 func (s *session) addOp(m *multi, op coord.Op) {
 	path, at := s.fullPath(op.Path), fenceVersion(op.Fence)
 	switch op.Kind {

@@ -186,7 +186,13 @@ type frameError uint32
 func (e frameError) Error() string { return fmt.Sprintf("a frame of %d bytes", uint32(e)) }
 
 // nextFrame reads the next frame's header. It handles watch events and the replies to our
-// own requests; every other frame goes to go-zookeeper.
+// own requests; every other frame goes to go-zookeeper. After the connect response each
+// frame from the service is
+//
+//	length 4 | xid 4 | zxid 8 | error 4 | body
+//
+// where length counts what follows it. A watch event has xid -1, the reply to the
+// credentials -4, a ping -2.
 func (c *conn) nextFrame() error {
 	head, err := c.peek(4)
 	if err != nil {
@@ -304,7 +310,9 @@ func (c *conn) discard(n int) error {
 	return err
 }
 
-// watchEvent reads a watch event (type, state, path) and passes it to the cache.
+// watchEvent reads a watch event and passes it to the cache. Its body is
+//
+//	type 4 | state 4 | length of path 4 | path
 func (c *conn) watchEvent(length int) error {
 	if err := c.discard(4 + headerBytes); err != nil {
 		return err
@@ -359,8 +367,12 @@ func explainNoSession(err error) error {
 	return secure.ReadError(err)
 }
 
-// connectResponse reads the connect response (version, timeout, session), gives it to the
-// session and keeps it for go-zookeeper.
+// connectResponse reads the connect response, gives it to the session and keeps it for
+// go-zookeeper. The frame is
+//
+//	length 4 | version 4 | timeout in ms 4 | session 8 | password
+//
+// A session of 0 means that the session which was asked for has expired.
 func (c *conn) connectResponse(length int) error {
 	if length > 256 {
 		return frameError(length)

@@ -9,7 +9,9 @@ import (
 )
 
 // multiRead is a request for several nodes at once. ZooKeeper has it since 3.6, and
-// go-zookeeper does not.
+// go-zookeeper does not. The request and the answer are a row of parts, each with a header
+// (type 4 | done 1 | error 4) and, in the answer, either the node's value and metadata or
+// the node's own error. The last part has the type -1 and done set.
 type multiRead struct{ fullPaths []string }
 
 // The values of an answer come in one frame, so one request is bounded in nodes and in

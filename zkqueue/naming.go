@@ -31,8 +31,9 @@ const warnFromNumber = 2_000_000_000
 const maxCounters = 10_000
 
 // checkCounters refuses a commit with sequential nodes that a directory has no numbers for.
-// It reads a directory's counter once, and before each commit when the counter is near its
-// end.
+// It reads a directory's counter before the session's first commit there, and then again
+// before each commit once the counter is beyond warnFromNumber. In between, the numbers of
+// the session's own nodes show how far the counter is.
 func (s *session) checkCounters(ctx context.Context, ops []coord.Op) error {
 	var creates map[string]int64
 	for _, op := range ops {

@@ -37,7 +37,8 @@ func (w *payloadLimit) current() int {
 	return w.bytes
 }
 
-// lower halves the limit after a request of this size got no answer.
+// lower halves the limit after a request of this size got no answer. Other causes of a lost
+// answer lower it too, which only costs a few more requests for some minutes.
 func (w *payloadLimit) lower(size int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

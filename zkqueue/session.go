@@ -288,8 +288,9 @@ func (s *session) end(cause error) {
 	go s.shutDown(orderly)
 }
 
-// shutDown stops everything that belongs to the session. An orderly shutdown tells the
-// service, which then deletes the ephemeral nodes at once.
+// shutDown stops everything that belongs to the session, and then calls onGone. An orderly
+// shutdown tells the service, which then deletes the ephemeral nodes at once; otherwise the
+// service deletes them when its session timeout has passed.
 func (s *session) shutDown(orderly bool) {
 	defer s.onGone()
 	s.cache.close()
