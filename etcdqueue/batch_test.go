@@ -17,15 +17,6 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-// all calls f for 0 to n-1, each in a goroutine of its own, and waits for them.
-func all(n int, f func(i int)) {
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { f(i) })
-	}
-	wg.Wait()
-}
-
 // TestWaitingCommitsAreMerged counts the requests of many goroutines that commit at once,
 // and checks each outcome.
 func TestWaitingCommitsAreMerged(t *testing.T) {
@@ -41,7 +32,7 @@ func TestWaitingCommitsAreMerged(t *testing.T) {
 	}
 	before := asked()
 	const callers, rounds = 200, 10
-	all(callers, func(i int) {
+	inParallel(callers, func(i int) {
 		fence := commit(t, s, coord.Create(fmt.Sprintf("/own/%d", i), nil))[0].Fence
 		for round := range rounds {
 			// One of all gets the common path, the others are told which op it was.
@@ -64,7 +55,7 @@ func TestWaitingCommitsAreMerged(t *testing.T) {
 	}
 	// The commits of a round name one path, and so cannot be merged.
 	before += callers * rounds
-	all(callers, func(i int) {
+	inParallel(callers, func(i int) {
 		for round := range rounds {
 			commit(t, s, coord.Create(fmt.Sprintf("/apart/%d-%d", i, round), nil))
 		}
@@ -79,7 +70,7 @@ func TestWaitingCommitsAreMerged(t *testing.T) {
 func TestAServerWithALowOpLimitTakesBatches(t *testing.T) {
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{MaxTxnOps: 20})
 	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix()}))
-	all(100, func(i int) {
+	inParallel(100, func(i int) {
 		for round := range 10 {
 			commit(t, s, coord.Create(fmt.Sprintf("/a/%d-%d", i, round), nil), coord.Create(fmt.Sprintf("/b/%d-%d", i, round), nil))
 		}
@@ -196,7 +187,7 @@ func TestAForbiddenPathRefusesOnlyItsCommit(t *testing.T) {
 		}
 	}
 	s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Username: "parter", Password: password, Prefix: "/part", SessionTimeout: 30 * time.Second}))
-	all(60, func(i int) {
+	inParallel(60, func(i int) {
 		for round := range 5 {
 			dir, want := "/q", error(nil)
 			if i%10 == 0 {

@@ -56,7 +56,7 @@ func benchmarkTake(b *testing.B, workers int) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	var next atomic.Int64
-	all(workers, func(int) {
+	inParallel(workers, func(int) {
 		var finish []coord.Op
 		for {
 			i := next.Add(1) - 1
@@ -107,7 +107,7 @@ func benchmarkPut(b *testing.B, producers int) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	var next atomic.Int64
-	all(producers, func(i int) {
+	inParallel(producers, func(i int) {
 		for next.Add(1) <= int64(b.N) {
 			r, err := s.Commit(b.Context(), coord.Set(lanes[i].Path, []byte("1"), lanes[i].Fence), coord.CreateSequential("/q/entries/entry-100-", make([]byte, 100)))
 			if err != nil {

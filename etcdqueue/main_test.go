@@ -18,6 +18,7 @@ var (
 	session    = testcoord.Session
 	commit     = testcoord.Commit
 	eventually = testcoord.Eventually
+	inParallel = testcoord.InParallel
 )
 
 func TestMain(m *testing.M) {

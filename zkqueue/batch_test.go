@@ -12,15 +12,6 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// all calls f for 0 to n-1, each in a goroutine of its own, and waits for them.
-func all(n int, f func(i int)) {
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { f(i) })
-	}
-	wg.Wait()
-}
-
 // TestWaitingCommitsAreMerged counts the requests of many goroutines that commit at once.
 func TestWaitingCommitsAreMerged(t *testing.T) {
 	cfg, requests := count(zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)})
@@ -28,7 +19,7 @@ func TestWaitingCommitsAreMerged(t *testing.T) {
 	commit(t, s, coord.Create("/q/first", nil), coord.Create("/own/first", nil))
 	before := requests.of(opMulti)
 	const callers, rounds = 200, 20
-	all(callers, func(i int) {
+	inParallel(callers, func(i int) {
 		fence := coord.Fence(0)
 		for round := range rounds {
 			path := fmt.Sprintf("/own/%d", i)
@@ -63,7 +54,7 @@ func TestARefusalAffectsNoOtherCommit(t *testing.T) {
 	const callers, rounds = 60, 10
 	var mu sync.Mutex
 	won := make(map[string]int)
-	all(callers, func(i int) {
+	inParallel(callers, func(i int) {
 		for round := range rounds {
 			own := coord.Create(fmt.Sprintf("/q/%d-%d", i, round), nil)
 			last, want := coord.Create(fmt.Sprintf("/stands/%d-%d", i, round), nil), error(nil)
@@ -104,7 +95,7 @@ func TestARefusalAffectsNoOtherCommit(t *testing.T) {
 // exists.
 func TestMissingDirectoriesAreCreated(t *testing.T) {
 	s := session(t, open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}))
-	all(100, func(i int) {
+	inParallel(100, func(i int) {
 		commit(t, s, coord.Create(fmt.Sprintf("/a/%d/b/x", i), nil), coord.Create(fmt.Sprintf("/c/%d/x", i), nil))
 	})
 	for i := range 100 {
@@ -123,7 +114,7 @@ func TestCommitsBeyondOneRequestAreSentSeparately(t *testing.T) {
 	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: root}))
 	commit(t, s, coord.Create("/q/first", nil))
 	dials := link.Dials()
-	all(200, func(i int) {
+	inParallel(200, func(i int) {
 		rs := commit(t, s, coord.CreateEphemeral(fmt.Sprintf("/q/%d", i), nil))
 		commit(t, s, coord.Delete(rs[0].Path, rs[0].Fence))
 	})

@@ -63,8 +63,8 @@ func (w *writers) run(ctx context.Context, c *zkqueue.Coordinator, i int) {
 	}
 }
 
-// all waits until every writer has had a success since the time.
-func (w *writers) all(since time.Time, most time.Duration) {
+// awaitAll waits until every writer has had a success since the time.
+func (w *writers) awaitAll(since time.Time, most time.Duration) {
 	w.t.Helper()
 	eventually(w.t, most, "every client writes again", func() bool {
 		w.mu.Lock()
@@ -97,7 +97,7 @@ func TestPausedLeaderCostsSeconds(t *testing.T) {
 	}
 	defer leader.Resume()
 	// What was answered before the pause took hold does not count.
-	w.all(time.Now().Add(100*time.Millisecond), 8*time.Second)
+	w.awaitAll(time.Now().Add(100*time.Millisecond), 8*time.Second)
 }
 
 func TestKilledLeaderCostsSeconds(t *testing.T) {
@@ -108,7 +108,7 @@ func TestKilledLeaderCostsSeconds(t *testing.T) {
 		t.Fatal(err)
 	}
 	leader.Kill()
-	w.all(time.Now(), 5*time.Second)
+	w.awaitAll(time.Now(), 5*time.Second)
 	w.stop()
 	if w.lost > 0 {
 		t.Errorf("%d sessions were lost with the leader", w.lost)

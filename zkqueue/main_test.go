@@ -22,6 +22,7 @@ var (
 	commit     = testcoord.Commit
 	names      = testcoord.Names
 	eventually = testcoord.Eventually
+	inParallel = testcoord.InParallel
 )
 
 func TestMain(m *testing.M) {

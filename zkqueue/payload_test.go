@@ -18,7 +18,7 @@ func TestWhatIsMergedFitsASmallerServer(t *testing.T) {
 	q := zkq.NewLockingQueue(open(t, zkqueue.Config{Servers: link.Addresses()}), "jobs")
 	defer q.Close()
 	ctx := within(t, 60*time.Second)
-	all(16, func(int) {
+	inParallel(16, func(int) {
 		for range 20 {
 			if _, err := q.Put(ctx, make([]byte, 10_000)); err != nil {
 				t.Error(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -79,4 +80,13 @@ func Eventually(t testing.TB, limit time.Duration, what string, isTrue func() bo
 			t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
+}
+
+// InParallel calls f for 0 to n-1, each in a goroutine of its own, and waits for them.
+func InParallel(n int, f func(i int)) {
+	var calls sync.WaitGroup
+	for i := range n {
+		calls.Go(func() { f(i) })
+	}
+	calls.Wait()
 }
