@@ -39,7 +39,7 @@ const separateFor = time.Second
 var failFast = []grpc.CallOption{grpc.MaxCallRecvMsgSize(math.MaxInt32)}
 
 // errSeparate means that the commits of a batch are to be sent one by one.
-var errSeparate = errors.New("each by itself")
+var errSeparate = errors.New("the commits of the batch are to be sent one by one")
 
 // sendBatch sends a batch of commits whose names are known.
 func (s *session) sendBatch(b *group.Batch) []group.Outcome {

@@ -99,7 +99,7 @@ func (s *session) commit(user context.Context, ops []coord.Op) ([]coord.Result, 
 
 // errNameTaken means that a transaction was refused for the name of a sequential node, not
 // for a condition of the caller's.
-var errNameTaken = errors.New("the name of a sequential node would not do")
+var errNameTaken = errors.New("the name of a sequential node is taken")
 
 // pendingCommit is the work of one call of Commit. The names of its sequential nodes are
 // complete. A commit that is sent again gets new names, so there is one pendingCommit for

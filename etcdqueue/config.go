@@ -101,7 +101,7 @@ func (cfg *Config) check() ([]endpoint, error) {
 		}
 	}
 	if cfg.SessionTimeout < 0 || cfg.ConnectTimeout < 0 || cfg.SessionTimeout > 24*time.Hour {
-		return nil, fmt.Errorf("timeout out of range: %w", coord.ErrInvalid)
+		return nil, fmt.Errorf("timeouts must not be negative, and the session timeout at most 24 h: %w", coord.ErrInvalid)
 	}
 	if (cfg.Username == "") != (cfg.Password == "") {
 		return nil, fmt.Errorf("a user name and a password go together: %w", coord.ErrInvalid)

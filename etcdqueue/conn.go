@@ -63,7 +63,7 @@ func checkFirstByte(b byte) error {
 	case 0:
 		return nil
 	case 21:
-		return fmt.Errorf("the server speaks TLS, and was not asked to: %w", coord.ErrTLS)
+		return fmt.Errorf("the server speaks TLS, but the endpoint is configured without it: %w", coord.ErrTLS)
 	}
-	return errors.New("the server is no etcd")
+	return errors.New("not an etcd server")
 }

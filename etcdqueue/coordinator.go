@@ -186,7 +186,7 @@ func (c *Coordinator) connectError(ctx context.Context, cutShort bool, err error
 	}
 	why := c.dialer.failureError()
 	if why == nil { // a member was reached, but did not answer
-		why = fmt.Errorf("%s: not answered in time (has it a leader?): %w", strings.Join(c.cfg.Endpoints, ", "), coord.ErrUnreachable)
+		why = fmt.Errorf("%s: no answer in time; does the cluster have a leader?: %w", strings.Join(c.cfg.Endpoints, ", "), coord.ErrUnreachable)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("etcd at %w: %w", why, ctx.Err())

@@ -138,7 +138,7 @@ func (l *dialer) dialServer(ctx context.Context, i int, server string, remaining
 	e := l.endpoints[i]
 	l.names.Dialed(server)
 	if e.tls == nil && errors.Is(l.cause(i, server), io.EOF) && e.speaksTLS(ctx, server, l.dial) {
-		err := fmt.Errorf("the server speaks TLS, and was not asked to: %w", coord.ErrTLS)
+		err := fmt.Errorf("the server speaks TLS, but the endpoint is configured without it: %w", coord.ErrTLS)
 		l.recordCause(i, server, err)
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type inFlightCommit struct {
 const slowAfter = time.Second
 
 // errNewLeader is the cause of a commit that was cancelled after an election.
-var errNewLeader = errors.New("there is a new leader, and the last one did not answer")
+var errNewLeader = errors.New("a new leader was elected before the last one answered")
 
 // hasSlow reports whether a commit has been in flight for longer than slowAfter.
 func (f *inFlightCommits) hasSlow(now time.Time) bool {

@@ -107,16 +107,16 @@ func (c *Coordinator) grantLease(ctx context.Context) (*session, errorClass, err
 	s := &session{c: c, lease: newLeaseID()}
 	s.id = ownerID(s.lease)
 	s.key = c.key("/zkq/sessions/" + s.id)
-	unhook, err := c.cfg.LeaseHook(s.id)
+	onEnd, err := c.cfg.LeaseHook(s.id)
 	if err != nil {
 		return nil, errorClass{}, fmt.Errorf("session %s: %w", s.id, err)
 	}
-	s.onEnd = unhook
+	s.onEnd = onEnd
 	sent := boottime.Now()
 	ttl := int64((c.cfg.SessionTimeout + time.Second - 1) / time.Second)
-	g, err := c.lease.LeaseGrant(clientv3.WithRequireLeader(ctx), &pb.LeaseGrantRequest{ID: s.lease, TTL: ttl}, waitForReady...)
+	grant, err := c.lease.LeaseGrant(clientv3.WithRequireLeader(ctx), &pb.LeaseGrantRequest{ID: s.lease, TTL: ttl}, waitForReady...)
 	if err != nil {
-		unhook()
+		onEnd()
 		class := c.classify(err)
 		switch errorText(err) {
 		case errorText(rpctypes.ErrGRPCLeaseExist), errorText(rpctypes.ErrGRPCRequestTooManyRequests): // retry with another ID, or later
@@ -126,7 +126,7 @@ func (c *Coordinator) grantLease(ctx context.Context) (*session, errorClass, err
 		}
 		return nil, class, fmt.Errorf("grant a lease: %w", class.wrap(err))
 	}
-	s.timeout = time.Duration(g.TTL) * time.Second
+	s.timeout = time.Duration(grant.TTL) * time.Second
 	s.ctx, s.cancel = context.WithCancelCause(c.ctx)
 	s.commits = group.NewRunner(batchLimits, maxInFlight, s.sendBatch)
 	s.optimisticCommits = group.NewRunner(batchLimits, maxOptimisticInFlight, s.sendOptimisticBatch)
@@ -154,13 +154,13 @@ func ownerID(lease int64) string {
 func (s *session) writeSessionKey(user, ctx context.Context) error {
 	ctx, cancel := joinContexts(ctx, s.ctx)
 	defer cancel()
-	txn := &pb.TxnRequest{
+	create := &pb.TxnRequest{
 		Compare: []*pb.Compare{compareAbsent(s.key)},
 		Success: []*pb.RequestOp{putOp(&pb.PutRequest{Key: s.key, Lease: s.lease})},
 		Failure: []*pb.RequestOp{readKeyOp(s.key)},
 	}
 	err := s.c.doRepeatable(user, ctx, func(ctx context.Context) error {
-		r, err := s.c.kv.Txn(ctx, txn, waitForReady...)
+		r, err := s.c.kv.Txn(ctx, create, waitForReady...)
 		if err != nil {
 			return err
 		}

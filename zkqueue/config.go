@@ -84,7 +84,7 @@ func (c Config) checked() (Config, error) {
 		return c, fmt.Errorf("user name %q: want a name without a colon: %w", c.Username, coord.ErrInvalid)
 	}
 	if c.SessionTimeout < 0 || c.ConnectTimeout < 0 || c.SessionTimeout > 24*time.Hour {
-		return c, fmt.Errorf("timeout out of range: %w", coord.ErrInvalid)
+		return c, fmt.Errorf("timeouts must not be negative, and the session timeout at most 24 h: %w", coord.ErrInvalid)
 	}
 	if c.SessionTimeout == 0 {
 		c.SessionTimeout = 10 * time.Second
@@ -111,7 +111,7 @@ func (c Config) checkServer(server string) error {
 		return fmt.Errorf("server %q is not host:port: %w", server, coord.ErrInvalid)
 	}
 	if c.Username != "" && c.TLS == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {
-		return fmt.Errorf("the password would go to %s unencrypted; use TLS: %w", server, coord.ErrInvalid)
+		return fmt.Errorf("the password would be sent to %s unencrypted; use TLS: %w", server, coord.ErrInvalid)
 	}
 	return nil
 }

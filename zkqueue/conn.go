@@ -360,7 +360,7 @@ func explainNoSession(err error) error {
 	case errors.As(err, &length):
 		return fmt.Errorf("not a ZooKeeper server: %w", err)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return errors.New("the server closed the connection before it gave a session")
+		return errors.New("the server closed the connection before it granted a session")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errors.New("connected, but no answer")
 	}

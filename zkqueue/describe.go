@@ -103,10 +103,10 @@ func (c *Coordinator) describeServer(ctx context.Context, to server) coord.Serve
 	}
 	switch {
 	case strings.Contains(answer, "whitelist"):
-		server.Err = errors.New("it tells neither version nor mode: srvr is not in its 4lw.commands.whitelist")
+		server.Err = errors.New("version and mode are not known: srvr is not in the server's 4lw.commands.whitelist")
 	case server.Mode == "":
 		line, _, _ := strings.Cut(strings.TrimSpace(answer), "\n")
-		server.Err = fmt.Errorf("it does not serve: %q", line)
+		server.Err = fmt.Errorf("not serving: %q", line)
 	}
 	return server
 }

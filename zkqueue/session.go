@@ -71,9 +71,9 @@ const closeTimeout = 2 * time.Second
 
 // newSession returns a session that is not connected yet. gone is called when nothing of it
 // is left.
-func newSession(cfg *Config, watches *watchSupport, width *payloadLimit, gone func()) *session {
+func newSession(cfg *Config, watches *watchSupport, payload *payloadLimit, onGone func()) *session {
 	s := &session{
-		cfg: cfg, watches: watches, onGone: gone, payload: width,
+		cfg: cfg, watches: watches, onGone: onGone, payload: payload,
 		slots:       make(chan struct{}, maxRequests),
 		done:        make(chan struct{}),
 		opened:      make(chan struct{}),
@@ -110,12 +110,12 @@ func (s *session) connect(ctx context.Context, patient bool) error {
 	}
 	for {
 		s.mu.Lock()
-		up := s.connectedCh
+		connected := s.connectedCh
 		s.mu.Unlock()
 		select {
 		case <-due:
 			warning.Waiting(s.dialer.failureError())
-		case <-up:
+		case <-connected:
 			warning.Ended()
 			if granted := s.timeout; granted != s.cfg.SessionTimeout {
 				s.cfg.Warn(fmt.Sprintf("ZooKeeper granted a session timeout of %v instead of %v", granted, s.cfg.SessionTimeout))

@@ -38,7 +38,7 @@ func (cfg *Config) check(ctx context.Context) error {
 		return fmt.Errorf("nil context: %w", coord.ErrInvalid)
 	}
 	if cfg.SessionTimeout < 0 || cfg.ConnectTimeout < 0 || cfg.SessionTimeout > 24*time.Hour {
-		return fmt.Errorf("timeout out of range: %w", coord.ErrInvalid)
+		return fmt.Errorf("timeouts must not be negative, and the session timeout at most 24 h: %w", coord.ErrInvalid)
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout

@@ -166,7 +166,7 @@ func (d directory) checkPrivate() error {
 			return &OwnerError{Path: filepath.Join(d.path, e.Name()), Owner: owner}
 		}
 		if info.Mode().Type() == fs.ModeSymlink {
-			return fmt.Errorf("store in %s: others than its user may enter the directory (mode %#o), and %s in it is a symbolic link: "+
+			return fmt.Errorf("store in %s: other users may enter the directory (mode %#o), and %s in it is a symbolic link: "+
 				"chmod 700 the directory if the link is yours, or name another one", d.path, info.Mode().Perm(), e.Name())
 		}
 	}
@@ -199,7 +199,7 @@ func (d directory) checkFormat() error {
 		}
 		for _, name := range names {
 			if !slices.Contains(storeFiles, name) && name != lostAndFound {
-				return fmt.Errorf("store in %s: there is no store in it but other files, such as %q: name an empty directory", d.path, name)
+				return fmt.Errorf("store in %s: the directory holds no store but other files, such as %q: name an empty directory", d.path, name)
 			}
 		}
 		return nil

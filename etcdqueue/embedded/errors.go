@@ -36,7 +36,7 @@ func (e *StoreError) Hint() string {
 	case errors.As(e.Err, &owner):
 		return owner.Hint()
 	case is(fs.ErrPermission):
-		return "it is another user's, or parts of it are: ls -la " + e.Dir + " shows whose"
+		return "the store or parts of it belong to another user: ls -la " + e.Dir + " shows whose"
 	case is(syscall.EROFS):
 		return "its file system is mounted read-only: name another directory with -c local:DIR"
 	case is(context.DeadlineExceeded):
@@ -57,7 +57,7 @@ func storeError(dir directory, err error) error {
 type OwnerError struct{ Path, Owner string }
 
 func (e *OwnerError) Error() string {
-	return fmt.Sprintf("%s belongs to %s, and a store is its user's alone", e.Path, e.Owner)
+	return fmt.Sprintf("%s belongs to %s, and a store belongs to one user alone", e.Path, e.Owner)
 }
 
 // Hint says what the user can do.

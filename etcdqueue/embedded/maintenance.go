@@ -137,7 +137,7 @@ func (u *maintenance) run(ctx context.Context) {
 			close(done)
 		}
 		if err != nil && ctx.Err() == nil {
-			u.warn(fmt.Sprintf("upkeep of the store: %v", err))
+			u.warn(fmt.Sprintf("maintenance of the store: %v", err))
 		}
 	}
 }
@@ -303,7 +303,7 @@ func (u *maintenance) forceSnapshot(ctx context.Context) error {
 	}
 	wg.Wait()
 	if err := errors.Join(askers...); err != nil {
-		return fmt.Errorf("have a snapshot made: %w", err)
+		return fmt.Errorf("force a snapshot: %w", err)
 	}
 	return nil
 }
