@@ -76,7 +76,7 @@ func stillUnknown(err error) error {
 // removeIn is removeWhere in one session.
 func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
 	for backoff := new(retry.Backoff); ; {
-		n, err := known(ctx, s, path.Join(rm.entries, name))
+		n, err := getRestricted(ctx, s, path.Join(rm.entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if *unknown {
 				return nil
@@ -94,7 +94,7 @@ func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, a
 		ops = append(ops, key...)
 		state := StateReady
 		if rm.taken != "" {
-			lk, err := known(ctx, s, path.Join(rm.taken, name))
+			lk, err := getRestricted(ctx, s, path.Join(rm.taken, name))
 			switch {
 			case err == nil:
 				state = Entry{}.locked(lk).State
@@ -145,19 +145,6 @@ func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, a
 			return err
 		}
 	}
-}
-
-// claimAndConsume removes an entry that nobody holds.
-func (q *LockingQueue) claimAndConsume(ctx context.Context, s coord.Session, name string) error {
-	h, err := q.taker.claim(ctx, s, name, forRemoval)
-	if err != nil {
-		return err
-	}
-	if err = h.Consume(ctx); err != nil && !errors.Is(err, ErrLockLost) {
-		// It is held, or nobody knows, and nobody would give it back.
-		q.handle.spawn(func() { q.taker.undoClaim(claimAttempt{session: s, name: name}, h) })
-	}
-	return err
 }
 
 // Purge removes the entries that are in the state when it comes by, and returns

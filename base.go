@@ -61,7 +61,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	h.follow = b.settings.follow
 	b.lister = head.Lister{Entries: h.entries, Taken: h.taken, EntryNames: h.entryNames}
 	b.restricted = new(head.Restricted)
-	b.history = &histories{h}
+	b.history = &histories{handle: h}
 	b.traces = &traces{h}
 	b.finder = &finder{h, b.lister, b.restricted}
 	b.keys = &keys{h}
@@ -75,13 +75,12 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 }
 
 // headConfig is what the head of the queue needs in both layouts.
-func (b *base) headConfig(resting *head.Resting) head.Config {
+func (b *base) headConfig() head.Config {
 	return head.Config{
 		Lister:         b.lister,
 		Session:        b.handle.session,
 		Woke:           b.handle.woke,
 		Backoff:        func() *retry.Backoff { return b.handle.backoff(actTake) },
-		Resting:        resting,
 		Restricted:     b.restricted,
 		Strict:         b.strict,
 		Window:         b.window,

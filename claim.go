@@ -15,10 +15,6 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// errUnavailable says that an entry cannot be claimed, or not now: another process holds it
-// or has removed it.
-var errUnavailable = head.ErrUnavailable
-
 // claimAttempt is one claim of one entry: the entry as it was read, and the commit
 // that takes it in that state and no other.
 type claimAttempt struct {
@@ -38,18 +34,15 @@ const (
 	forClearing         // it is spent: what became of it is read later, with that of others
 )
 
-// taker claims entries for a queue handle, and finishes them together with claims.
-type taker struct{ q *LockingQueue }
-
 // claim takes an entry, if it is still there and nobody has it: errUnavailable
 // otherwise. The one commit moves the entry's fence on and creates the lock, so
 // that whoever held the entry before can do nothing to it any more. An entry that
 // was delivered too often is moved to the dead, and is gone then too.
-func (tk *taker) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
-	if err := tk.q.head.Claims.Reserve(ctx, name); err != nil {
+func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
+	if err := c.head.Claims.Reserve(ctx, name); err != nil {
 		return nil, err
 	}
-	nodes, err := s.Read(ctx, path.Join(tk.q.handle.entries, name))
+	nodes, err := s.Read(ctx, path.Join(c.entries, name))
 	switch {
 	case err != nil:
 		err = fmt.Errorf("read %s: %w", name, err)
@@ -59,23 +52,23 @@ func (tk *taker) claim(ctx context.Context, s coord.Session, name string, why pu
 		err = errUnreadable
 	}
 	if err != nil {
-		tk.q.head.Claims.Release(name)
+		c.head.Claims.Release(name)
 		return nil, err
 	}
-	a := tk.claimAttempt(s, name, nodes[0])
+	a := c.newClaimAttempt(s, name, nodes[0])
 	rs, err := s.Commit(ctx, a.ops...)
-	if tk.q.finder.readOnly(err, &a) {
+	if c.claimByCheck(&a, err) {
 		rs, err = s.Commit(ctx, a.ops...)
 	}
-	return tk.conclude(ctx, a, rs, err, why)
+	return c.conclude(ctx, a, rs, err, why)
 }
 
-// claimAttempt is the claim of an entry as it was read.
-func (tk *taker) claimAttempt(s coord.Session, name string, n coord.Node) claimAttempt {
+// newClaimAttempt returns the claim of an entry as it was read.
+func (c *claimer) newClaimAttempt(s coord.Session, name string, n coord.Node) claimAttempt {
 	a := claimAttempt{session: s, name: name, node: n, bumps: 1}
-	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(tk.q.handle.taken, name, tk.q.handle.holder)}
+	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(c.taken, name, c.holder)}
 	a.ops[1].SignalLater = true // this handle passes over what it holds
-	if tk.q.restricted.IsReadOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
+	if c.finder.restricted.IsReadOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
 		// Somebody with higher limits put it. Its fence cannot be moved without
 		// sending the value, so it is fenced by the session alone.
 		a.checkOnly()
@@ -84,31 +77,31 @@ func (tk *taker) claimAttempt(s coord.Session, name string, n coord.Node) claimA
 }
 
 // applied makes the handle of a claim from the results of its ops.
-func (tk *taker) applied(a claimAttempt, rs []coord.Result) *Held {
-	return tk.held(a, rs[0].Fence, lock.Taken(a.session, rs[1], tk.q.handle.holder), max(rs[0].Revision, rs[1].Revision))
+func (c *claimer) applied(a claimAttempt, rs []coord.Result) *Held {
+	return c.newHeld(a, rs[0].Fence, lock.Taken(a.session, rs[1], c.holder), max(rs[0].Revision, rs[1].Revision))
 }
 
 // conclude takes up a claim after its commit, which ended with rs and err: it finds
 // out what became of it if that is not known. When it returns, others of this handle
 // may try for the entry; unless the claim is in doubt, and then they may later.
-func (tk *taker) conclude(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
+func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
 	s, name := a.session, a.name
 	unresolved, missed := false, false
 	defer func() {
 		if !unresolved {
-			tk.q.head.Claims.Release(name)
+			c.head.Claims.Release(name)
 		}
 		if missed {
-			tk.q.resting.Signal() // others passed over it meanwhile; it may stand free, and nothing else will say so
+			c.head.Resting.Signal() // others passed over it meanwhile; it may stand free, and nothing else will say so
 		}
 	}()
 	var h *Held
 	switch {
 	case err == nil:
-		h = tk.applied(a, rs)
+		h = c.applied(a, rs)
 	case retry.IsRefused(err):
 		missed = true
-		tk.q.head.Suppressed.Add(name, head.WasLost)
+		c.head.Suppressed.Add(name, head.WasLost)
 		return nil, errUnavailable
 	case errors.Is(err, coord.ErrInvalid):
 		// The caller gave no argument that could be wrong: it can go on taking.
@@ -118,21 +111,21 @@ func (tk *taker) conclude(ctx context.Context, a claimAttempt, rs []coord.Result
 		missed = true
 		return nil, fmt.Errorf("claim %s: %w", name, err)
 	default:
-		h, err = tk.resolveClaim(ctx, a)
+		h, err = c.resolveClaim(ctx, a)
 	}
 	if err == nil {
-		err = tk.admit(ctx, h, why)
+		err = c.admit(ctx, h, why)
 	}
 	switch {
 	case err == nil:
-		tk.q.head.Suppressed.Add(name, head.WasClaimed)
+		c.head.Suppressed.Add(name, head.WasClaimed)
 		return h, nil
 	case errors.Is(err, errCleared):
 		missed = true
 		return nil, err
 	case errors.Is(err, errUnavailable):
 		missed = true
-		tk.q.head.Suppressed.Add(name, head.WasLost)
+		c.head.Suppressed.Add(name, head.WasLost)
 		return nil, err
 	case over(s): // with it went whatever lock it may have left
 		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
@@ -141,16 +134,16 @@ func (tk *taker) conclude(ctx context.Context, a claimAttempt, rs []coord.Result
 	// succeed: nobody would know that. Other takes of this handle wait for it,
 	// unless somebody holds the entry anyway.
 	unresolved = true
-	tk.q.head.Claims.MarkInDoubt(name)
+	c.head.Claims.MarkInDoubt(name)
 	if errors.Is(err, errBlocked) {
-		tk.q.head.Claims.LetOthersPass(name)
+		c.head.Claims.LetOthersPass(name)
 	}
-	tk.q.head.Claims.ClearRetryRequest(name) // what the undoing tries first answers it
-	tk.q.resting.Signal()                    // the view has it no more
-	tk.q.handle.spawn(func() {
-		tk.undoClaim(a, h)
-		tk.q.head.Claims.Release(name)
-		tk.q.resting.Signal() // takes passed over the entry meanwhile
+	c.head.Claims.ClearRetryRequest(name) // what the undoing tries first answers it
+	c.head.Resting.Signal()               // the view has it no more
+	c.spawn(func() {
+		c.undoClaim(a, h)
+		c.head.Claims.Release(name)
+		c.head.Resting.Signal() // takes passed over the entry meanwhile
 	})
 	switch {
 	case ctx.Err() != nil:
@@ -164,11 +157,11 @@ func (tk *taker) conclude(ctx context.Context, a claimAttempt, rs []coord.Result
 // admit reads what became of a claimed entry before. An entry that has expired or was
 // delivered too often is cleared away: errCleared. If the lock was broken meanwhile, and
 // what is read is of later deliveries than this one, it is errUnavailable.
-func (tk *taker) admit(ctx context.Context, h *Held, why purpose) error {
+func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
-	for backoff := tk.q.handle.backoff(actTake); !h.known; {
+	for backoff := c.backoff(actTake); !h.known; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
 			// It was written since the claim: by a later holder, or by who is none.
@@ -185,13 +178,13 @@ func (tk *taker) admit(ctx context.Context, h *Held, why purpose) error {
 	if why != forRemoval && expired(h.headers.Expires()) {
 		return h.discard(ctx)
 	}
-	if why == forRemoval || !tk.wornOut(h) {
+	if why == forRemoval || !c.isWornOut(h) {
 		return nil
 	}
 	reason := wornOutReason(h)
 	err := h.bury(ctx, 0, reason)
-	if err == nil && tk.q.handle.log != nil {
-		tk.q.handle.log.Error("entry is dead", "queue", tk.q.Name(), "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
+	if err == nil && c.log != nil {
+		c.log.Error("entry is dead", "queue", c.root, "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
 	}
 	switch {
 	case err == nil:
@@ -199,7 +192,7 @@ func (tk *taker) admit(ctx context.Context, h *Held, why purpose) error {
 	case errors.Is(err, ErrLockLost):
 		return errUnavailable
 	case errors.Is(err, ErrTooLarge):
-		tk.q.handle.warnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")
+		c.warnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")
 		return nil
 	}
 	return err
@@ -211,16 +204,16 @@ var errBlocked = errors.New("somebody holds it")
 
 // resolveClaim finds out what became of a claim without an answer, by making it
 // again: both have the same conditions, so at most one of them can ever apply.
-func (tk *taker) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := tk.q.handle.backoff(actTake); ; {
+func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
+	for backoff := c.backoff(actTake); ; {
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
-			return tk.applied(a, rs), nil
+			return c.applied(a, rs), nil
 		case retry.RefusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
-			return tk.adopt(ctx, a)
+			return c.adopt(ctx, a)
 		case retry.IsRefused(err) && a.bumps == 0: // only the lock tells whose it is
-			if h, err := tk.adopt(ctx, a); !errors.Is(err, errUnavailable) {
+			if h, err := c.adopt(ctx, a); !errors.Is(err, errUnavailable) {
 				return h, err
 			}
 			return nil, errBlocked
@@ -238,10 +231,10 @@ func (tk *taker) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error
 // adopt takes up a claim that was applied without an answer. The lock is read
 // before the entry: if the lock is ours, and the entry has since changed by
 // nothing but the claim, then the entry's fence is the claim's.
-func (tk *taker) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := tk.q.handle.backoff(actTake); ; {
-		l, err := lock.Adopt(ctx, a.session, tk.q.handle.taken, a.name, tk.q.handle.holder)
-		if err == nil && (l == nil || tk.q.holding.holds(a.name, l)) {
+func (c *claimer) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
+	for backoff := c.backoff(actTake); ; {
+		l, err := lock.Adopt(ctx, a.session, c.taken, a.name, c.holder)
+		if err == nil && (l == nil || c.holding.holds(a.name, l)) {
 			return nil, errUnavailable
 		}
 		var n coord.Node
@@ -250,7 +243,7 @@ func (tk *taker) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
 		}
 		switch {
 		case err == nil && n.Changes == a.node.Changes+a.bumps:
-			return tk.held(a, n.Fence, l, max(n.Revision, l.Revision())), nil
+			return c.newHeld(a, n.Fence, l, max(n.Revision, l.Revision())), nil
 		case err == nil, errors.Is(err, coord.ErrNotExist):
 			return nil, errUnavailable
 		}
@@ -264,15 +257,15 @@ func (tk *taker) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
 // it got; h is that, if it is known already. It gives up with the session, whose
 // end does the same, and with nothing else: a handle that is closed may leave it
 // behind.
-func (tk *taker) undoClaim(a claimAttempt, h *Held) {
-	backoff := tk.q.handle.backoff(actRelease)
+func (c *claimer) undoClaim(a claimAttempt, h *Held) {
+	backoff := c.backoff(actRelease)
 	if h == nil { // and the turn is still at this claim
-		backoff.Wake = tk.q.head.Claims.RetryRequests(a.name)
+		backoff.Wake = c.head.Claims.RetryRequests(a.name)
 	}
 	for {
 		var err error
 		if h == nil {
-			h, err = tk.resolveClaim(context.Background(), a)
+			h, err = c.resolveClaim(context.Background(), a)
 		}
 		if h != nil {
 			err = h.Release(context.Background())
@@ -281,22 +274,22 @@ func (tk *taker) undoClaim(a claimAttempt, h *Held) {
 			return
 		}
 		if errors.Is(err, errBlocked) {
-			if tk.q.head.Claims.LetOthersPass(a.name) {
+			if c.head.Claims.LetOthersPass(a.name) {
 				continue
 			}
-			tk.q.resting.Signal() // what is behind it need not wait
+			c.head.Resting.Signal() // what is behind it need not wait
 		}
 		if backoff.Wait(context.Background(), a.session.Done(), err) != nil {
 			return
 		}
 		if h == nil {
-			tk.q.head.Claims.ClearRetryRequest(a.name) // what is tried now answers it
+			c.head.Claims.ClearRetryRequest(a.name) // what is tried now answers it
 		}
 	}
 }
 
-// held makes the handle of a claim that was applied.
-func (tk *taker) held(a claimAttempt, fence coord.Fence, l *lock.Lock, token int64) *Held {
+// newHeld returns the Held of a claim that was applied.
+func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token int64) *Held {
 	n, _ := priority.Parse(a.name)
 	e := newEntry(a.name, n, a.node)
 	h := &Held{
@@ -306,7 +299,7 @@ func (tk *taker) held(a claimAttempt, fence coord.Fence, l *lock.Lock, token int
 		Deliveries: e.Deliveries + 1,
 		Token:      token,
 		Created:    e.Created,
-		queue:      tk.q,
+		claimer:    c,
 		hold:       &hold{name: e.Name, lock: l},
 		entry:      a.node.Path,
 		fence:      fence,
@@ -314,62 +307,63 @@ func (tk *taker) held(a claimAttempt, fence coord.Fence, l *lock.Lock, token int
 		bumps:      a.bumps,
 		headers:    layout.HeadersOf(a.node.Value),
 		born:       a.node.Born,
-		past:       history{path: path.Join(tk.q.handle.root, layout.HistoryDir, a.name)},
+		past:       history{path: path.Join(c.root, layout.HistoryDir, a.name)},
 		sem:        make(chan struct{}, 1),
 	}
 	// It was never handed out, nor given back, and stands for no key.
 	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
-	if tk.q.handle.warn != nil {
-		runtime.AddCleanup(h, tk.q.handle.dropped, h.hold)
+	if c.warn != nil {
+		runtime.AddCleanup(h, c.dropped, h.hold)
 	}
-	if old := tk.q.holding.add(h.hold); old != nil {
+	if old := c.holding.add(h.hold); old != nil {
 		// Its lock was taken from it, and this handle has the next: to the
 		// service the two locks may look the same.
 		if old.state.CompareAndSwap(stateHolding, stateLost) {
-			tk.q.keeper.Lose(old.lock)
+			c.keeper.Lose(old.lock)
 		}
 	}
 	return h
 }
 
-// errUnreadable is of an entry whose access list keeps this process from reading it.
-var errUnreadable = fmt.Errorf("its access list does not let this process read it: %w", coord.ErrForbidden)
-
-// skipUnreadable leaves an entry alone that cannot be read, and says so once.
-func (fd *finder) skipUnreadable(n coord.Node) {
-	fd.restricted.Add(path.Base(n.Path), false)
-	fd.warnOnce(n.Path, "cannot be read, because its access list does not allow it: skipped; rm --force removes it")
+// claimAndConsume removes an entry that no process holds.
+func (c *claimer) claimAndConsume(ctx context.Context, s coord.Session, name string) error {
+	h, err := c.claim(ctx, s, name, forRemoval)
+	if err != nil {
+		return err
+	}
+	if err = h.Consume(ctx); err != nil && !errors.Is(err, ErrLockLost) {
+		// The caller does not know that it is held, or may be: no one else gives it back.
+		c.spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
+	}
+	return err
 }
 
-// readOnly says whether the claim of an entry was refused because it may not be written:
-// it is claimed by a check from then on.
-func (fd *finder) readOnly(err error, a *claimAttempt) bool {
+// claimByCheck reports whether a claim was refused because the entry may not be written. From
+// now on it is claimed without moving its fence.
+func (c *claimer) claimByCheck(a *claimAttempt, err error) bool {
 	var f *coord.ForbiddenError
 	if !errors.As(err, &f) || f.Op.Path != a.node.Path || f.Op.Kind != coord.KindTouch {
 		return false
 	}
-	fd.restricted.Add(a.name, true)
+	c.finder.restricted.Add(a.name, true)
 	a.checkOnly()
 	return true
 }
 
-// checkOnly makes a claim that moves no fence: it is fenced by the session alone.
+// checkOnly makes a claim that moves no fence: the session alone fences it.
 func (a *claimAttempt) checkOnly() {
 	a.ops[0], a.bumps = coord.Check(a.node.Path, a.node.Fence), 0
 }
 
-// known reads a node of which the value is not needed, if it may not be read.
-func known(ctx context.Context, s coord.Session, at string) (coord.Node, error) {
-	n, err := s.Get(ctx, at)
-	if !errors.Is(err, coord.ErrForbidden) {
-		return n, err
+// isWornOut reports whether a claimed entry was delivered too often before.
+func (c *claimer) isWornOut(h *Held) bool {
+	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
+}
+
+func wornOutReason(h *Held) string {
+	reason := "handed out " + counted(int(h.changes-h.past.Forgiven), "time", "times") + " and never finished"
+	if h.past.Reason != "" {
+		reason += "; the last failure: " + h.past.Reason
 	}
-	nodes, readErr := s.Read(ctx, at)
-	switch {
-	case readErr != nil:
-		return n, err
-	case nodes[0].Path == "":
-		return n, coord.ErrNotExist
-	}
-	return nodes[0], nil
+	return reason
 }

@@ -16,11 +16,11 @@ import (
 // head.MaxCleared of them, the next removes them or moves them to the dead. An entry is claimed
 // first so that no kazoo worker can hold it when it is removed.
 
-// errCleared says that an entry was spent and that this handle cleared it away.
-var errCleared = fmt.Errorf("entry is cleared away: %w", errUnavailable)
-
 // clearer clears away spent entries.
-type clearer struct{ q *LockingQueue }
+type clearer struct {
+	*claimer
+	dead *deadLetters
+}
 
 // mayBeSpent says whether an entry, as it was read, has expired or was delivered so often
 // that only its attempts tell whether it is handed out once more.
@@ -33,7 +33,7 @@ func hasExpired(n coord.Node) bool { return expired(layout.HeadersOf(n.Value).Ex
 // wasDelivered says whether the entry was delivered as often as MaxDeliveries allows, the
 // deliveries that do not count included.
 func (cl *clearer) wasDelivered(n coord.Node) bool {
-	return cl.q.maxDeliveries > 0 && n.Changes >= int64(cl.q.maxDeliveries)
+	return cl.maxDeliveries > 0 && n.Changes >= int64(cl.maxDeliveries)
 }
 
 // spent returns the paths of those entries that are spent, as they were read. It asks for
@@ -53,12 +53,12 @@ func (cl *clearer) spent(ctx context.Context, s coord.Session, nodes []coord.Nod
 	if len(often) < 2 && len(paths) == 0 {
 		return nil, nil
 	}
-	past, err := cl.q.history.readHistories(ctx, s, often)
+	past, err := cl.history.readHistories(ctx, s, often)
 	if err != nil {
 		return nil, err
 	}
 	for i, n := range often {
-		if n.Changes-past[i].Forgiven >= int64(cl.q.maxDeliveries) {
+		if n.Changes-past[i].Forgiven >= int64(cl.maxDeliveries) {
 			paths[n.Path] = true
 		}
 	}
@@ -70,7 +70,7 @@ func (cl *clearer) fitsTheDead(s coord.Session, n coord.Node) bool {
 	l := s.Limits()
 	l.ValueBytes -= deadHeaders
 	l.CommitBytes -= deadHeaders
-	return coord.CheckOps(l, cl.q.dead.moveToDead(path.Base(n.Path), n.Value)) == nil
+	return coord.CheckOps(l, cl.dead.moveToDead(path.Base(n.Path), n.Value)) == nil
 }
 
 // readHistories reads what is known of several entries in one request.
@@ -101,8 +101,8 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 	for _, n := range c.Nodes {
 		values[n.Path] = n.Value
 	}
-	b := cl.q.taker.bundle(c, nil)
-	b.why = forClearing
+	b := cl.newExchangeCommit(c, nil)
+	b.purpose = forClearing
 	held, err := b.commit(ctx)
 	if len(held) == 0 {
 		return 0, err
@@ -113,7 +113,7 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 		cleared = len(finishes) - len(held)
 	}
 	for _, h := range held { // the caller does not know of them
-		cl.q.handle.spawn(func() { cl.q.taker.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
+		cl.spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
 	}
 	if cleared > 0 {
 		err = nil // the next entry will show what is wrong
@@ -127,7 +127,7 @@ func (cl *clearer) clearNodes(ctx context.Context, s coord.Session, nodes []coor
 		c := head.Choice{Session: s}
 		n := min(len(nodes), head.MaxCleared, max(s.Limits().CommitOps/2, 1))
 		for _, node := range nodes[:n] {
-			if name := path.Base(node.Path); cl.q.head.Claims.TryReserve(name) {
+			if name := path.Base(node.Path); cl.head.Claims.TryReserve(name) {
 				c.Names, c.Nodes = append(c.Names, name), append(c.Nodes, node)
 			}
 		}
@@ -150,7 +150,7 @@ func (cl *clearer) clearance(ctx context.Context, held []*Held, values map[strin
 		switch {
 		case expired(h.headers.Expires()):
 			finishes[h] = h.consumption()
-		case h.past.revision <= h.Token && cl.q.taker.wornOut(h):
+		case h.past.revision <= h.Token && cl.isWornOut(h):
 			value := values[h.entry]
 			finishes[h] = h.burial(0, wornOutReason(h), func(context.Context) ([]byte, error) { return value, nil })
 		default:
@@ -171,14 +171,14 @@ func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 		}
 		unknown, nodes = append(unknown, h), append(nodes, coord.Node{Path: h.entry})
 		if h.headers.Unique != "" {
-			unique, keys = append(unique, h), append(keys, cl.q.keys.uniquePath(h.headers.Unique))
+			unique, keys = append(unique, h), append(keys, cl.keys.uniquePath(h.headers.Unique))
 		}
 	}
 	if len(unknown) == 0 {
 		return nil
 	}
 	s := held[0].lock.Session()
-	past, err := cl.q.history.readHistories(ctx, s, nodes)
+	past, err := cl.history.readHistories(ctx, s, nodes)
 	if err != nil {
 		return err
 	}
@@ -217,10 +217,10 @@ func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Hel
 		return problem
 	}
 	for progress := true; progress && len(held) > 1; {
-		b := cl.q.taker.bundle(head.Choice{Session: held[0].lock.Session()}, held)
-		b.finish, b.single = func(h *Held) finish { return finishes[h] }, settle
+		b := cl.newExchangeCommit(head.Choice{Session: held[0].lock.Session()}, held)
+		b.finishOf, b.finishAlone = func(h *Held) finish { return finishes[h] }, settle
 		b.commit(ctx)
-		left := b.left()
+		left := b.unfinished()
 		progress, held = len(left) < len(held), left
 	}
 	for _, h := range held {

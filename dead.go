@@ -66,7 +66,7 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 			if err != nil {
 				return nil, err
 			}
-			to := path.Join(h.queue.handle.root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
+			to := path.Join(h.claimer.root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
 			text := layout.Headers{Reason: layout.CutText(reason, layout.MaxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
 			for {
 				ops := append([]coord.Op{coord.Create(to, text.Envelope(value))}, h.past.forget()...)
@@ -93,19 +93,6 @@ func (dl *deadLetters) moveToDead(name string, value []byte) []coord.Op {
 
 // deadHeaders is the size of the longest headers without a reason.
 var deadHeaders = len(layout.Headers{Failures: math.MaxInt, Deliveries: math.MaxInt}.Envelope(nil))
-
-// wornOut says that a claimed entry was delivered too often before.
-func (tk *taker) wornOut(h *Held) bool {
-	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(tk.q.maxDeliveries)
-}
-
-func wornOutReason(h *Held) string {
-	reason := "handed out " + counted(int(h.changes-h.past.Forgiven), "time", "times") + " and never finished"
-	if h.past.Reason != "" {
-		reason += "; the last failure: " + h.past.Reason
-	}
-	return reason
-}
 
 // deadPaged walks the dead entries, oldest first.
 func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error {

@@ -35,24 +35,6 @@ func dueIn(d time.Duration) (time.Time, error) {
 	return due, nil
 }
 
-// aside is the finish f, after which the entry is put aside for d.
-func (h *Held) aside(f finish, d time.Duration) (finish, error) {
-	due, err := dueIn(d)
-	if err != nil {
-		return f, err
-	}
-	index := coord.Create(path.Join(h.queue.handle.root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
-	beside := f.beside
-	f.act += " for later"
-	f.lock = h.lock.PutAside(due)
-	f.wasApplied = h.unlessBroken // whoever broke the lock made it ready at once
-	f.beside = func(ctx context.Context) ([]coord.Op, error) {
-		ops, err := beside(ctx)
-		return append(ops, index), err
-	}
-	return f, nil
-}
-
 // delayedIndex are the ops that go with the removal of a lock that puts an entry aside.
 func (dp *delayedPuts) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
 	st := lock.Read(lk)

@@ -213,7 +213,7 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 
 // tryTakeDue is tryTake, which makes ready what is due before it says that nothing is there: it
 // looks again as long as something was due, which may all have expired.
-func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimer) error {
+func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) error {
 	q.settings.look()
 	if paused, err := q.paused(ctx); err != nil || paused {
 		if err == nil {
@@ -223,7 +223,7 @@ func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimer) err
 	}
 	for waited := false; ; {
 		ended := q.mover.ended.Load()
-		err := q.finder.tryTake(ctx, q.resting, n, claim)
+		err := q.finder.tryTake(ctx, q.claimer.head.Resting, n, claim)
 		if !errors.Is(err, ErrEmpty) {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -59,6 +60,17 @@ var (
 	// ErrTokenVoid: the put of this token was resolved as not applied, and never
 	// will be.
 	ErrTokenVoid = errors.New("zkq: token is void")
+)
+
+// What one part of a queue tells another.
+var (
+	// errUnavailable: an entry cannot be claimed, or not now, because another process holds
+	// it or has removed it.
+	errUnavailable = head.ErrUnavailable
+	// errCleared: an entry was spent, and this handle cleared it away.
+	errCleared = fmt.Errorf("entry is cleared away: %w", errUnavailable)
+	// errBroken: an operator took an entry from its holder.
+	errBroken = errors.New("its lock was broken by hand")
 )
 
 // counted is a number and the noun for it.

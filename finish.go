@@ -4,11 +4,146 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
+
+// Consume removes the entry: the work is done. One commit deletes entry and
+// lock, and only as this handle's claim left them.
+//
+// nil: removed, by this call. [ErrLockLost]: the entry was not held any more
+// and this call removed nothing. [ErrAlreadyDone]: the handle was used up
+// before, by an earlier call. [ErrUnknown]: no answer came before ctx or the
+// session ended; the entry may have been removed, or may be handed out again. It
+// was certainly removed by no one else in this call's name, and Consume may be
+// called again to learn more. After any other error nothing was changed and
+// the entry is still held. A lost answer is asked for again as long as ctx and
+// session last.
+func (h *Held) Consume(ctx context.Context) error {
+	return h.finish(ctx, h.consumption())
+}
+
+func (h *Held) consumption() finish {
+	return finish{
+		act: "consume", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
+		beside: func(context.Context) ([]coord.Op, error) { return h.past.forget(), nil },
+	}
+}
+
+// ReleaseOption changes a release.
+type ReleaseOption func(*releaseOptions)
+
+type releaseOptions struct{ alone, after time.Duration }
+
+// LeaveAlone keeps this handle's takes from the entry for d. Others may take it
+// at once.
+func LeaveAlone(d time.Duration) ReleaseOption {
+	return func(o *releaseOptions) { o.alone = d }
+}
+
+// After puts the entry aside for d, of at most some two centuries: it keeps its name and
+// its place, nobody is handed it, and then it is ready again. That is so whatever becomes of
+// this process: whichever handle of a [LockingQueue] takes then makes it ready. When it is
+// due is by this machine's clock, and judged by the other's. A d of 0 or less is no delay.
+func After(d time.Duration) ReleaseOption {
+	return func(o *releaseOptions) { o.after = d }
+}
+
+// Release gives the entry back, undone: it stands in its old place at once, for
+// anyone. This delivery was nobody's fault, and [MaxDeliveries] does not count it. Errors are
+// those of Consume. After [ErrUnknown] the entry is given back or will be when the session
+// ends, unless an operator removed it.
+func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
+	return h.giveBack(ctx, h.release(), opts)
+}
+
+func (h *Held) release() finish {
+	return finish{
+		act: "release", entry: coord.Check(h.entry, h.at()),
+		beside: func(context.Context) ([]coord.Op, error) {
+			a := h.past
+			if a.Forgiven += h.bumps; h.bumps == 0 {
+				return nil, nil
+			}
+			return []coord.Op{a.write()}, nil
+		},
+		wasApplied: h.unlessBroken,
+	}
+}
+
+// Fail gives the entry back as Release does, and counts a failure, with the
+// beginning of its reason. Errors are those of Consume; after [ErrUnknown] it is
+// given back or will be when the session ends, and counted or not.
+func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) error {
+	return h.fail(ctx, reason, false, opts)
+}
+
+// fail is Fail, which also counts that the handler got stuck.
+func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []ReleaseOption) error {
+	return h.giveBack(ctx, finish{
+		act: "fail", entry: coord.Check(h.entry, h.at()),
+		beside: func(context.Context) ([]coord.Op, error) {
+			a := h.past
+			a.Failures++
+			if stuck {
+				a.Stuck++
+			}
+			a.Reason = layout.CutText(reason, layout.MaxReason)
+			return []coord.Op{a.write()}, nil
+		},
+		wasApplied: h.unlessBroken,
+	}, opts)
+}
+
+// giveBack is a finish after which the entry stands there.
+func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) error {
+	var o releaseOptions
+	for _, set := range opts {
+		set(&o)
+	}
+	if o.after > 0 && h.claimer != nil {
+		var err error
+		if f, err = h.delay(f, o.after); err != nil {
+			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
+		}
+	}
+	if o.alone > 0 && h.claimer != nil {
+		h.claimer.head.Resting.Add(h.Name, o.alone)
+	}
+	err := h.finish(ctx, f)
+	if err != nil && o.alone > 0 && h.claimer != nil {
+		h.claimer.head.Resting.Remove(h.Name)
+	}
+	if err == nil && o.after > 0 {
+		h.claimer.deferred.Add(h.Name, o.after)
+	}
+	if err == nil {
+		h.claimer.history.sweepIfDue(h.lock.Session())
+	}
+	return err
+}
+
+// delay returns the finish f, after which no process is handed the entry for d.
+func (h *Held) delay(f finish, d time.Duration) (finish, error) {
+	due, err := dueIn(d)
+	if err != nil {
+		return f, err
+	}
+	index := coord.Create(path.Join(h.claimer.root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
+	beside := f.beside
+	f.act += " for later"
+	f.lock = h.lock.PutAside(due)
+	f.wasApplied = h.unlessBroken // whoever broke the lock made it ready at once
+	f.beside = func(ctx context.Context) ([]coord.Op, error) {
+		ops, err := beside(ctx)
+		return append(ops, index), err
+	}
+	return f, nil
+}
 
 // finish is one way to end a hold: the commit of what becomes of the entry, of its lock,
 // and of what goes with them. After a lost answer the same commit is made again. The
@@ -106,13 +241,6 @@ var nextStep = [outcomes][doubts]step{
 	outcomeFailed:        {stepKeep, stepRetry, stepRetry},
 }
 
-// unanswered is what a Held knows of its finishes that were sent and not answered.
-type unanswered struct {
-	act          string // of the last one; "" if there is none
-	severalKinds bool   // they are not all of the same kind
-	givesBack    bool   // one of them gives the entry back
-}
-
 // note adds an attempt without an answer.
 func (u *unanswered) note(f finish) {
 	u.severalKinds = u.severalKinds || u.act != "" && u.act != f.act
@@ -150,7 +278,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		f.lock = h.lock.GiveBack()
 	}
 	h.lock.Settling(true)
-	for backoff := h.queue.handle.backoff(actFinish); ; {
+	for backoff := h.claimer.backoff(actFinish); ; {
 		err := h.send(ctx, f)
 		if retry.RefusedOp(err) == 0 {
 			if moved, problem := h.adoptUpdate(ctx); moved {
@@ -190,7 +318,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 // lockFinish takes h.sem. It does so even if ctx has ended: only the caller that has it knows
 // whether a finish is in doubt.
 func (h *Held) lockFinish(ctx context.Context, act string) error {
-	if h.queue == nil {
+	if h.claimer == nil {
 		return fmt.Errorf("%s: this Held was not made by a take: %w", act, ErrNotHeld)
 	}
 	if ctx == nil {
@@ -203,10 +331,10 @@ func (h *Held) lockFinish(ctx context.Context, act string) error {
 	}
 	select {
 	case h.sem <- struct{}{}:
-		h.queue.handle.woke(ctx)
+		h.claimer.woke(ctx)
 		return nil
 	case <-ctx.Done():
-		h.queue.handle.woke(ctx)
+		h.claimer.woke(ctx)
 		return fmt.Errorf("%s %s: %w", act, h.entry, ctx.Err())
 	}
 }
@@ -320,13 +448,10 @@ func (h *Held) finishError(f finish, err error) error {
 	return err
 }
 
-// errBroken says that an operator took an entry from its holder.
-var errBroken = errors.New("its lock was broken by hand")
-
 // unlessBroken takes a refusal for the success of an earlier attempt: while the session
 // lives, only commits of this handle remove its lock, or an operator.
 func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
-	broken, err := h.queue.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
+	broken, err := h.claimer.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 	if broken {
 		err = errBroken
 	}
@@ -341,20 +466,4 @@ func (h *Held) wasRemoved(ctx context.Context, r *coord.Refusal) (bool, error) {
 		return false, nil
 	}
 	return h.unlessBroken(ctx, r)
-}
-
-// end notes that the entry is not in hand any more, and whether this handle removed it.
-func (h *Held) end(state heldState, wasRemoved bool) {
-	h.state.Store(state)
-	if wasRemoved {
-		h.queue.head.Suppressed.Add(h.Name, head.WasRemoved)
-	}
-	h.queue.holding.remove(h.hold)
-	if state == stateLost { // the keeper leaves it to the finish to tell
-		h.queue.keeper.Lose(h.lock)
-	}
-	if !wasRemoved {
-		h.queue.head.Suppressed.Remove(h.Name)
-		h.queue.resting.Signal() // takes skipped the entry meanwhile
-	}
 }

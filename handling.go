@@ -194,7 +194,7 @@ func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
 	default:
 		a.Ending = EndingUnknown
 		if r.finishing.Err() != nil {
-			a.Held.queue.handle.spawn(func() { a.Held.finishBehind(do) })
+			a.Held.claimer.spawn(func() { a.Held.finishBehind(do) })
 		}
 	}
 	a.Err = errors.Join(a.Err, err)

@@ -2,6 +2,7 @@ package zkq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/lock"
 )
@@ -35,9 +37,9 @@ type Held struct {
 	// or the putter's (etcd).
 	Created time.Time
 
-	queue *LockingQueue
-	entry string
-	fence coord.Fence // of the entry, as the claim left it
+	claimer *claimer // of the queue handle; nil: the Held was not made by a take
+	entry   string
+	fence   coord.Fence // of the entry, as the claim left it
 
 	headers  layout.Headers
 	born     int64 // the commit that created the entry
@@ -54,12 +56,38 @@ type Held struct {
 	*hold
 }
 
+// unanswered is what a Held knows of its finishes that were sent and not answered.
+type unanswered struct {
+	act          string // of the last one; "" if there is none
+	severalKinds bool   // they are not all of the same kind
+	givesBack    bool   // one of them gives the entry back
+}
+
 // hold is what is known of a Held when the Held itself is no longer reachable.
 type hold struct {
 	name  string
 	lock  *lock.Lock
 	state atomic.Int32 // a heldState
 	tried atomic.Bool  // a finish was
+}
+
+// claimer is what claims and finishes use of their queue handle. It claims entries, and
+// remembers those that it holds.
+type claimer struct {
+	*handle
+	strict        bool
+	maxDeliveries int
+
+	head     *head.Head
+	keeper   *lock.Keeper
+	holding  holding
+	deferred *head.Resting // entries that this handle gave back with After
+
+	finder  *finder
+	history *histories
+	keys    *keys
+	puts    *putter
+	traces  *traces
 }
 
 // dropped warns of a Held that the program lost without finishing it. It is called when the
@@ -127,134 +155,75 @@ func (o *holding) remove(h *hold) {
 	}
 }
 
-// Consume removes the entry: the work is done. One commit deletes entry and
-// lock, and only as this handle's claim left them.
-//
-// nil: removed, by this call. [ErrLockLost]: the entry was not held any more
-// and this call removed nothing. [ErrAlreadyDone]: the handle was used up
-// before, by an earlier call. [ErrUnknown]: no answer came before ctx or the
-// session ended; the entry may have been removed, or may be handed out again. It
-// was certainly removed by no one else in this call's name, and Consume may be
-// called again to learn more. After any other error nothing was changed and
-// the entry is still held. A lost answer is asked for again as long as ctx and
-// session last.
-func (h *Held) Consume(ctx context.Context) error {
-	return h.finish(ctx, h.consumption())
-}
-
-func (h *Held) consumption() finish {
-	return finish{
-		act: "consume", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
-		beside: func(context.Context) ([]coord.Op, error) { return h.past.forget(), nil },
-	}
-}
-
-// ReleaseOption changes a release.
-type ReleaseOption func(*releaseOptions)
-
-type releaseOptions struct{ alone, after time.Duration }
-
-// LeaveAlone keeps this handle's takes from the entry for d. Others may take it
-// at once.
-func LeaveAlone(d time.Duration) ReleaseOption {
-	return func(o *releaseOptions) { o.alone = d }
-}
-
-// After puts the entry aside for d, of at most some two centuries: it keeps its name and
-// its place, nobody is handed it, and then it is ready again. That is so whatever becomes of
-// this process: whichever handle of a [LockingQueue] takes then makes it ready. When it is
-// due is by this machine's clock, and judged by the other's. A d of 0 or less is no delay.
-func After(d time.Duration) ReleaseOption {
-	return func(o *releaseOptions) { o.after = d }
-}
-
-// Release gives the entry back, undone: it stands in its old place at once, for
-// anyone. This delivery was nobody's fault, and [MaxDeliveries] does not count it. Errors are
-// those of Consume. After [ErrUnknown] the entry is given back or will be when the session
-// ends, unless an operator removed it.
-func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
-	return h.giveBack(ctx, h.release(), opts)
-}
-
-func (h *Held) release() finish {
-	return finish{
-		act: "release", entry: coord.Check(h.entry, h.at()),
-		beside: func(context.Context) ([]coord.Op, error) {
-			a := h.past
-			if a.Forgiven += h.bumps; h.bumps == 0 {
-				return nil, nil
-			}
-			return []coord.Op{a.write()}, nil
-		},
-		wasApplied: h.unlessBroken,
-	}
-}
-
-// Fail gives the entry back as Release does, and counts a failure, with the
-// beginning of its reason. Errors are those of Consume; after [ErrUnknown] it is
-// given back or will be when the session ends, and counted or not.
-func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) error {
-	return h.fail(ctx, reason, false, opts)
-}
-
-// fail is Fail, which also counts that the handler got stuck.
-func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []ReleaseOption) error {
-	return h.giveBack(ctx, finish{
-		act: "fail", entry: coord.Check(h.entry, h.at()),
-		beside: func(context.Context) ([]coord.Op, error) {
-			a := h.past
-			a.Failures++
-			if stuck {
-				a.Stuck++
-			}
-			a.Reason = layout.CutText(reason, layout.MaxReason)
-			return []coord.Op{a.write()}, nil
-		},
-		wasApplied: h.unlessBroken,
-	}, opts)
-}
-
-// giveBack is a finish after which the entry stands there.
-func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) error {
-	var o releaseOptions
-	for _, set := range opts {
-		set(&o)
-	}
-	if o.after > 0 && h.queue != nil {
-		var err error
-		if f, err = h.aside(f, o.after); err != nil {
-			return fmt.Errorf("%s %s: %w", f.act, h.entry, err)
-		}
-	}
-	if o.alone > 0 && h.queue != nil {
-		h.queue.resting.Add(h.Name, o.alone)
-	}
-	err := h.finish(ctx, f)
-	if err != nil && o.alone > 0 && h.queue != nil {
-		h.queue.resting.Remove(h.Name)
-	}
-	if err == nil && o.after > 0 {
-		h.queue.deferred.Add(h.Name, o.after)
-	}
-	if err == nil {
-		h.queue.sweepHistoriesIfDue(h.lock.Session())
-	}
-	return err
-}
-
 // recall reads what became of the entry before.
 func (h *Held) recall(ctx context.Context) error {
 	s := h.lock.Session()
-	a, err := h.queue.history.readHistory(ctx, s, h.Name)
+	a, err := h.claimer.history.readHistory(ctx, s, h.Name)
 	if err == nil {
 		var key coord.Node
-		key, err = h.queue.keys.ownKey(ctx, s, h.headers, h.born)
+		key, err = h.claimer.keys.ownKey(ctx, s, h.headers, h.born)
 		a.key, a.keyFence = key.Path, key.Fence
 	}
 	if err == nil {
 		h.past, h.known = a, true
 	}
 	return err
+}
+
+// deliveries returns how often the entry was handed out, this time included.
+func (h *Held) deliveries() int { return int(h.changes-h.past.Updates+h.updates) + 1 }
+
+// isMovedByUpdate reports whether the entry's fence was moved by the update without an
+// answer, and by nothing else. The count was read before the entry: a second change in
+// between would show.
+func (h *Held) isMovedByUpdate(n coord.Node) bool {
+	return h.updating > 0 && h.past.Updates == h.updating && n.Changes == h.changes+h.bumps+h.updates+1
+}
+
+// adoptFence goes on with the fence that an update left.
+func (h *Held) adoptFence(f coord.Fence) {
+	atomic.StoreInt64((*int64)(&h.fence), int64(f))
+	h.updates++
+	h.updating, h.known = 0, false
+}
+
+// at returns the entry's fence.
+func (h *Held) at() coord.Fence { return coord.Fence(atomic.LoadInt64((*int64)(&h.fence))) }
+
+// adoptUpdate reports whether a finish was refused because an update without an answer was
+// applied. Then the finish is made again, at the fence that the update left.
+func (h *Held) adoptUpdate(ctx context.Context) (bool, error) {
+	if h.updating == 0 {
+		return false, nil
+	}
+	if err := h.recall(ctx); err != nil {
+		return false, err
+	}
+	n, err := h.lock.Session().Get(ctx, h.entry)
+	if err != nil || !h.isMovedByUpdate(n) {
+		if errors.Is(err, coord.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	h.adoptFence(n.Fence)
+	return true, nil
+}
+
+// end notes that the entry is not in hand any more, and whether this handle removed it.
+func (h *Held) end(state heldState, wasRemoved bool) {
+	h.state.Store(state)
+	if wasRemoved {
+		h.claimer.head.Suppressed.Add(h.Name, head.WasRemoved)
+	}
+	h.claimer.holding.remove(h.hold)
+	if state == stateLost { // the keeper leaves it to the finish to tell
+		h.claimer.keeper.Lose(h.lock)
+	}
+	if !wasRemoved {
+		h.claimer.head.Suppressed.Remove(h.Name)
+		h.claimer.head.Resting.Signal() // takes skipped the entry meanwhile
+	}
 }
 
 // HoldsLock asks the coordinator whether the entry is still held by this handle.
@@ -264,7 +233,7 @@ func (h *Held) HoldsLock(ctx context.Context) (bool, error) {
 	if ctx == nil {
 		return false, fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	if h.queue == nil {
+	if h.claimer == nil {
 		return false, nil
 	}
 	if h.state.Load() != stateHolding {
@@ -283,10 +252,10 @@ func (h *Held) Context(parent context.Context) (ctx context.Context, cancel cont
 		end(fmt.Errorf("nil context: %w", ErrInvalid))
 		return ctx, func() {}
 	}
-	if h.queue == nil {
+	if h.claimer == nil {
 		ctx, lose := context.WithCancelCause(parent)
 		lose(ErrLockLost)
 		return ctx, func() {}
 	}
-	return h.queue.keeper.Context(parent, h.lock)
+	return h.claimer.keeper.Context(parent, h.lock)
 }

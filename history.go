@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -29,7 +30,10 @@ type history struct {
 }
 
 // histories reads and sweeps the histories of a queue's entries.
-type histories struct{ *handle }
+type histories struct {
+	*handle
+	swept atomic.Int64 // Unix nanoseconds of the last sweep by this handle; 0: none yet
+}
 
 // readHistory reads what became of an entry before.
 func (hs *histories) readHistory(ctx context.Context, s coord.Session, name string) (history, error) {
@@ -103,17 +107,17 @@ func (h history) handOn(puts []coord.Op) []coord.Op {
 // whose entry is gone: kazoo's consume leaves them.
 const sweepEvery = time.Hour
 
-// sweepHistoriesIfDue sweeps behind the caller, if it is time.
-func (q *LockingQueue) sweepHistoriesIfDue(s coord.Session) {
+// sweepIfDue sweeps behind the caller, if it is time.
+func (hs *histories) sweepIfDue(s coord.Session) {
 	now := time.Now().UnixNano()
-	if q.swept.CompareAndSwap(0, now) {
+	if hs.swept.CompareAndSwap(0, now) {
 		return
 	}
-	last := q.swept.Load()
-	if now-last < int64(sweepEvery) || !q.swept.CompareAndSwap(last, now) || q.handle.closed() {
+	last := hs.swept.Load()
+	if now-last < int64(sweepEvery) || !hs.swept.CompareAndSwap(last, now) || hs.closed() {
 		return
 	}
-	q.handle.spawn(func() { q.history.sweepHistories(q.handle.life, s) })
+	hs.spawn(func() { hs.sweepHistories(hs.life, s) })
 }
 
 // sweepHistories removes attempts whose entry is gone. As no name is created twice

@@ -409,7 +409,7 @@ func (in *inspector) created(ctx context.Context, s coord.Session, name string) 
 	if !parsed.Put.IsZero() {
 		return parsed.Put, nil
 	}
-	n, err := known(ctx, s, path.Join(in.entries, name))
+	n, err := getRestricted(ctx, s, path.Join(in.entries, name))
 	if errors.Is(err, coord.ErrNotExist) {
 		return created, nil
 	}

@@ -27,19 +27,12 @@ import (
 // a time.
 type LockingQueue struct {
 	*base
-	resting  *head.Resting
-	keeper   *lock.Keeper
-	head     *head.Head
+	claimer  *claimer
+	taker    *taker
+	mover    *mover
 	registry *member.Registry
 
-	holding holding
-	swept   atomic.Int64 // Unix nanoseconds
-
 	waitsPaused atomic.Bool // a take waits for the end of a pause, and LogTo was told
-	mover       *mover
-	taker       *taker
-	clearing    *clearer
-	deferred    *head.Resting // entries that this handle gave back with After
 
 	coat    chan struct{} // holds one while one of kazoo's methods runs
 	current *Held         // what Get handed out
@@ -50,25 +43,36 @@ type LockingQueue struct {
 // method. A queue nobody wrote to is an empty queue.
 func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQueue {
 	q := &LockingQueue{
-		base:    newBase(c, name, false, opts),
-		resting: head.NewResting(),
-		coat:    make(chan struct{}, 1),
+		base: newBase(c, name, false, opts),
+		coat: make(chan struct{}, 1),
 	}
-	q.mover, q.taker, q.clearing = &mover{q: q}, &taker{q}, &clearer{q}
+	q.mover = &mover{q: q}
 	if q.handle.holder == "" {
 		q.handle.holder = lock.NewHolder()
 	}
-	q.removal.removeReady = q.claimAndConsume
-	q.removal.clearReady = q.clearing.clearNodes
-	q.keeper = lock.NewKeeper(q.handle.taken)
-	q.deferred = head.NewResting()
-	q.holding.byName = make(map[string]*hold)
 	members := path.Join(q.handle.root, layout.WorkersDir)
 	q.registry = member.NewRegistry(path.Join(members, string(q.handle.holder)), q.handle.closed)
-	cfg := q.headConfig(q.resting)
-	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.handle.holder), q.holding.len
-	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, q.clearing.mayBeSpent, q.clearing.spent
-	q.head = head.New(cfg)
+	q.claimer = &claimer{
+		handle:        q.handle,
+		strict:        q.strict,
+		maxDeliveries: q.maxDeliveries,
+		keeper:        lock.NewKeeper(q.handle.taken),
+		holding:       holding{byName: make(map[string]*hold)},
+		deferred:      head.NewResting(),
+		finder:        q.finder,
+		history:       q.history,
+		keys:          q.keys,
+		puts:          q.puts,
+		traces:        q.traces,
+	}
+	clearing := &clearer{q.claimer, q.dead}
+	cfg := q.headConfig()
+	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.handle.holder), q.claimer.holding.len
+	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, clearing.mayBeSpent, clearing.spent
+	q.claimer.head = head.New(cfg)
+	q.taker = &taker{q.claimer, clearing}
+	q.removal.removeReady = q.claimer.claimAndConsume
+	q.removal.clearReady = clearing.clearNodes
 	return q
 }
 
@@ -133,7 +137,7 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 		bound, cancel := q.handle.bound(ctx)
 		defer cancel()
 		var failed, err error
-		held, failed, err = q.taker.swap(bound, nil, n, true)
+		held, failed, err = q.taker.finishAndTake(bound, nil, n, true)
 		return errors.Join(failed, q.handle.ended(ctx, err))
 	})
 	if err != nil {
@@ -151,13 +155,55 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	q.mover.tried()
 	var held []*Held
 	err := q.tryTakeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error) {
-		held, cleared, err = q.taker.claimNamed(ctx, s, names, n, ahead)
+		held, cleared, err = q.taker.takeListed(ctx, s, names, n, ahead)
 		return len(held), cleared, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take from %s: %w", q.handle.root, err)
 	}
 	return held, nil
+}
+
+// Exchange removes the entries of done, whose work is done, and takes up to n others that are
+// available, all in one commit. So a worker that goes on with the next entry pays one commit
+// for each entry instead of two. Exchange does not wait for entries: fewer than n, or none, is
+// no error. An entry that came back is taken alone.
+//
+// Each entry of done is removed as by [Held.Consume], independently: one that was lost costs
+// the others nothing. The error joins a [*FinishError] for each that was not removed for
+// certain, and whatever else went wrong. The entries returned beside an error are held. The
+// first call registers the handle as a worker of the queue: see [LockingQueue.Register].
+func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*Held, error) {
+	if ctx == nil {
+		return nil, fmt.Errorf("exchange: nil context: %w", ErrInvalid)
+	}
+	if n < 0 {
+		return nil, fmt.Errorf("exchange for %d entries: allowed are 0 and more: %w", n, ErrInvalid)
+	}
+	if q.handle.invalid != nil {
+		return nil, q.handle.invalid
+	}
+	seen := make(map[*Held]bool, len(done))
+	for i, h := range done {
+		if h == nil || h.claimer != q.claimer || seen[h] {
+			return nil, fmt.Errorf("exchange: entry %d of %d is not one that this queue handed out, once: %w", i+1, len(done), ErrNotHeld)
+		}
+		seen[h] = true
+	}
+	bound, cancel := q.handle.bound(ctx)
+	defer cancel()
+	var untaken error
+	if n > 0 {
+		q.registry.Stay()
+		q.mover.start()
+		q.settings.take()
+		var paused bool
+		if paused, untaken = q.paused(ctx); untaken != nil || paused {
+			n = 0 // what is done is done
+		}
+	}
+	held, failed, err := q.taker.finishAndTake(bound, done, n, false)
+	return held, errors.Join(failed, untaken, q.handle.ended(ctx, err))
 }
 
 // All yields entries as Take does until ctx ends. The loop's body consumes or
@@ -197,9 +243,39 @@ func (q *LockingQueue) All(ctx context.Context) iter.Seq2[*Held, error] {
 	}
 }
 
+// Register makes [LockingQueue.Workers] of every process name this handle until Close, in
+// this session and those that follow. An error says only that other processes do not see the
+// handle yet: its next call tries again. Credentials that do not allow it are no error. All
+// registers by itself.
+func (q *LockingQueue) Register(ctx context.Context) error {
+	q.registry.Stay()
+	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { return q.registry.Register(ctx, s) })
+	if err != nil {
+		return fmt.Errorf("register among the workers of %s: %w", q.handle.root, err)
+	}
+	return nil
+}
+
+// Workers returns the registered handles of the queue, by host and process. Holders that are
+// not registered (kazoo workers, a single take) come last, without host and process. It costs
+// two listings, of the workers and of the locks.
+func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
+	var workers []WorkerInfo
+	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		workers, err = listWorkers(ctx, s, path.Join(q.handle.root, layout.WorkersDir), q.handle.taken)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the workers of %s: %w", q.handle.root, err)
+	}
+	return workers, nil
+}
+
 // LeftAlone returns how many entries this handle gave back with [LeaveAlone] or [After]
 // and will not take yet.
-func (q *LockingQueue) LeftAlone() int { return q.resting.Len() + q.deferred.Len() }
+func (q *LockingQueue) LeftAlone() int {
+	return q.claimer.head.Resting.Len() + q.claimer.deferred.Len()
+}
 
 // Len returns the number of entries, held ones included, as kazoo counts them:
 // right for some instant during the call.
@@ -346,8 +422,8 @@ func (q *LockingQueue) Close() error {
 	if errors.Is(err, ErrNotHeld) || errors.Is(err, ErrLockLost) || errors.Is(err, coord.ErrClosed) {
 		err = nil
 	}
-	q.head.Close()
-	q.keeper.Close()
+	q.claimer.head.Close()
+	q.claimer.keeper.Close()
 	q.registry.Unregister(ctx)
 	q.close()
 	return err

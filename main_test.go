@@ -9,4 +9,4 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Remembered returns how many entries the handle remembers as held or removed, though a listing may still show them.
-func Remembered(q *LockingQueue) int { return q.head.Suppressed.Len() }
+func Remembered(q *LockingQueue) int { return q.claimer.head.Suppressed.Len() }

@@ -25,10 +25,10 @@ type Target struct {
 // WithWait: who waits for room would wait with a lock in hand.
 func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 	fail := func(err error) error { return fmt.Errorf("forward %s: %w", h.entry, err) }
-	if h.queue == nil {
+	if h.claimer == nil {
 		return h.finish(ctx, finish{act: "forward"})
 	}
-	bs, o, err := newBatches(h.queue.base, targets)
+	bs, o, err := newBatches(h.claimer.coordinator, targets)
 	switch {
 	case err == nil && ctx == nil:
 		err = fmt.Errorf("nil context: %w", ErrInvalid)
@@ -42,7 +42,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 		if err := b.p.claimable(h.lock.Session(), b.creates); err != nil {
 			return fail(err)
 		}
-		if b.p.root == h.queue.handle.root && !b.counted {
+		if b.p.root == h.claimer.root && !b.counted {
 			b.removed = 1
 		}
 	}
@@ -84,7 +84,7 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 	p := targets[0].Queue.base
 	names := make([]string, len(targets))
 	err := p.handle.bounded(ctx, func(ctx context.Context) error {
-		bs, o, err := newBatches(p, targets)
+		bs, o, err := newBatches(p.handle.coordinator, targets)
 		if err != nil {
 			return err
 		}
@@ -111,12 +111,12 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 }
 
 // newBatches are the puts of the targets, and how the whole is put.
-func newBatches(own *base, targets []Target) (batches, putOptions, error) {
+func newBatches(coordinator coord.Coordinator, targets []Target) (batches, putOptions, error) {
 	var bs batches
 	var all putOptions
 	counts, keys := make(map[string]*batch), make(map[string]bool)
 	for i, t := range targets {
-		if t.Queue == nil || t.Queue.handle.coordinator != own.handle.coordinator {
+		if t.Queue == nil || t.Queue.handle.coordinator != coordinator {
 			return nil, all, fmt.Errorf("target %d of %d is not a queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
 		}
 		o, err := newPut(t.Options)

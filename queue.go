@@ -19,16 +19,15 @@ import (
 // Its methods may be called from several goroutines.
 type Queue struct {
 	*base
-	resting *head.Resting
-	head    *head.Head
+	head *head.Head
 }
 
 // NewQueue returns a handle to the simple queue of that name. Nothing is
 // contacted or created; a name that [CheckName] refuses is reported by every
 // method. A queue nobody wrote to is an empty queue.
 func NewQueue(c coord.Coordinator, name string, opts ...Option) *Queue {
-	q := &Queue{base: newBase(c, name, true, opts), resting: head.NewResting()}
-	q.head = head.New(q.headConfig(q.resting))
+	q := &Queue{base: newBase(c, name, true, opts)}
+	q.head = head.New(q.headConfig())
 	return q
 }
 
@@ -99,7 +98,7 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 		c.Done()
 		if err == nil || !errors.Is(err, errUnavailable) && !retry.NothingSent(err) {
 			if err != nil {
-				q.resting.Signal() // it is still there, and nothing else will say so
+				q.head.Resting.Signal() // it is still there, and nothing else will say so
 				var again bool
 				if again, err = backoff.WaitWhileBusy(ctx, nil, err); again {
 					continue
@@ -117,7 +116,7 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 // instant during the call at which nothing was there.
 func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	var e Entry
-	err := q.finder.tryTake(ctx, q.resting, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
+	err := q.finder.tryTake(ctx, q.head.Resting, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 		for _, name := range names {
 			nodes, err := s.Read(ctx, path.Join(q.handle.entries, name))
 			if err != nil {

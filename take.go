@@ -2,6 +2,9 @@ package zkq
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"path"
 	"slices"
 
 	"github.com/zkq/zkq/coord"
@@ -9,65 +12,200 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// claimer tries the entries of those names, in take order. It says how many it got, and how
-// many spent ones it cleared away; of these it looks at up to ahead at once.
-type claimer func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error)
-
-// finder finds entries that can be taken, and knows which this process may not touch.
-type finder struct {
-	*handle
-	lister     head.Lister
-	restricted *head.Restricted
+// taker takes entries for a queue handle. A take has three steps: [head.Head.Choose] picks
+// entries, an exchangeCommit claims them, and the claimer concludes what became of each
+// claim. Spent entries are cleared away on the way.
+type taker struct {
+	*claimer
+	clearing *clearer
 }
 
-// tryTake is one attempt to claim without waiting. ErrEmpty is said only when there
-// was an instant during the call at which nothing was available. n is how many
-// entries are wanted. It pauses where others were faster, and never after progress of its
-// own: where spent entries were cleared away, more may stand behind them.
-func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, claim claimer) error {
-	n = min(n, head.MaxWanted)
-	return fd.do(ctx, func(ctx context.Context, s coord.Session) error {
-		ahead := 0
-		for backoff := new(retry.Backoff); ; {
-			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})
-			if err != nil {
-				return err
+// maxLostChoices is how often a take that does not wait chooses entries, where other
+// processes are faster, before it finishes what is done without taking another.
+const maxLostChoices = 3
+
+// finishAndTake consumes the entries of done and takes up to n others, in one commit if
+// possible. With wait it waits for the first one. failed is of the entries that were not
+// removed, and err of the taking. An entry that cannot be removed in the commit of the claims
+// is removed before it: nothing is claimed while a finish is in doubt.
+func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
+	backoff := t.backoff(actTake)
+	for lost := 0; ; {
+		var chosen head.Choice
+		err = nil
+		if n > 0 && (wait || lost < maxLostChoices) {
+			chosen, err = t.head.Choose(ctx, n, wait)
+		}
+		if err != nil || len(chosen.Names) == 0 {
+			return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
+		}
+		progress := 0
+		if chosen.IsSpent {
+			failed, done = errors.Join(failed, t.consumeAll(ctx, done)), nil
+			progress, err = t.clearing.clear(ctx, chosen)
+			chosen.Done()
+		} else {
+			x := t.newExchangeCommit(chosen, done)
+			if len(x.separate) > 0 {
+				x.dropClaims()
+			} else {
+				held, err = x.commit(ctx)
 			}
-			names := slices.DeleteFunc(l.Names, func(name string) bool { return resting.Has(name) || fd.restricted.IsUnreadable(name) })
-			got, cleared := 0, 0
-			if len(names) > 0 {
-				got, cleared, err = claim(ctx, s, names, ahead)
+			chosen.Done()
+			done, progress = x.postponed, x.cleared+len(x.separate)
+			failed = errors.Join(failed, x.failed, t.consumeAll(ctx, x.separate))
+			if held = withLiveSession(held); len(held) > 0 {
+				// The caller needs these more than the error, which will show again.
+				return held, errors.Join(failed, t.consumeAll(ctx, done)), nil
 			}
-			switch {
-			case got > 0:
-				return nil // what went wrong after the first will show again
-			case err != nil:
-				return err
-			case cleared > 0:
-				backoff.Reset()
-				ahead = head.MaxReadAhead
-				continue
-			case len(names) > 0, !l.IsComplete:
-				// Others were faster, or more is left alone than was when the
-				// listing began.
-				if err := backoff.Wait(ctx, nil, nil); err != nil {
-					return err
-				}
-				continue
-			}
-			if fd.taken == "" {
-				return ErrEmpty
-			}
-			// An entry that was released after the locks were read and claimed
-			// before the entries were would make "empty" a lie: it is true if
-			// the same locks stood all the time in between.
-			locks, err := s.List(ctx, fd.taken, coord.ListOptions{Fresh: true})
-			if err != nil {
-				return err
-			}
-			if locks.Stamp == l.Stamp {
-				return ErrEmpty
+			if x.failed != nil {
+				return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
 			}
 		}
-	})
+		if retry.NothingSent(err) {
+			t.session(ctx) // the next choice tells what is wrong with it
+		} else if err != nil {
+			if _, err = backoff.WaitWhileBusy(ctx, nil, err); err != nil {
+				return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
+			}
+		}
+		if progress == 0 {
+			lost++
+		}
+	}
+}
+
+// consumeAll consumes entries, in one commit if possible.
+func (t *taker) consumeAll(ctx context.Context, done []*Held) error {
+	var failed error
+	if len(done) > 1 {
+		x := t.newExchangeCommit(head.Choice{Session: done[0].lock.Session()}, done)
+		x.commit(ctx)
+		done, failed = x.unfinished(), x.failed
+	}
+	for _, h := range done {
+		failed = errors.Join(failed, consumeAlone(ctx, h))
+	}
+	return failed
+}
+
+// withLiveSession returns those entries whose session lives. The others were lost while
+// something else was in doubt: a caller could do nothing with them.
+func withLiveSession(held []*Held) []*Held {
+	var live []*Held
+	for _, h := range held {
+		if over(h.lock.Session()) {
+			h.end(stateLost, false)
+			continue
+		}
+		live = append(live, h)
+	}
+	return live
+}
+
+// takeListed takes up to n of the listed entries, in one commit if possible. It passes over
+// none that is there: where the outcome of a claim is not known, or a claim is refused, it
+// ends with what it has, and the caller lists again. It clears away spent entries, of which
+// it looks at up to ahead at once, and returns how many.
+func (t *taker) takeListed(ctx context.Context, s coord.Session, names []string, n, ahead int) (held []*Held, cleared int, err error) {
+	for isLast := false; !isLast && len(names) > 0 && len(held) < n; {
+		some := names[:min(len(names), max(n-len(held), ahead), head.MaxReadAhead)]
+		paths := make([]string, len(some))
+		for i, name := range some {
+			paths[i] = path.Join(t.entries, name)
+		}
+		nodes, err := s.Read(ctx, paths...)
+		if err != nil {
+			return withLiveSession(held), cleared, fmt.Errorf("read %s: %w", some[0], err)
+		}
+		chosen, passed, err := t.chooseListed(ctx, s, some, nodes, n-len(held), len(held) == 0)
+		if err != nil {
+			return withLiveSession(held), cleared, err
+		}
+		names, isLast = names[passed:], chosen.IsLast
+		if chosen.IsSpent {
+			k, err := t.clearing.clear(ctx, chosen)
+			cleared += k
+			if err != nil || k < len(chosen.Names) {
+				return withLiveSession(held), cleared, err
+			}
+			continue
+		}
+		x := t.newExchangeCommit(chosen, nil)
+		taken, err := x.commit(ctx)
+		held, cleared = append(held, taken...), cleared+x.cleared
+		if err != nil {
+			return withLiveSession(held), cleared, err
+		}
+		isLast = isLast || len(taken) < len(chosen.Names)
+	}
+	return withLiveSession(held), cleared, nil
+}
+
+// chooseListed chooses, of entries that were read, up to n to hand out, or spent ones to
+// clear away if the first is spent. passed is the number of names that it is done with. An
+// entry that came back is chosen alone: canBeAlone says that nothing was taken before it.
+func (t *taker) chooseListed(ctx context.Context, s coord.Session, names []string, nodes []coord.Node, n int, canBeAlone bool) (chosen head.Choice, passed int, err error) {
+	chosen.Session = s
+	for _, node := range nodes {
+		if node.Unreadable {
+			t.finder.skipUnreadable(node)
+		}
+	}
+	first := slices.IndexFunc(nodes, isReadable)
+	if first < 0 {
+		return chosen, len(names), nil
+	}
+	if t.clearing.mayBeSpent(nodes[first]) {
+		spent, err := t.clearing.spent(ctx, s, nodes)
+		if err != nil {
+			return chosen, 0, err
+		}
+		if spent[nodes[first].Path] {
+			chosen = t.chooseSpent(s, names, nodes, spent)
+		}
+	}
+	if chosen.IsSpent {
+		return chosen, first, nil // what is cleared will be missing when it is read again
+	}
+	for i, node := range nodes {
+		if len(chosen.Names) == n {
+			break
+		}
+		if passed = i + 1; !isReadable(node) || len(chosen.Names) > 0 && hasExpired(node) {
+			continue
+		}
+		cameBack := node.Changes > 0
+		if chosen.IsLast = cameBack && (!canBeAlone || len(chosen.Names) > 0); chosen.IsLast {
+			break
+		}
+		// It waits for another goroutine's claim: no entry behind may be claimed first.
+		err := t.head.Claims.Reserve(ctx, names[i])
+		if err != nil && !errors.Is(err, errUnavailable) {
+			t.head.LetGo(chosen.Names)
+			return head.Choice{}, 0, err
+		}
+		if err == nil {
+			chosen.Names, chosen.Nodes = append(chosen.Names, names[i]), append(chosen.Nodes, node)
+		}
+		if chosen.IsLast = cameBack || err != nil; chosen.IsLast {
+			break
+		}
+	}
+	return chosen, passed, nil
+}
+
+func isReadable(n coord.Node) bool { return n.Path != "" && !n.Unreadable }
+
+// chooseSpent chooses spent entries that no other take of this handle clears away. If there
+// is none, the choice is empty and for work: then the other take is waited for.
+func (t *taker) chooseSpent(s coord.Session, names []string, nodes []coord.Node, spent map[string]bool) head.Choice {
+	chosen := head.Choice{Session: s}
+	for i, node := range nodes {
+		if spent[node.Path] && 2*len(chosen.Names) < s.Limits().CommitOps-1 && t.head.Claims.TryReserve(names[i]) {
+			chosen.Names, chosen.Nodes = append(chosen.Names, names[i]), append(chosen.Nodes, node)
+		}
+	}
+	chosen.IsSpent = len(chosen.Names) > 0
+	return chosen
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"sync/atomic"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/layout"
@@ -20,7 +19,7 @@ import (
 // other, and every finish goes on as if the answer had come. [ErrTooLarge] changes nothing.
 func (h *Held) Update(ctx context.Context, value []byte) error {
 	if err := h.update(ctx, value); err != nil {
-		if h.queue == nil {
+		if h.claimer == nil {
 			return fmt.Errorf("update: %w", err)
 		}
 		return fmt.Errorf("update %s: %w", h.entry, err)
@@ -41,7 +40,7 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 	}
 	value = bytes.Clone(value)
 	s := h.lock.Session()
-	for backoff := h.queue.handle.backoff(actUpdate); ; {
+	for backoff := h.claimer.backoff(actUpdate); ; {
 		err := h.write(ctx, s, value)
 		switch nextStep[outcomeOf(err)][h.updateDoubt()] {
 		case stepSucceed:
@@ -74,7 +73,7 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 // lockUpdate takes h.sem for an update that may be made.
 func (h *Held) lockUpdate(ctx context.Context, value []byte) error {
 	switch {
-	case h.queue == nil:
+	case h.claimer == nil:
 		return fmt.Errorf("this Held was not made by a take: %w", ErrNotHeld)
 	case ctx == nil:
 		return fmt.Errorf("nil context: %w", ErrInvalid)
@@ -122,7 +121,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	a := h.past
 	a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1
 	sealed := layout.Reseal(n.Value, value)
-	if err := h.queue.puts.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.queue.handle.entries, "entry-"), sealed)}); err != nil {
+	if err := h.claimer.puts.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.claimer.entries, "entry-"), sealed)}); err != nil {
 		return err
 	}
 	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.GiveBack().Fence), a.write())
@@ -153,43 +152,3 @@ func (h *Held) readHistoryAndEntry(ctx context.Context, s coord.Session) (n coor
 		h.known = false
 	}
 }
-
-// isMovedByUpdate reports whether the entry's fence was moved by the update without an
-// answer, and by nothing else. The count was read before the entry: a second change in
-// between would show.
-func (h *Held) isMovedByUpdate(n coord.Node) bool {
-	return h.updating > 0 && h.past.Updates == h.updating && n.Changes == h.changes+h.bumps+h.updates+1
-}
-
-// adoptFence goes on with the fence that an update left.
-func (h *Held) adoptFence(f coord.Fence) {
-	atomic.StoreInt64((*int64)(&h.fence), int64(f))
-	h.updates++
-	h.updating, h.known = 0, false
-}
-
-// at returns the entry's fence.
-func (h *Held) at() coord.Fence { return coord.Fence(atomic.LoadInt64((*int64)(&h.fence))) }
-
-// adoptUpdate reports whether a finish was refused because an update without an answer was
-// applied. Then the finish is made again, at the fence that the update left.
-func (h *Held) adoptUpdate(ctx context.Context) (bool, error) {
-	if h.updating == 0 {
-		return false, nil
-	}
-	if err := h.recall(ctx); err != nil {
-		return false, err
-	}
-	n, err := h.lock.Session().Get(ctx, h.entry)
-	if err != nil || !h.isMovedByUpdate(n) {
-		if errors.Is(err, coord.ErrNotExist) {
-			err = nil
-		}
-		return false, err
-	}
-	h.adoptFence(n.Fence)
-	return true, nil
-}
-
-// deliveries returns how often the entry was handed out, this time included.
-func (h *Held) deliveries() int { return int(h.changes-h.past.Updates+h.updates) + 1 }

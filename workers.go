@@ -3,68 +3,40 @@ package zkq
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"path"
 	"slices"
 	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/lock"
 )
 
-// WorkerInfo is somebody who works on a queue.
+// WorkerInfo is a queue handle that takes from a queue.
 type WorkerInfo struct {
-	// Holder is the name in the locks of what he holds.
+	// Holder is its name in the locks of the entries that it holds.
 	Holder string
-	// Host and PID are where he runs: "" and 0 of one who holds entries and did
-	// not say so, as kazoo's workers and takes by hand.
+	// Host and PID say where it runs. They are "" and 0 for a holder that is not
+	// registered: a kazoo worker, or a single take.
 	Host string
 	PID  int
-	// Started is when his handle began to take, by his own clock; zero where Host
-	// is unknown.
+	// Started is when the handle began to take, by the clock of its host; zero if Host is
+	// unknown.
 	Started time.Time
-	// Entries is how many entries he holds.
+	// Entries is how many entries it holds.
 	Entries int
 }
 
-// Register has [LockingQueue.Workers] name this handle from now until Close, in
-// this session and those that follow. What it returns tells only that others do
-// not see it yet: it is tried again with the handle's next call. Credentials that
-// do not allow it are no error. All does it by itself.
-func (q *LockingQueue) Register(ctx context.Context) error {
-	q.registry.Stay()
-	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { return q.registry.Register(ctx, s) })
-	if err != nil {
-		return fmt.Errorf("register among the workers of %s: %w", q.handle.root, err)
-	}
-	return nil
-}
-
-// Workers returns those who work on the queue: the handles that are registered, by
-// host and process, then those who hold entries without being that. It costs two
-// listings, of the workers and of the locks.
-func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
-	var workers []WorkerInfo
-	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		workers, err = q.workers(ctx, s)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the workers of %s: %w", q.handle.root, err)
-	}
-	return workers, nil
-}
-
-func (q *LockingQueue) workers(ctx context.Context, s coord.Session) ([]WorkerInfo, error) {
-	// Who registers does so before he takes: looked at in this order, a lock is not
-	// seen without its holder.
-	locks, err := s.List(ctx, q.handle.taken, coord.ListOptions{Values: true, Fresh: true})
+// listWorkers returns the members of a queue by host and process, and then other holders of
+// entries.
+func listWorkers(ctx context.Context, s coord.Session, membersDir, takenDir string) ([]WorkerInfo, error) {
+	// A worker registers before it takes: in this order of looks no lock is seen without
+	// its holder.
+	locks, err := s.List(ctx, takenDir, coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.List(ctx, path.Join(q.handle.root, layout.WorkersDir), coord.ListOptions{Values: true, Fresh: true})
+	l, err := s.List(ctx, membersDir, coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,6 @@ type Config struct {
 	Session    func(context.Context) (coord.Session, error) // the live session of the handle
 	Woke       func(context.Context)                        // called by a goroutine that has waited for another: a simulator orders them
 	Backoff    func() *retry.Backoff                        // a new one for each Choose
-	Resting    *Resting
 	Restricted *Restricted
 
 	Strict bool // every choice lists afresh, and the most urgent entry is claimed first
@@ -62,6 +61,7 @@ type Head struct {
 	Config
 	Claims     *Claims
 	Suppressed *Suppressed
+	Resting    *Resting
 
 	sem chan struct{} // one-token lock of a choice; guards the fields below
 
@@ -79,7 +79,7 @@ type Head struct {
 	firstInDoubt  string   // when ready was listed; see [Claims.FirstInDoubt]
 	isHeldBack    bool     // the last choice ended before an entry that waits for a claim in doubt
 
-	mu      *sync.Mutex   // guards waiting, Claims and Suppressed; held for a look or a change only
+	mu      *sync.Mutex   // guards waiting, Claims, Suppressed and Resting; held for a look or a change only
 	waiting chan struct{} // closed while the goroutine with sem waits for entries
 }
 
@@ -90,6 +90,7 @@ func New(c Config) *Head {
 		Config:     c,
 		Claims:     newClaims(mu, c.Woke),
 		Suppressed: newSuppressed(mu),
+		Resting:    newResting(mu),
 		mu:         mu,
 		readAhead:  readAhead{nodes: make(map[string]coord.Node)},
 		sem:        make(chan struct{}, 1),

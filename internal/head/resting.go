@@ -10,13 +10,15 @@ import (
 type Resting struct {
 	changed chan struct{} // holds one: a waiting take must look at next again
 
-	mu    sync.Mutex
+	mu    *sync.Mutex
 	until map[string]time.Time
 }
 
 // NewResting returns an empty set.
-func NewResting() *Resting {
-	return &Resting{changed: make(chan struct{}, 1), until: make(map[string]time.Time)}
+func NewResting() *Resting { return newResting(new(sync.Mutex)) }
+
+func newResting(mu *sync.Mutex) *Resting {
+	return &Resting{mu: mu, changed: make(chan struct{}, 1), until: make(map[string]time.Time)}
 }
 
 // Add lets an entry rest for d.

@@ -117,7 +117,7 @@ var mutants = []mutant{
 		test:    "TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn",
 	},
 	{
-		name: "stuck deliveries are forgotten with their worker", file: "held.go",
+		name: "stuck deliveries are forgotten with their worker", file: "finish.go",
 		is:      `				a.Stuck++`,
 		becomes: `				mutated()`,
 		test:    "TestStuckDeliveriesCountOverTheWorkersThatHadThem",
@@ -185,22 +185,22 @@ var mutants = []mutant{
 	},
 	{
 		name: "claim in two steps, lock first (K4)", file: "exchange.go",
-		is: `		rs, err := b.session.Commit(ctx, ops...)
-		switch at`,
+		is: `		results, err := x.session.Commit(ctx, ops...)
+		switch refused`,
 		becomes: `		mutated()
-		var rs []coord.Result
-		if len(b.done) > 0 || len(b.claims) > 1 {
-			rs, err = b.session.Commit(ctx, ops...)
-		} else if rs, err = b.session.Commit(ctx, ops[1]); err == nil {
+		var results []coord.Result
+		if len(x.finishing) > 0 || len(x.claims) > 1 {
+			results, err = x.session.Commit(ctx, ops...)
+		} else if results, err = x.session.Commit(ctx, ops[1]); err == nil {
 			var first []coord.Result
-			first, err = b.session.Commit(ctx, ops[0])
-			rs = append(first, rs...)
+			first, err = x.session.Commit(ctx, ops[0])
+			results = append(first, results...)
 		}
-		switch at`,
+		switch refused`,
 	},
 	{
 		name: "lost reply of a claim taken for a refusal (K5)", file: "claim.go",
-		is: `		h, err = tk.resolveClaim(ctx, a)
+		is: `		h, err = c.resolveClaim(ctx, a)
 	}
 	if err == nil {`,
 		becomes: `		mutated()
@@ -210,18 +210,18 @@ var mutants = []mutant{
 	},
 	{
 		name: "lost reply of a claim taken for success", seeds: "900002", file: "claim.go",
-		is: `		h, err = tk.resolveClaim(ctx, a)
+		is: `		h, err = c.resolveClaim(ctx, a)
 	}
 	if err == nil {`,
 		becomes: `		mutated()
-		h = tk.held(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(tk.q.handle.taken, name), Fence: 1}, tk.q.handle.holder), a.node.Revision+1)
+		h = c.newHeld(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(c.taken, name), Fence: 1}, c.holder), a.node.Revision+1)
 		err = nil
 	}
 	if err == nil {`,
 	},
 	{
 		name: "cancelled claim that nobody undoes", file: "claim.go",
-		is: `		tk.undoClaim(a, h)
+		is: `		c.undoClaim(a, h)
 `,
 		becomes: `		mutated()
 `,
@@ -253,10 +253,10 @@ var mutants = []mutant{
 		becomes: `		Token:      func() int64 { mutated(); return 1 }(),`,
 	},
 	{
-		name: "entry handed out however often it was delivered", seeds: "900002", file: "dead.go",
-		is: `	return tk.q.maxDeliveries > 0 && h.changes`,
+		name: "entry handed out however often it was delivered", seeds: "900002", file: "claim.go",
+		is: `	return c.maxDeliveries > 0 && h.changes`,
 		becomes: `	mutated()
-	return tk.q.maxDeliveries > 1000 && h.changes`,
+	return c.maxDeliveries > 1000 && h.changes`,
 	},
 
 	// Finishes.
@@ -276,7 +276,7 @@ var mutants = []mutant{
 		return coord.ErrSessionLost
 	}
 	mutated()
-	s, err := h.queue.handle.session(ctx)
+	s, err := h.claimer.session(ctx)
 	if err != nil {
 		return err
 	}
@@ -370,7 +370,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "entry gone by another's hand taken for this finish", seeds: "900055", file: "finish.go",
-		is: `	broken, err := h.queue.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
+		is: `	broken, err := h.claimer.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 `,
 		becomes: `	mutated()
 	broken, err := false, error(nil)
@@ -385,8 +385,8 @@ var mutants = []mutant{
 		test: "TestAFinishIsNotTakenForAnotherOfItsHandle",
 	},
 	{
-		name: "removal that is cancelled half-way and holds on", file: "admin.go",
-		is: `		q.handle.spawn(func() { q.taker.undoClaim(claimAttempt{session: s, name: name}, h) })
+		name: "removal that is cancelled half-way and holds on", file: "claim.go",
+		is: `		c.spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
 `,
 		becomes: `		mutated()
 `,
@@ -442,14 +442,14 @@ var mutants = []mutant{
 	default:`,
 	},
 	{
-		name: "empty is said though locks changed meanwhile", file: "take.go",
+		name: "empty is said though locks changed meanwhile", file: "find.go",
 		is: `			if locks.Stamp == l.Stamp {`,
 		becomes: `			mutated()
 			if locks.Stamp == l.Stamp || l.Stamp != 0 {`,
 		test: "TestErrEmptyIsNotReturnedWhenAReleaseFellBetweenTheListings",
 	},
 	{
-		name: "empty is said after an old listing", seeds: "900941", file: "take.go",
+		name: "empty is said after an old listing", seeds: "900941", file: "find.go",
 		is: `			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})`,
 		becomes: `			mutated()
 			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{})`,
@@ -458,28 +458,28 @@ var mutants = []mutant{
 	// Choosing, and finishing with it.
 	{
 		name: "refused claim that takes the finish with it", file: "exchange.go",
-		is: `		case at >= 0:
-			b.refuse(ctx, parts, at, err)
+		is: `		case refused >= 0:
+			x.takeOutRefused(ctx, parts, refused, err)
 			continue`,
-		becomes: `		case at >= 0:
-			if at >= parts[len(b.done)] && len(b.done) > 0 {
+		becomes: `		case refused >= 0:
+			if refused >= parts[len(x.finishing)] && len(x.finishing) > 0 {
 				mutated()
-				for _, h := range b.done {
+				for _, h := range x.finishing {
 					h.end(stateDone, true)
 					<-h.sem
 				}
-				b.done = nil
+				x.finishing = nil
 			}
-			b.refuse(ctx, parts, at, err)
+			x.takeOutRefused(ctx, parts, refused, err)
 			continue`,
 		test: "TestExchangeTakesAnotherEntryWhereOneWasClaimedFirst",
 	},
 	{
 		name: "unanswered exchange taken for applied", file: "exchange.go",
-		is: `	for _, h := range doubtful {
-		b.failed = errors.Join(b.failed, b.single(ctx, h))
+		is: `	for _, h := range inDoubt {
+		x.failed = errors.Join(x.failed, x.finishAlone(ctx, h))
 	}`,
-		becomes: `	for _, h := range doubtful {
+		becomes: `	for _, h := range inDoubt {
 		mutated()
 		h.end(stateDone, true)
 	}`,
@@ -487,14 +487,14 @@ var mutants = []mutant{
 	},
 	{
 		name: "lost entry that costs the others their finish", file: "exchange.go",
-		is: `			b.leaves(i)
+		is: `			x.separateOne(i)
 			return
 		}`,
 		becomes: `			mutated()
-			h := b.done[i]
+			h := x.finishing[i]
 			h.lock.Settling(false)
 			<-h.sem
-			b.done = append(b.done[:i:i], b.done[i+1:]...)
+			x.finishing = append(x.finishing[:i:i], x.finishing[i+1:]...)
 			return
 		}`,
 		test: "TestExchangeOfALostEntryCostsTheOthersNothing",
@@ -529,12 +529,12 @@ var mutants = []mutant{
 
 	// What comes back, and what dies.
 	{
-		name: "release that forgives nothing", file: "held.go",
+		name: "release that forgives nothing", file: "finish.go",
 		is:      `if a.Forgiven += h.bumps; h.bumps == 0 {`,
 		becomes: `if mutated(); h.bumps == 0 {`,
 	},
 	{
-		name: "failure that is forgiven", file: "held.go",
+		name: "failure that is forgiven", file: "finish.go",
 		is: `			a.Failures++
 `,
 		becomes: `			mutated()
@@ -542,7 +542,7 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "failure counted though its lock was broken", file: "held.go",
+		name: "failure counted though its lock was broken", file: "finish.go",
 		is: `		wasApplied: h.unlessBroken,
 	}, opts)`,
 		becomes: `		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
@@ -550,12 +550,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "strict take that goes on behind an entry that came back", file: "exchange.go",
-		is:      `		b.letGo(i) // the refused`,
+		is:      `		x.keepClaims(i) // the refused`,
 		becomes: `		mutated() // the refused`,
 		test:    "TestStrictTakesAnEntryReleasedSinceItWasRead",
 	},
 	{
-		name: "release in doubt that was applied, whatever an operator did", file: "held.go",
+		name: "release in doubt that was applied, whatever an operator did", file: "finish.go",
 		is: `			return []coord.Op{a.write()}, nil
 		},
 		wasApplied: h.unlessBroken,
@@ -600,19 +600,19 @@ var mutants = []mutant{
 		test: "TestAnEntryThatCameBackIsTakenAlone",
 	},
 	{
-		name: "ceiling reached one delivery late", file: "dead.go",
-		is: `	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(tk.q.maxDeliveries)
+		name: "ceiling reached one delivery late", file: "claim.go",
+		is: `	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
 `,
 		becomes: `	mutated()
-	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven > int64(tk.q.maxDeliveries)
+	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven > int64(c.maxDeliveries)
 `,
 	},
 	{
-		name: "ceiling that forgives nothing", file: "dead.go",
-		is: `	return tk.q.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(tk.q.maxDeliveries)
+		name: "ceiling that forgives nothing", file: "claim.go",
+		is: `	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
 `,
 		becomes: `	mutated()
-	return tk.q.maxDeliveries > 0 && h.changes >= int64(tk.q.maxDeliveries)
+	return c.maxDeliveries > 0 && h.changes >= int64(c.maxDeliveries)
 `,
 	},
 	{
@@ -1076,7 +1076,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "what a worker has not answered is forgotten", file: "handling.go",
-		is:      `a.Held.queue.handle.spawn(func() { a.Held.finishBehind(do) })`,
+		is:      `a.Held.claimer.spawn(func() { a.Held.finishBehind(do) })`,
 		becomes: `mutated()`,
 		test:    "TestAnUnansweredFinishIsRepeatedInTheBackground",
 	},
@@ -1222,7 +1222,7 @@ var mutants = []mutant{
 	due := time.Now().Round(0).Add(d).Truncate(time.Second)`,
 	},
 	{
-		name: "release for later that leaves the entry ready", seeds: "900009", file: "delayed.go",
+		name: "release for later that leaves the entry ready", seeds: "900009", file: "finish.go",
 		is:      `	f.lock = h.lock.PutAside(due)`,
 		becomes: `	mutated()`,
 	},
@@ -1282,7 +1282,7 @@ var mutants = []mutant{
 	return n, nil, nil`,
 	},
 	{
-		name: "progress counts as a lost race", file: "take.go",
+		name: "progress counts as a lost race", file: "find.go",
 		is: `				backoff.Reset()
 				ahead = head.MaxReadAhead
 				continue`,
@@ -1294,16 +1294,16 @@ var mutants = []mutant{
 		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
-		name: "spent entries cleared away one by one", file: "exchange.go",
-		is:      `			if spent[node.Path] && 2*len(c.Names) <`,
-		becomes: `			if mutated(); len(c.Names) == 0 && spent[node.Path] && 2*len(c.Names) <`,
+		name: "spent entries cleared away one by one", file: "take.go",
+		is:      `		if spent[node.Path] && 2*len(chosen.Names) <`,
+		becomes: `		if mutated(); len(chosen.Names) == 0 && spent[node.Path] && 2*len(chosen.Names) <`,
 		test:    "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
-		name: "exchange that takes its own progress for a lost race", file: "exchange.go",
-		is: `			progress, err = tk.q.clearing.clear(ctx, c)`,
+		name: "exchange that takes its own progress for a lost race", file: "take.go",
+		is: `			progress, err = t.clearing.clear(ctx, chosen)`,
 		becomes: `			mutated()
-			_, err = tk.q.clearing.clear(ctx, c)`,
+			_, err = t.clearing.clear(ctx, chosen)`,
 		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
@@ -1334,10 +1334,10 @@ var mutants = []mutant{
 	},
 	{
 		name: "claim made before another finish is known", file: "exchange.go",
-		is: `		if !b.bare && len(b.rest) > 0 {
-			b.standBack()`,
-		becomes: `		if !b.bare && len(b.rest) > 0 && func() bool { mutated(); return false }() {
-			b.standBack()`,
+		is: `		if !x.noClaims && len(x.separate) > 0 {
+			x.dropClaims()`,
+		becomes: `		if !x.noClaims && len(x.separate) > 0 && func() bool { mutated(); return false }() {
+			x.dropClaims()`,
 		test: "TestNothingIsClaimedWhileAnotherFinishIsInDoubt",
 	},
 	{
