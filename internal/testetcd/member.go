@@ -4,6 +4,7 @@ package testetcd
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,8 +187,31 @@ func (m *Member) Backup() (restore func() error, err error) {
 	return func() error { return errors.Join(os.RemoveAll(m.Dir), os.Rename(backup, m.Dir)) }, nil
 }
 
-// Pause stops the process until [Member.Resume].
-func (m *Member) Pause() { m.process.Process.Signal(syscall.SIGSTOP) }
+// Pause stops the process until [Member.Resume]. It returns when all threads have stopped,
+// which takes a moment on a busy machine: until then the member still answers.
+func (m *Member) Pause() {
+	m.process.Process.Signal(syscall.SIGSTOP)
+	for end := time.Now().Add(5 * time.Second); !isStopped(m.process.Process.Pid) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// isStopped reports whether no thread of the process runs. It is true on systems without
+// /proc, where this cannot be seen.
+func isStopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// The state follows the command's name, which is in parentheses.
+		if end := bytes.LastIndexByte(stat, ')'); end >= 0 && len(stat) > end+2 && stat[end+2] != 'T' {
+			return false
+		}
+	}
+	return true
+}
 
 // Resume lets a paused process go on. It does nothing after [Member.Kill].
 func (m *Member) Resume() {
