@@ -78,53 +78,53 @@ type cacheFill struct {
 func newDirCache() *dirCache { return &dirCache{fillRequest: make(chan struct{}, 1)} }
 
 // noteCommit notes an answered commit of this process that changed the names.
-func (m *dirCache) noteCommit(rev int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.ownRevision = max(m.ownRevision, rev)
+func (c *dirCache) noteCommit(rev int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ownRevision = max(c.ownRevision, rev)
 }
 
 // requiredRevision returns the revision that a listing must have if it begins now.
-func (m *dirCache) requiredRevision() int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.ownRevision
+func (c *dirCache) requiredRevision() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ownRevision
 }
 
 // page returns a page of the names and the revision that the cache has reached, which is 0
 // if the cache is not filled. If that is less than required, it returns no names, and a
 // channel that is closed when the cache has advanced.
-func (m *dirCache) page(dir string, o coord.ListOptions, required int64) (l coord.List, reached int64, advanced <-chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.names != nil && m.reached < required {
-		if m.advanced == nil {
-			m.advanced = make(chan struct{})
+func (c *dirCache) page(dir string, o coord.ListOptions, required int64) (l coord.List, reached int64, advanced <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names != nil && c.reached < required {
+		if c.advanced == nil {
+			c.advanced = make(chan struct{})
 		}
-		return coord.List{}, m.reached, m.advanced
+		return coord.List{}, c.reached, c.advanced
 	}
-	if m.names == nil || o.Values {
-		return coord.List{}, m.reached, nil
+	if c.names == nil || o.Values {
+		return coord.List{}, c.reached, nil
 	}
 	if dir == "/" {
 		dir = ""
 	}
-	page, more := m.names.Page(o.After, o.Limit)
+	page, more := c.names.Page(o.After, o.Limit)
 	l = coord.List{Nodes: make([]coord.Node, len(page)), More: more}
 	for i, name := range page {
 		l.Nodes[i].Path = dir + "/" + name
 	}
 	if !more && o.After == "" {
-		l.Stamp = changeStamp(m.changedAt)
+		l.Stamp = changeStamp(c.changedAt)
 	}
-	return l, m.reached, nil
+	return l, c.reached, nil
 }
 
 // wakeLocked wakes the listings that wait for the cache to advance.
-func (m *dirCache) wakeLocked() {
-	if m.advanced != nil {
-		close(m.advanced)
-		m.advanced = nil
+func (c *dirCache) wakeLocked() {
+	if c.advanced != nil {
+		close(c.advanced)
+		c.advanced = nil
 	}
 }
 
@@ -140,145 +140,145 @@ func changeStamp(rev int64) uint64 {
 // beginList is called for a listing while the cache is not filled. It returns the fill
 // whose revision the listing must have. If it returns nil, the service answers the listing
 // as it is, and endList must be called.
-func (m *dirCache) beginList() *cacheFill {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.filling == nil && m.hasAnswer && m.pendingLists == 0 && !m.closed {
-		m.filling = &cacheFill{pinned: make(chan struct{}), done: make(chan struct{})}
+func (c *dirCache) beginList() *cacheFill {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.filling == nil && c.hasAnswer && c.pendingLists == 0 && !c.closed {
+		c.filling = &cacheFill{pinned: make(chan struct{}), done: make(chan struct{})}
 		select {
-		case m.fillRequest <- struct{}{}:
+		case c.fillRequest <- struct{}{}:
 		default:
 		}
 	}
-	if m.filling == nil {
-		m.pendingLists++
+	if c.filling == nil {
+		c.pendingLists++
 	}
-	return m.filling
+	return c.filling
 }
 
 // endList takes the outcome of a listing for which beginList returned nil.
-func (m *dirCache) endList(err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.pendingLists--
-	m.hasAnswer = m.hasAnswer || err == nil
+func (c *dirCache) endList(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pendingLists--
+	c.hasAnswer = c.hasAnswer || err == nil
 }
 
 // beginFill returns the generation that pinFill and install are called with.
-func (m *dirCache) beginFill() (generation int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.generation
+func (c *dirCache) beginFill() (generation int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.generation
 }
 
 // pinFill makes known which revision is being read.
-func (m *dirCache) pinFill(generation int, rev int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.generation == generation && m.filling != nil && m.filling.rev == 0 {
-		m.filling.rev = rev
-		close(m.filling.pinned)
+func (c *dirCache) pinFill(generation int, rev int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation == generation && c.filling != nil && c.filling.rev == 0 {
+		c.filling.rev = rev
+		close(c.filling.pinned)
 	}
 }
 
 // install fills the cache with the listing at rev, unless it was discarded meanwhile: then
 // the service may have shown a later revision.
-func (m *dirCache) install(generation int, rev int64, nodes []string, dirs map[string]*subdirectory) {
+func (c *dirCache) install(generation int, rev int64, nodes []string, dirs map[string]*subdirectory) {
 	set := names.New(nodes)
 	for name, d := range dirs {
 		d.node = !set.Add(name)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.generation != generation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation != generation {
 		return
 	}
-	m.names, m.dirs, m.listedAt, m.reached, m.changedAt = set, dirs, rev, rev, rev
-	m.wakeLocked()
-	m.endFillLocked()
+	c.names, c.dirs, c.listedAt, c.reached, c.changedAt = set, dirs, rev, rev, rev
+	c.wakeLocked()
+	c.endFillLocked()
 }
 
 // discard empties the cache. The next listing is read from now on, and so includes
 // everything that was answered before.
-func (m *dirCache) discard(ended bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.names, m.dirs, m.reached, m.hasAnswer = nil, nil, 0, false
-	m.ownRevision = 0
-	m.generation++
-	m.closed = m.closed || ended
-	m.wakeLocked()
-	m.endFillLocked()
+func (c *dirCache) discard(ended bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names, c.dirs, c.reached, c.hasAnswer = nil, nil, 0, false
+	c.ownRevision = 0
+	c.generation++
+	c.closed = c.closed || ended
+	c.wakeLocked()
+	c.endFillLocked()
 }
 
 // endFillLocked ends the fill, whether or not it succeeded.
-func (m *dirCache) endFillLocked() {
-	if m.filling == nil {
+func (c *dirCache) endFillLocked() {
+	if c.filling == nil {
 		return
 	}
-	if m.filling.rev == 0 {
-		close(m.filling.pinned)
+	if c.filling.rev == 0 {
+		close(c.filling.pinned)
 	}
-	close(m.filling.done)
-	m.filling = nil
+	close(c.filling.done)
+	c.filling = nil
 }
 
 // isFilled reports whether there are names to keep up to date.
-func (m *dirCache) isFilled() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.names != nil
+func (c *dirCache) isFilled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.names != nil
 }
 
 // apply makes the changes of events. base is the length of the directory's prefix.
-func (m *dirCache) apply(base int, events []*clientv3.Event) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.names == nil {
+func (c *dirCache) apply(base int, events []*clientv3.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names == nil {
 		return
 	}
 	for _, e := range events {
 		deleted := e.Type == clientv3.EventTypeDelete
-		if e.Kv.ModRevision <= m.listedAt || !deleted && !e.IsCreate() {
+		if e.Kv.ModRevision <= c.listedAt || !deleted && !e.IsCreate() {
 			continue
 		}
 		rest := e.Kv.Key[base:]
 		if slash := bytes.IndexByte(rest, '/'); slash < 0 {
-			m.applyNodeLocked(string(rest), deleted)
-		} else if !m.applyDescendantLocked(string(rest[:slash]), deleted) {
+			c.applyNodeLocked(string(rest), deleted)
+		} else if !c.applyDescendantLocked(string(rest[:slash]), deleted) {
 			continue
 		}
-		m.changedAt = e.Kv.ModRevision
+		c.changedAt = e.Kv.ModRevision
 	}
 	if n := len(events); n > 0 {
-		m.reached = max(m.reached, events[n-1].Kv.ModRevision)
-		m.wakeLocked()
+		c.reached = max(c.reached, events[n-1].Kv.ModRevision)
+		c.wakeLocked()
 	}
 }
 
 // applyNodeLocked adds or removes a node.
-func (m *dirCache) applyNodeLocked(name string, deleted bool) {
-	d := m.dirs[name]
+func (c *dirCache) applyNodeLocked(name string, deleted bool) {
+	d := c.dirs[name]
 	if d != nil {
 		d.node = !deleted
 	}
 	switch {
 	case !deleted:
-		m.names.Add(name)
+		c.names.Add(name)
 	case d == nil:
-		m.names.Remove(name)
+		c.names.Remove(name)
 	}
 }
 
 // applyDescendantLocked adds or removes a key below the name, and reports whether that made
 // the directory come or go.
-func (m *dirCache) applyDescendantLocked(name string, deleted bool) bool {
-	d := m.dirs[name]
+func (c *dirCache) applyDescendantLocked(name string, deleted bool) bool {
+	d := c.dirs[name]
 	switch {
 	case d == nil && deleted:
 		return false
 	case d == nil:
-		m.dirs[name] = &subdirectory{keys: 1, node: !m.names.Add(name)}
+		c.dirs[name] = &subdirectory{keys: 1, node: !c.names.Add(name)}
 		return true
 	case !deleted:
 		d.keys++
@@ -287,9 +287,9 @@ func (m *dirCache) applyDescendantLocked(name string, deleted bool) bool {
 	if d.keys--; d.keys > 0 {
 		return false
 	}
-	delete(m.dirs, name)
+	delete(c.dirs, name)
 	if !d.node {
-		m.names.Remove(name)
+		c.names.Remove(name)
 	}
 	return true
 }

@@ -68,16 +68,16 @@ func newDialer(endpoints []endpoint, dial dialFunc, names *resolve.Names, connec
 var errNoAnswer = errors.New("no answer")
 
 // dialAny returns a connection to the first endpoint that accepts one.
-func (l *dialer) dialAny(ctx context.Context) (net.Conn, error) {
-	l.mu.Lock()
-	first := l.next
-	l.mu.Unlock()
-	n := len(l.endpoints)
+func (d *dialer) dialAny(ctx context.Context) (net.Conn, error) {
+	d.mu.Lock()
+	first := d.next
+	d.mu.Unlock()
+	n := len(d.endpoints)
 	var err error
 	for k := range n {
 		i := (first + k) % n
 		var nc net.Conn
-		if nc, err = l.dialEndpoint(ctx, i, n-k); err == nil {
+		if nc, err = d.dialEndpoint(ctx, i, n-k); err == nil {
 			return nc, nil
 		}
 		if ctx.Err() != nil {
@@ -89,12 +89,12 @@ func (l *dialer) dialAny(ctx context.Context) (net.Conn, error) {
 
 // dialEndpoint connects to the first server of endpoint i that accepts a connection. It
 // leaves time for the endpoints that remain.
-func (l *dialer) dialEndpoint(ctx context.Context, i, remaining int) (net.Conn, error) {
-	servers, err := l.lookUp(ctx, i, remaining)
+func (d *dialer) dialEndpoint(ctx context.Context, i, remaining int) (net.Conn, error) {
+	servers, err := d.lookUp(ctx, i, remaining)
 	for k, server := range servers {
 		var nc net.Conn
-		if nc, err = l.dialServer(ctx, i, server, remaining+len(servers)-1-k); err == nil {
-			return l.setCurrent(nc, i, server), nil
+		if nc, err = d.dialServer(ctx, i, server, remaining+len(servers)-1-k); err == nil {
+			return d.setCurrent(nc, i, server), nil
 		}
 		if ctx.Err() != nil {
 			break
@@ -113,75 +113,75 @@ func shareTime(ctx context.Context, others int) (context.Context, context.Cancel
 }
 
 // lookUp finds the servers of endpoint i.
-func (l *dialer) lookUp(ctx context.Context, i, remaining int) ([]string, error) {
+func (d *dialer) lookUp(ctx context.Context, i, remaining int) ([]string, error) {
 	ctx, cancel := shareTime(ctx, remaining)
 	defer cancel()
-	e := l.endpoints[i]
-	servers, err := e.resolveServers(ctx, l.names, l.dial)
+	e := d.endpoints[i]
+	servers, err := e.resolveServers(ctx, d.names, d.dial)
 	if err == nil {
-		l.mu.Lock()
-		l.states[i].servers = servers
-		l.mu.Unlock()
+		d.mu.Lock()
+		d.states[i].servers = servers
+		d.mu.Unlock()
 		return servers, nil
 	}
-	l.mu.Lock()
-	l.states[i].servers = []string{e.address}
-	l.mu.Unlock()
-	l.recordCause(i, e.address, err)
+	d.mu.Lock()
+	d.states[i].servers = []string{e.address}
+	d.mu.Unlock()
+	d.recordCause(i, e.address, err)
 	return nil, err
 }
 
 // dialServer connects to one server of endpoint i.
-func (l *dialer) dialServer(ctx context.Context, i int, server string, remaining int) (net.Conn, error) {
+func (d *dialer) dialServer(ctx context.Context, i int, server string, remaining int) (net.Conn, error) {
 	ctx, cancel := shareTime(ctx, remaining)
 	defer cancel()
-	e := l.endpoints[i]
-	l.names.Dialed(server)
-	if e.tls == nil && errors.Is(l.cause(i, server), io.EOF) && e.speaksTLS(ctx, server, l.dial) {
+	e := d.endpoints[i]
+	d.names.Dialed(server)
+	if e.tls == nil && errors.Is(d.cause(i, server), io.EOF) && e.speaksTLS(ctx, server, d.dial) {
 		err := fmt.Errorf("the server speaks TLS, but the endpoint is configured without it: %w", coord.ErrTLS)
-		l.recordCause(i, server, err)
+		d.recordCause(i, server, err)
 		return nil, err
 	}
-	nc, err := e.dial(ctx, server, l.dial)
+	nc, err := e.dial(ctx, server, d.dial)
 	if err != nil {
-		l.recordCause(i, server, err)
+		d.recordCause(i, server, err)
 	}
 	return nc, err
 }
 
 // setCurrent makes nc the current connection. The next dial begins with another endpoint,
 // whatever ends this connection.
-func (l *dialer) setCurrent(nc net.Conn, i int, server string) *conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next = (i + 1) % len(l.endpoints)
-	l.current = &conn{Conn: nc, dialer: l, endpoint: i, server: server}
-	return l.current
+func (d *dialer) setCurrent(nc net.Conn, i int, server string) *conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.next = (i + 1) % len(d.endpoints)
+	d.current = &conn{Conn: nc, dialer: d, endpoint: i, server: server}
+	return d.current
 }
 
 // cause returns what is wrong with a server of endpoint i, or nil.
-func (l *dialer) cause(i int, server string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.states[i].causes[server]
+func (d *dialer) cause(i int, server string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.states[i].causes[server]
 }
 
 // recordCause notes why a server of endpoint i is not used; nil means that it answers.
-func (l *dialer) recordCause(i int, server string, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (d *dialer) recordCause(i int, server string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) {
 		err = errNoAnswer // the driver stopped waiting
 	}
-	w := l.states[i]
+	w := d.states[i]
 	if len(w.causes) > maxCauses {
 		clear(w.causes)
 	}
 	w.causes[server] = err
-	for _, w := range l.states {
+	for _, w := range d.states {
 		for _, server := range w.servers {
 			if !errors.Is(w.causes[server], coord.ErrTLS) {
 				return
@@ -189,9 +189,9 @@ func (l *dialer) recordCause(i int, server string, err error) {
 		}
 	}
 	select {
-	case <-l.permanentFailure:
+	case <-d.permanentFailure:
 	default:
-		close(l.permanentFailure)
+		close(d.permanentFailure)
 	}
 }
 
@@ -200,16 +200,16 @@ const maxCauses = 100
 
 // failureError names each endpoint with its cause. It is nil if the current connection
 // works.
-func (l *dialer) failureError() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c := l.current; c != nil && c.isLive() {
+func (d *dialer) failureError() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.current; c != nil && c.isLive() {
 		return nil
 	}
 	kind := coord.ErrUnreachable
 	var text []string
-	for i, e := range l.endpoints {
-		w := l.states[i]
+	for i, e := range d.endpoints {
+		w := d.states[i]
 		for _, server := range slices.Sorted(slices.Values(w.servers)) {
 			cause := w.causes[server]
 			switch {
@@ -234,10 +234,10 @@ func (e *unreachableError) Error() string { return e.text + ": " + e.kind.Error(
 func (e *unreachableError) Unwrap() error { return e.kind }
 
 // liveConn returns the current connection if the server has answered on it and it is open.
-func (l *dialer) liveConn() *conn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c := l.current; c != nil && c.isLive() {
+func (d *dialer) liveConn() *conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.current; c != nil && c.isLive() {
 		return c
 	}
 	return nil
@@ -245,9 +245,9 @@ func (l *dialer) liveConn() *conn {
 
 // noteNoLeader is called when the member reports that it has no leader. Elections pass; a
 // member that has no leader for a second is cut off from the others, and is left.
-func (l *dialer) noteNoLeader() {
-	c := l.liveConn()
-	if c == nil || len(l.endpoints) == 1 {
+func (d *dialer) noteNoLeader() {
+	c := d.liveConn()
+	if c == nil || len(d.endpoints) == 1 {
 		return
 	}
 	now := time.Now().UnixNano()
@@ -257,10 +257,10 @@ func (l *dialer) noteNoLeader() {
 }
 
 // noteLeader is called when a member with a leader has answered.
-func (l *dialer) noteLeader() {
-	l.mu.Lock()
-	c := l.current
-	l.mu.Unlock()
+func (d *dialer) noteLeader() {
+	d.mu.Lock()
+	c := d.current
+	d.mu.Unlock()
 	if c != nil && c.leaderlessSince.Load() != 0 {
 		c.leaderlessSince.Store(0)
 	}

@@ -117,13 +117,13 @@ func classifyError(err error) errorClass {
 }
 
 // wrap returns err with the error of coord's that it stands for.
-func (v errorClass) wrap(err error) error {
+func (c errorClass) wrap(err error) error {
 	err = errors.New(errorText(err))
-	if v.remedy != "" {
-		err = fmt.Errorf("%w; %s", err, v.remedy)
+	if c.remedy != "" {
+		err = fmt.Errorf("%w; %s", err, c.remedy)
 	}
-	if v.coordErr != nil {
-		return fmt.Errorf("%w: %w", err, v.coordErr)
+	if c.coordErr != nil {
+		return fmt.Errorf("%w: %w", err, c.coordErr)
 	}
 	return err
 }

@@ -52,46 +52,46 @@ const (
 
 // revisionShown notes when a request began that has shown a revision. Only requests that no
 // lagging member answers count.
-func (g *optimisticNames) revisionShown(begun time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shownAt = max(g.shownAt, begun)
+func (o *optimisticNames) revisionShown(begun time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shownAt = max(o.shownAt, begun)
 }
 
 // recordRead takes the answer to a read of a queue's revision and offset.
-func (g *optimisticNames) recordRead(queue string, r *revisionRead, begun time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shownAt = max(g.shownAt, begun)
-	q := g.queues[queue]
+func (o *optimisticNames) recordRead(queue string, r *revisionRead, begun time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shownAt = max(o.shownAt, begun)
+	q := o.queues[queue]
 	if q == nil {
-		if len(g.queues) >= maxQueues {
-			maps.DeleteFunc(g.queues, func(_ string, old *queueNaming) bool {
+		if len(o.queues) >= maxQueues {
+			maps.DeleteFunc(o.queues, func(_ string, old *queueNaming) bool {
 				return begun-old.readAt > 2*maxOffsetAge && begun > old.pausedUntil
 			})
 		}
-		if len(g.queues) >= maxQueues {
+		if len(o.queues) >= maxQueues {
 			return
 		}
-		if g.queues == nil {
-			g.queues = make(map[string]*queueNaming)
+		if o.queues == nil {
+			o.queues = make(map[string]*queueNaming)
 		}
 		q = new(queueNaming)
-		g.queues[queue] = q
+		o.queues[queue] = q
 	}
 	q.offset, q.readAt = r.seq-r.revision, begun
 }
 
 // allowed reports whether names in the queues may be optimistic now.
-func (g *optimisticNames) allowed(queues map[string]int64) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+func (o *optimisticNames) allowed(queues map[string]int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	now := boottime.Now()
-	if now-g.shownAt > maxRevisionAge || g.requestSince != 0 && now-g.requestSince > maxRevisionAge {
+	if now-o.shownAt > maxRevisionAge || o.requestSince != 0 && now-o.requestSince > maxRevisionAge {
 		return false
 	}
 	for queue := range queues {
-		if q := g.queues[queue]; q == nil || now-q.readAt > maxOffsetAge || now < q.pausedUntil {
+		if q := o.queues[queue]; q == nil || now-q.readAt > maxOffsetAge || now < q.pausedUntil {
 			return false
 		}
 	}
@@ -100,27 +100,27 @@ func (g *optimisticNames) allowed(queues map[string]int64) bool {
 
 // beginRequest is called when an optimistic request is about to be sent. It returns false
 // if the revision has become too old.
-func (g *optimisticNames) beginRequest() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.requestSince = boottime.Now()
-	return g.requestSince-g.shownAt <= maxRevisionAge
+func (o *optimisticNames) beginRequest() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.requestSince = boottime.Now()
+	return o.requestSince-o.shownAt <= maxRevisionAge
 }
 
 // endRequest takes the outcomes of an optimistic request, if one was sent. A queue whose
 // name was refused pauses. If the next refusal comes soon after the pause, within its
 // length, the next pause is twice as long, up to a minute.
-func (g *optimisticNames) endRequest(commits []*pendingCommit, outcomes []group.Outcome) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.requestSince = 0
+func (o *optimisticNames) endRequest(commits []*pendingCommit, outcomes []group.Outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.requestSince = 0
 	now := boottime.Now()
 	for i, c := range commits {
 		if i == len(outcomes) || !errors.Is(outcomes[i].Err, errNameTaken) {
 			continue
 		}
 		for _, op := range c.ops {
-			if q := g.queues[queueOf(op.Path)]; q != nil && isOptimistic(op) && now >= q.pausedUntil {
+			if q := o.queues[queueOf(op.Path)]; q != nil && isOptimistic(op) && now >= q.pausedUntil {
 				if now < q.pausedUntil+q.pause {
 					q.pause = min(2*q.pause, maxPause)
 				} else {
@@ -133,17 +133,17 @@ func (g *optimisticNames) endRequest(commits []*pendingCommit, outcomes []group.
 }
 
 // reset forgets everything: the service was restored.
-func (g *optimisticNames) reset() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shownAt, g.queues = 0, nil
+func (o *optimisticNames) reset() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.shownAt, o.queues = 0, nil
 }
 
 // offset returns the queue's offset, as it was last read.
-func (g *optimisticNames) offset(queue string) int64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if q := g.queues[queue]; q != nil {
+func (o *optimisticNames) offset(queue string) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if q := o.queues[queue]; q != nil {
 		return q.offset
 	}
 	return 0

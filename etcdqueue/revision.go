@@ -25,36 +25,36 @@ type serviceState struct {
 }
 
 // current returns the latest state so far.
-func (s *revisionTracker) current() serviceState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.latest
+func (t *revisionTracker) current() serviceState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.latest
 }
 
 // observe notes a revision, before any caller sees what exists at it. A revision from
 // before the last restore is ignored.
-func (s *revisionTracker) observe(epoch int, rev int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if epoch == s.latest.epoch {
-		s.latest.rev = max(s.latest.rev, rev)
+func (t *revisionTracker) observe(epoch int, rev int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if epoch == t.latest.epoch {
+		t.latest.rev = max(t.latest.rev, rev)
 	}
 }
 
 // observeAnswer takes the header of a linearizable answer, and the state that was known
 // when the request began. The answer is not older than that state unless the service was
 // restored meanwhile. Each restore is reported once.
-func (s *revisionTracker) observeAnswer(before serviceState, h *pb.ResponseHeader) (restored bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *revisionTracker) observeAnswer(before serviceState, h *pb.ResponseHeader) (restored bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	switch {
-	case h == nil, before.epoch != s.latest.epoch:
+	case h == nil, before.epoch != t.latest.epoch:
 		return false
 	case before.isAheadOf(h):
-		s.latest = serviceState{before.epoch + 1, h.Revision, h.ClusterId}
+		t.latest = serviceState{before.epoch + 1, h.Revision, h.ClusterId}
 		return true
 	}
-	s.latest.rev, s.latest.cluster = max(s.latest.rev, h.Revision), h.ClusterId
+	t.latest.rev, t.latest.cluster = max(t.latest.rev, h.Revision), h.ClusterId
 	return false
 }
 

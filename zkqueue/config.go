@@ -62,8 +62,8 @@ func (c Config) String() string {
 // GoString returns String, so that %#v does not print the password.
 func (c Config) GoString() string { return c.String() }
 
-// checked returns the configuration with its defaults, or [coord.ErrInvalid].
-func (c Config) checked() (Config, error) {
+// withDefaults returns the configuration with its defaults, or [coord.ErrInvalid].
+func (c Config) withDefaults() (Config, error) {
 	if c.Chroot == "/" {
 		c.Chroot = ""
 	}

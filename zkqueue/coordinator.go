@@ -38,7 +38,7 @@ func Open(ctx context.Context, cfg Config) (*Coordinator, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("open: no context: %w", coord.ErrInvalid)
 	}
-	cfg, err := cfg.checked()
+	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("open ZooKeeper: %w", err)
 	}

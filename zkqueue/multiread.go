@@ -59,7 +59,7 @@ var (
 )
 
 // send makes the request on the current connection, without a retry.
-func (t *multiRead) send(s *session) ([]*data, error) {
+func (m *multiRead) send(s *session) ([]*data, error) {
 	s.mu.Lock()
 	c := s.conn
 	s.mu.Unlock()
@@ -71,14 +71,14 @@ func (t *multiRead) send(s *session) ([]*data, error) {
 		body []byte
 	}
 	ch := make(chan answer, 1)
-	err := c.sendOwn(opMultiRead, t.encode(), func(code int32, body []byte) { ch <- answer{code, body} })
+	err := c.sendOwn(opMultiRead, m.encode(), func(code int32, body []byte) { ch <- answer{code, body} })
 	if err != nil {
 		return nil, zk.ErrConnectionClosed
 	}
 	var nodes []*data
 	switch a := <-ch; a.code {
 	case 0:
-		nodes, err = t.parse(a.body)
+		nodes, err = m.parse(a.body)
 	case codeUnimplemented:
 		s.multiReads.failures.Store(maxFailures)
 		return nil, errMalformed
@@ -106,9 +106,9 @@ func appendPartHeader(b []byte, op int32) []byte {
 const opEnd = -1 // the type of the last part, and of a part that is an error
 
 // encode returns the request's body.
-func (t *multiRead) encode() []byte {
+func (m *multiRead) encode() []byte {
 	var b []byte
-	for _, path := range t.fullPaths {
+	for _, path := range m.fullPaths {
 		b = appendBytes(appendPartHeader(b, opGetData), []byte(path))
 		b = append(b, 0) // no watch
 	}
@@ -117,9 +117,9 @@ func (t *multiRead) encode() []byte {
 
 // parse returns one element per path: the node's data, or nil if it does not exist. A node
 // that may not be read has the mark unreadable.
-func (t *multiRead) parse(b []byte) ([]*data, error) {
+func (m *multiRead) parse(b []byte) ([]*data, error) {
 	in := &jute{rest: b}
-	nodes := make([]*data, len(t.fullPaths))
+	nodes := make([]*data, len(m.fullPaths))
 	for i := range nodes {
 		switch op, done := in.partHeader(); {
 		case in.short, done:

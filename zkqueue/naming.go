@@ -86,24 +86,24 @@ func (s *session) readCounter(ctx context.Context, dir string) (int64, error) {
 }
 
 // advance notes that the directory's counter is at least next.
-func (n *sequenceCounters) advance(dir string, next int64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.next == nil || len(n.next) >= maxCounters {
-		n.next = make(map[string]int64)
+func (c *sequenceCounters) advance(dir string, next int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == nil || len(c.next) >= maxCounters {
+		c.next = make(map[string]int64)
 	}
-	n.next[dir] = max(next, n.next[dir])
+	c.next[dir] = max(next, c.next[dir])
 }
 
 // isFirstWarning reports whether the user has not been warned of this directory yet.
-func (n *sequenceCounters) isFirstWarning(dir string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.warned == nil {
-		n.warned = make(map[string]bool)
+func (c *sequenceCounters) isFirstWarning(dir string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.warned == nil {
+		c.warned = make(map[string]bool)
 	}
-	first := !n.warned[dir]
-	n.warned[dir] = true
+	first := !c.warned[dir]
+	c.warned[dir] = true
 	return first
 }
 

@@ -22,27 +22,27 @@ const (
 )
 
 // current returns the limit in bytes, and raises it if it has stood for long enough.
-func (w *payloadLimit) current() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for w.bytes > 0 && time.Since(w.since) > raiseAfter {
-		w.since = w.since.Add(raiseAfter)
-		if w.bytes *= 2; w.bytes > maxFrame {
-			w.bytes = 0
+func (l *payloadLimit) current() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.bytes > 0 && time.Since(l.since) > raiseAfter {
+		l.since = l.since.Add(raiseAfter)
+		if l.bytes *= 2; l.bytes > maxFrame {
+			l.bytes = 0
 		}
 	}
-	if w.bytes == 0 {
+	if l.bytes == 0 {
 		return maxFrame
 	}
-	return w.bytes
+	return l.bytes
 }
 
 // lower halves the limit after a request of this size got no answer. Other causes of a lost
 // answer lower it too, which only costs a few more requests for some minutes.
-func (w *payloadLimit) lower(size int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if limit := max(size/2, minPayload); size > minPayload && (w.bytes == 0 || limit < w.bytes) {
-		w.bytes, w.since = limit, time.Now()
+func (l *payloadLimit) lower(size int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if limit := max(size/2, minPayload); size > minPayload && (l.bytes == 0 || limit < l.bytes) {
+		l.bytes, l.since = limit, time.Now()
 	}
 }

@@ -54,39 +54,39 @@ func (s *session) listCreated(ctx context.Context, all []string, o coord.ListOpt
 // candidates at equal distances between the last one that is older and the first one that
 // is newer. When a round narrows the range little, the rest is read whole. Names that only
 // look like sequential ones can be anywhere: if any is met, all candidates are read.
-func (b *creationSearch) find(ctx context.Context) ([]string, error) {
-	from, to := 0, len(b.candidates)
+func (c *creationSearch) find(ctx context.Context) ([]string, error) {
+	from, to := 0, len(c.candidates)
 	for before := math.MaxInt; to-from > parallelReads && to-from < before/2; {
 		before = to - from
 		start := from
-		births, err := b.readCreations(ctx, parallelReads, func(i int) int { return start + i*before/parallelReads })
+		births, err := c.readCreations(ctx, parallelReads, func(i int) int { return start + i*before/parallelReads })
 		if err != nil {
 			return nil, err
 		}
 		if !slices.IsSortedFunc(births, byTransaction) {
-			from, to = 0, len(b.candidates)
+			from, to = 0, len(c.candidates)
 			break
 		}
 		for _, n := range births {
 			switch {
-			case n.transaction < b.transaction:
+			case n.transaction < c.transaction:
 				from = n.index + 1
-			case n.transaction > b.transaction:
+			case n.transaction > c.transaction:
 				to = min(to, n.index)
 			}
 		}
 	}
-	births, err := b.readCreations(ctx, to-from, func(i int) int { return from + i })
-	if err == nil && to-from < len(b.candidates) && !slices.IsSortedFunc(births, byTransaction) {
-		births, err = b.readCreations(ctx, len(b.candidates), func(i int) int { return i })
+	births, err := c.readCreations(ctx, to-from, func(i int) int { return from + i })
+	if err == nil && to-from < len(c.candidates) && !slices.IsSortedFunc(births, byTransaction) {
+		births, err = c.readCreations(ctx, len(c.candidates), func(i int) int { return i })
 	}
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, n := range births {
-		if n.transaction == b.transaction {
-			found = append(found, b.candidates[n.index].path)
+		if n.transaction == c.transaction {
+			found = append(found, c.candidates[n.index].path)
 		}
 	}
 	return found, nil
@@ -102,14 +102,14 @@ func byTransaction(a, b creation) int { return cmp.Compare(a.transaction, b.tran
 
 // readCreations reads n candidates at the indexes that place returns. It leaves out those
 // that do not exist any more.
-func (b *creationSearch) readCreations(ctx context.Context, n int, place func(int) int) ([]creation, error) {
+func (c *creationSearch) readCreations(ctx context.Context, n int, place func(int) int) ([]creation, error) {
 	paths := make([]string, n)
 	for i := range paths {
-		paths[i] = b.candidates[place(i)].path
+		paths[i] = c.candidates[place(i)].path
 	}
 	stats, err := inParallel(ctx, paths, parallelReads, func(ctx context.Context, path string) (*zk.Stat, error) {
-		return read(ctx, b.s, func(z *zk.Conn) (*zk.Stat, error) {
-			there, stat, err := z.Exists(b.s.fullPath(path))
+		return read(ctx, c.s, func(z *zk.Conn) (*zk.Stat, error) {
+			there, stat, err := z.Exists(c.s.fullPath(path))
 			if err == nil && !there {
 				err = zk.ErrNoNode
 			}

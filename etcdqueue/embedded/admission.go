@@ -110,60 +110,60 @@ const (
 
 // intercept is a [grpc.UnaryServerInterceptor] that refuses requests without space for
 // them.
-func (r *admission) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (a *admission) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	k, cost := classifyRequest(req)
 	if k == kindRead {
 		return handler(ctx, req)
 	}
-	if !r.admit(ctx, k, cost) {
+	if !a.admit(ctx, k, cost) {
 		return nil, diskfull.Err
 	}
-	defer r.release(cost)
+	defer a.release(cost)
 	return handler(ctx, req)
 }
 
 // admit reports whether there is space for a request, and charges it if so. If space is
 // short it first measures what is really used, has etcd give up what it can, and for a take
 // or a removal gives up the reserve.
-func (r *admission) admit(ctx context.Context, k requestKind, cost int64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.measure()
-	if r.lacksSpace(k, cost) || r.unwritten > flushFrom {
-		r.flush()
+func (a *admission) admit(ctx context.Context, k requestKind, cost int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.measure()
+	if a.lacksSpace(k, cost) || a.unwritten > flushFrom {
+		a.flush()
 	}
-	if r.lacksSpace(k, cost) && time.Since(r.reclaimedAt) > reclaimInterval {
-		r.reclaimedAt = time.Now()
-		r.mu.Unlock()
-		r.reclaim(ctx)
-		r.mu.Lock()
-		r.flush()
+	if a.lacksSpace(k, cost) && time.Since(a.reclaimedAt) > reclaimInterval {
+		a.reclaimedAt = time.Now()
+		a.mu.Unlock()
+		a.reclaim(ctx)
+		a.mu.Lock()
+		a.flush()
 	}
-	if k == kindWrite && r.lacksSpace(k, cost) && r.space.reserve > 0 {
-		r.removeReserve()
+	if k == kindWrite && a.lacksSpace(k, cost) && a.space.reserve > 0 {
+		a.removeReserve()
 	}
-	if r.lacksSpace(k, cost) || !r.allocate(cost) {
+	if a.lacksSpace(k, cost) || !a.allocate(cost) {
 		return false
 	}
-	r.inFlight += cost
-	if r.logBytes += cost; r.logBytes >= segmentBytes {
-		r.logBytes = 0
-		r.onFullSegment()
+	a.inFlight += cost
+	if a.logBytes += cost; a.logBytes >= segmentBytes {
+		a.logBytes = 0
+		a.onFullSegment()
 	}
 	return true
 }
 
 // release is called when a request that was charged has been answered.
-func (r *admission) release(cost int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.inFlight -= cost
-	r.unwritten += cost
+func (a *admission) release(cost int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inFlight -= cost
+	a.unwritten += cost
 }
 
 // lacksSpace reports whether there is no space for a request.
-func (r *admission) lacksSpace(k requestKind, cost int64) bool {
-	s, cost := r.space, cost+r.inFlight+r.unwritten
+func (a *admission) lacksSpace(k requestKind, cost int64) bool {
+	s, cost := a.space, cost+a.inFlight+a.unwritten
 	// Free pages of the database are used again, but large values need several in a row.
 	usable := s.preallocated + s.reusable/2
 	if k == kindGrow && (s.disk+usable < minFreeToPut+cost || s.database+s.reusable/2 < segmentBytes+cost) {
@@ -175,32 +175,32 @@ func (r *admission) lacksSpace(k requestKind, cost int64) bool {
 
 // measure measures the space. What was charged may have been written already, or not. The
 // log's next segment must fit at any time, so the reserve is removed for it if need be.
-func (r *admission) measure() {
-	r.space = r.dir.diskSpace()
-	if r.space.reserve > 0 && r.space.disk-r.space.reserve < segmentBytes {
-		os.Remove(r.dir.reserve())
-		r.space = r.dir.diskSpace()
+func (a *admission) measure() {
+	a.space = a.dir.diskSpace()
+	if a.space.reserve > 0 && a.space.disk-a.space.reserve < segmentBytes {
+		os.Remove(a.dir.reserve())
+		a.space = a.dir.diskSpace()
 	}
-	size := r.database.Size()
-	r.space.database -= size
-	r.space.reusable = size - r.database.SizeInUse()
-	r.space.preallocated = max(0, r.allocated-size)
+	size := a.database.Size()
+	a.space.database -= size
+	a.space.reusable = size - a.database.SizeInUse()
+	a.space.preallocated = max(0, a.allocated-size)
 }
 
 // allocate has the file system keep space for what the database writes next, whatever other
 // programs write meanwhile. It reports whether there is such space.
-func (r *admission) allocate(cost int64) bool {
-	need := func() int64 { return r.database.Size() + max(0, r.inFlight+r.unwritten+cost-r.space.reusable/2) }
-	if r.allocated >= need() {
+func (a *admission) allocate(cost int64) bool {
+	need := func() int64 { return a.database.Size() + max(0, a.inFlight+a.unwritten+cost-a.space.reusable/2) }
+	if a.allocated >= need() {
 		return true
 	}
-	r.flush()
+	a.flush()
 	for _, want := range []int64{need() + allocateStep, need()} {
-		if r.allocated >= want {
+		if a.allocated >= want {
 			return true
 		}
-		if err := allocate(r.dir.database(), want); err == nil {
-			r.allocated = want
+		if err := allocate(a.dir.database(), want); err == nil {
+			a.allocated = want
 			return true
 		}
 	}
@@ -208,17 +208,17 @@ func (r *admission) allocate(cost int64) bool {
 }
 
 // databaseReplaced is called when the database has a new file.
-func (r *admission) databaseReplaced() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.allocated = 0
+func (a *admission) databaseReplaced() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.allocated = 0
 }
 
 // flush has etcd write everything that was answered, and measures the space.
-func (r *admission) flush() {
-	r.database.ForceCommit()
-	r.unwritten = 0
-	r.measure()
+func (a *admission) flush() {
+	a.database.ForceCommit()
+	a.unwritten = 0
+	a.measure()
 }
 
 // diskSpace measures the space, without taking the database's size off yet.
@@ -238,40 +238,40 @@ func (d directory) diskSpace() diskSpace {
 }
 
 // makeReserve allocates the reserve. If that fails there is none.
-func (r *admission) makeReserve() {
-	f, err := os.OpenFile(r.dir.reserve(), os.O_WRONLY|os.O_CREATE, 0o600)
+func (a *admission) makeReserve() {
+	f, err := os.OpenFile(a.dir.reserve(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return
 	}
 	err = errors.Join(fileutil.Preallocate(f, reserveSize, true), f.Close())
 	if err != nil {
-		os.Remove(r.dir.reserve())
+		os.Remove(a.dir.reserve())
 	}
-	r.measure()
+	a.measure()
 }
 
 // removeReserve gives the reserve up.
-func (r *admission) removeReserve() {
-	os.Remove(r.dir.reserve())
-	r.measure()
+func (a *admission) removeReserve() {
+	os.Remove(a.dir.reserve())
+	a.measure()
 }
 
 // restoreReserve allocates the reserve when there is plenty of space for it.
-func (r *admission) restoreReserve() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.measure()
-	if r.space.reserve < reserveSize && r.space.disk >= minFreeToPut {
-		r.makeReserve()
+func (a *admission) restoreReserve() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.measure()
+	if a.space.reserve < reserveSize && a.space.disk >= minFreeToPut {
+		a.makeReserve()
 	}
 }
 
 // isShort reports whether even a take might be refused.
-func (r *admission) isShort() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.measure()
-	return r.lacksSpace(kindWrite, segmentBytes/4)
+func (a *admission) isShort() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.measure()
+	return a.lacksSpace(kindWrite, segmentBytes/4)
 }
 
 // checkSpace refuses to start etcd where it could not go on. It gives up the reserve if

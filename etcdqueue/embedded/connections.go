@@ -21,29 +21,29 @@ func newClientConns(l *net.UnixListener, left func()) *clientConns {
 }
 
 // Accept implements [net.Listener].
-func (g *clientConns) Accept() (net.Conn, error) {
-	conn, err := g.AcceptUnix()
+func (c *clientConns) Accept() (net.Conn, error) {
+	conn, err := c.AcceptUnix()
 	if err != nil {
 		return nil, err
 	}
-	one := &clientConn{UnixConn: conn, pid: peerPID(conn), all: g}
-	g.mu.Lock()
-	g.conns[one] = struct{}{}
-	g.mu.Unlock()
+	one := &clientConn{UnixConn: conn, pid: peerPID(conn), all: c}
+	c.mu.Lock()
+	c.conns[one] = struct{}{}
+	c.mu.Unlock()
 	return one, nil
 }
 
 // closeStopped closes the connections of processes that are stopped. Such a process reads
 // what was written to it when it is continued.
-func (g *clientConns) closeStopped() {
-	g.mu.Lock()
+func (c *clientConns) closeStopped() {
+	c.mu.Lock()
 	var cut []*clientConn
-	for one := range g.conns {
+	for one := range c.conns {
 		if one.pid != 0 && isStopped(one.pid) {
 			cut = append(cut, one)
 		}
 	}
-	g.mu.Unlock()
+	c.mu.Unlock()
 	for _, one := range cut {
 		one.Close()
 	}

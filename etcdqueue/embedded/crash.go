@@ -22,16 +22,16 @@ func newCrashHook() *crashHook {
 }
 
 // report sends the reason unless another one was sent before.
-func (a *crashHook) report(why error) {
+func (h *crashHook) report(why error) {
 	select {
-	case a.fatal <- why:
+	case h.fatal <- why:
 	default:
 	}
 }
 
 // OnWrite implements [zapcore.CheckWriteHook]. It is called for fatal lines and panics.
-func (a *crashHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
-	a.report(logError(e.Message, fields))
+func (h *crashHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	h.report(logError(e.Message, fields))
 	select {}
 }
 
@@ -51,24 +51,24 @@ func logError(message string, fields []zapcore.Field) error {
 const noNextSegment = "failed to preallocate space when creating a new WAL"
 
 // Enabled implements [zapcore.Core]. Only errors are of interest.
-func (a *crashHook) Enabled(l zapcore.Level) bool { return l >= zapcore.ErrorLevel }
+func (h *crashHook) Enabled(l zapcore.Level) bool { return l >= zapcore.ErrorLevel }
 
 // With implements [zapcore.Core].
-func (a *crashHook) With([]zapcore.Field) zapcore.Core { return a }
+func (h *crashHook) With([]zapcore.Field) zapcore.Core { return h }
 
 // Check implements [zapcore.Core].
-func (a *crashHook) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if a.Enabled(e.Level) {
-		return ce.AddCore(e, a)
+func (h *crashHook) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if h.Enabled(e.Level) {
+		return ce.AddCore(e, h)
 	}
 	return ce
 }
 
 // Write implements [zapcore.Core].
-func (a *crashHook) Write(e zapcore.Entry, fields []zapcore.Field) error {
+func (h *crashHook) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if strings.HasPrefix(e.Message, noNextSegment) {
 		select {
-		case a.noSegment <- logError(e.Message, fields):
+		case h.noSegment <- logError(e.Message, fields):
 		default:
 		}
 	}
@@ -76,4 +76,4 @@ func (a *crashHook) Write(e zapcore.Entry, fields []zapcore.Field) error {
 }
 
 // Sync implements [zapcore.Core].
-func (a *crashHook) Sync() error { return nil }
+func (h *crashHook) Sync() error { return nil }

@@ -47,7 +47,7 @@ var storeFiles = []string{"FORMAT", "FORMAT.new", "lock", "sock", "sessions", "d
 // of this user's. If the directory belongs to another user but may be written, as a
 // container's volume, the store is in a subdirectory.
 func openDirectory(path string) (directory, error) {
-	if err := supported(); err != nil {
+	if err := checkSupported(); err != nil {
 		return directory{}, err
 	}
 	abs, err := filepath.Abs(path)

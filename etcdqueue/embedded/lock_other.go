@@ -17,22 +17,22 @@ type fileLock struct{}
 var errLocked = errors.New("locked by another process")
 
 // supported returns an error on systems where the store cannot run.
-func supported() error {
+func checkSupported() error {
 	return errors.New("the embedded store does not run on " + runtime.GOOS + ": name an etcd or ZooKeeper service instead")
 }
 
 // lockFile locks the file at path, and creates it if it does not exist. It returns
 // errLocked at once if the lock is held.
-func lockFile(string) (*fileLock, error) { return nil, supported() }
+func lockFile(string) (*fileLock, error) { return nil, checkSupported() }
 
 // lockExisting is lockFile for a file that must exist.
-func lockExisting(string) (*fileLock, error) { return nil, supported() }
+func lockExisting(string) (*fileLock, error) { return nil, checkSupported() }
 
 // release unlocks explicitly: a child process between fork and exec shares the descriptor.
 func (*fileLock) release() {}
 
 // writePID writes the number with a fixed width, so that a reader never sees a part of it.
-func (*fileLock) writePID(int) error { return supported() }
+func (*fileLock) writePID(int) error { return checkSupported() }
 
 // readPID returns the number in a lock file, or 0.
 func readPID(string) int { return 0 }

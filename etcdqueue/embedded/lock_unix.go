@@ -23,8 +23,8 @@ type fileLock struct{ fd int }
 // errLocked means that another process, or another session of this one, has the lock.
 var errLocked = errors.New("locked by another process")
 
-// supported returns an error on systems where the store cannot run.
-func supported() error { return nil }
+// checkSupported returns an error on systems where the store cannot run.
+func checkSupported() error { return nil }
 
 // lockFile locks the file at path, and creates it if it does not exist. It returns
 // errLocked at once if the lock is held.

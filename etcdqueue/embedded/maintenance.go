@@ -79,31 +79,31 @@ func newMaintenance(server *etcdserver.EtcdServer, dir directory, room *admissio
 }
 
 // prepare does what must be done before the store serves.
-func (u *maintenance) prepare(ctx context.Context) error {
-	if err := u.sweep(ctx); err != nil {
+func (m *maintenance) prepare(ctx context.Context) error {
+	if err := m.sweep(ctx); err != nil {
 		return fmt.Errorf("end the sessions of dead processes: %w", err)
 	}
-	kv := u.server.KV()
-	u.compactedTo, u.compactNext = kv.FirstRev(), kv.Rev()
-	if u.admission.isShort() {
-		return u.reclaim(ctx)
+	kv := m.server.KV()
+	m.compactedTo, m.compactNext = kv.FirstRev(), kv.Rev()
+	if m.admission.isShort() {
+		return m.reclaim(ctx)
 	}
-	if u.compactNext-u.compactedTo > openFrom {
-		return u.compact(ctx, u.compactNext-openKeep, false)
+	if m.compactNext-m.compactedTo > openFrom {
+		return m.compact(ctx, m.compactNext-openKeep, false)
 	}
 	return nil
 }
 
 // requestSweep has the sessions checked soon: a process may have died.
-func (u *maintenance) requestSweep() {
+func (m *maintenance) requestSweep() {
 	select {
-	case u.sweepRequest <- struct{}{}:
+	case m.sweepRequest <- struct{}{}:
 	default:
 	}
 }
 
 // run does the work until ctx ends.
-func (u *maintenance) run(ctx context.Context) {
+func (m *maintenance) run(ctx context.Context) {
 	compaction := time.NewTicker(compactInterval)
 	defer compaction.Stop()
 	trim := time.NewTicker(trimInterval)
@@ -116,7 +116,7 @@ func (u *maintenance) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-u.sweepRequest:
+		case <-m.sweepRequest:
 			if !hurried {
 				hurried = true
 				sweep.Reset(sweepSoon)
@@ -124,27 +124,27 @@ func (u *maintenance) run(ctx context.Context) {
 		case <-sweep.C:
 			hurried = false
 			sweep.Reset(sweepInterval)
-			err = u.sweep(ctx)
+			err = m.sweep(ctx)
 		case <-compaction.C:
-			err = errors.Join(u.compactOld(ctx), u.defrag())
-			u.admission.restoreReserve()
+			err = errors.Join(m.compactOld(ctx), m.defrag())
+			m.admission.restoreReserve()
 		case <-trim.C:
-			err = u.trim(ctx)
-		case <-u.trimRequest:
-			err = u.trim(ctx)
-		case done := <-u.reclaimRequest:
-			err = u.reclaim(ctx)
+			err = m.trim(ctx)
+		case <-m.trimRequest:
+			err = m.trim(ctx)
+		case done := <-m.reclaimRequest:
+			err = m.reclaim(ctx)
 			close(done)
 		}
 		if err != nil && ctx.Err() == nil {
-			u.warn(fmt.Sprintf("maintenance of the store: %v", err))
+			m.warn(fmt.Sprintf("maintenance of the store: %v", err))
 		}
 	}
 }
 
 // sweep ends the sessions of dead processes.
-func (u *maintenance) sweep(ctx context.Context) error {
-	dead, alive, err := u.sessions.dead()
+func (m *maintenance) sweep(ctx context.Context) error {
+	dead, alive, err := m.sessions.dead()
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (u *maintenance) sweep(ctx context.Context) error {
 		some <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-some }()
-			if errs[i] = u.revoke(ctx, d.id); errs[i] == nil {
+			if errs[i] = m.revoke(ctx, d.id); errs[i] == nil {
 				d.remove()
 			} else {
 				d.lock.release()
@@ -163,13 +163,13 @@ func (u *maintenance) sweep(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	return errors.Join(append(errs, u.sweepOrphans(ctx, alive))...)
+	return errors.Join(append(errs, m.sweepOrphans(ctx, alive))...)
 }
 
 // sweepOrphans revokes leases whose process died before it had locked a file. No node is
 // attached to them.
-func (u *maintenance) sweepOrphans(ctx context.Context, alive map[int64]bool) error {
-	all, err := u.server.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
+func (m *maintenance) sweepOrphans(ctx context.Context, alive map[int64]bool) error {
+	all, err := m.server.LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 	if err != nil {
 		return err
 	}
@@ -180,22 +180,22 @@ func (u *maintenance) sweepOrphans(ctx context.Context, alive map[int64]bool) er
 		if alive[l.ID] {
 			continue
 		}
-		since, known := u.orphans[l.ID]
+		since, known := m.orphans[l.ID]
 		if !known {
 			since = now
 		}
 		seen[l.ID] = since
 		if now.Sub(since) > orphanAge {
-			errs = append(errs, u.revoke(ctx, l.ID))
+			errs = append(errs, m.revoke(ctx, l.ID))
 		}
 	}
-	u.orphans = seen
+	m.orphans = seen
 	return errors.Join(errs...)
 }
 
 // revoke ends a session.
-func (u *maintenance) revoke(ctx context.Context, id int64) error {
-	_, err := u.server.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
+func (m *maintenance) revoke(ctx context.Context, id int64) error {
+	_, err := m.server.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
 	if err != nil && !errors.Is(err, lease.ErrLeaseNotFound) {
 		return fmt.Errorf("end session %x: %w", uint64(id), err)
 	}
@@ -203,40 +203,40 @@ func (u *maintenance) revoke(ctx context.Context, id int64) error {
 }
 
 // compactOld compacts the revisions that were old when it was last called.
-func (u *maintenance) compactOld(ctx context.Context) error {
-	old := u.compactNext
-	u.compactNext = u.server.KV().Rev()
-	if old-u.compactedTo < compactFrom {
+func (m *maintenance) compactOld(ctx context.Context) error {
+	old := m.compactNext
+	m.compactNext = m.server.KV().Rev()
+	if old-m.compactedTo < compactFrom {
 		return nil
 	}
-	return u.compact(ctx, old, false)
+	return m.compact(ctx, old, false)
 }
 
 // compact drops the revisions before rev. If wait is true it returns when their space can
 // be used again.
-func (u *maintenance) compact(ctx context.Context, rev int64, wait bool) error {
-	_, err := u.server.Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: wait})
+func (m *maintenance) compact(ctx context.Context, rev int64, wait bool) error {
+	_, err := m.server.Compact(ctx, &pb.CompactionRequest{Revision: rev, Physical: wait})
 	if err != nil && !errors.Is(err, mvcc.ErrCompacted) {
 		return fmt.Errorf("compact: %w", err)
 	}
-	u.compactedTo = rev
+	m.compactedTo = rev
 	return nil
 }
 
 // defrag gives free pages of the database back to the file system. All requests wait
 // meanwhile, some milliseconds for every ten megabytes in use.
-func (u *maintenance) defrag() error {
-	b := u.server.Backend()
+func (m *maintenance) defrag() error {
+	b := m.server.Backend()
 	used := b.SizeInUse()
-	if free := b.Size() - used; free < defragFrom || free < used || time.Since(u.defraggedAt) < defragInterval {
+	if free := b.Size() - used; free < defragFrom || free < used || time.Since(m.defraggedAt) < defragInterval {
 		return nil
 	}
-	if freeSpace(u.dir.path) < minFreeToPut+growthStep+2*used { // it copies the database
+	if freeSpace(m.dir.path) < minFreeToPut+growthStep+2*used { // it copies the database
 		return nil
 	}
-	u.defraggedAt = time.Now()
+	m.defraggedAt = time.Now()
 	err := b.Defrag()
-	u.admission.databaseReplaced()
+	m.admission.databaseReplaced()
 	if err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
@@ -244,9 +244,9 @@ func (u *maintenance) defrag() error {
 }
 
 // requestTrim has the log trimmed soon: a segment was filled.
-func (u *maintenance) requestTrim() {
+func (m *maintenance) requestTrim() {
 	select {
-	case u.trimRequest <- struct{}{}:
+	case m.trimRequest <- struct{}{}:
 	default:
 	}
 }
@@ -254,16 +254,16 @@ func (u *maintenance) requestTrim() {
 // trim removes the segments of the log that a snapshot has made dispensable. etcd makes a
 // snapshot after a number of entries, however large they are. If these fill many segments,
 // trim forces a snapshot.
-func (u *maintenance) trim(ctx context.Context) error {
-	if err := u.purge(keptSegments); err != nil || len(u.segments()) <= longLog {
+func (m *maintenance) trim(ctx context.Context) error {
+	if err := m.purge(keptSegments); err != nil || len(m.segments()) <= longLog {
 		return err
 	}
-	return errors.Join(u.forceSnapshot(ctx), u.purge(keptSegments))
+	return errors.Join(m.forceSnapshot(ctx), m.purge(keptSegments))
 }
 
 // purge removes all segments but the newest ones, and none that is still needed.
-func (u *maintenance) purge(keep uint) error {
-	member := filepath.Join(u.dir.data(), "member")
+func (m *maintenance) purge(keep uint) error {
+	member := filepath.Join(m.dir.data(), "member")
 	once := make(chan struct{})
 	close(once)
 	logs, errLogs := fileutil.PurgeFileWithDoneNotify(nil, filepath.Join(member, "wal"), "wal", keep, time.Hour, once)
@@ -281,20 +281,20 @@ func (u *maintenance) purge(keep uint) error {
 }
 
 // segments returns the files of the log, the oldest first.
-func (u *maintenance) segments() []string {
-	names, _ := filepath.Glob(filepath.Join(u.dir.data(), "member", "wal", "*.wal"))
+func (m *maintenance) segments() []string {
+	names, _ := filepath.Glob(filepath.Join(m.dir.data(), "member", "wal", "*.wal"))
 	return names
 }
 
 // forceSnapshot has etcd make a snapshot. It adds as many entries to the log as etcd makes
 // a snapshot after: queries for alarms, which change nothing.
-func (u *maintenance) forceSnapshot(ctx context.Context) error {
+func (m *maintenance) forceSnapshot(ctx context.Context) error {
 	var wg sync.WaitGroup
 	askers := make([]error, 64)
 	for i := range askers {
 		wg.Go(func() {
 			for range snapshotEvery/len(askers) + 1 {
-				if _, err := u.server.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET}); err != nil {
+				if _, err := m.server.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET}); err != nil {
 					askers[i] = err
 					return
 				}
@@ -309,12 +309,12 @@ func (u *maintenance) forceSnapshot(ctx context.Context) error {
 }
 
 // reclaimNow has the maintenance reclaim space, and waits for it.
-func (u *maintenance) reclaimNow(ctx context.Context) {
+func (m *maintenance) reclaimNow(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reclaimTimeout)
 	defer cancel()
 	done := make(chan struct{})
 	select {
-	case u.reclaimRequest <- done:
+	case m.reclaimRequest <- done:
 	case <-ctx.Done():
 		return
 	}
@@ -326,14 +326,14 @@ func (u *maintenance) reclaimNow(ctx context.Context) {
 
 // reclaim makes space where it is short: it removes as much of the log as it can, and drops
 // all old revisions.
-func (u *maintenance) reclaim(ctx context.Context) error {
-	err := u.purge(1)
-	if names := u.segments(); len(names) > 1 && names[len(names)-1] != u.filledSegment {
-		u.filledSegment = names[len(names)-1]
-		err = errors.Join(err, u.forceSnapshot(ctx), u.purge(1))
+func (m *maintenance) reclaim(ctx context.Context) error {
+	err := m.purge(1)
+	if names := m.segments(); len(names) > 1 && names[len(names)-1] != m.filledSegment {
+		m.filledSegment = names[len(names)-1]
+		err = errors.Join(err, m.forceSnapshot(ctx), m.purge(1))
 	}
-	if u.compactNext = u.server.KV().Rev(); u.compactNext > u.compactedTo {
-		err = errors.Join(err, u.compact(ctx, u.compactNext, true))
+	if m.compactNext = m.server.KV().Rev(); m.compactNext > m.compactedTo {
+		err = errors.Join(err, m.compact(ctx, m.compactNext, true))
 	}
 	return err
 }

@@ -70,29 +70,29 @@ func newCandidate(dir directory, warn func(string)) *candidate {
 }
 
 // run tries the lock and runs the store until stop is called.
-func (k *candidate) run() {
-	defer close(k.done)
-	poll := retry.Backoff{First: lockPollFirst, Max: lockPollMax, Wake: k.lockRequest}
+func (c *candidate) run() {
+	defer close(c.done)
+	poll := retry.Backoff{First: lockPollFirst, Max: lockPollMax, Wake: c.lockRequest}
 	restart := retry.Backoff{First: restartFirst, Max: restartMax}
 	for {
-		lock, err := lockFile(k.dir.lock())
+		lock, err := lockFile(c.dir.lock())
 		switch {
 		case err == nil:
-			err = k.runStore(lock)
-			k.setState(false, err)
+			err = c.runStore(lock)
+			c.setState(false, err)
 		case errors.Is(err, errLocked):
 			err = nil // another process runs the store, so a failure in this one does not matter
-			k.setState(false, nil)
+			c.setState(false, nil)
 		default:
-			err = storeError(k.dir, err)
-			k.setState(false, err)
+			err = storeError(c.dir, err)
+			c.setState(false, err)
 		}
 		if broken := (*brokenError)(nil); errors.As(err, &broken) {
-			<-k.ctx.Done()
+			<-c.ctx.Done()
 			return
 		}
 		if err != nil {
-			if restart.Wait(k.ctx, nil, nil) != nil {
+			if restart.Wait(c.ctx, nil, nil) != nil {
 				return
 			}
 			if errors.As(err, new(*NoSpaceError)) {
@@ -101,10 +101,10 @@ func (k *candidate) run() {
 			continue
 		}
 		restart.Reset()
-		if poll.Wait(k.ctx, nil, nil) != nil {
+		if poll.Wait(c.ctx, nil, nil) != nil {
 			return
 		}
-		if k.ownerMayBeGone.Swap(false) {
+		if c.ownerMayBeGone.Swap(false) {
 			poll.Reset()
 		}
 	}
@@ -113,112 +113,112 @@ func (k *candidate) run() {
 // runStore runs the store until this process stops or the store fails. It frees the lock
 // when nothing of the store is left. An etcd that gave up may keep its files until this
 // process ends, and so would block the next owner: then the lock is kept too.
-func (k *candidate) runStore(lock *fileLock) (err error) {
+func (c *candidate) runStore(lock *fileLock) (err error) {
 	defer func() {
 		if broken := (*brokenError)(nil); !errors.As(err, &broken) {
 			lock.release()
 		}
 	}()
 	if err := lock.writePID(os.Getpid()); err != nil {
-		return storeError(k.dir, err)
+		return storeError(c.dir, err)
 	}
-	if err := k.dir.writeFormat(); err != nil {
+	if err := c.dir.writeFormat(); err != nil {
 		return err
 	}
-	s, err := startStore(k.ctx, k.dir, k.warn)
+	s, err := startStore(c.ctx, c.dir, c.warn)
 	if err != nil {
-		return storeError(k.dir, err)
+		return storeError(c.dir, err)
 	}
-	k.setState(true, nil)
+	c.setState(true, nil)
 	select {
-	case <-k.ctx.Done():
-		k.setState(false, nil)
+	case <-c.ctx.Done():
+		c.setState(false, nil)
 		if err := s.stop(); err != nil {
-			return storeError(k.dir, err)
+			return storeError(c.dir, err)
 		}
 		return nil
 	case err := <-s.failed():
-		k.setState(false, nil)
-		k.warn(fmt.Sprintf("the store in %s stopped and is started again: %v", k.dir.path, err))
-		return storeError(k.dir, errors.Join(err, s.stop()))
+		c.setState(false, nil)
+		c.warn(fmt.Sprintf("the store in %s stopped and is started again: %v", c.dir.path, err))
+		return storeError(c.dir, errors.Join(err, s.stop()))
 	}
 }
 
 // setState notes whether this process runs the store, or why it cannot.
-func (k *candidate) setState(owns bool, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.owns == owns && k.err == nil && err == nil {
+func (c *candidate) setState(owns bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.owns == owns && c.err == nil && err == nil {
 		return
 	}
-	k.owns, k.err = owns, err
-	close(k.changed)
-	k.changed = make(chan struct{})
+	c.owns, c.err = owns, err
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 // failure returns why this process cannot run the store, and a channel that is closed when
 // that changes.
-func (k *candidate) failure() (changed <-chan struct{}, why error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.changed, cmp.Or(k.err, k.connectErr)
+func (c *candidate) failure() (changed <-chan struct{}, why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed, cmp.Or(c.err, c.connectErr)
 }
 
 // setConnectError notes why this process may not connect to the store, or with nil that it
 // may.
-func (k *candidate) setConnectError(why error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.connectErr = why
+func (c *candidate) setConnectError(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.connectErr = why
 }
 
 // owner returns the process that runs the store, and whether it is this one.
-func (k *candidate) owner() (pid int, self bool) {
-	k.mu.Lock()
-	owns := k.owns
-	k.mu.Unlock()
+func (c *candidate) owner() (pid int, self bool) {
+	c.mu.Lock()
+	owns := c.owns
+	c.mu.Unlock()
 	if owns {
 		return os.Getpid(), true
 	}
-	return readPID(k.dir.lock()), false
+	return readPID(c.dir.lock()), false
 }
 
 // stoppedOwner returns the owner if it is another process and stopped, and otherwise 0.
-func (k *candidate) stoppedOwner() int {
-	if pid, self := k.owner(); pid != 0 && !self && isStopped(pid) {
+func (c *candidate) stoppedOwner() int {
+	if pid, self := c.owner(); pid != 0 && !self && isStopped(pid) {
 		return pid
 	}
 	return 0
 }
 
 // retryLock has the lock tried at once: the owner may have ended.
-func (k *candidate) retryLock() {
-	k.ownerMayBeGone.Store(true)
+func (c *candidate) retryLock() {
+	c.ownerMayBeGone.Store(true)
 	select {
-	case k.lockRequest <- struct{}{}:
+	case c.lockRequest <- struct{}{}:
 	default:
 	}
 }
 
 // dial connects to the owner. It waits while there is none, because gRPC would wait longer
 // after a refusal.
-func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
+func (c *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
 	for backoff := (retry.Backoff{First: lockPollFirst, Max: lockPollMax / 10}); ; {
-		conn, err := k.dir.dial(ctx)
+		conn, err := c.dir.dial(ctx)
 		if err == nil {
-			k.setConnectError(nil)
-			return &ownerConn{Conn: conn, onEnd: k.retryLock}, nil
+			c.setConnectError(nil)
+			return &ownerConn{Conn: conn, onEnd: c.retryLock}, nil
 		}
 		if errors.Is(err, fs.ErrPermission) { // waiting does not help
-			k.setConnectError(storeError(k.dir, err))
+			c.setConnectError(storeError(c.dir, err))
 		}
-		changed, why := k.failure()
+		changed, why := c.failure()
 		if why != nil {
 			return nil, why
 		}
-		k.retryLock()
+		c.retryLock()
 		backoff.Wake = changed
-		switch interrupted := backoff.Wait(ctx, k.ctx.Done(), nil); {
+		switch interrupted := backoff.Wait(ctx, c.ctx.Done(), nil); {
 		case ctx.Err() != nil:
 			return nil, errors.Join(ctx.Err(), err)
 		case interrupted != nil:
@@ -229,12 +229,12 @@ func (k *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
 
 // stop ends the goroutine, and closes the store if it runs here. It waits up to the limit:
 // a disk may hang for ever, and the kernel frees the lock when the process ends.
-func (k *candidate) stop(limit time.Duration) {
-	k.cancel()
+func (c *candidate) stop(limit time.Duration) {
+	c.cancel()
 	select {
-	case <-k.done:
+	case <-c.done:
 	case <-time.After(limit):
-		k.warn(fmt.Sprintf("the store in %s was not closed within %v: its disk may hang", k.dir.path, limit))
+		c.warn(fmt.Sprintf("the store in %s was not closed within %v: its disk may hang", c.dir.path, limit))
 	}
 }
 
@@ -262,7 +262,7 @@ func (c *ownerConn) Read(b []byte) (int, error) {
 // withOwnerChecks runs f, and ends it early when the store will not be reachable soon: the
 // owner is stopped, and has been for several checks, so that an owner which is continued at
 // once is not reported; or this process was to run the store and cannot.
-func (k *candidate) withOwnerChecks(ctx context.Context, f func(context.Context) error) error {
+func (c *candidate) withOwnerChecks(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var mu sync.Mutex
@@ -272,13 +272,13 @@ func (k *candidate) withOwnerChecks(ctx context.Context, f func(context.Context)
 	timer = time.AfterFunc(checkEvery, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if pid := k.stoppedOwner(); pid == 0 || pid != blamed {
+		if pid := c.stoppedOwner(); pid == 0 || pid != blamed {
 			blamed, times = pid, 0
 		} else if times++; times == stoppedChecks {
-			cancel(&StoppedOwnerError{Dir: k.dir.path, PID: pid})
+			cancel(&StoppedOwnerError{Dir: c.dir.path, PID: pid})
 			return
 		}
-		if _, why := k.failure(); why != nil {
+		if _, why := c.failure(); why != nil {
 			cancel(&failureError{why})
 			return
 		}
@@ -301,16 +301,16 @@ func (k *candidate) withOwnerChecks(ctx context.Context, f func(context.Context)
 	if !errors.Is(err, coord.ErrUnreachable) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	if pid := k.stoppedOwner(); pid != 0 {
-		return &StoppedOwnerError{Dir: k.dir.path, PID: pid}
+	if pid := c.stoppedOwner(); pid != 0 {
+		return &StoppedOwnerError{Dir: c.dir.path, PID: pid}
 	}
-	if _, why := k.failure(); why != nil {
+	if _, why := c.failure(); why != nil {
 		return why
 	}
-	if pid, self := k.owner(); pid != 0 && !self && isAlive(pid) {
+	if pid, self := c.owner(); pid != 0 && !self && isAlive(pid) {
 		err = fmt.Errorf("run by process %d: %w", pid, err)
 	}
-	return storeError(k.dir, err)
+	return storeError(c.dir, err)
 }
 
 // An owner that is stopped in this many checks in a row is reported.
@@ -323,10 +323,10 @@ const (
 type failureError struct{ error }
 
 // awaitOwning returns when this process runs the store or cannot.
-func (k *candidate) awaitOwning(ctx context.Context) error {
+func (c *candidate) awaitOwning(ctx context.Context) error {
 	for {
-		changed, err := k.failure()
-		if _, self := k.owner(); self || err != nil {
+		changed, err := c.failure()
+		if _, self := c.owner(); self || err != nil {
 			return err
 		}
 		select {

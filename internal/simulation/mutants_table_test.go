@@ -1473,14 +1473,14 @@ var mutants = []mutant{
 	},
 	{
 		name: "dropped mirror that comes back", file: "etcdqueue/cache.go",
-		is: `	if m.generation != generation {
+		is: `	if c.generation != generation {
 		return
 	}
-	m.names`,
+	c.names`,
 		becomes: `	if mutated(); false {
 		return
 	}
-	m.names`,
+	c.names`,
 		test: "TestADiscardedCacheDoesNotComeBack",
 	},
 	{
