@@ -15,14 +15,19 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// claimAttempt is one claim of one entry: the entry as it was read, and the commit
-// that takes it in that state and no other.
+// A claim is one commit: it moves the entry's fence and creates the lock. The moved fence
+// keeps an earlier holder, which may not know that it lost the lock, from changing the entry.
+// Without an answer the same commit is made again: both have the same conditions, so at most
+// one of them can be applied.
+
+// claimAttempt is one claim of one entry: the entry as it was read, and the commit that
+// claims it in that state and no other.
 type claimAttempt struct {
 	session coord.Session
 	name    string
-	node    coord.Node
-	ops     []coord.Op
-	bumps   int64 // changes that the claim adds to the entry
+	node    coord.Node // the entry as it was read
+	ops     []coord.Op // op 0 is of the entry, op 1 of the lock
+	bumps   int64      // how many changes the claim adds to the entry: 1, or 0 if it moves no fence
 }
 
 // purpose is what an entry is claimed for.
@@ -30,14 +35,13 @@ type purpose int
 
 const (
 	forWork     purpose = iota
-	forRemoval          // however often it was delivered
-	forClearing         // it is spent: what became of it is read later, with that of others
+	forRemoval          // to be removed, however often it was delivered
+	forClearing         // it seems to be spent; its history is read later, with those of others
 )
 
-// claim takes an entry, if it is still there and nobody has it: errUnavailable
-// otherwise. The one commit moves the entry's fence on and creates the lock, so
-// that whoever held the entry before can do nothing to it any more. An entry that
-// was delivered too often is moved to the dead, and is gone then too.
+// claim claims an entry in a commit of its own. errUnavailable means that it does not exist,
+// or that another process holds it. An entry that was delivered too often is moved to the
+// dead: errCleared, which is an errUnavailable.
 func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
 	if err := c.head.Claims.Reserve(ctx, name); err != nil {
 		return nil, err
@@ -63,52 +67,52 @@ func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why p
 	return c.conclude(ctx, a, rs, err, why)
 }
 
-// newClaimAttempt returns the claim of an entry as it was read.
+// newClaimAttempt returns the claim of an entry as it was read. An entry that may not be
+// written, or is too large to be written once more, is claimed without moving its fence.
 func (c *claimer) newClaimAttempt(s coord.Session, name string, n coord.Node) claimAttempt {
 	a := claimAttempt{session: s, name: name, node: n, bumps: 1}
 	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(c.taken, name, c.holder)}
-	a.ops[1].SignalLater = true // this handle passes over what it holds
+	a.ops[1].SignalLater = true // this handle skips what it holds
 	if c.finder.restricted.IsReadOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
-		// Somebody with higher limits put it. Its fence cannot be moved without
-		// sending the value, so it is fenced by the session alone.
 		a.checkOnly()
 	}
 	return a
 }
 
-// applied makes the handle of a claim from the results of its ops.
-func (c *claimer) applied(a claimAttempt, rs []coord.Result) *Held {
+// heldByResults returns the Held of a claim from the results of its ops.
+func (c *claimer) heldByResults(a claimAttempt, rs []coord.Result) *Held {
 	return c.newHeld(a, rs[0].Fence, lock.Taken(a.session, rs[1], c.holder), max(rs[0].Revision, rs[1].Revision))
 }
 
-// conclude takes up a claim after its commit, which ended with rs and err: it finds
-// out what became of it if that is not known. When it returns, others of this handle
-// may try for the entry; unless the claim is in doubt, and then they may later.
+// conclude returns the Held of a claim whose commit ended with rs and err. Without an answer
+// it finds out what became of the claim. It ends the reservation of the entry, so that other
+// takes of this handle may claim it. If the outcome is still unknown when ctx or the session
+// ends, a goroutine undoes the claim and ends the reservation then.
 func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
 	s, name := a.session, a.name
-	unresolved, missed := false, false
+	isInDoubt, mayBeFree := false, false
 	defer func() {
-		if !unresolved {
+		if !isInDoubt {
 			c.head.Claims.Release(name)
 		}
-		if missed {
-			c.head.Resting.Signal() // others passed over it meanwhile; it may stand free, and nothing else will say so
+		if mayBeFree {
+			c.head.Resting.Signal() // other takes skipped the entry meanwhile, and nothing else tells them
 		}
 	}()
 	var h *Held
 	switch {
 	case err == nil:
-		h = c.applied(a, rs)
+		h = c.heldByResults(a, rs)
 	case retry.IsRefused(err):
-		missed = true
+		mayBeFree = true
 		c.head.Suppressed.Add(name, head.WasLost)
 		return nil, errUnavailable
 	case errors.Is(err, coord.ErrInvalid):
-		// The caller gave no argument that could be wrong: it can go on taking.
-		missed = true
+		// The caller gave no wrong argument, and can go on taking: the error is not its ErrInvalid.
+		mayBeFree = true
 		return nil, fmt.Errorf("claim %s: %v", name, err)
 	case !errors.Is(err, coord.ErrUnknown):
-		missed = true
+		mayBeFree = true
 		return nil, fmt.Errorf("claim %s: %w", name, err)
 	default:
 		h, err = c.resolveClaim(ctx, a)
@@ -121,42 +125,41 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 		c.head.Suppressed.Add(name, head.WasClaimed)
 		return h, nil
 	case errors.Is(err, errCleared):
-		missed = true
+		mayBeFree = true
 		return nil, err
 	case errors.Is(err, errUnavailable):
-		missed = true
+		mayBeFree = true
 		c.head.Suppressed.Add(name, head.WasLost)
 		return nil, err
-	case over(s): // with it went whatever lock it may have left
+	case over(s): // if there was a lock, it went with the session
 		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
 	}
-	// The caller will not wait, and the entry is held, or the claim may still
-	// succeed: nobody would know that. Other takes of this handle wait for it,
-	// unless somebody holds the entry anyway.
-	unresolved = true
+	// The caller does not wait any longer, but the claim may be applied, or may still be.
+	// Other takes of this handle wait for the outcome, unless another process holds the entry.
+	isInDoubt = true
 	c.head.Claims.MarkInDoubt(name)
 	if errors.Is(err, errBlocked) {
 		c.head.Claims.LetOthersPass(name)
 	}
-	c.head.Claims.ClearRetryRequest(name) // what the undoing tries first answers it
-	c.head.Resting.Signal()               // the view has it no more
+	c.head.Claims.ClearRetryRequest(name) // undoClaim tries the claim at once
+	c.head.Resting.Signal()               // the head does not have the entry any more
 	c.spawn(func() {
 		c.undoClaim(a, h)
 		c.head.Claims.Release(name)
-		c.head.Resting.Signal() // takes passed over the entry meanwhile
+		c.head.Resting.Signal() // takes skipped the entry meanwhile
 	})
 	switch {
 	case ctx.Err() != nil:
 		return nil, retry.BusyUntil(ctx.Err(), err)
-	case errors.Is(err, errBlocked), errors.Is(err, ErrUnknown): // of the move to the dead, and it was broken
+	case errors.Is(err, errBlocked), errors.Is(err, ErrUnknown): // the latter from the move to the dead, and an operator broke the lock
 		return nil, errUnavailable
 	}
 	return nil, err
 }
 
-// admit reads what became of a claimed entry before. An entry that has expired or was
-// delivered too often is cleared away: errCleared. If the lock was broken meanwhile, and
-// what is read is of later deliveries than this one, it is errUnavailable.
+// admit reads the history of a claimed entry and decides whether the caller gets it. An entry
+// that has expired or was delivered too often is cleared away: errCleared. If an operator
+// broke the lock meanwhile, the history may be that of a later delivery: errUnavailable.
 func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
@@ -164,7 +167,7 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	for backoff := c.backoff(actTake); !h.known; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
-			// It was written since the claim: by a later holder, or by who is none.
+			// The history was written since the claim, by a later holder or by another client.
 			if h.known, err = h.lock.Holds(ctx); err == nil && !h.known {
 				h.end(stateLost, false)
 				return errUnavailable
@@ -198,22 +201,21 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	return err
 }
 
-// errBlocked says that a claim whose answer was lost met somebody's lock: it is
-// not applied now, but may be when that lock is given back, which moves no fence.
-var errBlocked = errors.New("somebody holds it")
+// errBlocked says that a claim without an answer meets the lock of another process. It is
+// not applied now, but may be when that lock is given back, because that moves no fence.
+var errBlocked = errors.New("another process holds it")
 
-// resolveClaim finds out what became of a claim without an answer, by making it
-// again: both have the same conditions, so at most one of them can ever apply.
+// resolveClaim finds out what became of a claim without an answer, by making it again.
 func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
 	for backoff := c.backoff(actTake); ; {
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
-			return c.applied(a, rs), nil
-		case retry.RefusedOp(err) == 0: // the entry has moved on, and no claim of that state can apply any more
-			return c.adopt(ctx, a)
-		case retry.IsRefused(err) && a.bumps == 0: // only the lock tells whose it is
-			if h, err := c.adopt(ctx, a); !errors.Is(err, errUnavailable) {
+			return c.heldByResults(a, rs), nil
+		case retry.RefusedOp(err) == 0: // the entry has changed: no claim of its former state can be applied any more
+			return c.adoptClaim(ctx, a)
+		case retry.IsRefused(err) && a.bumps == 0: // only the lock tells which process has it
+			if h, err := c.adoptClaim(ctx, a); !errors.Is(err, errUnavailable) {
 				return h, err
 			}
 			return nil, errBlocked
@@ -228,10 +230,10 @@ func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, erro
 	}
 }
 
-// adopt takes up a claim that was applied without an answer. The lock is read
-// before the entry: if the lock is ours, and the entry has since changed by
-// nothing but the claim, then the entry's fence is the claim's.
-func (c *claimer) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
+// adoptClaim returns the Held of a claim that was applied without an answer, or
+// errUnavailable. It reads the lock before the entry: if the lock is this handle's, and the
+// entry has changed by nothing but the claim, then the entry's fence is that of the claim.
+func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (*Held, error) {
 	for backoff := c.backoff(actTake); ; {
 		l, err := lock.Adopt(ctx, a.session, c.taken, a.name, c.holder)
 		if err == nil && (l == nil || c.holding.holds(a.name, l)) {
@@ -253,13 +255,12 @@ func (c *claimer) adopt(ctx context.Context, a claimAttempt) (*Held, error) {
 	}
 }
 
-// undoClaim resolves a claim that nobody waits for any more, and gives back what
-// it got; h is that, if it is known already. It gives up with the session, whose
-// end does the same, and with nothing else: a handle that is closed may leave it
-// behind.
+// undoClaim gives back an entry whose claim no caller waits for any more. h is the Held, or
+// nil if the outcome of the claim is still unknown. Only the end of the session, which gives
+// the entry back too, ends undoClaim without success. So it may outlive its queue handle.
 func (c *claimer) undoClaim(a claimAttempt, h *Held) {
 	backoff := c.backoff(actRelease)
-	if h == nil { // and the turn is still at this claim
+	if h == nil { // the entry is still reserved
 		backoff.Wake = c.head.Claims.RetryRequests(a.name)
 	}
 	for {
@@ -277,13 +278,13 @@ func (c *claimer) undoClaim(a claimAttempt, h *Held) {
 			if c.head.Claims.LetOthersPass(a.name) {
 				continue
 			}
-			c.head.Resting.Signal() // what is behind it need not wait
+			c.head.Resting.Signal() // later entries need not wait for this one
 		}
 		if backoff.Wait(context.Background(), a.session.Done(), err) != nil {
 			return
 		}
 		if h == nil {
-			c.head.Claims.ClearRetryRequest(a.name) // what is tried now answers it
+			c.head.Claims.ClearRetryRequest(a.name) // the next attempt comes after all that arrived
 		}
 	}
 }
@@ -310,14 +311,14 @@ func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token
 		past:       history{path: path.Join(c.root, layout.HistoryDir, a.name)},
 		sem:        make(chan struct{}, 1),
 	}
-	// It was never handed out, nor given back, and stands for no key.
+	// An entry that was never handed out has no history; one without a key needs none read.
 	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
 	if c.warn != nil {
-		runtime.AddCleanup(h, c.dropped, h.hold)
+		runtime.AddCleanup(h, c.warnOfDropped, h.hold)
 	}
 	if old := c.holding.add(h.hold); old != nil {
-		// Its lock was taken from it, and this handle has the next: to the
-		// service the two locks may look the same.
+		// That one lost its lock, and this handle has the next one. To the service the two
+		// locks may look the same.
 		if old.state.CompareAndSwap(stateHolding, stateLost) {
 			c.keeper.Lose(old.lock)
 		}

@@ -12,21 +12,21 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Consume removes the entry: the work is done. One commit deletes entry and
-// lock, and only as this handle's claim left them.
+// Consume removes the entry: the work is done. One commit deletes the entry and its lock, and
+// only in the state in which the claim left them. Consume retries after a lost answer until
+// ctx or the session ends. It returns
 //
-// nil: removed, by this call. [ErrLockLost]: the entry was not held any more
-// and this call removed nothing. [ErrAlreadyDone]: the handle was used up
-// before, by an earlier call. [ErrUnknown]: no answer came before ctx or the
-// session ended; the entry may have been removed, or may be handed out again. It
-// was certainly removed by no one else in this call's name, and Consume may be
-// called again to learn more. After any other error nothing was changed and
-// the entry is still held. A lost answer is asked for again as long as ctx and
-// session last.
+//   - nil if this call removed the entry;
+//   - [ErrLockLost] if the entry was not held any more: this call removed nothing;
+//   - [ErrAlreadyDone] if an earlier call finished this Held;
+//   - [ErrUnknown] if there was no answer in time: the entry was removed, or is handed out
+//     again. Call Consume again to learn more;
+//   - another error if nothing was changed: the entry is still held.
 func (h *Held) Consume(ctx context.Context) error {
 	return h.finish(ctx, h.consumption())
 }
 
+// consumption is the finish of [Held.Consume].
 func (h *Held) consumption() finish {
 	return finish{
 		act: "consume", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
@@ -39,28 +39,30 @@ type ReleaseOption func(*releaseOptions)
 
 type releaseOptions struct{ alone, after time.Duration }
 
-// LeaveAlone keeps this handle's takes from the entry for d. Others may take it
+// LeaveAlone keeps takes of this queue handle from the entry for d. Other handles may take it
 // at once.
 func LeaveAlone(d time.Duration) ReleaseOption {
 	return func(o *releaseOptions) { o.alone = d }
 }
 
-// After puts the entry aside for d, of at most some two centuries: it keeps its name and
-// its place, nobody is handed it, and then it is ready again. That is so whatever becomes of
-// this process: whichever handle of a [LockingQueue] takes then makes it ready. When it is
-// due is by this machine's clock, and judged by the other's. A d of 0 or less is no delay.
+// After delays the entry for d: it keeps its name and its place, but no process is handed it
+// until d is over. Then any process that takes entries makes it ready, even if this process
+// has ended. The due time is by this machine's clock, and the process that makes the entry
+// ready compares it with its own. A d of 0 or less is no delay; it must end before the year
+// 2286.
 func After(d time.Duration) ReleaseOption {
 	return func(o *releaseOptions) { o.after = d }
 }
 
-// Release gives the entry back, undone: it stands in its old place at once, for
-// anyone. This delivery was nobody's fault, and [MaxDeliveries] does not count it. Errors are
-// those of Consume. After [ErrUnknown] the entry is given back or will be when the session
-// ends, unless an operator removed it.
+// Release gives the entry back undone: it is ready in its old place at once, for any process.
+// [MaxDeliveries] does not count this delivery, because it was no failure. Errors are those
+// of Consume. After [ErrUnknown] the entry is given back, or will be when the session ends,
+// unless an operator removed it.
 func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 	return h.giveBack(ctx, h.release(), opts)
 }
 
+// release is the finish of [Held.Release].
 func (h *Held) release() finish {
 	return finish{
 		act: "release", entry: coord.Check(h.entry, h.at()),
@@ -75,9 +77,9 @@ func (h *Held) release() finish {
 	}
 }
 
-// Fail gives the entry back as Release does, and counts a failure, with the
-// beginning of its reason. Errors are those of Consume; after [ErrUnknown] it is
-// given back or will be when the session ends, and counted or not.
+// Fail gives the entry back as Release does, counts a failure and stores the beginning of its
+// reason. Errors are those of Consume. After [ErrUnknown] the entry is given back, or will be
+// when the session ends, and the failure is counted or not.
 func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) error {
 	return h.fail(ctx, reason, false, opts)
 }
@@ -99,7 +101,7 @@ func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []Relea
 	}, opts)
 }
 
-// giveBack is a finish after which the entry stands there.
+// giveBack makes a finish after which the entry stays in the queue.
 func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) error {
 	var o releaseOptions
 	for _, set := range opts {
@@ -137,7 +139,7 @@ func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 	beside := f.beside
 	f.act += " for later"
 	f.lock = h.lock.PutAside(due)
-	f.wasApplied = h.unlessBroken // whoever broke the lock made it ready at once
+	f.wasApplied = h.unlessBroken // an operator who broke the lock made the entry ready at once
 	f.beside = func(ctx context.Context) ([]coord.Op, error) {
 		ops, err := beside(ctx)
 		return append(ops, index), err

@@ -15,44 +15,43 @@ import (
 	"github.com/zkq/zkq/lock"
 )
 
-// Held is an entry that the caller works on. Others see it as held and leave it
-// alone, until the caller consumes or releases it, or its session ends. Its
-// methods may be called from several goroutines. It must not be copied.
+// Held is an entry that the caller holds and works on. Other processes skip it until the
+// caller finishes it (Consume, Release, Fail, Bury, Forward) or the session ends. Its methods
+// may be called from several goroutines. It must not be copied.
 type Held struct {
 	Name     string
 	Value    []byte
 	Priority int
 
-	// Deliveries counts how often the entry was handed out, this time included:
-	// 1 at first. Crashes count; kazoo's takes do not.
+	// Deliveries counts how often the entry was handed out, including this time: 1 at
+	// first. Deliveries that ended in a crash count; takes by kazoo do not.
 	Deliveries int
 	// Failures counts the earlier deliveries that ended in [Held.Fail].
 	Failures int
-	// Token is a fencing token for work outside the queue: of two holders of
-	// one entry the later has the greater one. A store that refuses tokens
-	// smaller than the greatest it has seen is safe from holders that lost
-	// their lock and do not know it.
+	// Token is a fencing token for work outside the queue: a later holder of the same entry
+	// has a greater one. A store that refuses a token smaller than the greatest it has seen
+	// is safe from a holder that lost its lock and does not know it.
 	Token int64
-	// Created is when the entry was put, by the coordinator's clock (ZooKeeper)
-	// or the putter's (etcd).
+	// Created is when the entry was put, by the clock of the service (ZooKeeper) or of the
+	// process that put it (etcd).
 	Created time.Time
 
-	claimer *claimer // of the queue handle; nil: the Held was not made by a take
-	entry   string
+	claimer *claimer    // of the queue handle; nil: the Held was not made by a take
+	entry   string      // the path of its node
 	fence   coord.Fence // of the entry, as the claim left it
 
 	headers  layout.Headers
 	born     int64 // the commit that created the entry
-	stuck    int   // earlier deliveries in which its handler got stuck
-	updates  int64 // that this handle made
-	updating int64 // the number of the one without an answer; 0: there is none
+	stuck    int   // earlier deliveries in which a handler got stuck
 	changes  int64 // of the entry, before the claim
-	bumps    int64 // that the claim added to them
+	bumps    int64 // changes that the claim added: 1, or 0 if it moved no fence
+	updates  int64 // how many this Held made
+	updating int64 // the number of the update without an answer; 0: there is none
 
 	sem        chan struct{} // one-token lock of a finish or an update; guards the fields below
-	past       history
-	known      bool       // past is
-	unanswered unanswered // finishes without an answer
+	past       history       // what became of earlier deliveries
+	known      bool          // past was read
+	unanswered unanswered    // finishes without an answer
 	*hold
 }
 
@@ -63,12 +62,13 @@ type unanswered struct {
 	givesBack    bool   // one of them gives the entry back
 }
 
-// hold is what is known of a Held when the Held itself is no longer reachable.
+// hold is the part of a Held that its queue handle remembers. It does not keep the Held
+// reachable: the garbage collector finds out when the program has dropped it.
 type hold struct {
 	name  string
 	lock  *lock.Lock
 	state atomic.Int32 // a heldState
-	tried atomic.Bool  // a finish was
+	tried atomic.Bool  // a finish was tried
 }
 
 // claimer is what claims and finishes use of their queue handle. It claims entries, and
@@ -90,9 +90,9 @@ type claimer struct {
 	traces  *traces
 }
 
-// dropped warns of a Held that the program lost without finishing it. It is called when the
-// garbage collector has found that out, by a goroutine of the runtime's.
-func (h *handle) dropped(d *hold) {
+// warnOfDropped warns of a Held that the program dropped without finishing it. A goroutine of
+// the runtime calls it when the garbage collector has found that out.
+func (h *handle) warnOfDropped(d *hold) {
 	if d.state.Load() == stateHolding && !d.tried.Load() {
 		h.warnOnce(path.Join(h.entries, d.name), "was taken and dropped without Consume, Release, Fail or Bury: it stays held as long as this session lasts")
 	}
@@ -102,25 +102,24 @@ type heldState = int32
 
 const (
 	stateHolding heldState = iota
-	stateDone              // consumed or released, by this handle
-	stateLost              // it is certain that the lock was lost
+	stateDone              // this Held finished the entry
+	stateLost              // the lock is certainly lost
 )
 
-// holding are the entries that a queue handle has handed out and knows nothing
-// else of.
+// holding is the set of entries that a queue handle has handed out and that are not finished.
 type holding struct {
 	mu     sync.Mutex
-	byName map[string]*hold // not the Held, which the collector could never find unreachable then
+	byName map[string]*hold
 }
 
-// add returns the one that it replaces, if the same entry was handed out before
-// and never finished.
+// add adds a hold. It returns the one that it replaces, if the same entry was handed out
+// before and never finished.
 func (o *holding) add(h *hold) (old *hold) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	old = o.byName[h.name]
 	o.byName[h.name] = h
-	if len(o.byName)%1024 == 0 { // those whose holders went away with their sessions
+	if len(o.byName)%1024 == 0 { // forget those whose sessions are over
 		for name, h := range o.byName {
 			if over(h.lock.Session()) {
 				delete(o.byName, name)
@@ -130,7 +129,7 @@ func (o *holding) add(h *hold) (old *hold) {
 	return old
 }
 
-// holds says whether the lock is of an entry that was handed out.
+// holds reports whether the lock is that of an entry that was handed out.
 func (o *holding) holds(name string, l *lock.Lock) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -155,7 +154,7 @@ func (o *holding) remove(h *hold) {
 	}
 }
 
-// recall reads what became of the entry before.
+// recall reads the history of the entry, and the node of its unique key.
 func (h *Held) recall(ctx context.Context) error {
 	s := h.lock.Session()
 	a, err := h.claimer.history.readHistory(ctx, s, h.Name)
@@ -226,9 +225,8 @@ func (h *Held) end(state heldState, wasRemoved bool) {
 	}
 }
 
-// HoldsLock asks the coordinator whether the entry is still held by this handle.
-// The answer may be out of date when it arrives; no write of the queue depends
-// on it.
+// HoldsLock asks the service whether this Held still holds the entry. The answer may be out
+// of date when it arrives. No write of the queue depends on it.
 func (h *Held) HoldsLock(ctx context.Context) (bool, error) {
 	if ctx == nil {
 		return false, fmt.Errorf("nil context: %w", ErrInvalid)
@@ -242,10 +240,10 @@ func (h *Held) HoldsLock(ctx context.Context) (bool, error) {
 	return h.lock.Holds(ctx)
 }
 
-// Context returns a context for the work: it ends with the cause [ErrLockLost]
-// when the lock is lost, and with parent. It ends before the coordinator hands
-// the entry to another when the session is lost, by this machine's clock, and a
-// second or so after somebody broke the lock. Call cancel when the work is done.
+// Context returns a context for the work. It ends with parent, and with the cause
+// [ErrLockLost] when the lock is lost. When the session is lost it ends, by this machine's
+// clock, before the service hands the entry to another process. When an operator breaks the
+// lock it ends about a second later. Call cancel when the work is done.
 func (h *Held) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
 	if parent == nil {
 		ctx, end := context.WithCancelCause(context.Background())

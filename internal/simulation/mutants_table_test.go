@@ -421,14 +421,14 @@ var mutants = []mutant{
 	{
 		name: "failed claim forgotten by the view", file: "claim.go", test: "TestATakeThatGaveUpLeavesTheEntryToTheNext",
 		is: `	case !errors.Is(err, coord.ErrUnknown):
-		missed = true`,
+		mayBeFree = true`,
 		becomes: `	case !errors.Is(err, coord.ErrUnknown):
 		mutated()`,
 	},
 	{
 		name: "lost claim wakes nobody who passed over the entry", file: "claim.go", test: "TestALostClaimWakesTheTakesThatSkippedItsEntry",
 		is: `	case retry.IsRefused(err):
-		missed = true`,
+		mayBeFree = true`,
 		becomes: `	case retry.IsRefused(err):
 		mutated()`,
 	},
