@@ -167,6 +167,16 @@ func (r *run) result() error {
 	return err
 }
 
+// takes reports whether more may be taken, and handlers called.
+func (r *run) takes() bool {
+	select {
+	case <-r.Stop: // before until sees it
+		r.stop(errEnough)
+	default:
+	}
+	return r.taking.Err() == nil
+}
+
 // fail ends the run with an error.
 func (r *run) fail(err error) {
 	fatal := &fatalError{err}
@@ -232,7 +242,7 @@ func (r *run) awaitRoom(waits bool) int {
 	for {
 		r.mu.Lock()
 		n := r.roomLocked()
-		if r.exchanges > 0 || len(r.removals) > 0 || r.taking.Err() != nil {
+		if r.exchanges > 0 || len(r.removals) > 0 || !r.takes() {
 			n = 0
 		}
 		if n > 0 {
@@ -312,7 +322,7 @@ func (r *run) startReadyLocked() {
 // nextLocked takes the next entry that a handler is to be called for; nil if there is none.
 // An entry whose lock was lost meanwhile is passed over.
 func (r *run) nextLocked() *claimedEntry {
-	for r.taking.Err() == nil && len(r.ready) > 0 {
+	for r.takes() && len(r.ready) > 0 {
 		e := r.ready[0]
 		r.ready = r.ready[1:]
 		if e.ctx.Err() == nil {
@@ -447,8 +457,11 @@ func (r *run) tryClaim(n int) ([]*Held, error) {
 // remove removes the entry of a handler that is done: in an exchange, unless the taker waits
 // for entries, or the taking has ended.
 func (r *run) remove(ctx context.Context, e *claimedEntry) error {
+	if e.state.Load() == stateDone {
+		return ErrAlreadyDone // by its handler
+	}
 	r.mu.Lock()
-	if r.waiting || r.taking.Err() != nil {
+	if r.waiting || !r.takes() {
 		r.mu.Unlock()
 		return e.Consume(ctx)
 	}
@@ -480,7 +493,7 @@ func (r *run) exchange() {
 		}
 		r.mu.Lock()
 		n := 0
-		if r.taking.Err() == nil {
+		if r.takes() {
 			n = r.roomLocked()
 		}
 		r.reserveLocked(n)

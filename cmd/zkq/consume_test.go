@@ -139,7 +139,7 @@ func TestRestDoublesUpToAMinute(t *testing.T) {
 		c := &consumer{backoff: tt.backoff}
 		differ := map[time.Duration]bool{}
 		for range 100 {
-			d := c.rest(tt.n)
+			d := c.restAfter(tt.n)
 			differ[d] = true
 			if d < tt.want || d > tt.want+tt.want/10 {
 				t.Errorf("--backoff %v: after failure %d it rests %v, want %v and up to a tenth more", tt.backoff, tt.n, d, tt.want)

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // printed is what CMD printed, of which an entry is to be made: as much as one can
@@ -35,36 +38,34 @@ func (p *printed) value() ([]byte, error) {
 // fullEvery is how often a full queue is asked again whether it has room.
 const fullEvery = 200 * time.Millisecond
 
-// passOn puts a value into the next queue, in the commit that removes the entry. It
-// waits while that queue is full: the entry is held meanwhile, so that those who
-// are ahead are held up by those behind.
-func (c *consumer) passOn(h *zkq.Held, a *attempt, value []byte, err error) {
-	for told := false; err == nil; told = true {
-		err = c.persist(h, func() error {
-			ctx, cancel := c.settling()
-			defer cancel()
-			return h.Forward(ctx, zkq.Target{Queue: c.next, Value: value, Options: []zkq.PutOption{zkq.WithPriority(h.Priority)}})
+// passOn puts a value into the next queue, in the commit that removes the entry, and returns
+// what that means for the entry. While that queue is full it waits: the entry stays held, so
+// that a slow consumer of the next queue slows this one down.
+func (c *consumer) passOn(ctx context.Context, h *zkq.Held, a *attempt, value []byte, err error) error {
+	if err == nil {
+		target := zkq.Target{Queue: c.next, Value: value, Options: []zkq.PutOption{zkq.WithPriority(h.Priority)}}
+		full := retry.Backoff{First: fullEvery, Max: fullEvery}
+		told := false
+		err, _ = full.Do(ctx, nil, func() (retry.Decision, error) {
+			err := h.Forward(ctx, target)
+			if !errors.Is(err, zkq.ErrFull) {
+				return retry.Stop, err
+			}
+			if !told {
+				c.call.log.Warn("waiting for room", "queue", c.next.Name())
+				told = true
+			}
+			return retry.Later, err
 		})
-		if !errors.Is(err, zkq.ErrFull) {
-			break
-		}
-		if !told {
-			c.call.log.Warn("waiting for room", "queue", c.next.Name())
-		}
-		t := time.NewTimer(fullEvery)
-		select {
-		case <-t.C:
-			err = nil
-		case <-c.ending.Done():
-			t.Stop()
-			c.release(h, a, outcomeReleased)
-			return
-		}
 	}
-	if errors.Is(err, zkq.ErrTooLarge) {
+	switch {
+	case err == nil, errors.Is(err, zkq.ErrLockLost):
+		return err
+	case errors.Is(err, zkq.ErrTooLarge):
 		a.Reason = err.Error()
-		c.failed(h, a)
-		return
+		return errors.New(a.Reason)
+	case !errors.Is(err, coord.ErrUnknown) && ctx.Err() == nil:
+		c.fail(err)
 	}
-	c.finished(h, a, err)
+	return zkq.Release() // unless it was passed on after all
 }

@@ -139,7 +139,7 @@ func TestConsumerOutlastsAFullService(t *testing.T) {
 		var said strings.Builder
 		stderr := writerFunc(func(b []byte) error {
 			said.Write(b)
-			if strings.Contains(said.String(), "takes no changes for now") {
+			if strings.Contains(said.String(), "finish waits: the service refuses it for now") {
 				full.Store(false)
 			}
 			return nil
@@ -172,7 +172,7 @@ func TestFullServiceDoesNotOutlastTheGrace(t *testing.T) {
 	var said strings.Builder
 	stderr := writerFunc(func(b []byte) error {
 		said.Write(b)
-		if strings.Contains(said.String(), "takes no changes for now") {
+		if strings.Contains(said.String(), "finish waits: the service refuses it for now") {
 			cancel(&signalError{os.Interrupt})
 		}
 		return nil

@@ -142,7 +142,7 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsContacted(t *testing.T) {
 		{[]string{"consume", "--halt", "0", "q"}, `"0"`},
 		{[]string{"consume", "--retries", "0", "q"}, `"0"`},
 		{[]string{"consume", "--backoff", "-1s", "q"}, `"-1s"`},
-		{[]string{"consume", "--backoff", "2562047h", "q"}, "at most 876000h"},
+		{[]string{"consume", "--backoff", "2562047h", "q"}, "at most 720h"},
 		{[]string{"consume", "--forward", "a//b", "q"}, "empty segment"},
 		{[]string{"consume", "--forward", "/q", "q", "--", "cat"}, "names the queue that is consumed"},
 		{[]string{"consume", "--forward", "r", "--ungroup", "q", "--", "cat"}, "prints nothing"},

@@ -36,7 +36,7 @@ var commandMutants = []mutant{
 		test:    "TestHurriedWriteIsGivenUp",
 	},
 	{
-		name: "CMD that dies of zkq's broken pipe has failed", file: "cmd/zkq/worker.go",
+		name: "CMD that dies of zkq's broken pipe has failed", file: "cmd/zkq/runcommand.go",
 		is:      `	return hungUp(c.out.file) ||`,
 		becomes: `	return func() bool { mutated(); return false }() ||`,
 		test:    "TestBrokenPipeOfCommandIsNoFailure",
@@ -60,10 +60,15 @@ var commandMutants = []mutant{
 		test:    "TestStreamFillsABoundedQueueInOrder",
 	},
 	{
-		name: "drain of a paused queue is a success", file: "cmd/zkq/claim.go",
-		is:      `		return nil, c.pausedDrain(ctx)`,
-		becomes: "		mutated()\n		return nil, errDrained",
-		test:    "TestDrainOfAPausedQueueSaysWhatItLeaves",
+		name: "drain of a paused queue is a success", file: "run.go",
+		is: `	case errors.Is(err, ErrPaused) && idle:
+		r.fail(err)
+`,
+		becomes: `	case errors.Is(err, ErrPaused) && idle:
+		mutated()
+		r.takeNoMore()
+`,
+		test: "TestDrainOfAPausedQueueSaysWhatItLeaves",
 	},
 	{
 		name: "take waits for the end of a pause without a word", file: "pause.go",
@@ -72,15 +77,15 @@ var commandMutants = []mutant{
 		test:    "TestAPauseIsLogged",
 	},
 	{
-		name: "drain waits without a word for what fails", file: "cmd/zkq/claim.go",
-		is:      `		c.tellFailing()`,
-		becomes: `		mutated()`,
+		name: "drain waits without a word for what fails", file: "cmd/zkq/consumer.go",
+		is:      `			c.tellFailing(n)`,
+		becomes: `			mutated()`,
 		test:    "TestDrainSaysOnceWhatItWaitsFor",
 	},
 	{
-		name: "failure that nobody is told", file: "cmd/zkq/worker.go",
-		is:      `		c.call.log.Warn("entry failed",`,
-		becomes: "		mutated()\n		c.call.log.Trace(\"entry failed\",",
+		name: "failure that nobody is told", file: "handling.go",
+		is:      `		log, about = r.log().Warn, "reason"`,
+		becomes: "		mutated()\n		about = \"reason\"",
 		test:    "TestEachFailureAndDeathIsTold",
 	},
 	{

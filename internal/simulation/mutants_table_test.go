@@ -1516,17 +1516,18 @@ var mutants = []mutant{
 		test: "TestTheEndOfSeveralNamesIsRefused",
 	},
 	{
-		name: "a full service ends a consumer", file: "cmd/zkq/worker.go",
-		is:      `		if !refusesForNow(err) || c.mustEnd() {`,
-		becomes: `		if !refusesForNow(err) || func() bool { mutated(); return true }() {`,
-		test:    "TestConsumerOutlastsAFullService",
+		name: "a full service ends a consumer", file: "cmd/zkq/consumer.go",
+		is:      `	case zkq.EndingUnknown:`,
+		becomes: "	case zkq.EndingUnknown:\n		if mutated(); true {\n			return outcomeUnknown\n		}",
+		test:    "TestFullServiceDoesNotOutlastTheGrace",
 	},
 	{
-		name: "a full service outlasts the grace", file: "cmd/zkq/worker.go",
-		is: `	return c.ending.Err() != nil || c.claiming.Err() != nil && !signalled
+		name: "a full service outlasts the grace", file: "run.go",
+		is: `			r.endFinish()
+			<-idle
 `,
-		becomes: `	mutated()
-	return c.claiming.Err() != nil && !signalled
+		becomes: `			mutated()
+			<-idle
 `,
 		test: "TestFullServiceDoesNotOutlastTheGrace",
 	},

@@ -3,40 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 
-	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 )
-
-func TestErrorsOfAnExchangeAreParted(t *testing.T) {
-	a, b := &zkq.Held{}, &zkq.Held{}
-	taking := errors.New("taking")
-	for _, tt := range []struct {
-		err  error
-		a, b error
-		rest error
-	}{
-		{nil, nil, nil, nil},
-		{taking, nil, nil, taking},
-		{&zkq.FinishError{Held: a, Err: zkq.ErrLockLost}, zkq.ErrLockLost, nil, nil},
-		{errors.Join(&zkq.FinishError{Held: a, Err: zkq.ErrLockLost}, nil, &zkq.FinishError{Held: b, Err: zkq.ErrUnknown}), zkq.ErrLockLost, zkq.ErrUnknown, nil},
-		{errors.Join(errors.Join(&zkq.FinishError{Held: b, Err: zkq.ErrUnknown}), taking), nil, zkq.ErrUnknown, taking},
-		{fmt.Errorf("exchange: %w", errors.Join(&zkq.FinishError{Held: a, Err: zkq.ErrLockLost}, fmt.Errorf("%w: %w", taking, coord.ErrUnknown))), zkq.ErrLockLost, nil, taking},
-	} {
-		finishes := map[*zkq.Held]error{}
-		rest := apart(tt.err, finishes)
-		if finishes[a] != tt.a || finishes[b] != tt.b || !errors.Is(rest, tt.rest) || (rest == nil) != (tt.rest == nil) {
-			t.Errorf("%v: a %v, b %v, and %v", tt.err, finishes[a], finishes[b], rest)
-		}
-	}
-}
 
 // committing counts the commits that go through it.
 type committing struct {
