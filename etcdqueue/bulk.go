@@ -98,6 +98,8 @@ func (c *bulkCommit) txn() (*pb.TxnRequest, error) {
 		if err != nil {
 			return nil, err
 		}
+		// With too many directories one range spans all of them. It then refuses more than it
+		// must, and the commit is tried again.
 		if len(fixed) > guards {
 			var all []int
 			for _, group := range fixed {

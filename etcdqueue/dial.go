@@ -137,6 +137,7 @@ func (d *dialer) dialServer(ctx context.Context, i int, server string, remaining
 	defer cancel()
 	e := d.endpoints[i]
 	d.names.Dialed(server)
+	// A server that closed a plain connection at once may expect TLS.
 	if e.tls == nil && errors.Is(d.cause(i, server), io.EOF) && e.speaksTLS(ctx, server, d.dial) {
 		err := fmt.Errorf("the server speaks TLS, but the endpoint is configured without it: %w", coord.ErrTLS)
 		d.recordCause(i, server, err)
@@ -181,6 +182,8 @@ func (d *dialer) recordCause(i int, server string, err error) {
 		clear(w.causes)
 	}
 	w.causes[server] = err
+	// Waiting is of no use once every server of every endpoint has failed for its certificate
+	// or for ours.
 	for _, w := range d.states {
 		for _, server := range w.servers {
 			if !errors.Is(w.causes[server], coord.ErrTLS) {

@@ -85,6 +85,7 @@ func (s *session) trackInFlight(user context.Context) (context.Context, *sentMar
 	all.all[commit] = struct{}{}
 	all.mu.Unlock()
 	coordinatorClosed := context.AfterFunc(s.c.ctx, func() { cancel(coord.ErrClosed) })
+	// A request that was not sent is cancelled at once, one that was sent gets some time.
 	sessionEnded := context.AfterFunc(s.ctx, func() {
 		if mark.sent.Load() {
 			select {

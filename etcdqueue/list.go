@@ -365,6 +365,7 @@ func (l *listing) result(dir string) coord.List {
 // membershipStamp returns a hash of the names and of the revisions at which they were
 // created; for a directory that is the revision of the first key in it. It is not 0.
 func membershipStamp(found []child) uint64 {
+	// The slash cannot be in a name, so it separates the two parts.
 	h := fnv.New64a()
 	var rev [8]byte
 	for _, f := range found {

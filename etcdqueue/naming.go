@@ -103,6 +103,7 @@ func (c *Coordinator) joinRead(queue string) *revisionRead {
 		return r
 	}
 	r = &revisionRead{done: make(chan struct{})}
+	// The read begins when one of those in flight has ended; until then other commits join it.
 	if c.revisionReads.running[queue] >= maxParallelReads {
 		c.revisionReads.queued[queue] = r
 		return r
@@ -153,6 +154,7 @@ func (c *Coordinator) readRevision(queue string) (revision, seq int64, err error
 			return 0, 0, fmt.Errorf("%s: %w: %w", c.dirPrefix(queue)+"config", err, coord.ErrInvalid)
 		}
 	}
+	// A number must be positive, and leave room for the revisions to come.
 	rev := r.Header.Revision
 	if config.Offset <= -rev || config.Offset > math.MaxInt64/2 {
 		return 0, 0, fmt.Errorf("%s: offset %d: %w", c.dirPrefix(queue)+"config", config.Offset, coord.ErrInvalid)

@@ -89,6 +89,7 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 			warning.Ended()
 			return s, nil
 		}
+		// The lease exists, but it is of no use.
 		s.end(coord.ErrSessionLost)
 		s.revoke()
 		switch {
@@ -112,6 +113,8 @@ func (c *Coordinator) grantLease(ctx context.Context) (*session, errorClass, err
 		return nil, errorClass{}, fmt.Errorf("session %s: %w", s.id, err)
 	}
 	s.onEnd = onEnd
+	// The deadline counts from before the request, since the lease may begin at any time
+	// after.
 	sent := boottime.Now()
 	ttl := int64((c.cfg.SessionTimeout + time.Second - 1) / time.Second)
 	grant, err := c.lease.LeaseGrant(clientv3.WithRequireLeader(ctx), &pb.LeaseGrantRequest{ID: s.lease, TTL: ttl}, waitForReady...)

@@ -237,11 +237,15 @@ func (h *watchHub) noteCommit(ops []coord.Op, results []coord.Result) {
 		if !createsNode(op) && op.Kind != coord.KindDelete {
 			continue
 		}
+		// A commit changes the names in its own directory, and may create or empty those
+		// above.
 		dir, rev, direct := results[i].Path, results[i].Revision, true
 		for dir != "/" {
 			dir = parentPath(dir)
 			if w := h.byDir[dir]; w != nil {
 				w.cache.noteCommit(rev)
+				// If the event has been signalled already there is nothing to add. Otherwise
+				// the event, when it comes, is not signalled again.
 				if direct && !op.SignalLater && rev > w.signalledAt && !slices.Contains(w.signalledCommits, rev) {
 					w.signalledCommits = append(w.signalledCommits, rev)
 					for s := range w.subscribers {
@@ -277,6 +281,8 @@ func (w *dirWatch) run() {
 	r := newRetrier()
 	backoff := retry.Backoff{First: rewatchAfter, Max: rewatchAfter}
 	for w.ctx.Err() == nil {
+		// Without WithRequireLeader a member that is cut off from the others would stay
+		// silent.
 		watch, cancel := context.WithCancel(clientv3.WithRequireLeader(w.ctx))
 		w.epoch = w.hub.c.revisions.current().epoch
 		w.consumeEvents(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(prefixEnd(w.base))), clientv3.WithCreatedNotify()), r)

@@ -26,6 +26,8 @@ func (s *session) sendBatch(b *group.Batch) []group.Outcome {
 		if err := s.acquireSlot(ctx); err != nil {
 			return sameOutcome(len(b.Commits), err)
 		}
+		// The commits are sealed as late as possible: until now their callers could withdraw
+		// them.
 		sealed := b.Seal()
 		if len(sealed) == 0 {
 			s.releaseSlot()
@@ -41,6 +43,7 @@ func (s *session) sendBatch(b *group.Batch) []group.Outcome {
 			return s.sendSeparately(ctx, commits)
 		}
 		answers, err := s.classifyReply(callWithSlot(ctx, s, m.send))
+		// The server may have closed the connection because the request was too large for it.
 		if len(commits) > 1 && errors.Is(err, coord.ErrUnknown) {
 			s.payload.lower(m.size)
 		}

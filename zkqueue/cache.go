@@ -384,10 +384,12 @@ func (ds *dirCache) fetch(ctx context.Context, d *cachedDir, listing *pendingLis
 			listing.err = err
 			return
 		}
+		// The directory does not exist.
 		if !listing.watchCreation {
 			listing.names, listing.unwatched = names.New(nil), !listing.followed
 			return
 		}
+		// Children sets no watch on a directory that does not exist, but Exists does.
 		there, err := read(ctx, ds.s, func(z *zk.Conn) (bool, error) {
 			there, _, err := z.Exists(d.fullPath)
 			return there, err
@@ -430,6 +432,7 @@ func (ds *dirCache) handleEvent(c *conn, kind int32, fullPath []byte) {
 	if kind != nodeCreated && kind != nodeDeleted {
 		return
 	}
+	// A recursive watch reports the path of the child, not that of the directory.
 	up := max(bytes.LastIndexByte(fullPath, '/'), 0)
 	if up == 0 {
 		up = 1
@@ -438,6 +441,8 @@ func (ds *dirCache) handleEvent(c *conn, kind int32, fullPath []byte) {
 	if d == nil || d.followedOn == nil || d.fullPath == "/" && string(fullPath) == "/zookeeper" {
 		return
 	}
+	// The event is applied now, added to the listing in flight, or makes an earlier listing
+	// invalid.
 	e := childEvent{string(fullPath[len(ds.s.cfg.Chroot):]), kind == nodeDeleted}
 	switch {
 	case d.names != nil:

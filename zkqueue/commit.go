@@ -172,6 +172,7 @@ func (s *session) commit(ctx context.Context, ops []coord.Op) ([]coord.Result, e
 			return nil, &coord.LimitError{What: "commit", Unit: "bytes", Size: m.size, Limit: maxFrame}
 		}
 	}
+	// Everything that can be refused without a request has been refused by now.
 	if err := s.checkCounters(ctx, ops); err != nil {
 		return nil, err
 	}

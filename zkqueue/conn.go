@@ -224,6 +224,7 @@ func (c *conn) nextFrame() error {
 	reply, own := c.ownRequests[xid]
 	delete(c.ownRequests, xid)
 	c.mu.Unlock()
+	// Any reply shows that the service knew the session when it read the request.
 	if sent {
 		c.s.deadline.Extend(request.sentAt)
 	}
@@ -234,6 +235,7 @@ func (c *conn) nextFrame() error {
 		c.passThrough = 4 + length
 		return nil
 	}
+	// The reply to a ping, or to a request of our own whose reply is not needed.
 	if !own || reply == nil {
 		return c.discard(4 + length)
 	}

@@ -194,6 +194,8 @@ func (c *Config) resolveServers(ctx context.Context, address string) ([]server, 
 // growing intervals.
 func (d *dialer) waitTurn() error {
 	d.mu.Lock()
+	// A lap is one failure of each server. The pause is between laps, so that one dead server
+	// does not delay the dial of the next.
 	wait := 10 * time.Millisecond
 	n := d.serverCountLocked()
 	if laps := d.failures / n; laps > 0 {
@@ -232,6 +234,8 @@ func (c *Config) dialServer(ctx context.Context, to server) (net.Conn, error) {
 	if err != nil || c.TLS == nil {
 		return nc, err
 	}
+	// The certificate is checked against the configured name, also where the name stands for
+	// several IP addresses.
 	cfg := c.TLS.Clone()
 	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
 	if cfg.ServerName == "" {

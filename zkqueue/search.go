@@ -55,6 +55,7 @@ func (s *session) listCreated(ctx context.Context, all []string, o coord.ListOpt
 // is newer. When a round narrows the range little, the rest is read whole. Names that only
 // look like sequential ones can be anywhere: if any is met, all candidates are read.
 func (c *creationSearch) find(ctx context.Context) ([]string, error) {
+	// The transaction's nodes are among candidates[from:to].
 	from, to := 0, len(c.candidates)
 	for before := math.MaxInt; to-from > parallelReads && to-from < before/2; {
 		before = to - from

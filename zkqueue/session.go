@@ -280,6 +280,7 @@ func (s *session) end(cause error) {
 	}
 	s.cause = cause
 	s.deadline.Stop()
+	// Only a connected session can tell the service that it ends.
 	orderly := cause == coord.ErrClosed && s.isConnected
 	s.mu.Unlock()
 	close(s.done)

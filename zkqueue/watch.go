@@ -198,6 +198,8 @@ func (ds *dirCache) requestWatch(c *conn, d *cachedDir, first bool) error {
 	ds.mu.Lock()
 	d.beginSwitchLocked()
 	ds.mu.Unlock()
+	// The reply may come before addWatch returns, and so before followedOn is set below:
+	// watchReply marks a refusal in other fields, which are looked at here.
 	err := c.addWatch(d.fullPath, func(code int32, _ []byte) { ds.watchReply(c, d, code) })
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -223,6 +225,7 @@ func (ds *dirCache) watchReply(c *conn, d *cachedDir, code int32) {
 	switch {
 	case code == 0:
 		ds.s.watches.set(recursiveWatches)
+	// The connection is over, and onDisconnect forgets its watches.
 	case c != ds.conn, code == codeLost, code == codeExpired, code == codeMoved:
 	case code == codeUnimplemented:
 		ds.s.watches.set(oneShotWatches)
