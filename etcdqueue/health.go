@@ -32,7 +32,7 @@ func (c *Coordinator) monitorConnection() {
 		if conn == nil {
 			continue
 		}
-		// A heartbeat's answer is due in each interval, so a connection without any is suspect.
+		// A connection on which nothing came for an interval may lead to a frozen member.
 		idle := conn == last && conn.reads.Load() == reads
 		if idle || conn != last || c.inFlight.hasSlow(time.Now()) {
 			ctx, cancel := context.WithTimeout(c.ctx, limit)
