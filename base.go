@@ -60,7 +60,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	b.settings = &settings{handle: h, lanes: b.lanes}
 	h.follow = b.settings.follow
 	b.lister = head.Lister{Entries: h.entries, Taken: h.taken, EntryNames: h.entryNames}
-	b.restricted = new(head.Restricted)
+	b.restricted = head.NewRestricted()
 	b.history = &histories{handle: h}
 	b.traces = &traces{h}
 	b.finder = &finder{h, b.lister, b.restricted}

@@ -236,7 +236,7 @@ func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, erro
 func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (*Held, error) {
 	for backoff := c.backoff(actTake); ; {
 		l, err := lock.Adopt(ctx, a.session, c.taken, a.name, c.holder)
-		if err == nil && (l == nil || c.holding.holds(a.name, l)) {
+		if err == nil && (l == nil || c.holdsLock(a.name, l)) {
 			return nil, errUnavailable
 		}
 		var n coord.Node
@@ -316,7 +316,7 @@ func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token
 	if c.warn != nil {
 		runtime.AddCleanup(h, c.warnOfDropped, h.hold)
 	}
-	if old := c.holding.add(h.hold); old != nil {
+	if old := c.addHold(h.hold); old != nil {
 		// That one lost its lock, and this handle has the next one. To the service the two
 		// locks may look the same.
 		if old.state.CompareAndSwap(stateHolding, stateLost) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -80,8 +79,8 @@ type claimer struct {
 
 	head     *head.Head
 	keeper   *lock.Keeper
-	holding  holding
-	deferred *head.Resting // entries that this handle gave back with After
+	holds    map[string]*hold // entries that were handed out and are not finished; guarded by handle.mu
+	deferred *head.Resting    // entries that this handle gave back with After
 
 	finder  *finder
 	history *histories
@@ -106,51 +105,42 @@ const (
 	stateLost              // the lock is certainly lost
 )
 
-// holding is the set of entries that a queue handle has handed out and that are not finished.
-type holding struct {
-	mu     sync.Mutex
-	byName map[string]*hold
-}
-
-// add adds a hold. It returns the one that it replaces, if the same entry was handed out
-// before and never finished.
-func (o *holding) add(h *hold) (old *hold) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	old = o.byName[h.name]
-	o.byName[h.name] = h
-	if len(o.byName)%1024 == 0 { // forget those whose sessions are over
-		for name, h := range o.byName {
+// addHold remembers an entry that is handed out. It returns the hold that it replaces, if the
+// same entry was handed out before and never finished.
+func (c *claimer) addHold(h *hold) (old *hold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old = c.holds[h.name]
+	c.holds[h.name] = h
+	if len(c.holds)%1024 == 0 { // forget those whose sessions are over
+		for name, h := range c.holds {
 			if over(h.lock.Session()) {
-				delete(o.byName, name)
+				delete(c.holds, name)
 			}
 		}
 	}
 	return old
 }
 
-// holds reports whether the lock is that of an entry that was handed out.
-func (o *holding) holds(name string, l *lock.Lock) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	h := o.byName[name]
+// holdsLock reports whether the lock is that of an entry that was handed out.
+func (c *claimer) holdsLock(name string, l *lock.Lock) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.holds[name]
 	return h != nil && h.lock.Session() == l.Session() && h.lock.Revision() == l.Revision()
 }
 
-func (o *holding) len() int {
-	if o == nil {
-		return 0
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.byName)
+func (c *claimer) countHolds() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.holds)
 }
 
-func (o *holding) remove(h *hold) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.byName[h.name] == h {
-		delete(o.byName, h.name)
+func (c *claimer) removeHold(h *hold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds[h.name] == h {
+		delete(c.holds, h.name)
 	}
 }
 
@@ -215,7 +205,7 @@ func (h *Held) end(state heldState, wasRemoved bool) {
 	if wasRemoved {
 		h.claimer.head.Suppressed.Add(h.Name, head.WasRemoved)
 	}
-	h.claimer.holding.remove(h.hold)
+	h.claimer.removeHold(h.hold)
 	if state == stateLost { // the keeper leaves it to the finish to tell
 		h.claimer.keeper.Lose(h.lock)
 	}

@@ -57,7 +57,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 		strict:        q.strict,
 		maxDeliveries: q.maxDeliveries,
 		keeper:        lock.NewKeeper(q.handle.taken),
-		holding:       holding{byName: make(map[string]*hold)},
+		holds:         make(map[string]*hold),
 		deferred:      head.NewResting(),
 		finder:        q.finder,
 		history:       q.history,
@@ -67,7 +67,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	}
 	clearing := &clearer{q.claimer, q.dead}
 	cfg := q.headConfig()
-	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.handle.holder), q.claimer.holding.len
+	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.handle.holder), q.claimer.countHolds
 	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, clearing.mayBeSpent, clearing.spent
 	q.claimer.head = head.New(cfg)
 	q.taker = &taker{q.claimer, clearing}

@@ -12,7 +12,7 @@ import (
 // its own left begins with those that no other member comes to sooner, from the other end.
 func TestAHandleWithNothingLeftWantsTheOthersEntriesFromTheirEnd(t *testing.T) {
 	const window, me = 8, "00000000000000000000000000000001"
-	h := New(Config{Window: 2 * window, Holder: me, Restricted: new(Restricted)})
+	h := New(Config{Window: 2 * window, Holder: me})
 	h.members = []string{me, me[:31] + "2", me[:31] + "3"}
 	for i := range 2 * window {
 		h.ready = append(h.ready, fmt.Sprintf("entry-100-%010d", i))

@@ -31,7 +31,7 @@ type Config struct {
 	Session    func(context.Context) (coord.Session, error) // the live session of the handle
 	Woke       func(context.Context)                        // called by a goroutine that has waited for another: a simulator orders them
 	Backoff    func() *retry.Backoff                        // a new one for each Choose
-	Restricted *Restricted
+	Restricted *Restricted                                  // nil: a new set
 
 	Strict bool // every choice lists afresh, and the most urgent entry is claimed first
 	Window int  // how many entries the members share out
@@ -79,13 +79,16 @@ type Head struct {
 	firstInDoubt  string   // when ready was listed; see [Claims.FirstInDoubt]
 	isHeldBack    bool     // the last choice ended before an entry that waits for a claim in doubt
 
-	mu      *sync.Mutex   // guards waiting, Claims, Suppressed and Resting; held for a look or a change only
+	mu      *sync.Mutex   // guards waiting, Claims, Suppressed, Resting and Restricted; held for a look or a change only
 	waiting chan struct{} // closed while the goroutine with sem waits for entries
 }
 
 // New returns the head of a queue. Nothing is watched or listed before the first Choose.
 func New(c Config) *Head {
-	mu := new(sync.Mutex)
+	if c.Restricted == nil {
+		c.Restricted = NewRestricted()
+	}
+	mu := c.Restricted.mu
 	return &Head{
 		Config:     c,
 		Claims:     newClaims(mu, c.Woke),

@@ -10,9 +10,12 @@ import (
 // read, so that it never stops the queue. An entry that it may read but not write is
 // claimed without moving its fence, as kazoo claims.
 type Restricted struct {
-	mu      sync.Mutex
+	mu      *sync.Mutex // the head's
 	entries map[string]restriction
 }
+
+// NewRestricted returns an empty set. The head that gets it in its [Config] shares its mutex.
+func NewRestricted() *Restricted { return &Restricted{mu: new(sync.Mutex)} }
 
 type restriction struct {
 	found      time.Time
