@@ -16,7 +16,7 @@ type base struct {
 	options
 	handle *handle
 
-	lanes      *lanes
+	lanes      lanes
 	settings   *settings
 	lister     head.Lister
 	restricted *head.Restricted
@@ -48,7 +48,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	}
 	h := newHandle(c, name, plain, &b.options)
 	if b.producer != "" && h.invalid == nil {
-		if _, _, err := token(b.producer+"-00", 1).parse(); err != nil {
+		if !layout.IsLane(layout.LaneName(b.producer, 0)) {
 			h.invalid = fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", b.producer, ErrInvalid)
 		}
 	}
@@ -104,6 +104,6 @@ func (b *base) Remove(ctx context.Context, name string, force bool) error {
 func (b *base) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
-	b.lanes.closeLanes(ctx)
+	b.lanes.Close(ctx)
 	b.handle.wait(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
@@ -163,11 +164,11 @@ func (bs batches) again(ctx context.Context, err error, backoff *retry.Backoff) 
 }
 
 // apply makes the put of the batches, once. It waits for room where that was asked for.
-func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (applied, error) {
+func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.Applied, error) {
 	w := waitRoom{until: o.until()}
 	defer w.close()
 	for backoff := pt.backoff(actPut); ; {
-		var done applied
+		var done lane.Applied
 		var err error
 		var ops []coord.Op
 		if o.token != nil {
@@ -191,7 +192,7 @@ func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (applied,
 			err = ctx.Err()
 		}
 		if err != nil {
-			return applied{}, err
+			return lane.Applied{}, err
 		}
 	}
 }

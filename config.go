@@ -48,7 +48,7 @@ const configAge = 10 * time.Second
 // settings are what a handle knows of its queue's configuration.
 type settings struct {
 	*handle
-	lanes *lanes
+	lanes lanes
 
 	mu      sync.Mutex
 	session coord.Session // it was read in this one; nil: it must be read again
@@ -244,7 +244,7 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 				}
 				return err
 			}
-			sum := sha256.Sum256([]byte("news " + st.lanes.id()))
+			sum := sha256.Sum256([]byte("news " + st.lanes.ID()))
 			node := path.Join(st.root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
 			err = st.writeConfig(ctx, s, c, node)
 			if err == nil || errors.Is(err, coord.ErrUnknown) {

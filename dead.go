@@ -229,10 +229,10 @@ func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error)
 	switch {
 	case err != nil:
 		return "", err
-	case done.results != nil:
-		return path.Base(done.results[1].Path), nil
+	case done.Results != nil:
+		return path.Base(done.Results[1].Path), nil
 	}
-	return strings.Join(q.puts.namesOf(ctx, done.revision, ops[1:2]), ""), nil
+	return strings.Join(q.puts.namesOf(ctx, done.Revision, ops[1:2]), ""), nil
 }
 
 // removeBeside removes a dead entry or a delayed put, from the directory of these.

@@ -22,7 +22,7 @@ import (
 type delayedPuts struct {
 	*handle
 	keys  *keys
-	lanes *lanes
+	lanes lanes
 }
 
 // dueIn is when something is due that is to wait for d: a whole millisecond, and not

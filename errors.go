@@ -6,6 +6,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/head"
+	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -56,10 +57,10 @@ var (
 	// ErrConfig: the queue has another configuration. The error is a [*ConfigError].
 	ErrConfig = errors.New("zkq: queue has another configuration")
 	// ErrTokenExpired: what became of a put is not known any more.
-	ErrTokenExpired = errors.New("zkq: token expired")
+	ErrTokenExpired = lane.ErrExpired
 	// ErrTokenVoid: the put of this token was resolved as not applied, and never
 	// will be.
-	ErrTokenVoid = errors.New("zkq: token is void")
+	ErrTokenVoid = lane.ErrVoid
 )
 
 // What one part of a queue tells another.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/priority"
 )
@@ -27,7 +28,7 @@ func (dp *delayedPuts) createLater(o putOptions, due time.Time, id [6]byte, i in
 // laterID names a delayed put: that of a token is the same in whatever process it is made
 // again.
 func (dp *delayedPuts) laterID(t *Token) (id [6]byte) {
-	text := dp.lanes.id()
+	text := dp.lanes.ID()
 	if t != nil {
 		text = string(*t)
 	}
@@ -47,7 +48,7 @@ func (dp *delayedPuts) laterNames(ctx context.Context, ops []coord.Op) []string 
 			l, err = s.List(ctx, path.Join(dp.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		}
 		if err != nil {
-			if !dp.again(ctx, err, backoff) {
+			if !lane.Again(ctx, err, backoff) {
 				return nil
 			}
 			continue

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -143,8 +144,8 @@ func (l *Log) append(ctx context.Context, values [][]byte) (int64, error) {
 		switch {
 		case err == nil:
 			l.head = logHead{}
-			if len(done.results) > 0 {
-				l.head = logHead{layout.RetainedHead{Next: head.Next + int64(len(values))}, done.results[0].Fence, true}
+			if len(done.Results) > 0 {
+				l.head = logHead{layout.RetainedHead{Next: head.Next + int64(len(values))}, done.Results[0].Fence, true}
 			}
 			return head.Next, nil
 		case retry.RefusedOp(err) != 0:
@@ -209,7 +210,7 @@ func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error 
 			backoff.Succeeded()
 			return nil
 		}
-		if !l.base.handle.again(ctx, err, backoff) {
+		if !lane.Again(ctx, err, backoff) {
 			return retry.WithDeadline(ctx, err)
 		}
 	}

@@ -187,7 +187,7 @@ func newPut(opts []PutOption) (putOptions, error) {
 		return o, fmt.Errorf("put: %w", err)
 	}
 	if o.token != nil {
-		if _, _, err := o.token.parse(); err != nil {
+		if err := o.token.check(); err != nil {
 			return o, fmt.Errorf("put: %w", err)
 		}
 	}

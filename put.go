@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
@@ -22,7 +23,7 @@ type putter struct {
 	expiry   *lifetimes
 	inspect  *inspector
 	keys     *keys
-	lanes    *lanes
+	lanes    lanes
 	removal  *remover
 	settings *settings
 }
@@ -87,10 +88,10 @@ func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, 
 }
 
 // names fills in what the entries are called, the results of which begin with the given.
-func (b *batch) names(ctx context.Context, done applied, first int, names []string) {
+func (b *batch) names(ctx context.Context, done lane.Applied, first int, names []string) {
 	switch {
-	case done.results != nil:
-		for i, r := range done.results[first : first+len(names)] {
+	case done.Results != nil:
+		for i, r := range done.Results[first : first+len(names)] {
 			names[i] = path.Base(r.Path)
 		}
 	case b.o.delay > 0 && b.o.token == nil:
@@ -100,7 +101,7 @@ func (b *batch) names(ctx context.Context, done applied, first int, names []stri
 	case b.o.delay > 0:
 		copy(names, b.p.delayed.laterNames(ctx, b.creates[:b.n]))
 	default:
-		copy(names, b.p.namesOf(ctx, done.revision, b.creates[:b.n]))
+		copy(names, b.p.namesOf(ctx, done.Revision, b.creates[:b.n]))
 	}
 }
 
@@ -119,7 +120,7 @@ func (pt *putter) namesOf(ctx context.Context, revision int64, ops []coord.Op) [
 		if err == nil {
 			return pt.namesAmong(l.Nodes, ops)
 		}
-		if !pt.again(ctx, err, backoff) {
+		if !lane.Again(ctx, err, backoff) {
 			return nil
 		}
 	}
@@ -160,8 +161,7 @@ func (pt *putter) fits(ctx context.Context, note []byte, ops []coord.Op, n int) 
 	if err != nil {
 		return err
 	}
-	lane := lane{name: "0000000000000000-00"}
-	all := append([]coord.Op{coord.Set(lane.path(), layout.Marker{N: 1 << 62, Note: note}.Value(), 1)}, ops...)
+	all := append([]coord.Op{coord.Set(lane.Path("0000000000000000-00"), layout.Marker{N: 1 << 62, Note: note}.Value(), 1)}, ops...)
 	if err = coord.CheckOps(s.Limits(), all); err != nil {
 		return inEntries(err, n)
 	}

@@ -710,59 +710,59 @@ var mutants = []mutant{
 
 	// Puts and lanes.
 	{
-		name: "put made again after a lost reply (K10)", seeds: "900004", file: "lanes.go",
+		name: "put made again after a lost reply (K10)", seeds: "900004", file: "internal/lane/commit.go",
 		is: `		case errors.Is(err, coord.ErrUnknown):
-			doubt = true
+			inDoubt = true
 		case retry.RefusedOp`,
 		becomes: `		case errors.Is(err, coord.ErrUnknown):
 			mutated()
-			return applied{}, errLaneGone
+			return Applied{}, errUnusable
 		case retry.RefusedOp`,
 	},
 	{
-		name: "put that does not compare its lane", seeds: "900002", file: "lanes.go",
-		is: `			if rs, err = s.Commit(ctx, all...); err == nil {
-				l.at(`,
-		becomes: `			if n, err := s.Get(ctx, l.path()); err == nil {
+		name: "put that does not compare its lane", seeds: "900002", file: "internal/lane/commit.go",
+		is: `			if rs, err = session.Commit(ctx, all...); err == nil {
+				l.advance(`,
+		becomes: `			if n, err := session.Get(ctx, l.path()); err == nil {
 				mutated()
 				all[0].Fence = n.Fence
 			}
-			if rs, err = s.Commit(ctx, all...); err == nil {
-				l.at(`,
+			if rs, err = session.Commit(ctx, all...); err == nil {
+				l.advance(`,
 	},
 	{
-		name: "unknown put said to have failed", seeds: "900001", file: "lanes.go",
-		is: `			if doubt {
-				return applied{}, &UnknownError`,
+		name: "unknown put said to have failed", seeds: "900001", file: "internal/lane/commit.go",
+		is: `			if inDoubt {
+				return Applied{}, &UnknownError`,
 		becomes: `			mutated()
-			if doubt && l == nil {
-				return applied{}, &UnknownError`,
+			if inDoubt && l == nil {
+				return Applied{}, &UnknownError`,
 	},
 	{
-		name: "unknown put said to be done", seeds: "900009", file: "lanes.go",
-		is: `			if doubt {
-				return applied{}, &UnknownError`,
-		becomes: `			if doubt {
+		name: "unknown put said to be done", seeds: "900009", file: "internal/lane/commit.go",
+		is: `			if inDoubt {
+				return Applied{}, &UnknownError`,
+		becomes: `			if inDoubt {
 				mutated()
-				return applied{}, nil
+				return Applied{}, nil
 			}
-			if doubt {
-				return applied{}, &UnknownError`,
+			if inDoubt {
+				return Applied{}, &UnknownError`,
 	},
 	{
-		name: "lane in doubt is used again", seeds: "900009", file: "lanes.go",
+		name: "lane in doubt is used again", seeds: "900009", file: "internal/lane/commit.go",
 		is: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
-			ls.give(l)`,
+			s.putBack(l)`,
 		becomes: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) || l != nil {
 			if err != nil {
 				mutated()
 			}
-			ls.give(l)`,
+			s.putBack(l)`,
 	},
 	{
-		name: "lane is used again however long it was idle", file: "lanes.go",
-		is:      `		case time.Since(l.wrote) > restLane && !ls.freshen(ctx, l):`,
-		becomes: `		case time.Since(l.wrote) > restLane && func() bool { mutated(); return false }():`,
+		name: "lane is used again however long it was idle", file: "internal/lane/commit.go",
+		is:      `		case time.Since(l.wrote) > maxIdle && !s.refresh(ctx, l):`,
+		becomes: `		case time.Since(l.wrote) > maxIdle && func() bool { mutated(); return false }():`,
 		test:    "TestUnknownPutIsResolvedThoughItsHandleWasIdle",
 	},
 	{
@@ -772,9 +772,9 @@ var mutants = []mutant{
 		becomes: `			done, err = pt.lanes.once(ctx, o.note, ops[:1])
 			if err == nil && len(ops) > 1 {
 				mutated()
-				var more applied
+				var more lane.Applied
 				more, err = pt.lanes.once(ctx, o.note, ops[1:])
-				done.results = append(done.results, more.results...)
+				done.Results = append(done.Results, more.Results...)
 			}
 `,
 	},
@@ -785,15 +785,15 @@ var mutants = []mutant{
 			names[len(names)-1-i] = path.Base(r.Path)`,
 	},
 	{
-		name: "resolve that makes nothing void", file: "resolve.go",
-		is: `	_, err = s.Commit(ctx, coord.Set(lane, layout.Marker{N: n, Void: true}.Value(), node.Fence))
+		name: "resolve that makes nothing void", file: "internal/lane/resolve.go",
+		is: `	_, err = session.Commit(ctx, coord.Set(lane, layout.Marker{N: n, Void: true}.Value(), node.Fence))
 	return Outcome{}, err`,
 		becomes: `	mutated()
 	return Outcome{}, nil`,
 		test: "TestUnknownPutIsResolvedByAnyProcess",
 	},
 	{
-		name: "resolve that takes void for applied", seeds: "900079", file: "resolve.go",
+		name: "resolve that takes void for applied", seeds: "900079", file: "internal/lane/resolve.go",
 		is: `	case m.N == n && m.Void:
 		return Outcome{}, nil`,
 		becomes: `	case m.N == n && m.Void:
@@ -801,19 +801,19 @@ var mutants = []mutant{
 		return Outcome{Applied: true}, nil`,
 	},
 	{
-		name: "missing lane taken for not applied", file: "resolve.go",
-		is: `			if o, err = resolveIn(ctx, s, l.path(), n); err == nil {`,
-		becomes: `			if o, err = resolveIn(ctx, s, l.path(), n); errors.Is(err, ErrTokenExpired) {
+		name: "missing lane taken for not applied", file: "internal/lane/resolve.go",
+		is: `			if o, err = resolveIn(ctx, session, Path(name), n); err == nil {`,
+		becomes: `			if o, err = resolveIn(ctx, session, Path(name), n); errors.Is(err, ErrExpired) {
 				mutated()
 				return Outcome{}, nil
 			} else if err == nil {`,
 		test: "TestAForgottenTokenIsExpiredAndNeverNotApplied",
 	},
 	{
-		name: "put with a void token", file: "lanes.go",
-		is: `			return applied{}, fmt.Errorf("token %s: %w", t, ErrTokenVoid)`,
+		name: "put with a void token", file: "internal/lane/commit.go",
+		is: `			return Applied{}, fmt.Errorf("token %s: %w", token, ErrVoid)`,
 		becomes: `			mutated()
-			return applied{revision: node.Revision}, nil`,
+			return Applied{Revision: node.Revision}, nil`,
 		test: "TestVoidTokenPutsNothing",
 	},
 
@@ -1153,10 +1153,10 @@ var mutants = []mutant{
 		is: `		done, err := l.base.lanes.once(ctx, nil, l.appendOps(head, values))
 `,
 		becomes: `		mutated()
-		var done applied
+		var done lane.Applied
 		s, err := l.base.handle.session(ctx)
 		if err == nil {
-			done.results, err = s.Commit(ctx, l.appendOps(head, values)...)
+			done.Results, err = s.Commit(ctx, l.appendOps(head, values)...)
 		}
 		if errors.Is(err, ErrUnknown) && ctx.Err() == nil {
 			head = logHead{}
@@ -1363,10 +1363,10 @@ var mutants = []mutant{
 		test:    "TestAPutThatWaitsGetsTheRoomOfWhatExpires",
 	},
 	{
-		name: "a lane for each put", file: "lanes.go",
-		is: `	ls.sem = make(chan struct{}, mostLanes)`,
+		name: "a lane for each put", file: "internal/lane/set.go",
+		is: `	return &Set{config: c, series: c.Series, sem: make(chan struct{}, mostLanes)}`,
 		becomes: `	mutated()
-	ls.sem = make(chan struct{}, 1<<20)`,
+	return &Set{config: c, series: c.Series, sem: make(chan struct{}, 1<<20)}`,
 		test: "TestManyPutsAtOnceShareTheirLanes",
 	},
 	{

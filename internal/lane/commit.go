@@ -1,0 +1,191 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
+	"github.com/zkq/zkq/internal/retry"
+)
+
+// Applied is a commit that was applied once.
+type Applied struct {
+	Results  []coord.Result // of its ops; nil when the answer was lost
+	Revision int64
+}
+
+// Commit commits the ops exactly once, in a lane that is idle. Its error is an
+// [*UnknownError], or nothing was changed.
+func (s *Set) Commit(ctx context.Context, note []byte, ops []coord.Op) (Applied, error) {
+	s.sweepIfDue()
+	if err := s.enter(ctx); err != nil {
+		return Applied{}, err
+	}
+	defer func() { <-s.sem }()
+	for {
+		l := s.takeIdle()
+		switch {
+		case l == nil:
+			var err error
+			if l, err = s.open(ctx); err != nil {
+				return Applied{}, err
+			}
+		case time.Since(l.wrote) > maxIdle && !s.refresh(ctx, l):
+			continue
+		}
+		done, err := s.commitIn(ctx, l, note, ops)
+		if errors.Is(err, errUnusable) {
+			continue
+		}
+		// A lane whose commit has an unknown outcome takes no other: it is left for Resolve.
+		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
+			s.putBack(l)
+		}
+		return done, err
+	}
+}
+
+// CommitAs commits exactly once in the lane of a token. It asks build for the ops just
+// before. A commit that was made before with the token has no Results.
+func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build func(context.Context) ([]coord.Op, error)) (Applied, error) {
+	name, n, err := parse(token)
+	if err != nil {
+		return Applied{}, err
+	}
+	s.sweepIfDue()
+	l := &lane{name: name, n: n - 1}
+	for backoff := s.config.Backoff(); ; {
+		var node coord.Node
+		var m layout.Marker
+		session, err := s.config.Session(ctx)
+		if err == nil {
+			node, m, err = readMarker(ctx, session, l.path())
+		}
+		switch {
+		case err != nil:
+			if !Again(ctx, err, backoff) {
+				return Applied{}, err
+			}
+			continue
+		case m.N == n && m.Void:
+			return Applied{}, fmt.Errorf("token %s: %w", token, ErrVoid)
+		case m.N == n:
+			return Applied{Revision: node.Revision}, nil
+		case m.N > n:
+			return Applied{}, fmt.Errorf("token %s: its producer has put again since, and is at number %d: %w", token, m.N, ErrExpired)
+		case m.N+1 < n:
+			return Applied{}, fmt.Errorf("token %s: its producer has only come to number %d: %w", token, m.N, coord.ErrInvalid)
+		}
+		l.fence = node.Fence
+		ops, err := build(ctx)
+		if err != nil {
+			return Applied{}, err
+		}
+		if done, err := s.commitIn(ctx, l, note, ops); !errors.Is(err, errUnusable) {
+			return done, err
+		}
+	}
+}
+
+// commitIn commits the ops as the lane's next commit, and sends it again until the outcome
+// is known.
+func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op) (Applied, error) {
+	next := layout.Marker{N: l.n + 1, Note: note}
+	all := append([]coord.Op{coord.Set(l.path(), next.Value(), l.fence)}, ops...)
+	inDoubt, began := false, time.Now() // inDoubt: an attempt got no answer
+	for backoff := s.config.Backoff(); ; {
+		session, err := s.config.Session(ctx)
+		if err == nil {
+			var rs []coord.Result
+			if rs, err = session.Commit(ctx, all...); err == nil {
+				l.advance(next.N, rs[0].Fence, began)
+				backoff.Succeeded()
+				return Applied{rs[1:], rs[0].Revision}, nil
+			}
+			if retry.RefusedOp(err) == 0 {
+				var done Applied
+				if done, err = outcome(ctx, session, l, next.N, inDoubt, began); err == nil || errors.Is(err, errUnusable) {
+					return done, err
+				}
+			}
+		}
+		switch {
+		case errors.Is(err, coord.ErrUnknown):
+			inDoubt = true
+		case retry.RefusedOp(err) > 0 && inDoubt && errors.Is(err, coord.ErrExist):
+			// The node that is in the way may go before an attempt that is still under way
+			// arrives. So the lane moves on, and that attempt can never be applied.
+			refusal := withoutLane(err)
+			var rs []coord.Result
+			if rs, err = session.Commit(ctx, coord.Set(l.path(), layout.Marker{N: next.N, Void: true}.Value(), l.fence)); err == nil {
+				l.advance(next.N, rs[0].Fence, began)
+				return Applied{}, refusal
+			}
+			if retry.IsRefused(err) {
+				continue // the lane tells at the next attempt
+			}
+		case retry.RefusedOp(err) > 0:
+			// What is in the way stays: an attempt that is still under way will be refused
+			// for it, too.
+			return Applied{}, withoutLane(err)
+		}
+		if !Again(ctx, err, backoff) {
+			if inDoubt {
+				return Applied{}, &UnknownError{layout.FormatToken(l.name, next.N), retry.WithDeadline(ctx, err)}
+			}
+			return Applied{}, withoutLane(err)
+		}
+	}
+}
+
+// outcome reads what a lane says after it refused its next commit n: an earlier attempt at
+// it was applied, or another process has written to the lane.
+func outcome(ctx context.Context, session coord.Session, l *lane, n uint64, inDoubt bool, began time.Time) (Applied, error) {
+	node, err := session.Get(ctx, l.path())
+	if errors.Is(err, coord.ErrNotExist) {
+		if inDoubt {
+			return Applied{}, fmt.Errorf("lane %s: %w", l.name, ErrExpired)
+		}
+		return Applied{}, errUnusable
+	}
+	if err != nil {
+		return Applied{}, err
+	}
+	m, ok := layout.ParseMarker(node.Value)
+	switch {
+	case !inDoubt:
+		return Applied{}, errUnusable
+	case !ok || m.N != n:
+		return Applied{}, fmt.Errorf("lane %s says %.40q: %w", l.name, node.Value, ErrExpired)
+	case m.Void:
+		return Applied{}, errUnusable
+	}
+	l.advance(n, node.Fence, began)
+	return Applied{Revision: node.Revision}, nil
+}
+
+// Again waits a little and reports whether a request that failed with err is to be sent
+// again: its session was over before, the service was busy, or no answer came. The request
+// must be one that may be applied twice, or at most once.
+func Again(ctx context.Context, err error, backoff *retry.Backoff) bool {
+	switch {
+	case errors.Is(err, coord.ErrClosed), errors.Is(err, ErrExpired):
+		return false
+	case retry.NothingSent(err):
+		return ctx.Err() == nil
+	}
+	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && backoff.Wait(ctx, nil, err) == nil
+}
+
+// withoutLane returns a commit's error with the index that the refused op has among the
+// caller's ops, which follow the lane's.
+func withoutLane(err error) error {
+	var r *coord.Refusal
+	if !errors.As(err, &r) || r.Index == 0 {
+		return err
+	}
+	return &coord.Refusal{Index: r.Index - 1, Op: r.Op, Err: r.Err}
+}
