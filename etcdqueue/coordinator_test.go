@@ -31,17 +31,6 @@ func silent(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// dead returns an address without a server.
-func dead(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return l.Addr().String()
-}
-
 const password = "correct-horse"
 
 func TestBadConnectionsAreToldApart(t *testing.T) {
@@ -60,7 +49,7 @@ func TestBadConnectionsAreToldApart(t *testing.T) {
 	expired := testetcd.StartFor(t, 1, testetcd.Options{Cert: ca.File("late", "crt"), Key: ca.File("late", "key")}).Endpoints()[0]
 	guarded := guardedServer(t)
 
-	none := dead(t)
+	none := closedPort(t)
 	mute := silent(t)
 	for _, c := range []struct {
 		name  string
@@ -138,7 +127,7 @@ func TestADeadAddressBesideALivingOneIsNoObstacle(t *testing.T) {
 	living := single.get(t).Endpoints()[0]
 	for range 4 { // the first address is a random one
 		start := time.Now()
-		c := open(t, etcdqueue.Config{Endpoints: []string{dead(t), living, silent(t)}, Prefix: prefix()})
+		c := open(t, etcdqueue.Config{Endpoints: []string{closedPort(t), living, silent(t)}, Prefix: prefix()})
 		commit(t, session(t, c), coord.Create("/q/a", nil))
 		if took := time.Since(start); took > 6*time.Second {
 			t.Errorf("it took %v", took)

@@ -19,6 +19,7 @@ var (
 	commit     = testcoord.Commit
 	eventually = testcoord.Eventually
 	inParallel = testcoord.InParallel
+	closedPort = testcoord.ClosedPort
 )
 
 func TestMain(m *testing.M) {

@@ -98,15 +98,6 @@ func accept(t *testing.T, address string, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-func closedPort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	return l.Addr().String()
-}
-
 func TestUnreachableNamesEachAddressAndCause(t *testing.T) {
 	t.Parallel()
 	dead, silent := closedPort(t), listener(t, func(net.Conn) {})

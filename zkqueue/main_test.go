@@ -23,6 +23,7 @@ var (
 	names      = testcoord.Names
 	eventually = testcoord.Eventually
 	inParallel = testcoord.InParallel
+	closedPort = testcoord.ClosedPort
 )
 
 func TestMain(m *testing.M) {
