@@ -65,7 +65,7 @@ func (s *Simulator) gatherChoicesLocked(now time.Time, until *time.Time) {
 		return false
 	}
 	if s.service.IsStoppedLocked() && isDue(s.stoppedUntil) {
-		s.choices = append(s.choices, choice{act: "service starts", take: (*Simulator).startService})
+		s.choices = append(s.choices, choice{act: "service starts", take: (*Simulator).startServiceLocked})
 	}
 	for i, q := range s.lateRequests {
 		if !s.service.IsStoppedLocked() && isDue(q.NotBefore) {
@@ -84,23 +84,23 @@ func (s *Simulator) gatherChoicesLocked(now time.Time, until *time.Time) {
 // delivered, but what it sent goes on.
 func (s *Simulator) gatherChoicesOfLocked(c *simClient, isDue func(time.Time) bool) {
 	if c.IsCutLocked() && !c.IsClosedLocked() && isDue(c.cutUntil) {
-		s.choices = append(s.choices, choice{act: "heal", client: c, take: (*Simulator).heal})
+		s.choices = append(s.choices, choice{act: "heal", client: c, take: (*Simulator).healLocked})
 	}
 	if c.IsPausedLocked() {
 		if isDue(c.pausedUntil) {
-			s.choices = append(s.choices, choice{act: "goes on", client: c, take: (*Simulator).resume})
+			s.choices = append(s.choices, choice{act: "goes on", client: c, take: (*Simulator).resumeLocked})
 		}
 		s.gatherRequestsLocked(c, isDue)
 		return
 	}
 	if queued := c.NextSignalLocked(); queued != nil && isDue(s.signalTimeLocked(queued)) {
-		s.choices = append(s.choices, choice{act: "signal", client: c, take: (*Simulator).deliverSignal})
+		s.choices = append(s.choices, choice{act: "signal", client: c, take: (*Simulator).deliverSignalLocked})
 	}
 	if c.CanLearnOfExpiryLocked() {
-		s.choices = append(s.choices, choice{act: "told of its end", client: c, take: (*Simulator).tellOfExpiry})
+		s.choices = append(s.choices, choice{act: "told of its end", client: c, take: (*Simulator).tellOfExpiryLocked})
 	}
 	if q := c.NextReplyLocked(); q != nil {
-		s.choices = append(s.choices, choice{act: "reply", client: c, request: q, take: (*Simulator).deliverReply})
+		s.choices = append(s.choices, choice{act: "reply", client: c, request: q, take: (*Simulator).deliverReplyLocked})
 	}
 	for _, from := range c.SendableLocked() {
 		s.choices = append(s.choices, choice{act: "send", client: c, take: func(_ *Simulator, c *simClient, _ *memory.Request) string {
@@ -113,16 +113,16 @@ func (s *Simulator) gatherChoicesOfLocked(c *simClient, isDue func(time.Time) bo
 
 func (s *Simulator) gatherRequestsLocked(c *simClient, isDue func(time.Time) bool) {
 	if q := c.CallToEndLocked(); q != nil {
-		s.choices = append(s.choices, choice{act: "give up", client: c, request: q, take: (*Simulator).endCall})
+		s.choices = append(s.choices, choice{act: "give up", client: c, request: q, take: (*Simulator).endCallLocked})
 	}
 	if sent := c.RequestsLocked(); len(sent) > 0 && c.RequestsPassLocked() && isDue(sent[0].NotBefore) {
-		s.choices = append(s.choices, choice{act: "serve", client: c, request: sent[0], take: (*Simulator).serve})
+		s.choices = append(s.choices, choice{act: "serve", client: c, request: sent[0], take: (*Simulator).serveLocked})
 	}
 }
 
-// serve lets the first request of a client arrive, or draws a fault for it. The order
+// serveLocked lets the first request of a client arrive, or draws a fault for it. The order
 // of the draws gives seeds their meaning.
-func (s *Simulator) serve(c *simClient, q *memory.Request) string {
+func (s *Simulator) serveLocked(c *simClient, q *memory.Request) string {
 	isCommit := q.IsBatch() && q.HasCaller()
 	switch {
 	case q.NotBefore.IsZero() && s.drawFaultLocked(s.rates.Delay):
@@ -160,13 +160,13 @@ func (s *Simulator) serve(c *simClient, q *memory.Request) string {
 	return describeOutcome(q, err)
 }
 
-func (s *Simulator) deliverReply(c *simClient, q *memory.Request) string {
+func (s *Simulator) deliverReplyLocked(c *simClient, q *memory.Request) string {
 	return describeOutcome(q, c.DeliverReplyLocked(q))
 }
 
-// deliverSignal delivers a client's first signal. By a draw the client's listings show
+// deliverSignalLocked delivers a client's first signal. By a draw the client's listings show
 // the present state afterwards: listings from memory may be ahead of the signals.
-func (s *Simulator) deliverSignal(c *simClient, _ *memory.Request) string {
+func (s *Simulator) deliverSignalLocked(c *simClient, _ *memory.Request) string {
 	c.DeliverSignalLocked()
 	if s.rng.IntN(2) == 0 {
 		c.ShowPresentLocked()
@@ -189,26 +189,26 @@ func (s *Simulator) signalTimeLocked(queued *memory.Signal) time.Time {
 	return queued.DueAt
 }
 
-func (s *Simulator) tellOfExpiry(c *simClient, _ *memory.Request) string {
+func (s *Simulator) tellOfExpiryLocked(c *simClient, _ *memory.Request) string {
 	c.LearnOfExpiryLocked()
 	return ""
 }
 
-func (s *Simulator) endCall(c *simClient, q *memory.Request) string {
+func (s *Simulator) endCallLocked(c *simClient, q *memory.Request) string {
 	return describeError(c.EndCallLocked(q))
 }
 
-func (s *Simulator) heal(c *simClient, _ *memory.Request) string {
+func (s *Simulator) healLocked(c *simClient, _ *memory.Request) string {
 	c.HealLocked()
 	return ""
 }
 
-func (s *Simulator) resume(c *simClient, _ *memory.Request) string {
+func (s *Simulator) resumeLocked(c *simClient, _ *memory.Request) string {
 	c.ResumeLocked()
 	return ""
 }
 
-func (s *Simulator) startService(*simClient, *memory.Request) string {
+func (s *Simulator) startServiceLocked(*simClient, *memory.Request) string {
 	s.service.StartLocked()
 	return ""
 }

@@ -97,7 +97,7 @@ func (c *Client) Close() error {
 	if last == nil {
 		return nil
 	}
-	kept := s.findSession(last.id)
+	kept := s.findSessionLocked(last.id)
 	switch {
 	case kept == nil:
 	case s.isStepped:
@@ -180,7 +180,7 @@ func (c *Client) openSession(ctx context.Context) error {
 		return nil
 	}
 	opened.endLocked()
-	if kept := c.service.findSession(opened.id); kept != nil && c.RequestsPassLocked() && !c.service.isStepped {
+	if kept := c.service.findSessionLocked(opened.id); kept != nil && c.RequestsPassLocked() && !c.service.isStepped {
 		c.service.endSessionLocked(kept)
 	}
 	c.service.armTimerLocked()
@@ -230,7 +230,7 @@ func (c *Client) updateDeadlinesLocked() {
 	} else if current.deadline.IsZero() {
 		current.deadline = now.Add(liveness.Trust(current.timeout))
 	}
-	kept := c.service.findSession(current.id)
+	kept := c.service.findSessionLocked(current.id)
 	if kept == nil {
 		return
 	}
@@ -276,7 +276,7 @@ func (c *Client) disconnectLocked() {
 // for a change may have been missed.
 func (c *Client) reconnectLocked() {
 	if current := c.session; current != nil && current.checkAliveLocked() == nil && c.IsConnectedLocked() {
-		if c.service.findSession(current.id) == nil {
+		if c.service.findSessionLocked(current.id) == nil {
 			current.loseLocked()
 		}
 	}

@@ -309,7 +309,7 @@ func (s *Service) ApplyLocked(q *Request) error {
 	if q.session == nil {
 		return q.apply(nil)
 	}
-	if kept := s.findSession(q.session.id); kept != nil {
+	if kept := s.findSessionLocked(q.session.id); kept != nil {
 		return q.apply(kept)
 	}
 	return coord.ErrSessionLost

@@ -114,7 +114,7 @@ func (s *Service) Observe(f func(Applied)) {
 func (s *Service) Expire(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	expired := s.findSession(id)
+	expired := s.findSessionLocked(id)
 	if expired == nil {
 		return false
 	}
@@ -174,8 +174,8 @@ func (s *Service) StartLocked() {
 	s.armTimerLocked()
 }
 
-// findSession returns the session that the service keeps under the id, or nil.
-func (s *Service) findSession(id string) *serverSession {
+// findSessionLocked returns the session that the service keeps under the id, or nil.
+func (s *Service) findSessionLocked(id string) *serverSession {
 	for _, kept := range s.sessions {
 		if kept.id == id {
 			return kept

@@ -487,7 +487,7 @@ func removeName(names []string, name string) []string {
 	return slices.Delete(names, i, i+1)
 }
 
-// clone is bytes.Clone, but never nil.
+// cloneValue is bytes.Clone, but never returns nil.
 func cloneValue(b []byte) []byte {
 	return append([]byte{}, b...)
 }

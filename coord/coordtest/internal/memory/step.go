@@ -171,11 +171,13 @@ func (c *Client) LearnOfExpiryLocked() { c.session.loseLocked() }
 
 // HasSessionLocked reports whether the service keeps the client's session.
 func (c *Client) HasSessionLocked() bool {
-	return c.session != nil && c.service.findSession(c.session.id) != nil
+	return c.session != nil && c.service.findSessionLocked(c.session.id) != nil
 }
 
 // ExpireLocked ends the client's session at the service, which must have one.
-func (c *Client) ExpireLocked() { c.service.endSessionLocked(c.service.findSession(c.session.id)) }
+func (c *Client) ExpireLocked() {
+	c.service.endSessionLocked(c.service.findSessionLocked(c.session.id))
+}
 
 // Sendable is a stream of a session whose commits can be sent in a batch.
 type Sendable struct {
