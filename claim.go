@@ -108,7 +108,7 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 		c.head.Suppressed.Add(name, head.WasLost)
 		return nil, errUnavailable
 	case errors.Is(err, coord.ErrInvalid):
-		// The caller gave no wrong argument, and can go on taking: the error is not its ErrInvalid.
+		// The caller gave no wrong argument and can go on taking: its error is no ErrInvalid.
 		mayBeFree = true
 		return nil, fmt.Errorf("claim %s: %v", name, err)
 	case !errors.Is(err, coord.ErrUnknown):
@@ -361,6 +361,7 @@ func (c *claimer) isWornOut(h *Held) bool {
 	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
 }
 
+// wornOutReason returns why an entry that was delivered too often is dead.
 func wornOutReason(h *Held) string {
 	reason := "handed out " + counted(int(h.changes-h.past.Forgiven), "time", "times") + " and never finished"
 	if h.past.Reason != "" {

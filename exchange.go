@@ -29,16 +29,18 @@ func consumeAlone(ctx context.Context, h *Held) error {
 	return nil
 }
 
-// exchangeCommit is one commit that finishes entries and claims others. Entries that it
-// cannot finish together with others are finished one by one. It is the fast way; no promise
-// depends on it.
+// exchangeCommit is one commit that finishes entries and claims others: a worker that goes on
+// with the next entry pays one commit for each entry, not two. All ops apply, or none does. So
+// what is refused is taken out, and the rest is committed again. Entries that cannot be
+// finished together with others are finished one by one. No promise depends on this fast way:
+// each entry ends as it would end by itself.
 type exchangeCommit struct {
 	claimer   *claimer
 	session   coord.Session
-	finishing []*Held // their sem is taken
-	claims    []claimAttempt
-	noClaims  bool // there were none to begin with
-	purpose   purpose
+	finishing []*Held        // entries to be finished; the commit has taken their sem
+	claims    []claimAttempt // of entries that are reserved in the head's Claims
+	noClaims  bool           // there were none to begin with: it only finishes
+	purpose   purpose        // of the claims
 
 	finishOf    func(*Held) finish                 // how an entry is finished
 	finishAlone func(context.Context, *Held) error // the same, in a commit of its own
@@ -48,8 +50,8 @@ type exchangeCommit struct {
 	separate      []*Held // to be finished in commits of their own, before anything is claimed
 	postponed     []*Held // to be finished with the next commit
 	failed        error   // of entries that were finished in commits of their own
-	cleared       int     // claimed entries that turned out to be spent
-	refusedClaims int
+	cleared       int     // how many claimed entries turned out to be spent
+	refusedClaims int     // how many claims were refused, because other processes were faster
 }
 
 // newExchangeCommit prepares the commit that consumes the entries of done and claims those of
@@ -71,7 +73,9 @@ func (c *claimer) newExchangeCommit(chosen head.Choice, done []*Held) *exchangeC
 	return x
 }
 
-// add takes in an entry to be finished, unless something is unclear about it.
+// add takes in an entry to be finished. It reports false if the entry needs a commit of its
+// own: it is held in another session, another goroutine finishes it, or an earlier finish or
+// update of it has no answer.
 func (x *exchangeCommit) add(h *Held) bool {
 	if h.lock.Session() != x.session {
 		return false
@@ -102,6 +106,7 @@ func (x *exchangeCommit) takeOut(i int) *Held {
 // separateOne lets entry i be finished in a commit of its own.
 func (x *exchangeCommit) separateOne(i int) { x.separate = append(x.separate, x.takeOut(i)) }
 
+// separateAll lets every entry be finished in a commit of its own.
 func (x *exchangeCommit) separateAll() {
 	for len(x.finishing) > 0 {
 		x.separateOne(len(x.finishing) - 1)
@@ -139,8 +144,9 @@ func (x *exchangeCommit) keepClaims(n int) {
 	x.claimer.head.Resting.Signal() // takes skipped the entries meanwhile
 }
 
-// commit makes the commit, and once more with less in it where a part is refused. Its error
-// is that of the claims.
+// commit makes the commit, and again with less in it where a part is refused. It returns the
+// entries that it claimed. Its error is that of the claims; those of the finishes are in
+// failed.
 func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 	defer x.postponeAll()
 	for backoff := x.claimer.backoff(x.act()); len(x.claims) > 0 || x.noClaims && len(x.finishing) > 0; {
@@ -215,6 +221,7 @@ func (x *exchangeCommit) ops(ctx context.Context) (ops []coord.Op, parts []int, 
 	return ops, parts, nil
 }
 
+// fits reports whether the ops are within the limits of one commit.
 func (x *exchangeCommit) fits(ops []coord.Op) bool {
 	limits, size := x.session.Limits(), 0
 	for _, op := range ops {

@@ -148,8 +148,13 @@ func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 }
 
 // finish is one way to end a hold: the commit of what becomes of the entry, of its lock,
-// and of what goes with them. After a lost answer the same commit is made again. The
-// entry's fence lets only one of the two apply.
+// and of what goes with them.
+//
+// Op 0 of the commit is of the entry, at the fence that the claim or the last update left. Op
+// 1 deletes or replaces the lock, at its own fence. The other ops write the entry's history,
+// delete its unique key, or create entries elsewhere. After a lost answer the same commit is
+// made again: the entry's fence lets only one of the two apply. What an attempt came to is an
+// outcome, what earlier attempts left open is a doubt, and nextStep says how to go on.
 type finish struct {
 	act    string                                    // its name in errors
 	entry  coord.Op                                  // what becomes of the entry
@@ -178,7 +183,7 @@ const (
 	outcomeBusy                  // refused for now: nothing was changed
 	outcomeTooLarge              // refused for good: nothing was changed
 	outcomeFailed                // nothing was changed
-	outcomes                     // how many there are
+	outcomeCount
 )
 
 // outcomeOf returns the outcome of an attempt that ended with err. Op 0 of a commit is of
@@ -212,7 +217,7 @@ const (
 	doubtNone    doubt = iota
 	doubtThis          // the last one without an answer was of the same finish
 	doubtAnother       // it was of another finish of the same Held
-	doubts             // how many there are
+	doubtCount
 )
 
 // step is how a finish or an update goes on after an attempt.
@@ -228,9 +233,11 @@ const (
 	stepRetry                      // make the attempt again, after a pause
 )
 
-// nextStep is the state table of finishes and updates. With an attempt in doubt no step may
-// say that nothing was changed, unless the service will never apply it.
-var nextStep = [outcomes][doubts]step{
+// nextStep is the state table of finishes and updates. Its invariant: while an attempt is in
+// doubt, no step says that nothing was changed, and the end of the session alone does not mean
+// that the lock is lost. Only a commit that is too large is given up at once: it is never
+// applied, and the caller can finish the entry in another way.
+var nextStep = [outcomeCount][doubtCount]step{
 	//                     doubtNone      doubtThis      doubtAnother
 	outcomeApplied:       {stepSucceed, stepSucceed, stepSucceed},
 	outcomeRefused:       {stepLose, stepAskThis, stepAskAnother},
@@ -244,16 +251,17 @@ var nextStep = [outcomes][doubts]step{
 }
 
 // note adds an attempt without an answer.
-func (u *unanswered) note(f finish) {
+func (u *unansweredFinishes) note(f finish) {
 	u.severalKinds = u.severalKinds || u.act != "" && u.act != f.act
 	u.givesBack = u.givesBack || f.entry.Kind == coord.KindCheck
 	u.act = f.act
 }
 
-func (u *unanswered) exists() bool { return u.act != "" }
+// exists reports whether a finish has no answer.
+func (u *unansweredFinishes) exists() bool { return u.act != "" }
 
 // seenBy returns the doubt for an attempt at the finish named act.
-func (u *unanswered) seenBy(act string) doubt {
+func (u *unansweredFinishes) seenBy(act string) doubt {
 	switch u.act {
 	case "":
 		return doubtNone
@@ -341,7 +349,7 @@ func (h *Held) lockFinish(ctx context.Context, act string) error {
 	}
 }
 
-// send makes the commit of a finish.
+// send makes the commit of a finish. It reads the entry's history first if that is not known.
 func (h *Held) send(ctx context.Context, f finish) error {
 	if !h.known {
 		if err := h.recall(ctx); err != nil {
@@ -363,6 +371,7 @@ func (h *Held) send(ctx context.Context, f finish) error {
 	return err
 }
 
+// askBeside asks the finish what a refusal of the ops beside entry and lock means.
 func (f *finish) askBeside(ctx context.Context, err error) error {
 	var refusal *coord.Refusal
 	if f.besideRefused == nil || !errors.As(err, &refusal) {
@@ -443,6 +452,7 @@ func (h *Held) withDoubt(err error) error {
 	return err
 }
 
+// finishError adds the name of the finish and the entry's path to err.
 func (h *Held) finishError(f finish, err error) error {
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w", f.act, h.entry, err)

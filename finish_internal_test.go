@@ -15,17 +15,17 @@ func TestNextStepOfAFinish(t *testing.T) {
 	for _, c := range []struct {
 		what    string
 		outcome outcome
-		want    [doubts]step // nothing in doubt, this finish, another finish
+		want    [doubtCount]step // nothing in doubt, this finish, another finish
 	}{
-		{"applied", outcomeApplied, [doubts]step{stepSucceed, stepSucceed, stepSucceed}},
-		{"the entry has moved on: by an attempt in doubt, or the lock is lost", outcomeRefused, [doubts]step{stepLose, stepAskThis, stepAskAnother}},
-		{"what goes with the entry has changed: read it again", outcomeBesideRefused, [doubts]step{stepAskBeside, stepAskBeside, stepAskBeside}},
-		{"the entry is not held", outcomeNotHeld, [doubts]step{stepLose, stepLose, stepLose}},
-		{"the session is over: an attempt in doubt may still be applied", outcomeSessionOver, [doubts]step{stepLose, stepRetry, stepRetry}},
-		{"no answer", outcomeUnanswered, [doubts]step{stepRetry, stepRetry, stepRetry}},
-		{"busy", outcomeBusy, [doubts]step{stepRetry, stepRetry, stepRetry}},
-		{"too large, now and later", outcomeTooLarge, [doubts]step{stepKeep, stepKeep, stepKeep}},
-		{"any other error says nothing of an attempt in doubt", outcomeFailed, [doubts]step{stepKeep, stepRetry, stepRetry}},
+		{"applied", outcomeApplied, [doubtCount]step{stepSucceed, stepSucceed, stepSucceed}},
+		{"the entry has moved on: by an attempt in doubt, or the lock is lost", outcomeRefused, [doubtCount]step{stepLose, stepAskThis, stepAskAnother}},
+		{"what goes with the entry has changed: read it again", outcomeBesideRefused, [doubtCount]step{stepAskBeside, stepAskBeside, stepAskBeside}},
+		{"the entry is not held", outcomeNotHeld, [doubtCount]step{stepLose, stepLose, stepLose}},
+		{"the session is over: an attempt in doubt may still be applied", outcomeSessionOver, [doubtCount]step{stepLose, stepRetry, stepRetry}},
+		{"no answer", outcomeUnanswered, [doubtCount]step{stepRetry, stepRetry, stepRetry}},
+		{"busy", outcomeBusy, [doubtCount]step{stepRetry, stepRetry, stepRetry}},
+		{"too large, now and later", outcomeTooLarge, [doubtCount]step{stepKeep, stepKeep, stepKeep}},
+		{"any other error says nothing of an attempt in doubt", outcomeFailed, [doubtCount]step{stepKeep, stepRetry, stepRetry}},
 	} {
 		if got := nextStep[c.outcome]; got != c.want {
 			t.Errorf("%s: the steps are %v, want %v", c.what, got, c.want)
@@ -68,7 +68,7 @@ func TestOutcomeOfAnAttempt(t *testing.T) {
 }
 
 func TestDoubtIsSeenByTheFinishThatIsMadeNow(t *testing.T) {
-	var u unanswered
+	var u unansweredFinishes
 	if u.exists() || u.seenBy("consume") != doubtNone {
 		t.Error("there is a doubt though nothing was sent")
 	}

@@ -47,15 +47,17 @@ type Held struct {
 	updates  int64 // how many this Held made
 	updating int64 // the number of the update without an answer; 0: there is none
 
-	sem        chan struct{} // one-token lock of a finish or an update; guards the fields below
-	past       history       // what became of earlier deliveries
-	known      bool          // past was read
-	unanswered unanswered    // finishes without an answer
+	sem        chan struct{}      // one-token lock of a finish or an update; guards the fields below
+	past       history            // what became of earlier deliveries
+	known      bool               // past was read
+	unanswered unansweredFinishes // finishes without an answer
 	*hold
 }
 
-// unanswered is what a Held knows of its finishes that were sent and not answered.
-type unanswered struct {
+// unansweredFinishes is what a Held knows of its finishes that were sent and not answered.
+// Such a finish may have been applied, or may still be, as long as the session lives. The
+// next attempt at any finish finds out; see nextStep.
+type unansweredFinishes struct {
 	act          string // of the last one; "" if there is none
 	severalKinds bool   // they are not all of the same kind
 	givesBack    bool   // one of them gives the entry back

@@ -12,9 +12,22 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// taker takes entries for a queue handle. A take has three steps: [head.Head.Choose] picks
-// entries, an exchangeCommit claims them, and the claimer concludes what became of each
-// claim. Spent entries are cleared away on the way.
+// A take passes through these files:
+//
+//   - locking.go: [LockingQueue.TakeN] waits until the queue is not paused;
+//   - take.go: finishAndTake repeats the steps below until an entry is held;
+//   - internal/head: [head.Head.Choose] waits for available entries and reserves some, so that
+//     no other take of this handle tries them;
+//   - exchange.go: an exchangeCommit claims them, and finishes others, in one commit of the
+//     session;
+//   - claim.go: conclude finds out what became of each claim, and admit decides whether the
+//     caller gets the entry;
+//   - held.go and finish.go: the caller gets a [Held], and finishes it.
+//
+// A take that does not wait ([LockingQueue.TryTakeN]) chooses from a listing of its own
+// (find.go and takeListed), so that it can say for certain that nothing was available.
+
+// taker takes entries for a queue handle. Spent entries that it meets are cleared away.
 type taker struct {
 	*claimer
 	clearing *clearer
@@ -31,6 +44,7 @@ const maxLostChoices = 3
 func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
 	backoff := t.backoff(actTake)
 	for lost := 0; ; {
+		// The entries of done are finished even if there is nothing to take.
 		var chosen head.Choice
 		err = nil
 		if n > 0 && (wait || lost < maxLostChoices) {
@@ -41,12 +55,13 @@ func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait boo
 		}
 		progress := 0
 		if chosen.IsSpent {
+			// Clearing takes commits of its own: done does not wait for them.
 			failed, done = errors.Join(failed, t.consumeAll(ctx, done)), nil
 			progress, err = t.clearing.clear(ctx, chosen)
 			chosen.Done()
 		} else {
 			x := t.newExchangeCommit(chosen, done)
-			if len(x.separate) > 0 {
+			if len(x.separate) > 0 { // they are finished first, and the next choice claims
 				x.dropClaims()
 			} else {
 				held, err = x.commit(ctx)
@@ -69,7 +84,7 @@ func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait boo
 				return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
 			}
 		}
-		if progress == 0 {
+		if progress == 0 { // other processes were faster
 			lost++
 		}
 	}
@@ -195,6 +210,7 @@ func (t *taker) chooseListed(ctx context.Context, s coord.Session, names []strin
 	return chosen, passed, nil
 }
 
+// isReadable reports whether a node that was read exists and has a value for this process.
 func isReadable(n coord.Node) bool { return n.Path != "" && !n.Unreadable }
 
 // chooseSpent chooses spent entries that no other take of this handle clears away. If there

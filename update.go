@@ -27,6 +27,10 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 	return nil
 }
 
+// update makes attempts at the update until one is answered. The steps are those of a finish,
+// with two differences. An attempt that is refused after one without an answer is made again:
+// it begins with a look at the entry, which tells. And after a success the entry is still
+// held, at the fence that the update left.
 func (h *Held) update(ctx context.Context, value []byte) error {
 	if err := h.lockUpdate(ctx, value); err != nil {
 		return err
@@ -48,7 +52,7 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 			h.Value = value
 			return nil
 		case stepLose:
-			if h.unanswered.exists() { // a finish of this handle may have been applied
+			if h.unanswered.exists() { // then a finish of this Held may have been applied
 				return fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost)
 			}
 			h.end(stateLost, false)
@@ -118,8 +122,10 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 			return nil
 		}
 	}
+	// An update adds a change to the entry, which must not count as a delivery.
 	a := h.past
 	a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1
+	// The new value must fit a claim: otherwise no process could take the entry again.
 	sealed := layout.Reseal(n.Value, value)
 	if err := h.claimer.puts.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.claimer.entries, "entry-"), sealed)}); err != nil {
 		return err

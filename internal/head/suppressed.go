@@ -34,9 +34,9 @@ const (
 // tells earlier what became of it.
 const keepClaimed = 100 * time.Millisecond
 
-// A handle that only polls makes no listing that would end a suppression. So one ends
-// after maxAge in any case; a waiting take lists anew by then, because the entry has
-// changed. Old ones are looked for when there are pruneFrom.
+// A handle that only polls makes no listing that would end a suppression. So suppressions
+// older than maxAge are removed once there are pruneFrom of them. A waiting take needs no
+// such limit: the entry has changed, and so the take lists anew long before.
 const (
 	maxAge    = 10 * time.Second
 	pruneFrom = 1024
