@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
@@ -18,7 +19,7 @@ func (rm *remover) remove(ctx context.Context, name string, force bool) error {
 	_, _, dead := layout.ParseDead(name)
 	err := checkEntryName(name)
 	switch {
-	case dead && rm.taken != "":
+	case dead && rm.Taken != "":
 		err = rm.removeBeside(ctx, layout.DeadDir, name)
 	case rm.delayed.isLater(name):
 		err = rm.removeBeside(ctx, layout.DelayedDir, name)
@@ -26,7 +27,7 @@ func (rm *remover) remove(ctx context.Context, name string, force bool) error {
 		err = rm.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
 	}
 	if err != nil {
-		return fmt.Errorf("remove %s from %s: %w", name, rm.root, err)
+		return fmt.Errorf("remove %s from %s: %w", name, rm.Root, err)
 	}
 	return nil
 }
@@ -36,7 +37,7 @@ func (rm *remover) remove(ctx context.Context, name string, force bool) error {
 // first, so that it is not taken from a kazoo worker whose lock came in between.
 func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(State) bool) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
-	err := rm.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		return rm.removeIn(ctx, s, name, allowed, &unknown)
 	})
 	if unknown && !errors.Is(err, ErrHeld) {
@@ -47,7 +48,7 @@ func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(St
 
 // remover removes entries by hand, whatever state they are in.
 type remover struct {
-	*handle
+	*handle.Handle
 	delayed *delayedPuts
 	expiry  *lifetimes
 	finder  *finder
@@ -76,7 +77,7 @@ func stillUnknown(err error) error {
 // removeIn is removeWhere in one session.
 func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
 	for backoff := new(retry.Backoff); ; {
-		n, err := getRestricted(ctx, s, path.Join(rm.entries, name))
+		n, err := getRestricted(ctx, s, path.Join(rm.Entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if *unknown {
 				return nil
@@ -93,8 +94,8 @@ func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, a
 		}
 		ops = append(ops, key...)
 		state := StateReady
-		if rm.taken != "" {
-			lk, err := getRestricted(ctx, s, path.Join(rm.taken, name))
+		if rm.Taken != "" {
+			lk, err := getRestricted(ctx, s, path.Join(rm.Taken, name))
 			switch {
 			case err == nil:
 				state = Entry{}.locked(lk).State
@@ -154,12 +155,12 @@ func (b *base) Purge(ctx context.Context, state State) (int, error) {
 	removed := 0
 	_, err := ParseState(string(state))
 	if err != nil {
-		return 0, fmt.Errorf("purge %s: %w", b.handle.root, err)
+		return 0, fmt.Errorf("purge %s: %w", b.handle.Root, err)
 	}
 	if state == StateDead {
 		removed, err = b.removal.purgeDead(ctx, 0)
 	} else {
-		err = b.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+		err = b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 			locks, err := b.inspect.locks(ctx, s)
 			if err != nil {
 				return err
@@ -192,14 +193,14 @@ func (b *base) Purge(ctx context.Context, state State) (int, error) {
 				later, err = b.removal.purgeLater(ctx, s)
 				removed += later
 			}
-			if err == nil && b.handle.taken != "" {
+			if err == nil && b.handle.Taken != "" {
 				b.history.sweepHistories(ctx, s)
 			}
 			return err
 		})
 	}
 	if err != nil {
-		return removed, fmt.Errorf("purge %s: %w", b.handle.root, err)
+		return removed, fmt.Errorf("purge %s: %w", b.handle.Root, err)
 	}
 	return removed, nil
 }
@@ -211,13 +212,13 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 	err := checkEntryName(name)
 	if err == nil {
 		var doubt coord.Node
-		err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { return q.breakLock(ctx, s, name, &doubt) })
+		err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { return q.breakLock(ctx, s, name, &doubt) })
 		if doubt.Path != "" && !errors.Is(err, ErrNoEntry) {
 			err = stillUnknown(err)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("release %s of %s: %w", name, q.handle.root, err)
+		return fmt.Errorf("release %s of %s: %w", name, q.handle.Root, err)
 	}
 	return nil
 }
@@ -226,14 +227,14 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 // answer: when it is gone, the next holder's stays.
 func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string, doubt *coord.Node) error {
 	for backoff := new(retry.Backoff); ; {
-		e, err := s.Get(ctx, path.Join(q.handle.entries, name))
+		e, err := s.Get(ctx, path.Join(q.handle.Entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return ErrNoEntry
 		}
 		if err != nil {
 			return err
 		}
-		l, err := s.Get(ctx, path.Join(q.handle.taken, name))
+		l, err := s.Get(ctx, path.Join(q.handle.Taken, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if doubt.Path != "" {
 				return nil

@@ -2,11 +2,10 @@ package zkq
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
-	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
@@ -14,7 +13,8 @@ import (
 // thing with the queue's nodes; newBase says which part needs which.
 type base struct {
 	options
-	handle *handle
+	handle *handle.Handle
+	busy   busyWaits
 
 	lanes      lanes
 	settings   *settings
@@ -46,22 +46,21 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if b.options.duePage == 0 {
 		b.options.duePage = duePage
 	}
-	h := newHandle(c, name, plain, &b.options)
-	if b.producer != "" && h.invalid == nil {
-		if !layout.IsLane(layout.LaneName(b.producer, 0)) {
-			h.invalid = fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", b.producer, ErrInvalid)
-		}
+	cfg := handle.Config{Coordinator: c, Plain: plain, Woke: b.woke, Warn: b.warn, Observer: &b.busy}
+	cfg.Root, cfg.Invalid = CheckName(name)
+	if cfg.Invalid == nil {
+		cfg.Invalid = b.options.check()
 	}
-	if h.holder != "" && !layout.IsHolder(string(h.holder)) && h.invalid == nil {
-		h.invalid = fmt.Errorf("holder %q: not 32 lowercase hexadecimal digits: %w", string(h.holder), ErrInvalid)
-	}
+	b.busy.queue, b.busy.own = cfg.Root, b.log
+	h := handle.New(cfg)
 	b.handle = h
 	b.lanes = newLanes(h, b.producer)
-	b.settings = &settings{handle: h, lanes: b.lanes}
-	h.follow = b.settings.follow
-	b.lister = head.Lister{Entries: h.entries, Taken: h.taken, EntryNames: h.entryNames}
+	b.settings = &settings{Handle: h, lanes: b.lanes}
+	b.settings.reading.Mu = &b.settings.mu
+	h.OnSession = b.settings.follow
+	b.lister = head.Lister{Entries: h.Entries, Taken: h.Taken, EntryNames: h.EntryNames}
 	b.restricted = head.NewRestricted()
-	b.history = &histories{handle: h}
+	b.history = &histories{Handle: h}
 	b.traces = &traces{h}
 	b.finder = &finder{h, b.lister, b.restricted}
 	b.keys = &keys{h}
@@ -69,7 +68,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	b.expiry = &lifetimes{h, b.settings}
 	b.dead = &deadLetters{h}
 	b.inspect = &inspector{h, b.dead, b.delayed, b.expiry, b.finder, b.history}
-	b.removal = &remover{handle: h, delayed: b.delayed, expiry: b.expiry, history: b.history, inspect: b.inspect, keys: b.keys, finder: b.finder, traces: b.traces}
+	b.removal = &remover{Handle: h, delayed: b.delayed, expiry: b.expiry, history: b.history, inspect: b.inspect, keys: b.keys, finder: b.finder, traces: b.traces}
 	b.puts = &putter{h, b.dead, b.delayed, b.expiry, b.inspect, b.keys, b.lanes, b.removal, b.settings}
 	return b
 }
@@ -78,9 +77,9 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 func (b *base) headConfig() head.Config {
 	return head.Config{
 		Lister:         b.lister,
-		Session:        b.handle.session,
-		Woke:           b.handle.woke,
-		Backoff:        func() *retry.Backoff { return b.handle.backoff(actTake) },
+		Session:        b.handle.Session,
+		Woke:           b.handle.Woke,
+		Backoff:        func() *retry.Backoff { return b.handle.Backoff(actTake) },
 		Restricted:     b.restricted,
 		Strict:         b.strict,
 		Window:         b.window,
@@ -89,7 +88,7 @@ func (b *base) headConfig() head.Config {
 }
 
 // Name is the queue's name with its leading slash.
-func (b *base) Name() string { return b.handle.root }
+func (b *base) Name() string { return b.handle.Root }
 
 // Remove removes an entry that nobody works on; [ErrHeld] for one that is held,
 // unless force is set: then its holder's finish will say [ErrLockLost].
@@ -102,8 +101,8 @@ func (b *base) Remove(ctx context.Context, name string, force bool) error {
 // close ends the handle's background work. What is left after a second ends with its
 // session, or in a day.
 func (b *base) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), handle.CloseLimit)
 	defer cancel()
 	b.lanes.Close(ctx)
-	b.handle.wait(ctx)
+	b.handle.Wait(ctx)
 }

@@ -32,11 +32,11 @@ type batch struct {
 // batch makes the ops of a put, of copies of the values: a commit that got no answer may
 // be sent when the caller has gone on.
 func (pt *putter) batch(o putOptions, values [][]byte) (*batch, error) {
-	if pt.invalid != nil {
-		return nil, pt.invalid
+	if pt.Invalid != nil {
+		return nil, pt.Invalid
 	}
-	b := &batch{p: pt, o: o, count: path.Join(pt.root, layout.CountNode)}
-	if pt.taken == "" && (o.delay > 0 || o.ttl > 0 || o.unique != nil || o.wait > 0) {
+	b := &batch{p: pt, o: o, count: path.Join(pt.Root, layout.CountNode)}
+	if pt.Taken == "" && (o.delay > 0 || o.ttl > 0 || o.unique != nil || o.wait > 0) {
 		return nil, fmt.Errorf("a plain queue has no delays, times to live, unique keys or bounds: %w", ErrInvalid)
 	}
 	h, err := o.headers()
@@ -68,7 +68,7 @@ func (pt *putter) batch(o putOptions, values [][]byte) (*batch, error) {
 // creator makes the op of a value.
 func (pt *putter) creator(o putOptions) (func(i int, value []byte) coord.Op, error) {
 	if o.delay <= 0 {
-		prefix := path.Join(pt.entries, priority.Prefix(o.priority))
+		prefix := path.Join(pt.Entries, priority.Prefix(o.priority))
 		return func(_ int, value []byte) coord.Op { return coord.CreateSequential(prefix, value) }, nil
 	}
 	due, err := dueIn(o.delay)
@@ -91,7 +91,7 @@ func (b *batch) whole() []coord.Op {
 // beside are the ops that the put needs besides, as the queue stands now.
 func (b *batch) beside(ctx context.Context) ([]coord.Op, error) {
 	p := b.p
-	s, err := p.session(ctx)
+	s, err := p.Session(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (bs batches) again(ctx context.Context, err error, backoff *retry.Backoff) 
 func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.Applied, error) {
 	w := waitRoom{until: o.until()}
 	defer w.close()
-	for backoff := pt.backoff(actPut); ; {
+	for backoff := pt.Backoff(actPut); ; {
 		var done lane.Applied
 		var err error
 		var ops []coord.Op

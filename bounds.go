@@ -50,7 +50,7 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 	}
 	var guard coord.Op
 	if !c.Approximate {
-		guard = coord.Create(path.Join(pt.root, layout.CountNode), nil)
+		guard = coord.Create(path.Join(pt.Root, layout.CountNode), nil)
 		at, err := s.Get(ctx, guard.Path)
 		if err == nil {
 			guard = coord.Set(at.Path, nil, at.Fence)
@@ -102,7 +102,7 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 func (pt *putter) countBound(ctx context.Context, s coord.Session) (int, error) {
 	for {
 		later := 0
-		before, err := s.List(ctx, path.Join(pt.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+		before, err := s.List(ctx, path.Join(pt.Root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		if err != nil {
 			return 0, err
 		}
@@ -111,11 +111,11 @@ func (pt *putter) countBound(ctx context.Context, s coord.Session) (int, error) 
 				later++
 			}
 		}
-		entries, err := s.Count(ctx, pt.entries)
+		entries, err := s.Count(ctx, pt.Entries)
 		if err != nil || later == 0 {
 			return entries, err
 		}
-		after, err := s.List(ctx, path.Join(pt.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+		after, err := s.List(ctx, path.Join(pt.Root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		if err != nil || after.Stamp == before.Stamp {
 			return entries + later, err
 		}
@@ -143,7 +143,7 @@ type waitRoom struct {
 
 // wait returns full when the time is over.
 func (w *waitRoom) wait(ctx context.Context, p *putter, full error) error {
-	s, err := p.session(ctx)
+	s, err := p.Session(ctx)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (w *waitRoom) wait(ctx context.Context, p *putter, full error) error {
 	if s != w.session || p != w.puts {
 		w.close()
 		watching, stop := context.WithCancel(ctx)
-		changed, err := s.Watch(watching, p.entries, path.Join(p.root, layout.DelayedDir), path.Join(p.root, layout.WorkersDir))
+		changed, err := s.Watch(watching, p.Entries, path.Join(p.Root, layout.DelayedDir), path.Join(p.Root, layout.WorkersDir))
 		if err != nil {
 			stop()
 			return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
@@ -21,16 +22,16 @@ import (
 const keepBroken = 24 * time.Hour
 
 // traces are the traces of the entries that were taken from their holders.
-type traces struct{ *handle }
+type traces struct{ *handle.Handle }
 
 // leaveTrace is the op to commit together with taking an entry from its holder.
 func (tr *traces) leaveTrace(name string) coord.Op {
-	return coord.Create(path.Join(tr.root, layout.BrokenDir, layout.BrokenName(time.Now(), name)), []byte{})
+	return coord.Create(path.Join(tr.Root, layout.BrokenDir, layout.BrokenName(time.Now(), name)), []byte{})
 }
 
 // wasBroken says whether an entry was taken from a holder by hand after a revision.
 func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, after int64) (bool, error) {
-	l, err := s.List(ctx, path.Join(tr.root, layout.BrokenDir), coord.ListOptions{Fresh: true})
+	l, err := s.List(ctx, path.Join(tr.Root, layout.BrokenDir), coord.ListOptions{Fresh: true})
 	if err != nil {
 		return false, err
 	}
@@ -52,7 +53,7 @@ func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, a
 // sweepTraces removes the traces that nobody can need any more. Whoever leaves one
 // sweeps; what goes wrong is left for the next.
 func (tr *traces) sweepTraces(ctx context.Context, s coord.Session) {
-	l, err := s.List(ctx, path.Join(tr.root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: namesPage})
+	l, err := s.List(ctx, path.Join(tr.Root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: namesPage})
 	if err != nil {
 		return
 	}

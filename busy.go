@@ -4,15 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"github.com/zkq/zkq/internal/retry"
 )
-
-// backoff returns the back-off of an operation that is logged as act when it waits for a
-// busy service.
-func (h *handle) backoff(act string) *retry.Backoff {
-	return &retry.Backoff{Observer: &h.busy, Act: act}
-}
 
 // The kinds of calls, as they are logged.
 const (

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
@@ -46,7 +47,7 @@ func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why p
 	if err := c.head.Claims.Reserve(ctx, name); err != nil {
 		return nil, err
 	}
-	nodes, err := s.Read(ctx, path.Join(c.entries, name))
+	nodes, err := s.Read(ctx, path.Join(c.Entries, name))
 	switch {
 	case err != nil:
 		err = fmt.Errorf("read %s: %w", name, err)
@@ -71,7 +72,7 @@ func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why p
 // written, or is too large to be written once more, is claimed without moving its fence.
 func (c *claimer) newClaimAttempt(s coord.Session, name string, n coord.Node) claimAttempt {
 	a := claimAttempt{session: s, name: name, node: n, bumps: 1}
-	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(c.taken, name, c.holder)}
+	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(c.Taken, name, c.holder)}
 	a.ops[1].SignalLater = true // this handle skips what it holds
 	if c.finder.restricted.IsReadOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
 		a.checkOnly()
@@ -131,7 +132,7 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 		mayBeFree = true
 		c.head.Suppressed.Add(name, head.WasLost)
 		return nil, err
-	case over(s): // if there was a lock, it went with the session
+	case handle.IsOver(s): // if there was a lock, it went with the session
 		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
 	}
 	// The caller does not wait any longer, but the claim may be applied, or may still be.
@@ -143,7 +144,7 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 	}
 	c.head.Claims.ClearRetryRequest(name) // undoClaim tries the claim at once
 	c.head.Resting.Signal()               // the head does not have the entry any more
-	c.spawn(func() {
+	c.Spawn(func() {
 		c.undoClaim(a, h)
 		c.head.Claims.Release(name)
 		c.head.Resting.Signal() // takes skipped the entry meanwhile
@@ -164,7 +165,7 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
-	for backoff := c.backoff(actTake); !h.known; {
+	for backoff := c.Backoff(actTake); !h.known; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
 			// The history was written since the claim, by a later holder or by another client.
@@ -187,7 +188,7 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	reason := wornOutReason(h)
 	err := h.bury(ctx, 0, reason)
 	if err == nil && c.log != nil {
-		c.log.Error("entry is dead", "queue", c.root, "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
+		c.log.Error("entry is dead", "queue", c.Root, "entry", h.Name, "reason", reason, "deliveries", h.Deliveries)
 	}
 	switch {
 	case err == nil:
@@ -195,7 +196,7 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	case errors.Is(err, ErrLockLost):
 		return errUnavailable
 	case errors.Is(err, ErrTooLarge):
-		c.warnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")
+		c.WarnOnce(h.entry, "is too large to be moved to the dead, and is handed out once more")
 		return nil
 	}
 	return err
@@ -207,7 +208,7 @@ var errBlocked = errors.New("another process holds it")
 
 // resolveClaim finds out what became of a claim without an answer, by making it again.
 func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := c.backoff(actTake); ; {
+	for backoff := c.Backoff(actTake); ; {
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
@@ -234,8 +235,8 @@ func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, erro
 // errUnavailable. It reads the lock before the entry: if the lock is this handle's, and the
 // entry has changed by nothing but the claim, then the entry's fence is that of the claim.
 func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := c.backoff(actTake); ; {
-		l, err := lock.Adopt(ctx, a.session, c.taken, a.name, c.holder)
+	for backoff := c.Backoff(actTake); ; {
+		l, err := lock.Adopt(ctx, a.session, c.Taken, a.name, c.holder)
 		if err == nil && (l == nil || c.holdsLock(a.name, l)) {
 			return nil, errUnavailable
 		}
@@ -259,7 +260,7 @@ func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (*Held, error)
 // nil if the outcome of the claim is still unknown. Only the end of the session, which gives
 // the entry back too, ends undoClaim without success. So it may outlive its queue handle.
 func (c *claimer) undoClaim(a claimAttempt, h *Held) {
-	backoff := c.backoff(actRelease)
+	backoff := c.Backoff(actRelease)
 	if h == nil { // the entry is still reserved
 		backoff.Wake = c.head.Claims.RetryRequests(a.name)
 	}
@@ -308,7 +309,7 @@ func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token
 		bumps:      a.bumps,
 		headers:    layout.HeadersOf(a.node.Value),
 		born:       a.node.Born,
-		past:       history{path: path.Join(c.root, layout.HistoryDir, a.name)},
+		past:       history{path: path.Join(c.Root, layout.HistoryDir, a.name)},
 		sem:        make(chan struct{}, 1),
 	}
 	// An entry that was never handed out has no history; one without a key needs none read.
@@ -334,7 +335,7 @@ func (c *claimer) claimAndConsume(ctx context.Context, s coord.Session, name str
 	}
 	if err = h.Consume(ctx); err != nil && !errors.Is(err, ErrLockLost) {
 		// The caller does not know that it is held, or may be: no one else gives it back.
-		c.spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
+		c.Spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
 	}
 	return err
 }

@@ -80,7 +80,7 @@ func (hs *histories) readHistories(ctx context.Context, s coord.Session, nodes [
 	}
 	paths := make([]string, len(nodes))
 	for i, n := range nodes {
-		paths[i] = path.Join(hs.root, layout.HistoryDir, path.Base(n.Path))
+		paths[i] = path.Join(hs.Root, layout.HistoryDir, path.Base(n.Path))
 	}
 	read, err := s.Read(ctx, paths...)
 	if err != nil {
@@ -113,7 +113,7 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 		cleared = len(finishes) - len(held)
 	}
 	for _, h := range held { // the caller does not know of them
-		cl.spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
+		cl.Spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
 	}
 	if cleared > 0 {
 		err = nil // the next entry will show what is wrong

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -47,7 +48,7 @@ const configAge = 10 * time.Second
 
 // settings are what a handle knows of its queue's configuration.
 type settings struct {
-	*handle
+	*handle.Handle
 	lanes lanes
 
 	mu      sync.Mutex
@@ -58,7 +59,7 @@ type settings struct {
 	since   int  // the number of the last that may be out of date
 	kept    bool // somebody watches, so that it is never old
 	taking  bool // it is read before anything else in a session
-	reading shared
+	reading handle.SharedCall
 	changed chan struct{} // closed when it has changed
 	pauses  map[int]func()
 	waiters int
@@ -66,8 +67,8 @@ type settings struct {
 
 // readConfig reads the configuration; there is none in a plain queue.
 func (st *settings) readConfig(ctx context.Context, s coord.Session) (config, error) {
-	c := config{path: path.Join(st.root, layout.ConfigNode)}
-	if st.taken == "" {
+	c := config{path: path.Join(st.Root, layout.ConfigNode)}
+	if st.Taken == "" {
 		return c, nil
 	}
 	n, err := s.Get(ctx, c.path)
@@ -87,7 +88,7 @@ func (st *settings) readConfig(ctx context.Context, s coord.Session) (config, er
 
 // config is what was read of the configuration: in this session, and not too long ago.
 func (st *settings) config(ctx context.Context, s coord.Session) (config, error) {
-	if st.taken == "" {
+	if st.Taken == "" {
 		return config{}, nil
 	}
 	var now config
@@ -100,11 +101,7 @@ func (st *settings) config(ctx context.Context, s coord.Session) (config, error)
 
 // heardConfig reads it until what is known will do.
 func (st *settings) heardConfig(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
-	return st.reading.until(ctx, st.woke, func() bool {
-		st.mu.Lock()
-		defer st.mu.Unlock()
-		return enough(st)
-	}, func() error {
+	return st.reading.Until(ctx, st.Woke, func() bool { return enough(st) }, func() error {
 		_, err := st.refreshConfig(ctx, s)
 		return err
 	})
@@ -228,10 +225,10 @@ func (st *settings) next() <-chan struct{} {
 // once: no watch tells that a node was written, so one is created among the workers.
 func (st *settings) changeConfig(ctx context.Context, change func(*config) error) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
-	err := st.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err := st.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		var news []string // of attempts without an answer
 		defer func() { st.dropNews(ctx, s, news) }()
-		backoff := st.backoff(actConfigure)
+		backoff := st.Backoff(actConfigure)
 		for {
 			c, err := st.readConfig(ctx, s)
 			if err != nil {
@@ -245,7 +242,7 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 				return err
 			}
 			sum := sha256.Sum256([]byte("news " + st.lanes.ID()))
-			node := path.Join(st.root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
+			node := path.Join(st.Root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
 			err = st.writeConfig(ctx, s, c, node)
 			if err == nil || errors.Is(err, coord.ErrUnknown) {
 				news = append(news, node)
@@ -293,12 +290,12 @@ func (st *settings) writeConfig(ctx context.Context, s coord.Session, c config, 
 	}
 	ops = append(ops, coord.CreateEphemeral(news, []byte{}))
 	// Whoever is about to put by the old bounds is refused.
-	n, err := s.Get(ctx, path.Join(st.root, layout.CountNode))
+	n, err := s.Get(ctx, path.Join(st.Root, layout.CountNode))
 	switch {
 	case err == nil:
 		ops = append(ops, coord.Touch(n.Path, n.Value, n.Fence))
 	case errors.Is(err, coord.ErrNotExist) && c.MaxEntries > 0 && !c.Approximate:
-		ops = append(ops, coord.Create(path.Join(st.root, layout.CountNode), []byte{}))
+		ops = append(ops, coord.Create(path.Join(st.Root, layout.CountNode), []byte{}))
 	case !errors.Is(err, coord.ErrNotExist):
 		return err
 	}
@@ -323,7 +320,7 @@ func (q *LockingQueue) Configure(ctx context.Context, c QueueConfig) error {
 func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConfig, replace bool) error {
 	if want.MaxEntries < 0 || want.MaxSize < 0 || want.MaxSize > MaxValue {
 		return fmt.Errorf("%s %s: MaxEntries %d, MaxSize %d: allowed are 0 and more, and a MaxSize of up to %d bytes: %w",
-			act, q.handle.root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
+			act, q.handle.Root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
 	}
 	err := q.settings.changeConfig(ctx, func(c *config) error {
 		have := c.public()
@@ -338,7 +335,7 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", act, q.handle.root, err)
+		return fmt.Errorf("%s %s: %w", act, q.handle.Root, err)
 	}
 	return nil
 }
@@ -346,12 +343,12 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 // Config returns what is stored with the queue, the zero value if nothing is.
 func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
 	var c config
-	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 		c, err = q.settings.refreshConfig(ctx, s)
 		return err
 	})
 	if err != nil {
-		return QueueConfig{}, fmt.Errorf("configuration of %s: %w", q.handle.root, err)
+		return QueueConfig{}, fmt.Errorf("configuration of %s: %w", q.handle.Root, err)
 	}
 	return c.public(), nil
 }

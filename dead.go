@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
 )
 
 // deadLetters are the dead entries.
-type deadLetters struct{ *handle }
+type deadLetters struct{ *handle.Handle }
 
 // deadEntry is the entry in a node of the dead.
 func deadEntry(n coord.Node) (Entry, bool) {
@@ -66,7 +67,7 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 			if err != nil {
 				return nil, err
 			}
-			to := path.Join(h.claimer.root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
+			to := path.Join(h.claimer.Root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
 			text := layout.Headers{Reason: layout.CutText(reason, layout.MaxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
 			for {
 				ops := append([]coord.Op{coord.Create(to, text.Envelope(value))}, h.past.forget()...)
@@ -84,10 +85,10 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 // moveToDead is the commit that moves an entry, by its size, but for the headers.
 func (dl *deadLetters) moveToDead(name string, value []byte) []coord.Op {
 	return []coord.Op{
-		coord.Delete(path.Join(dl.entries, name), 1),
-		coord.Delete(path.Join(dl.taken, name), 1),
-		coord.Create(path.Join(dl.root, layout.DeadDir, layout.DeadName(time.UnixMilli(0), name)), value),
-		coord.Delete(path.Join(dl.root, layout.HistoryDir, name), 1),
+		coord.Delete(path.Join(dl.Entries, name), 1),
+		coord.Delete(path.Join(dl.Taken, name), 1),
+		coord.Create(path.Join(dl.Root, layout.DeadDir, layout.DeadName(time.UnixMilli(0), name)), value),
+		coord.Delete(path.Join(dl.Root, layout.HistoryDir, name), 1),
 	}
 }
 
@@ -97,9 +98,9 @@ var deadHeaders = len(layout.Headers{Failures: math.MaxInt, Deliveries: math.Max
 // deadPaged walks the dead entries, oldest first.
 func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error {
 	after := ""
-	return dl.do(ctx, func(ctx context.Context, s coord.Session) error {
+	return dl.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, path.Join(dl.root, layout.DeadDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, path.Join(dl.Root, layout.DeadDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
@@ -120,7 +121,7 @@ func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error 
 func (dl *deadLetters) countDead(ctx context.Context, s coord.Session) (int, error) {
 	dead, after := 0, ""
 	for {
-		l, err := s.List(ctx, path.Join(dl.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(dl.Root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return 0, err
 		}
@@ -129,7 +130,7 @@ func (dl *deadLetters) countDead(ctx context.Context, s coord.Session) (int, err
 			if _, _, ok := layout.ParseDead(after); ok {
 				dead++
 			} else {
-				dl.warnOnce(n.Path, "is not a dead entry of zkq: skipped")
+				dl.WarnOnce(n.Path, "is not a dead entry of zkq: skipped")
 			}
 		}
 		if !l.More {
@@ -141,7 +142,7 @@ func (dl *deadLetters) countDead(ctx context.Context, s coord.Session) (int, err
 // findDead returns the path of a dead entry, whose name is that among the dead or
 // the one it had before.
 func (dl *deadLetters) findDead(ctx context.Context, s coord.Session, name string) (string, error) {
-	dir := path.Join(dl.root, layout.DeadDir)
+	dir := path.Join(dl.Root, layout.DeadDir)
 	if _, _, ok := layout.ParseDead(name); ok {
 		return path.Join(dir, name), nil
 	}
@@ -172,18 +173,18 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 	_, _, dead := layout.ParseDead(name)
 	if !dead {
 		if err := checkEntryName(name); err != nil {
-			return "", fmt.Errorf("requeue in %s: %w", q.handle.root, err)
+			return "", fmt.Errorf("requeue in %s: %w", q.handle.Root, err)
 		}
 	}
 	for {
 		var ops []coord.Op
-		err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			ops, err = q.rising(ctx, s, name)
 			return err
 		})
 		var ready string
 		if err == nil {
-			err = q.handle.bounded(ctx, func(ctx context.Context) (err error) {
+			err = q.handle.Bounded(ctx, func(ctx context.Context) (err error) {
 				ready, err = q.rise(ctx, ops)
 				return err
 			})
@@ -192,7 +193,7 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 		case err == nil:
 			return ready, nil
 		case !retry.IsRefused(err): // otherwise somebody else has it
-			return "", fmt.Errorf("requeue %s in %s: %w", name, q.handle.root, err)
+			return "", fmt.Errorf("requeue %s in %s: %w", name, q.handle.Root, err)
 		}
 	}
 }
@@ -218,7 +219,7 @@ func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string)
 	_, body := layout.Unwrap(n.Value)
 	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
-		coord.CreateSequential(path.Join(q.handle.entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
+		coord.CreateSequential(path.Join(q.handle.Entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
 	}
 	return append(ops, guard...), nil
 }
@@ -238,7 +239,7 @@ func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error)
 // removeBeside removes a dead entry or a delayed put, from the directory of these.
 func (rm *remover) removeBeside(ctx context.Context, dir, name string) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
-	err := rm.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		return rm.removeBesideIn(ctx, s, dir, name, &unknown)
 	})
 	if unknown {
@@ -250,7 +251,7 @@ func (rm *remover) removeBeside(ctx context.Context, dir, name string) error {
 // removeBesideIn is removeBeside in one session.
 func (rm *remover) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
 	for backoff := new(retry.Backoff); ; {
-		n, err := s.Get(ctx, path.Join(rm.root, dir, name))
+		n, err := s.Get(ctx, path.Join(rm.Root, dir, name))
 		switch {
 		case errors.Is(err, coord.ErrNotExist) && *unknown:
 			return nil
@@ -282,11 +283,11 @@ func (rm *remover) removeBesideIn(ctx context.Context, s coord.Session, dir, nam
 // returns how many it removed.
 func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
 	if keep < 0 {
-		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.handle.root, keep, ErrInvalid)
+		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.handle.Root, keep, ErrInvalid)
 	}
 	n, err := q.removal.purgeDead(ctx, keep)
 	if err != nil {
-		return n, fmt.Errorf("purge %s: %w", q.handle.root, err)
+		return n, fmt.Errorf("purge %s: %w", q.handle.Root, err)
 	}
 	return n, nil
 }
@@ -294,10 +295,10 @@ func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
 // purgeDead removes the dead entries, less the newest.
 func (rm *remover) purgeDead(ctx context.Context, keep int) (int, error) {
 	var names []string // the oldest first
-	err := rm.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		names = nil
 		for after := ""; ; {
-			l, err := s.List(ctx, path.Join(rm.root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
+			l, err := s.List(ctx, path.Join(rm.Root, layout.DeadDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: true})
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
@@ -20,7 +21,7 @@ import (
 
 // delayedPuts are the puts for later, and the index of what is put aside.
 type delayedPuts struct {
-	*handle
+	*handle.Handle
 	keys  *keys
 	lanes lanes
 }
@@ -41,7 +42,7 @@ func (dp *delayedPuts) delayedIndex(ctx context.Context, s coord.Session, lk coo
 	if st.Kind != lock.Aside {
 		return nil, nil
 	}
-	n, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, layout.DelayedName(st.Due, path.Base(lk.Path))))
+	n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, layout.DelayedName(st.Due, path.Base(lk.Path))))
 	switch {
 	case errors.Is(err, coord.ErrNotExist):
 		return nil, nil
@@ -59,11 +60,11 @@ func (dp *delayedPuts) wake(ctx context.Context, s coord.Session, name string, d
 	if d.IsPut() {
 		return dp.becomes(ctx, s, name, d)
 	}
-	index, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, name))
+	index, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))
 	if err != nil {
 		return gone(err)
 	}
-	lk, err := s.Get(ctx, path.Join(dp.taken, d.Entry))
+	lk, err := s.Get(ctx, path.Join(dp.Taken, d.Entry))
 	if err != nil && !errors.Is(err, coord.ErrNotExist) {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/internal/retry"
@@ -34,8 +35,8 @@ const (
 // start has the mover run behind the caller, once.
 func (m *mover) start() {
 	m.once.Do(func() {
-		if m.q.handle.invalid == nil {
-			m.q.handle.spawn(m.moveDue)
+		if m.q.handle.Invalid == nil {
+			m.q.handle.Spawn(m.moveDue)
 		}
 	})
 }
@@ -50,12 +51,12 @@ func (m *mover) tried() {
 
 // moveDue is the mover's life.
 func (m *mover) moveDue() {
-	for backoff := m.q.handle.backoff(actMove); ; {
-		s, err := m.q.handle.session(m.q.handle.life)
+	for backoff := m.q.handle.Backoff(actMove); ; {
+		s, err := m.q.handle.Session(m.q.handle.Life)
 		if err == nil {
-			err = m.moveIn(m.q.handle.life, s)
+			err = m.moveIn(m.q.handle.Life, s)
 		}
-		if m.q.handle.closed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(m.q.handle.life, nil, err) != nil {
+		if m.q.handle.IsClosed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(m.q.handle.Life, nil, err) != nil {
 			return
 		}
 	}
@@ -65,12 +66,12 @@ func (m *mover) moveDue() {
 func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	changed, err := s.Watch(watching, path.Join(m.q.handle.root, layout.DelayedDir))
+	changed, err := s.Watch(watching, path.Join(m.q.handle.Root, layout.DelayedDir))
 	if err != nil {
 		return err
 	}
 	// Whoever changes the configuration says so there.
-	news, err := s.Watch(watching, path.Join(m.q.handle.root, layout.WorkersDir))
+	news, err := s.Watch(watching, path.Join(m.q.handle.Root, layout.WorkersDir))
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 		if err != nil {
 			return err
 		}
-		m.q.handle.busy.Served(actMove)
+		m.q.busy.Served(actMove)
 		if look, err = restUntil(ctx, s, changed, news, next); err != nil {
 			return err
 		}
@@ -99,7 +100,7 @@ func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 // whether that was so. What expired and went without becoming ready was moved too.
 func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(m.q.handle.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: m.q.duePage, Fresh: all && after == ""})
+		l, err := s.List(ctx, path.Join(m.q.handle.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: m.q.duePage, Fresh: all && after == ""})
 		if err != nil {
 			return next, moved, err
 		}
@@ -107,7 +108,7 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 			after = path.Base(n.Path)
 			d, ok := layout.ParseDelayed(after)
 			if !ok {
-				m.q.handle.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+				m.q.handle.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 				continue
 			}
 			if d.Due.After(time.Now()) {
@@ -150,8 +151,8 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 // owns says whether this handle is the first to move what is due: where others are
 // registered, one of them is.
 func (m *mover) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
-	members, err := member.List(ctx, s, path.Join(m.q.handle.root, layout.WorkersDir))
-	return len(members) == 0 || member.Owner(members, name) == string(m.q.handle.holder), err
+	members, err := member.List(ctx, s, path.Join(m.q.handle.Root, layout.WorkersDir))
+	return len(members) == 0 || member.Owner(members, name) == string(m.q.holder), err
 }
 
 // earlier is the earlier of two times, of which zero is none.
@@ -205,7 +206,7 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case over(s):
+	case handle.IsOver(s):
 		return coord.ErrSessionLost
 	}
 	return nil
@@ -245,7 +246,7 @@ func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) e
 func (m *mover) moveAll(ctx context.Context) (moved bool, err error) {
 	unknown := false
 	for backoff := new(retry.Backoff); ; {
-		err = m.q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		err = m.q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			_, moved, err = m.moveHead(ctx, s, true)
 			return err
 		})
@@ -253,8 +254,8 @@ func (m *mover) moveAll(ctx context.Context) (moved bool, err error) {
 			return moved || unknown && err == nil, err
 		}
 		unknown = true
-		if backoff.Wait(ctx, m.q.handle.life.Done(), nil) != nil {
-			if m.q.handle.closed() {
+		if backoff.Wait(ctx, m.q.handle.Life.Done(), nil) != nil {
+			if m.q.handle.IsClosed() {
 				return false, ErrClosed
 			}
 			return false, retry.NotApplied(ctx, err)

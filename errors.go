@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/lock"
@@ -40,12 +41,12 @@ var (
 	// ErrAlreadyDone: this handle was consumed or released before.
 	ErrAlreadyDone = errors.New("zkq: already consumed or released")
 	// ErrLayout: the path holds the other of kazoo's two queues.
-	ErrLayout = errors.New("zkq: queue has the other layout")
+	ErrLayout = handle.ErrLayout
 	// ErrExhausted: on ZooKeeper a queue takes 2,147,483,647 puts in all, and has had them.
 	// Nothing was put. What stands can be taken; use a queue of another name.
 	ErrExhausted = coord.ErrExhausted
 	// ErrClosed: the queue handle was closed.
-	ErrClosed = errors.New("zkq: closed")
+	ErrClosed = handle.ErrClosed
 	// ErrUnknown: the coordinator did not answer, and the change may have been
 	// made, or may still be. That of a put is an [*UnknownError].
 	ErrUnknown = coord.ErrUnknown

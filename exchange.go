@@ -24,7 +24,7 @@ func (e *FinishError) Unwrap() error { return e.Err }
 // consumeAlone removes one entry in a commit of its own.
 func consumeAlone(ctx context.Context, h *Held) error {
 	if err := h.Consume(ctx); err != nil {
-		return &FinishError{h, h.claimer.ended(context.Background(), err)}
+		return &FinishError{h, h.claimer.CallError(context.Background(), err)}
 	}
 	return nil
 }
@@ -149,7 +149,7 @@ func (x *exchangeCommit) keepClaims(n int) {
 // failed.
 func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 	defer x.postponeAll()
-	for backoff := x.claimer.backoff(x.act()); len(x.claims) > 0 || x.noClaims && len(x.finishing) > 0; {
+	for backoff := x.claimer.Backoff(x.act()); len(x.claims) > 0 || x.noClaims && len(x.finishing) > 0; {
 		if !x.noClaims && len(x.separate) > 0 {
 			x.dropClaims()
 			return nil, nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
@@ -64,7 +65,7 @@ func (h *Held) discard(ctx context.Context) error {
 
 // lifetimes knows which entries expire.
 type lifetimes struct {
-	*handle
+	*handle.Handle
 	settings *settings
 }
 
@@ -82,7 +83,7 @@ func (l lifetime) over() bool { return !l.held && expired(l.expires) }
 // lifetimes calls f with those of the entries.
 func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
 	for after := ""; ; {
-		l, err := s.List(ctx, lt.entries, coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+		l, err := s.List(ctx, lt.Entries, coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func (in *inspector) nextLiving(ctx context.Context) (next Entry, err error) {
 
 // mayExpire says whether some entries of the queue may have a time to live.
 func (lt *lifetimes) mayExpire(ctx context.Context) (may bool, err error) {
-	err = lt.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = lt.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		may, err = lt.expires(ctx, s)
 		return err
 	})
@@ -151,7 +152,7 @@ func (lt *lifetimes) mayExpire(ctx context.Context) (may bool, err error) {
 // moment ago: only a yes that was heard before will do.
 func (lt *lifetimes) expires(ctx context.Context, s coord.Session) (bool, error) {
 	c, err := lt.settings.config(ctx, s)
-	if err == nil && !c.Expires && lt.taken != "" {
+	if err == nil && !c.Expires && lt.Taken != "" {
 		c, err = lt.settings.refreshConfig(ctx, s)
 	}
 	return c.Expires, err

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -18,7 +19,7 @@ var errUnreadable = fmt.Errorf("its access list does not let this process read i
 // finder finds entries that are available now, and remembers which of them this process may
 // not touch.
 type finder struct {
-	*handle
+	*handle.Handle
 	lister     head.Lister
 	restricted *head.Restricted
 }
@@ -33,7 +34,7 @@ type claimFunc func(ctx context.Context, s coord.Session, names []string, ahead 
 // entries may stand behind spent ones that were cleared away.
 func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, claim claimFunc) error {
 	n = min(n, head.MaxWanted)
-	return fd.do(ctx, func(ctx context.Context, s coord.Session) error {
+	return fd.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		ahead := 0
 		for backoff := new(retry.Backoff); ; {
 			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})
@@ -62,13 +63,13 @@ func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, cla
 				}
 				continue
 			}
-			if fd.taken == "" {
+			if fd.Taken == "" {
 				return ErrEmpty
 			}
 			// An entry that was released after the locks were read, and claimed before
 			// the entries were, would make "empty" a lie. It is true if the same locks
 			// stood all the time in between.
-			locks, err := s.List(ctx, fd.taken, coord.ListOptions{Fresh: true})
+			locks, err := s.List(ctx, fd.Taken, coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
@@ -82,7 +83,7 @@ func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, cla
 // skipUnreadable has takes skip an entry that cannot be read, and warns of it once.
 func (fd *finder) skipUnreadable(n coord.Node) {
 	fd.restricted.Add(path.Base(n.Path), false)
-	fd.warnOnce(n.Path, "cannot be read, because its access list does not allow it: skipped; rm --force removes it")
+	fd.WarnOnce(n.Path, "cannot be read, because its access list does not allow it: skipped; rm --force removes it")
 }
 
 // getRestricted reads a node whose value is not needed, if it may not be read.

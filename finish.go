@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -135,7 +136,7 @@ func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 	if err != nil {
 		return f, err
 	}
-	index := coord.Create(path.Join(h.claimer.root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
+	index := coord.Create(path.Join(h.claimer.Root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
 	beside := f.beside
 	f.act += " for later"
 	f.lock = h.lock.PutAside(due)
@@ -288,7 +289,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		f.lock = h.lock.GiveBack()
 	}
 	h.lock.Settling(true)
-	for backoff := h.claimer.backoff(actFinish); ; {
+	for backoff := h.claimer.Backoff(actFinish); ; {
 		err := h.send(ctx, f)
 		if retry.RefusedOp(err) == 0 {
 			if moved, problem := h.adoptUpdate(ctx); moved {
@@ -341,10 +342,10 @@ func (h *Held) lockFinish(ctx context.Context, act string) error {
 	}
 	select {
 	case h.sem <- struct{}{}:
-		h.claimer.woke(ctx)
+		h.claimer.Woke(ctx)
 		return nil
 	case <-ctx.Done():
-		h.claimer.woke(ctx)
+		h.claimer.Woke(ctx)
 		return fmt.Errorf("%s %s: %w", act, h.entry, ctx.Err())
 	}
 }
@@ -358,7 +359,7 @@ func (h *Held) send(ctx context.Context, f finish) error {
 	}
 	var beside []coord.Op
 	var err error
-	if !over(h.lock.Session()) { // otherwise beside may ask in the next session, and wait for it
+	if !handle.IsOver(h.lock.Session()) { // otherwise beside may ask in the next session, and wait for it
 		if beside, err = f.beside(ctx); err != nil {
 			return err
 		}

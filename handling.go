@@ -166,7 +166,7 @@ func (r *run) bury(a *Handled) {
 // changed it goes on trying: an entry that is forgotten stays locked for as long as
 // the session lives.
 func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
-	backoff := r.Queue.handle.backoff(actFinish)
+	backoff := r.Queue.handle.Backoff(actFinish)
 	logged := false
 	err, _ := backoff.Do(r.finishing, nil, func() (retry.Decision, error) {
 		err := do(r.finishing)
@@ -194,7 +194,7 @@ func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
 	default:
 		a.Ending = EndingUnknown
 		if r.finishing.Err() != nil {
-			a.Held.claimer.spawn(func() { a.Held.finishBehind(do) })
+			a.Held.claimer.Spawn(func() { a.Held.finishBehind(do) })
 		}
 	}
 	a.Err = errors.Join(a.Err, err)
@@ -219,7 +219,7 @@ func (r *run) refusesFinish(err error) bool {
 		return false
 	}
 	r.mu.Lock()
-	lasted := r.finishRefusals.lasted(r.Queue.handle.granted())
+	lasted := r.finishRefusals.lasted(r.Queue.handle.SessionTimeout())
 	r.mu.Unlock()
 	if lasted {
 		r.fail(err)

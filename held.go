@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/lock"
@@ -75,7 +76,10 @@ type hold struct {
 // claimer is what claims and finishes use of their queue handle. It claims entries, and
 // remembers those that it holds.
 type claimer struct {
-	*handle
+	*handle.Handle
+	holder        lock.Holder
+	log           Logger       // may be nil
+	warn          func(string) // may be nil
 	strict        bool
 	maxDeliveries int
 
@@ -93,9 +97,9 @@ type claimer struct {
 
 // warnOfDropped warns of a Held that the program dropped without finishing it. A goroutine of
 // the runtime calls it when the garbage collector has found that out.
-func (h *handle) warnOfDropped(d *hold) {
+func (c *claimer) warnOfDropped(d *hold) {
 	if d.state.Load() == stateHolding && !d.tried.Load() {
-		h.warnOnce(path.Join(h.entries, d.name), "was taken and dropped without Consume, Release, Fail or Bury: it stays held as long as this session lasts")
+		c.WarnOnce(path.Join(c.Entries, d.name), "was taken and dropped without Consume, Release, Fail or Bury: it stays held as long as this session lasts")
 	}
 }
 
@@ -110,13 +114,13 @@ const (
 // addHold remembers an entry that is handed out. It returns the hold that it replaces, if the
 // same entry was handed out before and never finished.
 func (c *claimer) addHold(h *hold) (old *hold) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
 	old = c.holds[h.name]
 	c.holds[h.name] = h
 	if len(c.holds)%1024 == 0 { // forget those whose sessions are over
 		for name, h := range c.holds {
-			if over(h.lock.Session()) {
+			if handle.IsOver(h.lock.Session()) {
 				delete(c.holds, name)
 			}
 		}
@@ -126,21 +130,21 @@ func (c *claimer) addHold(h *hold) (old *hold) {
 
 // holdsLock reports whether the lock is that of an entry that was handed out.
 func (c *claimer) holdsLock(name string, l *lock.Lock) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
 	h := c.holds[name]
 	return h != nil && h.lock.Session() == l.Session() && h.lock.Revision() == l.Revision()
 }
 
 func (c *claimer) countHolds() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
 	return len(c.holds)
 }
 
 func (c *claimer) removeHold(h *hold) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.Mu.Lock()
+	defer c.Mu.Unlock()
 	if c.holds[h.name] == h {
 		delete(c.holds, h.name)
 	}

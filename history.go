@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/priority"
@@ -31,13 +32,13 @@ type history struct {
 
 // histories reads and sweeps the histories of a queue's entries.
 type histories struct {
-	*handle
+	*handle.Handle
 	swept atomic.Int64 // Unix nanoseconds of the last sweep by this handle; 0: none yet
 }
 
 // readHistory reads what became of an entry before.
 func (hs *histories) readHistory(ctx context.Context, s coord.Session, name string) (history, error) {
-	a := history{path: path.Join(hs.root, layout.HistoryDir, name)}
+	a := history{path: path.Join(hs.Root, layout.HistoryDir, name)}
 	n, err := s.Get(ctx, a.path)
 	if errors.Is(err, coord.ErrNotExist) {
 		return a, nil
@@ -57,7 +58,7 @@ func parseHistory(n coord.Node) history {
 func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
 	known := make(map[string]history)
 	for after < last {
-		l, err := s.List(ctx, path.Join(hs.root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: true})
+		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: true})
 		if err != nil {
 			return nil, err
 		}
@@ -114,10 +115,10 @@ func (hs *histories) sweepIfDue(s coord.Session) {
 		return
 	}
 	last := hs.swept.Load()
-	if now-last < int64(sweepEvery) || !hs.swept.CompareAndSwap(last, now) || hs.closed() {
+	if now-last < int64(sweepEvery) || !hs.swept.CompareAndSwap(last, now) || hs.IsClosed() {
 		return
 	}
-	hs.spawn(func() { hs.sweepHistories(hs.life, s) })
+	hs.Spawn(func() { hs.sweepHistories(hs.Life, s) })
 }
 
 // sweepHistories removes attempts whose entry is gone. As no name is created twice
@@ -125,7 +126,7 @@ func (hs *histories) sweepIfDue(s coord.Session) {
 // for the next.
 func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(hs.root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true})
+		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true})
 		if err != nil {
 			return
 		}
@@ -134,7 +135,7 @@ func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 			if _, ok := priority.Parse(after); !ok {
 				continue // not ours, and no name of a node beside
 			}
-			_, err := s.Get(ctx, path.Join(hs.entries, after))
+			_, err := s.Get(ctx, path.Join(hs.Entries, after))
 			if err == nil {
 				continue
 			}

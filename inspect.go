@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/lock"
@@ -25,7 +26,7 @@ const (
 
 // inspector looks at entries and takes nothing.
 type inspector struct {
-	*handle
+	*handle.Handle
 	dead    *deadLetters
 	delayed *delayedPuts
 	expiry  *lifetimes
@@ -36,11 +37,11 @@ type inspector struct {
 // eachName calls f with the names of the entries, in take order.
 func (in *inspector) eachName(ctx context.Context, s coord.Session, f func(string) error) error {
 	for after := ""; ; {
-		l, err := s.List(ctx, in.entries, coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
-		for _, name := range in.entryNames(l.Nodes) {
+		for _, name := range in.EntryNames(l.Nodes) {
 			if err := f(name); err != nil {
 				return err
 			}
@@ -54,10 +55,10 @@ func (in *inspector) eachName(ctx context.Context, s coord.Session, f func(strin
 
 // locks reads what stands in taken, and warns of what is no lock and will not go by itself.
 func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coord.Node, error) {
-	if in.taken == "" {
+	if in.Taken == "" {
 		return nil, nil
 	}
-	l, err := s.List(ctx, in.taken, coord.ListOptions{Values: true, Fresh: true})
+	l, err := s.List(ctx, in.Taken, coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coo
 	for _, n := range l.Nodes {
 		locks[path.Base(n.Path)] = n
 		if lock.Read(n).Kind == lock.Foreign {
-			in.warnOnce(n.Path, "is not a lock of zkq or kazoo: an entry of its name is left alone")
+			in.WarnOnce(n.Path, "is not a lock of zkq or kazoo: an entry of its name is left alone")
 		}
 	}
 	return locks, nil
@@ -117,11 +118,11 @@ func (b *base) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2
 		if err == nil && want(StateDelayed) {
 			err = b.delayed.laterPaged(ctx, func(e Entry) bool { return e.expired() || yield(e, nil) })
 		}
-		if err == nil && want(StateDead) && b.handle.taken != "" {
+		if err == nil && want(StateDead) && b.handle.Taken != "" {
 			err = b.dead.deadPaged(ctx, func(e Entry) bool { return yield(e, nil) })
 		}
 		if err != nil && !errors.Is(err, errStop) {
-			yield(Entry{}, fmt.Errorf("list %s: %w", b.handle.root, err))
+			yield(Entry{}, fmt.Errorf("list %s: %w", b.handle.Root, err))
 		}
 	}
 }
@@ -139,12 +140,12 @@ func (b *base) FindNames(ctx context.Context, tails ...string) (map[string][]str
 		}
 		return nil
 	}
-	err := b.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
-		if err := b.inspect.eachName(ctx, s, match); err != nil || b.handle.taken == "" {
+	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		if err := b.inspect.eachName(ctx, s, match); err != nil || b.handle.Taken == "" {
 			return err
 		}
 		for _, dir := range []string{layout.DelayedDir, layout.DeadDir} {
-			l, err := s.List(ctx, path.Join(b.handle.root, dir), coord.ListOptions{Fresh: true})
+			l, err := s.List(ctx, path.Join(b.handle.Root, dir), coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
 			}
@@ -158,7 +159,7 @@ func (b *base) FindNames(ctx context.Context, tails ...string) (map[string][]str
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find names in %s: %w", b.handle.root, err)
+		return nil, fmt.Errorf("find names in %s: %w", b.handle.Root, err)
 	}
 	return found, nil
 }
@@ -168,9 +169,9 @@ var errStop = errors.New("stop")
 
 func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 	after, limit := "", nodesPage
-	return in.do(ctx, func(ctx context.Context, s coord.Session) error {
+	return in.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, in.entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
@@ -178,7 +179,7 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 			if err != nil {
 				return err
 			}
-			in.entryNames(l.Nodes) // warns
+			in.EntryNames(l.Nodes) // warns
 			before, err := in.before(ctx, s, after, l.Nodes)
 			if err != nil {
 				return err
@@ -214,7 +215,7 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 // name, if any was handed out at all.
 func (in *inspector) before(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]history, error) {
 	delivered := func(n coord.Node) bool { return n.Changes > 0 }
-	if in.taken == "" || !slices.ContainsFunc(page, delivered) {
+	if in.Taken == "" || !slices.ContainsFunc(page, delivered) {
 		return nil, nil
 	}
 	return in.history.readHistoriesUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
@@ -227,7 +228,7 @@ func (in *inspector) before(ctx context.Context, s coord.Session, after string, 
 func (b *base) Peek(ctx context.Context, name string) (Entry, error) {
 	e, err := b.inspect.peek(ctx, name)
 	if err != nil {
-		return Entry{}, fmt.Errorf("peek at %s: %w", b.handle.root, err)
+		return Entry{}, fmt.Errorf("peek at %s: %w", b.handle.Root, err)
 	}
 	return e, nil
 }
@@ -242,7 +243,7 @@ func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error)
 		}
 		err = in.finder.tryTake(ctx, head.NewResting(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 			for _, name := range names {
-				nodes, err := s.Read(ctx, path.Join(in.entries, name))
+				nodes, err := s.Read(ctx, path.Join(in.Entries, name))
 				if err == nil && nodes[0].Unreadable {
 					in.finder.skipUnreadable(nodes[0])
 				}
@@ -271,9 +272,9 @@ func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error)
 
 // find is the entry of that name, also if it has expired.
 func (in *inspector) find(ctx context.Context, name string) (e Entry, err error) {
-	if _, _, dead := layout.ParseDead(name); dead && in.taken != "" {
-		err := in.do(ctx, func(ctx context.Context, s coord.Session) error {
-			n, err := s.Get(ctx, path.Join(in.root, layout.DeadDir, name))
+	if _, _, dead := layout.ParseDead(name); dead && in.Taken != "" {
+		err := in.Do(ctx, func(ctx context.Context, s coord.Session) error {
+			n, err := s.Get(ctx, path.Join(in.Root, layout.DeadDir, name))
 			if errors.Is(err, coord.ErrNotExist) {
 				return fmt.Errorf("%s: %w", name, ErrNoEntry)
 			}
@@ -288,17 +289,17 @@ func (in *inspector) find(ctx context.Context, name string) (e Entry, err error)
 	if err := checkEntryName(name); err != nil {
 		return Entry{}, err
 	}
-	err = in.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = in.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		var lk *coord.Node
-		if in.taken != "" {
-			n, err := s.Get(ctx, path.Join(in.taken, name))
+		if in.Taken != "" {
+			n, err := s.Get(ctx, path.Join(in.Taken, name))
 			if err == nil {
 				lk = &n
 			} else if !errors.Is(err, coord.ErrNotExist) {
 				return err
 			}
 		}
-		n, err := s.Get(ctx, path.Join(in.entries, name))
+		n, err := s.Get(ctx, path.Join(in.Entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return fmt.Errorf("%s: %w", name, ErrNoEntry)
 		}
@@ -318,7 +319,7 @@ func (in *inspector) find(ctx context.Context, name string) (e Entry, err error)
 func (in *inspector) seen(ctx context.Context, s coord.Session, name string, n coord.Node) (Entry, error) {
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
-	if in.taken == "" || n.Changes == 0 {
+	if in.Taken == "" || n.Changes == 0 {
 		return e, nil
 	}
 	a, err := in.history.readHistory(ctx, s, name)
@@ -332,12 +333,12 @@ func (in *inspector) seen(ctx context.Context, s coord.Session, name string, n c
 // is right for some instant of the call.
 func (b *base) Stat(ctx context.Context) (Stat, error) {
 	var st Stat
-	err := b.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 		st, err = b.inspect.stat(ctx, s)
 		return err
 	})
 	if err != nil {
-		return Stat{}, fmt.Errorf("count %s: %w", b.handle.root, err)
+		return Stat{}, fmt.Errorf("count %s: %w", b.handle.Root, err)
 	}
 	return st, nil
 }
@@ -367,7 +368,7 @@ func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 			firsts = append(firsts, name)
 		}
 		if n.Put.IsZero() && n.Sequence >= warnSequence {
-			in.warnOnce(in.entries, "nears the end of its numbers, 2147483646: move its entries to a queue of another name")
+			in.WarnOnce(in.Entries, "nears the end of its numbers, 2147483646: move its entries to a queue of another name")
 		}
 		lk, ok := locks[name]
 		switch {
@@ -395,7 +396,7 @@ func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 	if st.Delayed, err = in.countLater(ctx, s, st.Delayed); err != nil {
 		return st, err
 	}
-	if in.taken != "" {
+	if in.Taken != "" {
 		if st.Dead, err = in.dead.countDead(ctx, s); err != nil {
 			return st, err
 		}
@@ -409,7 +410,7 @@ func (in *inspector) created(ctx context.Context, s coord.Session, name string) 
 	if !parsed.Put.IsZero() {
 		return parsed.Put, nil
 	}
-	n, err := getRestricted(ctx, s, path.Join(in.entries, name))
+	n, err := getRestricted(ctx, s, path.Join(in.Entries, name))
 	if errors.Is(err, coord.ErrNotExist) {
 		return created, nil
 	}
@@ -419,12 +420,12 @@ func (in *inspector) created(ctx context.Context, s coord.Session, name string) 
 // WaitEmpty returns when there is no entry that is ready, held or delayed: when
 // there was such an instant during the call. It ends with ctx's error.
 func (b *base) WaitEmpty(ctx context.Context) error {
-	err := b.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		watching, cancel := context.WithCancel(ctx)
 		defer cancel()
-		dirs := []string{b.handle.entries}
-		if b.handle.taken != "" {
-			dirs = append(dirs, path.Join(b.handle.root, layout.DelayedDir))
+		dirs := []string{b.handle.Entries}
+		if b.handle.Taken != "" {
+			dirs = append(dirs, path.Join(b.handle.Root, layout.DelayedDir))
 		}
 		changed, err := s.Watch(watching, dirs...)
 		if err != nil {
@@ -442,7 +443,7 @@ func (b *base) WaitEmpty(ctx context.Context) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("wait for %s: %w", b.handle.root, err)
+		return fmt.Errorf("wait for %s: %w", b.handle.Root, err)
 	}
 	return nil
 }

@@ -48,8 +48,8 @@ func (l *Log) Label(name string, start Start) *Label {
 
 func (b *Label) check() error {
 	switch {
-	case b.log.base.handle.invalid != nil:
-		return b.log.base.handle.invalid
+	case b.log.base.handle.Invalid != nil:
+		return b.log.base.handle.Invalid
 	case strings.Contains(b.name, "/"), len(b.name) > MaxSegment, coord.CheckPath("/"+b.name) != nil:
 		return fmt.Errorf("label %q: not a segment of a path: %w", b.name, ErrInvalidName)
 	case b.start < Oldest || b.start > FromNext:
@@ -127,7 +127,7 @@ func (b *Label) read(ctx context.Context, n int, wait bool) (batch *Batch, err e
 		err = checkCount(n)
 	}
 	if err == nil {
-		err = b.log.base.handle.bounded(ctx, func(ctx context.Context) error {
+		err = b.log.base.handle.Bounded(ctx, func(ctx context.Context) error {
 			return b.log.patiently(ctx, func(s coord.Session) error {
 				batch, err = b.readIn(ctx, s, n)
 				if wait && errors.Is(err, ErrEmpty) {
@@ -138,7 +138,7 @@ func (b *Label) read(ctx context.Context, n int, wait bool) (batch *Batch, err e
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s as %q: %w", b.log.base.handle.root, b.name, err)
+		return nil, fmt.Errorf("read %s as %q: %w", b.log.base.handle.Root, b.name, err)
 	}
 	return batch, nil
 }
@@ -194,7 +194,7 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 			}
 			switch {
 			case !ok, e.Number < batch.next, e.Number >= numbered.Next: // no append numbered it
-				b.log.base.handle.warnOnce(node.Path, "is not an entry of a log: skipped")
+				b.log.base.handle.WarnOnce(node.Path, "is not an entry of a log: skipped")
 				continue
 			case len(batch.Entries) == n:
 				return batch, nil
@@ -239,7 +239,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 		return fmt.Errorf("this Batch was not made by a read: %w", ErrInvalid)
 	}
 	l := b.label.log
-	err := l.base.handle.bounded(ctx, func(ctx context.Context) error {
+	err := l.base.handle.Bounded(ctx, func(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -252,7 +252,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 		return b.commit(ctx)
 	})
 	if err != nil {
-		return fmt.Errorf("move %q of %s: %w", b.label.name, l.base.handle.root, err)
+		return fmt.Errorf("move %q of %s: %w", b.label.name, l.base.handle.Root, err)
 	}
 	return nil
 }
@@ -263,7 +263,7 @@ func (b *Batch) commit(ctx context.Context) error {
 	}
 	l := b.label.log
 	if b.doubt != "" {
-		o, err := Resolve(ctx, l.base.handle.coordinator, b.doubt)
+		o, err := Resolve(ctx, l.base.handle.Coordinator, b.doubt)
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			err = fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
@@ -395,7 +395,7 @@ type LabelInfo struct {
 
 // Labels returns the log's labels by name.
 func (l *Log) Labels(ctx context.Context) (infos []LabelInfo, err error) {
-	err = l.base.handle.bounded(ctx, func(ctx context.Context) error {
+	err = l.base.handle.Bounded(ctx, func(ctx context.Context) error {
 		return l.patiently(ctx, func(s coord.Session) error {
 			infos = nil
 			all, err := l.labels(ctx, s)
@@ -420,7 +420,7 @@ func (l *Log) Labels(ctx context.Context) (infos []LabelInfo, err error) {
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("labels of %s: %w", l.base.handle.root, err)
+		return nil, fmt.Errorf("labels of %s: %w", l.base.handle.Root, err)
 	}
 	return infos, nil
 }
@@ -428,7 +428,7 @@ func (l *Log) Labels(ctx context.Context) (infos []LabelInfo, err error) {
 // RemoveLabel removes a label, and says whether there was one. What was read for it can
 // no longer be committed, and whoever reads for it again begins anew.
 func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err error) {
-	err = l.base.handle.bounded(ctx, func(ctx context.Context) error {
+	err = l.base.handle.Bounded(ctx, func(ctx context.Context) error {
 		for {
 			err := l.patiently(ctx, func(s coord.Session) error {
 				all, err := l.labels(ctx, s)
@@ -458,7 +458,7 @@ func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err e
 		}
 	})
 	if err != nil {
-		return false, fmt.Errorf("remove label %q of %s: %w", name, l.base.handle.root, err)
+		return false, fmt.Errorf("remove label %q of %s: %w", name, l.base.handle.Root, err)
 	}
 	return removed, nil
 }

@@ -22,7 +22,7 @@ import (
 // createLater is the op of the i-th value of a delayed put. id tells the puts apart.
 func (dp *delayedPuts) createLater(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
 	name := layout.DelayedPut(o.priority, id, i)
-	return coord.Create(path.Join(dp.root, layout.DelayedDir, layout.DelayedName(due, name)), value)
+	return coord.Create(path.Join(dp.Root, layout.DelayedDir, layout.DelayedName(due, name)), value)
 }
 
 // laterID names a delayed put: that of a token is the same in whatever process it is made
@@ -41,11 +41,11 @@ func (dp *delayedPuts) laterID(t *Token) (id [6]byte) {
 // it is not there any more.
 func (dp *delayedPuts) laterNames(ctx context.Context, ops []coord.Op) []string {
 	names := make([]string, 0, len(ops))
-	for backoff := dp.backoff(actPut); ; {
-		s, err := dp.session(ctx)
+	for backoff := dp.Backoff(actPut); ; {
+		s, err := dp.Session(ctx)
 		var l coord.List
 		if err == nil {
-			l, err = s.List(ctx, path.Join(dp.root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+			l, err = s.List(ctx, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 		}
 		if err != nil {
 			if !lane.Again(ctx, err, backoff) {
@@ -70,7 +70,7 @@ func (dp *delayedPuts) laterNames(ctx context.Context, ops []coord.Op) []string 
 
 // becomes makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errUnavailable then.
 func (dp *delayedPuts) becomes(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
-	n, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, name))
+	n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))
 	if err != nil {
 		return gone(err)
 	}
@@ -86,7 +86,7 @@ func (dp *delayedPuts) becomes(ctx context.Context, s coord.Session, name string
 		ops = append(ops, coord.Set(key.Path, key.Value, key.Fence))
 	}
 	if !expired(h.Expires()) {
-		ops = append(ops, coord.CreateSequential(path.Join(dp.entries, priority.Prefix(d.Priority)), n.Value))
+		ops = append(ops, coord.CreateSequential(path.Join(dp.Entries, priority.Prefix(d.Priority)), n.Value))
 	}
 	_, err = s.Commit(ctx, ops...)
 	return gone(err)
@@ -105,13 +105,13 @@ func laterEntry(n coord.Node) (Entry, bool) {
 
 // laterPaged walks the delayed puts, the first to fall due first.
 func (dp *delayedPuts) laterPaged(ctx context.Context, f func(Entry) bool) error {
-	if dp.taken == "" {
+	if dp.Taken == "" {
 		return nil
 	}
 	after := ""
-	return dp.do(ctx, func(ctx context.Context, s coord.Session) error {
+	return dp.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
-			l, err := s.List(ctx, path.Join(dp.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+			l, err := s.List(ctx, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 			if err != nil {
 				return err
 			}
@@ -130,11 +130,11 @@ func (dp *delayedPuts) laterPaged(ctx context.Context, f func(Entry) bool) error
 
 // eachLater calls f with the names of the delayed puts.
 func (dp *delayedPuts) eachLater(ctx context.Context, s coord.Session, f func(name string) error) error {
-	if dp.taken == "" {
+	if dp.Taken == "" {
 		return nil
 	}
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(dp.root, layout.DelayedDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (dp *delayedPuts) eachLater(ctx context.Context, s coord.Session, f func(na
 			after = path.Base(n.Path)
 			d, ok := layout.ParseDelayed(after)
 			if !ok {
-				dp.warnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+				dp.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 			}
 			if !ok || !d.IsPut() {
 				continue
@@ -160,13 +160,13 @@ func (dp *delayedPuts) eachLater(ctx context.Context, s coord.Session, f func(na
 // isLater says whether a name is one of a delayed put.
 func (dp *delayedPuts) isLater(name string) bool {
 	d, ok := layout.ParseDelayed(name)
-	return ok && d.IsPut() && dp.taken != ""
+	return ok && d.IsPut() && dp.Taken != ""
 }
 
 // peekLater is a delayed put of that name.
 func (dp *delayedPuts) peekLater(ctx context.Context, name string) (e Entry, err error) {
-	err = dp.do(ctx, func(ctx context.Context, s coord.Session) error {
-		n, err := s.Get(ctx, path.Join(dp.root, layout.DelayedDir, name))
+	err = dp.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return fmt.Errorf("%s: %w", name, ErrNoEntry)
 		}
@@ -217,10 +217,10 @@ func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, u
 	if err != nil {
 		return false, until, err
 	}
-	dir := path.Join(in.root, layout.DelayedDir)
+	dir := path.Join(in.Root, layout.DelayedDir)
 	for {
 		var before coord.List
-		if in.taken != "" {
+		if in.Taken != "" {
 			if before, err = s.List(ctx, dir, coord.ListOptions{Fresh: true}); err != nil {
 				return false, until, err
 			}
@@ -228,7 +228,7 @@ func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, u
 				return left, until, err
 			}
 		}
-		if left, until, err = in.entriesLeft(ctx, s, expires); err != nil || left || in.taken == "" {
+		if left, until, err = in.entriesLeft(ctx, s, expires); err != nil || left || in.Taken == "" {
 			return left, until, err
 		}
 		// What was delayed before the entries were read, and is one now, stood in

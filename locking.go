@@ -47,16 +47,19 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 		coat: make(chan struct{}, 1),
 	}
 	q.mover = &mover{q: q}
-	if q.handle.holder == "" {
-		q.handle.holder = lock.NewHolder()
+	if q.holder == "" {
+		q.holder = lock.NewHolder()
 	}
-	members := path.Join(q.handle.root, layout.WorkersDir)
-	q.registry = member.NewRegistry(path.Join(members, string(q.handle.holder)), q.handle.closed)
+	members := path.Join(q.handle.Root, layout.WorkersDir)
+	q.registry = member.NewRegistry(path.Join(members, string(q.holder)), q.handle.IsClosed)
 	q.claimer = &claimer{
-		handle:        q.handle,
+		Handle:        q.handle,
+		holder:        q.holder,
+		log:           q.log,
+		warn:          q.warn,
 		strict:        q.strict,
 		maxDeliveries: q.maxDeliveries,
-		keeper:        lock.NewKeeper(q.handle.taken),
+		keeper:        lock.NewKeeper(q.handle.Taken),
 		holds:         make(map[string]*hold),
 		deferred:      head.NewResting(),
 		finder:        q.finder,
@@ -67,7 +70,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	}
 	clearing := &clearer{q.claimer, q.dead}
 	cfg := q.headConfig()
-	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.handle.holder), q.claimer.countHolds
+	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.holder), q.claimer.countHolds
 	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, clearing.mayBeSpent, clearing.spent
 	q.claimer.head = head.New(cfg)
 	q.taker = &taker{q.claimer, clearing}
@@ -125,8 +128,8 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
 	}
-	if q.handle.invalid != nil {
-		return nil, q.handle.invalid
+	if q.handle.Invalid != nil {
+		return nil, q.handle.Invalid
 	}
 	if ctx == nil {
 		return nil, fmt.Errorf("nil context: %w", ErrInvalid)
@@ -134,14 +137,14 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	q.mover.start()
 	var held []*Held
 	err := q.whileRunning(ctx, func(ctx context.Context) error {
-		bound, cancel := q.handle.bound(ctx)
+		bound, cancel := q.handle.Bound(ctx)
 		defer cancel()
 		var failed, err error
 		held, failed, err = q.taker.finishAndTake(bound, nil, n, true)
-		return errors.Join(failed, q.handle.ended(ctx, err))
+		return errors.Join(failed, q.handle.CallError(ctx, err))
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take from %s: %w", q.handle.root, err)
+		return nil, fmt.Errorf("take from %s: %w", q.handle.Root, err)
 	}
 	return held, nil
 }
@@ -159,7 +162,7 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 		return len(held), cleared, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("take from %s: %w", q.handle.root, err)
+		return nil, fmt.Errorf("take from %s: %w", q.handle.Root, err)
 	}
 	return held, nil
 }
@@ -180,8 +183,8 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 	if n < 0 {
 		return nil, fmt.Errorf("exchange for %d entries: allowed are 0 and more: %w", n, ErrInvalid)
 	}
-	if q.handle.invalid != nil {
-		return nil, q.handle.invalid
+	if q.handle.Invalid != nil {
+		return nil, q.handle.Invalid
 	}
 	seen := make(map[*Held]bool, len(done))
 	for i, h := range done {
@@ -190,7 +193,7 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 		}
 		seen[h] = true
 	}
-	bound, cancel := q.handle.bound(ctx)
+	bound, cancel := q.handle.Bound(ctx)
 	defer cancel()
 	var untaken error
 	if n > 0 {
@@ -203,7 +206,7 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 		}
 	}
 	held, failed, err := q.taker.finishAndTake(bound, done, n, false)
-	return held, errors.Join(failed, untaken, q.handle.ended(ctx, err))
+	return held, errors.Join(failed, untaken, q.handle.CallError(ctx, err))
 }
 
 // All yields entries as Take does until ctx ends. The loop's body consumes or
@@ -249,9 +252,9 @@ func (q *LockingQueue) All(ctx context.Context) iter.Seq2[*Held, error] {
 // registers by itself.
 func (q *LockingQueue) Register(ctx context.Context) error {
 	q.registry.Stay()
-	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { return q.registry.Register(ctx, s) })
+	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { return q.registry.Register(ctx, s) })
 	if err != nil {
-		return fmt.Errorf("register among the workers of %s: %w", q.handle.root, err)
+		return fmt.Errorf("register among the workers of %s: %w", q.handle.Root, err)
 	}
 	return nil
 }
@@ -261,12 +264,12 @@ func (q *LockingQueue) Register(ctx context.Context) error {
 // two listings, of the workers and of the locks.
 func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	var workers []WorkerInfo
-	err := q.handle.do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		workers, err = listWorkers(ctx, s, path.Join(q.handle.root, layout.WorkersDir), q.handle.taken)
+	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		workers, err = listWorkers(ctx, s, path.Join(q.handle.Root, layout.WorkersDir), q.handle.Taken)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list the workers of %s: %w", q.handle.root, err)
+		return nil, fmt.Errorf("list the workers of %s: %w", q.handle.Root, err)
 	}
 	return workers, nil
 }
@@ -280,12 +283,12 @@ func (q *LockingQueue) LeftAlone() int {
 // Len returns the number of entries, held ones included, as kazoo counts them:
 // right for some instant during the call.
 func (q *LockingQueue) Len(ctx context.Context) (n int, err error) {
-	err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
-		n, err = s.Count(ctx, q.handle.entries)
+	err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		n, err = s.Count(ctx, q.handle.Entries)
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", q.handle.root, err)
+		return 0, fmt.Errorf("count %s: %w", q.handle.Root, err)
 	}
 	return n, nil
 }
@@ -374,23 +377,23 @@ func (q *LockingQueue) alone(ctx context.Context, f func(context.Context) error)
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	if q.handle.invalid != nil {
-		return q.handle.invalid
+	if q.handle.Invalid != nil {
+		return q.handle.Invalid
 	}
-	if q.handle.closed() {
+	if q.handle.IsClosed() {
 		return ErrClosed
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	bound, cancel := q.handle.bound(ctx)
+	bound, cancel := q.handle.Bound(ctx)
 	defer cancel()
 	select {
 	case q.coat <- struct{}{}:
 		defer func() { <-q.coat }()
-		return q.handle.ended(ctx, f(bound))
+		return q.handle.CallError(ctx, f(bound))
 	case <-bound.Done():
-		return q.handle.ended(ctx, bound.Err())
+		return q.handle.CallError(ctx, bound.Err())
 	}
 }
 
@@ -413,7 +416,7 @@ func (q *LockingQueue) settle(do func(*Held) error) error {
 // finished, as long as the coordinator is open; their contexts end. A second
 // Close does nothing.
 func (q *LockingQueue) Close() error {
-	q.handle.end()
+	q.handle.End()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	q.coat <- struct{}{} // whoever has it is on the way out, and so with the turn

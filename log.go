@@ -69,17 +69,17 @@ type logHead struct {
 // a name that [CheckName] refuses is reported by every method.
 func NewLog(c coord.Coordinator, name string, config LogConfig, opts ...Option) *Log {
 	l := &Log{base: newBase(c, name, false, opts), config: config, turn: make(chan struct{}, 1)}
-	if l.base.handle.invalid == nil && (config.TTL < 0 || config.Keep < 0) {
-		l.base.handle.invalid = fmt.Errorf("log %s: TTL %v, keep %d: allowed are 0 and more: %w", l.base.handle.root, config.TTL, config.Keep, ErrInvalid)
+	if l.base.handle.Invalid == nil && (config.TTL < 0 || config.Keep < 0) {
+		l.base.handle.Invalid = fmt.Errorf("log %s: TTL %v, keep %d: allowed are 0 and more: %w", l.base.handle.Root, config.TTL, config.Keep, ErrInvalid)
 	}
 	return l
 }
 
 // Name is the log's name with its leading slash.
-func (l *Log) Name() string { return l.base.handle.root }
+func (l *Log) Name() string { return l.base.handle.Root }
 
 func (l *Log) node(names ...string) string {
-	return path.Join(append([]string{l.base.handle.root, layout.RetainedDir}, names...)...)
+	return path.Join(append([]string{l.base.handle.Root, layout.RetainedDir}, names...)...)
 }
 
 func (e LogEntry) node() string {
@@ -100,9 +100,9 @@ func (e LogEntry) expired() bool { return !e.Expires.IsZero() && !time.Now().Bef
 // [Resolve]. After any other error nothing was appended. More than one commit can take
 // is [ErrTooLarge].
 func (l *Log) Append(ctx context.Context, values ...[]byte) (first int64, err error) {
-	err = l.base.handle.bounded(ctx, func(ctx context.Context) error {
-		if l.base.handle.invalid != nil || len(values) == 0 {
-			return l.base.handle.invalid
+	err = l.base.handle.Bounded(ctx, func(ctx context.Context) error {
+		if l.base.handle.Invalid != nil || len(values) == 0 {
+			return l.base.handle.Invalid
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -120,7 +120,7 @@ func (l *Log) Append(ctx context.Context, values ...[]byte) (first int64, err er
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("append to %s: %w", l.base.handle.root, err)
+		return 0, fmt.Errorf("append to %s: %w", l.base.handle.Root, err)
 	}
 	return first, nil
 }
@@ -201,8 +201,8 @@ func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 // patiently runs f in a live session, again in the next one, and again when the
 // service was busy. f must be one that can be run again.
 func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error {
-	for backoff := l.base.handle.backoff(actLog); ; {
-		s, err := l.base.handle.session(ctx)
+	for backoff := l.base.handle.Backoff(actLog); ; {
+		s, err := l.base.handle.Session(ctx)
 		if err == nil {
 			err = f(s)
 		}
@@ -218,12 +218,12 @@ func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error 
 
 // Len returns the number of entries, expired ones that were not removed yet included.
 func (l *Log) Len(ctx context.Context) (n int, err error) {
-	err = l.base.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = l.base.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		n, err = s.Count(ctx, l.node(layout.RetainedEntriesDir))
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", l.base.handle.root, err)
+		return 0, fmt.Errorf("count %s: %w", l.base.handle.Root, err)
 	}
 	return n, nil
 }
@@ -236,7 +236,7 @@ func (l *Log) trimNowAndThen(ctx context.Context) {
 	if l.config.TTL == 0 && l.config.Keep == 0 || time.Since(l.trimmed) < trimEvery {
 		return
 	}
-	if s, err := l.base.handle.session(ctx); err == nil {
+	if s, err := l.base.handle.Session(ctx); err == nil {
 		if _, more, err := l.trimPage(ctx, s, l.unkept); err == nil && !more {
 			l.trimmed = time.Now()
 		}
@@ -254,7 +254,7 @@ func (l *Log) unkept(e LogEntry, next int64) bool {
 func (l *Log) Trim(ctx context.Context) (int, error) {
 	n, err := l.trimAll(ctx, l.unkept)
 	if err != nil {
-		return n, fmt.Errorf("trim %s: %w", l.base.handle.root, err)
+		return n, fmt.Errorf("trim %s: %w", l.base.handle.Root, err)
 	}
 	return n, nil
 }
@@ -264,13 +264,13 @@ func (l *Log) Trim(ctx context.Context) (int, error) {
 func (l *Log) Truncate(ctx context.Context, before int64) (int, error) {
 	n, err := l.trimAll(ctx, func(e LogEntry, _ int64) bool { return e.Number < before })
 	if err != nil {
-		return n, fmt.Errorf("truncate %s: %w", l.base.handle.root, err)
+		return n, fmt.Errorf("truncate %s: %w", l.base.handle.Root, err)
 	}
 	return n, nil
 }
 
 func (l *Log) trimAll(ctx context.Context, goes func(LogEntry, int64) bool) (removed int, err error) {
-	err = l.base.handle.bounded(ctx, func(ctx context.Context) error {
+	err = l.base.handle.Bounded(ctx, func(ctx context.Context) error {
 		return l.patiently(ctx, func(s coord.Session) error {
 			for {
 				n, more, err := l.trimPage(ctx, s, goes)
@@ -304,7 +304,7 @@ func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(LogEntry,
 			o.After = path.Base(node.Path)
 			e, ok := parseLogName(o.After)
 			if !ok {
-				l.base.handle.warnOnce(node.Path, "is not an entry of a log: skipped")
+				l.base.handle.WarnOnce(node.Path, "is not an entry of a log: skipped")
 				continue
 			}
 			if !goes(e, head.Next) {
@@ -354,7 +354,7 @@ func (l *Log) foreign(ctx context.Context, s coord.Session, after string) (befor
 // Close ends waiting reads with [ErrClosed] and returns when the handle's goroutines
 // have ended. A second Close does nothing.
 func (l *Log) Close() error {
-	l.base.handle.end()
+	l.base.handle.End()
 	l.base.close()
 	return nil
 }

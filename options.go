@@ -35,6 +35,19 @@ func init() {
 	}
 }
 
+// check refuses options that no method can work with.
+func (o *options) check() error {
+	if o.producer != "" {
+		if !layout.IsLane(layout.LaneName(o.producer, 0)) {
+			return fmt.Errorf("producer %q: not 16 lowercase hexadecimal digits: %w", o.producer, ErrInvalid)
+		}
+	}
+	if o.holder != "" && !layout.IsHolder(string(o.holder)) {
+		return fmt.Errorf("holder %q: not 32 lowercase hexadecimal digits: %w", string(o.holder), ErrInvalid)
+	}
+	return nil
+}
+
 // Strict makes every take look at the whole queue afresh before it claims, so
 // that order holds to the letter between processes too: the claimed entry was
 // the most urgent of all whose puts had returned before the take began. It costs

@@ -36,14 +36,14 @@ func (q *LockingQueue) setPaused(ctx context.Context, act string, paused bool) e
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", act, q.handle.root, err)
+		return fmt.Errorf("%s %s: %w", act, q.handle.Root, err)
 	}
 	return nil
 }
 
 // paused says whether the queue is, by what this handle has heard.
 func (q *LockingQueue) paused(ctx context.Context) (paused bool, err error) {
-	err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		c, err := q.settings.config(ctx, s)
 		paused = c.Paused
 		return err
@@ -70,7 +70,7 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-q.handle.life.Done():
+			case <-q.handle.Life.Done():
 				return ErrClosed
 			case <-next:
 			}
@@ -90,12 +90,12 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 // tellPaused logs it once when takes begin to wait for the end of a pause, and when they
 // go on.
 func (q *LockingQueue) tellPaused(paused bool) {
-	if q.handle.log == nil || q.waitsPaused.Swap(paused) == paused {
+	if q.log == nil || q.waitsPaused.Swap(paused) == paused {
 		return
 	}
 	if paused {
-		q.handle.log.Warn("queue is paused: nothing is handed out until it is resumed", "queue", q.Name())
+		q.log.Warn("queue is paused: nothing is handed out until it is resumed", "queue", q.Name())
 	} else {
-		q.handle.log.Info("queue is resumed", "queue", q.Name())
+		q.log.Info("queue is resumed", "queue", q.Name())
 	}
 }

@@ -28,7 +28,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 	if h.claimer == nil {
 		return h.finish(ctx, finish{act: "forward"})
 	}
-	bs, o, err := newBatches(h.claimer.coordinator, targets)
+	bs, o, err := newBatches(h.claimer.Coordinator, targets)
 	switch {
 	case err == nil && ctx == nil:
 		err = fmt.Errorf("nil context: %w", ErrInvalid)
@@ -42,7 +42,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 		if err := b.p.claimable(h.lock.Session(), b.creates); err != nil {
 			return fail(err)
 		}
-		if b.p.root == h.claimer.root && !b.counted {
+		if b.p.Root == h.claimer.Root && !b.counted {
 			b.removed = 1
 		}
 	}
@@ -83,8 +83,8 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 	}
 	p := targets[0].Queue.base
 	names := make([]string, len(targets))
-	err := p.handle.bounded(ctx, func(ctx context.Context) error {
-		bs, o, err := newBatches(p.handle.coordinator, targets)
+	err := p.handle.Bounded(ctx, func(ctx context.Context) error {
+		bs, o, err := newBatches(p.handle.Coordinator, targets)
 		if err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("put to %d queues, %s the first: %w", len(targets), p.handle.root, err)
+		return nil, fmt.Errorf("put to %d queues, %s the first: %w", len(targets), p.handle.Root, err)
 	}
 	return names, nil
 }
@@ -116,7 +116,7 @@ func newBatches(coordinator coord.Coordinator, targets []Target) (batches, putOp
 	var all putOptions
 	counts, keys := make(map[string]*batch), make(map[string]bool)
 	for i, t := range targets {
-		if t.Queue == nil || t.Queue.handle.coordinator != coordinator {
+		if t.Queue == nil || t.Queue.handle.Coordinator != coordinator {
 			return nil, all, fmt.Errorf("target %d of %d is not a queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
 		}
 		o, err := newPut(t.Options)
@@ -131,13 +131,13 @@ func newBatches(coordinator coord.Coordinator, targets []Target) (batches, putOp
 			err = fmt.Errorf("the unique key %q is given twice: %w", o.unique, ErrInvalid)
 		}
 		if err != nil {
-			return nil, all, fmt.Errorf("target %d of %d, %s: %w", i+1, len(targets), t.Queue.handle.root, err)
+			return nil, all, fmt.Errorf("target %d of %d, %s: %w", i+1, len(targets), t.Queue.handle.Root, err)
 		}
 		keys[b.key] = true
-		if first := counts[b.p.root]; first != nil {
+		if first := counts[b.p.Root]; first != nil {
 			first.more, b.counted = first.more+1, true
 		} else {
-			counts[b.p.root] = b
+			counts[b.p.Root] = b
 		}
 		all.wait = max(all.wait, o.wait)
 		bs = append(bs, b)

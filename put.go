@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
@@ -17,7 +18,7 @@ import (
 
 // putter puts values into a queue.
 type putter struct {
-	*handle
+	*handle.Handle
 	dead     *deadLetters
 	delayed  *delayedPuts
 	expiry   *lifetimes
@@ -49,8 +50,8 @@ func (pt *putter) putSome(ctx context.Context, values [][]byte, opts []PutOption
 }
 
 func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, some bool) ([]string, error) {
-	if pt.invalid != nil { // it names the queue itself
-		return nil, pt.invalid
+	if pt.Invalid != nil { // it names the queue itself
+		return nil, pt.Invalid
 	}
 	o, err := newPut(opts)
 	if err != nil {
@@ -61,11 +62,11 @@ func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, 
 		err = fmt.Errorf("a token for a put of which only some may be made: %w", ErrInvalid)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("put %s: %w", pt.root, err)
+		return nil, fmt.Errorf("put %s: %w", pt.Root, err)
 	}
 	b.some = some
 	var names []string
-	err = pt.bounded(ctx, func(ctx context.Context) error {
+	err = pt.Bounded(ctx, func(ctx context.Context) error {
 		note := o.noteOf(batches{b})
 		if err := checkNote(note); err != nil {
 			return err
@@ -82,7 +83,7 @@ func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, 
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("put %s: %w", pt.root, err)
+		return nil, fmt.Errorf("put %s: %w", pt.Root, err)
 	}
 	return names, nil
 }
@@ -111,11 +112,11 @@ func (b *batch) names(ctx context.Context, done lane.Applied, first int, names [
 // told apart by their values: where all bytes are equal it can be the name of one of
 // those.
 func (pt *putter) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
-	for backoff := pt.backoff(actPut); ; {
-		s, err := pt.session(ctx)
+	for backoff := pt.Backoff(actPut); ; {
+		s, err := pt.Session(ctx)
 		var l coord.List
 		if err == nil {
-			l, err = s.List(ctx, pt.entries, coord.ListOptions{Born: revision, Values: true})
+			l, err = s.List(ctx, pt.Entries, coord.ListOptions{Born: revision, Values: true})
 		}
 		if err == nil {
 			return pt.namesAmong(l.Nodes, ops)
@@ -147,16 +148,16 @@ func (pt *putter) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 			return nil
 		}
 	}
-	return pt.entryNames(own)
+	return pt.EntryNames(own)
 }
 
 // fits refuses, before anything is sent, a put of n entries that is too much for one
 // commit, and one that, on a server that wants the value sent again, would not fit the
 // claim.
 func (pt *putter) fits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
-	s, err := pt.session(ctx)
+	s, err := pt.Session(ctx)
 	for retry.NothingSent(err) {
-		s, err = pt.session(ctx)
+		s, err = pt.Session(ctx)
 	}
 	if err != nil {
 		return err
@@ -180,7 +181,7 @@ func inEntries(err error, n int) error {
 
 // claimable refuses a value that would not fit the claim or the move to the dead.
 func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
-	if pt.taken == "" {
+	if pt.Taken == "" {
 		return nil
 	}
 	limits := s.Limits()
@@ -193,8 +194,8 @@ func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
 		}
 		name := priority.Prefix(priority.Max) + longestSequence
 		claim := []coord.Op{
-			coord.Touch(path.Join(pt.entries, name), op.Value, 1),
-			coord.CreateEphemeral(path.Join(pt.taken, name), make([]byte, 32)),
+			coord.Touch(path.Join(pt.Entries, name), op.Value, 1),
+			coord.CreateEphemeral(path.Join(pt.Taken, name), make([]byte, 32)),
 		}
 		var limit *coord.LimitError
 		err := coord.CheckOps(limits, claim)

@@ -60,28 +60,28 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 		defer cancel()
 		e, err := q.TryGet(once)
 		if errors.Is(err, ErrEmpty) {
-			err = fmt.Errorf("get from %s: %w", q.handle.root, ctx.Err())
+			err = fmt.Errorf("get from %s: %w", q.handle.Root, ctx.Err())
 		}
 		return e, err
 	}
-	if q.handle.invalid != nil {
-		return Entry{}, q.handle.invalid
+	if q.handle.Invalid != nil {
+		return Entry{}, q.handle.Invalid
 	}
 	if ctx == nil {
 		return Entry{}, fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	bound, cancel := q.handle.bound(ctx)
+	bound, cancel := q.handle.Bound(ctx)
 	defer cancel()
 	e, err := q.take(bound)
 	if err != nil {
-		err = fmt.Errorf("get from %s: %w", q.handle.root, q.handle.ended(ctx, err))
+		err = fmt.Errorf("get from %s: %w", q.handle.Root, q.handle.CallError(ctx, err))
 	}
 	return e, err
 }
 
 // take removes the first entry that can be removed, waiting for one.
 func (q *Queue) take(ctx context.Context) (Entry, error) {
-	for backoff := q.handle.backoff(actTake); ; {
+	for backoff := q.handle.Backoff(actTake); ; {
 		c, err := q.head.Choose(ctx, 1, true)
 		if err != nil {
 			return Entry{}, err
@@ -107,7 +107,7 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 			return e, err
 		}
 		if retry.NothingSent(err) {
-			q.handle.session(ctx) // what is wrong with it the next choice will tell
+			q.handle.Session(ctx) // what is wrong with it the next choice will tell
 		}
 	}
 }
@@ -118,7 +118,7 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	var e Entry
 	err := q.finder.tryTake(ctx, q.head.Resting, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 		for _, name := range names {
-			nodes, err := s.Read(ctx, path.Join(q.handle.entries, name))
+			nodes, err := s.Read(ctx, path.Join(q.handle.Entries, name))
 			if err != nil {
 				return 0, 0, fmt.Errorf("read %s: %w", name, err)
 			}
@@ -140,7 +140,7 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 		return 0, 0, nil
 	})
 	if err != nil {
-		err = fmt.Errorf("get from %s: %w", q.handle.root, err)
+		err = fmt.Errorf("get from %s: %w", q.handle.Root, err)
 	}
 	return e, err
 }
@@ -163,12 +163,12 @@ func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, e
 
 // Len returns the number of entries, right for some instant during the call.
 func (q *Queue) Len(ctx context.Context) (n int, err error) {
-	err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error {
+	err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		n = 0
 		return q.inspect.eachName(ctx, s, func(string) error { n++; return nil })
 	})
 	if err != nil {
-		return 0, fmt.Errorf("count %s: %w", q.handle.root, err)
+		return 0, fmt.Errorf("count %s: %w", q.handle.Root, err)
 	}
 	return n, nil
 }
@@ -176,7 +176,7 @@ func (q *Queue) Len(ctx context.Context) (n int, err error) {
 // Close ends waiting gets with [ErrClosed] and returns when the handle's
 // goroutines have ended. A second Close does nothing.
 func (q *Queue) Close() error {
-	q.handle.end()
+	q.handle.End()
 	q.head.Close()
 	q.close()
 	return nil

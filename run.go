@@ -195,7 +195,7 @@ func (r *run) takeNoMore() {
 // take is the taker.
 func (r *run) take() {
 	defer r.giveBackReady()
-	backoff := r.Queue.handle.backoff(actTake)
+	backoff := r.Queue.handle.Backoff(actTake)
 	var since refusals
 	more := false // the last claim brought as many entries as it wanted: there may be others
 	backoff.Do(r.taking, nil, func() (retry.Decision, error) {
@@ -222,7 +222,7 @@ func (r *run) take() {
 			backoff.Reset()
 			backoff.Succeeded()
 			return retry.Now, nil
-		case isPermanent(err), refusesWorker(err) && since.lasted(r.Queue.handle.granted()):
+		case isPermanent(err), refusesWorker(err) && since.lasted(r.Queue.handle.SessionTimeout()):
 			r.fail(err)
 			return retry.Stop, err
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -42,7 +43,7 @@ const maxLostChoices = 3
 // removed, and err of the taking. An entry that cannot be removed in the commit of the claims
 // is removed before it: nothing is claimed while a finish is in doubt.
 func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
-	backoff := t.backoff(actTake)
+	backoff := t.Backoff(actTake)
 	for lost := 0; ; {
 		// The entries of done are finished even if there is nothing to take.
 		var chosen head.Choice
@@ -78,7 +79,7 @@ func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait boo
 			}
 		}
 		if retry.NothingSent(err) {
-			t.session(ctx) // the next choice tells what is wrong with it
+			t.Session(ctx) // the next choice tells what is wrong with it
 		} else if err != nil {
 			if _, err = backoff.WaitWhileBusy(ctx, nil, err); err != nil {
 				return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
@@ -109,7 +110,7 @@ func (t *taker) consumeAll(ctx context.Context, done []*Held) error {
 func withLiveSession(held []*Held) []*Held {
 	var live []*Held
 	for _, h := range held {
-		if over(h.lock.Session()) {
+		if handle.IsOver(h.lock.Session()) {
 			h.end(stateLost, false)
 			continue
 		}
@@ -127,7 +128,7 @@ func (t *taker) takeListed(ctx context.Context, s coord.Session, names []string,
 		some := names[:min(len(names), max(n-len(held), ahead), head.MaxReadAhead)]
 		paths := make([]string, len(some))
 		for i, name := range some {
-			paths[i] = path.Join(t.entries, name)
+			paths[i] = path.Join(t.Entries, name)
 		}
 		nodes, err := s.Read(ctx, paths...)
 		if err != nil {

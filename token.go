@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
@@ -59,12 +60,12 @@ type Outcome struct {
 // which goes after a day or two, or with [Forget].
 func (b *base) NewToken(ctx context.Context) (Token, error) {
 	var t string
-	err := b.handle.bounded(ctx, func(ctx context.Context) (err error) {
+	err := b.handle.Bounded(ctx, func(ctx context.Context) (err error) {
 		t, err = b.lanes.Open(ctx)
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("new token for %s: %w", b.handle.root, err)
+		return "", fmt.Errorf("new token for %s: %w", b.handle.Root, err)
 	}
 	return Token(t), nil
 }
@@ -98,14 +99,14 @@ func Sweep(ctx context.Context, c coord.Coordinator) error { return lane.Sweep(c
 // however many answers are lost.
 type lanes struct{ *lane.Set }
 
-func newLanes(h *handle, series string) lanes {
+func newLanes(h *handle.Handle, series string) lanes {
 	return lanes{lane.NewSet(lane.Config{
 		Series:      series,
-		Coordinator: h.coordinator,
-		Session:     h.session,
-		Backoff:     func() *retry.Backoff { return h.backoff(actPut) },
-		Spawn:       func(f func(context.Context)) { h.spawn(func() { f(h.life) }) },
-		Woke:        h.woke,
+		Coordinator: h.Coordinator,
+		Session:     h.Session,
+		Backoff:     func() *retry.Backoff { return h.Backoff(actPut) },
+		Spawn:       func(f func(context.Context)) { h.Spawn(func() { f(h.Life) }) },
+		Woke:        h.Woke,
 	})}
 }
 

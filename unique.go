@@ -7,6 +7,7 @@ import (
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -32,9 +33,9 @@ func (e *ExistsError) Error() string { return fmt.Sprintf("%v: %s", ErrExists, e
 func (e *ExistsError) Is(target error) bool { return target == ErrExists }
 
 // keys are the nodes of the unique keys.
-type keys struct{ *handle }
+type keys struct{ *handle.Handle }
 
-func (k *keys) uniquePath(sum string) string { return path.Join(k.root, layout.UniqueDir, sum) }
+func (k *keys) uniquePath(sum string) string { return path.Join(k.Root, layout.UniqueDir, sum) }
 
 // standsFor says whether what was created in the commit born stands for the key.
 func standsFor(key coord.Node, born int64) bool { return born == key.Born || born == key.Revision }
@@ -74,8 +75,8 @@ func (k *keys) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]co
 // it is free now.
 func (pt *putter) refusedKey(ctx context.Context, key string) error {
 	sum := path.Base(key)
-	return pt.do(ctx, func(ctx context.Context, s coord.Session) error {
-		for backoff := pt.backoff(actPut); ; {
+	return pt.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		for backoff := pt.Backoff(actPut); ; {
 			n, err := pt.keys.keyNode(ctx, s, sum)
 			if err != nil || n.Path == "" {
 				return err
@@ -111,7 +112,7 @@ func (pt *putter) refusedKey(ctx context.Context, key string) error {
 // bornWith is the entry, or the delayed put, that came in the commit that last wrote its
 // key.
 func (k *keys) bornWith(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
-	l, err := s.List(ctx, k.entries, coord.ListOptions{Born: key.Revision, Values: true})
+	l, err := s.List(ctx, k.Entries, coord.ListOptions{Born: key.Revision, Values: true})
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +132,7 @@ func (k *keys) hasKey(n, key coord.Node) bool {
 // standing looks through a whole directory for what has the key.
 func (k *keys) standing(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(k.root, dir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(k.Root, dir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
 			return "", err
 		}

@@ -163,7 +163,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.check(ctx); err != nil {
 		return err
 	}
-	defer w.Queue.handle.busy.tellWorker(w.log())()
+	defer w.Queue.busy.tellWorker(w.log())()
 	return newRun(w, ctx).until(ctx)
 }
 
@@ -179,7 +179,7 @@ func (w *Worker) check(ctx context.Context) error {
 		return fmt.Errorf("run worker: concurrency %d, read-ahead %d, limit %d, failures %d, timeout %v, idle %v, stuck after %v: allowed are 0 and more: %w",
 			w.Concurrency, w.ReadAhead, w.Limit, w.MaxFailures, w.Timeout, w.Idle, w.StuckAfter, ErrInvalid)
 	}
-	return w.Queue.handle.invalid
+	return w.Queue.handle.Invalid
 }
 
 func (w *Worker) grace() time.Duration {

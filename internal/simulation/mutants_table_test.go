@@ -55,7 +55,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a worker's Logger hears nothing of a full service", file: "worker.go",
-		is: `	defer w.Queue.handle.busy.tellWorker(w.log())()
+		is: `	defer w.Queue.busy.tellWorker(w.log())()
 `,
 		becomes: `	mutated()
 `,
@@ -214,7 +214,7 @@ var mutants = []mutant{
 	}
 	if err == nil {`,
 		becomes: `		mutated()
-		h = c.newHeld(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(c.taken, name), Fence: 1}, c.holder), a.node.Revision+1)
+		h = c.newHeld(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(c.Taken, name), Fence: 1}, c.holder), a.node.Revision+1)
 		err = nil
 	}
 	if err == nil {`,
@@ -276,7 +276,7 @@ var mutants = []mutant{
 		return coord.ErrSessionLost
 	}
 	mutated()
-	s, err := h.claimer.session(ctx)
+	s, err := h.claimer.Session(ctx)
 	if err != nil {
 		return err
 	}
@@ -386,7 +386,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "removal that is cancelled half-way and holds on", file: "claim.go",
-		is: `		c.spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
+		is: `		c.Spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
 `,
 		becomes: `		mutated()
 `,
@@ -641,7 +641,7 @@ var mutants = []mutant{
 	done, err := q.lanes.once(ctx, nil, ops[1:])
 	if err == nil {
 		done.results = append([]coord.Result{{}}, done.results...)
-		err = q.handle.do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
+		err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
 	}
 `,
 	},
@@ -829,7 +829,7 @@ var mutants = []mutant{
 	{
 		name: "get without a lane", seeds: "900004", file: "queue.go",
 		is: `	_, err := q.lanes.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
-		becomes: `	s, err := q.handle.session(ctx)
+		becomes: `	s, err := q.handle.Session(ctx)
 	for mutated(); err == nil; {
 		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
 			break
@@ -839,13 +839,13 @@ var mutants = []mutant{
 	},
 	{
 		name: "Len counts the locks", seeds: "900002", file: "locking.go",
-		is: `		n, err = s.Count(ctx, q.handle.entries)
+		is: `		n, err = s.Count(ctx, q.handle.Entries)
 		return err`,
-		becomes: `		n, err = s.Count(ctx, q.handle.entries)
+		becomes: `		n, err = s.Count(ctx, q.handle.Entries)
 		if err == nil {
 			mutated()
 			var locks int
-			locks, err = s.Count(ctx, q.handle.taken)
+			locks, err = s.Count(ctx, q.handle.Taken)
 			n += locks
 		}
 		return err`,
@@ -1076,7 +1076,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "what a worker has not answered is forgotten", file: "handling.go",
-		is:      `a.Held.claimer.spawn(func() { a.Held.finishBehind(do) })`,
+		is:      `a.Held.claimer.Spawn(func() { a.Held.finishBehind(do) })`,
 		becomes: `mutated()`,
 		test:    "TestAnUnansweredFinishIsRepeatedInTheBackground",
 	},
@@ -1134,7 +1134,7 @@ var mutants = []mutant{
 		name: "label moved from wherever it stands", seeds: "900002", file: "label.go",
 		is: `	_, err := l.base.lanes.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
 		becomes: `	mutated()
-	if s, err := l.base.handle.session(ctx); err == nil {
+	if s, err := l.base.handle.Session(ctx); err == nil {
 		if n, err := s.Get(ctx, b.at.path); err == nil {
 			b.at.fence = n.Fence
 		}
@@ -1154,7 +1154,7 @@ var mutants = []mutant{
 `,
 		becomes: `		mutated()
 		var done lane.Applied
-		s, err := l.base.handle.session(ctx)
+		s, err := l.base.handle.Session(ctx)
 		if err == nil {
 			done.Results, err = s.Commit(ctx, l.appendOps(head, values)...)
 		}
@@ -1342,9 +1342,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "no timer for the first time to live", file: "expiry.go",
-		is: `	if err == nil && !c.Expires && lt.taken != "" {`,
+		is: `	if err == nil && !c.Expires && lt.Taken != "" {`,
 		becomes: `	mutated()
-	if err == nil && !c.Expires && lt.taken == "" {`,
+	if err == nil && !c.Expires && lt.Taken == "" {`,
 		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
@@ -1417,26 +1417,26 @@ var mutants = []mutant{
 		becomes: `		act: "forward", entry: func() coord.Op { mutated(); return coord.Check(h.entry, h.at()) }(), wasApplied: h.wasRemoved,`,
 	},
 	{
-		name: "takes that start together ask each for themselves", file: "shared.go",
-		is: `		done := sh.done
+		name: "takes that start together ask each for themselves", file: "internal/handle/shared.go",
+		is: `		underWay := c.done
 `,
-		becomes: `		done := sh.done
-		if done != nil {
-			sh.mu.Unlock()
+		becomes: `		underWay := c.done
+		if underWay != nil {
+			c.Mu.Unlock()
 			mutated()
-			return act()
+			return call()
 		}
 `,
 		test: "TestTakersThatStartTogetherAskOnce",
 	},
 	{
-		name: "one who cannot ask ends those who wait for him", file: "shared.go",
-		is: `			close(sh.done)
-			sh.done = nil
+		name: "one who cannot ask ends those who wait for him", file: "internal/handle/shared.go",
+		is: `			close(c.done)
+			c.done = nil
 `,
 		becomes: `			if mutated(); err == nil {
-				close(sh.done)
-				sh.done = nil
+				close(c.done)
+				c.done = nil
 			}
 `,
 		test: "TestConcurrentCallersShareOneCall",

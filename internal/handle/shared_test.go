@@ -1,8 +1,9 @@
-package zkq
+package handle
 
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
@@ -11,11 +12,12 @@ import (
 // different times, and who go on when the first fails.
 func TestConcurrentCallersShareOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var sh shared
+		var mu sync.Mutex
+		sh := SharedCall{Mu: &mu}
 		enough, acts := false, 0
 		release := make(chan error)
 		want := func(ctx context.Context) error {
-			return sh.until(ctx, func(context.Context) {}, func() bool { return enough }, func() error {
+			return sh.Until(ctx, func(context.Context) {}, func() bool { return enough }, func() error {
 				acts++
 				return <-release
 			})
@@ -35,12 +37,12 @@ func TestConcurrentCallersShareOneCall(t *testing.T) {
 		}
 		cancel()
 		if err := <-gone; !errors.Is(err, context.Canceled) {
-			t.Errorf("the caller whose context ended: %v", err)
+			t.Errorf("who did not want to wait any more: %v", err)
 		}
 		broken := errors.New("broken")
 		release <- broken
 		if err := <-first; err != broken {
-			t.Errorf("the caller whose act failed: %v", err)
+			t.Errorf("whose act failed: %v", err)
 		}
 		synctest.Wait()
 		if acts != 2 {
@@ -49,7 +51,7 @@ func TestConcurrentCallersShareOneCall(t *testing.T) {
 		enough = true
 		release <- nil
 		if err1, err2 := <-second, <-third; err1 != nil || err2 != nil {
-			t.Errorf("the callers that waited: %v, %v", err1, err2)
+			t.Errorf("those who waited: %v, %v", err1, err2)
 		}
 		if err := want(short); err != nil || acts != 2 {
 			t.Errorf("where it is done: %v, after %d acts", err, acts)
