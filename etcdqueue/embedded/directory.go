@@ -180,7 +180,7 @@ func (d directory) checkPrivate() error {
 func (d directory) names() ([]string, error) {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
-		return nil, fmt.Errorf("store in %s: %w", d.path, err)
+		return nil, storeError(d, err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -205,7 +205,7 @@ func (d directory) checkFormat() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("store in %s: %w", d.path, err)
+		return storeError(d, err)
 	}
 	var gotLayout, major, minor int
 	if _, err := fmt.Sscanf(string(text), "zkq %d\netcd %d.%d\n", &gotLayout, &major, &minor); err != nil || gotLayout < 1 {
