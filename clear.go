@@ -12,9 +12,10 @@ import (
 )
 
 // A spent entry is one that no take hands out any more: it has expired, or it was delivered
-// too often. A take that meets spent entries clears them away. One commit claims up to
-// head.MaxCleared of them, the next removes them or moves them to the dead. An entry is claimed
-// first so that no kazoo worker can hold it when it is removed.
+// too often. A take that meets spent entries clears them away in two commits. The first
+// claims up to head.MaxCleared of them, so that no kazoo worker can hold one when it is
+// removed. The second removes the expired ones and moves the others to the dead. In between
+// their histories are read, because a delivery may have been forgiven.
 
 // clearer clears away spent entries.
 type clearer struct {
@@ -22,22 +23,23 @@ type clearer struct {
 	dead *deadLetters
 }
 
-// mayBeSpent says whether an entry, as it was read, has expired or was delivered so often
-// that only its attempts tell whether it is handed out once more.
+// mayBeSpent reports whether an entry, as it was read, has expired or was delivered so often
+// that only its history tells whether it is handed out once more.
 func (cl *clearer) mayBeSpent(n coord.Node) bool {
 	return hasExpired(n) || cl.wasDelivered(n)
 }
 
+// hasExpired reports whether an entry, as it was read, has expired.
 func hasExpired(n coord.Node) bool { return expired(layout.HeadersOf(n.Value).Expires()) }
 
-// wasDelivered says whether the entry was delivered as often as MaxDeliveries allows, the
-// deliveries that do not count included.
+// wasDelivered reports whether the entry was delivered as often as MaxDeliveries allows,
+// including deliveries that were forgiven.
 func (cl *clearer) wasDelivered(n coord.Node) bool {
 	return cl.maxDeliveries > 0 && n.Changes >= int64(cl.maxDeliveries)
 }
 
-// spent returns the paths of those entries that are spent, as they were read. It asks for
-// attempts only where several entries need it: one alone is judged when it is claimed.
+// spent returns the paths of the entries that are spent, as they were read. It reads
+// histories only if at least two entries need it. A single one is judged when it is claimed.
 func (cl *clearer) spent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
 	paths := make(map[string]bool)
 	var often []coord.Node
@@ -65,7 +67,8 @@ func (cl *clearer) spent(ctx context.Context, s coord.Session, nodes []coord.Nod
 	return paths, nil
 }
 
-// fitsTheDead says whether the entry can be moved to the dead. One that cannot is handed out.
+// fitsTheDead reports whether the entry can be moved to the dead. An entry that is too large
+// for that is handed out once more.
 func (cl *clearer) fitsTheDead(s coord.Session, n coord.Node) bool {
 	l := s.Limits()
 	l.ValueBytes -= deadHeaders
@@ -73,7 +76,7 @@ func (cl *clearer) fitsTheDead(s coord.Session, n coord.Node) bool {
 	return coord.CheckOps(l, cl.dead.moveToDead(path.Base(n.Path), n.Value)) == nil
 }
 
-// readHistories reads what is known of several entries in one request.
+// readHistories reads the histories of several entries in one request.
 func (hs *histories) readHistories(ctx context.Context, s coord.Session, nodes []coord.Node) ([]history, error) {
 	if len(nodes) == 0 {
 		return nil, nil
@@ -95,7 +98,9 @@ func (hs *histories) readHistories(ctx context.Context, s coord.Session, nodes [
 	return past, nil
 }
 
-// clear clears away the spent entries of a choice and returns how many it did.
+// clear clears away the spent entries of a choice, whose entries are reserved. It returns how
+// many it cleared away; the error counts only if that is none. An entry that stays held after
+// an error is given back in the background.
 func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err error) {
 	values := make(map[string][]byte, len(c.Nodes))
 	for _, n := range c.Nodes {
@@ -112,7 +117,7 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 		held, err = cl.clearAll(ctx, held, finishes)
 		cleared = len(finishes) - len(held)
 	}
-	for _, h := range held { // the caller does not know of them
+	for _, h := range held { // no caller gets them, so none would give them back
 		cl.Spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
 	}
 	if cleared > 0 {
@@ -121,7 +126,8 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 	return cleared, err
 }
 
-// clearNodes clears away those of the entries that no other take of this handle is at.
+// clearNodes clears away entries as they were read, except those that another take of this
+// handle is claiming.
 func (cl *clearer) clearNodes(ctx context.Context, s coord.Session, nodes []coord.Node) error {
 	for len(nodes) > 0 {
 		c := head.Choice{Session: s}
@@ -139,8 +145,9 @@ func (cl *clearer) clearNodes(ctx context.Context, s coord.Session, nodes []coor
 	return nil
 }
 
-// clearance returns how each claimed entry is finished. One that turns out not to be spent
-// is given back.
+// clearance returns how each claimed entry is finished: an expired one is removed, and one
+// that was delivered too often is moved to the dead. An entry that turns out not to be spent is
+// given back, and so is one whose history was written after the claim.
 func (cl *clearer) clearance(ctx context.Context, held []*Held, values map[string][]byte) (map[*Held]finish, error) {
 	if err := cl.recallAll(ctx, held); err != nil {
 		return nil, err
@@ -160,7 +167,8 @@ func (cl *clearer) clearance(ctx context.Context, held []*Held, values map[strin
 	return finishes, nil
 }
 
-// recallAll reads what became of the entries before, and the nodes of their keys.
+// recallAll reads the histories of the entries and the nodes of their unique keys, in two
+// requests for all of them.
 func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 	var unknown, unique []*Held
 	var nodes []coord.Node
@@ -199,8 +207,9 @@ func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 	return nil
 }
 
-// clearAll makes the finishes, many in one commit, and returns those entries that are still
-// held then.
+// clearAll makes the finishes, many in one commit. It returns the entries that are still held
+// afterwards, with the error of the last of them. Lost locks and earlier finishes are no
+// errors: such an entry is gone from this handle.
 func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
 	single := func(ctx context.Context, h *Held) error {
 		err := h.finish(ctx, finishes[h])
