@@ -14,7 +14,7 @@ import (
 type base struct {
 	options
 	handle *handle.Handle
-	busy   busyWaits
+	busy   *busyWaits
 
 	lanes      lanes
 	settings   *settings
@@ -36,7 +36,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if c == nil {
 		panic("zkq: a queue needs a coordinator")
 	}
-	b := &base{}
+	b := &base{busy: new(busyWaits)}
 	for _, set := range opts {
 		set(&b.options)
 	}
@@ -46,7 +46,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if b.options.duePage == 0 {
 		b.options.duePage = duePage
 	}
-	cfg := handle.Config{Coordinator: c, Plain: plain, Woke: b.woke, Warn: b.warn, Observer: &b.busy}
+	cfg := handle.Config{Coordinator: c, Plain: plain, Woke: b.woke, Warn: b.warn, Observer: b.busy}
 	cfg.Root, cfg.Invalid = CheckName(name)
 	if cfg.Invalid == nil {
 		cfg.Invalid = b.options.check()

@@ -19,7 +19,13 @@ import (
 // has one, so that there is one wherever somebody waits, and no process has to be chosen.
 // While nothing is delayed it costs one watch and nothing else.
 type mover struct {
-	q     *LockingQueue
+	*handle.Handle
+	settings *settings
+	delayed  *delayedPuts
+	busy     *busyWaits
+	holder   string // this handle among the members
+	page     int    // how many delayed entries one request lists
+
 	tries atomic.Int32
 	once  sync.Once
 
@@ -35,8 +41,8 @@ const (
 // start has the mover run behind the caller, once.
 func (m *mover) start() {
 	m.once.Do(func() {
-		if m.q.handle.Invalid == nil {
-			m.q.handle.Spawn(m.moveDue)
+		if m.Invalid == nil {
+			m.Spawn(m.moveDue)
 		}
 	})
 }
@@ -51,12 +57,12 @@ func (m *mover) tried() {
 
 // moveDue is the mover's life.
 func (m *mover) moveDue() {
-	for backoff := m.q.handle.Backoff(actMove); ; {
-		s, err := m.q.handle.Session(m.q.handle.Life)
+	for backoff := m.Backoff(actMove); ; {
+		s, err := m.Session(m.Life)
 		if err == nil {
-			err = m.moveIn(m.q.handle.Life, s)
+			err = m.moveIn(m.Life, s)
 		}
-		if m.q.handle.IsClosed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(m.q.handle.Life, nil, err) != nil {
+		if m.IsClosed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(m.Life, nil, err) != nil {
 			return
 		}
 	}
@@ -66,28 +72,28 @@ func (m *mover) moveDue() {
 func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	changed, err := s.Watch(watching, path.Join(m.q.handle.Root, layout.DelayedDir))
+	changed, err := s.Watch(watching, path.Join(m.Root, layout.DelayedDir))
 	if err != nil {
 		return err
 	}
 	// Whoever changes the configuration says so there.
-	news, err := s.Watch(watching, path.Join(m.q.handle.Root, layout.WorkersDir))
+	news, err := s.Watch(watching, path.Join(m.Root, layout.WorkersDir))
 	if err != nil {
 		return err
 	}
-	defer m.q.settings.keep(false)
+	defer m.settings.keep(false)
 	for look := true; ; {
 		if look {
-			if _, err := m.q.settings.refreshConfig(ctx, s); err != nil && !errors.Is(err, coord.ErrFormat) {
+			if _, err := m.settings.refreshConfig(ctx, s); err != nil && !errors.Is(err, coord.ErrFormat) {
 				return err
 			}
-			m.q.settings.keep(true)
+			m.settings.keep(true)
 		}
 		next, _, err := m.moveHead(ctx, s, false)
 		if err != nil {
 			return err
 		}
-		m.q.busy.Served(actMove)
+		m.busy.Served(actMove)
 		if look, err = restUntil(ctx, s, changed, news, next); err != nil {
 			return err
 		}
@@ -100,7 +106,7 @@ func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 // whether that was so. What expired and went without becoming ready was moved too.
 func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(m.q.handle.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: m.q.duePage, Fresh: all && after == ""})
+		l, err := s.List(ctx, path.Join(m.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: m.page, Fresh: all && after == ""})
 		if err != nil {
 			return next, moved, err
 		}
@@ -108,7 +114,7 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 			after = path.Base(n.Path)
 			d, ok := layout.ParseDelayed(after)
 			if !ok {
-				m.q.handle.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+				m.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 				continue
 			}
 			if d.Due.After(time.Now()) {
@@ -129,7 +135,7 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 				continue
 			}
 			m.begun.Add(1)
-			err := m.q.delayed.wake(ctx, s, after, d)
+			err := m.delayed.wake(ctx, s, after, d)
 			m.ended.Add(1)
 			switch {
 			case errors.Is(err, errStays):
@@ -151,8 +157,8 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 // owns says whether this handle is the first to move what is due: where others are
 // registered, one of them is.
 func (m *mover) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
-	members, err := member.List(ctx, s, path.Join(m.q.handle.Root, layout.WorkersDir))
-	return len(members) == 0 || member.Owner(members, name) == string(m.q.holder), err
+	members, err := member.List(ctx, s, path.Join(m.Root, layout.WorkersDir))
+	return len(members) == 0 || member.Owner(members, name) == m.holder, err
 }
 
 // earlier is the earlier of two times, of which zero is none.
@@ -212,41 +218,12 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	return nil
 }
 
-// tryTakeDue is tryTake, which makes ready what is due before it says that nothing is there: it
-// looks again as long as something was due, which may all have expired.
-func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) error {
-	q.settings.look()
-	if paused, err := q.paused(ctx); err != nil || paused {
-		if err == nil {
-			err = ErrPaused
-		}
-		return err
-	}
-	for waited := false; ; {
-		ended := q.mover.ended.Load()
-		err := q.finder.tryTake(ctx, q.claimer.head.Resting, n, claim)
-		if !errors.Is(err, ErrEmpty) {
-			return err
-		}
-		moved, problem := q.mover.moveAll(ctx)
-		switch {
-		case problem != nil:
-			return problem
-		case moved:
-		case waited, q.mover.begun.Load() == ended: // nor did the mover make anything ready meanwhile
-			return err
-		default:
-			waited = true
-		}
-	}
-}
-
 // moveAll makes ready what is due, a page of it, and says whether anything was. A commit
 // without an answer is looked after: whatever became of it, the caller holds nothing by it.
 func (m *mover) moveAll(ctx context.Context) (moved bool, err error) {
 	unknown := false
 	for backoff := new(retry.Backoff); ; {
-		err = m.q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		err = m.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			_, moved, err = m.moveHead(ctx, s, true)
 			return err
 		})
@@ -254,8 +231,8 @@ func (m *mover) moveAll(ctx context.Context) (moved bool, err error) {
 			return moved || unknown && err == nil, err
 		}
 		unknown = true
-		if backoff.Wait(ctx, m.q.handle.Life.Done(), nil) != nil {
-			if m.q.handle.IsClosed() {
+		if backoff.Wait(ctx, m.Life.Done(), nil) != nil {
+			if m.IsClosed() {
 				return false, ErrClosed
 			}
 			return false, retry.NotApplied(ctx, err)

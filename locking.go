@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"path"
-	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -30,9 +29,8 @@ type LockingQueue struct {
 	claimer  *claimer
 	taker    *taker
 	mover    *mover
+	pauser   *pauser
 	registry *member.Registry
-
-	waitsPaused atomic.Bool // a take waits for the end of a pause, and LogTo was told
 
 	coat    chan struct{} // holds one while one of kazoo's methods runs
 	current *Held         // what Get handed out
@@ -46,7 +44,6 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 		base: newBase(c, name, false, opts),
 		coat: make(chan struct{}, 1),
 	}
-	q.mover = &mover{q: q}
 	if q.holder == "" {
 		q.holder = lock.NewHolder()
 	}
@@ -74,6 +71,8 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, clearing.mayBeSpent, clearing.spent
 	q.claimer.head = head.New(cfg)
 	q.taker = &taker{q.claimer, clearing}
+	q.pauser = &pauser{Handle: q.handle, settings: q.settings, log: q.log}
+	q.mover = &mover{Handle: q.handle, settings: q.settings, delayed: q.delayed, busy: q.busy, holder: string(q.holder), page: q.duePage}
 	q.removal.removeReady = q.claimer.claimAndConsume
 	q.removal.clearReady = clearing.clearNodes
 	return q
@@ -136,7 +135,7 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	}
 	q.mover.start()
 	var held []*Held
-	err := q.whileRunning(ctx, func(ctx context.Context) error {
+	err := q.pauser.whileRunning(ctx, func(ctx context.Context) error {
 		bound, cancel := q.handle.Bound(ctx)
 		defer cancel()
 		var failed, err error
@@ -165,6 +164,35 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 		return nil, fmt.Errorf("take from %s: %w", q.handle.Root, err)
 	}
 	return held, nil
+}
+
+// tryTakeDue is [finder.tryTake] that makes due entries ready before it reports [ErrEmpty]. It
+// looks again as long as entries were due, because all of them may have expired.
+func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) error {
+	q.settings.look()
+	if paused, err := q.pauser.isPaused(ctx); err != nil || paused {
+		if err == nil {
+			err = ErrPaused
+		}
+		return err
+	}
+	for waited := false; ; {
+		ended := q.mover.ended.Load()
+		err := q.finder.tryTake(ctx, q.claimer.head.Resting, n, claim)
+		if !errors.Is(err, ErrEmpty) {
+			return err
+		}
+		moved, problem := q.mover.moveAll(ctx)
+		switch {
+		case problem != nil:
+			return problem
+		case moved:
+		case waited, q.mover.begun.Load() == ended: // nor did the mover make anything ready meanwhile
+			return err
+		default:
+			waited = true
+		}
+	}
 }
 
 // Exchange removes the entries of done, whose work is done, and takes up to n others that are
@@ -201,7 +229,7 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 		q.mover.start()
 		q.settings.take()
 		var paused bool
-		if paused, untaken = q.paused(ctx); untaken != nil || paused {
+		if paused, untaken = q.pauser.isPaused(ctx); untaken != nil || paused {
 			n = 0 // what is done is done
 		}
 	}
@@ -272,6 +300,17 @@ func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 		return nil, fmt.Errorf("list the workers of %s: %w", q.handle.Root, err)
 	}
 	return workers, nil
+}
+
+// Pause has takes of every process hand out nothing until Resume. Takes that wait go on
+// waiting; others return [ErrPaused]. The pause is stored with the queue, and takes that wait
+// hear of it at once. A claim that is under way may still succeed. Held entries can be
+// finished, and puts go on. kazoo's workers do not notice a pause.
+func (q *LockingQueue) Pause(ctx context.Context) error { return q.pauser.set(ctx, "pause", true) }
+
+// Resume ends a pause. It is no error if the queue is not paused.
+func (q *LockingQueue) Resume(ctx context.Context) error {
+	return q.pauser.set(ctx, "resume", false)
 }
 
 // LeftAlone returns how many entries this handle gave back with [LeaveAlone] or [After]

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 )
 
 // errPaused is ErrPaused, which is an ErrEmpty.
@@ -18,17 +20,18 @@ func (errPaused) Is(target error) bool { return target == ErrEmpty }
 // [ErrEmpty] too: nothing is there to be taken now.
 var ErrPaused error = errPaused{}
 
-// Pause has takes hand out nothing until Resume: those that wait go on waiting, others are
-// [ErrPaused]. It is stored with the queue, and those that wait hear of it at once; a claim
-// that is under way may still succeed. What is held can be finished, and puts go on. kazoo's
-// workers know nothing of it.
-func (q *LockingQueue) Pause(ctx context.Context) error { return q.setPaused(ctx, "pause", true) }
+// pauser has takes wait while the queue is paused. The pause is stored in the queue's
+// configuration, so it holds for takes of every process.
+type pauser struct {
+	*handle.Handle
+	settings  *settings
+	log       Logger      // may be nil
+	isWaiting atomic.Bool // a take waits for the end of a pause, and the log was told
+}
 
-// Resume ends a Pause. One that was not paused is no error.
-func (q *LockingQueue) Resume(ctx context.Context) error { return q.setPaused(ctx, "resume", false) }
-
-func (q *LockingQueue) setPaused(ctx context.Context, act string, paused bool) error {
-	err := q.settings.changeConfig(ctx, func(c *config) error {
+// set pauses or resumes the queue.
+func (p *pauser) set(ctx context.Context, act string, paused bool) error {
+	err := p.settings.changeConfig(ctx, func(c *config) error {
 		if c.Paused == paused {
 			return errDone
 		}
@@ -36,48 +39,47 @@ func (q *LockingQueue) setPaused(ctx context.Context, act string, paused bool) e
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", act, q.handle.Root, err)
+		return fmt.Errorf("%s %s: %w", act, p.Root, err)
 	}
 	return nil
 }
 
-// paused says whether the queue is, by what this handle has heard.
-func (q *LockingQueue) paused(ctx context.Context) (paused bool, err error) {
-	err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		c, err := q.settings.config(ctx, s)
+// isPaused reports whether the queue is paused, by what this handle has heard last.
+func (p *pauser) isPaused(ctx context.Context) (paused bool, err error) {
+	err = p.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		c, err := p.settings.config(ctx, s)
 		paused = c.Paused
 		return err
 	})
 	return paused, err
 }
 
-// whileRunning runs take while the queue is not paused: a take that waits is ended by a
-// pause, as its caller could end it, and begun again afterwards.
-func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Context) error) error {
+// whileRunning runs take while the queue is not paused. A pause ends a take that waits, as the
+// take's caller could end it, and the take begins again afterwards.
+func (p *pauser) whileRunning(ctx context.Context, take func(context.Context) error) error {
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	q.settings.take()
-	q.mover.start() // who hears of a change
+	p.settings.take()
 	for {
-		next := q.settings.next() // before the look
-		paused, err := q.paused(ctx)
+		next := p.settings.next() // before the configuration is read
+		paused, err := p.isPaused(ctx)
 		if err != nil {
 			return err
 		}
-		q.tellPaused(paused)
+		p.logWaiting(paused)
 		if paused {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-q.handle.Life.Done():
+			case <-p.Life.Done():
 				return ErrClosed
 			case <-next:
 			}
 			continue
 		}
 		taking, stop := context.WithCancelCause(ctx)
-		ended := q.settings.atPause(func() { stop(ErrPaused) })
+		ended := p.settings.atPause(func() { stop(ErrPaused) })
 		err = take(taking)
 		ended()
 		stop(nil)
@@ -87,15 +89,15 @@ func (q *LockingQueue) whileRunning(ctx context.Context, take func(context.Conte
 	}
 }
 
-// tellPaused logs it once when takes begin to wait for the end of a pause, and when they
-// go on.
-func (q *LockingQueue) tellPaused(paused bool) {
-	if q.log == nil || q.waitsPaused.Swap(paused) == paused {
+// logWaiting logs once when takes begin to wait for the end of a pause, and once when they go
+// on.
+func (p *pauser) logWaiting(paused bool) {
+	if p.log == nil || p.isWaiting.Swap(paused) == paused {
 		return
 	}
 	if paused {
-		q.log.Warn("queue is paused: nothing is handed out until it is resumed", "queue", q.Name())
+		p.log.Warn("queue is paused: nothing is handed out until it is resumed", "queue", p.Root)
 	} else {
-		q.log.Info("queue is resumed", "queue", q.Name())
+		p.log.Info("queue is resumed", "queue", p.Root)
 	}
 }

@@ -3,7 +3,6 @@ package zkq
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"time"
 )
 
@@ -93,14 +92,6 @@ type Worker struct {
 	// Report is told what became of each entry, by the goroutine that worked on it;
 	// nil means nobody.
 	Report func(Handled)
-}
-
-// Logger takes messages with pairs of keys and values.
-type Logger interface {
-	Debug(message string, args ...any)
-	Info(message string, args ...any)
-	Warn(message string, args ...any)
-	Error(message string, args ...any)
 }
 
 // Ending is how a worker got an entry off its hands.
@@ -220,24 +211,6 @@ func (w *Worker) log() Logger {
 		return silent{}
 	}
 	return guarded{w.Logger}
-}
-
-// guarded is a user's Logger whose panics do not end the process: they go to the standard
-// logger of log/slog.
-type guarded struct{ to Logger }
-
-func (g guarded) Debug(m string, args ...any) { guardLog(g.to.Debug, m, args) }
-func (g guarded) Info(m string, args ...any)  { guardLog(g.to.Info, m, args) }
-func (g guarded) Warn(m string, args ...any)  { guardLog(g.to.Warn, m, args) }
-func (g guarded) Error(m string, args ...any) { guardLog(g.to.Error, m, args) }
-
-func guardLog(log func(string, ...any), message string, args []any) {
-	defer func() {
-		if v := recover(); v != nil {
-			slog.Error("zkq: the worker's Logger panicked", "panic", fmt.Sprint(v), "message", message)
-		}
-	}()
-	log(message, args...)
 }
 
 type silent struct{}

@@ -72,7 +72,7 @@ var commandMutants = []mutant{
 	},
 	{
 		name: "take waits for the end of a pause without a word", file: "pause.go",
-		is:      `		q.tellPaused(paused)`,
+		is:      `		p.logWaiting(paused)`,
 		becomes: `		mutated()`,
 		test:    "TestAPauseIsLogged",
 	},

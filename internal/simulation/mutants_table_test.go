@@ -1227,7 +1227,7 @@ var mutants = []mutant{
 		becomes: `	mutated()`,
 	},
 	{
-		name: "empty said before what is due was looked for", file: "due.go",
+		name: "empty said before what is due was looked for", file: "locking.go",
 		is: `		moved, problem := q.mover.moveAll(ctx)`,
 		becomes: `		if mutated(); err != nil {
 			return err
@@ -1236,7 +1236,7 @@ var mutants = []mutant{
 		test: "TestADelayedEntryOutlivesItsProcess",
 	},
 	{
-		name: "empty said while the handle's own mover makes it ready", file: "due.go",
+		name: "empty said while the handle's own mover makes it ready", file: "locking.go",
 		is:      `case waited, q.mover.begun.Load() == ended:`,
 		becomes: `case waited, q.mover.begun.Load() >= ended && func() bool { mutated(); return true }():`,
 		test:    "TestATryTakeFindsTheEntryThatTheMoverMakesReady",
@@ -1307,7 +1307,7 @@ var mutants = []mutant{
 		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
-		name: "empty said after a page of what expired", file: "due.go",
+		name: "empty said after a page of what expired", file: "locking.go",
 		is: `		case moved:
 		case waited,`,
 		becomes: `		case moved && !waited:
