@@ -341,8 +341,11 @@ func (c *consumer) fail(err error) {
 type workerLog struct{ log hclog.Logger }
 
 func (l workerLog) Debug(message string, args ...any) { l.log.Debug(message, printableArgs(args)...) }
-func (l workerLog) Info(message string, args ...any)  { l.log.Info(message, printableArgs(args)...) }
-func (l workerLog) Warn(message string, args ...any)  { l.log.Warn(message, printableArgs(args)...) }
+
+func (l workerLog) Info(message string, args ...any) { l.log.Info(message, printableArgs(args)...) }
+
+func (l workerLog) Warn(message string, args ...any) { l.log.Warn(message, printableArgs(args)...) }
+
 func (l workerLog) Error(message string, args ...any) { l.log.Error(message, printableArgs(args)...) }
 
 func printableArgs(args []any) []any {
