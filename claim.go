@@ -165,11 +165,11 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
-	for backoff := c.Backoff(actTake); !h.known; {
+	for backoff := c.Backoff(actTake); !h.isHistoryKnown; {
 		err := h.recall(ctx)
 		if err == nil && h.past.revision > h.Token {
 			// The history was written since the claim, by a later holder or by another client.
-			if h.known, err = h.lock.Holds(ctx); err == nil && !h.known {
+			if h.isHistoryKnown, err = h.lock.Holds(ctx); err == nil && !h.isHistoryKnown {
 				h.end(stateLost, false)
 				return errUnavailable
 			}
@@ -313,7 +313,7 @@ func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token
 		sem:        make(chan struct{}, 1),
 	}
 	// An entry that was never handed out has no history; one without a key needs none read.
-	h.known = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
+	h.isHistoryKnown = a.node.Changes == 0 && a.bumps > 0 && h.headers.Unique == ""
 	if c.warn != nil {
 		runtime.AddCleanup(h, c.warnOfDropped, h.hold)
 	}

@@ -38,9 +38,9 @@ func (cl *clearer) wasDelivered(n coord.Node) bool {
 	return cl.maxDeliveries > 0 && n.Changes >= int64(cl.maxDeliveries)
 }
 
-// spent returns the paths of the entries that are spent, as they were read. It reads
+// findSpent returns the paths of the entries that are spent, as they were read. It reads
 // histories only if at least two entries need it. A single one is judged when it is claimed.
-func (cl *clearer) spent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
+func (cl *clearer) findSpent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
 	paths := make(map[string]bool)
 	var often []coord.Node
 	for _, n := range nodes {
@@ -174,7 +174,7 @@ func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 	var nodes []coord.Node
 	var keys []string
 	for _, h := range held {
-		if h.known {
+		if h.isHistoryKnown {
 			continue
 		}
 		unknown, nodes = append(unknown, h), append(nodes, coord.Node{Path: h.entry})
@@ -197,7 +197,7 @@ func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 		}
 	}
 	for i, h := range unknown {
-		h.past, h.known = past[i], true
+		h.past, h.isHistoryKnown = past[i], true
 	}
 	for i, h := range unique {
 		if key := read[i]; key.Path != "" && standsFor(key, h.born) {

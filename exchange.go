@@ -85,7 +85,7 @@ func (x *exchangeCommit) add(h *Held) bool {
 	default:
 		return false // another goroutine finishes it
 	}
-	if h.state.Load() != stateHolding || h.unanswered.exists() || !h.known || h.updating != 0 {
+	if h.state.Load() != stateHolding || h.unanswered.exists() || !h.isHistoryKnown || h.updating != 0 {
 		<-h.sem
 		return false
 	}

@@ -312,7 +312,7 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		case stepKeep:
 			return h.keepHeld(f, err)
 		case stepAskBeside:
-			h.known = false // another process has changed it
+			h.isHistoryKnown = false // another process has changed it
 			if problem := f.askBeside(ctx, err); problem != nil {
 				return h.keepHeld(f, h.withDoubt(problem))
 			}
@@ -352,7 +352,7 @@ func (h *Held) lockFinish(ctx context.Context, act string) error {
 
 // send makes the commit of a finish. It reads the entry's history first if that is not known.
 func (h *Held) send(ctx context.Context, f finish) error {
-	if !h.known {
+	if !h.isHistoryKnown {
 		if err := h.recall(ctx); err != nil {
 			return err
 		}

@@ -48,10 +48,10 @@ type Held struct {
 	updates  int64 // how many this Held made
 	updating int64 // the number of the update without an answer; 0: there is none
 
-	sem        chan struct{}      // one-token lock of a finish or an update; guards the fields below
-	past       history            // what became of earlier deliveries
-	known      bool               // past was read
-	unanswered unansweredFinishes // finishes without an answer
+	sem            chan struct{}      // one-token lock of a finish or an update; guards the fields below
+	past           history            // what became of earlier deliveries
+	isHistoryKnown bool               // past was read
+	unanswered     unansweredFinishes // finishes without an answer
 	*hold
 }
 
@@ -160,7 +160,7 @@ func (h *Held) recall(ctx context.Context) error {
 		a.key, a.keyFence = key.Path, key.Fence
 	}
 	if err == nil {
-		h.past, h.known = a, true
+		h.past, h.isHistoryKnown = a, true
 	}
 	return err
 }
@@ -179,7 +179,7 @@ func (h *Held) isMovedByUpdate(n coord.Node) bool {
 func (h *Held) adoptFence(f coord.Fence) {
 	atomic.StoreInt64((*int64)(&h.fence), int64(f))
 	h.updates++
-	h.updating, h.known = 0, false
+	h.updating, h.isHistoryKnown = 0, false
 }
 
 // at returns the entry's fence.

@@ -68,7 +68,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	clearing := &clearer{q.claimer, q.dead}
 	cfg := q.headConfig()
 	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.holder), q.claimer.countHolds
-	cfg.HasExpired, cfg.MayBeSpent, cfg.Spent = hasExpired, clearing.mayBeSpent, clearing.spent
+	cfg.HasExpired, cfg.MayBeSpent, cfg.FindSpent = hasExpired, clearing.mayBeSpent, clearing.findSpent
 	q.claimer.head = head.New(cfg)
 	q.taker = &taker{q.claimer, clearing}
 	q.pauser = &pauser{Handle: q.handle, settings: q.settings, log: q.log}

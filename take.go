@@ -173,7 +173,7 @@ func (t *taker) chooseListed(ctx context.Context, s coord.Session, names []strin
 		return chosen, len(names), nil
 	}
 	if t.clearing.mayBeSpent(nodes[first]) {
-		spent, err := t.clearing.spent(ctx, s, nodes)
+		spent, err := t.clearing.findSpent(ctx, s, nodes)
 		if err != nil {
 			return chosen, 0, err
 		}

@@ -131,7 +131,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 		return err
 	}
 	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.GiveBack().Fence), a.write())
-	h.known = false
+	h.isHistoryKnown = false
 	switch {
 	case err == nil:
 		h.updating = a.Updates
@@ -146,7 +146,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 // answer may be applied between the two, once: then both are read again.
 func (h *Held) readHistoryAndEntry(ctx context.Context, s coord.Session) (n coord.Node, err error) {
 	for again := false; ; again = true {
-		if !h.known {
+		if !h.isHistoryKnown {
 			if err := h.recall(ctx); err != nil {
 				return n, err
 			}
@@ -155,6 +155,6 @@ func (h *Held) readHistoryAndEntry(ctx context.Context, s coord.Session) (n coor
 		if err != nil || again || h.updating == 0 || n.Fence == h.fence || h.isMovedByUpdate(n) {
 			return n, err
 		}
-		h.known = false
+		h.isHistoryKnown = false
 	}
 }

@@ -116,7 +116,7 @@ func (h *Head) spentFirst(ctx context.Context, order []string, n int) ([]string,
 			nodes = append(nodes, h.readAhead.nodes[name])
 		}
 	}
-	spent, err := h.Spent(ctx, h.session, nodes)
+	spent, err := h.FindSpent(ctx, h.session, nodes)
 	if err != nil || !spent[h.readAhead.nodes[order[first]].Path] {
 		return order, nil, err
 	}

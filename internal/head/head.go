@@ -44,11 +44,11 @@ type Config struct {
 	HeldCount  func() int // how many entries the handle holds
 
 	// A spent entry has expired or was delivered too often: it is cleared away and not
-	// handed out. HasExpired and MayBeSpent judge an entry as it was read; Spent returns the
+	// handed out. HasExpired and MayBeSpent judge an entry as it was read; FindSpent returns the
 	// paths of those that are spent.
 	HasExpired func(coord.Node) bool
 	MayBeSpent func(coord.Node) bool
-	Spent      func(context.Context, coord.Session, []coord.Node) (map[string]bool, error)
+	FindSpent  func(context.Context, coord.Session, []coord.Node) (map[string]bool, error)
 
 	// SkipUnreadable adds an entry that may not be read to Restricted, and warns.
 	SkipUnreadable func(coord.Node)
