@@ -9,12 +9,23 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
+// The kinds of calls, as they are logged.
+const (
+	actPut       = "put"
+	actTake      = "take"
+	actFinish    = "finish"
+	actUpdate    = "update"
+	actRelease   = "release"
+	actMove      = "move of due entries"
+	actConfigure = "change of the configuration"
+)
+
 // base is what both queues are made of, and the methods that they share. Each part does one
 // thing with the queue's nodes; newBase says which part needs which.
 type base struct {
 	options
 	handle *handle.Handle
-	busy   *busyWaits
+	busy   *handle.BusyLog
 
 	lanes      lanes
 	settings   *settings
@@ -36,7 +47,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if c == nil {
 		panic("zkq: a queue needs a coordinator")
 	}
-	b := &base{busy: new(busyWaits)}
+	b := &base{busy: new(handle.BusyLog)}
 	for _, set := range opts {
 		set(&b.options)
 	}
@@ -51,7 +62,10 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if cfg.Invalid == nil {
 		cfg.Invalid = b.options.check()
 	}
-	b.busy.queue, b.busy.own = cfg.Root, b.log
+	b.busy.Queue = cfg.Root
+	if b.log != nil {
+		b.busy.Logger = b.log
+	}
 	h := handle.New(cfg)
 	b.handle = h
 	b.lanes = newLanes(h, b.producer)

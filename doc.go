@@ -78,8 +78,8 @@
 //
 // # Log
 //
-// A log keeps entries after they were read, and any number of readers go through all of
-// them, each at its own pace: see [Log].
+// Package retained has logs: entries that stay after they were read. Any number of readers
+// go through all of them, each at its own pace.
 //
 // # What is promised
 //

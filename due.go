@@ -22,7 +22,7 @@ type mover struct {
 	*handle.Handle
 	settings *settings
 	delayed  *delayedPuts
-	busy     *busyWaits
+	busy     *handle.BusyLog
 	holder   string // this handle among the members
 	page     int    // how many delayed entries one request lists
 

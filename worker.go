@@ -154,7 +154,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err := w.check(ctx); err != nil {
 		return err
 	}
-	defer w.Queue.busy.tellWorker(w.log())()
+	defer w.Queue.busy.Also(w.log())()
 	return newRun(w, ctx).until(ctx)
 }
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/retained"
 )
 
 // TestLabelsReadWhatManyAppendWithoutAGap: the labels follow while several processes append, so that every append that
@@ -21,7 +21,7 @@ func TestLabelsReadWhatManyAppendWithoutAGap(t *testing.T) {
 		c := p.client()
 		var all sync.WaitGroup
 		for i := range processes {
-			l := zkq.NewLog(p.client(), "events", zkq.LogConfig{})
+			l := retained.NewLog(p.client(), "events", retained.Config{})
 			t.Cleanup(func() { l.Close() })
 			all.Go(func() {
 				for n := range each {
@@ -32,11 +32,11 @@ func TestLabelsReadWhatManyAppendWithoutAGap(t *testing.T) {
 				}
 			})
 		}
-		l := zkq.NewLog(c, "events", zkq.LogConfig{})
+		l := retained.NewLog(c, "events", retained.Config{})
 		defer l.Close()
 		for _, name := range []string{"one", "two"} {
 			all.Go(func() {
-				label, next := l.Label(name, zkq.Oldest), int64(0)
+				label, next := l.Label(name, retained.Oldest), int64(0)
 				of := make(map[string]int) // each appender's come in its order
 				for next < processes*each {
 					batch, err := label.Next(ctx, 7)

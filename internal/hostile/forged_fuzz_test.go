@@ -14,6 +14,7 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/internal/testqueue"
+	"github.com/zkq/zkq/retained"
 )
 
 // FuzzForeignBytes plants arbitrary bytes in an entry, a lock, a history, a delayed put, the configuration, a dead
@@ -59,7 +60,7 @@ func FuzzForeignBytes(f *testing.F) {
 			c := testqueue.Confine(own, func(what string) { t.Error(what) }, "jobs")
 			q := zkq.NewLockingQueue(c, "jobs", zkq.MaxDeliveries(4), zkq.Warn(func(string) {}))
 			defer q.Close()
-			log := zkq.NewLog(c, "jobs", zkq.LogConfig{Keep: 2})
+			log := retained.NewLog(c, "jobs", retained.Config{Keep: 2})
 			defer log.Close()
 			var names []string
 			for i := range 3 {
@@ -138,8 +139,8 @@ func FuzzForeignBytes(f *testing.F) {
 			_ = q.Pause(ctx)
 			_ = q.Resume(ctx)
 			_, _ = log.Append(ctx, value)
-			if _, err := log.Label("a", zkq.Oldest).TryRead(ctx, 2); err == nil {
-				_, _ = log.Label("b", zkq.Newest).Next(ctx, 1)
+			if _, err := log.Label("a", retained.Oldest).TryRead(ctx, 2); err == nil {
+				_, _ = log.Label("b", retained.Newest).Next(ctx, 1)
 			}
 			_, _ = log.Labels(ctx)
 			_, _ = log.RemoveLabel(ctx, "a")

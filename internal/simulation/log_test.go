@@ -15,6 +15,7 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/coord/coordtest/sim"
+	"github.com/zkq/zkq/retained"
 )
 
 // simLog is the part of a plan about a log, and the history of that log. Processes append, and two readers for each
@@ -24,7 +25,7 @@ type simLog struct {
 	appenders int
 	appends   int // of each
 	keep      int // entries, the rest is trimmed; 0: all
-	labels    []zkq.Start
+	labels    []retained.Start
 
 	s *simulation
 
@@ -61,14 +62,14 @@ const simLogDir = "/events/retained/"
 func newSimLog(seed uint64) *simLog {
 	rng := rand.New(rand.NewPCG(seed, 12))
 	l := &simLog{
-		on: rng.IntN(4) == 0, appenders: 1 + rng.IntN(3), appends: 1 + rng.IntN(10), labels: []zkq.Start{zkq.Oldest},
+		on: rng.IntN(4) == 0, appenders: 1 + rng.IntN(3), appends: 1 + rng.IntN(10), labels: []retained.Start{retained.Oldest},
 		values: make(map[int64]string), removed: make(map[int64]bool), moves: make(map[string]int64), began: make(map[string]int64), names: make(map[string]string),
 	}
 	if rng.IntN(3) == 0 {
 		l.keep = 1 + rng.IntN(6)
 	}
 	if rng.IntN(2) == 0 {
-		l.labels = append(l.labels, zkq.Newest)
+		l.labels = append(l.labels, retained.Newest)
 	}
 	return l
 }
@@ -128,11 +129,11 @@ func (l *simLog) applied(a coordtest.Applied) {
 
 // run is the log's workload, beside that of the queue.
 func (l *simLog) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
-	start := func(i int, name string, f func(ctx context.Context, log *zkq.Log, rng *rand.Rand)) {
+	start := func(i int, name string, f func(ctx context.Context, log *retained.Log, rng *rand.Rand)) {
 		l.s.spawn(wg, func() {
 			c := l.s.open(name, "events")
 			defer c.Close()
-			log := zkq.NewLog(c, "events", zkq.LogConfig{Keep: l.keep}, zkq.Producer(fmt.Sprintf("%016x", 0xe0000+i)))
+			log := retained.NewLog(c, "events", retained.Config{Keep: l.keep, Producer: fmt.Sprintf("%016x", 0xe0000+i)})
 			defer log.Close()
 			f(sim.WithActor(ctx, name), log, rand.New(rand.NewPCG(l.s.plan.seed, 200+uint64(i))))
 		})
@@ -140,17 +141,17 @@ func (l *simLog) run(ctx, faulty context.Context, wg *sync.WaitGroup) {
 	}
 	l.left = l.appenders
 	for i := range l.appenders {
-		start(i, fmt.Sprint("appender", i), func(ctx context.Context, log *zkq.Log, rng *rand.Rand) { l.append(ctx, log, i, rng) })
+		start(i, fmt.Sprint("appender", i), func(ctx context.Context, log *retained.Log, rng *rand.Rand) { l.append(ctx, log, i, rng) })
 	}
 	for i := range 2 * len(l.labels) {
-		start(10+i, fmt.Sprint("reader", i), func(ctx context.Context, log *zkq.Log, rng *rand.Rand) {
+		start(10+i, fmt.Sprint("reader", i), func(ctx context.Context, log *retained.Log, rng *rand.Rand) {
 			name := fmt.Sprint("label", i/2)
 			l.read(ctx, faulty, log.Label(name, l.labels[i/2]), name, i, rng)
 		})
 	}
 }
 
-func (l *simLog) append(ctx context.Context, log *zkq.Log, i int, rng *rand.Rand) {
+func (l *simLog) append(ctx context.Context, log *retained.Log, i int, rng *rand.Rand) {
 	defer func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -190,7 +191,7 @@ func (l *simLog) append(ctx context.Context, log *zkq.Log, i int, rng *rand.Rand
 	}
 }
 
-func (l *simLog) read(ctx, faulty context.Context, label *zkq.Label, name string, i int, rng *rand.Rand) {
+func (l *simLog) read(ctx, faulty context.Context, label *retained.Label, name string, i int, rng *rand.Rand) {
 	for ctx.Err() == nil {
 		simTurn(40 + i)
 		batch, err := label.Read(ctx, 1+rng.IntN(4))
@@ -215,7 +216,7 @@ func (l *simLog) read(ctx, faulty context.Context, label *zkq.Label, name string
 		switch {
 		case err == nil:
 			r.outcome = "ok"
-		case errors.Is(err, zkq.ErrMoved):
+		case errors.Is(err, retained.ErrMoved):
 			r.outcome = "moved"
 		case errors.Is(err, zkq.ErrUnknown):
 			r.outcome = "unknown"

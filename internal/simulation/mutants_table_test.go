@@ -48,14 +48,14 @@ var mutants = []mutant{
 		test:    "TestTheObserverHearsOfAWaitOfASecond",
 	},
 	{
-		name: "each call that waits is logged", file: "busy.go",
-		is:      `	if w.mark(act, true) {`,
-		becomes: `	if mutated(); w.mark(act, true) || true {`,
+		name: "each call that waits is logged", file: "internal/handle/busy.go",
+		is:      `	if b.mark(act, true) {`,
+		becomes: `	if mutated(); b.mark(act, true) || true {`,
 		test:    "TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo",
 	},
 	{
 		name: "a worker's Logger hears nothing of a full service", file: "worker.go",
-		is: `	defer w.Queue.busy.tellWorker(w.log())()
+		is: `	defer w.Queue.busy.Also(w.log())()
 `,
 		becomes: `	mutated()
 `,
@@ -1120,7 +1120,7 @@ var mutants = []mutant{
 
 	// Logs.
 	{
-		name: "label that reads how far the log is after its entries", seeds: "900164", file: "label.go",
+		name: "label that reads how far the log is after its entries", seeds: "900164", file: "retained/label.go",
 		is: `			batch.pass(head.Next)
 `,
 		becomes: `			mutated()
@@ -1131,41 +1131,41 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "label moved from wherever it stands", seeds: "900002", file: "label.go",
-		is: `	_, err := l.base.lanes.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+		name: "label moved from wherever it stands", seeds: "900002", file: "retained/label.go",
+		is: `	_, err := l.commitOnce(ctx, []coord.Op{coord.Set(b.at.path,`,
 		becomes: `	mutated()
-	if s, err := l.base.handle.Session(ctx); err == nil {
+	if s, err := l.handle.Session(ctx); err == nil {
 		if n, err := s.Get(ctx, b.at.path); err == nil {
 			b.at.fence = n.Fence
 		}
 	}
-	_, err := l.base.lanes.once(ctx, nil, []coord.Op{coord.Set(b.at.path,`,
+	_, err := l.commitOnce(ctx, []coord.Op{coord.Set(b.at.path,`,
 	},
 	{
-		name: "unanswered move of a label forgotten", seeds: "901169", file: "label.go",
+		name: "unanswered move of a label forgotten", seeds: "901169", file: "retained/label.go",
 		is: `		b.doubt = unknown.Token
 `,
 		becomes: `		mutated()
 `,
 	},
 	{
-		name: "append made again when its answer was lost", seeds: "900069", file: "log.go",
-		is: `		done, err := l.base.lanes.once(ctx, nil, l.appendOps(head, values))
+		name: "append made again when its answer was lost", seeds: "900069", file: "retained/log.go",
+		is: `		done, err := l.commitOnce(ctx, l.appendOps(head, values))
 `,
 		becomes: `		mutated()
 		var done lane.Applied
-		s, err := l.base.handle.Session(ctx)
+		s, err := l.handle.Session(ctx)
 		if err == nil {
 			done.Results, err = s.Commit(ctx, l.appendOps(head, values)...)
 		}
-		if errors.Is(err, ErrUnknown) && ctx.Err() == nil {
+		if errors.Is(err, zkq.ErrUnknown) && ctx.Err() == nil {
 			head = logHead{}
 			continue
 		}
 `,
 	},
 	{
-		name: "expired entry handed out by a log", file: "label.go",
+		name: "expired entry handed out by a log", file: "retained/label.go",
 		is: `			if e.expired() {
 				batch.Missed++`,
 		becomes: `			mutated()

@@ -11,14 +11,16 @@ import (
 	"testing"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/retained"
 )
 
-// methods lists the methods of each exported type, so that a method which appears by embedding is noticed.
-var methods = map[string]struct {
+type methodSet struct {
 	of   reflect.Type // a pointer, where there may be one
 	have string
-}{
-	"Batch":       {reflect.TypeFor[*zkq.Batch](), "Commit"},
+}
+
+// methods lists the methods of each exported type, so that a method which appears by embedding is noticed.
+var methods = map[string]methodSet{
 	"Codec":       {reflect.TypeFor[zkq.Codec](), "Marshal Unmarshal"},
 	"ConfigError": {reflect.TypeFor[*zkq.ConfigError](), "Error Is"},
 	"Ending":      {reflect.TypeFor[*zkq.Ending](), ""},
@@ -29,14 +31,9 @@ var methods = map[string]struct {
 	"Handler":     {reflect.TypeFor[zkq.Handler](), "Handle"},
 	"HandlerFunc": {reflect.TypeFor[zkq.HandlerFunc](), "Handle"},
 	"Held":        {reflect.TypeFor[*zkq.Held](), "Bury Consume Context Fail Forward HoldsLock Release Update"},
-	"Label":       {reflect.TypeFor[*zkq.Label](), "Next Read TryRead"},
-	"LabelInfo":   {reflect.TypeFor[*zkq.LabelInfo](), ""},
 	"Layout":      {reflect.TypeFor[zkq.Layout](), ""},
 	"LockingQueue": {reflect.TypeFor[*zkq.LockingQueue](), "All BreakLock Close Config Configure Consume Create Entries EntriesWithValues Exchange FindNames Get HoldsLock LeftAlone Len Name NewToken Pause Peek " +
 		"Purge PurgeDead Put PutAll PutSome Register Release Remove Requeue Resume Stat Take TakeN TryGet TryTake TryTakeN WaitEmpty Workers"},
-	"Log":           {reflect.TypeFor[*zkq.Log](), "Append Close Label Labels Len Name RemoveLabel Trim Truncate"},
-	"LogConfig":     {reflect.TypeFor[*zkq.LogConfig](), ""},
-	"LogEntry":      {reflect.TypeFor[*zkq.LogEntry](), ""},
 	"Logger":        {reflect.TypeFor[zkq.Logger](), "Debug Error Info Warn"},
 	"Middleware":    {reflect.TypeFor[zkq.Middleware](), ""},
 	"Option":        {reflect.TypeFor[zkq.Option](), ""},
@@ -46,7 +43,6 @@ var methods = map[string]struct {
 	"Queue":         {reflect.TypeFor[*zkq.Queue](), "Close Entries EntriesWithValues FindNames Get Len Name NewToken Peek Purge Put PutAll PutSome Remove Stat TryGet WaitEmpty"},
 	"QueueConfig":   {reflect.TypeFor[*zkq.QueueConfig](), "String"},
 	"ReleaseOption": {reflect.TypeFor[zkq.ReleaseOption](), ""},
-	"Start":         {reflect.TypeFor[*zkq.Start](), ""},
 	"Stat":          {reflect.TypeFor[*zkq.Stat](), "Total"},
 	"State":         {reflect.TypeFor[*zkq.State](), ""},
 	"Target":        {reflect.TypeFor[*zkq.Target](), ""},
@@ -57,8 +53,25 @@ var methods = map[string]struct {
 	"WorkerInfo":    {reflect.TypeFor[*zkq.WorkerInfo](), ""},
 }
 
+// retainedMethods is methods for package retained.
+var retainedMethods = map[string]methodSet{
+	"Batch":     {reflect.TypeFor[*retained.Batch](), "Commit"},
+	"Config":    {reflect.TypeFor[*retained.Config](), ""},
+	"Entry":     {reflect.TypeFor[*retained.Entry](), ""},
+	"Label":     {reflect.TypeFor[*retained.Label](), "Next Read TryRead"},
+	"LabelInfo": {reflect.TypeFor[*retained.LabelInfo](), ""},
+	"Log":       {reflect.TypeFor[*retained.Log](), "Append Close Label Labels Len Name RemoveLabel Trim Truncate"},
+	"Start":     {reflect.TypeFor[*retained.Start](), ""},
+}
+
 func TestPublicTypesHaveTheirOwnMethodsAndNoOthers(t *testing.T) {
-	files, err := filepath.Glob("*.go")
+	checkMethods(t, ".", methods)
+	checkMethods(t, "retained", retainedMethods)
+}
+
+func checkMethods(t *testing.T, dir string, methods map[string]methodSet) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

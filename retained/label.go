@@ -1,4 +1,4 @@
-package zkq
+package retained
 
 import (
 	"context"
@@ -10,23 +10,23 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Label is a reader of a log with a place of its own in it, which is kept in the
-// service: whoever opens the label of that name reads on from there. It is made by the
-// first read. Its methods may be called from several goroutines; to each of them, and
-// to readers in other processes, the label's entries are handed until one has moved
-// the label on.
+// Label is a reader of a log. Its position in the log is kept in the service, so every
+// process that opens the label of that name reads on from there. The first read makes the
+// label. Its methods may be called from several goroutines. All of them, and readers in
+// other processes, get the same entries until one of them has moved the label on.
 type Label struct {
 	log   *Log
 	name  string
 	start Start
 }
 
-// Start is where a label begins that is not there yet.
+// Start says where a new label begins.
 type Start int
 
 // Where a label begins.
@@ -36,24 +36,24 @@ const (
 	FromNext              // with the next entry that is appended
 )
 
-// ErrMoved: somebody else has moved the label on since the batch was read, or removed it.
+// ErrMoved: since the batch was read, another reader has moved the label on, or removed it.
 var ErrMoved = errors.New("zkq: label has moved")
 
-// Label returns the label of that name: one segment of a path, of at most
-// [MaxSegment] bytes. Nothing is contacted or created; start matters only where there
-// is no such label yet.
+// Label returns the label of that name: one segment of a path, of at most [zkq.MaxSegment]
+// bytes. It contacts no service and creates nothing. start matters only if the label does
+// not exist yet.
 func (l *Log) Label(name string, start Start) *Label {
 	return &Label{log: l, name: name, start: start}
 }
 
 func (b *Label) check() error {
 	switch {
-	case b.log.base.handle.Invalid != nil:
-		return b.log.base.handle.Invalid
-	case strings.Contains(b.name, "/"), len(b.name) > MaxSegment, coord.CheckPath("/"+b.name) != nil:
-		return fmt.Errorf("label %q: not a segment of a path: %w", b.name, ErrInvalidName)
+	case b.log.handle.Invalid != nil:
+		return b.log.handle.Invalid
+	case strings.Contains(b.name, "/"), len(b.name) > zkq.MaxSegment, coord.CheckPath("/"+b.name) != nil:
+		return fmt.Errorf("label %q: not a segment of a path: %w", b.name, zkq.ErrInvalidName)
 	case b.start < Oldest || b.start > FromNext:
-		return fmt.Errorf("label %s: start %d: %w", b.name, b.start, ErrInvalid)
+		return fmt.Errorf("label %s: start %d: %w", b.name, b.start, zkq.ErrInvalid)
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ type logLabels struct {
 	there bool
 }
 
-// cursor is a label's place.
+// cursor is a label's position, and the node that keeps it.
 type cursor struct {
 	layout.RetainedCursor
 
@@ -76,33 +76,33 @@ type cursor struct {
 	fence coord.Fence
 }
 
-// Batch is what a label has to read next.
+// Batch is the entries that a label reads next.
 type Batch struct {
-	Entries []LogEntry
+	Entries []Entry
 
-	// Missed is how many entries stood before or between these that nobody can read
-	// any more: they expired, or were removed. A batch may hold nothing else.
+	// Missed is how many entries before or between these cannot be read any more: they
+	// expired, or were removed. A batch may have missed entries and no others.
 	Missed int64
 
 	label *Label
 	at    cursor
 	next  int64
-	turn  chan struct{} // holds one while a commit is under way
+	sem   chan struct{} // one-token lock of Commit; guards the fields below
 	done  bool
-	doubt Token // of a commit that was not answered
+	doubt zkq.Token // of a commit whose outcome is unknown
 }
 
-// Read waits until there is something to read and returns up to n entries of it. They
-// are read again, by whoever asks, until [Batch.Commit]. Lost connections and sessions
-// are waited out.
+// Read waits until there is an entry to read, and returns up to n entries. Every reader of
+// the label gets them again until [Batch.Commit]. Read goes on after lost connections and
+// sessions.
 func (b *Label) Read(ctx context.Context, n int) (*Batch, error) { return b.read(ctx, n, true) }
 
-// TryRead is Read without the waiting: [ErrEmpty] when there is nothing to read.
+// TryRead is Read without waiting: it returns [zkq.ErrEmpty] when there is nothing to read.
 func (b *Label) TryRead(ctx context.Context, n int) (*Batch, error) { return b.read(ctx, n, false) }
 
-// Next is Read and Commit in one: each entry of the label is returned by one Next at
-// most, of any process. After an [ErrUnknown] they come with the error: [Resolve] tells
-// whether the label has moved past them.
+// Next is Read and Commit in one: at most one Next, of all processes, returns an entry of
+// the label. After an [zkq.ErrUnknown] the batch comes with the error, and [zkq.Resolve]
+// tells whether the label has moved past it.
 func (b *Label) Next(ctx context.Context, n int) (*Batch, error) {
 	for {
 		batch, err := b.Read(ctx, n)
@@ -113,7 +113,7 @@ func (b *Label) Next(ctx context.Context, n int) (*Batch, error) {
 		case err == nil:
 			return batch, nil
 		case errors.Is(err, ErrMoved):
-		case errors.Is(err, ErrUnknown):
+		case errors.Is(err, zkq.ErrUnknown):
 			return batch, err
 		default:
 			return nil, err
@@ -127,10 +127,10 @@ func (b *Label) read(ctx context.Context, n int, wait bool) (batch *Batch, err e
 		err = checkCount(n)
 	}
 	if err == nil {
-		err = b.log.base.handle.Bounded(ctx, func(ctx context.Context) error {
+		err = b.log.handle.Bounded(ctx, func(ctx context.Context) error {
 			return b.log.patiently(ctx, func(s coord.Session) error {
 				batch, err = b.readIn(ctx, s, n)
-				if wait && errors.Is(err, ErrEmpty) {
+				if wait && errors.Is(err, zkq.ErrEmpty) {
 					batch, err = b.await(ctx, s, n)
 				}
 				return err
@@ -138,7 +138,7 @@ func (b *Label) read(ctx context.Context, n int, wait bool) (batch *Batch, err e
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s as %q: %w", b.log.base.handle.Root, b.name, err)
+		return nil, fmt.Errorf("read %s as %q: %w", b.log.handle.Root, b.name, err)
 	}
 	return batch, nil
 }
@@ -153,7 +153,7 @@ func (b *Label) await(ctx context.Context, s coord.Session, n int) (*Batch, erro
 	}
 	for {
 		batch, err := b.readIn(ctx, s, n)
-		if !errors.Is(err, ErrEmpty) {
+		if !errors.Is(err, zkq.ErrEmpty) {
 			return batch, err
 		}
 		select {
@@ -176,7 +176,7 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 	if err != nil {
 		return nil, err
 	}
-	batch := &Batch{label: b, at: at, next: at.Next, turn: make(chan struct{}, 1)}
+	batch := &Batch{label: b, at: at, next: at.Next, sem: make(chan struct{}, 1)}
 	for after := layout.RetainedNumber(at.Next); ; {
 		list, err := s.List(ctx, b.log.node(layout.RetainedEntriesDir), coord.ListOptions{After: after, Limit: n, Values: true, Fresh: true})
 		if err != nil {
@@ -185,7 +185,7 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 		numbered, asked := head, false // the head as it was when the listing was made, or later
 		for _, node := range list.Nodes {
 			after = path.Base(node.Path)
-			e, ok := parseLogName(after)
+			e, ok := parseName(after)
 			if ok && e.Number >= numbered.Next && !asked {
 				if numbered, err = b.log.headIn(ctx, s); err != nil {
 					return nil, err
@@ -194,7 +194,7 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 			}
 			switch {
 			case !ok, e.Number < batch.next, e.Number >= numbered.Next: // no append numbered it
-				b.log.base.handle.WarnOnce(node.Path, "is not an entry of a log: skipped")
+				b.log.handle.WarnOnce(node.Path, "is not an entry of a log: skipped")
 				continue
 			case len(batch.Entries) == n:
 				return batch, nil
@@ -215,7 +215,7 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 			batch.pass(head.Next)
 		}
 		if len(batch.Entries) == 0 && batch.Missed == 0 {
-			return nil, ErrEmpty
+			return nil, zkq.ErrEmpty
 		}
 		return batch, nil
 	}
@@ -229,43 +229,43 @@ func (b *Batch) pass(number int64) {
 	}
 }
 
-// Commit moves the label past the batch, in one commit and only from where it was read.
-// [ErrMoved]: the label is elsewhere already, and this call moved nothing.
-// [ErrAlreadyDone]: this batch was committed before. [ErrUnknown]: no answer came before
-// ctx ended; Commit may be called again to learn more. After any other error nothing
-// was changed.
+// Commit moves the label past the batch, in one commit, and only from the position at which
+// the batch was read. [ErrMoved]: the label is elsewhere already, and this call moved
+// nothing. [zkq.ErrAlreadyDone]: this batch was committed before. [zkq.ErrUnknown]: no
+// answer came before ctx ended; call Commit again to learn more. After any other error
+// nothing was changed.
 func (b *Batch) Commit(ctx context.Context) error {
 	if b.label == nil {
-		return fmt.Errorf("this Batch was not made by a read: %w", ErrInvalid)
+		return fmt.Errorf("this Batch was not made by a read: %w", zkq.ErrInvalid)
 	}
 	l := b.label.log
-	err := l.base.handle.Bounded(ctx, func(ctx context.Context) error {
+	err := l.handle.Bounded(ctx, func(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		select {
-		case b.turn <- struct{}{}:
+		case b.sem <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		defer func() { <-b.turn }()
+		defer func() { <-b.sem }()
 		return b.commit(ctx)
 	})
 	if err != nil {
-		return fmt.Errorf("move %q of %s: %w", b.label.name, l.base.handle.Root, err)
+		return fmt.Errorf("move %q of %s: %w", b.label.name, l.handle.Root, err)
 	}
 	return nil
 }
 
 func (b *Batch) commit(ctx context.Context) error {
 	if b.done {
-		return ErrAlreadyDone
+		return zkq.ErrAlreadyDone
 	}
 	l := b.label.log
 	if b.doubt != "" {
-		o, err := Resolve(ctx, l.base.handle.Coordinator, b.doubt)
-		if err != nil && !errors.Is(err, ErrUnknown) {
-			err = fmt.Errorf("%w: %w", ErrUnknown, err)
+		o, err := zkq.Resolve(ctx, l.handle.Coordinator, b.doubt)
+		if err != nil && !errors.Is(err, zkq.ErrUnknown) {
+			err = fmt.Errorf("%w: %w", zkq.ErrUnknown, err)
 		}
 		if err != nil {
 			return err
@@ -274,8 +274,8 @@ func (b *Batch) commit(ctx context.Context) error {
 			return nil
 		}
 	}
-	_, err := l.base.lanes.once(ctx, nil, []coord.Op{coord.Set(b.at.path, layout.RetainedCursor{Next: b.next}.Value(), b.at.fence)})
-	if unknown := (*UnknownError)(nil); errors.As(err, &unknown) {
+	_, err := l.commitOnce(ctx, []coord.Op{coord.Set(b.at.path, layout.RetainedCursor{Next: b.next}.Value(), b.at.fence)})
+	if unknown := (*zkq.UnknownError)(nil); errors.As(err, &unknown) {
 		b.doubt = unknown.Token
 	}
 	if retry.IsRefused(err) {
@@ -285,7 +285,7 @@ func (b *Batch) commit(ctx context.Context) error {
 	return err
 }
 
-// cursor reads the label's place, and makes it where there is none.
+// cursor reads the label's position, and makes the label where there is none.
 func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 	missed, free := int64(-1), int64(0)
 	for {
@@ -297,7 +297,7 @@ func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 		if there {
 			at, err := b.log.cursor(ctx, s, id)
 			if errors.Is(err, coord.ErrNotExist) && id != missed {
-				missed = id // it was removed in between, or by hand
+				missed = id // the label was removed in between, or its cursor by hand
 				continue
 			}
 			return at, err
@@ -314,7 +314,7 @@ func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 			return cursor{}, err // if that is unknown, the next look tells
 		}
 		if retry.RefusedOp(err) == 1 {
-			free = id + 1 // a cursor stands there that no label has: somebody else made it
+			free = id + 1 // the node exists, of no label: another client made it
 		}
 	}
 }
@@ -336,7 +336,7 @@ func (b *Label) begin(ctx context.Context, s coord.Session) (int64, error) {
 			return 0, err
 		}
 		for _, n := range list.Nodes {
-			if e, ok := parseLogName(path.Base(n.Path)); ok && !e.expired() && e.Number < head.Next {
+			if e, ok := parseName(path.Base(n.Path)); ok && !e.expired() && e.Number < head.Next {
 				return e.Number, nil
 			}
 			o.After = path.Base(n.Path)
@@ -358,7 +358,7 @@ func (l *Log) cursor(ctx context.Context, s coord.Session, id int64) (cursor, er
 	}
 	at := cursor{path: n.Path, fence: n.Fence}
 	if json.Unmarshal(n.Value, &at) != nil || at.Next < 0 {
-		return cursor{}, fmt.Errorf("%s holds %.40q, which is not a label's: %w", n.Path, n.Value, ErrInvalid)
+		return cursor{}, fmt.Errorf("%s holds %.40q, which is not a label's: %w", n.Path, n.Value, zkq.ErrInvalid)
 	}
 	return at, nil
 }
@@ -374,7 +374,7 @@ func (l *Log) labels(ctx context.Context, s coord.Session) (logLabels, error) {
 	}
 	all.fence, all.there = n.Fence, true
 	if json.Unmarshal(n.Value, &all) != nil || all.Labels == nil || all.Next < 0 || all.Next > layout.LastNumber {
-		return all, fmt.Errorf("%s holds %.40q, which are not a log's labels: %w", n.Path, n.Value, ErrInvalid)
+		return all, fmt.Errorf("%s holds %.40q, which are not a log's labels: %w", n.Path, n.Value, zkq.ErrInvalid)
 	}
 	return all, nil
 }
@@ -386,16 +386,16 @@ func (a logLabels) write(l *Log) coord.Op {
 	return coord.Create(l.node(layout.RetainedLabelsNode), a.Value())
 }
 
-// LabelInfo is a label as somebody sees it.
+// LabelInfo describes a label.
 type LabelInfo struct {
 	Name   string
 	Next   int64 // the number of the entry that it reads next
-	Behind int64 // how many numbers were given since, of entries that are gone too
+	Behind int64 // how many entries were appended since, those that are gone included
 }
 
 // Labels returns the log's labels by name.
 func (l *Log) Labels(ctx context.Context) (infos []LabelInfo, err error) {
-	err = l.base.handle.Bounded(ctx, func(ctx context.Context) error {
+	err = l.handle.Bounded(ctx, func(ctx context.Context) error {
 		return l.patiently(ctx, func(s coord.Session) error {
 			infos = nil
 			all, err := l.labels(ctx, s)
@@ -420,15 +420,15 @@ func (l *Log) Labels(ctx context.Context) (infos []LabelInfo, err error) {
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("labels of %s: %w", l.base.handle.Root, err)
+		return nil, fmt.Errorf("labels of %s: %w", l.handle.Root, err)
 	}
 	return infos, nil
 }
 
-// RemoveLabel removes a label, and says whether there was one. What was read for it can
-// no longer be committed, and whoever reads for it again begins anew.
+// RemoveLabel removes a label and reports whether there was one. Batches that were read for
+// it can no longer be committed. A later read makes the label anew.
 func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err error) {
-	err = l.base.handle.Bounded(ctx, func(ctx context.Context) error {
+	err = l.handle.Bounded(ctx, func(ctx context.Context) error {
 		for {
 			err := l.patiently(ctx, func(s coord.Session) error {
 				all, err := l.labels(ctx, s)
@@ -449,7 +449,7 @@ func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err e
 					return err
 				}
 				_, err = s.Commit(ctx, ops...)
-				removed = removed || err == nil || errors.Is(err, ErrUnknown) // the next look tells
+				removed = removed || err == nil || errors.Is(err, zkq.ErrUnknown) // the next look tells
 				return err
 			})
 			if !retry.IsRefused(err) {
@@ -458,7 +458,14 @@ func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err e
 		}
 	})
 	if err != nil {
-		return false, fmt.Errorf("remove label %q of %s: %w", name, l.base.handle.Root, err)
+		return false, fmt.Errorf("remove label %q of %s: %w", name, l.handle.Root, err)
 	}
 	return removed, nil
+}
+
+func checkCount(n int) error {
+	if n < 1 {
+		return fmt.Errorf("read %d entries: allowed are 1 and more: %w", n, zkq.ErrInvalid)
+	}
+	return nil
 }

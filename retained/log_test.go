@@ -1,4 +1,4 @@
-package zkq_test
+package retained_test
 
 import (
 	"context"
@@ -14,17 +14,18 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/internal/testqueue"
+	"github.com/zkq/zkq/retained"
 )
 
 // log is a handle in a process of its own.
-func openLog(env *testqueue.Env, config zkq.LogConfig) (*zkq.Log, *coordtest.Coordinator) {
+func openLog(env *testqueue.Env, config retained.Config) (*retained.Log, *coordtest.Coordinator) {
 	c := env.Client()
-	l := zkq.NewLog(c, "jobs", config)
+	l := retained.NewLog(c, "jobs", config)
 	env.Cleanup(func() { l.Close() })
 	return l, c
 }
 
-func appendValues(env *testqueue.Env, l *zkq.Log, values ...string) int64 {
+func appendValues(env *testqueue.Env, l *retained.Log, values ...string) int64 {
 	env.Helper()
 	var bytes [][]byte
 	for _, v := range values {
@@ -37,7 +38,7 @@ func appendValues(env *testqueue.Env, l *zkq.Log, values ...string) int64 {
 	return n
 }
 
-func said(batch *zkq.Batch) string {
+func said(batch *retained.Batch) string {
 	var values []string
 	for _, e := range batch.Entries {
 		values = append(values, string(e.Value))
@@ -50,7 +51,7 @@ func said(batch *zkq.Batch) string {
 }
 
 // reads reads and commits what there is now.
-func wantRead(env *testqueue.Env, label *zkq.Label, n int, want string) {
+func wantRead(env *testqueue.Env, label *retained.Label, n int, want string) {
 	env.Helper()
 	batch, err := label.TryRead(env.Ctx, n)
 	if want == "" {
@@ -72,21 +73,21 @@ func wantRead(env *testqueue.Env, label *zkq.Label, n int, want string) {
 
 func TestEveryLabelReadsTheWholeLog(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, _ := openLog(env, zkq.LogConfig{})
+		l, _ := openLog(env, retained.Config{})
 		if n := appendValues(env, l, "a", "b"); n != 0 {
 			t.Errorf("the first has number %d", n)
 		}
 		if n := appendValues(env, l, "c", "", "d"); n != 2 {
 			t.Errorf("the third has number %d", n)
 		}
-		one, two := l.Label("one", zkq.Oldest), l.Label("two", zkq.Oldest)
+		one, two := l.Label("one", retained.Oldest), l.Label("two", retained.Oldest)
 		wantRead(env, one, 2, "a b")
 		wantRead(env, one, 10, "c  d")
 		wantRead(env, one, 10, "")
 		wantRead(env, two, 3, "a b c")
-		other, _ := openLog(env, zkq.LogConfig{})
+		other, _ := openLog(env, retained.Config{})
 		appendValues(env, other, "e")
-		wantRead(env, other.Label("one", zkq.Newest), 10, "e") // goes on where the label stands
+		wantRead(env, other.Label("one", retained.Newest), 10, "e") // goes on where the label stands
 		wantRead(env, two, 10, " d e")
 		if n, err := l.Len(env.Ctx); n != 6 || err != nil {
 			t.Errorf("%d entries, %v", n, err)
@@ -96,20 +97,20 @@ func TestEveryLabelReadsTheWholeLog(t *testing.T) {
 
 func TestLabelsBeginWhereTheyAreTold(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, _ := openLog(env, zkq.LogConfig{})
-		for name, start := range map[string]zkq.Start{"early oldest": zkq.Oldest, "early newest": zkq.Newest, "early next": zkq.FromNext} {
+		l, _ := openLog(env, retained.Config{})
+		for name, start := range map[string]retained.Start{"early oldest": retained.Oldest, "early newest": retained.Newest, "early next": retained.FromNext} {
 			wantRead(env, l.Label(name, start), 10, "")
 		}
 		appendValues(env, l, "a", "b", "c")
-		wantRead(env, l.Label("oldest", zkq.Oldest), 10, "a b c")
-		wantRead(env, l.Label("newest", zkq.Newest), 10, "c")
-		wantRead(env, l.Label("next", zkq.FromNext), 10, "")
+		wantRead(env, l.Label("oldest", retained.Oldest), 10, "a b c")
+		wantRead(env, l.Label("newest", retained.Newest), 10, "c")
+		wantRead(env, l.Label("next", retained.FromNext), 10, "")
 		appendValues(env, l, "d")
 		for _, name := range []string{"early oldest", "early newest", "early next"} {
-			wantRead(env, l.Label(name, zkq.Oldest), 10, "a b c d")
+			wantRead(env, l.Label(name, retained.Oldest), 10, "a b c d")
 		}
 		for _, name := range []string{"oldest", "newest", "next"} {
-			wantRead(env, l.Label(name, zkq.Oldest), 10, "d")
+			wantRead(env, l.Label(name, retained.Oldest), 10, "d")
 		}
 	})
 }
@@ -118,10 +119,10 @@ func TestLabelsBeginWhereTheyAreTold(t *testing.T) {
 // With names that sort by when an append began it would come to stand behind the label.
 func TestSlowAppendIsNotMissed(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		slow, c := openLog(env, zkq.LogConfig{})
+		slow, c := openLog(env, retained.Config{})
 		appendValues(env, slow, "first")
-		quick, _ := openLog(env, zkq.LogConfig{})
-		label := quick.Label("reader", zkq.Oldest)
+		quick, _ := openLog(env, retained.Config{})
+		label := quick.Label("reader", retained.Oldest)
 		wantRead(env, label, 10, "first")
 
 		c.HoldRequests()
@@ -145,9 +146,9 @@ func TestSlowAppendIsNotMissed(t *testing.T) {
 
 func TestExpiredEntriesAreNeverHandedOutAndCounted(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		short, _ := openLog(env, zkq.LogConfig{TTL: 10 * time.Second})
-		long, _ := openLog(env, zkq.LogConfig{TTL: time.Hour})
-		label := short.Label("reader", zkq.Oldest)
+		short, _ := openLog(env, retained.Config{TTL: 10 * time.Second})
+		long, _ := openLog(env, retained.Config{TTL: time.Hour})
+		label := short.Label("reader", retained.Oldest)
 		appendValues(env, short, "a", "b")
 		appendValues(env, long, "c")
 		appendValues(env, short, "d")
@@ -156,7 +157,7 @@ func TestExpiredEntriesAreNeverHandedOutAndCounted(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		wantRead(env, label, 1, "b")
 		time.Sleep(2 * time.Second)
-		wantRead(env, short.Label("late", zkq.Oldest), 10, "c e and 1 missed") // of what expired before it, it hears nothing
+		wantRead(env, short.Label("late", retained.Oldest), 10, "c e and 1 missed") // of what expired before it, it hears nothing
 		wantRead(env, label, 1, "c")
 		wantRead(env, label, 10, "e and 1 missed") // d, and no live one with it
 		wantRead(env, label, 10, "")
@@ -174,14 +175,14 @@ func TestExpiredEntriesAreNeverHandedOutAndCounted(t *testing.T) {
 		if n, err := long.Trim(env.Ctx); n != 5 || err != nil { // an append has trimmed the first two
 			t.Errorf("trimmed %d, %v", n, err)
 		}
-		wantRead(env, short.Label("late", zkq.Oldest), 10, " and 2 missed") // also when they are gone
+		wantRead(env, short.Label("late", retained.Oldest), 10, " and 2 missed") // also when they are gone
 	})
 }
 
 func TestLogKeepsAsManyAsItIsTold(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, _ := openLog(env, zkq.LogConfig{Keep: 10})
-		label := l.Label("reader", zkq.Oldest)
+		l, _ := openLog(env, retained.Config{Keep: 10})
+		label := l.Label("reader", retained.Oldest)
 		wantRead(env, label, 1, "")
 		for i := range 300 {
 			appendValues(env, l, fmt.Sprint(i))
@@ -209,14 +210,14 @@ func TestLogKeepsAsManyAsItIsTold(t *testing.T) {
 
 func TestOnlyOneReaderOfALabelMovesIt(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		one, _ := openLog(env, zkq.LogConfig{})
-		two, _ := openLog(env, zkq.LogConfig{})
+		one, _ := openLog(env, retained.Config{})
+		two, _ := openLog(env, retained.Config{})
 		appendValues(env, one, "a", "b", "c")
-		first, err := one.Label("x", zkq.Oldest).Read(env.Ctx, 2)
+		first, err := one.Label("x", retained.Oldest).Read(env.Ctx, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		second, err := two.Label("x", zkq.Oldest).Read(env.Ctx, 3)
+		second, err := two.Label("x", retained.Oldest).Read(env.Ctx, 3)
 		if err != nil || said(second) != "a b c" {
 			t.Fatal(second, err)
 		}
@@ -224,17 +225,17 @@ func TestOnlyOneReaderOfALabelMovesIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		env.WantErr(second.Commit(env.Ctx), zkq.ErrAlreadyDone)
-		env.WantErr(first.Commit(env.Ctx), zkq.ErrMoved)
-		env.WantErr(first.Commit(env.Ctx), zkq.ErrMoved)
-		wantRead(env, one.Label("x", zkq.Oldest), 1, "")
+		env.WantErr(first.Commit(env.Ctx), retained.ErrMoved)
+		env.WantErr(first.Commit(env.Ctx), retained.ErrMoved)
+		wantRead(env, one.Label("x", retained.Oldest), 1, "")
 	})
 }
 
 func TestBatchOfARemovedLabelMovesNoLaterOne(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, _ := openLog(env, zkq.LogConfig{})
+		l, _ := openLog(env, retained.Config{})
 		appendValues(env, l, "a", "b", "c")
-		label := l.Label("x", zkq.Oldest)
+		label := l.Label("x", retained.Oldest)
 		old, err := label.Read(env.Ctx, 2)
 		if err != nil {
 			t.Fatal(err)
@@ -249,20 +250,20 @@ func TestBatchOfARemovedLabelMovesNoLaterOne(t *testing.T) {
 		if err != nil || said(again) != "a" {
 			t.Fatalf("a removed label begins with %v, %v", again, err)
 		}
-		env.WantErr(old.Commit(env.Ctx), zkq.ErrMoved)
+		env.WantErr(old.Commit(env.Ctx), retained.ErrMoved)
 		wantRead(env, label, 10, "a b c")
 	})
 }
 
 func TestLabelsAreListedWithTheirPlaces(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, _ := openLog(env, zkq.LogConfig{})
+		l, _ := openLog(env, retained.Config{})
 		if infos, err := l.Labels(env.Ctx); len(infos) != 0 || err != nil {
 			t.Errorf("labels of nothing: %v, %v", infos, err)
 		}
 		appendValues(env, l, "a", "b", "c")
-		wantRead(env, l.Label("z", zkq.Oldest), 2, "a b")
-		wantRead(env, l.Label("ü b", zkq.Newest), 2, "c")
+		wantRead(env, l.Label("z", retained.Oldest), 2, "a b")
+		wantRead(env, l.Label("ü b", retained.Newest), 2, "c")
 		infos, err := l.Labels(env.Ctx)
 		if want := "[{z 2 1} {ü b 3 0}]"; fmt.Sprint(infos) != want || err != nil {
 			t.Errorf("labels %v, %v; want %s", infos, err, want)
@@ -272,15 +273,15 @@ func TestLabelsAreListedWithTheirPlaces(t *testing.T) {
 
 func TestReadWaitsForAnAppend(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, c := openLog(env, zkq.LogConfig{})
-		other, _ := openLog(env, zkq.LogConfig{})
+		l, c := openLog(env, retained.Config{})
+		other, _ := openLog(env, retained.Config{})
 		for i, trouble := range []func(){func() {}, func() { c.Expire() }, func() { c.Cut(); time.AfterFunc(2*time.Second, c.Heal) }} {
 			got := make(chan string, 1)
 			go func() {
-				batch, err := l.Label("x", zkq.Oldest).Next(env.Ctx, 5)
+				batch, err := l.Label("x", retained.Oldest).Next(env.Ctx, 5)
 				if err != nil {
 					t.Error(err)
-					batch = &zkq.Batch{}
+					batch = &retained.Batch{}
 				}
 				got <- said(batch)
 			}()
@@ -294,17 +295,17 @@ func TestReadWaitsForAnAppend(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
 		defer cancel()
-		_, err := l.Label("x", zkq.Oldest).Read(ctx, 1)
+		_, err := l.Label("x", retained.Oldest).Read(ctx, 1)
 		env.WantErr(err, context.DeadlineExceeded)
 		time.AfterFunc(time.Second, func() { l.Close() })
-		_, err = l.Label("x", zkq.Oldest).Read(env.Ctx, 1)
+		_, err = l.Label("x", retained.Oldest).Read(env.Ctx, 1)
 		env.WantErr(err, zkq.ErrClosed)
 	})
 }
 
 func TestAppendsWhoseAnswersAreLostAreMadeOnce(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, c := openLog(env, zkq.LogConfig{})
+		l, c := openLog(env, retained.Config{})
 		appendValues(env, l, "0")
 		for i := range 6 {
 			if i%2 == 0 {
@@ -316,16 +317,16 @@ func TestAppendsWhoseAnswersAreLostAreMadeOnce(t *testing.T) {
 				t.Errorf("%d has number %d", i+1, n)
 			}
 		}
-		wantRead(env, l.Label("x", zkq.Oldest), 100, "0 1 2 3 4 5 6")
+		wantRead(env, l.Label("x", retained.Oldest), 100, "0 1 2 3 4 5 6")
 	})
 }
 
 func TestUnansweredCommitOfABatchIsKnownLater(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		for _, applied := range []bool{true, false} {
-			l, c := openLog(env, zkq.LogConfig{})
+			l, c := openLog(env, retained.Config{})
 			name := fmt.Sprint(applied)
-			label := l.Label(name, zkq.FromNext)
+			label := l.Label(name, retained.FromNext)
 			wantRead(env, label, 1, "")
 			appendValues(env, l, "a", "b")
 			batch, err := label.Read(env.Ctx, 1)
@@ -358,7 +359,7 @@ func TestManyAppendersLeaveNoGap(t *testing.T) {
 		const processes, each = 5, 20
 		var all sync.WaitGroup
 		for p := range processes {
-			l, _ := openLog(env, zkq.LogConfig{})
+			l, _ := openLog(env, retained.Config{})
 			all.Go(func() {
 				for i := range each {
 					if _, err := l.Append(env.Ctx, fmt.Append(nil, p, " ", i, " first"), fmt.Append(nil, p, " ", i, " second")); err != nil {
@@ -368,8 +369,8 @@ func TestManyAppendersLeaveNoGap(t *testing.T) {
 			})
 		}
 		all.Wait()
-		l, _ := openLog(env, zkq.LogConfig{})
-		batch, err := l.Label("x", zkq.Oldest).Read(env.Ctx, 1000)
+		l, _ := openLog(env, retained.Config{})
+		batch, err := l.Label("x", retained.Oldest).Read(env.Ctx, 1000)
 		if err != nil || len(batch.Entries) != processes*each*2 || batch.Missed != 0 {
 			t.Fatalf("%d entries, %d missed, %v", len(batch.Entries), batch.Missed, err)
 		}
@@ -391,23 +392,23 @@ func TestManyAppendersLeaveNoGap(t *testing.T) {
 
 func TestLogRefusesWhatMakesNoSense(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, c := openLog(env, zkq.LogConfig{})
+		l, c := openLog(env, retained.Config{})
 		_, err := l.Append(env.Ctx, make([]byte, zkq.MaxValue+1))
 		env.WantErr(err, zkq.ErrTooLarge)
 		for _, name := range []string{"", ".", "a/b", strings.Repeat("x", 256), "a\x00"} {
-			_, err := l.Label(name, zkq.Oldest).TryRead(env.Ctx, 1)
+			_, err := l.Label(name, retained.Oldest).TryRead(env.Ctx, 1)
 			env.WantErr(err, zkq.ErrInvalidName)
 		}
-		_, err = l.Label("x", zkq.Start(7)).TryRead(env.Ctx, 1)
+		_, err = l.Label("x", retained.Start(7)).TryRead(env.Ctx, 1)
 		env.WantErr(err, zkq.ErrInvalid)
-		_, err = l.Label("x", zkq.Oldest).TryRead(env.Ctx, 0)
+		_, err = l.Label("x", retained.Oldest).TryRead(env.Ctx, 0)
 		env.WantErr(err, zkq.ErrInvalid)
-		env.WantErr((&zkq.Batch{}).Commit(env.Ctx), zkq.ErrInvalid)
-		for _, config := range []zkq.LogConfig{{TTL: -1}, {Keep: -1}} {
-			_, err := zkq.NewLog(c, "jobs", config).Append(env.Ctx, nil)
+		env.WantErr((&retained.Batch{}).Commit(env.Ctx), zkq.ErrInvalid)
+		for _, config := range []retained.Config{{TTL: -1}, {Keep: -1}} {
+			_, err := retained.NewLog(c, "jobs", config).Append(env.Ctx, nil)
 			env.WantErr(err, zkq.ErrInvalid)
 		}
-		_, err = zkq.NewLog(c, "a/retained", zkq.LogConfig{}).Len(env.Ctx)
+		_, err = retained.NewLog(c, "a/retained", retained.Config{}).Len(env.Ctx)
 		env.WantErr(err, zkq.ErrInvalidName)
 		if n := appendValues(env, l); n != 0 {
 			t.Errorf("nothing has number %d", n)
@@ -420,17 +421,17 @@ func TestLogRefusesWhatMakesNoSense(t *testing.T) {
 
 func TestForeignNodesInALogAreSkipped(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-		l, c := openLog(env, zkq.LogConfig{})
+		l, c := openLog(env, retained.Config{})
 		s := env.Session(c)
 		for i := range 200 {
 			env.Commit(s, coord.Create(fmt.Sprintf("/jobs/retained/entries/!%d", i), nil), coord.Create(fmt.Sprintf("/jobs/retained/entries/0000x%d", i), nil))
 		}
 		appendValues(env, l, "a", "b")
-		wantRead(env, l.Label("x", zkq.Oldest), 1, "a")
+		wantRead(env, l.Label("x", retained.Oldest), 1, "a")
 		if n, err := l.Truncate(env.Ctx, 1); n != 1 || err != nil {
 			t.Errorf("truncated %d, %v", n, err)
 		}
-		wantRead(env, l.Label("x", zkq.Oldest), 1, "b")
+		wantRead(env, l.Label("x", retained.Oldest), 1, "b")
 	})
 }
 
@@ -444,7 +445,7 @@ func TestForeignNodesDoNotKeepALogFromBeingTrimmed(t *testing.T) {
 	for _, foreign := range []int{1, 64, 2500} {
 		t.Run(fmt.Sprint(foreign), func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-				l, c := openLog(env, zkq.LogConfig{Keep: 2})
+				l, c := openLog(env, retained.Config{Keep: 2})
 				s := env.Session(c)
 				for i := range foreign {
 					forgeEntry(env, s, fmt.Sprintf("00-%04d", i))
@@ -472,8 +473,8 @@ func TestForgedNumbersMoveNoLabelPastEntries(t *testing.T) {
 	for _, number := range []int64{1, 4, 1000, math.MaxInt64} {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
 			testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
-				l, c := openLog(env, zkq.LogConfig{})
-				label := l.Label("x", zkq.Oldest)
+				l, c := openLog(env, retained.Config{})
+				label := l.Label("x", retained.Oldest)
 				appendValues(env, l, "a", "b", "c")
 				forgeEntry(env, env.Session(c), fmt.Sprintf("%019d-9999999999999-0000000000000", number))
 				wantRead(env, label, 2, "a b")
@@ -493,7 +494,7 @@ func TestForgedNumbersMoveNoLabelPastEntries(t *testing.T) {
 func TestANewLabelPassesOverACursorThatIsNobodys(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		c := env.Client()
-		log := zkq.NewLog(c, "events", zkq.LogConfig{})
+		log := retained.NewLog(c, "events", retained.Config{})
 		defer log.Close()
 		if _, err := log.Append(env.Ctx, []byte("a")); err != nil {
 			t.Fatal(err)
@@ -502,7 +503,7 @@ func TestANewLabelPassesOverACursorThatIsNobodys(t *testing.T) {
 		for i := range 3 {
 			env.Commit(s, coord.Create(fmt.Sprintf("/events/retained/cursors/%019d", i), []byte("not ours")))
 		}
-		batch, err := log.Label("l", zkq.Oldest).TryRead(env.Ctx, 1)
+		batch, err := log.Label("l", retained.Oldest).TryRead(env.Ctx, 1)
 		if err != nil || len(batch.Entries) != 1 {
 			t.Fatalf("%+v, %v", batch, err)
 		}
