@@ -441,6 +441,9 @@ func (r *run) tryClaim(n int) ([]*Held, error) {
 	drained := idle && r.Queue.LeftAlone() == 0 // before the look, which finds what is given back until then
 	entries, err := r.Queue.TryTakeN(r.taking, n)
 	switch {
+	case errors.Is(err, coord.ErrUnreachable) && !isPassing(err):
+		r.fail(err) // whether anything is left cannot be known
+		return nil, err
 	case !errors.Is(err, ErrEmpty):
 		return entries, err
 	case errors.Is(err, ErrPaused) && idle:

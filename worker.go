@@ -45,7 +45,7 @@ type Worker struct {
 	// Drain has Run end, with nil, when no handler runs and nothing is left to take: no
 	// entry is ready, and none that this queue handle gave back is still due. It does not
 	// wait for entries that others hold. If the queue is paused by then, Run ends with
-	// [ErrPaused].
+	// [ErrPaused], and if the service cannot be reached, with coord.ErrUnreachable.
 	Drain bool
 
 	// Limit is how many entries a call of Run takes before it ends with nil, whatever
