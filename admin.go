@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/handle"
@@ -13,197 +14,6 @@ import (
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
-
-// remove is [base.Remove].
-func (rm *remover) remove(ctx context.Context, name string, force bool) error {
-	_, _, dead := layout.ParseDead(name)
-	err := checkEntryName(name)
-	switch {
-	case dead && rm.Taken != "":
-		err = rm.removeBeside(ctx, layout.DeadDir, name)
-	case rm.delayed.isLater(name):
-		err = rm.removeBeside(ctx, layout.DelayedDir, name)
-	case err == nil:
-		err = rm.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
-	}
-	if err != nil {
-		return fmt.Errorf("remove %s from %s: %w", name, rm.Root, err)
-	}
-	return nil
-}
-
-// removeWhere deletes an entry, and its lock if it has one, in a state that is
-// allowed: the state it was read in, and no other. One that nobody holds is held
-// first, so that it is not taken from a kazoo worker whose lock came in between.
-func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(State) bool) error {
-	unknown := false // an attempt was not answered, in this session or an earlier one
-	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		return rm.removeIn(ctx, s, name, allowed, &unknown)
-	})
-	if unknown && !errors.Is(err, ErrHeld) {
-		return stillUnknown(err)
-	}
-	return err
-}
-
-// remover removes entries by hand, whatever state they are in.
-type remover struct {
-	*handle.Handle
-	delayed *delayedPuts
-	expiry  *lifetimes
-	finder  *finder
-	history *histories
-	inspect *inspector
-	keys    *keys
-	traces  *traces
-
-	// removeReady removes an entry that nobody holds; nil in the plain layout, where
-	// there is nothing to hold.
-	removeReady func(context.Context, coord.Session, string) error
-
-	// clearReady removes entries that have expired, as they were read; nil in the plain
-	// layout, where none do.
-	clearReady func(context.Context, coord.Session, []coord.Node) error
-}
-
-// stillUnknown is what is left of an error after an attempt without an answer.
-func stillUnknown(err error) error {
-	if err == nil || errors.Is(err, ErrUnknown) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrUnknown, err)
-}
-
-// removeIn is removeWhere in one session.
-func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
-	for backoff := new(retry.Backoff); ; {
-		n, err := getRestricted(ctx, s, path.Join(rm.Entries, name))
-		if errors.Is(err, coord.ErrNotExist) {
-			if *unknown {
-				return nil
-			}
-			return ErrNoEntry
-		}
-		if err != nil {
-			return err
-		}
-		ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
-		key, err := rm.keys.dropKey(ctx, s, n)
-		if err != nil {
-			return err
-		}
-		ops = append(ops, key...)
-		state := StateReady
-		if rm.Taken != "" {
-			lk, err := getRestricted(ctx, s, path.Join(rm.Taken, name))
-			switch {
-			case err == nil:
-				state = Entry{}.locked(lk).State
-				ops = append(ops, coord.Delete(lk.Path, lk.Fence))
-				a, err := rm.history.readHistory(ctx, s, name)
-				if err != nil {
-					return err
-				}
-				ops = append(ops, a.forget()...)
-				index, err := rm.delayed.delayedIndex(ctx, s, lk)
-				if err != nil {
-					return err
-				}
-				ops = append(ops, index...)
-			case !errors.Is(err, coord.ErrNotExist):
-				return err
-			}
-		}
-		if !allowed(state) {
-			return ErrHeld
-		}
-		forced := allowed(StateReady) && allowed(StateHeld)
-		if n.Unreadable && !forced {
-			rm.finder.skipUnreadable(n)
-			return errUnreadable
-		}
-		if state == StateHeld {
-			ops = append(ops, rm.traces.leaveTrace(name))
-		}
-		if state == StateReady && rm.removeReady != nil && !n.Unreadable {
-			err = rm.removeReady(ctx, s, name)
-		} else {
-			_, err = s.Commit(ctx, ops...)
-		}
-		switch {
-		case err == nil:
-			if state == StateHeld {
-				rm.traces.sweepTraces(ctx, s)
-			}
-			return nil
-		case errors.Is(err, coord.ErrUnknown):
-			*unknown = true
-		case !retry.IsRefused(err) && !errors.Is(err, errUnavailable) && !errors.Is(err, ErrLockLost):
-			return err
-		}
-		// It changed, or nobody knows: look again.
-		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
-			return err
-		}
-	}
-}
-
-// Purge removes the entries that are in the state when it comes by, and returns
-// how many it removed. Entries put meanwhile may stay. Holders of entries removed
-// as [StateHeld] get [ErrLockLost]. The queue itself stays.
-func (b *base) Purge(ctx context.Context, state State) (int, error) {
-	removed := 0
-	_, err := ParseState(string(state))
-	if err != nil {
-		return 0, fmt.Errorf("purge %s: %w", b.handle.Root, err)
-	}
-	if state == StateDead {
-		removed, err = b.removal.purgeDead(ctx, 0)
-	} else {
-		err = b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
-			locks, err := b.inspect.locks(ctx, s)
-			if err != nil {
-				return err
-			}
-			var names []string
-			err = b.inspect.eachName(ctx, s, func(name string) error {
-				e := Entry{State: StateReady}
-				if lk, ok := locks[name]; ok {
-					e = e.locked(lk)
-				}
-				if e.State == state {
-					names = append(names, name)
-				}
-				return nil
-			})
-			for _, name := range names {
-				if err != nil {
-					break
-				}
-				err = b.removal.removeWhere(ctx, name, func(now State) bool { return now == state })
-				switch {
-				case err == nil:
-					removed++
-				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
-					err = nil
-				}
-			}
-			if err == nil && state == StateDelayed {
-				var later int
-				later, err = b.removal.purgeLater(ctx, s)
-				removed += later
-			}
-			if err == nil && b.handle.Taken != "" {
-				b.history.sweepHistories(ctx, s)
-			}
-			return err
-		})
-	}
-	if err != nil {
-		return removed, fmt.Errorf("purge %s: %w", b.handle.Root, err)
-	}
-	return removed, nil
-}
 
 // BreakLock takes the entry from whoever holds it, at once: others can take it,
 // and the holder's finish will say [ErrLockLost]. The holder hears of it within a
@@ -292,7 +102,7 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 	found := false
 	var below []string
 	for after := ""; ; {
-		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: namesPage})
+		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: handle.NamesPage})
 		if err != nil {
 			return nil, false, err
 		}
@@ -324,4 +134,140 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 		queues = append([]string{dir}, queues...)
 	}
 	return queues, ours, nil
+}
+
+// Create stores a configuration with the queue, before or after its first entry. It is no
+// error where the same stands already; where another does, the error is a
+// [*ConfigError] and that stands. What a handle has heard of it before, it goes by for
+// some seconds. The queue stays paused if it is.
+func (q *LockingQueue) Create(ctx context.Context, c QueueConfig) error {
+	return q.configure(ctx, "create", c, false)
+}
+
+// Configure is Create, but puts the configuration in the place of another. After an
+// [ErrUnknown] of either it may stand, or may still.
+func (q *LockingQueue) Configure(ctx context.Context, c QueueConfig) error {
+	return q.configure(ctx, "configure", c, true)
+}
+
+func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConfig, replace bool) error {
+	if want.MaxEntries < 0 || want.MaxSize < 0 || want.MaxSize > MaxValue {
+		return fmt.Errorf("%s %s: MaxEntries %d, MaxSize %d: allowed are 0 and more, and a MaxSize of up to %d bytes: %w",
+			act, q.handle.Root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
+	}
+	err := q.settings.changeConfig(ctx, func(c *config) error {
+		have := c.public()
+		have.Paused = want.Paused
+		switch {
+		case have == want && c.there && (c.Paused || !want.Paused):
+			return errDone
+		case have != want && have != (QueueConfig{Paused: want.Paused}) && !replace:
+			return &ConfigError{Want: want, Have: c.public()}
+		}
+		c.MaxEntries, c.MaxSize, c.Approximate, c.Paused = want.MaxEntries, want.MaxSize, want.Approximate, c.Paused || want.Paused
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", act, q.handle.Root, err)
+	}
+	return nil
+}
+
+// Config returns what is stored with the queue, the zero value if nothing is.
+func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
+	var c config
+	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+		c, err = q.settings.refreshConfig(ctx, s)
+		return err
+	})
+	if err != nil {
+		return QueueConfig{}, fmt.Errorf("configuration of %s: %w", q.handle.Root, err)
+	}
+	return c.public(), nil
+}
+
+// Requeue makes a dead entry ready again, behind those that are there and of its
+// priority, as one that was never delivered. name is what Entries calls it, or what
+// it was called before it died; the result is its new name, as [LockingQueue.Put]
+// tells it: no name is given twice. [ErrNoEntry]: no dead entry has that name. It
+// becomes one entry, or none, whatever answers are lost. It stands for no unique key any
+// more, and does not expire. Errors are those of Put.
+func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error) {
+	_, _, dead := layout.ParseDead(name)
+	if !dead {
+		if err := checkEntryName(name); err != nil {
+			return "", fmt.Errorf("requeue in %s: %w", q.handle.Root, err)
+		}
+	}
+	for {
+		var ops []coord.Op
+		err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+			ops, err = q.rising(ctx, s, name)
+			return err
+		})
+		var ready string
+		if err == nil {
+			err = q.handle.Bounded(ctx, func(ctx context.Context) (err error) {
+				ready, err = q.rise(ctx, ops)
+				return err
+			})
+		}
+		switch {
+		case err == nil:
+			return ready, nil
+		case !retry.IsRefused(err): // otherwise somebody else has it
+			return "", fmt.Errorf("requeue %s in %s: %w", name, q.handle.Root, err)
+		}
+	}
+}
+
+// rising are the ops that make a dead entry ready.
+func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string) ([]coord.Op, error) {
+	at, err := q.dead.findDead(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.Get(ctx, at)
+	if errors.Is(err, coord.ErrNotExist) {
+		return nil, ErrNoEntry
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, parsed, _ := layout.ParseDead(path.Base(at))
+	_, guard, err := q.puts.room(ctx, s, demand{entries: 1})
+	if err != nil {
+		return nil, err
+	}
+	_, body := layout.Unwrap(n.Value)
+	ops := []coord.Op{
+		coord.Delete(at, n.Fence),
+		coord.CreateSequential(path.Join(q.handle.Entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
+	}
+	return append(ops, guard...), nil
+}
+
+// rise commits them, once, and returns the entry's name.
+func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error) {
+	done, err := q.lanes.once(ctx, nil, ops)
+	switch {
+	case err != nil:
+		return "", err
+	case done.Results != nil:
+		return path.Base(done.Results[1].Path), nil
+	}
+	return strings.Join(q.puts.namesOf(ctx, done.Revision, ops[1:2]), ""), nil
+}
+
+// PurgeDead removes the dead entries but for those that died last, keep of them, and
+// returns how many it removed.
+func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
+	if keep < 0 {
+		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.handle.Root, keep, ErrInvalid)
+	}
+	n, err := q.removal.purgeDead(ctx, keep)
+	if err != nil {
+		return n, fmt.Errorf("purge %s: %w", q.handle.Root, err)
+	}
+	return n, nil
 }

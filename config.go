@@ -303,56 +303,6 @@ func (st *settings) writeConfig(ctx context.Context, s coord.Session, c config, 
 	return err
 }
 
-// Create stores a configuration with the queue, before or after its first entry. It is no
-// error where the same stands already; where another does, the error is a
-// [*ConfigError] and that stands. What a handle has heard of it before, it goes by for
-// some seconds. The queue stays paused if it is.
-func (q *LockingQueue) Create(ctx context.Context, c QueueConfig) error {
-	return q.configure(ctx, "create", c, false)
-}
-
-// Configure is Create, but puts the configuration in the place of another. After an
-// [ErrUnknown] of either it may stand, or may still.
-func (q *LockingQueue) Configure(ctx context.Context, c QueueConfig) error {
-	return q.configure(ctx, "configure", c, true)
-}
-
-func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConfig, replace bool) error {
-	if want.MaxEntries < 0 || want.MaxSize < 0 || want.MaxSize > MaxValue {
-		return fmt.Errorf("%s %s: MaxEntries %d, MaxSize %d: allowed are 0 and more, and a MaxSize of up to %d bytes: %w",
-			act, q.handle.Root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
-	}
-	err := q.settings.changeConfig(ctx, func(c *config) error {
-		have := c.public()
-		have.Paused = want.Paused
-		switch {
-		case have == want && c.there && (c.Paused || !want.Paused):
-			return errDone
-		case have != want && have != (QueueConfig{Paused: want.Paused}) && !replace:
-			return &ConfigError{Want: want, Have: c.public()}
-		}
-		c.MaxEntries, c.MaxSize, c.Approximate, c.Paused = want.MaxEntries, want.MaxSize, want.Approximate, c.Paused || want.Paused
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", act, q.handle.Root, err)
-	}
-	return nil
-}
-
-// Config returns what is stored with the queue, the zero value if nothing is.
-func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
-	var c config
-	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		c, err = q.settings.refreshConfig(ctx, s)
-		return err
-	})
-	if err != nil {
-		return QueueConfig{}, fmt.Errorf("configuration of %s: %w", q.handle.Root, err)
-	}
-	return c.public(), nil
-}
-
 // ConfigError is an [ErrConfig]: the queue has another configuration than was asked for.
 type ConfigError struct{ Want, Have QueueConfig }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/layout"
+	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -88,3 +89,19 @@ type Stat struct {
 
 // Total returns the number of entries in all four states.
 func (s Stat) Total() int { return s.Ready + s.Held + s.Delayed + s.Dead }
+
+// locked describes an entry whose lock is n.
+func (e Entry) locked(n coord.Node) Entry {
+	switch st := lock.Read(n); st.Kind {
+	case lock.Aside:
+		e.State, e.Due = StateDelayed, st.Due
+	default:
+		e.State, e.Holder, e.Since = StateHeld, st.Holder, n.Created
+	}
+	return e
+}
+
+// expired says whether the entry's time to live is over: nobody is handed it any more.
+func (e Entry) expired() bool {
+	return expired(e.Expires) && e.State != StateHeld && e.State != StateDead
+}

@@ -82,3 +82,13 @@ func counted(n int, one, many string) string {
 	}
 	return fmt.Sprintf("%d %s", n, many)
 }
+
+// errStop ends a walk that somebody has seen enough of.
+var errStop = errors.New("stop")
+
+func notStop(err error) error {
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}

@@ -31,11 +31,6 @@ func expiresIn(d time.Duration) (ms int64, err error) {
 
 func expired(at time.Time) bool { return !at.IsZero() && !time.Now().Before(at) }
 
-// expired says whether the entry's time to live is over: nobody is handed it any more.
-func (e Entry) expired() bool {
-	return expired(e.Expires) && e.State != StateHeld && e.State != StateDead
-}
-
 // markExpiring notes with the queue that entries of it may expire, once.
 func (lt *lifetimes) markExpiring(ctx context.Context, s coord.Session) error {
 	if c, err := lt.settings.config(ctx, s); err != nil || c.Expires {
@@ -83,7 +78,7 @@ func (l lifetime) over() bool { return !l.held && expired(l.expires) }
 // lifetimes calls f with those of the entries.
 func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
 	for after := ""; ; {
-		l, err := s.List(ctx, lt.Entries, coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+		l, err := s.List(ctx, lt.Entries, coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
@@ -123,22 +118,6 @@ func (lt *lifetimes) lapsedNames(ctx context.Context, s coord.Session, locks map
 	return names, err
 }
 
-// nextLiving is the first entry that is ready and has not expired, of a queue in which
-// some may have.
-func (in *inspector) nextLiving(ctx context.Context) (next Entry, err error) {
-	err = in.entriesPaged(ctx, func(e Entry) bool {
-		if e.State != StateReady || e.expired() || e.Unreadable {
-			return true
-		}
-		next = e
-		return false
-	})
-	if err = notStop(err); err == nil && next.Name == "" {
-		err = ErrEmpty
-	}
-	return next, err
-}
-
 // mayExpire says whether some entries of the queue may have a time to live.
 func (lt *lifetimes) mayExpire(ctx context.Context) (may bool, err error) {
 	err = lt.Do(ctx, func(ctx context.Context, s coord.Session) error {
@@ -156,52 +135,4 @@ func (lt *lifetimes) expires(ctx context.Context, s coord.Session) (bool, error)
 		c, err = lt.settings.refreshConfig(ctx, s)
 	}
 	return c.Expires, err
-}
-
-// removeExpired removes what has expired and what nobody holds, and says when the next
-// entry expires; zero if none does.
-func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next time.Time, err error) {
-	locks, err := rm.inspect.locks(ctx, s)
-	if err != nil {
-		return next, err
-	}
-	var ready []coord.Node
-	var aside []string
-	err = rm.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
-		switch {
-		case l.expires.IsZero():
-		case l.held && expired(l.expires):
-			next = earlier(next, time.Now().Add(lookAtHeld))
-		case !l.over():
-			next = earlier(next, l.expires)
-		case l.aside:
-			aside = append(aside, l.name)
-		default:
-			ready = append(ready, l.node)
-		}
-		return nil
-	})
-	if err == nil {
-		err = rm.delayed.laterPaged(ctx, func(e Entry) bool {
-			switch {
-			case e.expired():
-				aside = append(aside, e.Name)
-			case !e.Expires.IsZero():
-				next = earlier(next, e.Expires)
-			}
-			return true
-		})
-	}
-	if len(ready) > 0 && err == nil {
-		err = rm.clearReady(ctx, s, ready)
-	}
-	for _, name := range aside {
-		if err != nil {
-			break
-		}
-		if err = rm.remove(ctx, name, false); errors.Is(err, ErrNoEntry) || errors.Is(err, ErrHeld) {
-			err = nil
-		}
-	}
-	return next, err
 }

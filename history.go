@@ -58,7 +58,7 @@ func parseHistory(n coord.Node) history {
 func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
 	known := make(map[string]history)
 	for after < last {
-		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: true})
+		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: true})
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func (hs *histories) sweepIfDue(s coord.Session) {
 // for the next.
 func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: nodesPage, Values: true})
+		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true})
 		if err != nil {
 			return
 		}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/zkq/zkq/coord"
@@ -16,12 +14,6 @@ import (
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
-)
-
-// Pages of listings: of names, and of whole nodes, which may be large.
-const (
-	namesPage = 4096
-	nodesPage = 32
 )
 
 // inspector looks at entries and takes nothing.
@@ -37,7 +29,7 @@ type inspector struct {
 // eachName calls f with the names of the entries, in take order.
 func (in *inspector) eachName(ctx context.Context, s coord.Session, f func(string) error) error {
 	for after := ""; ; {
-		l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: namesPage, Fresh: after == ""})
+		l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: handle.NamesPage, Fresh: after == ""})
 		if err != nil {
 			return err
 		}
@@ -72,103 +64,8 @@ func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coo
 	return locks, nil
 }
 
-// locked describes an entry whose lock is n.
-func (e Entry) locked(n coord.Node) Entry {
-	switch st := lock.Read(n); st.Kind {
-	case lock.Aside:
-		e.State, e.Due = StateDelayed, st.Due
-	default:
-		e.State, e.Holder, e.Since = StateHeld, st.Holder, n.Created
-	}
-	return e
-}
-
-// Entries looks at the entries in take order, those of the given states or all,
-// and takes nothing. Values are not filled in, though they are read for their
-// size. It reads page by page: what changes meanwhile may be seen or not, but
-// what stays is seen exactly once. An error is yielded with a zero Entry and
-// ends the loop. After those that have a place come the delayed puts, as they fall due,
-// and the dead.
-func (b *base) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for e, err := range b.EntriesWithValues(ctx, states...) {
-			e.Value = nil
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
-}
-
-// EntriesWithValues is Entries with the values filled in.
-func (b *base) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
-	want := func(s State) bool { return len(states) == 0 || slices.Contains(states, s) }
-	return func(yield func(Entry, error) bool) {
-		var err error
-		for _, s := range states {
-			if _, err = ParseState(string(s)); err != nil {
-				break
-			}
-		}
-		if err == nil {
-			err = b.inspect.entriesPaged(ctx, func(e Entry) bool {
-				return !want(e.State) || e.expired() || yield(e, nil)
-			})
-		}
-		if err == nil && want(StateDelayed) {
-			err = b.delayed.laterPaged(ctx, func(e Entry) bool { return e.expired() || yield(e, nil) })
-		}
-		if err == nil && want(StateDead) && b.handle.Taken != "" {
-			err = b.dead.deadPaged(ctx, func(e Entry) bool { return yield(e, nil) })
-		}
-		if err != nil && !errors.Is(err, errStop) {
-			yield(Entry{}, fmt.Errorf("list %s: %w", b.handle.Root, err))
-		}
-	}
-}
-
-// FindNames returns, for each tail, the names of the entries that end in "-" and that
-// tail, in take order: of those that have a place, of delayed puts and of the dead. It
-// costs a listing of each.
-func (b *base) FindNames(ctx context.Context, tails ...string) (map[string][]string, error) {
-	found := make(map[string][]string)
-	match := func(name string) error {
-		for _, tail := range tails {
-			if strings.HasSuffix(name, "-"+tail) && !slices.Contains(found[tail], name) {
-				found[tail] = append(found[tail], name)
-			}
-		}
-		return nil
-	}
-	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		if err := b.inspect.eachName(ctx, s, match); err != nil || b.handle.Taken == "" {
-			return err
-		}
-		for _, dir := range []string{layout.DelayedDir, layout.DeadDir} {
-			l, err := s.List(ctx, path.Join(b.handle.Root, dir), coord.ListOptions{Fresh: true})
-			if err != nil {
-				return err
-			}
-			for _, n := range l.Nodes {
-				name := path.Base(n.Path)
-				if _, _, dead := layout.ParseDead(name); b.delayed.isLater(name) || dead && dir == layout.DeadDir {
-					match(name)
-				}
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("find names in %s: %w", b.handle.Root, err)
-	}
-	return found, nil
-}
-
-// errStop ends a walk that somebody has seen enough of.
-var errStop = errors.New("stop")
-
 func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error {
-	after, limit := "", nodesPage
+	after, limit := "", handle.NodesPage
 	return in.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
 			l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
@@ -219,18 +116,6 @@ func (in *inspector) before(ctx context.Context, s coord.Session, after string, 
 		return nil, nil
 	}
 	return in.history.readHistoriesUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
-}
-
-// Peek returns an entry with its value and takes nothing: the one of that name,
-// [ErrNoEntry] if there is none, or for "" the next that would be taken,
-// [ErrEmpty] if there is none. An entry that has expired is none, unless it is held. A dead
-// entry is named as Entries calls it.
-func (b *base) Peek(ctx context.Context, name string) (Entry, error) {
-	e, err := b.inspect.peek(ctx, name)
-	if err != nil {
-		return Entry{}, fmt.Errorf("peek at %s: %w", b.handle.Root, err)
-	}
-	return e, nil
 }
 
 func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error) {
@@ -328,21 +213,6 @@ func (in *inspector) seen(ctx context.Context, s coord.Session, name string, n c
 	return e, err
 }
 
-// Stat counts the entries by state, from the names alone: it costs a listing of
-// the whole queue, and reads all of it where entries may expire. At rest the numbers are exact; while the queue is in use each
-// is right for some instant of the call.
-func (b *base) Stat(ctx context.Context) (Stat, error) {
-	var st Stat
-	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-		st, err = b.inspect.stat(ctx, s)
-		return err
-	})
-	if err != nil {
-		return Stat{}, fmt.Errorf("count %s: %w", b.handle.Root, err)
-	}
-	return st, nil
-}
-
 // warnSequence is from where on Stat warns that ZooKeeper's numbers come to their end.
 const warnSequence = 2_000_000_000
 
@@ -417,33 +287,104 @@ func (in *inspector) created(ctx context.Context, s coord.Session, name string) 
 	return n.Created, err
 }
 
-// WaitEmpty returns when there is no entry that is ready, held or delayed: when
-// there was such an instant during the call. It ends with ctx's error.
-func (b *base) WaitEmpty(ctx context.Context) error {
-	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		watching, cancel := context.WithCancel(ctx)
-		defer cancel()
-		dirs := []string{b.handle.Entries}
-		if b.handle.Taken != "" {
-			dirs = append(dirs, path.Join(b.handle.Root, layout.DelayedDir))
+// nextLiving is the first entry that is ready and has not expired, of a queue in which
+// some may have.
+func (in *inspector) nextLiving(ctx context.Context) (next Entry, err error) {
+	err = in.entriesPaged(ctx, func(e Entry) bool {
+		if e.State != StateReady || e.expired() || e.Unreadable {
+			return true
 		}
-		changed, err := s.Watch(watching, dirs...)
-		if err != nil {
-			return err
-		}
-		for {
-			left, until, err := b.inspect.waiting(ctx, s)
-			if err != nil || !left {
-				return err
-			}
-			var told bool // there are no news but changes
-			if err := waitUntil(ctx, s, changed, nil, until, &told); err != nil {
-				return err
-			}
-		}
+		next = e
+		return false
 	})
-	if err != nil {
-		return fmt.Errorf("wait for %s: %w", b.handle.Root, err)
+	if err = notStop(err); err == nil && next.Name == "" {
+		err = ErrEmpty
 	}
-	return nil
+	return next, err
+}
+
+// countLater adds the delayed puts that have not expired to n.
+func (in *inspector) countLater(ctx context.Context, s coord.Session, n int) (int, error) {
+	if may, err := in.expiry.expires(ctx, s); err != nil || !may {
+		if err == nil {
+			err = in.delayed.eachLater(ctx, s, func(string) error { n++; return nil })
+		}
+		return n, err
+	}
+	err := in.delayed.laterPaged(ctx, func(e Entry) bool {
+		if !e.expired() {
+			n++
+		}
+		return true
+	})
+	return n, err
+}
+
+// waiting says whether anything is ready, held or delayed, and if not, that there was an
+// instant at which nothing was. What it found may expire: then until is not zero.
+func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, until time.Time, err error) {
+	expires, err := in.expiry.expires(ctx, s)
+	if err != nil {
+		return false, until, err
+	}
+	dir := path.Join(in.Root, layout.DelayedDir)
+	for {
+		var before coord.List
+		if in.Taken != "" {
+			if before, err = s.List(ctx, dir, coord.ListOptions{Fresh: true}); err != nil {
+				return false, until, err
+			}
+			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
+				return left, until, err
+			}
+		}
+		if left, until, err = in.entriesLeft(ctx, s, expires); err != nil || left || in.Taken == "" {
+			return left, until, err
+		}
+		// What was delayed before the entries were read, and is one now, stood in
+		// neither: it did not if the same was delayed all the time.
+		after, err := s.List(ctx, dir, coord.ListOptions{Fresh: true})
+		if err != nil || after.Stamp == before.Stamp {
+			return false, until, err
+		}
+	}
+}
+
+// laterLeft says whether there is a delayed put that has not expired, and when it does.
+func (in *inspector) laterLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+	if !expires {
+		err = in.delayed.eachLater(ctx, s, func(string) error { left = true; return errStop })
+	} else {
+		err = in.delayed.laterPaged(ctx, func(e Entry) bool {
+			left, until = !e.expired(), e.Expires
+			return !left
+		})
+	}
+	return left, until, notStop(err)
+}
+
+// lookAtHeld is how often an entry that expired while it was held is looked at: no entry
+// changes when it is given back, and then nothing is left of it.
+const lookAtHeld = time.Second
+
+// entriesLeft is laterLeft of the entries.
+func (in *inspector) entriesLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+	if !expires {
+		err = in.eachName(ctx, s, func(string) error { left = true; return errStop })
+		return left, until, notStop(err)
+	}
+	locks, err := in.locks(ctx, s)
+	if err != nil {
+		return false, until, err
+	}
+	err = in.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
+		if l.over() {
+			return nil
+		}
+		if left, until = true, l.expires; l.held && expired(until) {
+			until = time.Now().Add(lookAtHeld)
+		}
+		return errStop
+	})
+	return left, until, notStop(err)
 }

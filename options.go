@@ -177,14 +177,6 @@ func WithNoteOf(note func(put int) []byte) PutOption {
 	return func(o *putOptions) { o.noteFor = note }
 }
 
-// noteOf is the note of a put of the batches.
-func (o putOptions) noteOf(bs batches) []byte {
-	if o.noteFor == nil {
-		return o.note
-	}
-	return o.noteFor(bs.entries())
-}
-
 // MaxNote is the largest note in bytes.
 const MaxNote = 1024
 

@@ -212,3 +212,249 @@ func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
 
 // longestSequence is as long as any sequence that a coordinator appends.
 const longestSequence = "0000000000000000000-0000000000000-00000000-000000"
+
+// refusedKey says what a put met that found its key in use: an [*ExistsError], or nil when
+// it is free now.
+func (pt *putter) refusedKey(ctx context.Context, key string) error {
+	sum := path.Base(key)
+	return pt.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		for backoff := pt.Backoff(actPut); ; {
+			n, err := pt.keys.keyNode(ctx, s, sum)
+			if err != nil || n.Path == "" {
+				return err
+			}
+			name, err := pt.keys.bornWith(ctx, s, n)
+			var now coord.Node
+			if err == nil && name == "" {
+				now, err = pt.keys.keyNode(ctx, s, sum)
+			}
+			if err == nil && now.Revision == n.Revision && now.Path != "" {
+				// The entry went without its key: kazoo knows nothing of it.
+				name, err = pt.keys.orphaned(ctx, s, now)
+			}
+			if err == nil && name != "" {
+				var gone bool
+				if gone, err = pt.dropExpired(ctx, name); err == nil && !gone {
+					return &ExistsError{name}
+				}
+				if gone {
+					return nil
+				}
+			}
+			if err != nil && !retry.IsRefused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
+				return err
+			}
+			if end := backoff.Wait(ctx, s.Done(), err); end != nil {
+				return retry.BusyUntil(end, err)
+			}
+		}
+	})
+}
+
+// dropExpired removes the entry, or the delayed put, of that name if it has expired and
+// nobody holds it, and says whether it is gone.
+func (pt *putter) dropExpired(ctx context.Context, name string) (gone bool, err error) {
+	e, err := pt.inspect.find(ctx, name)
+	if err == nil && e.expired() {
+		gone = true
+		err = pt.removal.remove(ctx, name, false)
+	}
+	switch {
+	case errors.Is(err, ErrNoEntry):
+		return true, nil
+	case errors.Is(err, ErrHeld):
+		return false, nil
+	}
+	return gone, err
+}
+
+// batch is what one put writes to one queue.
+type batch struct {
+	p       *putter
+	o       putOptions
+	largest int        // value, in bytes
+	creates []coord.Op // one for each value
+	some    bool       // put the first of them only, where there is no room for all
+	n       int        // creates that the commit makes
+	removed int        // entries of this queue that go in the same commit
+	more    int        // entries that others of the same commit put into this queue
+	counted bool       // another batch counts these
+	key     string     // the node of the key, where it is unique
+	count   string     // the node that guards an exact bound
+}
+
+// batch makes the ops of a put, of copies of the values: a commit that got no answer may
+// be sent when the caller has gone on.
+func (pt *putter) batch(o putOptions, values [][]byte) (*batch, error) {
+	if pt.Invalid != nil {
+		return nil, pt.Invalid
+	}
+	b := &batch{p: pt, o: o, count: path.Join(pt.Root, layout.CountNode)}
+	if pt.Taken == "" && (o.delay > 0 || o.ttl > 0 || o.unique != nil || o.wait > 0) {
+		return nil, fmt.Errorf("a plain queue has no delays, times to live, unique keys or bounds: %w", ErrInvalid)
+	}
+	h, err := o.headers()
+	if err != nil {
+		return nil, err
+	}
+	if o.unique != nil {
+		if len(values) > 1 {
+			return nil, fmt.Errorf("a unique key is for one entry, not for %d: %w", len(values), ErrInvalid)
+		}
+		b.key = pt.keys.uniquePath(h.Unique)
+	}
+	create, err := pt.creator(o)
+	if err != nil {
+		return nil, err
+	}
+	for i, value := range values {
+		if len(value) > MaxValue {
+			return nil, fmt.Errorf("value %d of %d: %w", i+1, len(values),
+				&coord.LimitError{What: "value", Unit: "bytes", Size: len(value), Limit: MaxValue})
+		}
+		b.largest = max(b.largest, len(value))
+		b.creates = append(b.creates, create(i, h.Seal(bytes.Clone(value))))
+	}
+	b.n = len(b.creates)
+	return b, nil
+}
+
+// creator makes the op of a value.
+func (pt *putter) creator(o putOptions) (func(i int, value []byte) coord.Op, error) {
+	if o.delay <= 0 {
+		prefix := path.Join(pt.Entries, priority.Prefix(o.priority))
+		return func(_ int, value []byte) coord.Op { return coord.CreateSequential(prefix, value) }, nil
+	}
+	due, err := dueIn(o.delay)
+	if err != nil {
+		return nil, err
+	}
+	id := pt.delayed.laterID(o.token)
+	return func(i int, value []byte) coord.Op { return pt.delayed.createLater(o, due, id, i, value) }, nil
+}
+
+// whole are the ops of the put by their size.
+func (b *batch) whole() []coord.Op {
+	ops := b.creates[:len(b.creates):len(b.creates)]
+	if b.key != "" {
+		ops = append(ops, coord.Create(b.key, b.o.unique))
+	}
+	return ops
+}
+
+// beside are the ops that the put needs besides, as the queue stands now.
+func (b *batch) beside(ctx context.Context) ([]coord.Op, error) {
+	p := b.p
+	s, err := p.Session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkSize(ctx, s, b.largest); err != nil {
+		return nil, err
+	}
+	var ops []coord.Op
+	if !b.counted {
+		var n int
+		n, ops, err = p.room(ctx, s, demand{entries: len(b.creates) + b.more, removed: b.removed, some: b.some})
+		b.n = n - b.more
+	}
+	if err == nil && b.o.ttl > 0 {
+		err = p.expiry.markExpiring(ctx, s)
+	}
+	if b.key != "" {
+		ops = append(ops, coord.Create(b.key, b.o.unique))
+	}
+	return ops, err
+}
+
+// batches are what one commit puts into several queues.
+type batches []*batch
+
+// ops are those of the commit: those that create entries first, in order.
+func (bs batches) ops(ctx context.Context) ([]coord.Op, error) {
+	var beside []coord.Op
+	for _, b := range bs {
+		ops, err := b.beside(ctx)
+		if err != nil {
+			return nil, err
+		}
+		beside = append(beside, ops...)
+	}
+	var ops []coord.Op
+	for _, b := range bs {
+		ops = append(ops, b.creates[:b.n]...)
+	}
+	return append(ops, beside...), nil
+}
+
+// entries is how many the batches put.
+func (bs batches) entries() int {
+	n := 0
+	for _, b := range bs {
+		n += b.n
+	}
+	return n
+}
+
+// again says whether a put that was refused may be made once more: nil if so.
+func (bs batches) again(ctx context.Context, err error, backoff *retry.Backoff) error {
+	var r *coord.Refusal
+	switch {
+	case retry.NothingSent(err):
+		return ctx.Err()
+	case errors.Is(err, coord.ErrUnknown), !errors.As(err, &r):
+		return err
+	}
+	for _, b := range bs {
+		switch r.Op.Path {
+		case b.count: // somebody else has put
+			b.p.settings.stale()
+			return backoff.Wait(ctx, nil, nil)
+		case b.key:
+			return b.p.refusedKey(ctx, b.key)
+		}
+	}
+	return err
+}
+
+// apply makes the put of the batches, once. It waits for room where that was asked for.
+func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.Applied, error) {
+	w := waitRoom{until: o.until()}
+	defer w.close()
+	for backoff := pt.Backoff(actPut); ; {
+		var done lane.Applied
+		var err error
+		var ops []coord.Op
+		if o.token != nil {
+			done, err = pt.lanes.onceAs(ctx, *o.token, o.noteOf(bs), bs.ops)
+		} else if ops, err = bs.ops(ctx); err == nil {
+			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
+		}
+		switch {
+		case err == nil:
+			return done, nil
+		case errors.Is(err, ErrFull) && o.wait > 0:
+			full := (*fullError)(nil)
+			errors.As(err, &full)
+			err = w.wait(ctx, full.puts, err)
+		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
+			_, err = backoff.WaitWhileBusy(ctx, nil, err)
+		default:
+			err = inEntries(bs.again(ctx, err, backoff), bs.entries())
+		}
+		if retry.NothingSent(err) {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return lane.Applied{}, err
+		}
+	}
+}
+
+// noteOf is the note of a put of the batches.
+func (o putOptions) noteOf(bs batches) []byte {
+	if o.noteFor == nil {
+		return o.note
+	}
+	return o.noteFor(bs.entries())
+}

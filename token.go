@@ -54,22 +54,6 @@ type Outcome struct {
 	Note []byte
 }
 
-// NewToken returns a token for a put that is to be made with [WithToken]. A program that
-// stores it before the put can find out after a crash whether the put was made, or make it
-// again: at most one put with the token is ever applied. It costs a commit and a node,
-// which goes after a day or two, or with [Forget].
-func (b *base) NewToken(ctx context.Context) (Token, error) {
-	var t string
-	err := b.handle.Bounded(ctx, func(ctx context.Context) (err error) {
-		t, err = b.lanes.Open(ctx)
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("new token for %s: %w", b.handle.Root, err)
-	}
-	return Token(t), nil
-}
-
 // Resolve returns what became of the put with the token t. If the put was not applied until
 // now, Resolve makes sure that it never will be, not even by an attempt that is still under
 // way. [ErrTokenExpired]: too late to tell.

@@ -9,7 +9,6 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
-	"github.com/zkq/zkq/internal/retry"
 )
 
 // A unique key is a node beside the entries, named by its SHA-256 and holding the key. It
@@ -71,44 +70,6 @@ func (k *keys) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]co
 	return []coord.Op{coord.Delete(key.Path, key.Fence)}, nil
 }
 
-// refusedKey says what a put met that found its key in use: an [*ExistsError], or nil when
-// it is free now.
-func (pt *putter) refusedKey(ctx context.Context, key string) error {
-	sum := path.Base(key)
-	return pt.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		for backoff := pt.Backoff(actPut); ; {
-			n, err := pt.keys.keyNode(ctx, s, sum)
-			if err != nil || n.Path == "" {
-				return err
-			}
-			name, err := pt.keys.bornWith(ctx, s, n)
-			var now coord.Node
-			if err == nil && name == "" {
-				now, err = pt.keys.keyNode(ctx, s, sum)
-			}
-			if err == nil && now.Revision == n.Revision && now.Path != "" {
-				// The entry went without its key: kazoo knows nothing of it.
-				name, err = pt.keys.orphaned(ctx, s, now)
-			}
-			if err == nil && name != "" {
-				var gone bool
-				if gone, err = pt.dropExpired(ctx, name); err == nil && !gone {
-					return &ExistsError{name}
-				}
-				if gone {
-					return nil
-				}
-			}
-			if err != nil && !retry.IsRefused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
-				return err
-			}
-			if end := backoff.Wait(ctx, s.Done(), err); end != nil {
-				return retry.BusyUntil(end, err)
-			}
-		}
-	})
-}
-
 // bornWith is the entry, or the delayed put, that came in the commit that last wrote its
 // key.
 func (k *keys) bornWith(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
@@ -132,7 +93,7 @@ func (k *keys) hasKey(n, key coord.Node) bool {
 // standing looks through a whole directory for what has the key.
 func (k *keys) standing(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
 	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(k.Root, dir), coord.ListOptions{After: after, Limit: nodesPage, Values: true, Fresh: after == ""})
+		l, err := s.List(ctx, path.Join(k.Root, dir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""})
 		if err != nil {
 			return "", err
 		}
@@ -164,21 +125,4 @@ func (k *keys) orphaned(ctx context.Context, s coord.Session, n coord.Node) (nam
 	}
 	_, err = s.Commit(ctx, coord.Delete(n.Path, rs[0].Fence))
 	return "", err
-}
-
-// dropExpired removes the entry, or the delayed put, of that name if it has expired and
-// nobody holds it, and says whether it is gone.
-func (pt *putter) dropExpired(ctx context.Context, name string) (gone bool, err error) {
-	e, err := pt.inspect.find(ctx, name)
-	if err == nil && e.expired() {
-		gone = true
-		err = pt.removal.remove(ctx, name, false)
-	}
-	switch {
-	case errors.Is(err, ErrNoEntry):
-		return true, nil
-	case errors.Is(err, ErrHeld):
-		return false, nil
-	}
-	return gone, err
 }

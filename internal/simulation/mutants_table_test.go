@@ -622,7 +622,7 @@ var mutants = []mutant{
 	err := h.bury(ctx, 1, `,
 	},
 	{
-		name: "requeue that leaves the dead entry", file: "dead.go",
+		name: "requeue that leaves the dead entry", file: "admin.go",
 		is: `	_, body := layout.Unwrap(n.Value)
 	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
@@ -634,13 +634,13 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "requeue in two commits", file: "dead.go",
+		name: "requeue in two commits", file: "admin.go",
 		is: `	done, err := q.lanes.once(ctx, nil, ops)
 `,
 		becomes: `	mutated()
 	done, err := q.lanes.once(ctx, nil, ops[1:])
 	if err == nil {
-		done.results = append([]coord.Result{{}}, done.results...)
+		done.Results = append([]coord.Result{{}}, done.Results...)
 		err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
 	}
 `,
@@ -673,7 +673,7 @@ var mutants = []mutant{
 		test:    "TestAnUpdateThatIsAppliedLateIsNotTakenForALoss",
 	},
 	{
-		name: "wait for an empty queue that overlooks what is delayed", file: "later.go",
+		name: "wait for an empty queue that overlooks what is delayed", file: "inspect.go",
 		is: `			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
@@ -682,13 +682,13 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "wait for an empty queue that forgets when the last entry expires", file: "inspect.go",
+		name: "wait for an empty queue that forgets when the last entry expires", file: "base.go",
 		is:      `waitUntil(ctx, s, changed, nil, until, &told)`,
 		becomes: `waitUntil(ctx, s, changed, nil, func(time.Time) time.Time { mutated(); return time.Time{} }(until), &told)`,
 		test:    "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
-		name: "purge that counts what others removed", file: "admin.go",
+		name: "purge that counts what others removed", file: "base.go",
 		is: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
 					err = nil
 `,
@@ -766,7 +766,7 @@ var mutants = []mutant{
 		test:    "TestUnknownPutIsResolvedThoughItsHandleWasIdle",
 	},
 	{
-		name: "batch in two commits", seeds: "900001", file: "batch.go",
+		name: "batch in two commits", seeds: "900001", file: "put.go",
 		is: `			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
 `,
 		becomes: `			done, err = pt.lanes.once(ctx, o.note, ops[:1])
@@ -1176,7 +1176,7 @@ var mutants = []mutant{
 
 	// Delays, times to live, unique keys, bounds and forwards.
 	{
-		name: "delayed put made an entry in two commits", seeds: "900003", file: "later.go",
+		name: "delayed put made an entry in two commits", seeds: "900003", file: "delayed.go",
 		is: `	_, err = s.Commit(ctx, ops...)
 	return gone(err)
 }
@@ -1253,14 +1253,14 @@ var mutants = []mutant{
 		_ = key`,
 	},
 	{
-		name: "key that stays when its delayed put expires", seeds: "900977", file: "later.go",
+		name: "key that stays when its delayed put expires", seeds: "900977", file: "delayed.go",
 		is: `		ops = append(ops, coord.Delete(key.Path, key.Fence))
 	case`,
 		becomes: `		mutated()
 	case`,
 	},
 	{
-		name: "key taken before the put", seeds: "900003", file: "batch.go",
+		name: "key taken before the put", seeds: "900003", file: "put.go",
 		is: `	if b.key != "" {
 		ops = append(ops, coord.Create(b.key, b.o.unique))
 	}
@@ -1317,13 +1317,15 @@ var mutants = []mutant{
 		test: "TestATakeFindsTheDuePutBehindExpiredOnes",
 	},
 	{
-		name: "the mover's lost answer is the take's", file: "due.go",
+		name: "the mover's lost answer is the take's", file: "mover.go",
 		is: `		if !errors.Is(err, ErrUnknown) {
-			return moved || unknown && err == nil, err
-		}`,
+			return retry.Stop, err
+		}
+		unknown = true`,
 		becomes: `		if mutated(); true {
-			return moved || false && unknown, err
-		}`,
+			return retry.Stop, err
+		}
+		unknown = true`,
 		test: "TestALostAnswerToAMoveDoesNotFailTheTake",
 	},
 	{
@@ -1348,7 +1350,7 @@ var mutants = []mutant{
 		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
-		name: "key of an expired entry is in use", file: "unique.go",
+		name: "key of an expired entry is in use", file: "put.go",
 		is: `	if err == nil && e.expired() {
 		gone = true`,
 		becomes: `	mutated()
@@ -1502,7 +1504,7 @@ var mutants = []mutant{
 		test: "TestTheLayoutOfAQueueIsFound",
 	},
 	{
-		name: "delayed puts have no ends of names", file: "inspect.go",
+		name: "delayed puts have no ends of names", file: "base.go",
 		is:      `b.delayed.isLater(name) || dead && dir == layout.DeadDir {`,
 		becomes: `func() bool { mutated(); return false }() || dead && dir == layout.DeadDir {`,
 		test:    "TestNamesAreFoundByTheirEnds",

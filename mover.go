@@ -15,9 +15,13 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// mover makes ready what is due, as long as its handle is open. Every handle that takes
-// has one, so that there is one wherever somebody waits, and no process has to be chosen.
-// While nothing is delayed it costs one watch and nothing else.
+// mover makes due entries ready: it removes the lock of an entry that was put aside, and turns
+// a delayed put into an entry. Every handle that takes has a mover, so a process that waits
+// for entries needs no other process to move them, and no leader is elected. While nothing is
+// delayed a mover costs one watch.
+//
+// Where handles are registered, each due entry has one owner among them; the others wait for
+// dueOthers before they move it, so that two movers rarely meet at one entry.
 type mover struct {
 	*handle.Handle
 	settings *settings
@@ -26,19 +30,19 @@ type mover struct {
 	holder   string // this handle among the members
 	page     int    // how many delayed entries one request lists
 
-	tries atomic.Int32
 	once  sync.Once
+	tries atomic.Int32 // takes that did not wait
 
-	begun, ended atomic.Int64 // what this handle makes ready
+	begun, ended atomic.Int64 // attempts to move one entry
 }
 
 const (
-	dueOthers = time.Second           // what another should move is left to it for so long
-	dueRest   = 50 * time.Millisecond // between two looks, unless something falls due
-	duePage   = 64                    // so many of the index are read at once
+	dueOthers = time.Second           // time that the owner of a due entry has, before any other mover moves it
+	dueRest   = 50 * time.Millisecond // between two listings of the index, unless an entry falls due
+	duePage   = 64                    // names of the index that are read at once, unless an option says otherwise
 )
 
-// start has the mover run behind the caller, once.
+// start runs the mover in the background, once.
 func (m *mover) start() {
 	m.once.Do(func() {
 		if m.Invalid == nil {
@@ -47,25 +51,30 @@ func (m *mover) start() {
 	})
 }
 
-// tried starts the mover when a handle takes without waiting for the second time: one
-// that does so once moves by hand what it needs, and is gone.
+// tried starts the mover with the second take that does not wait. A process that takes once
+// and exits moves what it needs itself, and needs no mover.
 func (m *mover) tried() {
 	if m.tries.Add(1) > 1 {
 		m.start()
 	}
 }
 
-// moveDue is the mover's life.
+// moveDue moves due entries until the handle is closed.
 func (m *mover) moveDue() {
-	for backoff := m.Backoff(actMove); ; {
+	backoff := m.Backoff(actMove)
+	backoff.Do(m.Life, nil, func() (retry.Decision, error) {
 		s, err := m.Session(m.Life)
 		if err == nil {
 			err = m.moveIn(m.Life, s)
 		}
-		if m.IsClosed() || errors.Is(err, coord.ErrClosed) || !retry.NothingSent(err) && backoff.Wait(m.Life, nil, err) != nil {
-			return
+		switch {
+		case m.IsClosed(), errors.Is(err, coord.ErrClosed):
+			return retry.Stop, err
+		case retry.NothingSent(err):
+			return retry.Now, err
 		}
-	}
+		return retry.Later, err
+	})
 }
 
 // moveIn moves what is due until the session is over. It subscribes, looks, and waits.
@@ -218,24 +227,27 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	return nil
 }
 
-// moveAll makes ready what is due, a page of it, and says whether anything was. A commit
-// without an answer is looked after: whatever became of it, the caller holds nothing by it.
+// moveAll makes ready what is due, a page of it, and reports whether it moved anything. It
+// repeats a commit without an answer: the caller holds nothing by it.
 func (m *mover) moveAll(ctx context.Context) (moved bool, err error) {
 	unknown := false
-	for backoff := new(retry.Backoff); ; {
-		err = m.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+	var backoff retry.Backoff
+	err, interrupted := backoff.Do(ctx, m.Life.Done(), func() (retry.Decision, error) {
+		err := m.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			_, moved, err = m.moveHead(ctx, s, true)
 			return err
 		})
 		if !errors.Is(err, ErrUnknown) {
-			return moved || unknown && err == nil, err
+			return retry.Stop, err
 		}
 		unknown = true
-		if backoff.Wait(ctx, m.Life.Done(), nil) != nil {
-			if m.IsClosed() {
-				return false, ErrClosed
-			}
-			return false, retry.NotApplied(ctx, err)
-		}
+		return retry.Later, err
+	})
+	switch {
+	case interrupted == nil:
+		return moved || unknown && err == nil, err
+	case m.IsClosed():
+		return false, ErrClosed
 	}
+	return false, retry.NotApplied(ctx, err)
 }

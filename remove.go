@@ -1,0 +1,348 @@
+package zkq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
+	"github.com/zkq/zkq/internal/layout"
+	"github.com/zkq/zkq/internal/retry"
+	"github.com/zkq/zkq/priority"
+)
+
+// remover removes entries for an operator, in whatever state they are: ready, held, delayed
+// or dead. It never takes an entry from a holder by accident: what nobody holds it claims
+// first, and it leaves a trace of what it took from a holder.
+type remover struct {
+	*handle.Handle
+	delayed *delayedPuts
+	expiry  *lifetimes
+	finder  *finder
+	history *histories
+	inspect *inspector
+	keys    *keys
+	traces  *traces
+
+	// removeReady removes an entry that nobody holds; nil in the plain layout, where
+	// there is nothing to hold.
+	removeReady func(context.Context, coord.Session, string) error
+
+	// clearReady removes entries that have expired, as they were read; nil in the plain
+	// layout, where none do.
+	clearReady func(context.Context, coord.Session, []coord.Node) error
+}
+
+// remove is [base.Remove].
+func (rm *remover) remove(ctx context.Context, name string, force bool) error {
+	_, _, dead := layout.ParseDead(name)
+	err := checkEntryName(name)
+	switch {
+	case dead && rm.Taken != "":
+		err = rm.removeBeside(ctx, layout.DeadDir, name)
+	case rm.delayed.isLater(name):
+		err = rm.removeBeside(ctx, layout.DelayedDir, name)
+	case err == nil:
+		err = rm.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s from %s: %w", name, rm.Root, err)
+	}
+	return nil
+}
+
+// removeWhere deletes an entry, and its lock if it has one, in a state that is
+// allowed: the state it was read in, and no other. One that nobody holds is held
+// first, so that it is not taken from a kazoo worker whose lock came in between.
+func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(State) bool) error {
+	unknown := false // an attempt was not answered, in this session or an earlier one
+	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		return rm.removeIn(ctx, s, name, allowed, &unknown)
+	})
+	if unknown && !errors.Is(err, ErrHeld) {
+		return stillUnknown(err)
+	}
+	return err
+}
+
+// removeIn is removeWhere in one session.
+func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
+	for backoff := new(retry.Backoff); ; {
+		n, err := getRestricted(ctx, s, path.Join(rm.Entries, name))
+		if errors.Is(err, coord.ErrNotExist) {
+			if *unknown {
+				return nil
+			}
+			return ErrNoEntry
+		}
+		if err != nil {
+			return err
+		}
+		ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
+		key, err := rm.keys.dropKey(ctx, s, n)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, key...)
+		state := StateReady
+		if rm.Taken != "" {
+			lk, err := getRestricted(ctx, s, path.Join(rm.Taken, name))
+			switch {
+			case err == nil:
+				state = Entry{}.locked(lk).State
+				ops = append(ops, coord.Delete(lk.Path, lk.Fence))
+				a, err := rm.history.readHistory(ctx, s, name)
+				if err != nil {
+					return err
+				}
+				ops = append(ops, a.forget()...)
+				index, err := rm.delayed.delayedIndex(ctx, s, lk)
+				if err != nil {
+					return err
+				}
+				ops = append(ops, index...)
+			case !errors.Is(err, coord.ErrNotExist):
+				return err
+			}
+		}
+		if !allowed(state) {
+			return ErrHeld
+		}
+		forced := allowed(StateReady) && allowed(StateHeld)
+		if n.Unreadable && !forced {
+			rm.finder.skipUnreadable(n)
+			return errUnreadable
+		}
+		if state == StateHeld {
+			ops = append(ops, rm.traces.leaveTrace(name))
+		}
+		if state == StateReady && rm.removeReady != nil && !n.Unreadable {
+			err = rm.removeReady(ctx, s, name)
+		} else {
+			_, err = s.Commit(ctx, ops...)
+		}
+		switch {
+		case err == nil:
+			if state == StateHeld {
+				rm.traces.sweepTraces(ctx, s)
+			}
+			return nil
+		case errors.Is(err, coord.ErrUnknown):
+			*unknown = true
+		case !retry.IsRefused(err) && !errors.Is(err, errUnavailable) && !errors.Is(err, ErrLockLost):
+			return err
+		}
+		// It changed, or nobody knows: look again.
+		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
+			return err
+		}
+	}
+}
+
+// stillUnknown is what is left of an error after an attempt without an answer.
+func stillUnknown(err error) error {
+	if err == nil || errors.Is(err, ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// removeBeside removes a dead entry or a delayed put, from the directory of these.
+func (rm *remover) removeBeside(ctx context.Context, dir, name string) error {
+	unknown := false // an attempt was not answered, in this session or an earlier one
+	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		return rm.removeBesideIn(ctx, s, dir, name, &unknown)
+	})
+	if unknown {
+		return stillUnknown(err)
+	}
+	return err
+}
+
+// removeBesideIn is removeBeside in one session.
+func (rm *remover) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
+	for backoff := new(retry.Backoff); ; {
+		n, err := s.Get(ctx, path.Join(rm.Root, dir, name))
+		switch {
+		case errors.Is(err, coord.ErrNotExist) && *unknown:
+			return nil
+		case errors.Is(err, coord.ErrNotExist):
+			return ErrNoEntry
+		case err != nil:
+			return err
+		}
+		key, err := rm.keys.dropKey(ctx, s, n)
+		if err != nil {
+			return err
+		}
+		_, err = s.Commit(ctx, append(key, coord.Delete(n.Path, n.Fence))...)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, coord.ErrUnknown):
+			*unknown = true
+		case !retry.IsRefused(err):
+			return err
+		}
+		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
+			return err
+		}
+	}
+}
+
+// purgeDead removes the dead entries, less the newest.
+func (rm *remover) purgeDead(ctx context.Context, keep int) (int, error) {
+	var names []string // the oldest first
+	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		names = nil
+		for after := ""; ; {
+			l, err := s.List(ctx, path.Join(rm.Root, layout.DeadDir), coord.ListOptions{After: after, Limit: handle.NamesPage, Fresh: true})
+			if err != nil {
+				return err
+			}
+			for _, n := range l.Nodes {
+				after = path.Base(n.Path)
+				if _, _, ok := layout.ParseDead(after); ok {
+					names = append(names, after)
+				}
+			}
+			if !l.More {
+				return nil
+			}
+		}
+	})
+	removed := 0
+	for _, name := range names[:max(len(names)-keep, 0)] {
+		if err != nil {
+			break
+		}
+		if err = rm.removeBeside(ctx, layout.DeadDir, name); err == nil {
+			removed++
+		} else if errors.Is(err, ErrNoEntry) {
+			err = nil
+		}
+	}
+	return removed, err
+}
+
+// purgeLater removes the delayed puts.
+func (rm *remover) purgeLater(ctx context.Context, s coord.Session) (removed int, err error) {
+	var names []string
+	err = rm.delayed.eachLater(ctx, s, func(name string) error { names = append(names, name); return nil })
+	for _, name := range names {
+		if err != nil {
+			break
+		}
+		if err = rm.removeBeside(ctx, layout.DelayedDir, name); err == nil {
+			removed++
+		} else if errors.Is(err, ErrNoEntry) {
+			err = nil
+		}
+	}
+	return removed, err
+}
+
+// removeExpired removes what has expired and what nobody holds, and says when the next
+// entry expires; zero if none does.
+func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next time.Time, err error) {
+	locks, err := rm.inspect.locks(ctx, s)
+	if err != nil {
+		return next, err
+	}
+	var ready []coord.Node
+	var aside []string
+	err = rm.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
+		switch {
+		case l.expires.IsZero():
+		case l.held && expired(l.expires):
+			next = earlier(next, time.Now().Add(lookAtHeld))
+		case !l.over():
+			next = earlier(next, l.expires)
+		case l.aside:
+			aside = append(aside, l.name)
+		default:
+			ready = append(ready, l.node)
+		}
+		return nil
+	})
+	if err == nil {
+		err = rm.delayed.laterPaged(ctx, func(e Entry) bool {
+			switch {
+			case e.expired():
+				aside = append(aside, e.Name)
+			case !e.Expires.IsZero():
+				next = earlier(next, e.Expires)
+			}
+			return true
+		})
+	}
+	if len(ready) > 0 && err == nil {
+		err = rm.clearReady(ctx, s, ready)
+	}
+	for _, name := range aside {
+		if err != nil {
+			break
+		}
+		if err = rm.remove(ctx, name, false); errors.Is(err, ErrNoEntry) || errors.Is(err, ErrHeld) {
+			err = nil
+		}
+	}
+	return next, err
+}
+
+// keepBroken is how long traces are kept: longer than any finish is in doubt.
+const keepBroken = 24 * time.Hour
+
+// traces says which entries an operator took from their holders. Without a trace, a holder
+// whose finish got no answer, and whose entry is gone, would take another holder's finish for
+// its own. A trace is a node in layout.BrokenDir; it is kept for longer than any finish is in
+// doubt.
+type traces struct{ *handle.Handle }
+
+// leaveTrace is the op to commit together with taking an entry from its holder.
+func (tr *traces) leaveTrace(name string) coord.Op {
+	return coord.Create(path.Join(tr.Root, layout.BrokenDir, layout.BrokenName(time.Now(), name)), []byte{})
+}
+
+// wasBroken says whether an entry was taken from a holder by hand after a revision.
+func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, after int64) (bool, error) {
+	l, err := s.List(ctx, path.Join(tr.Root, layout.BrokenDir), coord.ListOptions{Fresh: true})
+	if err != nil {
+		return false, err
+	}
+	for _, n := range l.Nodes {
+		if _, of, ok := strings.Cut(path.Base(n.Path), "-"); !ok || of != name {
+			continue
+		}
+		trace, err := s.Get(ctx, n.Path)
+		if errors.Is(err, coord.ErrNotExist) {
+			continue // swept, and older than any doubt
+		}
+		if err != nil || trace.Revision > after {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// sweepTraces removes the traces that nobody can need any more. Whoever leaves one
+// sweeps; what goes wrong is left for the next.
+func (tr *traces) sweepTraces(ctx context.Context, s coord.Session) {
+	l, err := s.List(ctx, path.Join(tr.Root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: handle.NamesPage})
+	if err != nil {
+		return
+	}
+	for _, n := range l.Nodes {
+		ms, of, ok := layout.CutMillis(path.Base(n.Path))
+		if _, entry := priority.Parse(of); !ok || !entry || time.Since(time.UnixMilli(ms)) < keepBroken {
+			continue
+		}
+		if _, err := s.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !retry.IsRefused(err) {
+			return
+		}
+	}
+}
