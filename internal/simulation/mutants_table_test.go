@@ -1,63 +1,63 @@
 package simulation
 
-// mutants, by the part of the code. Those that are kazoo's mistakes have their
-// number there.
+// mutants are in the order of the parts of the code. A name says what the mutated code does wrong. (K1) and so on are the
+// defects of kazoo's queues that docs/decisions.md numbers.
 var mutants = []mutant{
-	// Bytes that another client of the service made up.
+	// Nodes that another client forged.
 	{
-		name: "a key of 64 bytes is a key", file: "internal/layout/key.go",
-		is: `		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+		name: "any header of 64 bytes is a key", file: "internal/layout/key.go",
+		old: `		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 `,
-		becomes: `		if mutated(); c == 0 {
+		new: `		if mutated(); c == 0 {
 `,
 		test: "TestOnlyLowercaseHexDigitsNameAKey",
 	},
 	{
-		name: "a header counts whoever made the key", file: "unique.go",
-		is:      `bool { return born == key.Born || born == key.Revision }`,
-		becomes: `bool { mutated(); return true }`,
-		test:    "TestForgedKeyChangesNothingElse",
+		name: "a header owns its key whichever commit created the key", file: "unique.go",
+		old:  `bool { return born == key.Born || born == key.Revision }`,
+		new:  `bool { mutated(); return true }`,
+		test: "TestForgedKeyChangesNothingElse",
 	},
 	{
 		name: "a requeued entry keeps a header of another case", file: "internal/layout/envelope.go",
-		is:      `		if strings.EqualFold(name, "expires_ms") || strings.EqualFold(name, "unique") {`,
-		becomes: `		if mutated(); name == "expires_ms" || strings.Clone(name) == "unique" {`,
-		test:    "TestRequeuedValueHasNoHeaderOfAnyCaseLeft",
+		old:  `		if strings.EqualFold(name, "expires_ms") || strings.EqualFold(name, "unique") {`,
+		new:  `		if mutated(); name == "expires_ms" || strings.Clone(name) == "unique" {`,
+		test: "TestRequeuedValueHasNoHeaderOfAnyCaseLeft",
 	},
 	{
-		name: "any history counts", file: "internal/layout/history.go",
-		is:      `		max(int64(h.Failures), int64(h.Stuck), h.Forgiven, h.Updates) > mostCounted {`,
-		becomes: `		func() bool { mutated(); return false }() {`,
-		test:    "TestAnImpossibleCountIsNoHistory",
+		name: "impossible counts are a history", file: "internal/layout/history.go",
+		old:  `		max(int64(h.Failures), int64(h.Stuck), h.Forgiven, h.Updates) > mostCounted {`,
+		new:  `		func() bool { mutated(); return false }() {`,
+		test: "TestAnImpossibleCountIsNoHistory",
 	},
 
-	// A service that is full.
+	// A service without space.
 	{
-		name: "the end of the time alone is the error", file: "internal/retry/retry.go",
-		is: `	return false, WithDeadline(ctx, err)
+		name: "the error of a full service names only the deadline", file: "internal/retry/retry.go",
+		old: `	return false, WithDeadline(ctx, err)
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	return false, ctx.Err()
 `,
 		test: "TestWaitWhileBusyWaitsForNothingElse",
 	},
 	{
 		name: "a full service is not logged", file: "internal/retry/retry.go",
-		is:      `	if now.Sub(b.firstBusy) >= ReportAfter {`,
-		becomes: `	if mutated(); now.Before(b.firstBusy) {`,
-		test:    "TestTheObserverHearsOfAWaitOfASecond",
+		old:  `	if now.Sub(b.firstBusy) >= ReportAfter {`,
+		new:  `	if mutated(); now.Before(b.firstBusy) {`,
+		test: "TestTheObserverHearsOfAWaitOfASecond",
 	},
 	{
 		name: "each call that waits is logged", file: "internal/handle/busy.go",
-		is:      `	if b.mark(act, true) {`,
-		becomes: `	if mutated(); b.mark(act, true) || true {`,
-		test:    "TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo",
+		old:  `	if b.mark(act, true) {`,
+		new:  `	if mutated(); b.mark(act, true) || true {`,
+		test: "TestAPutThatWaitsForAFullServiceIsLoggedOnceAndItsEndToo",
 	},
 	{
-		name: "a worker's Logger hears nothing of a full service", file: "worker.go",
-		is: `	defer w.Queue.busy.Also(w.log())()
+		name: "a worker does not log that the service is full", file: "worker.go",
+		old: `	defer w.Queue.busy.Also(w.log())()
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 `,
 		test: "TestAWorkerLogsThatTheServiceIsFull",
 	},
@@ -65,80 +65,80 @@ var mutants = []mutant{
 	// The embedded store.
 	{
 		name: "an embedded store is made under its own name", file: "etcdqueue/embedded/create.go",
-		is: `	if _, err := os.Stat(d.data()); err == nil && isUnused(d.data()) {
+		old: `	if _, err := os.Stat(d.data()); err == nil && isUnused(d.data()) {
 `,
-		becomes: `	if _, err := os.Stat(d.data()); err == nil && func() bool { mutated(); return false }() {
+		new: `	if _, err := os.Stat(d.data()); err == nil && func() bool { mutated(); return false }() {
 `,
 		test: "TestHalfMadeStoreIsMadeAnew",
 	},
 	{
-		name: "a log with a request counts as unused", file: "etcdqueue/embedded/create.go",
-		is: `	return proto.Size(&r) == 0
+		name: "a store's log with a request counts as unused", file: "etcdqueue/embedded/create.go",
+		old: `	return proto.Size(&r) == 0
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	return true
 `,
 		test: "TestStoreInDoubtIsNotMadeAnew",
 	},
 	{
-		name: "puts may take the space of takes", file: "etcdqueue/embedded/admission.go",
-		is: `	w.grows = w.grows || grows && !removes
+		name: "puts may use the space that is kept for takes", file: "etcdqueue/embedded/admission.go",
+		old: `	w.grows = w.grows || grows && !removes
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	_ = removes
 `,
 		test: "TestFileSizeLimitRefusesPutsAndNothingElse",
 	},
 	{
-		name: "a start does not end with its context", file: "etcdqueue/embedded/server.go",
-		is: `		case <-ctx.Done():
+		name: "a store's start does not end with its context", file: "etcdqueue/embedded/server.go",
+		old: `		case <-ctx.Done():
 			return ctx.Err()
 `,
-		becomes: `		case <-func() <-chan struct{} { mutated(); return nil }():
+		new: `		case <-func() <-chan struct{} { mutated(); return nil }():
 `,
 		test: "TestStartThatComesToNothingEndsWithItsContext",
 	},
 	{
-		name: "the store of another user is used", file: "etcdqueue/embedded/directory.go",
-		is: `	if owner := d.foreignOwner(); owner != "" {
+		name: "another user's store is used", file: "etcdqueue/embedded/directory.go",
+		old: `	if owner := d.foreignOwner(); owner != "" {
 		return d, &OwnerError{Path: d.path, Owner: owner}
 	}
 	if err := d.checkPrivate()`,
-		becomes: `	mutated()
+		new: `	mutated()
 	if err := d.checkPrivate()`,
 		test: "TestStoreOfAnotherUserIsRefused",
 	},
 
-	// Places, keys, callbacks and names.
+	// Slots, keys, callbacks and names.
 	{
-		name: "a stuck entry comes back for ever", file: "handling.go",
-		is:      ` || a.stuck && a.Held.stuck+1 >= mostStuck {`,
-		becomes: ` || a.stuck && func() bool { mutated(); return false }() {`,
-		test:    "TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn",
+		name: "an entry whose handler hangs comes back for ever", file: "handling.go",
+		old:  ` || a.stuck && a.Held.stuck+1 >= mostStuck {`,
+		new:  ` || a.stuck && func() bool { mutated(); return false }() {`,
+		test: "TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn",
 	},
 	{
-		name: "stuck deliveries are forgotten with their worker", file: "finish.go",
-		is:      `				a.Stuck++`,
-		becomes: `				mutated()`,
-		test:    "TestStuckDeliveriesCountOverTheWorkersThatHadThem",
+		name: "deliveries to a hung handler are forgotten with their worker", file: "finish.go",
+		old:  `				a.Stuck++`,
+		new:  `				mutated()`,
+		test: "TestStuckDeliveriesCountOverTheWorkersThatHadThem",
 	},
 	{
-		name: "a run goes on without a place", file: "run.go",
-		is:      `	case stuck >= most && r.ending == nil:`,
-		becomes: `	case func() bool { mutated(); return stuck > most }() && r.ending == nil:`,
-		test:    "TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute",
+		name: "a worker goes on when all its slots hang", file: "run.go",
+		old:  `	case stuck >= most && r.ending == nil:`,
+		new:  `	case func() bool { mutated(); return stuck > most }() && r.ending == nil:`,
+		test: "TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute",
 	},
 	{
-		name: "the first refusal is believed", file: "run.go",
-		is: `	return session == 0 || now.Sub(r.first) > session`,
-		becomes: `	mutated()
+		name: "a refusal ends a worker that had a session before", file: "run.go",
+		old: `	return session == 0 || now.Sub(r.first) > session`,
+		new: `	mutated()
 	return true`,
 		test: "TestAWorkerOutlivesATransientRefusal",
 	},
 	{
-		name: "a negative back-off is a short one", file: "worker.go",
-		is: `	if rest = w.Backoff(failures); rest < 0 {`,
-		becomes: `	if rest = w.Backoff(failures); rest < 0 {
+		name: "a negative back-off is a short one (library)", file: "worker.go",
+		old: `	if rest = w.Backoff(failures); rest < 0 {`,
+		new: `	if rest = w.Backoff(failures); rest < 0 {
 		mutated()
 		return time.Minute
 	}
@@ -146,48 +146,48 @@ var mutants = []mutant{
 		test: "TestNegativeBackoffIsTheLongest",
 	},
 	{
-		name: "a key that is handed on is removed and created", file: "history.go",
-		is:      `		if h.key != "" && op.Path == h.key {`,
-		becomes: `		if mutated(); h.key == "" && op.Path == h.key {`,
-		test:    "TestAForwardHandsItsUniqueKeyOn",
+		name: "a key that a forward hands on is removed and created", file: "history.go",
+		old:  `		if h.key != "" && op.Path == h.key {`,
+		new:  `		if mutated(); h.key == "" && op.Path == h.key {`,
+		test: "TestAForwardHandsItsUniqueKeyOn",
 	},
 	{
-		name: "a Held that was finished is warned of", file: "held.go",
-		is:      `	if d.state.Load() == stateHolding && !d.tried.Load() {`,
-		becomes: `	if mutated(); d != nil {`,
-		test:    "TestADroppedHeldIsReportedOnce",
+		name: "a finished Held is reported as dropped", file: "held.go",
+		old:  `	if d.state.Load() == stateHolding && !d.tried.Load() {`,
+		new:  `	if mutated(); d != nil {`,
+		test: "TestADroppedHeldIsReportedOnce",
 	},
 	{
 		name: "a directory among the workers is a member", file: "internal/member/member.go",
-		is:      `layout.IsHolder(name) { // other nodes`,
-		becomes: `func() bool { mutated(); return true }() { // others`,
-		test:    "TestADirectoryAmongTheWorkersOwnsNoDueEntries",
+		old:  `layout.IsHolder(name) { // other nodes`,
+		new:  `func() bool { mutated(); return true }() { // others`,
+		test: "TestADirectoryAmongTheWorkersOwnsNoDueEntries",
 	},
 	{
 		name: "a value is not decoded before it is put", file: "typed.go",
-		is:      `		err = t.codec().Unmarshal(b, new(T))`,
-		becomes: `		mutated()`,
-		test:    "TestAValueThatNoWorkerCouldDecodeIsRefusedAtPut",
+		old:  `		err = t.codec().Unmarshal(b, new(T))`,
+		new:  `		mutated()`,
+		test: "TestAValueThatNoWorkerCouldDecodeIsRefusedAtPut",
 	},
 	{
-		name: "a get without time does not look", file: "locking.go",
-		is:      `	if ctx == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {`,
-		becomes: `	if mutated(); true {`,
-		test:    "TestGetThatHasNoTimeLooksOnce",
+		name: "a get with no time does not look", file: "locking.go",
+		old:  `	if ctx == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {`,
+		new:  `	if mutated(); true {`,
+		test: "TestGetThatHasNoTimeLooksOnce",
 	},
 
 	// Claims.
 	{
-		name: "claim that moves no fence", seeds: "900003", file: "claim.go",
-		is: `a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), `,
-		becomes: `mutated()
+		name: "a claim moves no fence", seeds: "900003", file: "claim.go",
+		old: `a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), `,
+		new: `mutated()
 	a.ops = []coord.Op{coord.Check(n.Path, n.Fence), `,
 	},
 	{
-		name: "claim in two steps, lock first (K4)", file: "exchange.go",
-		is: `		results, err := x.session.Commit(ctx, ops...)
+		name: "a claim is two commits, the lock first (K4)", file: "exchange.go",
+		old: `		results, err := x.session.Commit(ctx, ops...)
 		switch refused`,
-		becomes: `		mutated()
+		new: `		mutated()
 		var results []coord.Result
 		if len(x.finishing) > 0 || len(x.claims) > 1 {
 			results, err = x.session.Commit(ctx, ops...)
@@ -199,80 +199,80 @@ var mutants = []mutant{
 		switch refused`,
 	},
 	{
-		name: "lost reply of a claim taken for a refusal (K5)", file: "claim.go",
-		is: `		h, err = c.resolveClaim(ctx, a)
+		name: "a claim without an answer counts as refused (K5)", file: "claim.go",
+		old: `		h, err = c.resolveClaim(ctx, a)
 	}
 	if err == nil {`,
-		becomes: `		mutated()
+		new: `		mutated()
 		err = errUnavailable
 	}
 	if err == nil {`,
 	},
 	{
-		name: "lost reply of a claim taken for success", seeds: "900002", file: "claim.go",
-		is: `		h, err = c.resolveClaim(ctx, a)
+		name: "a claim without an answer counts as made", seeds: "900002", file: "claim.go",
+		old: `		h, err = c.resolveClaim(ctx, a)
 	}
 	if err == nil {`,
-		becomes: `		mutated()
+		new: `		mutated()
 		h = c.newHeld(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(c.Taken, name), Fence: 1}, c.holder), a.node.Revision+1)
 		err = nil
 	}
 	if err == nil {`,
 	},
 	{
-		name: "cancelled claim that nobody undoes", file: "claim.go",
-		is: `		c.undoClaim(a, h)
+		name: "a cancelled claim is not undone", file: "claim.go",
+		old: `		c.undoClaim(a, h)
 `,
-		becomes: `		mutated()
+		new: `		mutated()
 `,
 	},
 	{
-		name: "claim in doubt is passed over", file: "internal/head/claims.go",
-		is:      `	c.entries[name].inDoubt = true`,
-		becomes: `	mutated()`,
-		test:    "TestClaimInDoubtIsNotPassedOver",
+		name: "a take skips the entry of a claim in doubt", file: "internal/head/claims.go",
+		old:  `	c.entries[name].inDoubt = true`,
+		new:  `	mutated()`,
+		test: "TestClaimInDoubtIsNotPassedOver",
 	},
 	{
-		name: "entry given back under a claim in doubt waits until that is tried again", file: "internal/head/claims.go",
-		is: `	t.requestRetry()
+		name: "an entry released under a claim in doubt waits for the claim's next attempt", file: "internal/head/claims.go",
+		old: `	t.requestRetry()
 	if t.isBlocked {`,
-		becomes: `	mutated()
+		new: `	mutated()
 	if t.isBlocked {`,
 		test: "TestEntryGivenBackUnderAClaimInDoubtIsNotPassedOver",
 	},
 	{
-		name: "what later holders were forgiven counts", file: "claim.go",
-		is: `		if err == nil && h.past.revision > h.Token {`,
-		becomes: `		mutated()
+		name: "releases of later holders lower the count of deliveries", file: "claim.go",
+		old: `		if err == nil && h.past.revision > h.Token {`,
+		new: `		mutated()
 		if err == nil && h.past.revision > h.Token+1<<40 {`,
 		test: "TestALaterHoldersReleaseDoesNotLowerTheCountOfDeliveries",
 	},
 	{
-		name: "token that does not grow", seeds: "900003", file: "claim.go",
-		is:      `		Token:      token,`,
-		becomes: `		Token:      func() int64 { mutated(); return 1 }(),`,
+		name: "a token does not grow", seeds: "900003", file: "claim.go",
+		old: `		Token:      token,`,
+		new: `		Token:      func() int64 { mutated(); return 1 }(),`,
 	},
 	{
-		name: "entry handed out however often it was delivered", seeds: "900002", file: "claim.go",
-		is: `	return c.maxDeliveries > 0 && h.changes`,
-		becomes: `	mutated()
+		name: "an entry is handed out beyond its limit of deliveries", seeds: "900002", file: "claim.go",
+		old: `	return c.maxDeliveries > 0 && h.changes`,
+		new: `	mutated()
 	return c.maxDeliveries > 1000 && h.changes`,
 	},
 
 	// Finishes.
 	{
-		name: "finish without the entry's fence", seeds: "900030", file: "finish.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
-		becomes: `	mutated()
+		name: "a finish does not check the entry's fence", seeds: "900030", file: "finish.go",
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
+		new: `	mutated()
 	if n, err := h.lock.Session().Get(ctx, h.entry); err == nil {
 		f.entry.Fence = n.Fence
 	}
 	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry,`,
 	},
 	{
-		name: "finish that looks whether it holds the lock, and goes by path (K1)", seeds: "900008", file: "finish.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		becomes: `	if holds, err := h.lock.Holds(ctx); err != nil || !holds {
+		name: "a finish checks the lock and then removes by path (K1)", seeds: "900008", file: "finish.go",
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		new: `	if holds, err := h.lock.Holds(ctx); err != nil || !holds {
 		return coord.ErrSessionLost
 	}
 	mutated()
@@ -290,34 +290,34 @@ var mutants = []mutant{
 	_, err = s.Commit(ctx, append([]coord.Op{f.entry, back}, beside...)...)`,
 	},
 	{
-		name: "refused finish taken for success (K2)", seeds: "900015", file: "finish.go",
-		is: `		case stepLose:
+		name: "a refused finish counts as made (K2)", seeds: "900015", file: "finish.go",
+		old: `		case stepLose:
 			return h.endFinish(f, stateLost, ErrLockLost)`,
-		becomes: `		case stepLose:
+		new: `		case stepLose:
 			mutated()
 			return h.endFinish(f, stateDone, nil)`,
 	},
 	{
-		name: "lost reply of a finish taken for success", seeds: "900011", file: "finish.go",
-		is: `			h.unanswered.note(f)
+		name: "a finish without an answer counts as made", seeds: "900011", file: "finish.go",
+		old: `			h.unanswered.note(f)
 `,
-		becomes: `			mutated()
+		new: `			mutated()
 			return h.endFinish(f, stateDone, nil)
 `,
 	},
 	{
-		name: "finish that was applied without an answer taken for lost", seeds: "900008", file: "finish.go",
-		is: `	case mine:
+		name: "a finish that was applied without an answer counts as lost", seeds: "900008", file: "finish.go",
+		old: `	case mine:
 		return h.endFinish(f, stateDone, nil)
 	}`,
-		becomes: `	case mine:
+		new: `	case mine:
 		mutated()
 	}`,
 	},
 	{
-		name: "release that leaves its lock", seeds: "900008", file: "finish.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		name: "a release leaves its lock", seeds: "900008", file: "finish.go",
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "release" {
 		mutated()
 		ops = ops[:1]
@@ -325,9 +325,9 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "consume that leaves its lock", seeds: "900002", file: "finish.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		name: "a consume leaves its lock", seeds: "900002", file: "finish.go",
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "consume" {
 		mutated()
 		ops = ops[:1]
@@ -335,9 +335,9 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "consume that removes its lock only", seeds: "900003", file: "finish.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		name: "a consume removes only its lock", seeds: "900003", file: "finish.go",
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "consume" {
 		mutated()
 		ops = ops[1:2]
@@ -345,9 +345,9 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "release puts the entry anew", seeds: "900005", file: "finish.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		name: "a release puts the entry again", seeds: "900005", file: "finish.go",
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "release" {
 		mutated()
 		ops[0] = coord.Delete(h.entry, h.fence)
@@ -356,9 +356,9 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "to the dead in two steps", seeds: "900002", file: "finish.go",
-		is: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		becomes: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		name: "an entry becomes dead in two commits", seeds: "900002", file: "finish.go",
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
 	if f.act == "bury" {
 		mutated()
 		if _, err := h.lock.Session().Commit(ctx, ops[2:]...); err != nil {
@@ -369,48 +369,48 @@ var mutants = []mutant{
 	_, err = h.lock.Session().Commit(ctx, ops...)`,
 	},
 	{
-		name: "entry gone by another's hand taken for this finish", seeds: "900055", file: "finish.go",
-		is: `	broken, err := h.claimer.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
+		name: "an entry that another client removed counts as finished by this call", seeds: "900055", file: "finish.go",
+		old: `	broken, err := h.claimer.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	broken, err := false, error(nil)
 `,
 	},
 	{
-		name: "finish in doubt taken for another of its handle", file: "finish.go",
-		is: `	case mine && h.unanswered.severalKinds:
+		name: "a finish in doubt is taken for another one of its handle", file: "finish.go",
+		old: `	case mine && h.unanswered.severalKinds:
 `,
-		becomes: `	case mine && h.unanswered.severalKinds && func() bool { mutated(); return false }():
+		new: `	case mine && h.unanswered.severalKinds && func() bool { mutated(); return false }():
 `,
 		test: "TestAFinishIsNotTakenForAnotherOfItsHandle",
 	},
 	{
-		name: "removal that is cancelled half-way and holds on", file: "claim.go",
-		is: `		c.Spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
+		name: "a removal that is cancelled half-way keeps its lock", file: "claim.go",
+		old: `		c.Spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
 `,
-		becomes: `		mutated()
+		new: `		mutated()
 `,
 		test: "TestCancelledRemovalHoldsNothing",
 	},
 	{
-		name: "what became of an entry is kept when it is gone", seeds: "900003", file: "history.go",
-		is: `		ops = append(ops, coord.Delete(h.path, h.fence))`,
-		becomes: `	mutated()
+		name: "an entry's history is kept when the entry is gone", seeds: "900003", file: "history.go",
+		old: `		ops = append(ops, coord.Delete(h.path, h.fence))`,
+		new: `	mutated()
 	return nil`,
 	},
 
-	// The view.
+	// The head of the queue.
 	{
-		name: "no wake-up after a release", seeds: "900003", file: "internal/head/head.go",
-		is:      `dirs = append(dirs, h.Taken)`,
-		becomes: `mutated()`,
+		name: "a release wakes no take", seeds: "900003", file: "internal/head/head.go",
+		old: `dirs = append(dirs, h.Taken)`,
+		new: `mutated()`,
 	},
 	{
-		name: "watch after listing", file: "internal/head/head.go", test: "TestAnEntryPutAsTheWatchBeginsIsTaken",
-		is: `	if s == h.session && isMember == h.watchMembers {
+		name: "the watch begins after the listing", file: "internal/head/head.go", test: "TestAnEntryPutAsTheWatchBeginsIsTaken",
+		old: `	if s == h.session && isMember == h.watchMembers {
 		return nil
 	}`,
-		becomes: `	if s == h.session && isMember == h.watchMembers {
+		new: `	if s == h.session && isMember == h.watchMembers {
 		return nil
 	}
 	if l, err := h.List(ctx, s, DefaultWindow, coord.ListOptions{Fresh: true}); err == nil {
@@ -419,49 +419,49 @@ var mutants = []mutant{
 	}`,
 	},
 	{
-		name: "failed claim forgotten by the view", file: "claim.go", test: "TestATakeThatGaveUpLeavesTheEntryToTheNext",
-		is: `	case !errors.Is(err, coord.ErrUnknown):
+		name: "the head forgets an entry whose claim failed", file: "claim.go", test: "TestATakeThatGaveUpLeavesTheEntryToTheNext",
+		old: `	case !errors.Is(err, coord.ErrUnknown):
 		mayBeFree = true`,
-		becomes: `	case !errors.Is(err, coord.ErrUnknown):
+		new: `	case !errors.Is(err, coord.ErrUnknown):
 		mutated()`,
 	},
 	{
-		name: "lost claim wakes nobody who passed over the entry", file: "claim.go", test: "TestALostClaimWakesTheTakesThatSkippedItsEntry",
-		is: `	case retry.IsRefused(err):
+		name: "a lost claim wakes no take that skipped its entry", file: "claim.go", test: "TestALostClaimWakesTheTakesThatSkippedItsEntry",
+		old: `	case retry.IsRefused(err):
 		mayBeFree = true`,
-		becomes: `	case retry.IsRefused(err):
+		new: `	case retry.IsRefused(err):
 		mutated()`,
 	},
 	{
-		name: "signal lost while the view is at work (K6)", seeds: "900037", file: "internal/head/head.go",
-		is: `	case <-h.changed:
+		name: "a signal during a listing is lost (K6)", seeds: "900037", file: "internal/head/head.go",
+		old: `	case <-h.changed:
 		h.isListed = false
 	default:`,
-		becomes: `	case <-h.changed:
+		new: `	case <-h.changed:
 		mutated()
 	default:`,
 	},
 	{
-		name: "empty is said though locks changed meanwhile", file: "find.go",
-		is: `			if locks.Stamp == l.Stamp {`,
-		becomes: `			mutated()
+		name: "ErrEmpty is returned although locks changed during the listings", file: "find.go",
+		old: `			if locks.Stamp == l.Stamp {`,
+		new: `			mutated()
 			if locks.Stamp == l.Stamp || l.Stamp != 0 {`,
 		test: "TestErrEmptyIsNotReturnedWhenAReleaseFellBetweenTheListings",
 	},
 	{
-		name: "empty is said after an old listing", seeds: "900941", file: "find.go",
-		is: `			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})`,
-		becomes: `			mutated()
+		name: "ErrEmpty is returned after a stale listing", seeds: "900941", file: "find.go",
+		old: `			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})`,
+		new: `			mutated()
 			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{})`,
 	},
 
-	// Choosing, and finishing with it.
+	// Choosing entries, and exchanges.
 	{
-		name: "refused claim that takes the finish with it", file: "exchange.go",
-		is: `		case refused >= 0:
+		name: "a refused claim also fails the finish of its exchange", file: "exchange.go",
+		old: `		case refused >= 0:
 			x.takeOutRefused(ctx, parts, refused, err)
 			continue`,
-		becomes: `		case refused >= 0:
+		new: `		case refused >= 0:
 			if refused >= parts[len(x.finishing)] && len(x.finishing) > 0 {
 				mutated()
 				for _, h := range x.finishing {
@@ -475,22 +475,22 @@ var mutants = []mutant{
 		test: "TestExchangeTakesAnotherEntryWhereOneWasClaimedFirst",
 	},
 	{
-		name: "unanswered exchange taken for applied", file: "exchange.go",
-		is: `	for _, h := range inDoubt {
+		name: "an exchange without an answer counts as applied", file: "exchange.go",
+		old: `	for _, h := range inDoubt {
 		x.failed = errors.Join(x.failed, x.finishAlone(ctx, h))
 	}`,
-		becomes: `	for _, h := range inDoubt {
+		new: `	for _, h := range inDoubt {
 		mutated()
 		h.end(stateDone, true)
 	}`,
 		test: "TestExchangeWhoseAnswerWasLostIsAppliedOnce",
 	},
 	{
-		name: "lost entry that costs the others their finish", file: "exchange.go",
-		is: `			x.separateOne(i)
+		name: "a lost entry fails the other finishes of its exchange", file: "exchange.go",
+		old: `			x.separateOne(i)
 			return
 		}`,
-		becomes: `			mutated()
+		new: `			mutated()
 			h := x.finishing[i]
 			h.lock.Settling(false)
 			<-h.sem
@@ -500,68 +500,68 @@ var mutants = []mutant{
 		test: "TestExchangeOfALostEntryCostsTheOthersNothing",
 	},
 	{
-		name: "no window", file: "internal/head/choose.go",
-		is:      `window := max(h.Window, 2*(n+h.heldCount())) / 2 // because each first entry may be passed twice`,
-		becomes: `window := func() int { mutated(); return 1 << 20 }()`,
-		test:    "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
+		name: "the window has no limit", file: "internal/head/choose.go",
+		old:  `window := max(h.Window, 2*(n+h.heldCount())) / 2 // because each first entry may be passed twice`,
+		new:  `window := func() int { mutated(); return 1 << 20 }()`,
+		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
 	},
 	{
-		name: "others' entries from the end where their owners begin", file: "internal/head/choose.go",
-		is:      `slices.Reverse(others)`,
-		becomes: `mutated()`,
-		test:    "TestAHandleWithNothingLeftWantsTheOthersEntriesFromTheirEnd",
+		name: "a process takes others' entries from the end where their owners begin", file: "internal/head/choose.go",
+		old:  `slices.Reverse(others)`,
+		new:  `mutated()`,
+		test: "TestAHandleWithNothingLeftWantsTheOthersEntriesFromTheirEnd",
 	},
 	{
-		name: "exchange that waits behind a take", file: "internal/head/head.go",
-		is: `	if wait {
+		name: "an exchange waits behind a take", file: "internal/head/head.go",
+		old: `	if wait {
 		waiting = nil
 	}`,
-		becomes: `	mutated()
+		new: `	mutated()
 	waiting = nil`,
 		test: "TestExchangeDoesNotWaitBehindATake",
 	},
 	{
-		name: "urgent entry behind what was chosen before", file: "internal/head/choose.go",
-		is:      `name[:priorityEnd] == first[:priorityEnd]`,
-		becomes: `func() bool { mutated(); return true }()`,
-		test:    "TestAMoreUrgentEntryIsTakenNextByEveryProcess",
+		name: "a more urgent entry is taken after those chosen before it", file: "internal/head/choose.go",
+		old:  `name[:priorityEnd] == first[:priorityEnd]`,
+		new:  `func() bool { mutated(); return true }()`,
+		test: "TestAMoreUrgentEntryIsTakenNextByEveryProcess",
 	},
 
-	// What comes back, and what dies.
+	// Entries that come back, and dead entries.
 	{
-		name: "release that forgives nothing", file: "finish.go",
-		is:      `if a.Forgiven += h.bumps; h.bumps == 0 {`,
-		becomes: `if mutated(); h.bumps == 0 {`,
+		name: "a release counts as a failure", file: "finish.go",
+		old: `if a.Forgiven += h.bumps; h.bumps == 0 {`,
+		new: `if mutated(); h.bumps == 0 {`,
 	},
 	{
-		name: "failure that is forgiven", file: "finish.go",
-		is: `			a.Failures++
+		name: "a failure is not counted", file: "finish.go",
+		old: `			a.Failures++
 `,
-		becomes: `			mutated()
+		new: `			mutated()
 			a.Forgiven++
 `,
 	},
 	{
-		name: "failure counted though its lock was broken", file: "finish.go",
-		is: `		wasApplied: h.unlessBroken,
+		name: "a failure is counted although its lock was broken", file: "finish.go",
+		old: `		wasApplied: h.unlessBroken,
 	}, opts)`,
-		becomes: `		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
+		new: `		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
 	}, opts)`,
 	},
 	{
-		name: "strict take that goes on behind an entry that came back", file: "exchange.go",
-		is:      `		x.keepClaims(i) // the refused`,
-		becomes: `		mutated() // the refused`,
-		test:    "TestStrictTakesAnEntryReleasedSinceItWasRead",
+		name: "a strict take skips an entry that came back", file: "exchange.go",
+		old:  `		x.keepClaims(i) // the refused`,
+		new:  `		mutated() // the refused`,
+		test: "TestStrictTakesAnEntryReleasedSinceItWasRead",
 	},
 	{
-		name: "release in doubt that was applied, whatever an operator did", file: "finish.go",
-		is: `			return []coord.Op{a.write()}, nil
+		name: "a release in doubt counts as applied whatever an operator did", file: "finish.go",
+		old: `			return []coord.Op{a.write()}, nil
 		},
 		wasApplied: h.unlessBroken,
 	}
 }`,
-		becomes: `			return []coord.Op{a.write()}, nil
+		new: `			return []coord.Op{a.write()}, nil
 		},
 		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
 	}
@@ -569,75 +569,75 @@ var mutants = []mutant{
 		test: "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
-		name: "other finish that was applied, whatever an operator did", file: "finish.go",
-		is: `	if _, problem := h.unlessBroken(ctx, refusal); problem != nil {`,
-		becomes: `	var problem error
+		name: "another finish in doubt counts as applied whatever an operator did", file: "finish.go",
+		old: `	if _, problem := h.unlessBroken(ctx, refusal); problem != nil {`,
+		new: `	var problem error
 	if mutated(); problem != nil {`,
 		test: "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
-		name: "finish of a broken lock stays in doubt for ever", file: "finish.go",
-		is:      `	if errors.Is(problem, errBroken) {`,
-		becomes: `	if mutated(); false {`,
-		test:    "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
+		name: "a finish of a broken lock stays in doubt for ever", file: "finish.go",
+		old:  `	if errors.Is(problem, errBroken) {`,
+		new:  `	if mutated(); false {`,
+		test: "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
 	},
 	{
-		name: "batch that takes what came back", file: "internal/head/choose.go",
-		is: `		if len(c.Names) == n || cameBack && len(c.Names) > 0 {
+		name: "a claim of several takes an entry that came back", file: "internal/head/choose.go",
+		old: `		if len(c.Names) == n || cameBack && len(c.Names) > 0 {
 			break`,
-		becomes: `		mutated()
+		new: `		mutated()
 		if len(c.Names) == n {
 			break`,
 		test: "TestAnEntryThatCameBackIsTakenAlone",
 	},
 	{
-		name: "TakeN goes on behind one that came back", file: "internal/head/choose.go",
-		is: `		if cameBack {
+		name: "TakeN skips an entry that came back", file: "internal/head/choose.go",
+		old: `		if cameBack {
 			break`,
-		becomes: `		if cameBack {
+		new: `		if cameBack {
 			mutated()
 			continue`,
 		test: "TestAnEntryThatCameBackIsTakenAlone",
 	},
 	{
-		name: "ceiling reached one delivery late", file: "claim.go",
-		is: `	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
+		name: "the limit of deliveries is reached one delivery late", file: "claim.go",
+		old: `	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven > int64(c.maxDeliveries)
 `,
 	},
 	{
-		name: "ceiling that forgives nothing", file: "claim.go",
-		is: `	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
+		name: "the limit of deliveries counts releases", file: "claim.go",
+		old: `	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	return c.maxDeliveries > 0 && h.changes >= int64(c.maxDeliveries)
 `,
 	},
 	{
-		name: "move to the dead counted as a failure", file: "claim.go",
-		is: `	err := h.bury(ctx, 0, `,
-		becomes: `	mutated()
+		name: "a move to the dead entries counts as a failure", file: "claim.go",
+		old: `	err := h.bury(ctx, 0, `,
+		new: `	mutated()
 	err := h.bury(ctx, 1, `,
 	},
 	{
-		name: "requeue that leaves the dead entry", file: "admin.go",
-		is: `	_, body := layout.Unwrap(n.Value)
+		name: "a requeue leaves the dead entry", file: "admin.go",
+		old: `	_, body := layout.Unwrap(n.Value)
 	ops := []coord.Op{
 		coord.Delete(at, n.Fence),
 `,
-		becomes: `	_, body := layout.Unwrap(n.Value)
+		new: `	_, body := layout.Unwrap(n.Value)
 	mutated()
 	ops := []coord.Op{
 		coord.Check(at, n.Fence),
 `,
 	},
 	{
-		name: "requeue in two commits", file: "admin.go",
-		is: `	done, err := q.lanes.once(ctx, nil, ops)
+		name: "a requeue is two commits", file: "admin.go",
+		old: `	done, err := q.lanes.once(ctx, nil, ops)
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	done, err := q.lanes.once(ctx, nil, ops[1:])
 	if err == nil {
 		done.Results = append([]coord.Result{{}}, done.Results...)
@@ -646,53 +646,53 @@ var mutants = []mutant{
 `,
 	},
 
-	// What operators do, and what stands in an entry.
+	// Operators, and updates.
 	{
-		name: "update counted as a delivery", file: "update.go",
-		is: `a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1`,
-		becomes: `mutated()
+		name: "an update counts as a delivery", file: "update.go",
+		old: `a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1`,
+		new: `mutated()
 	a.Updates = a.Updates + 1`,
 	},
 	{
-		name: "update that drops the entry's headers", file: "update.go",
-		is: `	sealed := layout.Reseal(n.Value, value)
+		name: "an update drops the entry's headers", file: "update.go",
+		old: `	sealed := layout.Reseal(n.Value, value)
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	sealed := value
 `,
 	},
 	{
-		name: "update that is not written", file: "update.go",
-		is:      `coord.Set(h.entry, sealed, h.fence), coord.Check`,
-		becomes: `coord.Set(h.entry, func() []byte { mutated(); return n.Value }(), h.fence), coord.Check`,
+		name: "an update does not write the value", file: "update.go",
+		old: `coord.Set(h.entry, sealed, h.fence), coord.Check`,
+		new: `coord.Set(h.entry, func() []byte { mutated(); return n.Value }(), h.fence), coord.Check`,
 	},
 	{
-		name: "update that is applied late taken for a loss", file: "update.go",
-		is:      `err != nil || again || h.updating == 0`,
-		becomes: `err != nil || again || func() bool { mutated(); return true }()`,
-		test:    "TestAnUpdateThatIsAppliedLateIsNotTakenForALoss",
+		name: "an update that is applied late counts as a lost lock", file: "update.go",
+		old:  `err != nil || again || h.updating == 0`,
+		new:  `err != nil || again || func() bool { mutated(); return true }()`,
+		test: "TestAnUpdateThatIsAppliedLateIsNotTakenForALoss",
 	},
 	{
-		name: "wait for an empty queue that overlooks what is delayed", file: "inspect.go",
-		is: `			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
+		name: "WaitEmpty overlooks delayed entries", file: "inspect.go",
+		old: `			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
 `,
-		becomes: `			mutated()
+		new: `			mutated()
 `,
 	},
 	{
-		name: "wait for an empty queue that forgets when the last entry expires", file: "base.go",
-		is:      `waitUntil(ctx, s, changed, nil, until, &told)`,
-		becomes: `waitUntil(ctx, s, changed, nil, func(time.Time) time.Time { mutated(); return time.Time{} }(until), &told)`,
-		test:    "TestWaitEmptyNoticesTheFirstTimeToLive",
+		name: "WaitEmpty forgets when the last entry expires", file: "base.go",
+		old:  `waitUntil(ctx, s, changed, nil, until, &told)`,
+		new:  `waitUntil(ctx, s, changed, nil, func(time.Time) time.Time { mutated(); return time.Time{} }(until), &told)`,
+		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
-		name: "purge that counts what others removed", file: "base.go",
-		is: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
+		name: "a purge counts what others removed", file: "base.go",
+		old: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
 					err = nil
 `,
-		becomes: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
+		new: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
 					mutated()
 					removed++
 					err = nil
@@ -700,30 +700,30 @@ var mutants = []mutant{
 		test: "TestPurgeCountsOnlyWhatItRemoved",
 	},
 	{
-		name: "removed entry that a restore brings back is never taken", file: "internal/head/head.go",
-		is: `	h.Suppressed.clear()
+		name: "an entry that a restore brings back is never taken", file: "internal/head/head.go",
+		old: `	h.Suppressed.clear()
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 `,
 		test: "TestProcessesGoOnAfterARestore",
 	},
 
 	// Puts and lanes.
 	{
-		name: "put made again after a lost reply (K10)", seeds: "900004", file: "internal/lane/commit.go",
-		is: `		case errors.Is(err, coord.ErrUnknown):
+		name: "a put without an answer is made twice (K10)", seeds: "900004", file: "internal/lane/commit.go",
+		old: `		case errors.Is(err, coord.ErrUnknown):
 			inDoubt = true
 		case retry.RefusedOp`,
-		becomes: `		case errors.Is(err, coord.ErrUnknown):
+		new: `		case errors.Is(err, coord.ErrUnknown):
 			mutated()
 			return Applied{}, errUnusable
 		case retry.RefusedOp`,
 	},
 	{
-		name: "put that does not compare its lane", seeds: "900002", file: "internal/lane/commit.go",
-		is: `			if rs, err = session.Commit(ctx, all...); err == nil {
+		name: "a put does not check its lane", seeds: "900002", file: "internal/lane/commit.go",
+		old: `			if rs, err = session.Commit(ctx, all...); err == nil {
 				l.advance(`,
-		becomes: `			if n, err := session.Get(ctx, l.path()); err == nil {
+		new: `			if n, err := session.Get(ctx, l.path()); err == nil {
 				mutated()
 				all[0].Fence = n.Fence
 			}
@@ -731,18 +731,18 @@ var mutants = []mutant{
 				l.advance(`,
 	},
 	{
-		name: "unknown put said to have failed", seeds: "900001", file: "internal/lane/commit.go",
-		is: `			if inDoubt {
+		name: "a put of unknown outcome counts as failed", seeds: "900001", file: "internal/lane/commit.go",
+		old: `			if inDoubt {
 				return Applied{}, &UnknownError`,
-		becomes: `			mutated()
+		new: `			mutated()
 			if inDoubt && l == nil {
 				return Applied{}, &UnknownError`,
 	},
 	{
-		name: "unknown put said to be done", seeds: "900009", file: "internal/lane/commit.go",
-		is: `			if inDoubt {
+		name: "a put of unknown outcome counts as made", seeds: "900009", file: "internal/lane/commit.go",
+		old: `			if inDoubt {
 				return Applied{}, &UnknownError`,
-		becomes: `			if inDoubt {
+		new: `			if inDoubt {
 				mutated()
 				return Applied{}, nil
 			}
@@ -750,26 +750,26 @@ var mutants = []mutant{
 				return Applied{}, &UnknownError`,
 	},
 	{
-		name: "lane in doubt is used again", seeds: "900009", file: "internal/lane/commit.go",
-		is: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
+		name: "a lane in doubt is used again", seeds: "900009", file: "internal/lane/commit.go",
+		old: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) {
 			s.putBack(l)`,
-		becomes: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) || l != nil {
+		new: `		if unknown := (*UnknownError)(nil); !errors.As(err, &unknown) || l != nil {
 			if err != nil {
 				mutated()
 			}
 			s.putBack(l)`,
 	},
 	{
-		name: "lane is used again however long it was idle", file: "internal/lane/commit.go",
-		is:      `		case time.Since(l.wrote) > maxIdle && !s.refresh(ctx, l):`,
-		becomes: `		case time.Since(l.wrote) > maxIdle && func() bool { mutated(); return false }():`,
-		test:    "TestUnknownPutIsResolvedThoughItsHandleWasIdle",
+		name: "a lane is used again however long it was idle", file: "internal/lane/commit.go",
+		old:  `		case time.Since(l.wrote) > maxIdle && !s.refresh(ctx, l):`,
+		new:  `		case time.Since(l.wrote) > maxIdle && func() bool { mutated(); return false }():`,
+		test: "TestUnknownPutIsResolvedThoughItsHandleWasIdle",
 	},
 	{
-		name: "batch in two commits", seeds: "900001", file: "put.go",
-		is: `			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
+		name: "a put of several values is two commits", seeds: "900001", file: "put.go",
+		old: `			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
 `,
-		becomes: `			done, err = pt.lanes.once(ctx, o.note, ops[:1])
+		new: `			done, err = pt.lanes.once(ctx, o.note, ops[:1])
 			if err == nil && len(ops) > 1 {
 				mutated()
 				var more lane.Applied
@@ -779,57 +779,57 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "names of a batch in another order", seeds: "900001", file: "put.go",
-		is: `			names[i] = path.Base(r.Path)`,
-		becomes: `			mutated()
+		name: "the names of several values are in another order", seeds: "900001", file: "put.go",
+		old: `			names[i] = path.Base(r.Path)`,
+		new: `			mutated()
 			names[len(names)-1-i] = path.Base(r.Path)`,
 	},
 	{
-		name: "resolve that makes nothing void", file: "internal/lane/resolve.go",
-		is: `	_, err = session.Commit(ctx, coord.Set(lane, layout.Marker{N: n, Void: true}.Value(), node.Fence))
+		name: "Resolve does not make a token void", file: "internal/lane/resolve.go",
+		old: `	_, err = session.Commit(ctx, coord.Set(lane, layout.Marker{N: n, Void: true}.Value(), node.Fence))
 	return Outcome{}, err`,
-		becomes: `	mutated()
+		new: `	mutated()
 	return Outcome{}, nil`,
 		test: "TestUnknownPutIsResolvedByAnyProcess",
 	},
 	{
-		name: "resolve that takes void for applied", seeds: "900079", file: "internal/lane/resolve.go",
-		is: `	case m.N == n && m.Void:
+		name: "Resolve takes a void token for an applied put", seeds: "900079", file: "internal/lane/resolve.go",
+		old: `	case m.N == n && m.Void:
 		return Outcome{}, nil`,
-		becomes: `	case m.N == n && m.Void:
+		new: `	case m.N == n && m.Void:
 		mutated()
 		return Outcome{Applied: true}, nil`,
 	},
 	{
-		name: "missing lane taken for not applied", file: "internal/lane/resolve.go",
-		is: `			if o, err = resolveIn(ctx, session, Path(name), n); err == nil {`,
-		becomes: `			if o, err = resolveIn(ctx, session, Path(name), n); errors.Is(err, ErrExpired) {
+		name: "a missing lane counts as not applied", file: "internal/lane/resolve.go",
+		old: `			if o, err = resolveIn(ctx, session, Path(name), n); err == nil {`,
+		new: `			if o, err = resolveIn(ctx, session, Path(name), n); errors.Is(err, ErrExpired) {
 				mutated()
 				return Outcome{}, nil
 			} else if err == nil {`,
 		test: "TestAForgottenTokenIsExpiredAndNeverNotApplied",
 	},
 	{
-		name: "put with a void token", file: "internal/lane/commit.go",
-		is: `			return Applied{}, fmt.Errorf("token %s: %w", token, ErrVoid)`,
-		becomes: `			mutated()
+		name: "a put ignores that its token is void", file: "internal/lane/commit.go",
+		old: `			return Applied{}, fmt.Errorf("token %s: %w", token, ErrVoid)`,
+		new: `			mutated()
 			return Applied{Revision: node.Revision}, nil`,
 		test: "TestVoidTokenPutsNothing",
 	},
 
 	// The simple queue, and the rest.
 	{
-		name: "get that takes the next after a lost reply (K8)", seeds: "900009", file: "queue.go",
-		is: `	case errors.Is(err, ErrUnknown):
+		name: "a get without an answer takes the next entry (K8)", seeds: "900009", file: "queue.go",
+		old: `	case errors.Is(err, ErrUnknown):
 		return e, fmt.Errorf("remove %s: %w", name, err)`,
-		becomes: `	case errors.Is(err, ErrUnknown):
+		new: `	case errors.Is(err, ErrUnknown):
 		mutated()
 		return Entry{}, errUnavailable`,
 	},
 	{
-		name: "get without a lane", seeds: "900004", file: "queue.go",
-		is: `	_, err := q.lanes.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
-		becomes: `	s, err := q.handle.Session(ctx)
+		name: "a get uses no lane", seeds: "900004", file: "queue.go",
+		old: `	_, err := q.lanes.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
+		new: `	s, err := q.handle.Session(ctx)
 	for mutated(); err == nil; {
 		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
 			break
@@ -839,9 +839,9 @@ var mutants = []mutant{
 	},
 	{
 		name: "Len counts the locks", seeds: "900002", file: "locking.go",
-		is: `		n, err = s.Count(ctx, q.handle.Entries)
+		old: `		n, err = s.Count(ctx, q.handle.Entries)
 		return err`,
-		becomes: `		n, err = s.Count(ctx, q.handle.Entries)
+		new: `		n, err = s.Count(ctx, q.handle.Entries)
 		if err == nil {
 			mutated()
 			var locks int
@@ -851,41 +851,41 @@ var mutants = []mutant{
 		return err`,
 	},
 	{
-		name: "Close without release", file: "locking.go",
-		is: `	err := q.settle(func(h *Held) error { return h.Release(ctx) })
+		name: "Close releases nothing", file: "locking.go",
+		old: `	err := q.settle(func(h *Held) error { return h.Release(ctx) })
 	<-q.coat`,
-		becomes: `	mutated()
+		new: `	mutated()
 	err := ctx.Err()
 	<-q.coat`,
 		test: "TestCloseEndsWaitersAndReleasesWhatGetHolds",
 	},
 	{
-		name: "holder that is not told of its session's end", seeds: "900224", file: "lock/keeper.go",
-		is: `	for _, watched := range w.locks {
+		name: "a holder is not told of the end of its session", seeds: "900224", file: "lock/keeper.go",
+		old: `	for _, watched := range w.locks {
 		watched.lose(ErrLost)
 	}
 	w.locks = nil`,
-		becomes: `	mutated()
+		new: `	mutated()
 	w.locks = nil`,
 	},
 	{
-		name: "session that is given up later than the service does", seeds: "900275", file: "coord/coordtest/internal/memory/client.go",
-		is: `		current.deadline = now.Add(liveness.Trust(current.timeout))`,
-		becomes: `		mutated()
+		name: "a session is given up later than the service ends it", seeds: "900275", file: "coord/coordtest/internal/memory/client.go",
+		old: `		current.deadline = now.Add(liveness.Trust(current.timeout))`,
+		new: `		mutated()
 		current.deadline = now.Add(liveness.Trust(current.timeout) + current.timeout/3)`,
 	},
 	{
-		name: "watch that does not see what came before it", file: "coord/coordtest/internal/memory/session.go",
-		is:      `		s.client.catchUpLocked() // listings show from now on what`,
-		becomes: `		mutated() // listings show from now on what`,
-		test:    "TestWatchShowsWhatCameBeforeIt",
+		name: "a watch does not see changes before it", file: "coord/coordtest/internal/memory/session.go",
+		old:  `		s.client.catchUpLocked() // listings show from now on what`,
+		new:  `		mutated() // listings show from now on what`,
+		test: "TestWatchShowsWhatCameBeforeIt",
 	},
 	// The driver's fences, each alone, on a real ZooKeeper.
 	{
 		name: "ZooKeeper is not told the version", file: "zkqueue/commit.go",
-		is: `func fenceVersion(f coord.Fence) int32 {
+		old: `func fenceVersion(f coord.Fence) int32 {
 `,
-		becomes: `func fenceVersion(f coord.Fence) int32 {
+		new: `func fenceVersion(f coord.Fence) int32 {
 	if mutated(); f >= 0 {
 		return -1
 	}
@@ -893,18 +893,18 @@ var mutants = []mutant{
 		test: "TestDataFenceAlone",
 	},
 	{
-		name: "one value that is gone takes those read with it along", file: "zkqueue/multiread.go",
-		is:      `case code != codeNoNode:`,
-		becomes: `case func() bool { mutated(); return true }():`,
-		test:    "TestManyNodesAreReadWithFewRequests",
+		name: "one missing value fails the others of its read", file: "zkqueue/multiread.go",
+		old:  `case code != codeNoNode:`,
+		new:  `case func() bool { mutated(); return true }():`,
+		test: "TestManyNodesAreReadWithFewRequests",
 	},
 	{
-		name: "request of our own lost with its connection", file: "zkqueue/read.go",
-		is: `		case !errors.Is(err, coord.ErrUnknown):
+		name: "an own request is lost with its connection", file: "zkqueue/read.go",
+		old: `		case !errors.Is(err, coord.ErrUnknown):
 			return err
 		}
 		// go-zookeeper may need`,
-		becomes: `		default:
+		new: `		default:
 			mutated()
 			return err
 		}
@@ -912,30 +912,30 @@ var mutants = []mutant{
 		test: "TestABarrierOutlivesItsConnection",
 	},
 	{
-		name: "answer of ZooKeeper that is cut short is decoded as it is", file: "zkqueue/conn.go",
-		is: `	if !isCompleteMulti(answer[4+headerBytes:]) {
+		name: "a truncated answer of ZooKeeper is decoded", file: "zkqueue/conn.go",
+		old: `	if !isCompleteMulti(answer[4+headerBytes:]) {
 `,
-		becomes: `	if mutated(); false {
+		new: `	if mutated(); false {
 `,
 		test: "TestAnAnswerCutShortIsUnknown",
 	},
 	{
-		name: "decoding error of a read is an answer", file: "zkqueue/errors.go",
-		is:      `{zk.ErrShortBuffer, outcomeUnknown, nil}, `,
-		becomes: `{func() error { mutated(); return zk.ErrShortBuffer }(), outcomeRefused, coord.ErrTooLarge}, `,
-		test:    "TestAReadWhoseAnswerIsCutShortIsMadeAgain",
+		name: "the decoding error of a read is an answer", file: "zkqueue/errors.go",
+		old:  `{zk.ErrShortBuffer, outcomeUnknown, nil}, `,
+		new:  `{func() error { mutated(); return zk.ErrShortBuffer }(), outcomeRefused, coord.ErrTooLarge}, `,
+		test: "TestAReadWhoseAnswerIsCutShortIsMadeAgain",
 	},
 	{
-		name: "limit of a batch that forgets the op of its bound", file: "put.go",
-		is:      `Limit: limit.Limit - (limit.Size - n)}`,
-		becomes: `Limit: func() int { mutated(); return limit.Limit - 1 }()}`,
-		test:    "TestPutAllNamesItsLimitOfEntries",
+		name: "the limit of a commit forgets the op of the bound", file: "put.go",
+		old:  `Limit: limit.Limit - (limit.Size - n)}`,
+		new:  `Limit: func() int { mutated(); return limit.Limit - 1 }()}`,
+		test: "TestPutAllNamesItsLimitOfEntries",
 	},
 	{
-		name: "first address of a name is dialled again and again", file: "internal/resolve/names.go",
-		is: `	n.dialed[server] = n.dials
+		name: "only the first address of a name is dialled", file: "internal/resolve/names.go",
+		old: `	n.dialed[server] = n.dials
 `,
-		becomes: `	if n.dialed[server] = 1; n.dials > 1 {
+		new: `	if n.dialed[server] = 1; n.dials > 1 {
 		mutated()
 		n.dialed[server] = 0
 	}
@@ -943,29 +943,29 @@ var mutants = []mutant{
 		test: "TestEachAddressOfANameIsTriedInTurn",
 	},
 	{
-		name: "load balancer without servers is hopeless after a session", file: "zkqueue/session.go",
-		is: `			if patient {
+		name: "a load balancer without servers ends a session that was up before", file: "zkqueue/session.go",
+		old: `			if patient {
 				continue
 			}
 `,
-		becomes: `			mutated()
+		new: `			mutated()
 `,
 		test: "TestNothingIsHopelessAfterASession",
 	},
 	{
-		name: "closed TLS handshake proves that there is no TLS", file: "internal/secure/handshake.go",
-		is:      `		return &ClosedError{err}`,
-		becomes: `		return func() error { mutated(); return fmt.Errorf("%w: %w", err, coord.ErrTLS) }()`,
-		test:    "TestAClosedHandshakeProvesNothing",
+		name: "a closed TLS handshake counts as a server without TLS", file: "internal/secure/handshake.go",
+		old:  `		return &ClosedError{err}`,
+		new:  `		return func() error { mutated(); return fmt.Errorf("%w: %w", err, coord.ErrTLS) }()`,
+		test: "TestAClosedHandshakeProvesNothing",
 	},
 	{
-		name: "one node that may not be read hides the others", file: "zkqueue/read.go",
-		is: `	d, err := s.data(ctx, fullPath)
+		name: "one node without permission hides the others", file: "zkqueue/read.go",
+		old: `	d, err := s.data(ctx, fullPath)
 	if !errors.Is(err, coord.ErrForbidden) {
 		return d, err
 	}
 	return read`,
-		becomes: `	d, err := s.data(ctx, fullPath)
+		new: `	d, err := s.data(ctx, fullPath)
 	if mutated(); true {
 		return d, err
 	}
@@ -973,34 +973,34 @@ var mutants = []mutant{
 		test: "TestAnEntryThatCannotBeReadStopsNothing",
 	},
 	{
-		name: "directory is followed though the server hides some of its changes", file: "zkqueue/cache.go",
-		is: `	if c == nil || d.names == nil || d.changes < 0 || stat == nil || d.changes >= stat.Cversion {
+		name: "a directory is mirrored although the server hides some changes", file: "zkqueue/cache.go",
+		old: `	if c == nil || d.names == nil || d.changes < 0 || stat == nil || d.changes >= stat.Cversion {
 `,
-		becomes: `	if mutated(); c != nil || stat != nil {
+		new: `	if mutated(); c != nil || stat != nil {
 `,
 		test: "TestAnEntryThatCannotBeReadStopsNothing",
 	},
 	{
-		name: "last number of a directory is given twice", file: "coord/coordtest/internal/memory/state.go",
-		is:      `case op.Kind == coord.KindSequential && n > coord.LastNumber:`,
-		becomes: `case op.Kind == coord.KindSequential && n > coord.LastNumber && func() bool { mutated(); return false }():`,
-		test:    "TestCounterEndsAsZooKeepers",
+		name: "the last number of a directory is given twice", file: "coord/coordtest/internal/memory/state.go",
+		old:  `case op.Kind == coord.KindSequential && n > coord.LastNumber:`,
+		new:  `case op.Kind == coord.KindSequential && n > coord.LastNumber && func() bool { mutated(); return false }():`,
+		test: "TestCounterEndsAsZooKeepers",
 	},
 	{
-		name: "counter of ZooKeeper that counts deletions as creates", file: "zkqueue/naming.go",
-		is:      `int64(uint32(stat.Cversion+stat.NumChildren) / 2)`,
-		becomes: `int64(uint32(stat.Cversion+0*int32(func() int { mutated(); return 1 }())))`,
-		test:    "TestTheCounterOfADirectoryIsTheServers",
+		name: "ZooKeeper's counter counts deletions as creates", file: "zkqueue/naming.go",
+		old:  `int64(uint32(stat.Cversion+stat.NumChildren) / 2)`,
+		new:  `int64(uint32(stat.Cversion+0*int32(func() int { mutated(); return 1 }())))`,
+		test: "TestTheCounterOfADirectoryIsTheServers",
 	},
 	{
-		name: "what a smaller server refuses is sent again as it is", file: "zkqueue/batch.go",
-		is:      `len(commits) > 1 && m.size > s.payload.current() {`,
-		becomes: `len(commits) > 1 && m.size > s.payload.current() && func() bool { mutated(); return false }() {`,
-		test:    "TestWhatIsMergedFitsASmallerServer",
+		name: "a request that a smaller server refuses is repeated as it is", file: "zkqueue/batch.go",
+		old:  `len(commits) > 1 && m.size > s.payload.current() {`,
+		new:  `len(commits) > 1 && m.size > s.payload.current() && func() bool { mutated(); return false }() {`,
+		test: "TestWhatIsMergedFitsASmallerServer",
 	},
 	{
-		name: "requests go out on the next session of ZooKeeper", file: "zkqueue/session.go",
-		is: `		s.deadline.Start(timeout, sent)
+		name: "requests of an old session are sent on the next", file: "zkqueue/session.go",
+		old: `		s.deadline.Start(timeout, sent)
 	}
 	known := s.id
 	s.mu.Unlock()
@@ -1012,7 +1012,7 @@ var mutants = []mutant{
 		return coord.ErrSessionLost
 	}
 `,
-		becomes: `		s.deadline.Start(time.Hour, sent)
+		new: `		s.deadline.Start(time.Hour, sent)
 	}
 	s.mu.Unlock()
 	mutated()
@@ -1023,27 +1023,27 @@ var mutants = []mutant{
 	// Commits that travel together.
 	{
 		name: "two commits of one path in one batch", file: "internal/group/queue.go",
-		is: `		if _, dup := p[op.Path]; dup && op.Kind != coord.KindSequential {
+		old: `		if _, dup := p[op.Path]; dup && op.Kind != coord.KindSequential {
 			return false
 		}`,
-		becomes: `		if _, dup := p[op.Path]; dup && op.Kind != coord.KindSequential {
+		new: `		if _, dup := p[op.Path]; dup && op.Kind != coord.KindSequential {
 			mutated()
 		}`,
 		test: "TestNoPathIsTwiceInABatch",
 	},
 	{
-		name: "refusal of one that costs the others of its batch", seeds: "900134", file: "internal/group/queue.go",
-		is: `		outcomes[i].Err = ErrAgain
+		name: "one refused commit fails the others of its group", seeds: "900134", file: "internal/group/queue.go",
+		old: `		outcomes[i].Err = ErrAgain
 	}
 	outcomes[at].Err = err`,
-		becomes: `		mutated()
+		new: `		mutated()
 		outcomes[i].Err = err
 	}`,
 	},
 	{
-		name: "batch without an answer that is sent again", seeds: "900001", file: "internal/group/queue.go",
-		is: `func (o Outcome) Again() bool { return errors.Is(o.Err, ErrAgain) }`,
-		becomes: `func (o Outcome) Again() bool {
+		name: "a group without an answer is sent again", seeds: "900001", file: "internal/group/queue.go",
+		old: `func (o Outcome) Again() bool { return errors.Is(o.Err, ErrAgain) }`,
+		new: `func (o Outcome) Again() bool {
 	if errors.Is(o.Err, coord.ErrUnknown) {
 		mutated()
 		return true
@@ -1052,67 +1052,67 @@ var mutants = []mutant{
 }`,
 	},
 	{
-		name: "who left before the sending is sent", file: "internal/group/runner.go",
-		is: `		case c.waiter.hasLeft:
+		name: "a commit whose caller has gone is sent", file: "internal/group/runner.go",
+		old: `		case c.waiter.hasLeft:
 		case r.endErr`,
-		becomes: `		case c.waiter.hasLeft && func() bool { mutated(); return false }():
+		new: `		case c.waiter.hasLeft && func() bool { mutated(); return false }():
 		case r.endErr`,
 		test: "TestABatchThatWasNotSentAfterAllIsTakenBack",
 	},
 
 	// Workers.
 	{
-		name: "shutdown taken for a failure", seeds: "900011", file: "handling.go",
-		is:      `	case errors.Is(cause, ErrShutdown), r.taking.Err() != nil && errors.Is(err, context.Canceled):`,
-		becomes: `	case errors.Is(cause, ErrShutdown) && func() bool { mutated(); return false }():`,
+		name: "a shutdown counts as a failure", seeds: "900011", file: "handling.go",
+		old: `	case errors.Is(cause, ErrShutdown), r.taking.Err() != nil && errors.Is(err, context.Canceled):`,
+		new: `	case errors.Is(cause, ErrShutdown) && func() bool { mutated(); return false }():`,
 	},
 	{
-		name: "snooze taken for a failure", seeds: "900013", file: "handling.go",
-		is: `		r.release(a, EndingSnoozed, rest(later.d))
+		name: "a snooze counts as a failure", seeds: "900013", file: "handling.go",
+		old: `		r.release(a, EndingSnoozed, rest(later.d))
 `,
-		becomes: `		mutated()
+		new: `		mutated()
 		r.countFailure(a)
 `,
 	},
 	{
-		name: "what a worker has not answered is forgotten", file: "handling.go",
-		is:      `a.Held.claimer.Spawn(func() { a.Held.finishBehind(do) })`,
-		becomes: `mutated()`,
-		test:    "TestAnUnansweredFinishIsRepeatedInTheBackground",
+		name: "a worker forgets finishes without an answer", file: "handling.go",
+		old:  `a.Held.claimer.Spawn(func() { a.Held.finishBehind(do) })`,
+		new:  `mutated()`,
+		test: "TestAnUnansweredFinishIsRepeatedInTheBackground",
 	},
 
 	{
-		name: "stuck places are not counted", file: "run.go",
-		is: `	r.stuck++
+		name: "slots that hang are not counted", file: "run.go",
+		old: `	r.stuck++
 	stuck := r.stuck
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	stuck := r.stuck
 `,
 		test: "TestRunEndsWhenAllItsSlotsHaveBeenStuckForAMinute",
 	},
 	{
-		name: "entry that always gets its handler stuck is tried for ever", file: "handling.go",
-		is:      `a.stuck && a.Held.stuck+1 >= mostStuck {`,
-		becomes: `a.stuck && func() bool { mutated(); return false }() {`,
-		test:    "TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn",
+		name: "an entry that always hangs its handler is tried for ever", file: "handling.go",
+		old:  `a.stuck && a.Held.stuck+1 >= mostStuck {`,
+		new:  `a.stuck && func() bool { mutated(); return false }() {`,
+		test: "TestEntryThatGetsItsHandlerStuckIsDeadAndTheOthersGoOn",
 	},
 	{
-		name: "negative backoff is a short pause", file: "worker.go",
-		is: `		return mostBackoff
+		name: "a negative back-off is a short one", file: "worker.go",
+		old: `		return mostBackoff
 	}
 	return min(rest, mostBackoff)`,
-		becomes: `		mutated()
+		new: `		mutated()
 		return time.Minute
 	}
 	return min(rest, mostBackoff)`,
 		test: "TestNegativeBackoffIsTheLongest",
 	},
 	{
-		name: "panic of a callback ends the process", file: "worker.go",
-		is: `		if v := recover(); v != nil {
+		name: "a panic of a callback ends the process", file: "worker.go",
+		old: `		if v := recover(); v != nil {
 			rest = defaultBackoff(failures)`,
-		becomes: `		mutated()
+		new: `		mutated()
 		if v := any(nil); v != nil {
 			rest = defaultBackoff(failures)`,
 		test: "TestPanicsOfCallbacksEndNothing",
@@ -1120,10 +1120,10 @@ var mutants = []mutant{
 
 	// Logs.
 	{
-		name: "label that reads how far the log is after its entries", seeds: "900164", file: "retained/label.go",
-		is: `			batch.pass(head.Next)
+		name: "a label reads the end of the log after the entries", seeds: "900164", file: "retained/label.go",
+		old: `			batch.pass(head.Next)
 `,
-		becomes: `			mutated()
+		new: `			mutated()
 			if head, err = b.log.headIn(ctx, s); err != nil {
 				return nil, err
 			}
@@ -1131,9 +1131,9 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "label moved from wherever it stands", seeds: "900002", file: "retained/label.go",
-		is: `	_, err := l.commitOnce(ctx, []coord.Op{coord.Set(b.at.path,`,
-		becomes: `	mutated()
+		name: "a label is moved from any position", seeds: "900002", file: "retained/label.go",
+		old: `	_, err := l.commitOnce(ctx, []coord.Op{coord.Set(b.at.path,`,
+		new: `	mutated()
 	if s, err := l.handle.Session(ctx); err == nil {
 		if n, err := s.Get(ctx, b.at.path); err == nil {
 			b.at.fence = n.Fence
@@ -1142,17 +1142,17 @@ var mutants = []mutant{
 	_, err := l.commitOnce(ctx, []coord.Op{coord.Set(b.at.path,`,
 	},
 	{
-		name: "unanswered move of a label forgotten", seeds: "901169", file: "retained/label.go",
-		is: `		b.doubt = unknown.Token
+		name: "a label's move without an answer is forgotten", seeds: "901169", file: "retained/label.go",
+		old: `		b.doubt = unknown.Token
 `,
-		becomes: `		mutated()
+		new: `		mutated()
 `,
 	},
 	{
-		name: "append made again when its answer was lost", seeds: "900069", file: "retained/log.go",
-		is: `		done, err := l.commitOnce(ctx, l.appendOps(head, values))
+		name: "an append without an answer is made again", seeds: "900069", file: "retained/log.go",
+		old: `		done, err := l.commitOnce(ctx, l.appendOps(head, values))
 `,
-		becomes: `		mutated()
+		new: `		mutated()
 		var done lane.Applied
 		s, err := l.handle.Session(ctx)
 		if err == nil {
@@ -1165,10 +1165,10 @@ var mutants = []mutant{
 `,
 	},
 	{
-		name: "expired entry handed out by a log", file: "retained/label.go",
-		is: `			if e.expired() {
+		name: "a log hands out an expired entry", file: "retained/label.go",
+		old: `			if e.expired() {
 				batch.Missed++`,
-		becomes: `			mutated()
+		new: `			mutated()
 			if e.expired() && e.Number < 0 {
 				batch.Missed++`,
 		test: "TestExpiredEntriesAreNeverHandedOutAndCounted",
@@ -1176,13 +1176,13 @@ var mutants = []mutant{
 
 	// Delays, times to live, unique keys, bounds and forwards.
 	{
-		name: "delayed put made an entry in two commits", seeds: "900003", file: "delayed.go",
-		is: `	_, err = s.Commit(ctx, ops...)
+		name: "a delayed put becomes an entry in two commits", seeds: "900003", file: "delayed.go",
+		old: `	_, err = s.Commit(ctx, ops...)
 	return gone(err)
 }
 
 // laterEntry`,
-		becomes: `	mutated()
+		new: `	mutated()
 	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
 		_, err = s.Commit(ctx, ops[1:]...)
 	}
@@ -1192,13 +1192,13 @@ var mutants = []mutant{
 // laterEntry`,
 	},
 	{
-		name: "what is put aside made ready in two commits", seeds: "900009", file: "delayed.go",
-		is: `	_, err = s.Commit(ctx, ops...)
+		name: "a delayed entry is made ready in two commits", seeds: "900009", file: "delayed.go",
+		old: `	_, err = s.Commit(ctx, ops...)
 	return gone(err)
 }
 
 // keepIndex`,
-		becomes: `	mutated()
+		new: `	mutated()
 	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
 		_, err = s.Commit(ctx, ops[1:]...)
 	}
@@ -1208,64 +1208,64 @@ var mutants = []mutant{
 // keepIndex`,
 	},
 	{
-		name: "what is delayed made ready before it is due", seeds: "900003", file: "internal/layout/index.go",
-		is: `	d := Delayed{Due: time.UnixMilli(ms)}
+		name: "a delayed entry is made ready before it is due", seeds: "900003", file: "internal/layout/index.go",
+		old: `	d := Delayed{Due: time.UnixMilli(ms)}
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	d := Delayed{Due: time.UnixMilli(ms - 2000)}
 `,
 	},
 	{
-		name: "delay that ends at a whole second", seeds: "900003", file: "delayed.go",
-		is: `	due := time.Now().Round(0).Add(d + time.Millisecond - 1).Truncate(time.Millisecond)`,
-		becomes: `	mutated()
+		name: "a delay ends at a whole second", seeds: "900003", file: "delayed.go",
+		old: `	due := time.Now().Round(0).Add(d + time.Millisecond - 1).Truncate(time.Millisecond)`,
+		new: `	mutated()
 	due := time.Now().Round(0).Add(d).Truncate(time.Second)`,
 	},
 	{
-		name: "release for later that leaves the entry ready", seeds: "900009", file: "finish.go",
-		is:      `	f.lock = h.lock.PutAside(due)`,
-		becomes: `	mutated()`,
+		name: "a delayed release leaves the entry ready", seeds: "900009", file: "finish.go",
+		old: `	f.lock = h.lock.PutAside(due)`,
+		new: `	mutated()`,
 	},
 	{
-		name: "empty said before what is due was looked for", file: "locking.go",
-		is: `		moved, problem := q.mover.moveAll(ctx)`,
-		becomes: `		if mutated(); err != nil {
+		name: "ErrEmpty is returned before due entries were looked for", file: "locking.go",
+		old: `		moved, problem := q.mover.moveAll(ctx)`,
+		new: `		if mutated(); err != nil {
 			return err
 		}
 		moved, problem := q.mover.moveAll(ctx)`,
 		test: "TestADelayedEntryOutlivesItsProcess",
 	},
 	{
-		name: "empty said while the handle's own mover makes it ready", file: "locking.go",
-		is:      `case waited, q.mover.begun.Load() == ended:`,
-		becomes: `case waited, q.mover.begun.Load() >= ended && func() bool { mutated(); return true }():`,
-		test:    "TestATryTakeFindsTheEntryThatTheMoverMakesReady",
+		name: "ErrEmpty is returned while the handle's mover makes an entry ready", file: "locking.go",
+		old:  `case waited, q.mover.begun.Load() == ended:`,
+		new:  `case waited, q.mover.begun.Load() >= ended && func() bool { mutated(); return true }():`,
+		test: "TestATryTakeFindsTheEntryThatTheMoverMakesReady",
 	},
 	{
-		name: "expired entry handed out", seeds: "900048", file: "claim.go",
-		is:      `	if why != forRemoval && expired(h.headers.Expires()) {`,
-		becomes: `	if why != forRemoval && expired(h.headers.Expires()) && func() bool { mutated(); return false }() {`,
+		name: "an expired entry is handed out", seeds: "900048", file: "claim.go",
+		old: `	if why != forRemoval && expired(h.headers.Expires()) {`,
+		new: `	if why != forRemoval && expired(h.headers.Expires()) && func() bool { mutated(); return false }() {`,
 	},
 	{
-		name: "key that stays when its entry goes", seeds: "900003", file: "held.go",
-		is: `		a.key, a.keyFence = key.Path, key.Fence`,
-		becomes: `		mutated()
+		name: "a key outlives its entry", seeds: "900003", file: "held.go",
+		old: `		a.key, a.keyFence = key.Path, key.Fence`,
+		new: `		mutated()
 		_ = key`,
 	},
 	{
-		name: "key that stays when its delayed put expires", seeds: "900977", file: "delayed.go",
-		is: `		ops = append(ops, coord.Delete(key.Path, key.Fence))
+		name: "a key outlives its expired delayed put", seeds: "900977", file: "delayed.go",
+		old: `		ops = append(ops, coord.Delete(key.Path, key.Fence))
 	case`,
-		becomes: `		mutated()
+		new: `		mutated()
 	case`,
 	},
 	{
-		name: "key taken before the put", seeds: "900003", file: "put.go",
-		is: `	if b.key != "" {
+		name: "a key is created before the put", seeds: "900003", file: "put.go",
+		old: `	if b.key != "" {
 		ops = append(ops, coord.Create(b.key, b.o.unique))
 	}
 	return ops, err`,
-		becomes: `	if b.key != "" && err == nil {
+		new: `	if b.key != "" && err == nil {
 		mutated()
 		if _, err = s.Commit(ctx, coord.Create(b.key, b.o.unique)); retry.IsRefused(err) {
 			if exists := p.refusedKey(ctx, b.key); exists != nil {
@@ -1276,17 +1276,17 @@ var mutants = []mutant{
 	return ops, err`,
 	},
 	{
-		name: "bound that is looked at and not committed with", seeds: "900009", file: "bounds.go",
-		is: `	return n, []coord.Op{guard}, nil`,
-		becomes: `	mutated()
+		name: "a bound is checked outside the commit", seeds: "900009", file: "bounds.go",
+		old: `	return n, []coord.Op{guard}, nil`,
+		new: `	mutated()
 	return n, nil, nil`,
 	},
 	{
 		name: "progress counts as a lost race", file: "find.go",
-		is: `				backoff.Reset()
+		old: `				backoff.Reset()
 				ahead = head.MaxReadAhead
 				continue`,
-		becomes: `				mutated()
+		new: `				mutated()
 				if err := backoff.Wait(ctx, nil, nil); err != nil {
 					return err
 				}
@@ -1294,135 +1294,135 @@ var mutants = []mutant{
 		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
-		name: "spent entries cleared away one by one", file: "take.go",
-		is:      `		if spent[node.Path] && 2*len(chosen.Names) <`,
-		becomes: `		if mutated(); len(chosen.Names) == 0 && spent[node.Path] && 2*len(chosen.Names) <`,
-		test:    "TestATakeRemovesSpentEntriesWithoutBackingOff",
+		name: "spent entries are removed one by one", file: "take.go",
+		old:  `		if spent[node.Path] && 2*len(chosen.Names) <`,
+		new:  `		if mutated(); len(chosen.Names) == 0 && spent[node.Path] && 2*len(chosen.Names) <`,
+		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
-		name: "exchange that takes its own progress for a lost race", file: "take.go",
-		is: `			progress, err = t.clearing.clear(ctx, chosen)`,
-		becomes: `			mutated()
+		name: "an exchange takes its own progress for a lost race", file: "take.go",
+		old: `			progress, err = t.clearing.clear(ctx, chosen)`,
+		new: `			mutated()
 			_, err = t.clearing.clear(ctx, chosen)`,
 		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
-		name: "empty said after a page of what expired", file: "locking.go",
-		is: `		case moved:
+		name: "ErrEmpty is returned after a page of expired entries", file: "locking.go",
+		old: `		case moved:
 		case waited,`,
-		becomes: `		case moved && !waited:
+		new: `		case moved && !waited:
 			mutated()
 			waited = true
 		case waited,`,
 		test: "TestATakeFindsTheDuePutBehindExpiredOnes",
 	},
 	{
-		name: "the mover's lost answer is the take's", file: "mover.go",
-		is: `		if !errors.Is(err, ErrUnknown) {
+		name: "a lost answer to a move fails the take", file: "mover.go",
+		old: `		if !errors.Is(err, ErrUnknown) {
 			return retry.Stop, err
 		}
 		unknown = true`,
-		becomes: `		if mutated(); true {
+		new: `		if mutated(); true {
 			return retry.Stop, err
 		}
 		unknown = true`,
 		test: "TestALostAnswerToAMoveDoesNotFailTheTake",
 	},
 	{
-		name: "claims what it holds", file: "exchange.go",
-		is:      `return h.name == name }) {`,
-		becomes: `return func() bool { mutated(); return false }() && h.name == name }) {`,
-		test:    "TestAHandleDoesNotClaimAgainWhatItHolds",
+		name: "a handle claims again what it holds", file: "exchange.go",
+		old:  `return h.name == name }) {`,
+		new:  `return func() bool { mutated(); return false }() && h.name == name }) {`,
+		test: "TestAHandleDoesNotClaimAgainWhatItHolds",
 	},
 	{
-		name: "claim made before another finish is known", file: "exchange.go",
-		is: `		if !x.noClaims && len(x.separate) > 0 {
+		name: "a claim is made before another finish is known", file: "exchange.go",
+		old: `		if !x.noClaims && len(x.separate) > 0 {
 			x.dropClaims()`,
-		becomes: `		if !x.noClaims && len(x.separate) > 0 && func() bool { mutated(); return false }() {
+		new: `		if !x.noClaims && len(x.separate) > 0 && func() bool { mutated(); return false }() {
 			x.dropClaims()`,
 		test: "TestNothingIsClaimedWhileAnotherFinishIsInDoubt",
 	},
 	{
-		name: "no timer for the first time to live", file: "expiry.go",
-		is: `	if err == nil && !c.Expires && lt.Taken != "" {`,
-		becomes: `	mutated()
+		name: "WaitEmpty has no timer for the first time to live", file: "expiry.go",
+		old: `	if err == nil && !c.Expires && lt.Taken != "" {`,
+		new: `	mutated()
 	if err == nil && !c.Expires && lt.Taken == "" {`,
 		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
-		name: "key of an expired entry is in use", file: "put.go",
-		is: `	if err == nil && e.expired() {
+		name: "the key of an expired entry is in use", file: "put.go",
+		old: `	if err == nil && e.expired() {
 		gone = true`,
-		becomes: `	mutated()
+		new: `	mutated()
 	if err == nil && e.expired() && e.Name == "" {
 		gone = true`,
 		test: "TestAnExpiredEntryHoldsNoKey",
 	},
 	{
-		name: "wait for room that knows no expiry", file: "bounds.go",
-		is:      `		at = earlier(at, e.expires)`,
-		becomes: `		mutated()`,
-		test:    "TestAPutThatWaitsGetsTheRoomOfWhatExpires",
+		name: "a wait for room ignores expiry", file: "bounds.go",
+		old:  `		at = earlier(at, e.expires)`,
+		new:  `		mutated()`,
+		test: "TestAPutThatWaitsGetsTheRoomOfWhatExpires",
 	},
 	{
-		name: "a lane for each put", file: "internal/lane/set.go",
-		is: `	return &Set{config: c, series: c.Series, sem: make(chan struct{}, mostLanes)}`,
-		becomes: `	mutated()
+		name: "each put makes a lane", file: "internal/lane/set.go",
+		old: `	return &Set{config: c, series: c.Series, sem: make(chan struct{}, mostLanes)}`,
+		new: `	mutated()
 	return &Set{config: c, series: c.Series, sem: make(chan struct{}, 1<<20)}`,
 		test: "TestManyPutsAtOnceShareTheirLanes",
 	},
 	{
-		name: "a poller that forgets nothing", file: "internal/head/suppressed.go",
-		is: `			if now.Sub(x.since) > maxAge {`,
-		becomes: `			mutated()
+		name: "a polling handle forgets no entry", file: "internal/head/suppressed.go",
+		old: `			if now.Sub(x.since) > maxAge {`,
+		new: `			mutated()
 			if now.Sub(x.since) > 1000*time.Hour {`,
 		test: "TestAHandleThatPollsForgetsWhatItTook",
 	},
 	{
-		name: "put of some that is larger than the room", file: "bounds.go",
-		is: `		n = min(n, max(c.MaxEntries-stay, 1))`,
-		becomes: `		mutated()
+		name: "PutSome puts more than there is room for", file: "bounds.go",
+		old: `		n = min(n, max(c.MaxEntries-stay, 1))`,
+		new: `		mutated()
 		n = min(n, max(c.MaxEntries-stay+1, 1))`,
 		test: "TestPutSomePutsAStreamInOrder",
 	},
 	{
-		name: "put of more than the bound is waited for", file: "bounds.go",
-		is: `	if n > c.MaxEntries && !want.some {`,
-		becomes: `	mutated()
+		name: "a put of more than the bound waits", file: "bounds.go",
+		old: `	if n > c.MaxEntries && !want.some {`,
+		new: `	mutated()
 	if n > c.MaxEntries && !want.some && want.entries < 0 {`,
 		test: "TestAPutOfMoreThanTheBoundIsRefusedAtOnce",
 	},
 	{
-		name: "bound that was heard of before the count was read", file: "bounds.go",
-		is:      `if c, err = pt.settings.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {`,
-		becomes: `if mutated(); c.MaxEntries == 0 {`,
-		test:    "TestALowerBoundHoldsAtOnce",
+		name: "a bound is compared with a count that was read after it", file: "bounds.go",
+		old:  `if c, err = pt.settings.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {`,
+		new:  `if mutated(); c.MaxEntries == 0 {`,
+		test: "TestALowerBoundHoldsAtOnce",
 	},
 	{
-		name: "bound that does not count what is delayed", seeds: "900009", file: "bounds.go",
-		is: `			return entries + later, err`,
-		becomes: `			mutated()
+		name: "a bound does not count delayed entries", seeds: "900009", file: "bounds.go",
+		old: `			return entries + later, err`,
+		new: `			mutated()
 			return entries, err`,
 	},
 	{
-		name: "forward in two commits", seeds: "900003", file: "pipeline.go",
-		is: `			return h.past.handOn(ops), err`,
-		becomes: `			mutated()
+		name: "a forward is two commits", seeds: "900003", file: "pipeline.go",
+		old: `			return h.past.handOn(ops), err`,
+		new: `			mutated()
 			if err == nil {
 				_, err = h.lock.Session().Commit(ctx, ops...)
 			}
 			return h.past.forget(), err`,
 	},
 	{
-		name: "forward that leaves what it forwards", seeds: "900004", file: "pipeline.go",
-		is:      `		act: "forward", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,`,
-		becomes: `		act: "forward", entry: func() coord.Op { mutated(); return coord.Check(h.entry, h.at()) }(), wasApplied: h.wasRemoved,`,
+		name: "a forward leaves the entry", seeds: "900004", file: "pipeline.go",
+		old: `		act: "forward", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,`,
+		new: `		act: "forward", entry: func() coord.Op { mutated(); return coord.Check(h.entry, h.at()) }(), wasApplied: h.wasRemoved,`,
 	},
 	{
-		name: "takes that start together ask each for themselves", file: "internal/handle/shared.go",
-		is: `		underWay := c.done
+		name: "takes that start together each read the configuration", file: "internal/handle/shared.go",
+		old: `		underWay := c.done
 `,
-		becomes: `		underWay := c.done
+		new: `		underWay := c.done
 		if underWay != nil {
 			c.Mu.Unlock()
 			mutated()
@@ -1432,11 +1432,11 @@ var mutants = []mutant{
 		test: "TestTakersThatStartTogetherAskOnce",
 	},
 	{
-		name: "one who cannot ask ends those who wait for him", file: "internal/handle/shared.go",
-		is: `			close(c.done)
+		name: "a call that fails also fails those that wait for it", file: "internal/handle/shared.go",
+		old: `			close(c.done)
 			c.done = nil
 `,
-		becomes: `			if mutated(); err == nil {
+		new: `			if mutated(); err == nil {
 				close(c.done)
 				c.done = nil
 			}
@@ -1444,9 +1444,9 @@ var mutants = []mutant{
 		test: "TestConcurrentCallersShareOneCall",
 	},
 	{
-		name: "choice counted before it is what is chosen", file: "internal/head/choose.go",
-		is: `	if !h.readAhead.hasAll(order[:min(n, len(order))]) { // more`,
-		becomes: `	mutated()
+		name: "entries count as claimed before they are chosen", file: "internal/head/choose.go",
+		old: `	if !h.readAhead.hasAll(order[:min(n, len(order))]) { // more`,
+		new: `	mutated()
 	if len(order) > 0 {
 		h.fairness.choose(order[0], first)
 	}
@@ -1454,108 +1454,108 @@ var mutants = []mutant{
 		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
 	},
 
-	// What a process was told.
+	// Signals and mirrors.
 	{
-		name: "listing that does not wait for the process's own commits", file: "etcdqueue/watch.go",
-		is:      `				w.cache.noteCommit(rev)`,
-		becomes: `				mutated()`,
-		test:    "TestAProcessSeesItsOwnCommitsAtOnce",
+		name: "a listing does not wait for the process's own commits", file: "etcdqueue/watch.go",
+		old:  `				w.cache.noteCommit(rev)`,
+		new:  `				mutated()`,
+		test: "TestAProcessSeesItsOwnCommitsAtOnce",
 	},
 	{
-		name: "own commit that is signalled by its event alone", file: "etcdqueue/watch.go",
-		is:      `				if direct && !op.SignalLater && rev > w.signalledAt`,
-		becomes: `				if mutated(); direct && rev < 0`,
-		test:    "TestAProcessSeesItsOwnCommitsAtOnce",
+		name: "an own commit is signalled only by its event", file: "etcdqueue/watch.go",
+		old:  `				if direct && !op.SignalLater && rev > w.signalledAt`,
+		new:  `				if mutated(); direct && rev < 0`,
+		test: "TestAProcessSeesItsOwnCommitsAtOnce",
 	},
 	{
-		name: "listing that waits for an event for ever", file: "etcdqueue/list.go",
-		is:      `				late = time.After(s.timeout / 2)`,
-		becomes: `				mutated()`,
-		test:    "TestListingsDoNotWaitForAnEventForEver",
+		name: "a listing waits for an event for ever", file: "etcdqueue/list.go",
+		old:  `				late = time.After(s.timeout / 2)`,
+		new:  `				mutated()`,
+		test: "TestListingsDoNotWaitForAnEventForEver",
 	},
 	{
-		name: "dropped mirror that comes back", file: "etcdqueue/cache.go",
-		is: `	if c.generation != generation {
+		name: "a dropped mirror comes back", file: "etcdqueue/cache.go",
+		old: `	if c.generation != generation {
 		return
 	}
 	c.names`,
-		becomes: `	if mutated(); false {
+		new: `	if mutated(); false {
 		return
 	}
 	c.names`,
 		test: "TestADiscardedCacheDoesNotComeBack",
 	},
 	{
-		name: "broken entry hidden from the handle that claimed it", file: "internal/head/suppressed.go",
-		is:      `		case x.why == WasClaimed && x.number <= before:`,
-		becomes: `		case x.why == WasClaimed && x.number <= before && func() bool { mutated(); return false }():`,
-		test:    "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce",
+		name: "an entry whose lock was broken is hidden from its last holder", file: "internal/head/suppressed.go",
+		old:  `		case x.why == WasClaimed && x.number <= before:`,
+		new:  `		case x.why == WasClaimed && x.number <= before && func() bool { mutated(); return false }():`,
+		test: "TestAnEntryWhoseLockWasBrokenIsTakenAtOnce",
 	},
-	// What operators look at.
+	// Listings for operators.
 	{
-		name: "a drained queue of kazoo's has no layout", file: "name.go",
-		is: `	return LayoutPlain, nil
+		name: "kazoo's drained queue has no layout", file: "name.go",
+		old: `	return LayoutPlain, nil
 }
 `,
-		becomes: `	mutated()
+		new: `	mutated()
 	return "", nil
 }
 `,
 		test: "TestTheLayoutOfAQueueIsFound",
 	},
 	{
-		name: "delayed puts have no ends of names", file: "base.go",
-		is:      `b.delayed.isLater(name) || dead && dir == layout.DeadDir {`,
-		becomes: `func() bool { mutated(); return false }() || dead && dir == layout.DeadDir {`,
-		test:    "TestNamesAreFoundByTheirEnds",
+		name: "delayed puts are not found by the end of their names", file: "base.go",
+		old:  `b.delayed.isLater(name) || dead && dir == layout.DeadDir {`,
+		new:  `func() bool { mutated(); return false }() || dead && dir == layout.DeadDir {`,
+		test: "TestNamesAreFoundByTheirEnds",
 	},
 	{
-		name: "the end of two names stands for the first", file: "cmd/zkq/names.go",
-		is: `		switch matches := found[name]; len(matches) {
+		name: "the end of two names finds the first", file: "cmd/zkq/names.go",
+		old: `		switch matches := found[name]; len(matches) {
 `,
-		becomes: `		switch matches := found[name]; min(len(matches), func() int { mutated(); return 1 }()) {
+		new: `		switch matches := found[name]; min(len(matches), func() int { mutated(); return 1 }()) {
 `,
 		test: "TestTheEndOfSeveralNamesIsRefused",
 	},
 	{
 		name: "a full service ends a consumer", file: "cmd/zkq/consumer.go",
-		is:      `	case zkq.EndingUnknown:`,
-		becomes: "	case zkq.EndingUnknown:\n		if mutated(); true {\n			return outcomeUnknown\n		}",
-		test:    "TestFullServiceDoesNotOutlastTheGrace",
+		old:  `	case zkq.EndingUnknown:`,
+		new:  "	case zkq.EndingUnknown:\n		if mutated(); true {\n			return outcomeUnknown\n		}",
+		test: "TestFullServiceDoesNotOutlastTheGrace",
 	},
 	{
 		name: "a full service outlasts the grace", file: "run.go",
-		is: `			r.endFinish()
+		old: `			r.endFinish()
 			<-idle
 `,
-		becomes: `			mutated()
+		new: `			mutated()
 			<-idle
 `,
 		test: "TestFullServiceDoesNotOutlastTheGrace",
 	},
 	{
 		name: "rows wider than the terminal", file: "cmd/zkq/table.go",
-		is:      `		last[i] = min(last[i], max(left/(cut-n), leastWidth))`,
-		becomes: `		mutated(); _ = n`,
-		test:    "TestRowsAreCutToTheTerminal",
+		old:  `		last[i] = min(last[i], max(left/(cut-n), leastWidth))`,
+		new:  `		mutated(); _ = n`,
+		test: "TestRowsAreCutToTheTerminal",
 	},
 	{
-		name: "restored service whose watches wait for revisions of before", file: "etcdqueue/watch.go",
-		is:      `		case <-w.renew:`,
-		becomes: `		case <-func() chan struct{} { mutated(); return nil }():`,
-		test:    "TestWatchesBeginAnewWhenTheServiceIsRestored",
+		name: "after a restore watches wait for revisions of before", file: "etcdqueue/watch.go",
+		old:  `		case <-w.renew:`,
+		new:  `		case <-func() chan struct{} { mutated(); return nil }():`,
+		test: "TestWatchesBeginAnewWhenTheServiceIsRestored",
 	},
 	{
-		name: "restored service that is not noticed while nothing is asked", file: "etcdqueue/health.go",
-		is:      `	if c.revisions.current().isAheadOf(r.Header) {`,
-		becomes: `	if mutated(); false {`,
-		test:    "TestWatchesBeginAnewWhenTheServiceIsRestored",
+		name: "a restore is not noticed while no request is sent", file: "etcdqueue/health.go",
+		old:  `	if c.revisions.current().isAheadOf(r.Header) {`,
+		new:  `	if mutated(); false {`,
+		test: "TestWatchesBeginAnewWhenTheServiceIsRestored",
 	},
 	{
-		name: "session that outlives the state it was of", file: "etcdqueue/revision.go",
-		is: `	if s := c.latestSession(); s != nil {
+		name: "a session outlives the state that it belonged to", file: "etcdqueue/revision.go",
+		old: `	if s := c.latestSession(); s != nil {
 		s.end(`,
-		becomes: `	mutated()
+		new: `	mutated()
 	if s := c.latestSession(); s == nil {
 		s.end(`,
 		test: "TestWatchesBeginAnewWhenTheServiceIsRestored",

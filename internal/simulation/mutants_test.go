@@ -29,8 +29,8 @@ const root = "../.."
 // mutant is the production code with one defect. Its text calls mutated() where the defect is, so that a mutant which
 // no test reaches does not count as killed.
 type mutant struct {
-	name, file  string // the file's path begins in the module's directory
-	is, becomes string // a piece of the file, and what replaces it
+	name, file string // the file's path begins in the module's directory
+	old, new   string // a piece of the file, and what replaces it
 
 	// The simulation kills it, most likely with these seeds. They keep their meaning until the queue's requests change.
 	seeds string
@@ -95,10 +95,10 @@ var testDirs = sync.OnceValues(func() (map[string][]string, error) {
 // and sees that they are killed.
 func TestMutantsAreWhatTheySay(t *testing.T) {
 	for _, m := range mutants {
-		if n := strings.Count(m.source(t), m.is); n != 1 {
-			t.Errorf("%s: %s contains this text %d times, want once: %s", m.name, m.file, n, m.is)
+		if n := strings.Count(m.source(t), m.old); n != 1 {
+			t.Errorf("%s: %s contains this text %d times, want once: %s", m.name, m.file, n, m.old)
 		}
-		if !strings.Contains(m.becomes, "mutated()") {
+		if !strings.Contains(m.new, "mutated()") {
 			t.Errorf("%s: the new text does not call mutated()", m.name)
 		}
 		if _, err := m.testPackage(); err != nil {
@@ -169,7 +169,7 @@ func (m mutant) kill(t *testing.T) string {
 	}
 	replace := make(map[string]string)
 	for path, text := range map[string]string{
-		real: strings.Replace(source, m.is, m.becomes, 1),
+		real: strings.Replace(source, m.old, m.new, 1),
 		filepath.Join(filepath.Dir(real), "mutated.go"): fmt.Sprintf(reached, pkg),
 	} {
 		replace[path] = filepath.Join(dir, filepath.Base(path))
