@@ -7,7 +7,13 @@ import (
 	"testing"
 
 	"github.com/zkq/zkq/coord"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Remembered returns how many entries the handle remembers as held or removed, though a listing may still show them.
+func Remembered(q *LockingQueue) int { return q.claimer.head.Suppressed.Len() }
 
 // TestNextStepOfAFinish states the table of finishes and updates once more, in the order of
 // the questions that a reader asks: what was answered, and what is in doubt.
@@ -80,5 +86,28 @@ func TestDoubtIsSeenByTheFinishThatIsMadeNow(t *testing.T) {
 	u.note(finish{act: "release", entry: coord.Check("/e", 1)})
 	if u.seenBy("release") != doubtThis || u.seenBy("consume") != doubtAnother || !u.severalKinds || !u.givesBack {
 		t.Errorf("after a release too: %+v", u)
+	}
+}
+
+func TestErrorsOfAnExchangeAreTakenApart(t *testing.T) {
+	a, b := &Held{}, &Held{}
+	taking := errors.New("taking")
+	for _, tt := range []struct {
+		err  error
+		a, b error
+		rest error
+	}{
+		{nil, nil, nil, nil},
+		{taking, nil, nil, taking},
+		{&FinishError{Held: a, Err: ErrLockLost}, ErrLockLost, nil, nil},
+		{errors.Join(&FinishError{Held: a, Err: ErrLockLost}, nil, &FinishError{Held: b, Err: ErrUnknown}), ErrLockLost, ErrUnknown, nil},
+		{errors.Join(errors.Join(&FinishError{Held: b, Err: ErrUnknown}), taking), nil, ErrUnknown, taking},
+		{fmt.Errorf("exchange: %w", errors.Join(&FinishError{Held: a, Err: ErrLockLost}, fmt.Errorf("%w: %w", taking, coord.ErrUnknown))), ErrLockLost, nil, taking},
+	} {
+		results := map[*Held]error{}
+		rest := splitFinishErrors(tt.err, results)
+		if results[a] != tt.a || results[b] != tt.b || !errors.Is(rest, tt.rest) || (rest == nil) != (tt.rest == nil) {
+			t.Errorf("%v: a %v, b %v, and %v", tt.err, results[a], results[b], rest)
+		}
 	}
 }
