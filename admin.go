@@ -36,29 +36,29 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 // breakLock breaks the lock that is there. doubt is that of an attempt without an
 // answer: when it is gone, the next holder's stays.
 func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string, doubt *coord.Node) error {
-	for backoff := new(retry.Backoff); ; {
+	return repeat(ctx, s, func() (retry.Decision, error) {
 		e, err := s.Get(ctx, path.Join(q.handle.Entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
-			return ErrNoEntry
+			return retry.Stop, ErrNoEntry
 		}
 		if err != nil {
-			return err
+			return retry.Stop, err
 		}
 		l, err := s.Get(ctx, path.Join(q.handle.Taken, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if doubt.Path != "" {
-				return nil
+				return retry.Stop, nil
 			}
-			return ErrNotHeld
+			return retry.Stop, ErrNotHeld
 		}
 		if err != nil {
-			return err
+			return retry.Stop, err
 		}
 		if doubt.Path != "" && l.Revision != doubt.Revision {
-			return nil
+			return retry.Stop, nil
 		}
 		if lock.Read(l).Kind == lock.Aside {
-			return fmt.Errorf("it is delayed: %w", ErrNotHeld)
+			return retry.Stop, fmt.Errorf("it is delayed: %w", ErrNotHeld)
 		}
 		// The entry's fence tells this holder from the next, whose lock may
 		// look the same.
@@ -66,16 +66,14 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 		switch {
 		case err == nil:
 			q.traces.sweepTraces(ctx, s)
-			return nil
+			return retry.Stop, nil
 		case errors.Is(err, coord.ErrUnknown):
 			*doubt = l
 		case !retry.IsRefused(err):
-			return err
+			return retry.Stop, err
 		}
-		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
-			return err
-		}
-	}
+		return retry.Later, nil
+	})
 }
 
 // Queues returns the names of all queues below the coordinator's prefix, in

@@ -16,17 +16,6 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// The kinds of calls, as they are logged.
-const (
-	actPut       = "put"
-	actTake      = "take"
-	actFinish    = "finish"
-	actUpdate    = "update"
-	actRelease   = "release"
-	actMove      = "move of due entries"
-	actConfigure = "change of the configuration"
-)
-
 // base is what both queues are made of, and the methods that they share. Each part does one
 // thing with the queue's nodes; newBase says which part needs which.
 type base struct {

@@ -30,3 +30,14 @@ func guardLog(log func(string, ...any), message string, args []any) {
 	}()
 	log(message, args...)
 }
+
+// The kinds of calls, as they are logged.
+const (
+	actPut       = "put"
+	actTake      = "take"
+	actFinish    = "finish"
+	actUpdate    = "update"
+	actRelease   = "release"
+	actMove      = "move of due entries"
+	actConfigure = "change of the configuration"
+)

@@ -71,51 +71,28 @@ func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(St
 
 // removeIn is removeWhere in one session.
 func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
-	for backoff := new(retry.Backoff); ; {
+	return repeat(ctx, s, func() (retry.Decision, error) {
 		n, err := getRestricted(ctx, s, path.Join(rm.Entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			if *unknown {
-				return nil
+				return retry.Stop, nil
 			}
-			return ErrNoEntry
+			return retry.Stop, ErrNoEntry
 		}
 		if err != nil {
-			return err
+			return retry.Stop, err
 		}
-		ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
-		key, err := rm.keys.dropKey(ctx, s, n)
+		ops, state, err := rm.removalOf(ctx, s, name, n)
 		if err != nil {
-			return err
-		}
-		ops = append(ops, key...)
-		state := StateReady
-		if rm.Taken != "" {
-			lk, err := getRestricted(ctx, s, path.Join(rm.Taken, name))
-			switch {
-			case err == nil:
-				state = Entry{}.locked(lk).State
-				ops = append(ops, coord.Delete(lk.Path, lk.Fence))
-				a, err := rm.history.readHistory(ctx, s, name)
-				if err != nil {
-					return err
-				}
-				ops = append(ops, a.forget()...)
-				index, err := rm.delayed.delayedIndex(ctx, s, lk)
-				if err != nil {
-					return err
-				}
-				ops = append(ops, index...)
-			case !errors.Is(err, coord.ErrNotExist):
-				return err
-			}
+			return retry.Stop, err
 		}
 		if !allowed(state) {
-			return ErrHeld
+			return retry.Stop, ErrHeld
 		}
 		forced := allowed(StateReady) && allowed(StateHeld)
 		if n.Unreadable && !forced {
 			rm.finder.skipUnreadable(n)
-			return errUnreadable
+			return retry.Stop, errUnreadable
 		}
 		if state == StateHeld {
 			ops = append(ops, rm.traces.leaveTrace(name))
@@ -130,17 +107,53 @@ func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, a
 			if state == StateHeld {
 				rm.traces.sweepTraces(ctx, s)
 			}
-			return nil
+			return retry.Stop, nil
 		case errors.Is(err, coord.ErrUnknown):
 			*unknown = true
 		case !retry.IsRefused(err) && !errors.Is(err, errUnavailable) && !errors.Is(err, ErrLockLost):
-			return err
+			return retry.Stop, err
 		}
 		// It changed, or nobody knows: look again.
-		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
-			return err
-		}
+		return retry.Later, nil
+	})
+}
+
+// removalOf returns the ops that remove an entry as it was read, with its lock and what goes
+// with both, and the state in which it is.
+func (rm *remover) removalOf(ctx context.Context, s coord.Session, name string, n coord.Node) ([]coord.Op, State, error) {
+	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
+	key, err := rm.keys.dropKey(ctx, s, n)
+	if err != nil || rm.Taken == "" {
+		return append(ops, key...), StateReady, err
 	}
+	ops = append(ops, key...)
+	lk, err := getRestricted(ctx, s, path.Join(rm.Taken, name))
+	if errors.Is(err, coord.ErrNotExist) {
+		return ops, StateReady, nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	past, err := rm.history.readHistory(ctx, s, name)
+	if err != nil {
+		return nil, "", err
+	}
+	index, err := rm.delayed.delayedIndex(ctx, s, lk)
+	if err != nil {
+		return nil, "", err
+	}
+	ops = append(append(ops, coord.Delete(lk.Path, lk.Fence)), past.forget()...)
+	return append(ops, index...), Entry{}.locked(lk).State, nil
+}
+
+// repeat makes attempts, with pauses, until one decides to stop or the session ends.
+func repeat(ctx context.Context, s coord.Session, attempt func() (retry.Decision, error)) error {
+	var backoff retry.Backoff
+	err, interrupted := backoff.Do(ctx, s.Done(), attempt)
+	if interrupted != nil {
+		return interrupted
+	}
+	return err
 }
 
 // stillUnknown is what is left of an error after an attempt without an answer.
@@ -165,33 +178,31 @@ func (rm *remover) removeBeside(ctx context.Context, dir, name string) error {
 
 // removeBesideIn is removeBeside in one session.
 func (rm *remover) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
-	for backoff := new(retry.Backoff); ; {
+	return repeat(ctx, s, func() (retry.Decision, error) {
 		n, err := s.Get(ctx, path.Join(rm.Root, dir, name))
 		switch {
 		case errors.Is(err, coord.ErrNotExist) && *unknown:
-			return nil
+			return retry.Stop, nil
 		case errors.Is(err, coord.ErrNotExist):
-			return ErrNoEntry
+			return retry.Stop, ErrNoEntry
 		case err != nil:
-			return err
+			return retry.Stop, err
 		}
 		key, err := rm.keys.dropKey(ctx, s, n)
 		if err != nil {
-			return err
+			return retry.Stop, err
 		}
 		_, err = s.Commit(ctx, append(key, coord.Delete(n.Path, n.Fence))...)
 		switch {
 		case err == nil:
-			return nil
+			return retry.Stop, nil
 		case errors.Is(err, coord.ErrUnknown):
 			*unknown = true
 		case !retry.IsRefused(err):
-			return err
+			return retry.Stop, err
 		}
-		if err := backoff.Wait(ctx, s.Done(), nil); err != nil {
-			return err
-		}
-	}
+		return retry.Later, nil
+	})
 }
 
 // purgeDead removes the dead entries, less the newest.

@@ -684,7 +684,7 @@ var mutants = []mutant{
 	{
 		name: "WaitEmpty forgets when the last entry expires", file: "base.go",
 		old:  `waitUntil(ctx, s, changed, nil, until, &told)`,
-		new:  `waitUntil(ctx, s, changed, nil, func(time.Time) time.Time { mutated(); return time.Time{} }(until), &told)`,
+		new:  `waitUntil(ctx, s, changed, nil, func() (never lifetime) { mutated(); return never }().expires, &told)`,
 		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
