@@ -57,7 +57,7 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 		} else if !errors.Is(err, coord.ErrNotExist) {
 			return n, nil, err
 		}
-		// Whoever changes the bound writes the count too: what is read behind it holds
+		// A change of the bound writes the count, too: a bound that is read after it holds
 		// as long as the count stands.
 		if c, err = pt.settings.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {
 			return n, nil, err

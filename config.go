@@ -289,7 +289,7 @@ func (st *settings) writeConfig(ctx context.Context, s coord.Session, c config, 
 		ops[0] = coord.Set(c.path, value, c.fence)
 	}
 	ops = append(ops, coord.CreateEphemeral(news, []byte{}))
-	// Whoever is about to put by the old bounds is refused.
+	// A put that was built with the old bounds is refused.
 	n, err := s.Get(ctx, path.Join(st.Root, layout.CountNode))
 	switch {
 	case err == nil:

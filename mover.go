@@ -85,7 +85,7 @@ func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 	if err != nil {
 		return err
 	}
-	// Whoever changes the configuration says so there.
+	// A process that changes the configuration signals it by a node among the workers.
 	news, err := s.Watch(watching, path.Join(m.Root, layout.WorkersDir))
 	if err != nil {
 		return err

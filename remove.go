@@ -340,8 +340,8 @@ func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, a
 	return false, nil
 }
 
-// sweepTraces removes the traces that nobody can need any more. Whoever leaves one
-// sweeps; what goes wrong is left for the next.
+// sweepTraces removes traces that are older than any finish can be in doubt. A process
+// that leaves a trace sweeps; after an error the next process that sweeps goes on.
 func (tr *traces) sweepTraces(ctx context.Context, s coord.Session) {
 	l, err := s.List(ctx, path.Join(tr.Root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: handle.NamesPage})
 	if err != nil {

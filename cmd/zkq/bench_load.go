@@ -164,7 +164,7 @@ func workOff(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see f
 		var held []*zkq.Held
 		defer func() {
 			for _, h := range held {
-				h.Consume(settled) // where it fails, the entry is removed with the others
+				h.Consume(settled) // a failure is ignored: the queue is purged at the end
 			}
 		}()
 		for ctx.Err() == nil {

@@ -111,7 +111,7 @@ func (p *program) complete(shell string, words []string) []string {
 		}
 		if !flagLike(w) {
 			if cmd != nil {
-				return nil // an argument: behind it no flag may stand
+				return nil // an argument: flags may not follow it
 			}
 			if cmd = p.app.Command(w); cmd == nil {
 				return nil

@@ -82,8 +82,8 @@ func requeue(ctx context.Context, k *call) error {
 	})
 }
 
-// eachName does one thing after the other. What is not there, or held, is said, and
-// does not stop the rest.
+// eachName calls do for each name. An entry that does not exist or is held is reported on
+// standard error, and the rest go on.
 func (k *call) eachName(ctx context.Context, names []string, do func(context.Context, string) error) error {
 	var last *failure
 	done := 0

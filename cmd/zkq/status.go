@@ -185,7 +185,7 @@ func (s *status) text() string {
 	return "consume " + strings.Join(parts, ", ")
 }
 
-// draw shows the line as it should be now, unless it stands there.
+// draw writes the current status line, unless the terminal already shows it.
 func (s *status) draw() {
 	text := s.text()
 	if s.width == nil {

@@ -48,8 +48,8 @@ const (
 	lockPollMax   = 100 * time.Millisecond
 )
 
-// After a failed start the next one is made at intervals that grow from the first to the
-// second, as a failed start may leave something behind in this process.
+// The pause after a failed start grows from restartFirst to restartMax, because a failed
+// start may leave resources of this process in use.
 const (
 	restartFirst = time.Second
 	restartMax   = 30 * time.Second
