@@ -38,18 +38,6 @@ func duration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// maxRest is a hundred years: what is later has no place among the delayed.
-const maxRest = 100 * 365 * 24 * time.Hour
-
-// restTime reads how long an entry rests.
-func restTime(s string) (time.Duration, error) {
-	d, err := duration(s)
-	if err == nil && d > maxRest {
-		err = fmt.Errorf("%q: at most %.0fh, a hundred years", s, maxRest.Hours())
-	}
-	return d, err
-}
-
 // above0 reads a duration that is not 0 either.
 func above0(s string) (time.Duration, error) {
 	d, err := duration(s)
