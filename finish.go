@@ -31,7 +31,7 @@ func (h *Held) Consume(ctx context.Context) error {
 func (h *Held) consumption() finish {
 	return finish{
 		act: "consume", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
-		beside: func(context.Context) ([]coord.Op, error) { return h.past.forget(), nil },
+		beside: func(context.Context) ([]coord.Op, error) { return h.past.removeOps(), nil },
 	}
 }
 
@@ -72,7 +72,7 @@ func (h *Held) release() finish {
 			if a.Forgiven += h.bumps; h.bumps == 0 {
 				return nil, nil
 			}
-			return []coord.Op{a.write()}, nil
+			return []coord.Op{a.writeOp()}, nil
 		},
 		wasApplied: h.unlessBroken,
 	}
@@ -96,7 +96,7 @@ func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []Relea
 				a.Stuck++
 			}
 			a.Reason = layout.CutText(reason, layout.MaxReason)
-			return []coord.Op{a.write()}, nil
+			return []coord.Op{a.writeOp()}, nil
 		},
 		wasApplied: h.unlessBroken,
 	}, opts)

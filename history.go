@@ -15,16 +15,16 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// history is what an entry's earlier deliveries came to, and where that is written. The
-// holder of the entry writes it, in the commit that gives the entry back; the commit that
-// removes the entry removes it. So it does not change while the entry is held.
+// history is what an entry's earlier deliveries came to, and the node that says so. The
+// holder of the entry writes the node in the commit that gives the entry back, and the
+// commit that removes the entry removes it. So it does not change while the entry is held.
 type history struct {
 	layout.History
 
 	path     string
 	fence    coord.Fence
-	revision int64 // of the commit that wrote it
-	there    bool  // its node exists
+	revision int64 // of the commit that wrote the node
+	exists   bool  // the node does
 
 	key      string // the node of the key that the entry stands for, "" if for none
 	keyFence coord.Fence
@@ -36,25 +36,25 @@ type histories struct {
 	swept atomic.Int64 // Unix nanoseconds of the last sweep by this handle; 0: none yet
 }
 
-// readHistory reads what became of an entry before.
+// readHistory reads the history of an entry; it is empty where there is no node.
 func (hs *histories) readHistory(ctx context.Context, s coord.Session, name string) (history, error) {
-	a := history{path: path.Join(hs.Root, layout.HistoryDir, name)}
-	n, err := s.Get(ctx, a.path)
+	h := history{path: path.Join(hs.Root, layout.HistoryDir, name)}
+	n, err := s.Get(ctx, h.path)
 	if errors.Is(err, coord.ErrNotExist) {
-		return a, nil
+		return h, nil
 	}
 	if err != nil {
-		return a, fmt.Errorf("read what became of %s before: %w", name, err)
+		return h, fmt.Errorf("read what became of %s before: %w", name, err)
 	}
 	return parseHistory(n), nil
 }
 
-// parseHistory is the history in a node.
+// parseHistory returns the history in a node.
 func parseHistory(n coord.Node) history {
-	return history{History: layout.ParseHistory(n.Value), path: n.Path, fence: n.Fence, revision: n.Revision, there: true}
+	return history{History: layout.ParseHistory(n.Value), path: n.Path, fence: n.Fence, revision: n.Revision, exists: true}
 }
 
-// readHistoriesUpTo reads what is known of the entries after one name up to another.
+// readHistoriesUpTo reads the histories of the entries after one name, up to another.
 func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
 	known := make(map[string]history)
 	for after < last {
@@ -73,17 +73,17 @@ func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, aft
 	return known, nil
 }
 
-// write is the op that leaves h as what is known.
-func (h history) write() coord.Op {
-	if h.there {
+// writeOp returns the op that stores h.
+func (h history) writeOp() coord.Op {
+	if h.exists {
 		return coord.Set(h.path, h.Value(), h.fence)
 	}
 	return coord.Create(h.path, h.Value())
 }
 
-// forget are the ops that go with the removal of the entry.
-func (h history) forget() (ops []coord.Op) {
-	if h.there {
+// removeOps returns the ops to commit together with the removal of the entry.
+func (h history) removeOps() (ops []coord.Op) {
+	if h.exists {
 		ops = append(ops, coord.Delete(h.path, h.fence))
 	}
 	if h.key != "" {
@@ -92,23 +92,24 @@ func (h history) forget() (ops []coord.Op) {
 	return ops
 }
 
-// handOn are the ops that go with the removal of the entry, and those that put what came of
-// it. A key that both name stays, and is written: from then on it belongs to what was put.
-func (h history) handOn(puts []coord.Op) []coord.Op {
+// handOverOps returns the ops to commit together with the removal of the entry and the puts
+// of its results. If a put has the entry's own unique key, the key's node is written instead
+// of removed: from then on it belongs to the new entry.
+func (h history) handOverOps(puts []coord.Op) []coord.Op {
 	for i, op := range puts {
 		if h.key != "" && op.Path == h.key {
 			puts[i] = coord.Set(h.key, op.Value, h.keyFence)
 			h.key = ""
 		}
 	}
-	return append(h.forget(), puts...)
+	return append(h.removeOps(), puts...)
 }
 
-// sweepEvery is how often a handle that gives entries back looks for attempts
-// whose entry is gone: kazoo's consume leaves them.
+// sweepEvery is how often a handle that gives entries back looks for histories whose entry
+// is gone: kazoo's consume leaves them behind.
 const sweepEvery = time.Hour
 
-// sweepIfDue sweeps behind the caller, if it is time.
+// sweepIfDue sweeps in the background, if it is time.
 func (hs *histories) sweepIfDue(s coord.Session) {
 	now := time.Now().UnixNano()
 	if hs.swept.CompareAndSwap(0, now) {
@@ -121,9 +122,8 @@ func (hs *histories) sweepIfDue(s coord.Session) {
 	hs.Spawn(func() { hs.sweepHistories(hs.Life, s) })
 }
 
-// sweepHistories removes attempts whose entry is gone. As no name is created twice
-// under the entries, one that is not there never will be. What goes wrong is left
-// for the next.
+// sweepHistories removes histories whose entry is gone. No name among the entries is created
+// twice, so an entry that does not exist never will. After an error, a later sweep goes on.
 func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 	for after := ""; ; {
 		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true})
@@ -133,7 +133,7 @@ func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 		for _, n := range l.Nodes {
 			after = path.Base(n.Path)
 			if _, ok := priority.Parse(after); !ok {
-				continue // not ours, and no name of a node beside
+				continue // another client's node
 			}
 			_, err := s.Get(ctx, path.Join(hs.Entries, after))
 			if err == nil {

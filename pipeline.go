@@ -59,7 +59,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 				}
 			}
 			ops, err := bs.ops(ctx)
-			return h.past.handOn(ops), err
+			return h.past.handOverOps(ops), err
 		},
 		besideRefused: func(ctx context.Context, r *coord.Refusal) error {
 			err := bs.again(ctx, r, new(retry.Backoff))

@@ -142,7 +142,7 @@ func (rm *remover) removalOf(ctx context.Context, s coord.Session, name string, 
 	if err != nil {
 		return nil, "", err
 	}
-	ops = append(append(ops, coord.Delete(lk.Path, lk.Fence)), past.forget()...)
+	ops = append(append(ops, coord.Delete(lk.Path, lk.Fence)), past.removeOps()...)
 	return append(ops, index...), Entry{}.locked(lk).State, nil
 }
 

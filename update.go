@@ -130,7 +130,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	if err := h.claimer.puts.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.claimer.Entries, "entry-"), sealed)}); err != nil {
 		return err
 	}
-	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.GiveBack().Fence), a.write())
+	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.GiveBack().Fence), a.writeOp())
 	h.isHistoryKnown = false
 	switch {
 	case err == nil:

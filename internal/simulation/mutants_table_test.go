@@ -556,12 +556,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "a release in doubt counts as applied whatever an operator did", file: "finish.go",
-		old: `			return []coord.Op{a.write()}, nil
+		old: `			return []coord.Op{a.writeOp()}, nil
 		},
 		wasApplied: h.unlessBroken,
 	}
 }`,
-		new: `			return []coord.Op{a.write()}, nil
+		new: `			return []coord.Op{a.writeOp()}, nil
 		},
 		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
 	}
@@ -1406,12 +1406,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "a forward is two commits", seeds: "900003", file: "pipeline.go",
-		old: `			return h.past.handOn(ops), err`,
+		old: `			return h.past.handOverOps(ops), err`,
 		new: `			mutated()
 			if err == nil {
 				_, err = h.lock.Session().Commit(ctx, ops...)
 			}
-			return h.past.forget(), err`,
+			return h.past.removeOps(), err`,
 	},
 	{
 		name: "a forward leaves the entry", seeds: "900004", file: "pipeline.go",

@@ -18,8 +18,8 @@ func deps(t *testing.T, packages ...string) []string {
 
 func TestQueueNeedsNothingButTheStandardLibrary(t *testing.T) {
 	const module = "github.com/zkq/zkq"
-	allowed := map[string]bool{module: true, module + "/coord": true, module + "/lock": true, module + "/priority": true}
-	list := deps(t, ".", "./coord", "./lock", "./priority")
+	allowed := map[string]bool{module: true, module + "/coord": true, module + "/lock": true, module + "/priority": true, module + "/retained": true}
+	list := deps(t, ".", "./coord", "./lock", "./priority", "./retained")
 	if len(list) < len(allowed) {
 		t.Fatalf("go list names only %q", list)
 	}
