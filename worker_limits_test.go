@@ -428,7 +428,7 @@ func TestWaitingWorkerSendsNothing(t *testing.T) {
 		}
 		env.Put(other, "second")
 		time.Sleep(time.Second)
-		if commits, lists := c.Count("commit"), c.Count("list"); commits > 2 || lists > 6 {
+		if commits, lists := c.Count("commit"), c.Count("list"); commits > 2 || lists > 8 {
 			t.Errorf("%d commits and %d listings for an entry", commits, lists)
 		}
 		k.stopCleanly()
