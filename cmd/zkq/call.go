@@ -271,11 +271,11 @@ func (k *call) patientFor(ctx context.Context, wait time.Duration) (context.Cont
 	return linger(ctx, wait+most, 2*time.Second)
 }
 
-// linger returns a context that ends after most, and leash after ctx ended.
-func linger(ctx context.Context, most, leash time.Duration) (context.Context, context.CancelFunc) {
+// linger returns a context that ends after most, and extra after ctx ended.
+func linger(ctx context.Context, most, extra time.Duration) (context.Context, context.CancelFunc) {
 	long, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	stop := context.AfterFunc(ctx, func() {
-		t := time.NewTimer(leash)
+		t := time.NewTimer(extra)
 		defer t.Stop()
 		select {
 		case <-t.C:
