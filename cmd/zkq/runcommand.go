@@ -76,7 +76,13 @@ func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 		a.Reason = fmt.Sprintf("ran longer than %v: %v", c.timeout, child.state)
 		return errors.New(a.Reason)
 	}
-	switch child.state.ExitCode() {
+	return c.exited(ctx, h, a, child.state.ExitCode(), next)
+}
+
+// exited returns what CMD's exit status means for the entry. next is its output where that
+// is forwarded, and nil otherwise.
+func (c *consumer) exited(ctx context.Context, h *zkq.Held, a *attempt, status int, next *printed) error {
+	switch status {
 	case 0:
 		if next == nil {
 			return nil
