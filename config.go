@@ -229,17 +229,17 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 		var news []string // of attempts without an answer
 		defer func() { st.dropNews(ctx, s, news) }()
 		backoff := st.Backoff(actConfigure)
-		for {
+		err, interrupted := backoff.Do(ctx, s.Done(), func() (retry.Decision, error) {
 			c, err := st.readConfig(ctx, s)
 			if err != nil {
-				return err
+				return retry.Stop, err
 			}
 			if err := change(&c); err != nil {
 				if errors.Is(err, errDone) {
 					st.stale()
-					return nil
+					return retry.Stop, nil
 				}
-				return err
+				return retry.Stop, err
 			}
 			sum := sha256.Sum256([]byte("news " + st.lanes.ID()))
 			node := path.Join(st.Root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
@@ -250,16 +250,18 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 			if err == nil {
 				st.stale()
 				backoff.Succeeded()
-				return nil
+				return retry.Stop, nil
 			}
 			if !retry.IsRefused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
-				return err
+				return retry.Stop, err
 			}
 			unknown = unknown || errors.Is(err, coord.ErrUnknown)
-			if end := backoff.Wait(ctx, s.Done(), err); end != nil {
-				return retry.BusyUntil(end, err)
-			}
+			return retry.Later, err
+		})
+		if interrupted != nil {
+			return retry.BusyUntil(interrupted, err)
 		}
+		return err
 	})
 	if unknown {
 		return stillUnknown(err)

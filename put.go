@@ -155,10 +155,11 @@ func (pt *putter) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 // commit, and one that, on a server that wants the value sent again, would not fit the
 // claim.
 func (pt *putter) fits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
-	s, err := pt.Session(ctx)
-	for retry.NothingSent(err) {
+	var s coord.Session
+	err := retry.AcrossSessions(func() (err error) {
 		s, err = pt.Session(ctx)
-	}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -218,10 +219,10 @@ const longestSequence = "0000000000000000000-0000000000000-00000000-000000"
 func (pt *putter) refusedKey(ctx context.Context, key string) error {
 	sum := path.Base(key)
 	return pt.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		for backoff := pt.Backoff(actPut); ; {
+		err, interrupted := pt.Backoff(actPut).Do(ctx, s.Done(), func() (retry.Decision, error) {
 			n, err := pt.keys.keyNode(ctx, s, sum)
 			if err != nil || n.Path == "" {
-				return err
+				return retry.Stop, err
 			}
 			name, err := pt.keys.bornWith(ctx, s, n)
 			var now coord.Node
@@ -235,19 +236,21 @@ func (pt *putter) refusedKey(ctx context.Context, key string) error {
 			if err == nil && name != "" {
 				var gone bool
 				if gone, err = pt.dropExpired(ctx, name); err == nil && !gone {
-					return &ExistsError{name}
+					return retry.Stop, &ExistsError{name}
 				}
 				if gone {
-					return nil
+					return retry.Stop, nil
 				}
 			}
 			if err != nil && !retry.IsRefused(err) && !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy) {
-				return err
+				return retry.Stop, err
 			}
-			if end := backoff.Wait(ctx, s.Done(), err); end != nil {
-				return retry.BusyUntil(end, err)
-			}
+			return retry.Later, err
+		})
+		if interrupted != nil {
+			return retry.BusyUntil(interrupted, err)
 		}
+		return err
 	})
 }
 
