@@ -158,7 +158,7 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 		have.Paused = want.Paused
 		switch {
 		case have == want && c.there && (c.Paused || !want.Paused):
-			return errDone
+			return errUnchanged
 		case have != want && have != (QueueConfig{Paused: want.Paused}) && !replace:
 			return &ConfigError{Want: want, Have: c.public()}
 		}

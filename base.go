@@ -67,7 +67,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	b.lanes = newLanes(h, b.producer)
 	b.settings = &settings{Handle: h, lanes: b.lanes}
 	b.settings.reading.Mu = &b.settings.mu
-	h.OnSession = b.settings.follow
+	h.OnSession = b.settings.followSession
 	b.lister = head.Lister{Entries: h.Entries, Taken: h.Taken, EntryNames: h.EntryNames}
 	b.restricted = head.NewRestricted()
 	b.history = &histories{Handle: h}
@@ -207,7 +207,7 @@ func (b *base) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2
 			})
 		}
 		if err == nil && want(StateDelayed) {
-			err = b.delayed.laterPaged(ctx, func(e Entry) bool { return e.expired() || yield(e, nil) })
+			err = b.delayed.walk(ctx, func(e Entry) bool { return e.expired() || yield(e, nil) })
 		}
 		if err == nil && want(StateDead) && b.handle.Taken != "" {
 			err = b.dead.deadPaged(ctx, func(e Entry) bool { return yield(e, nil) })
@@ -242,7 +242,7 @@ func (b *base) FindNames(ctx context.Context, tails ...string) (map[string][]str
 			}
 			for _, n := range l.Nodes {
 				name := path.Base(n.Path)
-				if _, _, dead := layout.ParseDead(name); b.delayed.isLater(name) || dead && dir == layout.DeadDir {
+				if _, _, dead := layout.ParseDead(name); b.delayed.isDelayedPut(name) || dead && dir == layout.DeadDir {
 					match(name)
 				}
 			}

@@ -36,7 +36,7 @@ func (e *fullError) Is(target error) bool { return target == ErrFull }
 type demand struct {
 	entries int
 	removed int  // entries of the same queue that the same commit removes
-	some    bool // fewer will do, but not none
+	partial bool // fewer will do, but not none
 }
 
 // room returns how many of the entries there is room for, and the ops that their put needs:
@@ -63,7 +63,7 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 			return n, nil, err
 		}
 	}
-	if n > c.MaxEntries && !want.some {
+	if n > c.MaxEntries && !want.partial {
 		return n, nil, &coord.LimitError{What: "put into a bounded queue", Unit: "entries", Size: n, Limit: c.MaxEntries}
 	}
 	have, err := pt.countBound(ctx, s)
@@ -83,7 +83,7 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 		return n, nil, err
 	}
 	stay := have - want.removed
-	if want.some {
+	if want.partial {
 		n = min(n, max(c.MaxEntries-stay, 1))
 	}
 	switch {
@@ -107,7 +107,7 @@ func (pt *putter) countBound(ctx context.Context, s coord.Session) (int, error) 
 			return 0, err
 		}
 		for _, n := range before.Nodes {
-			if pt.delayed.isLater(path.Base(n.Path)) {
+			if pt.delayed.isDelayedPut(path.Base(n.Path)) {
 				later++
 			}
 		}
@@ -141,13 +141,13 @@ type waitRoom struct {
 	stop    context.CancelFunc
 }
 
-// wait returns full when the time is over.
-func (w *waitRoom) wait(ctx context.Context, p *putter, full error) error {
+// waitForRoom returns full when the time is over.
+func (w *waitRoom) waitForRoom(ctx context.Context, p *putter, full error) error {
 	s, err := p.Session(ctx)
 	if err != nil {
 		return err
 	}
-	p.settings.stale() // the bound may be another now
+	p.settings.expire() // the bound may be another now
 	if s != w.session || p != w.puts {
 		w.close()
 		watching, stop := context.WithCancel(ctx)

@@ -51,18 +51,18 @@ type settings struct {
 	*handle.Handle
 	lanes lanes
 
-	mu      sync.Mutex
-	session coord.Session // it was read in this one; nil: it must be read again
-	at      time.Time
-	now     config
-	reads   int  // begun so far
-	since   int  // the number of the last that may be out of date
-	kept    bool // somebody watches, so that it is never old
-	taking  bool // it is read before anything else in a session
-	reading handle.SharedCall
-	changed chan struct{} // closed when it has changed
-	pauses  map[int]func()
-	waiters int
+	mu             sync.Mutex
+	session        coord.Session // it was read in this one; nil: it must be read again
+	readAt         time.Time
+	current        config
+	readCount      int  // begun so far
+	lastExpired    int  // the number of the last that may be out of date
+	isWatched      bool // somebody watches, so that it is never old
+	isTaking       bool // it is read before anything else in a session
+	reading        handle.SharedCall
+	changed        chan struct{} // closed when it has changed
+	pauseCallbacks map[int]func()
+	callbackCount  int
 }
 
 // readConfig reads the configuration; there is none in a plain queue.
@@ -92,15 +92,15 @@ func (st *settings) config(ctx context.Context, s coord.Session) (config, error)
 		return config{}, nil
 	}
 	var now config
-	err := st.heardConfig(ctx, s, func(st *settings) bool {
-		now = st.now
-		return st.session == s && (st.kept || time.Since(st.at) < configAge)
+	err := st.readUntil(ctx, s, func(st *settings) bool {
+		now = st.current
+		return st.session == s && (st.isWatched || time.Since(st.readAt) < configAge)
 	})
 	return now, err
 }
 
-// heardConfig reads it until what is known will do.
-func (st *settings) heardConfig(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
+// readUntil reads it until what is known will do.
+func (st *settings) readUntil(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
 	return st.reading.Until(ctx, st.Woke, func() bool { return enough(st) }, func() error {
 		_, err := st.refreshConfig(ctx, s)
 		return err
@@ -111,107 +111,107 @@ func (st *settings) heardConfig(ctx context.Context, s coord.Session, enough fun
 // comes after that to a later read is not taken for news.
 func (st *settings) refreshConfig(ctx context.Context, s coord.Session) (config, error) {
 	for {
-		n, at := st.begin(), time.Now()
+		n, at := st.nextRead(), time.Now()
 		c, err := st.readConfig(ctx, s)
-		if err != nil || st.heard(s, n, at, c) {
+		if err != nil || st.storeRead(s, n, at, c) {
 			return c, err
 		}
 	}
 }
 
-// begin numbers a read.
-func (st *settings) begin() int {
+// nextRead numbers a read.
+func (st *settings) nextRead() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.reads++
-	return st.reads
+	st.readCount++
+	return st.readCount
 }
 
-// heard takes up what a read that began at a time said, unless it may be out of date.
-func (st *settings) heard(s coord.Session, n int, at time.Time, c config) bool {
+// storeRead takes up what a read that began at a time said, unless it may be out of date.
+func (st *settings) storeRead(s coord.Session, n int, at time.Time, c config) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if n <= st.since {
+	if n <= st.lastExpired {
 		return false
 	}
-	if st.changed != nil && st.now.public() != c.public() {
+	if st.changed != nil && st.current.public() != c.public() {
 		close(st.changed)
 		st.changed = nil
 	}
-	st.session, st.at, st.now, st.since = s, at, c, n
+	st.session, st.readAt, st.current, st.lastExpired = s, at, c, n
 	if c.Paused {
-		for _, f := range st.pauses { // each ends a take of its own
+		for _, f := range st.pauseCallbacks { // each ends a take of its own
 			f()
 		}
 	}
 	return true
 }
 
-// atPause has f called when it is heard that the queue is paused, until the result is.
-func (st *settings) atPause(f func()) (end func()) {
+// onPause has f called when it is heard that the queue is paused, until the result is.
+func (st *settings) onPause(f func()) (end func()) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.pauses == nil {
-		st.pauses = make(map[int]func())
+	if st.pauseCallbacks == nil {
+		st.pauseCallbacks = make(map[int]func())
 	}
-	st.waiters++
-	n := st.waiters
-	st.pauses[n] = f
+	st.callbackCount++
+	n := st.callbackCount
+	st.pauseCallbacks[n] = f
 	return func() {
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		delete(st.pauses, n)
+		delete(st.pauseCallbacks, n)
 	}
 }
 
-// follow reads the configuration in a new session of a handle that takes: what was paused
+// followSession reads the configuration in a new session of a handle that takes: what was paused
 // while the last one was lost is not handed out in this one.
-func (st *settings) follow(ctx context.Context, s coord.Session) error {
-	err := st.heardConfig(ctx, s, func(st *settings) bool { return !st.taking || st.session == s })
+func (st *settings) followSession(ctx context.Context, s coord.Session) error {
+	err := st.readUntil(ctx, s, func(st *settings) bool { return !st.isTaking || st.session == s })
 	if errors.Is(err, coord.ErrFormat) {
 		return nil // who needs it will hear of that
 	}
 	return err
 }
 
-// take says that the handle takes. What it heard before, and nobody watched, it does not
+// startTaking says that the handle takes. What it heard before, and nobody watched, it does not
 // go by.
-func (st *settings) take() {
+func (st *settings) startTaking() {
 	st.mu.Lock()
-	first := !st.taking
-	st.taking = true
+	first := !st.isTaking
+	st.isTaking = true
 	st.mu.Unlock()
 	if first {
-		st.look()
+		st.expireUnlessWatched()
 	}
 }
 
-// look has the configuration read again before it is used, unless somebody watches.
-func (st *settings) look() {
+// expireUnlessWatched has the configuration read again before it is used, unless somebody watches.
+func (st *settings) expireUnlessWatched() {
 	st.mu.Lock()
-	kept := st.kept
+	kept := st.isWatched
 	st.mu.Unlock()
 	if !kept {
-		st.stale()
+		st.expire()
 	}
 }
 
-// stale has the configuration read again before it is used.
-func (st *settings) stale() {
+// expire has the configuration read again before it is used.
+func (st *settings) expire() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.session, st.since = nil, st.reads
+	st.session, st.lastExpired = nil, st.readCount
 }
 
-// keep says whether somebody watches for changes.
-func (st *settings) keep(yes bool) {
+// setWatched says whether somebody watches for changes.
+func (st *settings) setWatched(yes bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.kept = yes
+	st.isWatched = yes
 }
 
-// next is closed when the configuration is another.
-func (st *settings) next() <-chan struct{} {
+// changeSignal is closed when the configuration is another.
+func (st *settings) changeSignal() <-chan struct{} {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.changed == nil {
@@ -221,7 +221,7 @@ func (st *settings) next() <-chan struct{} {
 }
 
 // changeConfig changes the configuration in one commit, and again if somebody else has:
-// change says what it is to be, and errDone that it is so. Handles that wait hear of it at
+// change says what it is to be, and errUnchanged that it is so. Handles that wait hear of it at
 // once: no watch tells that a node was written, so one is created among the workers.
 func (st *settings) changeConfig(ctx context.Context, change func(*config) error) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
@@ -235,8 +235,8 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 				return retry.Stop, err
 			}
 			if err := change(&c); err != nil {
-				if errors.Is(err, errDone) {
-					st.stale()
+				if errors.Is(err, errUnchanged) {
+					st.expire()
 					return retry.Stop, nil
 				}
 				return retry.Stop, err
@@ -248,7 +248,7 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 				news = append(news, node)
 			}
 			if err == nil {
-				st.stale()
+				st.expire()
 				backoff.Succeeded()
 				return retry.Stop, nil
 			}
@@ -269,8 +269,8 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 	return err
 }
 
-// errDone says that the configuration is what it is to be.
-var errDone = errors.New("done")
+// errUnchanged says that the configuration is what it is to be.
+var errUnchanged = errors.New("done")
 
 // dropNews removes what woke those who wait, or leaves it to the session.
 func (st *settings) dropNews(ctx context.Context, s coord.Session, news []string) {

@@ -44,8 +44,8 @@ func dueIn(d time.Duration) (time.Time, error) {
 	return due, nil
 }
 
-// delayedIndex are the ops that go with the removal of a lock that puts an entry aside.
-func (dp *delayedPuts) delayedIndex(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
+// indexOps are the ops that go with the removal of a lock that puts an entry aside.
+func (dp *delayedPuts) indexOps(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
 	st := lock.Read(lk)
 	if st.Kind != lock.Aside {
 		return nil, nil
@@ -60,17 +60,17 @@ func (dp *delayedPuts) delayedIndex(ctx context.Context, s coord.Session, lk coo
 	return []coord.Op{coord.Delete(n.Path, n.Fence)}, nil
 }
 
-// errStays says that an index stands for nothing now, and is left alone for a while.
-var errStays = errors.New("index of nothing")
+// errLeftAlone says that an index stands for nothing now, and is left alone for a while.
+var errLeftAlone = errors.New("index of nothing")
 
-// wake makes ready what is due: errUnavailable if another has, errStays if it is left alone.
-func (dp *delayedPuts) wake(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
+// makeReady makes ready what is due: errUnavailable if another has, errLeftAlone if it is left alone.
+func (dp *delayedPuts) makeReady(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
 	if d.IsPut() {
-		return dp.becomes(ctx, s, name, d)
+		return dp.materialize(ctx, s, name, d)
 	}
 	index, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))
 	if err != nil {
-		return gone(err)
+		return asUnavailable(err)
 	}
 	lk, err := s.Get(ctx, path.Join(dp.Taken, d.Entry))
 	if err != nil && !errors.Is(err, coord.ErrNotExist) {
@@ -79,34 +79,34 @@ func (dp *delayedPuts) wake(ctx context.Context, s coord.Session, name string, d
 	ops := []coord.Op{coord.Delete(index.Path, index.Fence)}
 	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.Due) {
 		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
-	} else if time.Since(d.Due) < keepIndex {
-		return errStays // it is on its way out, or another client removed the lock by hand
+	} else if time.Since(d.Due) < keepOrphanIndex {
+		return errLeftAlone // it is on its way out, or another client removed the lock by hand
 	}
 	_, err = s.Commit(ctx, ops...)
-	return gone(err)
+	return asUnavailable(err)
 }
 
-// keepIndex is how long an index of nothing is left alone. Its name might be given
+// keepOrphanIndex is how long an index of nothing is left alone. Its name might be given
 // again by somebody whose clock is behind.
-const keepIndex = time.Minute
+const keepOrphanIndex = time.Minute
 
-// gone makes errUnavailable of what says that somebody was faster.
-func gone(err error) error {
+// asUnavailable makes errUnavailable of what says that somebody was faster.
+func asUnavailable(err error) error {
 	if retry.IsRefused(err) || errors.Is(err, coord.ErrNotExist) {
 		return errUnavailable
 	}
 	return err
 }
 
-// createLater is the op of the i-th value of a delayed put. id tells the puts apart.
-func (dp *delayedPuts) createLater(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
+// createOp is the op of the i-th value of a delayed put. id tells the puts apart.
+func (dp *delayedPuts) createOp(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
 	name := layout.DelayedPut(o.priority, id, i)
 	return coord.Create(path.Join(dp.Root, layout.DelayedDir, layout.DelayedName(due, name)), value)
 }
 
-// laterID names a delayed put: that of a token is the same in whatever process it is made
+// putID names a delayed put: that of a token is the same in whatever process it is made
 // again.
-func (dp *delayedPuts) laterID(t *Token) (id [6]byte) {
+func (dp *delayedPuts) putID(t *Token) (id [6]byte) {
 	text := dp.lanes.ID()
 	if t != nil {
 		text = string(*t)
@@ -116,9 +116,9 @@ func (dp *delayedPuts) laterID(t *Token) (id [6]byte) {
 	return id
 }
 
-// laterNames are those of a delayed put that was made before with the token: nothing where
+// namesOfToken are those of a delayed put that was made before with the token: nothing where
 // it is not there any more.
-func (dp *delayedPuts) laterNames(ctx context.Context, ops []coord.Op) []string {
+func (dp *delayedPuts) namesOfToken(ctx context.Context, ops []coord.Op) []string {
 	names := make([]string, 0, len(ops))
 	for backoff := dp.Backoff(actPut); ; {
 		s, err := dp.Session(ctx)
@@ -147,11 +147,11 @@ func (dp *delayedPuts) laterNames(ctx context.Context, ops []coord.Op) []string 
 	}
 }
 
-// becomes makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errUnavailable then.
-func (dp *delayedPuts) becomes(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
+// materialize makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errUnavailable then.
+func (dp *delayedPuts) materialize(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
 	n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))
 	if err != nil {
-		return gone(err)
+		return asUnavailable(err)
 	}
 	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
 	h := layout.HeadersOf(n.Value)
@@ -168,11 +168,11 @@ func (dp *delayedPuts) becomes(ctx context.Context, s coord.Session, name string
 		ops = append(ops, coord.CreateSequential(path.Join(dp.Entries, priority.Prefix(d.Priority)), n.Value))
 	}
 	_, err = s.Commit(ctx, ops...)
-	return gone(err)
+	return asUnavailable(err)
 }
 
-// laterEntry is the entry in the node of a delayed put.
-func laterEntry(n coord.Node) (Entry, bool) {
+// delayedEntry is the entry in the node of a delayed put.
+func delayedEntry(n coord.Node) (Entry, bool) {
 	d, ok := layout.ParseDelayed(path.Base(n.Path))
 	if !ok || !d.IsPut() {
 		return Entry{}, false
@@ -182,8 +182,8 @@ func laterEntry(n coord.Node) (Entry, bool) {
 	return e, true
 }
 
-// laterPaged walks the delayed puts, the first to fall due first.
-func (dp *delayedPuts) laterPaged(ctx context.Context, f func(Entry) bool) error {
+// walk walks the delayed puts, the first to fall due first.
+func (dp *delayedPuts) walk(ctx context.Context, f func(Entry) bool) error {
 	if dp.Taken == "" {
 		return nil
 	}
@@ -196,7 +196,7 @@ func (dp *delayedPuts) laterPaged(ctx context.Context, f func(Entry) bool) error
 			}
 			for _, n := range l.Nodes {
 				after = path.Base(n.Path)
-				if e, ok := laterEntry(n); ok && !f(e) {
+				if e, ok := delayedEntry(n); ok && !f(e) {
 					return errStop
 				}
 			}
@@ -207,8 +207,8 @@ func (dp *delayedPuts) laterPaged(ctx context.Context, f func(Entry) bool) error
 	})
 }
 
-// eachLater calls f with the names of the delayed puts.
-func (dp *delayedPuts) eachLater(ctx context.Context, s coord.Session, f func(name string) error) error {
+// walkNames calls f with the names of the delayed puts.
+func (dp *delayedPuts) walkNames(ctx context.Context, s coord.Session, f func(name string) error) error {
 	if dp.Taken == "" {
 		return nil
 	}
@@ -236,20 +236,20 @@ func (dp *delayedPuts) eachLater(ctx context.Context, s coord.Session, f func(na
 	}
 }
 
-// isLater says whether a name is one of a delayed put.
-func (dp *delayedPuts) isLater(name string) bool {
+// isDelayedPut says whether a name is one of a delayed put.
+func (dp *delayedPuts) isDelayedPut(name string) bool {
 	d, ok := layout.ParseDelayed(name)
 	return ok && d.IsPut() && dp.Taken != ""
 }
 
-// peekLater is a delayed put of that name.
-func (dp *delayedPuts) peekLater(ctx context.Context, name string) (e Entry, err error) {
+// get is a delayed put of that name.
+func (dp *delayedPuts) get(ctx context.Context, name string) (e Entry, err error) {
 	err = dp.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))
 		if errors.Is(err, coord.ErrNotExist) {
 			return fmt.Errorf("%s: %w", name, ErrNoEntry)
 		}
-		e, _ = laterEntry(n)
+		e, _ = delayedEntry(n)
 		return err
 	})
 	return e, err

@@ -38,7 +38,7 @@ func (lt *lifetimes) markExpiring(ctx context.Context, s coord.Session) error {
 	}
 	return retry.NotApplied(ctx, lt.settings.changeConfig(ctx, func(c *config) error {
 		if c.Expires {
-			return errDone
+			return errUnchanged
 		}
 		c.Expires = true
 		return nil
@@ -66,14 +66,14 @@ type lifetimes struct {
 
 // lifetime is what there is to know of an entry that may expire.
 type lifetime struct {
-	node    coord.Node
-	name    string
-	expires time.Time // zero: never
-	held    bool      // it does not expire while it is
-	aside   bool      // it is put aside until it is due
+	node      coord.Node
+	name      string
+	expires   time.Time // zero: never
+	isHeld    bool      // it does not expire while it is
+	isDelayed bool      // it is put aside until it is due
 }
 
-func (l lifetime) over() bool { return !l.held && expired(l.expires) }
+func (l lifetime) hasExpired() bool { return !l.isHeld && expired(l.expires) }
 
 // lifetimes calls f with those of the entries.
 func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
@@ -90,8 +90,8 @@ func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[s
 			}
 			one := lifetime{node: n, name: name, expires: layout.HeadersOf(n.Value).Expires()}
 			if lk, locked := locks[name]; locked {
-				one.aside = lock.Read(lk).Kind == lock.Aside
-				one.held = !one.aside
+				one.isDelayed = lock.Read(lk).Kind == lock.Aside
+				one.isHeld = !one.isDelayed
 			}
 			if err := f(one); err != nil {
 				return err
@@ -110,7 +110,7 @@ func (lt *lifetimes) lapsedNames(ctx context.Context, s coord.Session, locks map
 	}
 	names := make(map[string]bool)
 	err := lt.lifetimes(ctx, s, locks, func(l lifetime) error {
-		if l.over() {
+		if l.hasExpired() {
 			names[l.name] = true
 		}
 		return nil

@@ -170,8 +170,8 @@ func (in *inspector) find(ctx context.Context, name string) (e Entry, err error)
 		})
 		return e, err
 	}
-	if in.delayed.isLater(name) {
-		return in.delayed.peekLater(ctx, name)
+	if in.delayed.isDelayedPut(name) {
+		return in.delayed.get(ctx, name)
 	}
 	if err := checkEntryName(name); err != nil {
 		return Entry{}, err
@@ -309,11 +309,11 @@ func (in *inspector) nextLiving(ctx context.Context) (next Entry, err error) {
 func (in *inspector) countLater(ctx context.Context, s coord.Session, n int) (int, error) {
 	if may, err := in.expiry.expires(ctx, s); err != nil || !may {
 		if err == nil {
-			err = in.delayed.eachLater(ctx, s, func(string) error { n++; return nil })
+			err = in.delayed.walkNames(ctx, s, func(string) error { n++; return nil })
 		}
 		return n, err
 	}
-	err := in.delayed.laterPaged(ctx, func(e Entry) bool {
+	err := in.delayed.walk(ctx, func(e Entry) bool {
 		if !e.expired() {
 			n++
 		}
@@ -355,9 +355,9 @@ func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, u
 // laterLeft says whether there is a delayed put that has not expired, and when it does.
 func (in *inspector) laterLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
 	if !expires {
-		err = in.delayed.eachLater(ctx, s, func(string) error { left = true; return errStop })
+		err = in.delayed.walkNames(ctx, s, func(string) error { left = true; return errStop })
 	} else {
-		err = in.delayed.laterPaged(ctx, func(e Entry) bool {
+		err = in.delayed.walk(ctx, func(e Entry) bool {
 			left, until = !e.expired(), e.Expires
 			return !left
 		})
@@ -380,10 +380,10 @@ func (in *inspector) entriesLeft(ctx context.Context, s coord.Session, expires b
 		return false, until, err
 	}
 	err = in.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
-		if l.over() {
+		if l.hasExpired() {
 			return nil
 		}
-		if left, until = true, l.expires; l.held && expired(until) {
+		if left, until = true, l.expires; l.isHeld && expired(until) {
 			until = time.Now().Add(lookAtHeld)
 		}
 		return errStop

@@ -169,7 +169,7 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 // tryTakeDue is [finder.tryTake] that makes due entries ready before it reports [ErrEmpty]. It
 // looks again as long as entries were due, because all of them may have expired.
 func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) error {
-	q.settings.look()
+	q.settings.expireUnlessWatched()
 	if paused, err := q.pauser.isPaused(ctx); err != nil || paused {
 		if err == nil {
 			err = ErrPaused
@@ -227,7 +227,7 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 	if n > 0 {
 		q.registry.Stay()
 		q.mover.start()
-		q.settings.take()
+		q.settings.startTaking()
 		var paused bool
 		if paused, untaken = q.pauser.isPaused(ctx); untaken != nil || paused {
 			n = 0 // what is done is done

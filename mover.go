@@ -90,13 +90,13 @@ func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 	if err != nil {
 		return err
 	}
-	defer m.settings.keep(false)
+	defer m.settings.setWatched(false)
 	for look := true; ; {
 		if look {
 			if _, err := m.settings.refreshConfig(ctx, s); err != nil && !errors.Is(err, coord.ErrFormat) {
 				return err
 			}
-			m.settings.keep(true)
+			m.settings.setWatched(true)
 		}
 		next, _, err := m.moveHead(ctx, s, false)
 		if err != nil {
@@ -144,16 +144,16 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 				continue
 			}
 			m.begun.Add(1)
-			err := m.delayed.wake(ctx, s, after, d)
+			err := m.delayed.makeReady(ctx, s, after, d)
 			m.ended.Add(1)
 			switch {
-			case errors.Is(err, errStays):
-				next = earlier(next, d.Due.Add(keepIndex))
+			case errors.Is(err, errLeftAlone):
+				next = earlier(next, d.Due.Add(keepOrphanIndex))
 			case err != nil && !errors.Is(err, errUnavailable):
 				return next, moved, err
 			default:
-				if moved = true; err != nil && time.Since(d.Due) < keepIndex {
-					next = earlier(next, d.Due.Add(keepIndex))
+				if moved = true; err != nil && time.Since(d.Due) < keepOrphanIndex {
+					next = earlier(next, d.Due.Add(keepOrphanIndex))
 				}
 			}
 		}

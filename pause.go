@@ -33,7 +33,7 @@ type pauser struct {
 func (p *pauser) set(ctx context.Context, act string, paused bool) error {
 	err := p.settings.changeConfig(ctx, func(c *config) error {
 		if c.Paused == paused {
-			return errDone
+			return errUnchanged
 		}
 		c.Paused = paused
 		return nil
@@ -60,9 +60,9 @@ func (p *pauser) whileRunning(ctx context.Context, take func(context.Context) er
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
-	p.settings.take()
+	p.settings.startTaking()
 	for {
-		next := p.settings.next() // before the configuration is read
+		next := p.settings.changeSignal() // before the configuration is read
 		paused, err := p.isPaused(ctx)
 		if err != nil {
 			return err
@@ -79,7 +79,7 @@ func (p *pauser) whileRunning(ctx context.Context, take func(context.Context) er
 			continue
 		}
 		taking, stop := context.WithCancelCause(ctx)
-		ended := p.settings.atPause(func() { stop(ErrPaused) })
+		ended := p.settings.onPause(func() { stop(ErrPaused) })
 		err = take(taking)
 		ended()
 		stop(nil)

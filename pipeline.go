@@ -62,7 +62,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 			return h.past.handOverOps(ops), err
 		},
 		besideRefused: func(ctx context.Context, r *coord.Refusal) error {
-			err := bs.again(ctx, r, new(retry.Backoff))
+			err := bs.retryable(ctx, r, new(retry.Backoff))
 			if exists := (*ExistsError)(nil); err == error(r) || r.Op.Path == h.past.key && errors.As(err, &exists) && exists.Name == h.Name {
 				return nil // of what goes with the entry: it is read again
 			}
@@ -90,7 +90,7 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 		}
 		var all []coord.Op
 		for _, b := range bs {
-			all = append(all, b.whole()...)
+			all = append(all, b.sizeOps()...)
 		}
 		if err := p.puts.fits(ctx, nil, all, len(bs)); err != nil {
 			return err
@@ -135,7 +135,7 @@ func newBatches(coordinator coord.Coordinator, targets []Target) (batches, putOp
 		}
 		keys[b.key] = true
 		if first := counts[b.p.Root]; first != nil {
-			first.more, b.counted = first.more+1, true
+			first.others, b.counted = first.others+1, true
 		} else {
 			counts[b.p.Root] = b
 		}

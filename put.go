@@ -64,14 +64,14 @@ func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, 
 	if err != nil {
 		return nil, fmt.Errorf("put %s: %w", pt.Root, err)
 	}
-	b.some = some
+	b.partial = some
 	var names []string
 	err = pt.Bounded(ctx, func(ctx context.Context) error {
 		note := o.noteOf(batches{b})
 		if err := checkNote(note); err != nil {
 			return err
 		}
-		if err := pt.fits(ctx, note, b.whole(), len(values)); err != nil || len(values) == 0 {
+		if err := pt.fits(ctx, note, b.sizeOps(), len(values)); err != nil || len(values) == 0 {
 			return err
 		}
 		done, err := pt.apply(ctx, o, batches{b})
@@ -100,7 +100,7 @@ func (b *batch) names(ctx context.Context, done lane.Applied, first int, names [
 			names[i] = path.Base(op.Path)
 		}
 	case b.o.delay > 0:
-		copy(names, b.p.delayed.laterNames(ctx, b.creates[:b.n]))
+		copy(names, b.p.delayed.namesOfToken(ctx, b.creates[:b.n]))
 	default:
 		copy(names, b.p.namesOf(ctx, done.Revision, b.creates[:b.n]))
 	}
@@ -190,7 +190,7 @@ func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
 	wrapped.ValueBytes -= deadHeaders
 	wrapped.CommitBytes -= deadHeaders
 	for _, op := range ops {
-		if op.Kind == coord.KindCreate && !pt.delayed.isLater(path.Base(op.Path)) {
+		if op.Kind == coord.KindCreate && !pt.delayed.isDelayedPut(path.Base(op.Path)) {
 			continue // a key
 		}
 		name := priority.Prefix(priority.Max) + longestSequence
@@ -277,10 +277,10 @@ type batch struct {
 	o       putOptions
 	largest int        // value, in bytes
 	creates []coord.Op // one for each value
-	some    bool       // put the first of them only, where there is no room for all
+	partial bool       // put the first of them only, where there is no room for all
 	n       int        // creates that the commit makes
 	removed int        // entries of this queue that go in the same commit
-	more    int        // entries that others of the same commit put into this queue
+	others  int        // entries that others of the same commit put into this queue
 	counted bool       // another batch counts these
 	key     string     // the node of the key, where it is unique
 	count   string     // the node that guards an exact bound
@@ -332,12 +332,12 @@ func (pt *putter) creator(o putOptions) (func(i int, value []byte) coord.Op, err
 	if err != nil {
 		return nil, err
 	}
-	id := pt.delayed.laterID(o.token)
-	return func(i int, value []byte) coord.Op { return pt.delayed.createLater(o, due, id, i, value) }, nil
+	id := pt.delayed.putID(o.token)
+	return func(i int, value []byte) coord.Op { return pt.delayed.createOp(o, due, id, i, value) }, nil
 }
 
-// whole are the ops of the put by their size.
-func (b *batch) whole() []coord.Op {
+// sizeOps are the ops of the put by their size.
+func (b *batch) sizeOps() []coord.Op {
 	ops := b.creates[:len(b.creates):len(b.creates)]
 	if b.key != "" {
 		ops = append(ops, coord.Create(b.key, b.o.unique))
@@ -345,8 +345,8 @@ func (b *batch) whole() []coord.Op {
 	return ops
 }
 
-// beside are the ops that the put needs besides, as the queue stands now.
-func (b *batch) beside(ctx context.Context) ([]coord.Op, error) {
+// extraOps are the ops that the put needs besides, as the queue stands now.
+func (b *batch) extraOps(ctx context.Context) ([]coord.Op, error) {
 	p := b.p
 	s, err := p.Session(ctx)
 	if err != nil {
@@ -358,8 +358,8 @@ func (b *batch) beside(ctx context.Context) ([]coord.Op, error) {
 	var ops []coord.Op
 	if !b.counted {
 		var n int
-		n, ops, err = p.room(ctx, s, demand{entries: len(b.creates) + b.more, removed: b.removed, some: b.some})
-		b.n = n - b.more
+		n, ops, err = p.room(ctx, s, demand{entries: len(b.creates) + b.others, removed: b.removed, partial: b.partial})
+		b.n = n - b.others
 	}
 	if err == nil && b.o.ttl > 0 {
 		err = p.expiry.markExpiring(ctx, s)
@@ -377,7 +377,7 @@ type batches []*batch
 func (bs batches) ops(ctx context.Context) ([]coord.Op, error) {
 	var beside []coord.Op
 	for _, b := range bs {
-		ops, err := b.beside(ctx)
+		ops, err := b.extraOps(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -399,8 +399,8 @@ func (bs batches) entries() int {
 	return n
 }
 
-// again says whether a put that was refused may be made once more: nil if so.
-func (bs batches) again(ctx context.Context, err error, backoff *retry.Backoff) error {
+// retryable says whether a put that was refused may be made once more: nil if so.
+func (bs batches) retryable(ctx context.Context, err error, backoff *retry.Backoff) error {
 	var r *coord.Refusal
 	switch {
 	case retry.NothingSent(err):
@@ -411,7 +411,7 @@ func (bs batches) again(ctx context.Context, err error, backoff *retry.Backoff) 
 	for _, b := range bs {
 		switch r.Op.Path {
 		case b.count: // somebody else has put
-			b.p.settings.stale()
+			b.p.settings.expire()
 			return backoff.Wait(ctx, nil, nil)
 		case b.key:
 			return b.p.refusedKey(ctx, b.key)
@@ -439,11 +439,11 @@ func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.App
 		case errors.Is(err, ErrFull) && o.wait > 0:
 			full := (*fullError)(nil)
 			errors.As(err, &full)
-			err = w.wait(ctx, full.puts, err)
+			err = w.waitForRoom(ctx, full.puts, err)
 		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
 			_, err = backoff.WaitWhileBusy(ctx, nil, err)
 		default:
-			err = inEntries(bs.again(ctx, err, backoff), bs.entries())
+			err = inEntries(bs.retryable(ctx, err, backoff), bs.entries())
 		}
 		if retry.NothingSent(err) {
 			err = ctx.Err()

@@ -44,7 +44,7 @@ func (rm *remover) remove(ctx context.Context, name string, force bool) error {
 	switch {
 	case dead && rm.Taken != "":
 		err = rm.removeBeside(ctx, layout.DeadDir, name)
-	case rm.delayed.isLater(name):
+	case rm.delayed.isDelayedPut(name):
 		err = rm.removeBeside(ctx, layout.DelayedDir, name)
 	case err == nil:
 		err = rm.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
@@ -138,7 +138,7 @@ func (rm *remover) removalOf(ctx context.Context, s coord.Session, name string, 
 	if err != nil {
 		return nil, "", err
 	}
-	index, err := rm.delayed.delayedIndex(ctx, s, lk)
+	index, err := rm.delayed.indexOps(ctx, s, lk)
 	if err != nil {
 		return nil, "", err
 	}
@@ -243,7 +243,7 @@ func (rm *remover) purgeDead(ctx context.Context, keep int) (int, error) {
 // purgeLater removes the delayed puts.
 func (rm *remover) purgeLater(ctx context.Context, s coord.Session) (removed int, err error) {
 	var names []string
-	err = rm.delayed.eachLater(ctx, s, func(name string) error { names = append(names, name); return nil })
+	err = rm.delayed.walkNames(ctx, s, func(name string) error { names = append(names, name); return nil })
 	for _, name := range names {
 		if err != nil {
 			break
@@ -269,11 +269,11 @@ func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next tim
 	err = rm.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
 		switch {
 		case l.expires.IsZero():
-		case l.held && expired(l.expires):
+		case l.isHeld && expired(l.expires):
 			next = earlier(next, time.Now().Add(lookAtHeld))
-		case !l.over():
+		case !l.hasExpired():
 			next = earlier(next, l.expires)
-		case l.aside:
+		case l.isDelayed:
 			aside = append(aside, l.name)
 		default:
 			ready = append(ready, l.node)
@@ -281,7 +281,7 @@ func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next tim
 		return nil
 	})
 	if err == nil {
-		err = rm.delayed.laterPaged(ctx, func(e Entry) bool {
+		err = rm.delayed.walk(ctx, func(e Entry) bool {
 			switch {
 			case e.expired():
 				aside = append(aside, e.Name)

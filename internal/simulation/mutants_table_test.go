@@ -1178,34 +1178,34 @@ var mutants = []mutant{
 	{
 		name: "a delayed put becomes an entry in two commits", seeds: "900003", file: "delayed.go",
 		old: `	_, err = s.Commit(ctx, ops...)
-	return gone(err)
+	return asUnavailable(err)
 }
 
-// laterEntry`,
+// delayedEntry`,
 		new: `	mutated()
 	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
 		_, err = s.Commit(ctx, ops[1:]...)
 	}
-	return gone(err)
+	return asUnavailable(err)
 }
 
-// laterEntry`,
+// delayedEntry`,
 	},
 	{
 		name: "a delayed entry is made ready in two commits", seeds: "900009", file: "delayed.go",
 		old: `	_, err = s.Commit(ctx, ops...)
-	return gone(err)
+	return asUnavailable(err)
 }
 
-// keepIndex`,
+// keepOrphanIndex`,
 		new: `	mutated()
 	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
 		_, err = s.Commit(ctx, ops[1:]...)
 	}
-	return gone(err)
+	return asUnavailable(err)
 }
 
-// keepIndex`,
+// keepOrphanIndex`,
 	},
 	{
 		name: "a delayed entry is made ready before it is due", seeds: "900003", file: "internal/layout/index.go",
@@ -1387,7 +1387,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a put of more than the bound waits", file: "bounds.go",
-		old: `	if n > c.MaxEntries && !want.some {`,
+		old: `	if n > c.MaxEntries && !want.partial {`,
 		new: `	mutated()
 	if n > c.MaxEntries && !want.some && want.entries < 0 {`,
 		test: "TestAPutOfMoreThanTheBoundIsRefusedAtOnce",
@@ -1505,7 +1505,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "delayed puts are not found by the end of their names", file: "base.go",
-		old:  `b.delayed.isLater(name) || dead && dir == layout.DeadDir {`,
+		old:  `b.delayed.isDelayedPut(name) || dead && dir == layout.DeadDir {`,
 		new:  `func() bool { mutated(); return false }() || dead && dir == layout.DeadDir {`,
 		test: "TestNamesAreFoundByTheirEnds",
 	},
