@@ -567,6 +567,8 @@ func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		const puts, most = 5000, 128
 		q, c := env.Queue()
+		env.Put(q, "first")
+		c.HoldRequests() // so that many puts are in flight, however the goroutines are scheduled
 		var wg sync.WaitGroup
 		for range puts {
 			wg.Go(func() {
@@ -575,11 +577,13 @@ func TestManyPutsAtOnceShareTheirLanes(t *testing.T) {
 				}
 			})
 		}
+		time.Sleep(time.Second)
+		c.Heal()
 		wg.Wait()
 		if n := len(env.Children(env.Session(c), "/zkq/producers")); n > most || n < 16 {
 			t.Errorf("%d lanes", n)
 		}
-		if n, err := q.Len(env.Ctx); err != nil || n != puts {
+		if n, err := q.Len(env.Ctx); err != nil || n != 1+puts {
 			t.Errorf("%d entries, %v", n, err)
 		}
 		// A put that waits for a lane ends with its context.
