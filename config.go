@@ -46,23 +46,25 @@ func (c config) public() QueueConfig {
 // configAge is how old the configuration may be that a put goes by.
 const configAge = 10 * time.Second
 
-// settings are what a handle knows of its queue's configuration.
+// settings is what a handle knows of its queue's configuration, which is stored with the queue.
+// A put may go by a configuration that was read up to configAge ago; a mover watches for
+// changes, and then what is known is never old. A pause ends the takes that wait.
 type settings struct {
 	*handle.Handle
 	lanes lanes
 
-	mu             sync.Mutex
-	session        coord.Session // it was read in this one; nil: it must be read again
-	readAt         time.Time
+	mu             sync.Mutex        // guards the fields below
+	reading        handle.SharedCall // one goroutine reads the configuration, for all
+	session        coord.Session     // in which current was read; nil: it must be read again
+	readAt         time.Time         // when that read began
 	current        config
-	readCount      int  // begun so far
-	lastExpired    int  // the number of the last that may be out of date
-	isWatched      bool // somebody watches, so that it is never old
-	isTaking       bool // it is read before anything else in a session
-	reading        handle.SharedCall
-	changed        chan struct{} // closed when it has changed
-	pauseCallbacks map[int]func()
-	callbackCount  int
+	readCount      int            // reads that have begun so far
+	lastExpired    int            // the number of the last read that may be out of date
+	isWatched      bool           // the mover watches for changes, so current is never old
+	isTaking       bool           // the handle takes: each new session reads the configuration first
+	changed        chan struct{}  // closed when the configuration has changed; nil: nobody waits
+	pauseCallbacks map[int]func() // called when the queue is paused
+	callbackCount  int            // callbacks so far: it numbers them
 }
 
 // readConfig reads the configuration; there is none in a plain queue.
@@ -99,7 +101,7 @@ func (st *settings) config(ctx context.Context, s coord.Session) (config, error)
 	return now, err
 }
 
-// readUntil reads it until what is known will do.
+// readUntil reads the configuration until what is known will do.
 func (st *settings) readUntil(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
 	return st.reading.Until(ctx, st.Woke, func() bool { return enough(st) }, func() error {
 		_, err := st.refreshConfig(ctx, s)
@@ -107,8 +109,9 @@ func (st *settings) readUntil(ctx context.Context, s coord.Session, enough func(
 	})
 }
 
-// refreshConfig reads it, and wakes those who wait for a change of it. An answer that
-// comes after that to a later read is not taken for news.
+// refreshConfig reads the configuration, and wakes the goroutines that wait for a change of it.
+// Answers may overtake each other: one that comes after the answer to a later read is read
+// again.
 func (st *settings) refreshConfig(ctx context.Context, s coord.Session) (config, error) {
 	for {
 		n, at := st.nextRead(), time.Now()
@@ -119,7 +122,7 @@ func (st *settings) refreshConfig(ctx context.Context, s coord.Session) (config,
 	}
 }
 
-// nextRead numbers a read.
+// nextRead returns the number of a read that begins now.
 func (st *settings) nextRead() int {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -127,7 +130,8 @@ func (st *settings) nextRead() int {
 	return st.readCount
 }
 
-// storeRead takes up what a read that began at a time said, unless it may be out of date.
+// storeRead stores what read n returned, which began at a time. It reports false, and stores
+// nothing, if the answer may be out of date.
 func (st *settings) storeRead(s coord.Session, n int, at time.Time, c config) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -147,7 +151,7 @@ func (st *settings) storeRead(s coord.Session, n int, at time.Time, c config) bo
 	return true
 }
 
-// onPause has f called when it is heard that the queue is paused, until the result is.
+// onPause has f called when the queue turns out to be paused, until end is called.
 func (st *settings) onPause(f func()) (end func()) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -169,13 +173,13 @@ func (st *settings) onPause(f func()) (end func()) {
 func (st *settings) followSession(ctx context.Context, s coord.Session) error {
 	err := st.readUntil(ctx, s, func(st *settings) bool { return !st.isTaking || st.session == s })
 	if errors.Is(err, coord.ErrFormat) {
-		return nil // who needs it will hear of that
+		return nil // a call that needs the configuration returns the error
 	}
 	return err
 }
 
-// startTaking says that the handle takes. What it heard before, and nobody watched, it does not
-// go by.
+// startTaking notes that the handle takes. It forgets what was read before, unless the mover
+// watches.
 func (st *settings) startTaking() {
 	st.mu.Lock()
 	first := !st.isTaking
@@ -186,7 +190,8 @@ func (st *settings) startTaking() {
 	}
 }
 
-// expireUnlessWatched has the configuration read again before it is used, unless somebody watches.
+// expireUnlessWatched has the configuration read again before it is used, unless the mover
+// watches for changes.
 func (st *settings) expireUnlessWatched() {
 	st.mu.Lock()
 	kept := st.isWatched
@@ -203,14 +208,14 @@ func (st *settings) expire() {
 	st.session, st.lastExpired = nil, st.readCount
 }
 
-// setWatched says whether somebody watches for changes.
+// setWatched says whether the mover watches for changes.
 func (st *settings) setWatched(yes bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.isWatched = yes
 }
 
-// changeSignal is closed when the configuration is another.
+// changeSignal returns a channel that is closed when the configuration has changed.
 func (st *settings) changeSignal() <-chan struct{} {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -220,9 +225,10 @@ func (st *settings) changeSignal() <-chan struct{} {
 	return st.changed
 }
 
-// changeConfig changes the configuration in one commit, and again if somebody else has:
-// change says what it is to be, and errUnchanged that it is so. Handles that wait hear of it at
-// once: no watch tells that a node was written, so one is created among the workers.
+// changeConfig changes the configuration in one commit, and again if another process changed
+// it meanwhile. change sets the new values, or returns errUnchanged where they stand already.
+// Handles that wait hear of the change at once: a watch does not tell that a node was written,
+// so the commit creates a short-lived node among the workers, which they watch.
 func (st *settings) changeConfig(ctx context.Context, change func(*config) error) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
 	err := st.Do(ctx, func(ctx context.Context, s coord.Session) error {

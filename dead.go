@@ -12,7 +12,8 @@ import (
 	"github.com/zkq/zkq/internal/layout"
 )
 
-// deadLetters are the dead entries.
+// deadLetters works on the dead entries of a queue: nodes of a directory of their own, named
+// by when the entry died and what it was called.
 type deadLetters struct{ *handle.Handle }
 
 // deadEntry is the entry in a node of the dead.

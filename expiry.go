@@ -58,7 +58,8 @@ func (h *Held) discard(ctx context.Context) error {
 	}
 }
 
-// lifetimes knows which entries expire.
+// lifetimes knows which entries of a queue expire. The queue's configuration says whether any
+// entry ever had a time to live: where none had, no value is read to find out.
 type lifetimes struct {
 	*handle.Handle
 	settings *settings

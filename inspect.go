@@ -18,7 +18,8 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// inspector looks at entries and takes nothing.
+// inspector reads entries for those who look at a queue, and takes nothing. It reads page by
+// page: what changes meanwhile may be seen or not, and what stays is seen once.
 type inspector struct {
 	*handle.Handle
 	dead    *deadLetters

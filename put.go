@@ -16,7 +16,9 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// putter puts values into a queue.
+// putter puts values into a queue, once each, whatever answers are lost: a put is one commit
+// in a lane. It keeps the queue's bounds and unique keys, and waits for room where the caller
+// asked for that. The fields are the parts of the queue that a put may have to touch.
 type putter struct {
 	*handle.Handle
 	dead     *deadLetters

@@ -31,7 +31,10 @@ func (e *ExistsError) Error() string { return fmt.Sprintf("%v: %s", ErrExists, e
 // Is reports that an ExistsError is [ErrExists].
 func (e *ExistsError) Is(target error) bool { return target == ErrExists }
 
-// keys are the nodes of the unique keys.
+// keys works on the nodes of unique keys. A key's node is created in the commit of the put and
+// deleted in the commit that removes the entry, so a key is in use exactly as long as its
+// entry is there. A header names a key; it counts only where the key's node was created, or
+// last written, in the commit that created the entry.
 type keys struct{ *handle.Handle }
 
 func (k *keys) uniquePath(sum string) string { return path.Join(k.Root, layout.UniqueDir, sum) }

@@ -1389,7 +1389,7 @@ var mutants = []mutant{
 		name: "a put of more than the bound waits", file: "bounds.go",
 		old: `	if n > c.MaxEntries && !want.partial {`,
 		new: `	mutated()
-	if n > c.MaxEntries && !want.some && want.entries < 0 {`,
+	if n > c.MaxEntries && !want.partial && want.entries < 0 {`,
 		test: "TestAPutOfMoreThanTheBoundIsRefusedAtOnce",
 	},
 	{
