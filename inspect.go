@@ -31,21 +31,17 @@ type inspector struct {
 
 // eachName calls f with the names of the entries, in take order.
 func (in *inspector) eachName(ctx context.Context, s coord.Session, f func(string) error) error {
-	for after := ""; ; {
-		l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: handle.NamesPage, Fresh: after == ""})
+	for page, err := range handle.Pages(ctx, s, in.Entries, coord.ListOptions{Limit: handle.NamesPage, Fresh: true}) {
 		if err != nil {
 			return err
 		}
-		for _, name := range in.EntryNames(l.Nodes) {
+		for _, name := range in.EntryNames(page) {
 			if err := f(name); err != nil {
 				return err
 			}
 		}
-		if !l.More {
-			return nil
-		}
-		after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
 	}
+	return nil
 }
 
 // locks reads what stands in taken, and warns of what is no lock and will not go by itself.

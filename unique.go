@@ -95,21 +95,17 @@ func (k *keys) hasKey(n, key coord.Node) bool {
 
 // standing looks through a whole directory for what has the key.
 func (k *keys) standing(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
-	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(k.Root, dir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""})
+	for page, err := range handle.Pages(ctx, s, path.Join(k.Root, dir), coord.ListOptions{Limit: handle.NodesPage, Values: true, Fresh: true}) {
 		if err != nil {
 			return "", err
 		}
-		for _, n := range l.Nodes {
-			after = path.Base(n.Path)
+		for _, n := range page {
 			if k.hasKey(n, key) {
-				return after, nil
+				return path.Base(n.Path), nil
 			}
 		}
-		if !l.More {
-			return "", nil
-		}
 	}
+	return "", nil
 }
 
 // orphaned removes a key that stands for nothing. It is written first: so somebody else who

@@ -1,8 +1,35 @@
 package handle
 
+import (
+	"context"
+	"iter"
+	"path"
+
+	"github.com/zkq/zkq/coord"
+)
+
 // Sizes of the pages in which directories are listed: of names, and of whole nodes, which
 // may be large.
 const (
 	NamesPage = 4096
 	NodesPage = 32
 )
+
+// Pages yields the nodes of a directory page by page, in name order. The first page is fresh
+// if o says so; the later ones need not be, since each begins behind the one before. An error
+// is yielded with a nil page and ends the loop.
+func Pages(ctx context.Context, s coord.Session, dir string, o coord.ListOptions) iter.Seq2[[]coord.Node, error] {
+	return func(yield func([]coord.Node, error) bool) {
+		for {
+			l, err := s.List(ctx, dir, o)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(l.Nodes, nil) || !l.More || len(l.Nodes) == 0 {
+				return
+			}
+			o.After, o.Fresh = path.Base(l.Nodes[len(l.Nodes)-1].Path), false
+		}
+	}
+}
