@@ -116,24 +116,21 @@ func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error 
 
 // countDead counts the dead entries, and warns of what is none.
 func (dl *deadLetters) countDead(ctx context.Context, s coord.Session) (int, error) {
-	dead, after := 0, ""
-	for {
-		l, err := s.List(ctx, path.Join(dl.Root, layout.DeadDir), coord.ListOptions{After: after, Limit: handle.NamesPage, Fresh: after == ""})
+	dead := 0
+	for page, err := range handle.Pages(ctx, s, path.Join(dl.Root, layout.DeadDir), coord.ListOptions{Limit: handle.NamesPage, Fresh: true}) {
 		if err != nil {
 			return 0, err
 		}
-		for _, n := range l.Nodes {
-			after = path.Base(n.Path)
-			if _, _, ok := layout.ParseDead(after); ok {
+		for _, n := range page {
+			name := path.Base(n.Path)
+			if _, _, ok := layout.ParseDead(name); ok {
 				dead++
 			} else {
 				dl.WarnOnce(n.Path, "is not a dead entry of zkq: skipped")
 			}
 		}
-		if !l.More {
-			return dead, nil
-		}
 	}
+	return dead, nil
 }
 
 // findDead returns the path of a dead entry, whose name is that among the dead or
@@ -143,19 +140,16 @@ func (dl *deadLetters) findDead(ctx context.Context, s coord.Session, name strin
 	if _, _, ok := layout.ParseDead(name); ok {
 		return path.Join(dir, name), nil
 	}
-	for after := ""; ; {
-		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: handle.NamesPage, Fresh: after == ""})
+	for page, err := range handle.Pages(ctx, s, dir, coord.ListOptions{Limit: handle.NamesPage, Fresh: true}) {
 		if err != nil {
 			return "", err
 		}
-		for _, n := range l.Nodes {
-			after = path.Base(n.Path)
-			if entry, _, ok := layout.ParseDead(after); ok && entry == name {
+		for _, n := range page {
+			deadName := path.Base(n.Path)
+			if entry, _, ok := layout.ParseDead(deadName); ok && entry == name {
 				return n.Path, nil
 			}
 		}
-		if !l.More {
-			return "", ErrNoEntry
-		}
 	}
+	return "", ErrNoEntry
 }

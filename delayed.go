@@ -212,28 +212,25 @@ func (dp *delayedPuts) walkNames(ctx context.Context, s coord.Session, f func(na
 	if dp.Taken == "" {
 		return nil
 	}
-	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: handle.NamesPage, Fresh: after == ""})
+	for page, err := range handle.Pages(ctx, s, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{Limit: handle.NamesPage, Fresh: true}) {
 		if err != nil {
 			return err
 		}
-		for _, n := range l.Nodes {
-			after = path.Base(n.Path)
-			d, ok := layout.ParseDelayed(after)
+		for _, n := range page {
+			name := path.Base(n.Path)
+			d, ok := layout.ParseDelayed(name)
 			if !ok {
 				dp.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 			}
 			if !ok || !d.IsPut() {
 				continue
 			}
-			if err := f(after); err != nil {
+			if err := f(name); err != nil {
 				return err
 			}
 		}
-		if !l.More {
-			return nil
-		}
 	}
+	return nil
 }
 
 // isDelayedPut says whether a name is one of a delayed put.

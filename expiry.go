@@ -78,14 +78,12 @@ func (l lifetime) hasExpired() bool { return !l.isHeld && expired(l.expires) }
 
 // lifetimes calls f with those of the entries.
 func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
-	for after := ""; ; {
-		l, err := s.List(ctx, lt.Entries, coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""})
+	for page, err := range handle.Pages(ctx, s, lt.Entries, coord.ListOptions{Limit: handle.NodesPage, Values: true, Fresh: true}) {
 		if err != nil {
 			return err
 		}
-		for _, n := range l.Nodes {
+		for _, n := range page {
 			name := path.Base(n.Path)
-			after = name
 			if _, ok := priority.Parse(name); !ok {
 				continue
 			}
@@ -98,10 +96,8 @@ func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[s
 				return err
 			}
 		}
-		if !l.More {
-			return nil
-		}
 	}
+	return nil
 }
 
 // lapsedNames are the entries that have expired.

@@ -125,17 +125,16 @@ func (hs *histories) sweepIfDue(s coord.Session) {
 // sweepHistories removes histories whose entry is gone. No name among the entries is created
 // twice, so an entry that does not exist never will. After an error, a later sweep goes on.
 func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
-	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true})
+	for page, err := range handle.Pages(ctx, s, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{Limit: handle.NodesPage, Values: true}) {
 		if err != nil {
 			return
 		}
-		for _, n := range l.Nodes {
-			after = path.Base(n.Path)
-			if _, ok := priority.Parse(after); !ok {
+		for _, n := range page {
+			name := path.Base(n.Path)
+			if _, ok := priority.Parse(name); !ok {
 				continue // another client's node
 			}
-			_, err := s.Get(ctx, path.Join(hs.Entries, after))
+			_, err := s.Get(ctx, path.Join(hs.Entries, name))
 			if err == nil {
 				continue
 			}
@@ -145,9 +144,6 @@ func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 			if err != nil && !retry.IsRefused(err) {
 				return
 			}
-		}
-		if !l.More {
-			return
 		}
 	}
 }
