@@ -32,7 +32,7 @@ type LockingQueue struct {
 	pauser   *pauser
 	registry *member.Registry
 
-	coat    chan struct{} // holds one while one of kazoo's methods runs
+	kazooMu chan struct{} // one-token lock: kazoo's methods run one at a time; guards current
 	current *Held         // what Get handed out
 }
 
@@ -41,8 +41,8 @@ type LockingQueue struct {
 // method. A queue nobody wrote to is an empty queue.
 func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQueue {
 	q := &LockingQueue{
-		base: newBase(c, name, false, opts),
-		coat: make(chan struct{}, 1),
+		base:    newBase(c, name, false, opts),
+		kazooMu: make(chan struct{}, 1),
 	}
 	if q.holder == "" {
 		q.holder = lock.NewHolder()
@@ -361,7 +361,7 @@ func (q *LockingQueue) TryGet(ctx context.Context) ([]byte, error) { return q.ge
 
 // get returns the value in hand, or of what take takes.
 func (q *LockingQueue) get(ctx context.Context, take func(context.Context) (*Held, error)) (value []byte, err error) {
-	err = q.alone(ctx, func(ctx context.Context) error {
+	err = q.withKazooMu(ctx, func(ctx context.Context) error {
 		if q.current != nil {
 			holds, err := q.current.HoldsLock(ctx)
 			if err != nil {
@@ -386,23 +386,23 @@ func (q *LockingQueue) get(ctx context.Context, take func(context.Context) (*Hel
 // Consume removes the entry that Get returned; see [Held.Consume]. Without one
 // it is [ErrNotHeld].
 func (q *LockingQueue) Consume(ctx context.Context) error {
-	return q.alone(ctx, func(ctx context.Context) error {
-		return q.settle(func(h *Held) error { return h.Consume(ctx) })
+	return q.withKazooMu(ctx, func(ctx context.Context) error {
+		return q.finishCurrent(func(h *Held) error { return h.Consume(ctx) })
 	})
 }
 
 // Release gives back the entry that Get returned; see [Held.Release]. Without
 // one it is [ErrNotHeld].
 func (q *LockingQueue) Release(ctx context.Context) error {
-	return q.alone(ctx, func(ctx context.Context) error {
-		return q.settle(func(h *Held) error { return h.Release(ctx) })
+	return q.withKazooMu(ctx, func(ctx context.Context) error {
+		return q.finishCurrent(func(h *Held) error { return h.Release(ctx) })
 	})
 }
 
 // HoldsLock asks the coordinator whether the entry that Get returned is still
 // held; false without one.
 func (q *LockingQueue) HoldsLock(ctx context.Context) (holds bool, err error) {
-	err = q.alone(ctx, func(ctx context.Context) error {
+	err = q.withKazooMu(ctx, func(ctx context.Context) error {
 		if q.current != nil {
 			holds, err = q.current.HoldsLock(ctx)
 		}
@@ -411,8 +411,8 @@ func (q *LockingQueue) HoldsLock(ctx context.Context) (holds bool, err error) {
 	return holds, err
 }
 
-// alone runs one of kazoo's methods at a time, no longer than the handle is open.
-func (q *LockingQueue) alone(ctx context.Context, f func(context.Context) error) error {
+// withKazooMu runs one of kazoo's methods at a time, no longer than the handle is open.
+func (q *LockingQueue) withKazooMu(ctx context.Context, f func(context.Context) error) error {
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
@@ -428,16 +428,16 @@ func (q *LockingQueue) alone(ctx context.Context, f func(context.Context) error)
 	bound, cancel := q.handle.Bound(ctx)
 	defer cancel()
 	select {
-	case q.coat <- struct{}{}:
-		defer func() { <-q.coat }()
+	case q.kazooMu <- struct{}{}:
+		defer func() { <-q.kazooMu }()
 		return q.handle.CallError(ctx, f(bound))
 	case <-bound.Done():
 		return q.handle.CallError(ctx, bound.Err())
 	}
 }
 
-// settle finishes the current entry and forgets it when that is over.
-func (q *LockingQueue) settle(do func(*Held) error) error {
+// finishCurrent finishes the current entry and forgets it when that is over.
+func (q *LockingQueue) finishCurrent(do func(*Held) error) error {
 	if q.current == nil {
 		return ErrNotHeld
 	}
@@ -458,9 +458,9 @@ func (q *LockingQueue) Close() error {
 	q.handle.End()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	q.coat <- struct{}{} // whoever has it is on the way out, and so with the turn
-	err := q.settle(func(h *Held) error { return h.Release(ctx) })
-	<-q.coat
+	q.kazooMu <- struct{}{} // the method that has it is about to return: the handle is closed
+	err := q.finishCurrent(func(h *Held) error { return h.Release(ctx) })
+	<-q.kazooMu
 	if errors.Is(err, ErrNotHeld) || errors.Is(err, ErrLockLost) || errors.Is(err, coord.ErrClosed) {
 		err = nil
 	}

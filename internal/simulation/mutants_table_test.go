@@ -852,11 +852,11 @@ var mutants = []mutant{
 	},
 	{
 		name: "Close releases nothing", file: "locking.go",
-		old: `	err := q.settle(func(h *Held) error { return h.Release(ctx) })
-	<-q.coat`,
+		old: `	err := q.finishCurrent(func(h *Held) error { return h.Release(ctx) })
+	<-q.kazooMu`,
 		new: `	mutated()
 	err := ctx.Err()
-	<-q.coat`,
+	<-q.kazooMu`,
 		test: "TestCloseEndsWaitersAndReleasesWhatGetHolds",
 	},
 	{
