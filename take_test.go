@@ -773,6 +773,7 @@ func TestStrictTakesAnEntryWhoseSignalHasNotArrived(t *testing.T) {
 					env.Put(producer, "known")
 				}
 				env.Consume(env.Take(taker)) // it has a view of the queue now
+				synctest.Wait()              // its mover has looked: a fresh look would end the lag
 				at.Lag()
 				env.Put(producer, "urgent", zkq.WithPriority(1))
 				if h := env.Take(taker); string(h.Value) != c.want {
