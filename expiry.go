@@ -9,6 +9,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/handle"
+	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
@@ -132,4 +133,231 @@ func (lt *lifetimes) expires(ctx context.Context, s coord.Session) (bool, error)
 		c, err = lt.settings.refreshConfig(ctx, s)
 	}
 	return c.Expires, err
+}
+
+// A spent entry is one that no take hands out any more: it has expired, or it was delivered
+// too often. A take that meets spent entries clears them away in two commits. The first
+// claims up to head.MaxCleared of them, so that no kazoo worker can hold one when it is
+// removed. The second removes the expired ones and moves the others to the dead. In between
+// their histories are read, because a delivery may have been forgiven.
+
+// clearer clears away spent entries.
+type clearer struct {
+	*claimer
+	dead *deadLetters
+}
+
+// mayBeSpent reports whether an entry, as it was read, has expired or was delivered so often
+// that only its history tells whether it is handed out once more.
+func (cl *clearer) mayBeSpent(n coord.Node) bool {
+	return hasExpired(n) || cl.wasDelivered(n)
+}
+
+// hasExpired reports whether an entry, as it was read, has expired.
+func hasExpired(n coord.Node) bool { return expired(layout.HeadersOf(n.Value).Expires()) }
+
+// wasDelivered reports whether the entry was delivered as often as MaxDeliveries allows,
+// including deliveries that were forgiven.
+func (cl *clearer) wasDelivered(n coord.Node) bool {
+	return cl.maxDeliveries > 0 && n.Changes >= int64(cl.maxDeliveries)
+}
+
+// findSpent returns the paths of the entries that are spent, as they were read. It reads
+// histories only if at least two entries need it. A single one is judged when it is claimed.
+func (cl *clearer) findSpent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
+	paths := make(map[string]bool)
+	var often []coord.Node
+	for _, n := range nodes {
+		switch {
+		case n.Path == "" || n.Unreadable:
+		case hasExpired(n):
+			paths[n.Path] = true
+		case cl.wasDelivered(n) && cl.fitsTheDead(s, n):
+			often = append(often, n)
+		}
+	}
+	if len(often) < 2 && len(paths) == 0 {
+		return nil, nil
+	}
+	past, err := cl.history.readHistories(ctx, s, often)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range often {
+		if n.Changes-past[i].Forgiven >= int64(cl.maxDeliveries) {
+			paths[n.Path] = true
+		}
+	}
+	return paths, nil
+}
+
+// fitsTheDead reports whether the entry can be moved to the dead. An entry that is too large
+// for that is handed out once more.
+func (cl *clearer) fitsTheDead(s coord.Session, n coord.Node) bool {
+	l := s.Limits()
+	l.ValueBytes -= deadHeaders
+	l.CommitBytes -= deadHeaders
+	return coord.CheckOps(l, cl.dead.moveToDead(path.Base(n.Path), n.Value)) == nil
+}
+
+// readHistories reads the histories of several entries in one request.
+func (hs *histories) readHistories(ctx context.Context, s coord.Session, nodes []coord.Node) ([]history, error) {
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	paths := make([]string, len(nodes))
+	for i, n := range nodes {
+		paths[i] = path.Join(hs.Root, layout.HistoryDir, path.Base(n.Path))
+	}
+	read, err := s.Read(ctx, paths...)
+	if err != nil {
+		return nil, fmt.Errorf("read what became of %s before: %w", path.Base(nodes[0].Path), err)
+	}
+	past := make([]history, len(nodes))
+	for i, n := range read {
+		if past[i] = (history{path: paths[i]}); n.Path != "" {
+			past[i] = parseHistory(n)
+		}
+	}
+	return past, nil
+}
+
+// clear clears away the spent entries of a choice, whose entries are reserved. It returns how
+// many it cleared away; the error counts only if that is none. An entry that stays held after
+// an error is given back in the background.
+func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err error) {
+	values := make(map[string][]byte, len(c.Nodes))
+	for _, n := range c.Nodes {
+		values[n.Path] = n.Value
+	}
+	b := cl.newExchangeCommit(c, nil)
+	b.purpose = forClearing
+	held, err := b.commit(ctx)
+	if len(held) == 0 {
+		return 0, err
+	}
+	finishes, err := cl.clearance(ctx, held, values)
+	if err == nil {
+		held, err = cl.clearAll(ctx, held, finishes)
+		cleared = len(finishes) - len(held)
+	}
+	for _, h := range held { // no caller gets them, so none would give them back
+		cl.Spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
+	}
+	if cleared > 0 {
+		err = nil // the next entry will show what is wrong
+	}
+	return cleared, err
+}
+
+// clearNodes clears away entries as they were read, except those that another take of this
+// handle is claiming.
+func (cl *clearer) clearNodes(ctx context.Context, s coord.Session, nodes []coord.Node) error {
+	for len(nodes) > 0 {
+		c := head.Choice{Session: s}
+		n := min(len(nodes), head.MaxCleared, max(s.Limits().CommitOps/2, 1))
+		for _, node := range nodes[:n] {
+			if name := path.Base(node.Path); cl.head.Claims.TryReserve(name) {
+				c.Names, c.Nodes = append(c.Names, name), append(c.Nodes, node)
+			}
+		}
+		nodes = nodes[n:]
+		if _, err := cl.clear(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clearance returns how each claimed entry is finished: an expired one is removed, and one
+// that was delivered too often is moved to the dead. An entry that turns out not to be spent is
+// given back, and so is one whose history was written after the claim.
+func (cl *clearer) clearance(ctx context.Context, held []*Held, values map[string][]byte) (map[*Held]finish, error) {
+	if err := cl.recallAll(ctx, held); err != nil {
+		return nil, err
+	}
+	finishes := make(map[*Held]finish, len(held))
+	for _, h := range held {
+		switch {
+		case expired(h.headers.Expires()):
+			finishes[h] = h.consumption()
+		case h.past.revision <= h.Token && cl.isWornOut(h):
+			value := values[h.entry]
+			finishes[h] = h.burial(0, wornOutReason(h), func(context.Context) ([]byte, error) { return value, nil })
+		default:
+			finishes[h] = h.release()
+		}
+	}
+	return finishes, nil
+}
+
+// recallAll reads the histories of the entries and the nodes of their unique keys, in two
+// requests for all of them.
+func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
+	var unknown, unique []*Held
+	var nodes []coord.Node
+	var keys []string
+	for _, h := range held {
+		if h.isHistoryKnown {
+			continue
+		}
+		unknown, nodes = append(unknown, h), append(nodes, coord.Node{Path: h.entry})
+		if h.headers.Unique != "" {
+			unique, keys = append(unique, h), append(keys, cl.keys.uniquePath(h.headers.Unique))
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	s := held[0].lock.Session()
+	past, err := cl.history.readHistories(ctx, s, nodes)
+	if err != nil {
+		return err
+	}
+	var read []coord.Node
+	if len(keys) > 0 {
+		if read, err = s.Read(ctx, keys...); err != nil {
+			return fmt.Errorf("read the key of %s: %w", unique[0].Name, err)
+		}
+	}
+	for i, h := range unknown {
+		h.past, h.isHistoryKnown = past[i], true
+	}
+	for i, h := range unique {
+		if key := read[i]; key.Path != "" && standsFor(key, h.born) {
+			h.past.key, h.past.keyFence = key.Path, key.Fence
+		}
+	}
+	return nil
+}
+
+// clearAll makes the finishes, many in one commit. It returns the entries that are still held
+// afterwards, with the error of the last of them. Lost locks and earlier finishes are no
+// errors: such an entry is gone from this handle.
+func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
+	single := func(ctx context.Context, h *Held) error {
+		err := h.finish(ctx, finishes[h])
+		if errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
+			return nil
+		}
+		return err
+	}
+	settle := func(ctx context.Context, h *Held) error {
+		problem := single(ctx, h)
+		if problem != nil {
+			rest, err = append(rest, h), problem
+		}
+		return problem
+	}
+	for progress := true; progress && len(held) > 1; {
+		b := cl.newExchangeCommit(head.Choice{Session: held[0].lock.Session()}, held)
+		b.finishOf, b.finishAlone = func(h *Held) finish { return finishes[h] }, settle
+		b.commit(ctx)
+		left := b.unfinished()
+		progress, held = len(left) < len(held), left
+	}
+	for _, h := range held {
+		settle(ctx, h)
+	}
+	return rest, err
 }

@@ -70,7 +70,7 @@ var commandMutants = []mutant{
 		test: "TestDrainOfAPausedQueueSaysWhatItLeaves",
 	},
 	{
-		name: "a take that waits for the end of a pause logs nothing", file: "pause.go",
+		name: "a take that waits for the end of a pause logs nothing", file: "admin.go",
 		old:  `		p.logWaiting(paused)`,
 		new:  `		mutated()`,
 		test: "TestAPauseIsLogged",

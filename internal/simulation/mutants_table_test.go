@@ -146,7 +146,7 @@ var mutants = []mutant{
 		test: "TestNegativeBackoffIsTheLongest",
 	},
 	{
-		name: "a key that a forward hands on is removed and created", file: "history.go",
+		name: "a key that a forward hands on is removed and created", file: "held.go",
 		old:  `		if h.key != "" && op.Path == h.key {`,
 		new:  `		if mutated(); h.key == "" && op.Path == h.key {`,
 		test: "TestAForwardHandsItsUniqueKeyOn",
@@ -393,7 +393,7 @@ var mutants = []mutant{
 		test: "TestCancelledRemovalHoldsNothing",
 	},
 	{
-		name: "an entry's history is kept when the entry is gone", seeds: "900003", file: "history.go",
+		name: "an entry's history is kept when the entry is gone", seeds: "900003", file: "held.go",
 		old: `		ops = append(ops, coord.Delete(h.path, h.fence))`,
 		new: `	mutated()
 	return nil`,
@@ -442,14 +442,14 @@ var mutants = []mutant{
 	default:`,
 	},
 	{
-		name: "ErrEmpty is returned although locks changed during the listings", file: "find.go",
+		name: "ErrEmpty is returned although locks changed during the listings", file: "take.go",
 		old: `			if locks.Stamp == l.Stamp {`,
 		new: `			mutated()
 			if locks.Stamp == l.Stamp || l.Stamp != 0 {`,
 		test: "TestErrEmptyIsNotReturnedWhenAReleaseFellBetweenTheListings",
 	},
 	{
-		name: "ErrEmpty is returned after a stale listing", seeds: "900941", file: "find.go",
+		name: "ErrEmpty is returned after a stale listing", seeds: "900941", file: "take.go",
 		old: `			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})`,
 		new: `			mutated()
 			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{})`,
@@ -1282,7 +1282,7 @@ var mutants = []mutant{
 	return n, nil, nil`,
 	},
 	{
-		name: "progress counts as a lost race", file: "find.go",
+		name: "progress counts as a lost race", file: "take.go",
 		old: `				backoff.Reset()
 				ahead = head.MaxReadAhead
 				continue`,
