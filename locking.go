@@ -15,30 +15,35 @@ import (
 	"github.com/zkq/zkq/lock"
 )
 
-// LockingQueue is kazoo's LockingQueue: an entry is locked while somebody works
-// on it, removed when the work is done, and back in its place when the worker
-// gives it back or dies. Every entry is handed out at least once, and removed by
-// exactly one finish: a worker that lost its lock can never remove an entry,
-// even if it has not heard of the loss. Workers in Python and Go may share one.
+// LockingQueue is kazoo's LockingQueue. A take locks an entry, and a finish removes it when
+// the work is done. If the worker gives the entry back or dies, the entry is ready again in
+// its old place.
 //
-// Put, Len, Take and what looks at a queue may be called from several
-// goroutines. Get, Consume, Release and HoldsLock are kazoo's, for one caller at
-// a time.
+// Every entry is handed out at least once, and exactly one finish removes it. A worker that
+// lost its lock can never remove the entry, even if it does not know of the loss yet. Python
+// workers that use kazoo and Go workers may share one queue.
+//
+// All methods may be called from several goroutines. Get, TryGet, Consume, Release and
+// HoldsLock are kazoo's methods: they share one current entry and run one at a time. In new
+// programs use Take or a [Worker] instead.
 type LockingQueue struct {
 	*base
-	claimer  *claimer
-	taker    *taker
-	mover    *mover
-	pauser   *pauser
-	registry *member.Registry
+	claimer  *claimer         // claims entries and knows which ones this handle holds
+	taker    *taker           // chooses entries, and runs the commits of takes and exchanges
+	mover    *mover           // makes due entries ready
+	pauser   *pauser          // keeps takes from the queue while it is paused
+	registry *member.Registry // this handle's node among the workers
 
 	kazooMu chan struct{} // one-token lock: kazoo's methods run one at a time; guards current
-	current *Held         // what Get handed out
+	current *Held         // the entry that Get returned; nil: none, or it is finished
 }
 
-// NewLockingQueue returns a handle to the locking queue of that name. Nothing is
-// contacted or created; a name that [CheckName] refuses is reported by every
-// method. A queue nobody wrote to is an empty queue.
+// NewLockingQueue returns a handle to the locking queue of that name. It sends no request and
+// creates nothing: a queue without nodes is an empty queue. If [CheckName] refuses the name,
+// or an option is invalid, every method returns that error. Close the handle after use.
+//
+// kazoo's constructor is LockingQueue(client, path). kazoo creates the queue's directories in
+// put, get and len; here only writes create nodes.
 func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQueue {
 	q := &LockingQueue{
 		base:    newBase(c, name, false, opts),
@@ -78,51 +83,68 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	return q
 }
 
-// Put puts a value and returns the name of its entry. When it returns without an
-// error the entry is stored durably, and every put that begins later, anywhere,
-// comes after it within its priority. A lost answer is asked for until ctx ends, and
-// the entry is put once. When there is none in time the error is an [*UnknownError]
-// with a token, for [Resolve]. After any other error nothing was put. The name is ""
-// when the answer was lost and somebody took the entry before its name was read.
+// Put puts a value and returns the name of its entry. When it returns without an error the
+// entry is stored durably. Every put that begins later, in any process, comes after it within
+// its priority.
+//
+// After a lost answer Put retries until ctx ends; the entry is still put once. The name is ""
+// if another process removed the entry before its name was read. If there is no answer in
+// time the error is an [*UnknownError] with a token for [Resolve]. After any other error
+// nothing was put.
+//
+// kazoo's put returns no name. A kazoo program that repeats it after a lost answer may put
+// the entry twice.
 func (q *LockingQueue) Put(ctx context.Context, value []byte, opts ...PutOption) (string, error) {
 	return q.puts.put(ctx, value, opts)
 }
 
-// PutAll puts the values, all or none: nobody ever sees a part of them. They
-// stand next to each other in the order given. More than one commit can take is
-// refused with [ErrTooLarge] before anything is sent, and so is more than a bounded queue
-// takes, however empty it is and however long the put would wait. No values are no error.
+// PutAll puts all the values in one commit, or none: no process ever sees only a part of them.
+// Their entries are neighbours, in the order given. It returns their names. No values are no
+// error.
+//
+// [ErrTooLarge] means that the values do not fit into one commit, or exceed the bound of the
+// queue even if it were empty. Then nothing was sent. Other errors are those of Put.
+//
+// kazoo's put_all reports no error if its transaction failed; PutAll does.
 func (q *LockingQueue) PutAll(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
 	return q.puts.putAll(ctx, values, opts)
 }
 
 // PutSome puts the first of the values in one commit: all of them, or as many as a bounded
-// queue has room for, and at least one. It returns the names of those that it put; the
-// caller puts the rest with another call, and so keeps the order. [ErrFull] when there is
-// room for none, after the wait of [WithWait]. A token is refused with [ErrInvalid]; all
-// else is as in PutAll.
+// queue has room for, but at least one. It returns the names of the entries that it put. The
+// caller puts the other values with further calls; so they keep their order.
+//
+// [ErrFull] means that there was room for none, after the wait of [WithWait]. [ErrInvalid]
+// means that a token was given. Other errors are those of PutAll.
 func (q *LockingQueue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption) ([]string, error) {
 	return q.puts.putSome(ctx, values, opts)
 }
 
-// Take waits for an entry and holds it: the most urgent one, the longest-waiting
-// first among those of one priority. It ends with ctx's error when ctx ends, and
-// then holds nothing; a claim whose answer is still under way is given back when
-// it comes. Lost connections and sessions are waited out. The caller consumes or
-// releases what it got; if its process dies the coordinator gives it back.
+// Take blocks until an entry is available, claims it and returns it. It claims the most urgent
+// entry; among entries of one priority, the one that was put first. The caller finishes the
+// entry with a method of [Held]. If the caller's process dies, the session expires and the
+// entry is ready again.
+//
+// Take returns ctx's error when ctx ends, and [ErrClosed] after Close. Then the caller holds
+// nothing: a claim without an answer is undone in the background. Take waits until a lost
+// connection or session is replaced.
 func (q *LockingQueue) Take(ctx context.Context) (*Held, error) {
-	return one(q.TakeN(ctx, 1))
+	return firstOf(q.TakeN(ctx, 1))
 }
 
-// TryTake is Take without the waiting: [ErrEmpty] when there was an instant
-// during the call at which nothing was available.
+// TryTake is Take without waiting for entries. [ErrEmpty] means that no entry was available at
+// an instant during the call, and [ErrPaused] that the queue is paused. Due entries are made
+// ready first.
 func (q *LockingQueue) TryTake(ctx context.Context) (*Held, error) {
-	return one(q.TryTakeN(ctx, 1))
+	return firstOf(q.TryTakeN(ctx, 1))
 }
 
-// TakeN waits for an entry as Take does, and takes with it those that are there,
-// up to n in all, and no more than one commit can claim. An entry that came back is taken
-// alone: should it be one that kills its worker, the others' deliveries do not count with it.
+// TakeN blocks until an entry is available, as Take does. It returns up to n available entries
+// in take order: at least one, and no more than one commit can claim. An n below 1 is
+// [ErrInvalid]. Other errors are those of Take.
+//
+// An entry that was handed out before is taken alone. If that entry crashes its worker, the
+// crash does not add a delivery to other entries.
 func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
@@ -148,13 +170,13 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	return held, nil
 }
 
-// TryTakeN takes up to n entries that are there, one that came back alone;
-// [ErrEmpty] as for TryTake.
+// TryTakeN is TakeN without waiting for entries. Its errors are those of TryTake, and
+// [ErrInvalid] for an n below 1.
 func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	if err := checkCount(n); err != nil {
 		return nil, err
 	}
-	q.mover.tried()
+	q.mover.countTry()
 	var held []*Held
 	err := q.tryTakeDue(ctx, n, func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error) {
 		held, cleared, err = q.taker.takeListed(ctx, s, names, n, ahead)
@@ -166,8 +188,10 @@ func (q *LockingQueue) TryTakeN(ctx context.Context, n int) ([]*Held, error) {
 	return held, nil
 }
 
-// tryTakeDue is [finder.tryTake] that makes due entries ready before it reports [ErrEmpty]. It
-// looks again as long as entries were due, because all of them may have expired.
+// tryTakeDue is [finder.tryTake], but makes due entries ready before it reports [ErrEmpty]. It
+// tries again after each page of due entries, because all of them may have expired. It also
+// tries once more if the handle's mover made an entry ready during the try. [ErrPaused] means
+// that the queue is paused; then nothing was claimed.
 func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) error {
 	q.settings.expireUnlessWatched()
 	if paused, err := q.pauser.isPaused(ctx); err != nil || paused {
@@ -187,7 +211,7 @@ func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) e
 		case problem != nil:
 			return problem
 		case moved:
-		case waited, q.mover.begun.Load() == ended: // nor did the mover make anything ready meanwhile
+		case waited, q.mover.begun.Load() == ended: // the mover began no move during the try either
 			return err
 		default:
 			waited = true
@@ -195,15 +219,17 @@ func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) e
 	}
 }
 
-// Exchange removes the entries of done, whose work is done, and takes up to n others that are
-// available, all in one commit. So a worker that goes on with the next entry pays one commit
-// for each entry instead of two. Exchange does not wait for entries: fewer than n, or none, is
-// no error. An entry that came back is taken alone.
+// Exchange removes the entries of done, whose work is done, and takes up to n available
+// entries, all in one commit. So a worker pays one commit for each entry instead of two.
+// Exchange does not wait for entries: it may return fewer than n, or none, without an error.
+// An entry that was handed out before is taken alone. An n of 0 only removes. While the queue
+// is paused nothing is taken.
 //
-// Each entry of done is removed as by [Held.Consume], independently: one that was lost costs
-// the others nothing. The error joins a [*FinishError] for each that was not removed for
-// certain, and whatever else went wrong. The entries returned beside an error are held. The
-// first call registers the handle as a worker of the queue: see [LockingQueue.Register].
+// Each entry of done is removed as by [Held.Consume]. A lost lock of one entry does not affect
+// the others. The error joins a [*FinishError] for each entry that was not removed for
+// certain, and the error of the take. Entries returned together with an error are held.
+// [ErrNotHeld] means that done has an entry twice, or one of another handle; then nothing was
+// sent. The first call with n above 0 registers the handle: see [LockingQueue.Register].
 func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*Held, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("exchange: nil context: %w", ErrInvalid)
@@ -230,17 +256,18 @@ func (q *LockingQueue) Exchange(ctx context.Context, done []*Held, n int) ([]*He
 		q.settings.startTaking()
 		var paused bool
 		if paused, untaken = q.pauser.isPaused(ctx); untaken != nil || paused {
-			n = 0 // what is done is done
+			n = 0 // only remove the entries of done
 		}
 	}
 	held, failed, err := q.taker.finishAndTake(bound, done, n, false)
 	return held, errors.Join(failed, untaken, q.handle.CallError(ctx, err))
 }
 
-// All yields entries as Take does until ctx ends. The loop's body consumes or
-// gives back each; leaving the loop leaves the last one held. An error other than
-// ctx's is yielded with a nil Held and ends the loop. What failed needs a pause, or the
-// loop gets it again at once:
+// All yields entries as Take returns them, until ctx ends. The loop's body finishes each
+// entry; an entry that it does not finish stays held. An error other than ctx's is yielded
+// with a nil Held and ends the loop. All registers the handle: see [LockingQueue.Register].
+//
+// Give a failed entry back with a delay. Otherwise the loop takes it again at once:
 //
 //	pause := zkq.Backoff(time.Second, time.Minute)
 //	for held, err := range q.All(ctx) {
@@ -274,10 +301,11 @@ func (q *LockingQueue) All(ctx context.Context) iter.Seq2[*Held, error] {
 	}
 }
 
-// Register makes [LockingQueue.Workers] of every process name this handle until Close, in
-// this session and those that follow. An error says only that other processes do not see the
-// handle yet: its next call tries again. Credentials that do not allow it are no error. All
-// registers by itself.
+// Register adds this handle to the list that [LockingQueue.Workers] returns in every process.
+// The handle stays registered until Close, also in later sessions. After an error other
+// processes do not see the handle yet; later takes of the handle try again. It is no error if
+// the credentials do not allow the registration. All, Exchange and [Worker] register by
+// themselves.
 func (q *LockingQueue) Register(ctx context.Context) error {
 	q.registry.Stay()
 	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { return q.registry.Register(ctx, s) })
@@ -287,9 +315,10 @@ func (q *LockingQueue) Register(ctx context.Context) error {
 	return nil
 }
 
-// Workers returns the registered handles of the queue, by host and process. Holders that are
-// not registered (kazoo workers, a single take) come last, without host and process. It costs
-// two listings, of the workers and of the locks.
+// Workers returns the registered handles of the queue, ordered by host and process. Holders
+// that do not register (kazoo workers, a single take) come last, without host and process. The
+// call costs two listings, of the workers and of the locks. The result may be out of date when
+// it arrives.
 func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	var workers []WorkerInfo
 	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
@@ -302,25 +331,28 @@ func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 	return workers, nil
 }
 
-// Pause has takes of every process hand out nothing until Resume. Takes that wait go on
-// waiting; others return [ErrPaused]. The pause is stored with the queue, and takes that wait
-// hear of it at once. A claim that is under way may still succeed. Held entries can be
-// finished, and puts go on. kazoo's workers do not notice a pause.
+// Pause keeps the takes of every zkq process from handing out entries until Resume. Take and
+// TakeN block meanwhile; TryTake and TryTakeN return [ErrPaused]. The pause is stored with the
+// queue. Waiting takes notice it at once, but a claim that is in flight may still succeed.
+// Held entries can be finished, and puts go on. kazoo's workers ignore a pause.
 func (q *LockingQueue) Pause(ctx context.Context) error { return q.pauser.set(ctx, "pause", true) }
 
-// Resume ends a pause. It is no error if the queue is not paused.
+// Resume ends a pause: takes of every process go on. It is no error if the queue is not
+// paused.
 func (q *LockingQueue) Resume(ctx context.Context) error {
 	return q.pauser.set(ctx, "resume", false)
 }
 
-// LeftAlone returns how many entries this handle gave back with [LeaveAlone] or [After]
-// and will not take yet.
+// LeftAlone returns how many entries this handle gave back with [LeaveAlone] or [After] and
+// does not take yet. It sends no request: an entry that another process has taken or removed
+// since still counts until its time is over.
 func (q *LockingQueue) LeftAlone() int {
 	return q.claimer.head.Resting.Len() + q.claimer.deferred.Len()
 }
 
-// Len returns the number of entries, held ones included, as kazoo counts them:
-// right for some instant during the call.
+// Len returns the number of entries in the queue's directory, as kazoo's len does. It includes
+// held entries, those given back with [After], and expired ones until they are removed. It does
+// not include delayed puts and dead entries. The number is exact for an instant during the call.
 func (q *LockingQueue) Len(ctx context.Context) (n int, err error) {
 	err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		n, err = s.Count(ctx, q.handle.Entries)
@@ -332,13 +364,18 @@ func (q *LockingQueue) Len(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// Get waits for an entry, holds it and returns its value; once it holds one it
-// returns the same value at once, until Consume or Release. An entry whose lock
-// was lost is forgotten, and Get takes another.
+// Get is kazoo's get(timeout): it blocks until an entry is available, claims it and returns its
+// value. While the handle still holds that entry, further calls return the same value at once;
+// [LockingQueue.Consume] or [LockingQueue.Release] finishes it. It returns ctx's error when ctx
+// ends, and [ErrClosed] after Close.
 //
-// A context whose deadline has passed already is kazoo's get(timeout=0): Get looks once,
-// as [LockingQueue.TryGet] does and for five seconds at most, and returns
-// [context.DeadlineExceeded] when nothing is there. One that was cancelled ends Get at once.
+// kazoo returns None at the timeout, and None for an empty queue with get(timeout=0). Here ctx
+// is the timeout. If the deadline of ctx has already passed, Get looks once, for at most five
+// seconds, and returns [context.DeadlineExceeded] if no entry is available. A cancelled ctx
+// ends Get at once.
+//
+// kazoo keeps returning the value of an entry whose lock was lost. Get asks the service whether
+// the lock is still held; if not, it forgets the entry and takes another one.
 func (q *LockingQueue) Get(ctx context.Context) (value []byte, err error) {
 	if ctx == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return q.get(ctx, q.Take)
@@ -352,14 +389,16 @@ func (q *LockingQueue) Get(ctx context.Context) (value []byte, err error) {
 	return value, err
 }
 
-// lookOnce bounds a Get whose time is over when it begins.
+// lookOnce bounds the one look of a Get whose deadline has already passed.
 const lookOnce = 5 * time.Second
 
-// TryGet is Get without the waiting, as kazoo's get(timeout=0): [ErrEmpty] when there was an
-// instant during the call at which nothing was available.
+// TryGet is kazoo's get(timeout=0): Get without waiting for entries. [ErrEmpty], where kazoo
+// returns None, means that no entry was available at an instant during the call. [ErrPaused]
+// means that the queue is paused; kazoo knows no pause.
 func (q *LockingQueue) TryGet(ctx context.Context) ([]byte, error) { return q.get(ctx, q.TryTake) }
 
-// get returns the value in hand, or of what take takes.
+// get returns the value of the current entry while its lock is held. Otherwise it forgets that
+// entry, and returns the value of the one that take returns.
 func (q *LockingQueue) get(ctx context.Context, take func(context.Context) (*Held, error)) (value []byte, err error) {
 	err = q.withKazooMu(ctx, func(ctx context.Context) error {
 		if q.current != nil {
@@ -383,24 +422,34 @@ func (q *LockingQueue) get(ctx context.Context, take func(context.Context) (*Hel
 	return value, err
 }
 
-// Consume removes the entry that Get returned; see [Held.Consume]. Without one
-// it is [ErrNotHeld].
+// Consume is kazoo's consume: it removes the entry that Get returned. Without such an entry it
+// returns [ErrNotHeld]; kazoo returns False.
+//
+// kazoo first checks the lock and then removes whatever stands at the entry's path. Between the
+// two another worker may get the entry: kazoo removes it then, and returns True. Consume does
+// both in one commit. If the lock was lost it removes nothing and returns [ErrLockLost]. Other
+// errors are those of [Held.Consume]; after them a further call tries again.
 func (q *LockingQueue) Consume(ctx context.Context) error {
 	return q.withKazooMu(ctx, func(ctx context.Context) error {
 		return q.finishCurrent(func(h *Held) error { return h.Consume(ctx) })
 	})
 }
 
-// Release gives back the entry that Get returned; see [Held.Release]. Without
-// one it is [ErrNotHeld].
+// Release is kazoo's release: it gives back the entry that Get returned, which is ready in its
+// old place at once. Without such an entry it returns [ErrNotHeld], and [ErrLockLost] if the
+// lock was lost; kazoo returns False. Other errors are those of [Held.Release]; after them a
+// further call tries again. kazoo checks the lock before it removes it. Release does both in
+// one commit, and so never removes another worker's lock.
 func (q *LockingQueue) Release(ctx context.Context) error {
 	return q.withKazooMu(ctx, func(ctx context.Context) error {
 		return q.finishCurrent(func(h *Held) error { return h.Release(ctx) })
 	})
 }
 
-// HoldsLock asks the coordinator whether the entry that Get returned is still
-// held; false without one.
+// HoldsLock is kazoo's holds_lock: it asks the service whether the handle still holds the entry
+// that Get returned. It is false without such an entry. It is also false if the lock's node is
+// gone, where kazoo raises NoNodeError. The answer may be out of date when it arrives; Consume
+// and Release do not depend on it.
 func (q *LockingQueue) HoldsLock(ctx context.Context) (holds bool, err error) {
 	err = q.withKazooMu(ctx, func(ctx context.Context) error {
 		if q.current != nil {
@@ -411,7 +460,8 @@ func (q *LockingQueue) HoldsLock(ctx context.Context) (holds bool, err error) {
 	return holds, err
 }
 
-// withKazooMu runs one of kazoo's methods at a time, no longer than the handle is open.
+// withKazooMu calls f with the lock of kazoo's methods. f's context ends when the handle is
+// closed. It waits for the lock until ctx ends, and returns [ErrClosed] if the handle is closed.
 func (q *LockingQueue) withKazooMu(ctx context.Context, f func(context.Context) error) error {
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
@@ -436,7 +486,9 @@ func (q *LockingQueue) withKazooMu(ctx context.Context, f func(context.Context) 
 	}
 }
 
-// finishCurrent finishes the current entry and forgets it when that is over.
+// finishCurrent finishes the current entry; [ErrNotHeld] if there is none. It forgets the entry
+// once it is certainly not held any more. After other errors the entry stays current. The
+// caller has kazooMu.
 func (q *LockingQueue) finishCurrent(do func(*Held) error) error {
 	if q.current == nil {
 		return ErrNotHeld
@@ -448,12 +500,14 @@ func (q *LockingQueue) finishCurrent(do func(*Held) error) error {
 	return err
 }
 
-// Close ends waiting takes with [ErrClosed], gives back what Get holds, and
-// returns within two seconds or so, whatever the service does. Its goroutines
-// have ended then, but for one that undoes a claim still in doubt: that ends with
-// the session at the latest. Entries that Take handed out stay held, and can be
-// finished, as long as the coordinator is open; their contexts end. A second
-// Close does nothing.
+// Close ends the handle: waiting takes return [ErrClosed], and the entry that Get returned is
+// given back. Close returns within about two seconds, even if the service does not answer. Its
+// error says that the entry may still be held; then it is ready when the session ends. A second
+// Close does nothing. kazoo's queues have no close.
+//
+// Entries that Take returned stay held, and their contexts end. They can still be finished as
+// long as the coordinator is open. All goroutines of the handle have ended, except those that
+// undo a claim in doubt: they end with the session at the latest.
 func (q *LockingQueue) Close() error {
 	q.handle.End()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -471,13 +525,15 @@ func (q *LockingQueue) Close() error {
 	return err
 }
 
-func one(held []*Held, err error) (*Held, error) {
+// firstOf returns the only entry of a take of one.
+func firstOf(held []*Held, err error) (*Held, error) {
 	if err != nil {
 		return nil, err
 	}
 	return held[0], nil
 }
 
+// checkCount refuses a number of entries that no take can return.
 func checkCount(n int) error {
 	if n < 1 {
 		return fmt.Errorf("take %d entries: allowed are 1 and more: %w", n, ErrInvalid)

@@ -15,34 +15,38 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// mover makes due entries ready: it removes the lock of an entry that was put aside, and turns
-// a delayed put into an entry. Every handle that takes has a mover, so a process that waits
-// for entries needs no other process to move them, and no leader is elected. While nothing is
-// delayed a mover costs one watch.
+// mover makes due entries ready: it removes the lock of an entry that rests until it is due,
+// and turns a delayed put into an entry. It finds both in one index, which is ordered by due
+// time. Every handle that takes has a mover. So no leader is elected, and a take needs no other
+// process. While nothing is delayed a mover costs one watch.
 //
-// Where handles are registered, each due entry has one owner among them; the others wait for
-// dueOthers before they move it, so that two movers rarely meet at one entry.
+// Each due entry has one owner among the registered handles. Other movers wait for dueOthers
+// before they move it, so that two movers rarely try the same entry. The commit lets only one
+// of them succeed.
 type mover struct {
 	*handle.Handle
 	settings *settings
 	delayed  *delayedPuts
 	busy     *handle.BusyLog
-	holder   string // this handle among the members
-	page     int    // how many delayed entries one request lists
+	holder   string // this handle's name among the registered workers
+	page     int    // how many names of the index one request lists
 
 	once  sync.Once
-	tries atomic.Int32 // takes that did not wait
+	tries atomic.Int32 // calls of takes that do not wait
 
-	begun, ended atomic.Int64 // attempts to move one entry
+	// begun and ended count attempts to make one entry ready. A take that found nothing compares
+	// them: if an attempt began before its end, it tries once more.
+	begun, ended atomic.Int64
 }
 
 const (
 	dueOthers = time.Second           // time that the owner of a due entry has, before any other mover moves it
-	dueRest   = 50 * time.Millisecond // between two listings of the index, unless an entry falls due
-	duePage   = 64                    // names of the index that are read at once, unless an option says otherwise
+	dueRest   = 50 * time.Millisecond // least time between two listings, unless an entry falls due
+	duePage   = 64                    // names of the index in one request, unless an option says otherwise
 )
 
-// start runs the mover in the background, once.
+// start starts the mover's goroutine, which ends when the handle is closed. Later calls do
+// nothing.
 func (m *mover) start() {
 	m.once.Do(func() {
 		if m.Invalid == nil {
@@ -51,21 +55,22 @@ func (m *mover) start() {
 	})
 }
 
-// tried starts the mover with the second take that does not wait. A process that takes once
-// and exits moves what it needs itself, and needs no mover.
-func (m *mover) tried() {
+// countTry counts a take that does not wait, and starts the mover with the second one. A
+// process that takes once and exits needs no mover: that take itself makes due entries ready.
+func (m *mover) countTry() {
 	if m.tries.Add(1) > 1 {
 		m.start()
 	}
 }
 
-// moveDue moves due entries until the handle is closed.
+// moveDue moves due entries, in one session after the other, until the handle or the
+// coordinator is closed. After other errors it tries again with back-off.
 func (m *mover) moveDue() {
 	backoff := m.Backoff(actMove)
 	backoff.Do(m.Life, nil, func() (retry.Decision, error) {
 		s, err := m.Session(m.Life)
 		if err == nil {
-			err = m.moveIn(m.Life, s)
+			err = m.moveInSession(m.Life, s)
 		}
 		switch {
 		case m.IsClosed(), errors.Is(err, coord.ErrClosed):
@@ -77,8 +82,11 @@ func (m *mover) moveDue() {
 	})
 }
 
-// moveIn moves what is due until the session is over. It subscribes, looks, and waits.
-func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
+// moveInSession moves due entries until the session ends or a request fails. It watches the
+// index, moves the due entries at its head, and waits for a change or the next due time. It
+// also watches the workers, to read a changed configuration at once. It always returns an
+// error.
+func (m *mover) moveInSession(ctx context.Context, s coord.Session) error {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	changed, err := s.Watch(watching, path.Join(m.Root, layout.DelayedDir))
@@ -109,10 +117,11 @@ func (m *mover) moveIn(ctx context.Context, s coord.Session) error {
 	}
 }
 
-// moveHead moves what is due at the head of the index: what is left to others only when
-// they do not. It says when there will be more; zero if nothing is delayed. With all it
-// leaves nothing to others, ends with the first page of which something was moved, and says
-// whether that was so. What expired and went without becoming ready was moved too.
+// moveHead moves the due entries at the head of the index. It moves an entry of another owner
+// only after dueOthers. next is when to call it again; zero if nothing is delayed. With all it
+// moves entries of every owner, and returns after the first page in which it moved one. moved
+// reports whether this or another process moved an entry, or removed an expired one. A commit
+// that another process overtook is no error.
 func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
 	for after := ""; ; {
 		l, err := s.List(ctx, path.Join(m.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: m.page, Fresh: all && after == ""})
@@ -163,14 +172,14 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 	}
 }
 
-// owns says whether this handle is the first to move what is due: where others are
-// registered, one of them is.
+// owns reports whether this handle moves the named entry first. One of the registered handles
+// owns it; without registered handles, every handle does.
 func (m *mover) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
 	members, err := member.List(ctx, s, path.Join(m.Root, layout.WorkersDir))
 	return len(members) == 0 || member.Owner(members, name) == m.holder, err
 }
 
-// earlier is the earlier of two times, of which zero is none.
+// earlier returns the earlier of two times. A zero time means none.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {
 		return b
@@ -178,11 +187,11 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// restUntil returns when it is time for another look: something changed, or is due. look
-// says that it may be the configuration. Its error says that there is no point in one.
+// restUntil blocks until the index is to be listed again: it changed, or an entry is due at
+// next. look reports that the configuration may have changed. An error means that ctx or the
+// session has ended.
 func restUntil(ctx context.Context, s coord.Session, changed, news <-chan struct{}, next time.Time) (look bool, err error) {
-	// However fast things change, the next look comes after some time only: on
-	// ZooKeeper it costs as much as there is.
+	// Limit how often the index is listed while it changes: ZooKeeper sends all of it.
 	if err := waitUntil(ctx, s, nil, news, earlier(next, time.Now().Add(dueRest)), &look); err != nil || look {
 		return look, err
 	}
@@ -190,7 +199,7 @@ func restUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 		return look, err
 	}
 	select {
-	case <-changed: // one look answers all
+	case <-changed: // one listing shows all changes
 	default:
 	}
 	select {
@@ -201,8 +210,8 @@ func restUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	return look, nil
 }
 
-// waitUntil returns when something changed, when there are news, which it says, or at a
-// time, if it is not zero.
+// waitUntil blocks until changed or news has a value, or until the time at, unless that is zero.
+// It sets *told after a value of news. An error means that ctx or the session has ended.
 func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct{}, at time.Time, told *bool) error {
 	var due <-chan time.Time
 	if !at.IsZero() {
@@ -227,8 +236,10 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	return nil
 }
 
-// moveAll makes ready what is due, a page of it, and reports whether it moved anything. It
-// repeats a commit without an answer: the caller holds nothing by it.
+// moveAll makes a page of due entries ready, whatever their owners, and reports whether any was
+// moved. After a commit without an answer it lists the index again, so the caller never gets
+// [ErrUnknown]: moved is then true, because the commit may have been applied. It returns
+// [ErrClosed] if the handle is closed meanwhile.
 func (m *mover) moveAll(ctx context.Context) (moved bool, err error) {
 	unknown := false
 	var backoff retry.Backoff
