@@ -9,20 +9,24 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Target is a put into a queue of the same coordinator, made together with something else.
+// Target is one put of [PutTo] or [Held.Forward]. All puts of a call are made in one commit,
+// so their queues must be of the same coordinator.
 type Target struct {
 	Queue   *LockingQueue
 	Value   []byte
-	Options []PutOption // not WithToken, nor WithNote
+	Options []PutOption // WithToken and WithNote are refused with ErrInvalid
 }
 
-// Forward removes the entry, whose work is done, and puts what came of it into other
-// queues, or its own: all in one commit, so that a pipeline loses nothing and doubles
-// nothing, whoever dies. An entry with a unique key may hand it on to what it puts into its
-// own queue, with the same [WithUnique]: a job that recurs. Errors are those of [Held.Consume], and those of a put, after
-// which nothing was changed and the entry is still held: [ErrFull], [ErrExists],
-// [ErrTooLarge]. A queue of another coordinator is refused with [ErrInvalid], and so is
-// WithWait: who waits for room would wait with a lock in hand.
+// Forward removes the entry and puts its results into other queues, or into its own, in one
+// commit. So a pipeline neither loses nor repeats a step, whichever process dies.
+//
+// Errors are those of [Held.Consume] and of a put. After [ErrFull], [ErrExists] and
+// [ErrTooLarge] nothing was changed, and the entry is still held. A queue of another
+// coordinator is refused with [ErrInvalid]. So is WithWait: the call would wait for room
+// while it holds the entry.
+//
+// An entry with a unique key can pass the key on: put the next one into the same queue with
+// the same [WithUnique]. That makes a job that recurs.
 func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 	fail := func(err error) error { return fmt.Errorf("forward %s: %w", h.entry, err) }
 	if h.claimer == nil {
@@ -39,7 +43,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 		return fail(err)
 	}
 	for _, b := range bs {
-		if err := b.p.claimable(h.lock.Session(), b.creates); err != nil {
+		if err := b.p.checkClaimable(h.lock.Session(), b.creates); err != nil {
 			return fail(err)
 		}
 		if b.p.Root == h.claimer.Root && !b.counted {
@@ -49,10 +53,10 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 	return h.finish(ctx, finish{
 		act: "forward", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
 		beside: func(ctx context.Context) ([]coord.Op, error) {
-			if h.unanswered.act == "forward" { // it may be done, and the targets be full since
+			if h.unanswered.act == "forward" { // it may have been applied, and filled the targets
 				n, err := h.lock.Session().Get(ctx, h.entry)
 				if errors.Is(err, coord.ErrNotExist) || err == nil && n.Fence != h.fence {
-					return nil, nil // whatever it is, it will be refused
+					return nil, nil // the commit will be refused, and the refusal is looked into
 				}
 				if err != nil {
 					return nil, err
@@ -64,16 +68,17 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 		besideRefused: func(ctx context.Context, r *coord.Refusal) error {
 			err := bs.retryable(ctx, r, new(retry.Backoff))
 			if exists := (*ExistsError)(nil); err == error(r) || r.Op.Path == h.past.key && errors.As(err, &exists) && exists.Name == h.Name {
-				return nil // of what goes with the entry: it is read again
+				return nil // the key or the history has changed: the next attempt reads it again
 			}
 			return err
 		},
 	})
 }
 
-// PutTo puts into several queues at once: nobody ever sees a part of it. It returns the
-// names of the entries in the order of the targets; promises and errors are those of
-// [LockingQueue.PutAll]. All are queues of one coordinator; others are [ErrInvalid].
+// PutTo puts into several queues in one commit: no process ever sees only some of the
+// entries. It returns the names of the entries in the order of the targets. Promises and
+// errors are those of [LockingQueue.PutAll]. The queues must be of one coordinator,
+// otherwise the error is [ErrInvalid].
 func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 	if len(targets) == 0 {
 		return nil, nil
@@ -92,7 +97,7 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 		for _, b := range bs {
 			all = append(all, b.sizeOps()...)
 		}
-		if err := p.puts.fits(ctx, nil, all, len(bs)); err != nil {
+		if err := p.puts.checkFits(ctx, nil, all, len(bs)); err != nil {
 			return err
 		}
 		done, err := p.puts.apply(ctx, o, bs)
@@ -110,11 +115,14 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 	return names, nil
 }
 
-// newBatches are the puts of the targets, and how the whole is put.
+// newBatches returns a batch for each target, and the options of the whole put: it waits
+// for room as long as the most patient target. Where a queue is a target several times,
+// its first batch counts the entries of all against the bound. [ErrInvalid]: a target that
+// cannot be part of the commit.
 func newBatches(coordinator coord.Coordinator, targets []Target) (batches, putOptions, error) {
 	var bs batches
 	var all putOptions
-	counts, keys := make(map[string]*batch), make(map[string]bool)
+	counts, keys := make(map[string]*batch), make(map[string]bool) // by queue and by key's node
 	for i, t := range targets {
 		if t.Queue == nil || t.Queue.handle.Coordinator != coordinator {
 			return nil, all, fmt.Errorf("target %d of %d is not a queue of the same coordinator: %w", i+1, len(targets), ErrInvalid)
@@ -125,7 +133,7 @@ func newBatches(coordinator coord.Coordinator, targets []Target) (batches, putOp
 		}
 		var b *batch
 		if err == nil {
-			b, err = t.Queue.puts.batch(o, [][]byte{t.Value})
+			b, err = t.Queue.puts.newBatch(o, [][]byte{t.Value})
 		}
 		if err == nil && b.key != "" && keys[b.key] {
 			err = fmt.Errorf("the unique key %q is given twice: %w", o.unique, ErrInvalid)

@@ -16,9 +16,9 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// putter puts values into a queue, once each, whatever answers are lost: a put is one commit
-// in a lane. It keeps the queue's bounds and unique keys, and waits for room where the caller
-// asked for that. The fields are the parts of the queue that a put may have to touch.
+// putter puts values into a queue, each exactly once even if answers are lost: a put is one
+// commit in a lane. The commit also keeps the queue's bounds and unique keys. The fields are
+// the parts of the queue that a put may have to touch.
 type putter struct {
 	*handle.Handle
 	dead     *deadLetters
@@ -31,6 +31,7 @@ type putter struct {
 	settings *settings
 }
 
+// put puts one value and returns the name of its entry.
 func (pt *putter) put(ctx context.Context, value []byte, opts []PutOption) (string, error) {
 	names, err := pt.putAll(ctx, [][]byte{value}, opts)
 	if err != nil {
@@ -39,41 +40,43 @@ func (pt *putter) put(ctx context.Context, value []byte, opts []PutOption) (stri
 	return names[0], nil
 }
 
-// putAll creates the entries in one commit, once. It returns as many names as there
-// are values, empty ones where an answer was lost and the entries were taken before
-// their names could be read.
+// putAll puts the values in one commit, exactly once. It returns a name for each value. The
+// names are empty where an answer was lost and the entries were taken before their names
+// could be read.
 func (pt *putter) putAll(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
-	return pt.putOf(ctx, values, opts, false)
+	return pt.putValues(ctx, values, opts, false)
 }
 
-// putSome is putAll of the first of the values, as many as there is room for.
+// putSome is putAll for as many of the first values as there is room for: [ErrFull] only
+// if there is room for none.
 func (pt *putter) putSome(ctx context.Context, values [][]byte, opts []PutOption) ([]string, error) {
-	return pt.putOf(ctx, values, opts, true)
+	return pt.putValues(ctx, values, opts, true)
 }
 
-func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, some bool) ([]string, error) {
-	if pt.Invalid != nil { // it names the queue itself
+// putValues is putAll, or putSome with partial. Its errors name the queue.
+func (pt *putter) putValues(ctx context.Context, values [][]byte, opts []PutOption, partial bool) ([]string, error) {
+	if pt.Invalid != nil { // this error names the queue already
 		return nil, pt.Invalid
 	}
 	o, err := newPut(opts)
 	if err != nil {
 		return nil, err
 	}
-	b, err := pt.batch(o, values)
-	if err == nil && some && o.token != nil {
+	b, err := pt.newBatch(o, values)
+	if err == nil && partial && o.token != nil {
 		err = fmt.Errorf("a token for a put of which only some may be made: %w", ErrInvalid)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("put %s: %w", pt.Root, err)
 	}
-	b.partial = some
+	b.partial = partial
 	var names []string
 	err = pt.Bounded(ctx, func(ctx context.Context) error {
 		note := o.noteOf(batches{b})
 		if err := checkNote(note); err != nil {
 			return err
 		}
-		if err := pt.fits(ctx, note, b.sizeOps(), len(values)); err != nil || len(values) == 0 {
+		if err := pt.checkFits(ctx, note, b.sizeOps(), len(values)); err != nil || len(values) == 0 {
 			return err
 		}
 		done, err := pt.apply(ctx, o, batches{b})
@@ -90,7 +93,9 @@ func (pt *putter) putOf(ctx context.Context, values [][]byte, opts []PutOption, 
 	return names, nil
 }
 
-// names fills in what the entries are called, the results of which begin with the given.
+// names stores the names of the batch's entries in names. first is the index of its first
+// result in the commit. Where the answer was lost there are no results, and the names are
+// looked up.
 func (b *batch) names(ctx context.Context, done lane.Applied, first int, names []string) {
 	switch {
 	case done.Results != nil:
@@ -108,11 +113,10 @@ func (b *batch) names(ctx context.Context, done lane.Applied, first int, names [
 	}
 }
 
-// namesOf returns the names of the entries that the commit of a revision created by
-// ops, or nothing if not all of them are there any more. The put is done, so no
-// trouble with that is an error. Puts of others may have travelled with it, and are
-// told apart by their values: where all bytes are equal it can be the name of one of
-// those.
+// namesOf returns the names of the entries that ops created at a revision, or nil if some
+// of them are gone. The put is done, so a failed lookup is not an error. The commit may
+// contain puts of other callers, which are told apart by their values. For an equal value it
+// may return the name of such a put.
 func (pt *putter) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
 	for backoff := pt.Backoff(actPut); ; {
 		s, err := pt.Session(ctx)
@@ -129,8 +133,8 @@ func (pt *putter) namesOf(ctx context.Context, revision int64, ops []coord.Op) [
 	}
 }
 
-// namesAmong finds what ops created among the nodes, which stand in the order in which
-// the service named them.
+// namesAmong returns the names of the nodes that ops created, or nil if it does not find
+// exactly those. The nodes are in the order in which the service named them.
 func (pt *putter) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 	ours := make(map[string]bool, len(ops))
 	for _, op := range ops {
@@ -153,10 +157,10 @@ func (pt *putter) namesAmong(nodes []coord.Node, ops []coord.Op) []string {
 	return pt.EntryNames(own)
 }
 
-// fits refuses, before anything is sent, a put of n entries that is too much for one
-// commit, and one that, on a server that wants the value sent again, would not fit the
-// claim.
-func (pt *putter) fits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
+// checkFits returns an [ErrTooLarge] for a put of n entries that is too much for one commit.
+// It returns one too for a value with which no later claim would fit a commit. Nothing has
+// been sent by then.
+func (pt *putter) checkFits(ctx context.Context, note []byte, ops []coord.Op, n int) error {
 	var s coord.Session
 	err := retry.AcrossSessions(func() (err error) {
 		s, err = pt.Session(ctx)
@@ -169,11 +173,12 @@ func (pt *putter) fits(ctx context.Context, note []byte, ops []coord.Op, n int) 
 	if err = coord.CheckOps(s.Limits(), all); err != nil {
 		return inEntries(err, n)
 	}
-	return pt.claimable(s, ops)
+	return pt.checkClaimable(s, ops)
 }
 
-// inEntries says in entries what a commit that puts n of them has too many ops for. The
-// ops beside them, of the lane, of an exact bound and of keys, make the limit smaller.
+// inEntries turns an error about too many ops into one about too many entries, for a commit
+// that puts n entries. The commit's other ops, for the lane, an exact bound and keys, make the
+// limit smaller.
 func inEntries(err error, n int) error {
 	var limit *coord.LimitError
 	if !errors.As(err, &limit) || limit.Unit != "ops" {
@@ -182,8 +187,10 @@ func inEntries(err error, n int) error {
 	return &coord.LimitError{What: "batch", Unit: "entries", Size: n, Limit: limit.Limit - (limit.Size - n)}
 }
 
-// claimable refuses a value that would not fit the claim or the move to the dead.
-func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
+// checkClaimable returns an [ErrTooLarge] for a value that would fit a put, but not the
+// claim or the move to the dead: both send the value again, with more beside it. Such an
+// entry could never be taken.
+func (pt *putter) checkClaimable(s coord.Session, ops []coord.Op) error {
 	if pt.Taken == "" {
 		return nil
 	}
@@ -193,7 +200,7 @@ func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
 	wrapped.CommitBytes -= deadHeaders
 	for _, op := range ops {
 		if op.Kind == coord.KindCreate && !pt.delayed.isDelayedPut(path.Base(op.Path)) {
-			continue // a key
+			continue // the node of a unique key, which no claim sends
 		}
 		name := priority.Prefix(priority.Max) + longestSequence
 		claim := []coord.Op{
@@ -216,8 +223,10 @@ func (pt *putter) claimable(s coord.Session, ops []coord.Op) error {
 // longestSequence is as long as any sequence that a coordinator appends.
 const longestSequence = "0000000000000000000-0000000000000-00000000-000000"
 
-// refusedKey says what a put met that found its key in use: an [*ExistsError], or nil when
-// it is free now.
+// refusedKey finds out why a put was refused whose unique key was in use. It returns an
+// [*ExistsError] that names the entry with the key, or nil if the key is free by now and the
+// put can be made again. A key without an entry, and an entry that has expired, are removed
+// on the way. Other processes may free the key or use it again in between.
 func (pt *putter) refusedKey(ctx context.Context, key string) error {
 	sum := path.Base(key)
 	return pt.Do(ctx, func(ctx context.Context, s coord.Session) error {
@@ -226,14 +235,14 @@ func (pt *putter) refusedKey(ctx context.Context, key string) error {
 			if err != nil || n.Path == "" {
 				return retry.Stop, err
 			}
-			name, err := pt.keys.bornWith(ctx, s, n)
+			name, err := pt.keys.findKeyOwner(ctx, s, n)
 			var now coord.Node
 			if err == nil && name == "" {
 				now, err = pt.keys.keyNode(ctx, s, sum)
 			}
 			if err == nil && now.Revision == n.Revision && now.Path != "" {
-				// The entry went without its key: kazoo knows nothing of it.
-				name, err = pt.keys.orphaned(ctx, s, now)
+				// A client that knows no keys, like kazoo, removed the entry and left its key.
+				name, err = pt.keys.removeOrphan(ctx, s, now)
 			}
 			if err == nil && name != "" {
 				var gone bool
@@ -256,8 +265,8 @@ func (pt *putter) refusedKey(ctx context.Context, key string) error {
 	})
 }
 
-// dropExpired removes the entry, or the delayed put, of that name if it has expired and
-// nobody holds it, and says whether it is gone.
+// dropExpired removes the entry or delayed put of that name if it has expired and no process
+// holds it. gone reports that it does not exist any more, whichever process removed it.
 func (pt *putter) dropExpired(ctx context.Context, name string) (gone bool, err error) {
 	e, err := pt.inspect.find(ctx, name)
 	if err == nil && e.expired() {
@@ -273,24 +282,27 @@ func (pt *putter) dropExpired(ctx context.Context, name string) (gone bool, err 
 	return gone, err
 }
 
-// batch is what one put writes to one queue.
+// batch is what one put writes to one queue. The ops that create its entries are made once;
+// those that depend on the state of the queue are made anew for each attempt (extraOps).
+// A commit may consist of several batches, even for the same queue. Then only the first of
+// that queue counts entries against the bound.
 type batch struct {
 	p       *putter
 	o       putOptions
-	largest int        // value, in bytes
+	largest int        // size of the largest value, in bytes
 	creates []coord.Op // one for each value
-	partial bool       // put the first of them only, where there is no room for all
-	n       int        // creates that the commit makes
-	removed int        // entries of this queue that go in the same commit
-	others  int        // entries that others of the same commit put into this queue
-	counted bool       // another batch counts these
-	key     string     // the node of the key, where it is unique
-	count   string     // the node that guards an exact bound
+	partial bool       // where there is no room for all, put as many of the first as fit
+	n       int        // how many of creates the commit makes
+	removed int        // entries of this queue that the same commit removes
+	others  int        // entries that other batches of the commit put into this queue
+	counted bool       // an earlier batch of the commit counts these entries in its others
+	key     string     // path of the unique key's node; "" if the put has no key
+	count   string     // path of the node that guards an exact bound
 }
 
-// batch makes the ops of a put, of copies of the values: a commit that got no answer may
-// be sent when the caller has gone on.
-func (pt *putter) batch(o putOptions, values [][]byte) (*batch, error) {
+// newBatch returns the batch of a put. It copies the values: a commit without an answer may
+// be sent again after the caller has its error and uses the slices for something else.
+func (pt *putter) newBatch(o putOptions, values [][]byte) (*batch, error) {
 	if pt.Invalid != nil {
 		return nil, pt.Invalid
 	}
@@ -324,7 +336,8 @@ func (pt *putter) batch(o putOptions, values [][]byte) (*batch, error) {
 	return b, nil
 }
 
-// creator makes the op of a value.
+// creator returns the function that makes the op for the i-th value: an entry, or a delayed
+// put where the options have a delay. All values of a delayed put are due at the same time.
 func (pt *putter) creator(o putOptions) (func(i int, value []byte) coord.Op, error) {
 	if o.delay <= 0 {
 		prefix := path.Join(pt.Entries, priority.Prefix(o.priority))
@@ -338,7 +351,8 @@ func (pt *putter) creator(o putOptions) (func(i int, value []byte) coord.Op, err
 	return func(i int, value []byte) coord.Op { return pt.delayed.createOp(o, due, id, i, value) }, nil
 }
 
-// sizeOps are the ops of the put by their size.
+// sizeOps returns the ops that the put has in any state of the queue, by which its size is
+// checked.
 func (b *batch) sizeOps() []coord.Op {
 	ops := b.creates[:len(b.creates):len(b.creates)]
 	if b.key != "" {
@@ -347,7 +361,9 @@ func (b *batch) sizeOps() []coord.Op {
 	return ops
 }
 
-// extraOps are the ops that the put needs besides, as the queue stands now.
+// extraOps returns the ops that go with the creates, as the queue is now: for an exact bound
+// and for a unique key. It sets n to the number of entries that there is room for. [ErrFull]:
+// too little room. [ErrTooLarge]: a value exceeds the queue's limit.
 func (b *batch) extraOps(ctx context.Context) ([]coord.Op, error) {
 	p := b.p
 	s, err := p.Session(ctx)
@@ -372,27 +388,28 @@ func (b *batch) extraOps(ctx context.Context) ([]coord.Op, error) {
 	return ops, err
 }
 
-// batches are what one commit puts into several queues.
+// batches are the puts of one commit, into one queue or several.
 type batches []*batch
 
-// ops are those of the commit: those that create entries first, in order.
+// ops returns the ops of the commit. Those that create entries come first, in the order of
+// the batches, so that their results do too.
 func (bs batches) ops(ctx context.Context) ([]coord.Op, error) {
-	var beside []coord.Op
+	var extra []coord.Op
 	for _, b := range bs {
 		ops, err := b.extraOps(ctx)
 		if err != nil {
 			return nil, err
 		}
-		beside = append(beside, ops...)
+		extra = append(extra, ops...)
 	}
 	var ops []coord.Op
 	for _, b := range bs {
 		ops = append(ops, b.creates[:b.n]...)
 	}
-	return append(ops, beside...), nil
+	return append(ops, extra...), nil
 }
 
-// entries is how many the batches put.
+// entries returns how many entries the commit creates.
 func (bs batches) entries() int {
 	n := 0
 	for _, b := range bs {
@@ -401,7 +418,8 @@ func (bs batches) entries() int {
 	return n
 }
 
-// retryable says whether a put that was refused may be made once more: nil if so.
+// retryable returns nil if a put that failed with err can be made again, and otherwise the
+// error of the put. Where an exact bound's count has moved on, it waits a little first.
 func (bs batches) retryable(ctx context.Context, err error, backoff *retry.Backoff) error {
 	var r *coord.Refusal
 	switch {
@@ -412,7 +430,7 @@ func (bs batches) retryable(ctx context.Context, err error, backoff *retry.Backo
 	}
 	for _, b := range bs {
 		switch r.Op.Path {
-		case b.count: // somebody else has put
+		case b.count: // another process has put since the configuration was read
 			b.p.settings.expire()
 			return backoff.Wait(ctx, nil, nil)
 		case b.key:
@@ -422,7 +440,9 @@ func (bs batches) retryable(ctx context.Context, err error, backoff *retry.Backo
 	return err
 }
 
-// apply makes the put of the batches, once. It waits for room where that was asked for.
+// apply puts the batches in one commit, exactly once. It sends the commit again while the
+// service is busy or the state of a queue has changed, and waits for room if o asks for that.
+// After an error other than [ErrUnknown] nothing was changed.
 func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.Applied, error) {
 	w := waitRoom{until: o.until()}
 	defer w.close()
@@ -456,7 +476,8 @@ func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.App
 	}
 }
 
-// noteOf is the note of a put of the batches.
+// noteOf returns the note to keep with the put's outcome. The function of a partial put's
+// note is told how many entries there was room for.
 func (o putOptions) noteOf(bs batches) []byte {
 	if o.noteFor == nil {
 		return o.note

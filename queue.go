@@ -12,9 +12,9 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// Queue is kazoo's Queue: taking an entry removes it. Every entry is handed out
-// at most once; an entry whose taker dies with it in hand is gone. When that is
-// not what you want, use [LockingQueue]. Workers in Python and Go may share one.
+// Queue is kazoo's Queue: taking an entry removes it. Every entry is handed out at most once,
+// so an entry is lost if its taker dies while working on it. Where that must not happen, use
+// [LockingQueue]. Workers in Python and Go may share a queue.
 //
 // Its methods may be called from several goroutines.
 type Queue struct {
@@ -22,9 +22,9 @@ type Queue struct {
 	head *head.Head
 }
 
-// NewQueue returns a handle to the simple queue of that name. Nothing is
-// contacted or created; a name that [CheckName] refuses is reported by every
-// method. A queue nobody wrote to is an empty queue.
+// NewQueue returns a handle to the simple queue of that name. It contacts no service and
+// creates nothing. Every method of a handle whose name [CheckName] refuses returns that
+// error. A queue into which no process has put is an empty queue.
 func NewQueue(c coord.Coordinator, name string, opts ...Option) *Queue {
 	q := &Queue{base: newBase(c, name, true, opts)}
 	q.head = head.New(q.headConfig())
@@ -49,11 +49,12 @@ func (q *Queue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption)
 	return q.puts.putSome(ctx, values, opts)
 }
 
-// Get waits for an entry, removes it and returns it with its value; it ends with
-// ctx's error when ctx ends. A lost answer is asked for until ctx ends. Then the
-// error is an [*UnknownError] and the entry is returned beside it: [Resolve] tells
-// whether this call removed it. If not, it never will, and somebody else gets it. With a
-// context whose deadline has passed already Get looks once, as [LockingQueue.Get] does.
+// Get waits for an entry, removes it and returns it with its value. It returns ctx's error
+// when ctx ends. If the answer to the removal is lost, Get asks for the outcome until ctx
+// ends. If it is still unknown then, Get returns the entry with an [*UnknownError]. [Resolve]
+// tells whether this call removed the entry; if it did not, another process gets it.
+//
+// If ctx's deadline has passed already, Get looks once, as [LockingQueue.Get] does.
 func (q *Queue) Get(ctx context.Context) (Entry, error) {
 	if ctx != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		once, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookOnce)
@@ -79,7 +80,8 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 	return e, err
 }
 
-// take removes the first entry that can be removed, waiting for one.
+// take waits for an entry and removes the first one that no other process takes before it.
+// With an [ErrUnknown] it returns the entry too.
 func (q *Queue) take(ctx context.Context) (Entry, error) {
 	for backoff := q.handle.Backoff(actTake); ; {
 		c, err := q.head.Choose(ctx, 1, true)
@@ -98,7 +100,7 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 		c.Done()
 		if err == nil || !errors.Is(err, errUnavailable) && !retry.NothingSent(err) {
 			if err != nil {
-				q.head.Resting.Signal() // it is still there, and nothing else will say so
+				q.head.Resting.Signal() // the entry may still be there, and no watch announces it again
 				var again bool
 				if again, err = backoff.WaitWhileBusy(ctx, nil, err); again {
 					continue
@@ -107,13 +109,13 @@ func (q *Queue) take(ctx context.Context) (Entry, error) {
 			return e, err
 		}
 		if retry.NothingSent(err) {
-			q.handle.Session(ctx) // what is wrong with it the next choice will tell
+			q.handle.Session(ctx) // the next choice returns the error of the session
 		}
 	}
 }
 
-// TryGet is Get without the waiting, as kazoo's get: [ErrEmpty] when there was an
-// instant during the call at which nothing was there.
+// TryGet is Get without waiting, like kazoo's get. It returns [ErrEmpty] if the queue was
+// empty at an instant during the call.
 func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	var e Entry
 	err := q.finder.tryTake(ctx, q.head.Resting, 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
@@ -145,7 +147,9 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 	return e, err
 }
 
-// remove takes an entry away, as it was read and in no other state.
+// remove removes an entry if it is unchanged since it was read: errUnavailable means that
+// another process has removed or changed it. With an [ErrUnknown] it returns the entry too,
+// because it may have been removed.
 func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, error) {
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
@@ -161,7 +165,8 @@ func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, e
 	return Entry{}, fmt.Errorf("remove %s: %w", name, err)
 }
 
-// Len returns the number of entries, right for some instant during the call.
+// Len returns the number of entries. With a concurrent put or take it may count that one or
+// not.
 func (q *Queue) Len(ctx context.Context) (n int, err error) {
 	err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		n = 0
@@ -173,8 +178,8 @@ func (q *Queue) Len(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// Close ends waiting gets with [ErrClosed] and returns when the handle's
-// goroutines have ended. A second Close does nothing.
+// Close ends waiting gets with [ErrClosed] and returns when the handle's goroutines have
+// ended, or after a second. A second Close does nothing.
 func (q *Queue) Close() error {
 	q.handle.End()
 	q.head.Close()

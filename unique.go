@@ -75,7 +75,7 @@ func (k *keys) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]co
 
 // bornWith is the entry, or the delayed put, that came in the commit that last wrote its
 // key.
-func (k *keys) bornWith(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
+func (k *keys) findKeyOwner(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
 	l, err := s.List(ctx, k.Entries, coord.ListOptions{Born: key.Revision, Values: true})
 	if err != nil {
 		return "", err
@@ -85,7 +85,7 @@ func (k *keys) bornWith(ctx context.Context, s coord.Session, key coord.Node) (s
 			return path.Base(n.Path), nil
 		}
 	}
-	return k.standing(ctx, s, layout.DelayedDir, key)
+	return k.findInDir(ctx, s, layout.DelayedDir, key)
 }
 
 // hasKey says whether a node stands for the key, by what it says and by when it came.
@@ -94,7 +94,7 @@ func (k *keys) hasKey(n, key coord.Node) bool {
 }
 
 // standing looks through a whole directory for what has the key.
-func (k *keys) standing(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
+func (k *keys) findInDir(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
 	for page, err := range handle.Pages(ctx, s, path.Join(k.Root, dir), coord.ListOptions{Limit: handle.NodesPage, Values: true, Fresh: true}) {
 		if err != nil {
 			return "", err
@@ -112,13 +112,13 @@ func (k *keys) standing(ctx context.Context, s coord.Session, dir string, key co
 // would do the same, and is slow, removes no key that was put in its place. That write
 // parts the key from the commit of its entry, if it has one after all, so that is looked
 // for once more, among all there is. It returns the name of that, if there is one.
-func (k *keys) orphaned(ctx context.Context, s coord.Session, n coord.Node) (name string, err error) {
+func (k *keys) removeOrphan(ctx context.Context, s coord.Session, n coord.Node) (name string, err error) {
 	rs, err := s.Commit(ctx, coord.Set(n.Path, n.Value, n.Fence))
 	if err != nil {
 		return "", err
 	}
 	for _, dir := range []string{layout.DelayedDir, layout.EntriesDir} { // the way in which it moves
-		if name, err = k.standing(ctx, s, dir, n); err != nil || name != "" {
+		if name, err = k.findInDir(ctx, s, dir, n); err != nil || name != "" {
 			return name, err
 		}
 	}

@@ -127,7 +127,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	a.Updates, a.Forgiven = a.Updates+1, a.Forgiven+1
 	// The new value must fit a claim: otherwise no process could take the entry again.
 	sealed := layout.Reseal(n.Value, value)
-	if err := h.claimer.puts.claimable(s, []coord.Op{coord.CreateSequential(path.Join(h.claimer.Entries, "entry-"), sealed)}); err != nil {
+	if err := h.claimer.puts.checkClaimable(s, []coord.Op{coord.CreateSequential(path.Join(h.claimer.Entries, "entry-"), sealed)}); err != nil {
 		return err
 	}
 	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.GiveBack().Fence), a.writeOp())
