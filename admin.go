@@ -16,9 +16,12 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// BreakLock takes the entry from whoever holds it, at once: others can take it,
-// and the holder's finish will say [ErrLockLost]. The holder hears of it within a
-// second or so, but may be working still. [ErrNotHeld] if nobody holds it.
+// BreakLock takes the entry from its holder at once, so that other workers can take it. The
+// holder's finish will return [ErrLockLost]. The holder learns of it within about a second;
+// it may be working until then, or longer. BreakLock is for an entry whose worker hangs.
+//
+// The error is [ErrNoEntry] if there is no such entry, and [ErrNotHeld] if no process holds
+// it, which includes a delayed one. After [ErrUnknown] the lock may be gone or not.
 func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 	err := checkEntryName(name)
 	if err == nil {
@@ -34,8 +37,10 @@ func (q *LockingQueue) BreakLock(ctx context.Context, name string) error {
 	return nil
 }
 
-// breakLock breaks the lock that is there. doubt is that of an attempt without an
-// answer: when it is gone, the next holder's stays.
+// breakLock deletes the lock of an entry in session s, and leaves a trace: a holder whose
+// finish got no answer could otherwise take the next holder's finish for its own. It retries
+// while other processes change the entry or the lock. doubt is the lock that an attempt without an answer may have
+// deleted. If that lock is gone, breakLock returns nil, and leaves the next holder's alone.
 func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name string, doubt *coord.Node) error {
 	return repeat(ctx, s, func() (retry.Decision, error) {
 		e, err := s.Get(ctx, path.Join(q.handle.Entries, name))
@@ -77,9 +82,10 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 	})
 }
 
-// Queues returns the names of all queues below the coordinator's prefix, in
-// order: of both layouts, those that hold entries, or delayed ones; an emptied one may be named or
-// not. It looks at every directory there is.
+// Queues returns the names of all queues below the coordinator's prefix, sorted, of both
+// layouts: those that have entries, delayed ones included. A queue that has become empty may
+// be missing. Queues lists every directory below the prefix, so it can take long on a service
+// that other programs use too.
 func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
 	if ctx == nil {
 		return nil, fmt.Errorf("find queues: nil context: %w", ErrInvalid)
@@ -95,8 +101,9 @@ func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
 	return queues, nil
 }
 
-// findQueues are the queues at dir and below, in order. ours says that zkq made nodes in
-// dir, as beside the entries of a queue.
+// findQueues returns the queues at dir and below, sorted. A directory is a queue if it has
+// entries, or a directory of entries. ours reports whether dir has nodes that only zkq makes,
+// which tells a directory of workers or delayed puts from one of another program.
 func findQueues(ctx context.Context, s coord.Session, dir string) (queues []string, ours bool, err error) {
 	found := false
 	var below []string
@@ -135,20 +142,24 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 	return queues, ours, nil
 }
 
-// Create stores a configuration with the queue, before or after its first entry. It is no
-// error where the same stands already; where another does, the error is a
-// [*ConfigError] and that stands. What a handle has heard of it before, it goes by for
-// some seconds. The queue stays paused if it is.
+// Create stores a configuration with the queue, before or after its first entry. It returns
+// nil if the queue has the same configuration already. If it has another one, Create changes
+// nothing and returns a [*ConfigError]. A paused queue stays paused.
+//
+// Other handles may follow their former configuration for up to ten seconds. After
+// [ErrUnknown] the new configuration may be stored, or may be stored later.
 func (q *LockingQueue) Create(ctx context.Context, c QueueConfig) error {
 	return q.configure(ctx, "create", c, false)
 }
 
-// Configure is Create, but puts the configuration in the place of another. After an
-// [ErrUnknown] of either it may stand, or may still.
+// Configure is [LockingQueue.Create], but replaces another configuration. Entries that
+// exceed the new bounds stay; only puts are refused.
 func (q *LockingQueue) Configure(ctx context.Context, c QueueConfig) error {
 	return q.configure(ctx, "configure", c, true)
 }
 
+// configure checks want and stores it; act is the method's name in errors. With replace it
+// overwrites another configuration, otherwise it returns a [*ConfigError] for that.
 func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConfig, replace bool) error {
 	if want.MaxEntries < 0 || want.MaxSize < 0 || want.MaxSize > MaxValue {
 		return fmt.Errorf("%s %s: MaxEntries %d, MaxSize %d: allowed are 0 and more, and a MaxSize of up to %d bytes: %w",
@@ -158,7 +169,7 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 		have := c.public()
 		have.Paused = want.Paused
 		switch {
-		case have == want && c.there && (c.Paused || !want.Paused):
+		case have == want && c.exists && (c.Paused || !want.Paused):
 			return errUnchanged
 		case have != want && have != (QueueConfig{Paused: want.Paused}) && !replace:
 			return &ConfigError{Want: want, Have: c.public()}
@@ -172,7 +183,8 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 	return nil
 }
 
-// Config returns what is stored with the queue, the zero value if nothing is.
+// Config reads the configuration that is stored with the queue. It returns the zero value if
+// none is stored, and [coord.ErrFormat] if a newer version of zkq wrote it in another form.
 func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
 	var c config
 	err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
@@ -185,12 +197,13 @@ func (q *LockingQueue) Config(ctx context.Context) (QueueConfig, error) {
 	return c.public(), nil
 }
 
-// Requeue makes a dead entry ready again, behind those that are there and of its
-// priority, as one that was never delivered. name is what Entries calls it, or what
-// it was called before it died; the result is its new name, as [LockingQueue.Put]
-// tells it: no name is given twice. [ErrNoEntry]: no dead entry has that name. It
-// becomes one entry, or none, whatever answers are lost. It stands for no unique key any
-// more, and does not expire. Errors are those of Put.
+// Requeue makes a dead entry ready again, as if it had just been put with its priority and
+// had never been delivered. name is the name that Entries yields for it, or the name that it
+// had before it died. Requeue returns the new name of the entry, as [LockingQueue.Put] does.
+//
+// The dead entry becomes exactly one entry, or stays dead, whatever answers are lost. It has
+// no unique key and no time to live any more. The error is [ErrNoEntry] if no dead entry has
+// that name; the other errors are those of Put, [ErrFull] among them.
 func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error) {
 	_, _, dead := layout.ParseDead(name)
 	if !dead {
@@ -201,27 +214,28 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 	for {
 		var ops []coord.Op
 		err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
-			ops, err = q.rising(ctx, s, name)
+			ops, err = q.requeueOps(ctx, s, name)
 			return err
 		})
 		var ready string
 		if err == nil {
 			err = q.handle.Bounded(ctx, func(ctx context.Context) (err error) {
-				ready, err = q.rise(ctx, ops)
+				ready, err = q.commitRequeue(ctx, ops)
 				return err
 			})
 		}
 		switch {
 		case err == nil:
 			return ready, nil
-		case !retry.IsRefused(err): // otherwise somebody else has it
+		case !retry.IsRefused(err): // a refusal means that another process changed something: look again
 			return "", fmt.Errorf("requeue %s in %s: %w", name, q.handle.Root, err)
 		}
 	}
 }
 
-// rising are the ops that make a dead entry ready.
-func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string) ([]coord.Op, error) {
+// requeueOps returns the ops that turn a dead entry, as it is now, into a ready one. Op 0
+// deletes the dead entry and op 1 creates the ready one. The others keep the queue's bound.
+func (q *LockingQueue) requeueOps(ctx context.Context, s coord.Session, name string) ([]coord.Op, error) {
 	at, err := q.dead.findDead(ctx, s, name)
 	if err != nil {
 		return nil, err
@@ -234,7 +248,7 @@ func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string)
 		return nil, err
 	}
 	_, parsed, _ := layout.ParseDead(path.Base(at))
-	_, guard, err := q.puts.room(ctx, s, demand{entries: 1})
+	_, guard, err := q.puts.roomFor(ctx, s, demand{entries: 1})
 	if err != nil {
 		return nil, err
 	}
@@ -246,8 +260,9 @@ func (q *LockingQueue) rising(ctx context.Context, s coord.Session, name string)
 	return append(ops, guard...), nil
 }
 
-// rise commits them, once, and returns the entry's name.
-func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error) {
+// commitRequeue commits the ops of requeueOps exactly once. It returns the new entry's name,
+// or "" if an answer was lost and the entry was taken before its name could be read.
+func (q *LockingQueue) commitRequeue(ctx context.Context, ops []coord.Op) (string, error) {
 	done, err := q.lanes.once(ctx, nil, ops)
 	switch {
 	case err != nil:
@@ -258,8 +273,8 @@ func (q *LockingQueue) rise(ctx context.Context, ops []coord.Op) (string, error)
 	return strings.Join(q.puts.namesOf(ctx, done.Revision, ops[1:2]), ""), nil
 }
 
-// PurgeDead removes the dead entries but for those that died last, keep of them, and
-// returns how many it removed.
+// PurgeDead removes dead entries, but keeps the given number of those that died last. It
+// returns how many it removed, also with an error. Entries that die meanwhile may stay.
 func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
 	if keep < 0 {
 		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.handle.Root, keep, ErrInvalid)
@@ -277,12 +292,13 @@ type errPaused struct{}
 func (errPaused) Error() string        { return "zkq: queue is paused" }
 func (errPaused) Is(target error) bool { return target == ErrEmpty }
 
-// ErrPaused: nothing is handed out until somebody calls [LockingQueue.Resume]. It is an
-// [ErrEmpty] too: nothing is there to be taken now.
+// ErrPaused: the queue hands out nothing until a process calls [LockingQueue.Resume]. It is
+// an [ErrEmpty] too, so a loop that waits for entries needs no case of its own for it.
 var ErrPaused error = errPaused{}
 
-// pauser has takes wait while the queue is paused. The pause is stored in the queue's
-// configuration, so it holds for takes of every process.
+// pauser makes takes wait while the queue is paused. The pause is stored in the queue's
+// configuration, so it holds for takes of every process. A handle follows the configuration
+// that it read last: settings says how old that may be.
 type pauser struct {
 	*handle.Handle
 	settings  *settings
@@ -290,8 +306,9 @@ type pauser struct {
 	isWaiting atomic.Bool // a take waits for the end of a pause, and the log was told
 }
 
-// set pauses or resumes the queue.
-func (p *pauser) set(ctx context.Context, act string, paused bool) error {
+// setPaused stores with the queue whether it is paused; act is the method's name in errors.
+// It commits nothing if that is stored already.
+func (p *pauser) setPaused(ctx context.Context, act string, paused bool) error {
 	err := p.settings.changeConfig(ctx, func(c *config) error {
 		if c.Paused == paused {
 			return errUnchanged
@@ -305,7 +322,8 @@ func (p *pauser) set(ctx context.Context, act string, paused bool) error {
 	return nil
 }
 
-// isPaused reports whether the queue is paused, by what this handle has heard last.
+// isPaused reports whether the queue is paused, by the configuration that this handle knows.
+// It reads the configuration only if the handle's copy is too old.
 func (p *pauser) isPaused(ctx context.Context) (paused bool, err error) {
 	err = p.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		c, err := p.settings.config(ctx, s)
@@ -315,15 +333,16 @@ func (p *pauser) isPaused(ctx context.Context) (paused bool, err error) {
 	return paused, err
 }
 
-// whileRunning runs take while the queue is not paused. A pause ends a take that waits, as the
-// take's caller could end it, and the take begins again afterwards.
-func (p *pauser) whileRunning(ctx context.Context, take func(context.Context) error) error {
+// whileNotPaused waits until the queue is not paused, and calls take. If the queue is paused
+// while take waits, it cancels take's context, waits for the end of the pause, and calls take
+// again. It returns take's error, ctx's error if ctx ends during a pause, or [ErrClosed].
+func (p *pauser) whileNotPaused(ctx context.Context, take func(context.Context) error) error {
 	if ctx == nil {
 		return fmt.Errorf("nil context: %w", ErrInvalid)
 	}
 	p.settings.startTaking()
 	for {
-		next := p.settings.changeSignal() // before the configuration is read
+		next := p.settings.changeSignal() // first, so that no change after the read is missed
 		paused, err := p.isPaused(ctx)
 		if err != nil {
 			return err
@@ -350,8 +369,8 @@ func (p *pauser) whileRunning(ctx context.Context, take func(context.Context) er
 	}
 }
 
-// logWaiting logs once when takes begin to wait for the end of a pause, and once when they go
-// on.
+// logWaiting logs once when takes of this handle begin to wait for the end of a pause, and
+// once when they go on.
 func (p *pauser) logWaiting(paused bool) {
 	if p.log == nil || p.isWaiting.Swap(paused) == paused {
 		return

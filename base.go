@@ -17,28 +17,31 @@ import (
 )
 
 // base is what both queues are made of, and the methods that they share. Each part does one
-// thing with the queue's nodes; newBase says which part needs which.
+// thing with the queue's nodes; newBase says which part needs which. The parts share nothing
+// but the handle, and each guards its own state.
 type base struct {
 	options
 	handle *handle.Handle
-	busy   *handle.BusyLog
+	busy   *handle.BusyLog // logs which operations wait for a busy service
 
-	lanes      lanes
-	settings   *settings
-	lister     head.Lister
-	restricted *head.Restricted
-	history    *histories
-	traces     *traces
-	finder     *finder
-	keys       *keys
-	delayed    *delayedPuts
-	expiry     *lifetimes
-	dead       *deadLetters
-	inspect    *inspector
-	removal    *remover
-	puts       *putter
+	lanes      lanes            // commits exactly once, for puts and requeues
+	settings   *settings        // the configuration that is stored with the queue
+	lister     head.Lister      // lists the entries that have no lock
+	restricted *head.Restricted // entries that this process may not read or write
+	history    *histories       // what earlier deliveries of the entries came to
+	traces     *traces          // which entries an operator took from their holders
+	finder     *finder          // entries that can be taken now
+	keys       *keys            // unique keys
+	delayed    *delayedPuts     // puts with a delay, and the index of entries that rest
+	expiry     *lifetimes       // which entries have a time to live
+	dead       *deadLetters     // the dead entries
+	inspect    *inspector       // reads entries, and takes none
+	removal    *remover         // removes entries for an operator
+	puts       *putter          // puts entries, within the queue's bounds
 }
 
+// newBase builds a queue handle's parts. It contacts nothing: a wrong name or option is an
+// error of every later call. Without a coordinator it panics.
 func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base {
 	if c == nil {
 		panic("zkq: a queue needs a coordinator")
@@ -83,7 +86,8 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	return b
 }
 
-// headConfig is what the head of the queue needs in both layouts.
+// headConfig returns what the head of the queue needs in both layouts. A LockingQueue adds
+// the rest.
 func (b *base) headConfig() head.Config {
 	return head.Config{
 		Lister:         b.lister,
@@ -97,19 +101,21 @@ func (b *base) headConfig() head.Config {
 	}
 }
 
-// Name is the queue's name with its leading slash.
+// Name returns the queue's name with its leading slash, also for a closed queue.
 func (b *base) Name() string { return b.handle.Root }
 
-// Remove removes an entry that nobody works on; [ErrHeld] for one that is held,
-// unless force is set: then its holder's finish will say [ErrLockLost].
-// [ErrNoEntry] if there is none of that name. A dead entry is named as Entries
-// calls it.
+// Remove removes an entry that no process holds: a ready, a delayed or a dead one. With force
+// it removes a held one, too, and the holder's finish will return [ErrLockLost]. name is the
+// name that Entries yields.
+//
+// The error is [ErrHeld] if a process holds the entry and force is not set, [ErrNoEntry] if
+// there is no such entry, and [ErrUnknown] if the entry may have been removed.
 func (b *base) Remove(ctx context.Context, name string, force bool) error {
 	return b.removal.remove(ctx, name, force)
 }
 
-// close ends the handle's background work. What is left after a second ends with its
-// session, or in a day.
+// close ends the handle's background work, and removes its lanes. It takes a second at most.
+// A lane that is left then is swept by another process after a day.
 func (b *base) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), handle.CloseLimit)
 	defer cancel()
@@ -117,9 +123,12 @@ func (b *base) close() {
 	b.handle.Wait(ctx)
 }
 
-// Purge removes the entries that are in the state when it comes by, and returns
-// how many it removed. Entries put meanwhile may stay. Holders of entries removed
-// as [StateHeld] get [ErrLockLost]. The queue itself stays.
+// Purge removes the entries in a state, and returns how many it removed, also with an error.
+// An entry that leaves the state before its turn stays, and an entry that was put meanwhile
+// may stay. With [StateHeld] the holders' finishes will return [ErrLockLost]. The queue's
+// configuration stays.
+//
+// Purge removes each entry in a commit of its own, so an interrupted one can be repeated.
 func (b *base) Purge(ctx context.Context, state State) (int, error) {
 	removed := 0
 	_, err := ParseState(string(state))
@@ -174,12 +183,13 @@ func (b *base) Purge(ctx context.Context, state State) (int, error) {
 	return removed, nil
 }
 
-// Entries looks at the entries in take order, those of the given states or all,
-// and takes nothing. Values are not filled in, though they are read for their
-// size. It reads page by page: what changes meanwhile may be seen or not, but
-// what stays is seen exactly once. An error is yielded with a zero Entry and
-// ends the loop. After those that have a place come the delayed puts, as they fall due,
-// and the dead.
+// Entries iterates over the entries of the given states, or over all, and takes none. First
+// come ready and held entries and those that rest, in take order. Then come the delayed puts,
+// in the order in which they fall due, and then the dead, those that died first in front.
+//
+// It reads page by page. An entry that stays is yielded exactly once; an entry that is put,
+// taken or removed meanwhile may be yielded or not. An error is yielded with a zero Entry and
+// ends the loop. Values are not filled in, though they are read for their size.
 func (b *base) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for e, err := range b.EntriesWithValues(ctx, states...) {
@@ -191,7 +201,7 @@ func (b *base) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, er
 	}
 }
 
-// EntriesWithValues is Entries with the values filled in.
+// EntriesWithValues is [LockingQueue.Entries] with the values filled in.
 func (b *base) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	want := func(s State) bool { return len(states) == 0 || slices.Contains(states, s) }
 	return func(yield func(Entry, error) bool) {
@@ -218,9 +228,9 @@ func (b *base) EntriesWithValues(ctx context.Context, states ...State) iter.Seq2
 	}
 }
 
-// FindNames returns, for each tail, the names of the entries that end in "-" and that
-// tail, in take order: of those that have a place, of delayed puts and of the dead. It
-// costs a listing of each.
+// FindNames returns, for each tail, the names of the entries that end in "-" and the tail:
+// of ready and held ones in take order, then of delayed puts and of the dead. A tail that no
+// name has is not in the map. It lists all names of the queue, and reads no values.
 func (b *base) FindNames(ctx context.Context, tails ...string) (map[string][]string, error) {
 	found := make(map[string][]string)
 	match := func(name string) error {
@@ -255,10 +265,12 @@ func (b *base) FindNames(ctx context.Context, tails ...string) (map[string][]str
 	return found, nil
 }
 
-// Peek returns an entry with its value and takes nothing: the one of that name,
-// [ErrNoEntry] if there is none, or for "" the next that would be taken,
-// [ErrEmpty] if there is none. An entry that has expired is none, unless it is held. A dead
-// entry is named as Entries calls it.
+// Peek returns an entry with its value, and takes nothing. name is the name that Entries
+// yields; "" stands for the entry that a take would get next. Another process may take the
+// entry before the caller uses it.
+//
+// The error is [ErrNoEntry] if there is no entry of that name, and [ErrEmpty] if there is no
+// next one. An entry that has expired does not count, unless a process holds it.
 func (b *base) Peek(ctx context.Context, name string) (Entry, error) {
 	e, err := b.inspect.peek(ctx, name)
 	if err != nil {
@@ -267,9 +279,9 @@ func (b *base) Peek(ctx context.Context, name string) (Entry, error) {
 	return e, nil
 }
 
-// Stat counts the entries by state, from the names alone: it costs a listing of
-// the whole queue, and reads all of it where entries may expire. At rest the numbers are exact; while the queue is in use each
-// is right for some instant of the call.
+// Stat counts the entries by state. While the queue is not in use the numbers are exact.
+// While it is, each number is right for some instant of the call. Stat lists all names of the
+// queue. It reads the values, too, if entries of the queue may expire.
 func (b *base) Stat(ctx context.Context) (Stat, error) {
 	var st Stat
 	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
@@ -282,8 +294,9 @@ func (b *base) Stat(ctx context.Context) (Stat, error) {
 	return st, nil
 }
 
-// WaitEmpty returns when there is no entry that is ready, held or delayed: when
-// there was such an instant during the call. It ends with ctx's error.
+// WaitEmpty blocks until there is no ready, held or delayed entry. It returns nil if there
+// was such an instant during the call; entries may have been put since. Dead entries do not
+// count. If ctx ends first, WaitEmpty returns its error.
 func (b *base) WaitEmpty(ctx context.Context) error {
 	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		watching, cancel := context.WithCancel(ctx)
@@ -301,7 +314,7 @@ func (b *base) WaitEmpty(ctx context.Context) error {
 			if err != nil || !left {
 				return err
 			}
-			var told bool // there are no news but changes
+			var told bool // only changes wake it, so told is ignored
 			if err := waitUntil(ctx, s, changed, nil, until, &told); err != nil {
 				return err
 			}
@@ -314,9 +327,9 @@ func (b *base) WaitEmpty(ctx context.Context) error {
 }
 
 // NewToken returns a token for a put that is to be made with [WithToken]. A program that
-// stores it before the put can find out after a crash whether the put was made, or make it
-// again: at most one put with the token is ever applied. It costs a commit and a node,
-// which goes after a day or two, or with [Forget].
+// stores the token before the put can find out after a crash whether the put was applied
+// ([Resolve]), or make it again: at most one put with the token is ever applied. A token
+// costs one commit, and one node that goes with [Forget] or after a day or two.
 func (b *base) NewToken(ctx context.Context) (Token, error) {
 	var t string
 	err := b.handle.Bounded(ctx, func(ctx context.Context) (err error) {

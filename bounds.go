@@ -12,18 +12,18 @@ import (
 	"github.com/zkq/zkq/internal/layout"
 )
 
-// An exact bound is kept by the putters alone. Each reads the fence of <q>/count, counts
-// the entries, and writes that node at the fence in the commit that puts: whoever else put
-// in between has moved the fence, and the commit is refused. Who changes the bound writes
-// it too, so the bound is read behind the fence. Those who finish only make the
-// number smaller, so they need not say so, and a finish costs nothing more. The number in
-// the node is what the last putter made it, for people.
+// Puts alone keep an exact bound. Each put reads the fence of <q>/count, counts the entries,
+// and writes that node at the fence in its own commit. A put in between has moved the fence,
+// so the commit is refused. A change of the bound writes the node, too, so a put reads the
+// bound after the fence. A finish only makes the number of entries smaller, so it writes no
+// count and costs nothing more. The number in the node is for people: it is right just after
+// a put.
 
-// fullError is an ErrFull.
+// fullError is an [ErrFull], with what a put needs to wait for room in the right queue.
 type fullError struct {
-	puts      *putter
-	have, max int
-	expires   time.Time // there may be room then; zero: only when something changes
+	puts      *putter   // of the queue that is full: a pipeline puts into several
+	have, max int       // entries
+	expires   time.Time // the first entry expires then; zero: wait for a change
 }
 
 func (e *fullError) Error() string {
@@ -34,15 +34,18 @@ func (e *fullError) Is(target error) bool { return target == ErrFull }
 
 // demand is the room that a put asks for.
 type demand struct {
-	entries int
+	entries int  // that the put creates
 	removed int  // entries of the same queue that the same commit removes
-	partial bool // fewer will do, but not none
+	partial bool // the put may create fewer, but at least one
 }
 
-// room returns how many of the entries there is room for, and the ops that their put needs:
-// all of them, or as many as there is room for where some will do. [ErrFull] when there is
-// not enough; [ErrTooLarge] when there never will be.
-func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int, ops []coord.Op, err error) {
+// roomFor returns how many of the wanted entries there is room for, and the ops that keep the
+// bound in the commit that puts them: none in a queue without an exact bound. If the queue
+// is full it first removes entries that have expired.
+//
+// The error is a *fullError if there is not enough room now, and an [ErrTooLarge] if the put
+// asks for more than the bound allows.
+func (pt *putter) roomFor(ctx context.Context, s coord.Session, want demand) (n int, ops []coord.Op, err error) {
 	n = want.entries
 	c, err := pt.settings.config(ctx, s)
 	if err != nil || c.MaxEntries == 0 {
@@ -57,8 +60,8 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 		} else if !errors.Is(err, coord.ErrNotExist) {
 			return n, nil, err
 		}
-		// A change of the bound writes the count, too: a bound that is read after it holds
-		// as long as the count stands.
+		// A change of the bound writes the count, too. So a bound that is read after the
+		// count is right as long as the count's fence has not moved.
 		if c, err = pt.settings.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {
 			return n, nil, err
 		}
@@ -75,7 +78,8 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 		if next, err = pt.removal.removeExpired(ctx, s); err == nil {
 			have, err = pt.countBound(ctx, s)
 		} else if errors.Is(err, ErrUnknown) {
-			// Not the put: it is made again, and sees what became of that.
+			// The outcome of that removal is unknown, not of the put: the put is tried again,
+			// and counts once more.
 			err = fmt.Errorf("remove what expired: %v: %w", err, coord.ErrBusy)
 		}
 	}
@@ -96,9 +100,10 @@ func (pt *putter) room(ctx context.Context, s coord.Session, want demand) (n int
 	return n, []coord.Op{guard}, nil
 }
 
-// countBound counts what a bound counts. What is delayed is counted first: one that
-// becomes an entry meanwhile is counted twice rather than not at all. That may refuse a
-// put, so it is made sure.
+// countBound returns the number of entries that count for a bound: ready, held and delayed.
+// It counts delayed puts first. So a put that becomes an entry meanwhile is counted twice
+// rather than not at all. A number that is too high could refuse a put for no reason, so
+// countBound counts again if the delayed puts changed.
 func (pt *putter) countBound(ctx context.Context, s coord.Session) (int, error) {
 	for {
 		later := 0
@@ -122,7 +127,7 @@ func (pt *putter) countBound(ctx context.Context, s coord.Session) (int, error) 
 	}
 }
 
-// checkSize refuses a value that is too large for the queue.
+// checkSize returns an [ErrTooLarge] for a value beyond the queue's own limit of a size.
 func (pt *putter) checkSize(ctx context.Context, s coord.Session, size int) error {
 	c, err := pt.settings.config(ctx, s)
 	if err == nil && c.MaxSize > 0 && size > c.MaxSize {
@@ -131,23 +136,25 @@ func (pt *putter) checkSize(ctx context.Context, s coord.Session, size int) erro
 	return err
 }
 
-// waitRoom waits for room until a time: it subscribes before the put looks again. nil
-// means that there may be some.
+// waitRoom is the wait of one put for room in a full queue. It subscribes to changes first,
+// then the put looks again, and only then it waits: so no change is missed.
 type waitRoom struct {
-	until   time.Time
-	puts    *putter
-	session coord.Session
-	changed <-chan struct{}
-	stop    context.CancelFunc
+	until   time.Time          // the put gives up then
+	puts    *putter            // of the queue that it watches
+	session coord.Session      // in which it watches
+	changed <-chan struct{}    // signals that entries, delayed puts or the configuration changed
+	stop    context.CancelFunc // ends the watch; nil: nothing is watched yet
 }
 
-// waitForRoom returns full when the time is over.
+// waitForRoom is called after a put was refused with full. It returns nil if the put should
+// be tried again, full if the time to wait is over, or ctx's error. The first call for a
+// queue only subscribes.
 func (w *waitRoom) waitForRoom(ctx context.Context, p *putter, full error) error {
 	s, err := p.Session(ctx)
 	if err != nil {
 		return err
 	}
-	p.settings.expire() // the bound may be another now
+	p.settings.expire() // another process may have changed the bound
 	if s != w.session || p != w.puts {
 		w.close()
 		watching, stop := context.WithCancel(ctx)
@@ -180,6 +187,7 @@ func (w *waitRoom) waitForRoom(ctx context.Context, p *putter, full error) error
 	return nil
 }
 
+// close ends the watch. It may be called at any time, and again.
 func (w *waitRoom) close() {
 	if w.stop != nil {
 		w.stop()

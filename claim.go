@@ -20,11 +20,15 @@ import (
 // keeps an earlier holder, which may not know that it lost the lock, from changing the entry.
 // Without an answer the same commit is made again: both have the same conditions, so at most
 // one of them can be applied.
+//
+// A caller may give up before the outcome of its claim is known. Then a goroutine finds out,
+// and gives the entry back: undoClaim. So a claim that no caller knows of never keeps an entry
+// for longer than that takes, or than the session lives.
 
 // claimAttempt is one claim of one entry: the entry as it was read, and the commit that
 // claims it in that state and no other.
 type claimAttempt struct {
-	session coord.Session
+	session coord.Session // the lock lives as long as this
 	name    string
 	node    coord.Node // the entry as it was read
 	ops     []coord.Op // op 0 is of the entry, op 1 of the lock
@@ -35,14 +39,15 @@ type claimAttempt struct {
 type purpose int
 
 const (
-	forWork     purpose = iota
-	forRemoval          // to be removed, however often it was delivered
-	forClearing         // it seems to be spent; its history is read later, with those of others
+	forWork     purpose = iota // to be handed out
+	forRemoval                 // to be removed, however often it was delivered
+	forClearing                // it seems to be spent; its history is read later, with those of others
 )
 
-// claim claims an entry in a commit of its own. errUnavailable means that it does not exist,
-// or that another process holds it. An entry that was delivered too often is moved to the
-// dead: errCleared, which is an errUnavailable.
+// claim claims an entry in a commit of its own. It waits while another goroutine of this
+// handle claims the same entry. The error is errUnavailable if the entry does not exist or
+// another process holds it, and errUnreadable if its access list forbids to read it. An entry
+// that was delivered too often is moved to the dead: errCleared, which is an errUnavailable.
 func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why purpose) (*Held, error) {
 	if err := c.head.Claims.Reserve(ctx, name); err != nil {
 		return nil, err
@@ -80,7 +85,7 @@ func (c *claimer) newClaimAttempt(s coord.Session, name string, n coord.Node) cl
 	return a
 }
 
-// heldByResults returns the Held of a claim from the results of its ops.
+// heldByResults returns the Held of an applied claim, whose ops had the results rs.
 func (c *claimer) heldByResults(a claimAttempt, rs []coord.Result) *Held {
 	return c.newHeld(a, rs[0].Fence, lock.Taken(a.session, rs[1], c.holder), max(rs[0].Revision, rs[1].Revision))
 }
@@ -91,7 +96,7 @@ func (c *claimer) heldByResults(a claimAttempt, rs []coord.Result) *Held {
 // ends, a goroutine undoes the claim and ends the reservation then.
 func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
 	s, name := a.session, a.name
-	isInDoubt, mayBeFree := false, false
+	isInDoubt, mayBeFree := false, false // the outcome is still unknown; other takes may find the entry ready
 	defer func() {
 		if !isInDoubt {
 			c.head.Claims.Release(name)
@@ -202,11 +207,15 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	return err
 }
 
-// errBlocked says that a claim without an answer meets the lock of another process. It is
-// not applied now, but may be when that lock is given back, because that moves no fence.
+// errBlocked says that a claim without an answer meets the lock of another process. The claim
+// is not applied now. It may be applied when that lock is given back, because that moves no
+// fence and the claim may still be on its way.
 var errBlocked = errors.New("another process holds it")
 
-// resolveClaim finds out what became of a claim without an answer, by making it again.
+// resolveClaim finds out what became of a claim without an answer, by making it again. It
+// returns the Held if one of the attempts was applied. errUnavailable means that the claim
+// does not hold and never will, errBlocked that another process holds the entry now. It retries until the
+// service answers, or until ctx or the session ends.
 func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
 	for backoff := c.Backoff(actTake); ; {
 		rs, err := a.session.Commit(ctx, a.ops...)
@@ -290,7 +299,9 @@ func (c *claimer) undoClaim(a claimAttempt, h *Held) {
 	}
 }
 
-// newHeld returns the Held of a claim that was applied.
+// newHeld returns the Held of a claim that was applied, and remembers it in this handle.
+// fence is the entry's fence after the claim. token is the higher of the revisions of entry
+// and lock: it grows with each claim of the entry.
 func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token int64) *Held {
 	n, _ := priority.Parse(a.name)
 	e := newEntry(a.name, n, a.node)
@@ -327,7 +338,9 @@ func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token
 	return h
 }
 
-// claimAndConsume removes an entry that no process holds.
+// claimAndConsume removes an entry that no process holds: it claims the entry first, so that
+// it takes it from no holder. Its errors are those of claim and of Consume. If it cannot
+// remove the entry, a goroutine gives it back.
 func (c *claimer) claimAndConsume(ctx context.Context, s coord.Session, name string) error {
 	h, err := c.claim(ctx, s, name, forRemoval)
 	if err != nil {
@@ -340,8 +353,9 @@ func (c *claimer) claimAndConsume(ctx context.Context, s coord.Session, name str
 	return err
 }
 
-// claimByCheck reports whether a claim was refused because the entry may not be written. From
-// now on it is claimed without moving its fence.
+// claimByCheck reports whether a claim was refused because this process may not write the
+// entry. Then it changes the attempt, and later ones of this handle, to claim the entry
+// without moving its fence, and the caller makes the attempt again.
 func (c *claimer) claimByCheck(a *claimAttempt, err error) bool {
 	var f *coord.ForbiddenError
 	if !errors.As(err, &f) || f.Op.Path != a.node.Path || f.Op.Kind != coord.KindTouch {
@@ -352,17 +366,20 @@ func (c *claimer) claimByCheck(a *claimAttempt, err error) bool {
 	return true
 }
 
-// checkOnly makes a claim that moves no fence: the session alone fences it.
+// checkOnly turns the attempt into one that moves no fence. Then an earlier holder is fenced
+// off by the end of its session alone.
 func (a *claimAttempt) checkOnly() {
 	a.ops[0], a.bumps = coord.Check(a.node.Path, a.node.Fence), 0
 }
 
-// isWornOut reports whether a claimed entry was delivered too often before.
+// isWornOut reports whether a claimed entry was delivered too often before. Deliveries that
+// were given back without a failure do not count.
 func (c *claimer) isWornOut(h *Held) bool {
 	return c.maxDeliveries > 0 && h.changes-h.past.Forgiven >= int64(c.maxDeliveries)
 }
 
-// wornOutReason returns why an entry that was delivered too often is dead.
+// wornOutReason returns the reason that is stored with a dead entry that was delivered too
+// often: how often, and its last failure.
 func wornOutReason(h *Held) string {
 	reason := "handed out " + counted(int(h.changes-h.past.Forgiven), "time", "times") + " and never finished"
 	if h.past.Reason != "" {

@@ -16,39 +16,52 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// QueueConfig is what is stored with a queue, for all who use it.
+// QueueConfig is the configuration that is stored with a queue. It holds for every process
+// that uses the queue with zkq; kazoo's clients do not read it.
 type QueueConfig struct {
-	// MaxEntries bounds the entries that are ready, held or delayed; 0 is no bound.
+	// MaxEntries is the highest allowed number of ready, held and delayed entries. A put
+	// beyond it returns [ErrFull]. 0 means no bound.
 	MaxEntries int
-	// MaxSize bounds each value, in bytes; 0 is no bound but [MaxValue].
+
+	// MaxSize is the highest allowed size of a value, in bytes. A larger one is refused with
+	// [ErrTooLarge]. 0 means that only [MaxValue] bounds it.
 	MaxSize int
-	// Approximate lets puts that happen at once each count for itself: they may
-	// exceed MaxEntries, by no more than they put. An exact bound is never exceeded
-	// by handles that know that there is one, and lets one put through at a time.
+
+	// Approximate makes a bound cheaper: puts do not wait for each other. Puts at the same
+	// time may then exceed MaxEntries, by no more than they put. Otherwise handles that know
+	// the bound never exceed it, and the service applies their puts one after the other.
 	Approximate bool
-	// Paused says that nothing is handed out: see [LockingQueue.Pause].
+
+	// Paused means that the queue hands out nothing: see [LockingQueue.Pause].
 	Paused bool
 }
 
-// config is what a queue's configuration node holds, and where it stands.
+// config is the content of a queue's configuration node, and what a commit needs to replace
+// that node in the state in which it was read.
 type config struct {
 	layout.Config
 
-	path  string
-	fence coord.Fence
-	there bool
+	path   string      // of the node
+	fence  coord.Fence // of the node as it was read
+	exists bool        // the node does
 }
 
+// public returns the part of the configuration that users set.
 func (c config) public() QueueConfig {
 	return QueueConfig{c.MaxEntries, c.MaxSize, c.Approximate, c.Paused}
 }
 
-// configAge is how old the configuration may be that a put goes by.
+// configAge is how long a put may use a configuration that was read before.
 const configAge = 10 * time.Second
 
-// settings is what a handle knows of its queue's configuration, which is stored with the queue.
-// A put may go by a configuration that was read up to configAge ago; a mover watches for
-// changes, and then what is known is never old. A pause ends the takes that wait.
+// settings is what a handle knows of its queue's configuration, which is stored with the
+// queue. A put may use a configuration that was read up to configAge ago. In a handle that
+// takes, the mover watches for changes and reads the configuration after each. A pause that
+// such a read finds ends the takes that wait.
+//
+// Reads are numbered in the order in which they begin. The answer to a read counts only if no
+// later read has been answered, and nothing expired it: a slow answer never replaces a newer
+// one.
 type settings struct {
 	*handle.Handle
 	lanes lanes
@@ -57,17 +70,19 @@ type settings struct {
 	reading        handle.SharedCall // one goroutine reads the configuration, for all
 	session        coord.Session     // in which current was read; nil: it must be read again
 	readAt         time.Time         // when that read began
-	current        config
-	readCount      int            // reads that have begun so far
-	lastExpired    int            // the number of the last read that may be out of date
-	isWatched      bool           // the mover watches for changes, so current is never old
-	isTaking       bool           // the handle takes: each new session reads the configuration first
-	changed        chan struct{}  // closed when the configuration has changed; nil: nobody waits
-	pauseCallbacks map[int]func() // called when the queue is paused
-	callbackCount  int            // callbacks so far: it numbers them
+	current        config            // what that read returned
+	readCount      int               // reads that have begun so far
+	lastExpired    int               // the number of the last read that may be out of date
+	isWatched      bool              // the mover watches for changes, so current is never old
+	isTaking       bool              // the handle takes: each new session reads the configuration first
+	changed        chan struct{}     // closed when the configuration has changed; nil: no goroutine waits
+	pauseCallbacks map[int]func()    // called when the queue is paused
+	callbackCount  int               // callbacks so far: it numbers them
 }
 
-// readConfig reads the configuration; there is none in a plain queue.
+// readConfig reads the configuration node. Without a node it returns a config that does not
+// exist; a plain queue never has one. The error is [coord.ErrFormat] if this version cannot
+// read the node's content.
 func (st *settings) readConfig(ctx context.Context, s coord.Session) (config, error) {
 	c := config{path: path.Join(st.Root, layout.ConfigNode)}
 	if st.Taken == "" {
@@ -80,7 +95,7 @@ func (st *settings) readConfig(ctx context.Context, s coord.Session) (config, er
 	if err != nil {
 		return c, fmt.Errorf("read the configuration: %w", err)
 	}
-	c.fence, c.there = n.Fence, true
+	c.fence, c.exists = n.Fence, true
 	var ok bool
 	if c.Config, ok = layout.ParseConfig(n.Value); ok {
 		return c, nil
@@ -88,7 +103,8 @@ func (st *settings) readConfig(ctx context.Context, s coord.Session) (config, er
 	return c, fmt.Errorf("%s holds %.60q, which is no configuration of this version: %w", c.path, n.Value, coord.ErrFormat)
 }
 
-// config is what was read of the configuration: in this session, and not too long ago.
+// config returns the configuration as this handle knows it. It reads the configuration if the
+// handle has not read it in this session, or if the last read is too old.
 func (st *settings) config(ctx context.Context, s coord.Session) (config, error) {
 	if st.Taken == "" {
 		return config{}, nil
@@ -101,7 +117,8 @@ func (st *settings) config(ctx context.Context, s coord.Session) (config, error)
 	return now, err
 }
 
-// readUntil reads the configuration until what is known will do.
+// readUntil reads the configuration until enough returns true, which it calls with mu held.
+// Goroutines that need a read at the same time share one.
 func (st *settings) readUntil(ctx context.Context, s coord.Session, enough func(*settings) bool) error {
 	return st.reading.Until(ctx, st.Woke, func() bool { return enough(st) }, func() error {
 		_, err := st.refreshConfig(ctx, s)
@@ -109,9 +126,9 @@ func (st *settings) readUntil(ctx context.Context, s coord.Session, enough func(
 	})
 }
 
-// refreshConfig reads the configuration, and wakes the goroutines that wait for a change of it.
-// Answers may overtake each other: one that comes after the answer to a later read is read
-// again.
+// refreshConfig reads the configuration, stores it for this handle, and wakes the goroutines
+// that wait for a change of it. Answers may overtake each other: if a later read was answered
+// first, refreshConfig reads again.
 func (st *settings) refreshConfig(ctx context.Context, s coord.Session) (config, error) {
 	for {
 		n, at := st.nextRead(), time.Now()
@@ -144,14 +161,15 @@ func (st *settings) storeRead(s coord.Session, n int, at time.Time, c config) bo
 	}
 	st.session, st.readAt, st.current, st.lastExpired = s, at, c, n
 	if c.Paused {
-		for _, f := range st.pauseCallbacks { // each ends a take of its own
+		for _, f := range st.pauseCallbacks { // each cancels one take, so their order does not matter
 			f()
 		}
 	}
 	return true
 }
 
-// onPause has f called when the queue turns out to be paused, until end is called.
+// onPause registers f. It is called with mu held whenever a read finds the queue paused,
+// until the caller calls end.
 func (st *settings) onPause(f func()) (end func()) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -168,8 +186,9 @@ func (st *settings) onPause(f func()) (end func()) {
 	}
 }
 
-// followSession reads the configuration in a new session of a handle that takes: what was paused
-// while the last one was lost is not handed out in this one.
+// followSession reads the configuration in each new session of a handle that takes, before the
+// session is used. So a queue that was paused while the handle had no session hands out
+// nothing in the new one.
 func (st *settings) followSession(ctx context.Context, s coord.Session) error {
 	err := st.readUntil(ctx, s, func(st *settings) bool { return !st.isTaking || st.session == s })
 	if errors.Is(err, coord.ErrFormat) {
@@ -178,8 +197,8 @@ func (st *settings) followSession(ctx context.Context, s coord.Session) error {
 	return err
 }
 
-// startTaking notes that the handle takes. It forgets what was read before, unless the mover
-// watches.
+// startTaking notes that the handle takes. The first take reads the configuration anew,
+// unless the mover watches: a pause must not be up to configAge late.
 func (st *settings) startTaking() {
 	st.mu.Lock()
 	first := !st.isTaking
@@ -190,7 +209,7 @@ func (st *settings) startTaking() {
 	}
 }
 
-// expireUnlessWatched has the configuration read again before it is used, unless the mover
+// expireUnlessWatched makes the next use of the configuration read it again, unless the mover
 // watches for changes.
 func (st *settings) expireUnlessWatched() {
 	st.mu.Lock()
@@ -201,21 +220,23 @@ func (st *settings) expireUnlessWatched() {
 	}
 }
 
-// expire has the configuration read again before it is used.
+// expire makes the next use of the configuration read it again. Reads that are under way do
+// not count.
 func (st *settings) expire() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.session, st.lastExpired = nil, st.readCount
 }
 
-// setWatched says whether the mover watches for changes.
+// setWatched stores whether the mover watches for changes.
 func (st *settings) setWatched(yes bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.isWatched = yes
 }
 
-// changeSignal returns a channel that is closed when the configuration has changed.
+// changeSignal returns a channel that is closed when a read finds that the configuration has
+// changed since the last one.
 func (st *settings) changeSignal() <-chan struct{} {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -225,15 +246,21 @@ func (st *settings) changeSignal() <-chan struct{} {
 	return st.changed
 }
 
-// changeConfig changes the configuration in one commit, and again if another process changed
-// it meanwhile. change sets the new values, or returns errUnchanged where they stand already.
-// Handles that wait hear of the change at once: a watch does not tell that a node was written,
-// so the commit creates a short-lived node among the workers, which they watch.
+// changeConfig changes the configuration in one commit. It reads the configuration and calls
+// change, which sets the new values, or returns errUnchanged if they are stored already. If
+// another process changed the configuration meanwhile, it does both again.
+//
+// Handles that wait learn of the change at once. A watch does not report that a node was
+// written, so the commit also creates a short-lived node among the workers, which they watch:
+// the signal node.
+//
+// If an attempt got no answer and no later one shows that the change is stored, the error is
+// [ErrUnknown].
 func (st *settings) changeConfig(ctx context.Context, change func(*config) error) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
 	err := st.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		var news []string // of attempts without an answer
-		defer func() { st.dropNews(ctx, s, news) }()
+		var signals []string // signal nodes that an attempt created, or may have created
+		defer func() { st.removeSignals(ctx, s, signals) }()
 		backoff := st.Backoff(actConfigure)
 		err, interrupted := backoff.Do(ctx, s.Done(), func() (retry.Decision, error) {
 			c, err := st.readConfig(ctx, s)
@@ -251,7 +278,7 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 			node := path.Join(st.Root, layout.WorkersDir, hex.EncodeToString(sum[:16]))
 			err = st.writeConfig(ctx, s, c, node)
 			if err == nil || errors.Is(err, coord.ErrUnknown) {
-				news = append(news, node)
+				signals = append(signals, node)
 			}
 			if err == nil {
 				st.expire()
@@ -275,29 +302,33 @@ func (st *settings) changeConfig(ctx context.Context, change func(*config) error
 	return err
 }
 
-// errUnchanged says that the configuration is what it is to be.
+// errUnchanged says that the wanted configuration is stored already.
 var errUnchanged = errors.New("done")
 
-// dropNews removes what woke those who wait, or leaves it to the session.
-func (st *settings) dropNews(ctx context.Context, s coord.Session, news []string) {
-	for _, node := range news {
+// removeSignals removes signal nodes. They are ephemeral: a node that it cannot remove goes
+// with the session.
+func (st *settings) removeSignals(ctx context.Context, s coord.Session, signals []string) {
+	for _, node := range signals {
 		if n, err := s.Get(ctx, node); err == nil {
 			s.Commit(ctx, coord.Delete(n.Path, n.Fence))
 		}
 	}
 }
 
-func (st *settings) writeConfig(ctx context.Context, s coord.Session, c config, news string) error {
+// writeConfig commits c in place of the node that was read, creates the signal node, and moves
+// the fence of the count, by which puts keep an exact bound. The commit is refused if the
+// configuration or the count has changed since it was read.
+func (st *settings) writeConfig(ctx context.Context, s coord.Session, c config, signal string) error {
 	value, err := c.Value()
 	if err != nil {
 		return err
 	}
 	ops := []coord.Op{coord.Create(c.path, value)}
-	if c.there {
+	if c.exists {
 		ops[0] = coord.Set(c.path, value, c.fence)
 	}
-	ops = append(ops, coord.CreateEphemeral(news, []byte{}))
-	// A put that was built with the old bounds is refused.
+	ops = append(ops, coord.CreateEphemeral(signal, []byte{}))
+	// The count's fence moves, so that a put that read the former bound is refused.
 	n, err := s.Get(ctx, path.Join(st.Root, layout.CountNode))
 	switch {
 	case err == nil:
@@ -311,7 +342,8 @@ func (st *settings) writeConfig(ctx context.Context, s coord.Session, c config, 
 	return err
 }
 
-// ConfigError is an [ErrConfig]: the queue has another configuration than was asked for.
+// ConfigError is the [ErrConfig] of [LockingQueue.Create]: the queue has the configuration
+// Have, and the caller wanted to create Want.
 type ConfigError struct{ Want, Have QueueConfig }
 
 func (e *ConfigError) Error() string {
@@ -321,6 +353,7 @@ func (e *ConfigError) Error() string {
 // Is reports that a ConfigError is [ErrConfig].
 func (e *ConfigError) Is(target error) bool { return target == ErrConfig }
 
+// String describes the bounds in words. It says nothing about a pause.
 func (c QueueConfig) String() string {
 	text := "any number of entries"
 	if c.MaxEntries > 0 {

@@ -12,11 +12,13 @@ import (
 	"github.com/zkq/zkq/internal/layout"
 )
 
-// deadLetters works on the dead entries of a queue: nodes of a directory of their own, named
-// by when the entry died and what it was called.
+// deadLetters works on the dead entries of a queue. They are nodes in a directory of their
+// own, so takes never see them. A node's name begins with the time at which the entry died,
+// so a listing shows them in that order, and ends with the name that the entry had.
 type deadLetters struct{ *handle.Handle }
 
-// deadEntry is the entry in a node of the dead.
+// deadEntry returns the dead entry that a node holds, or false if the node's name is not that
+// of a dead entry.
 func deadEntry(n coord.Node) (Entry, bool) {
 	name := path.Base(n.Path)
 	_, parsed, ok := layout.ParseDead(name)
@@ -33,27 +35,33 @@ func deadEntry(n coord.Node) (Entry, bool) {
 	return e, true
 }
 
-// Bury gives the entry up: it is moved to the dead, with the beginning of the
-// reason, and this delivery counts as a failure. One commit removes it here and
-// creates it there. Errors are those of Consume; after [ErrUnknown] it is among
-// the dead or will be handed out again. [ErrTooLarge]: somebody with higher limits
-// put it, and it cannot be written once more; it is still held.
+// Bury gives the entry up: no worker gets it again, unless an operator calls
+// [LockingQueue.Requeue]. It is moved to the dead entries, with the reason, and this delivery
+// counts as a failure. A long reason is cut. One commit removes the entry and creates the dead
+// one, so other processes see one of them at any time.
+//
+// Errors are those of Consume. After [ErrUnknown] the entry is dead, or it will be handed out
+// again. After [ErrTooLarge] the caller still holds it: a client with higher limits put the
+// entry, and this one cannot write it again.
 func (h *Held) Bury(ctx context.Context, reason string) error {
 	return h.bury(ctx, 1, reason)
 }
 
-// bury counts this delivery, and a failure, if counted is 1, and not if it is 0.
+// bury moves the entry to the dead. If counted is 1, the dead entry's counts include this
+// delivery and a failure; if it is 0, they include neither.
 func (h *Held) bury(ctx context.Context, counted int, reason string) error {
 	return h.finish(ctx, h.burial(counted, reason, func(ctx context.Context) ([]byte, error) {
-		n, err := h.lock.Session().Get(ctx, h.entry) // Held.Value is the caller's to change
+		n, err := h.lock.Session().Get(ctx, h.entry) // not Held.Value, which the caller may have changed
 		if err != nil && !errors.Is(err, coord.ErrNotExist) {
 			return nil, err
 		}
-		return n.Value, nil // if it is another's by now, or gone, the commit will be refused
+		return n.Value, nil // if the entry was lost meanwhile, its fence has moved, and the commit will be refused
 	}))
 }
 
-// burial is the finish that moves the entry to the dead. value reads the value of its node.
+// burial returns the finish that moves the entry to the dead. value reads the value of the
+// entry's node, headers included. If the commit would exceed the service's limits, burial cuts
+// the reason; the value is never cut.
 func (h *Held) burial(counted int, reason string, value func(context.Context) ([]byte, error)) finish {
 	entry := coord.Delete(h.entry, h.at())
 	return finish{
@@ -79,8 +87,10 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 	}
 }
 
-// moveToDead is the commit that moves an entry, by its size, but for the headers.
-func (dl *deadLetters) moveToDead(name string, value []byte) []coord.Op {
+// moveToDeadOps returns ops of the size of those that move an entry to the dead, without the
+// headers of the dead entry. They are never committed: a put checks with them that the entry
+// could be moved later.
+func (dl *deadLetters) moveToDeadOps(name string, value []byte) []coord.Op {
 	return []coord.Op{
 		coord.Delete(path.Join(dl.Entries, name), 1),
 		coord.Delete(path.Join(dl.Taken, name), 1),
@@ -89,10 +99,13 @@ func (dl *deadLetters) moveToDead(name string, value []byte) []coord.Op {
 	}
 }
 
-// deadHeaders is the size of the longest headers without a reason.
+// deadHeaders is the size in bytes of a dead entry's headers without a reason, with the
+// largest counts.
 var deadHeaders = len(layout.Headers{Failures: math.MaxInt, Deliveries: math.MaxInt}.Envelope(nil))
 
-// deadPaged walks the dead entries, oldest first.
+// deadPaged calls f with the dead entries, those that died first in front, until f returns
+// false: then it returns errStop. If the session is lost, it goes on in the next one behind
+// the last entry.
 func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error {
 	after := ""
 	return dl.Do(ctx, func(ctx context.Context, s coord.Session) error {
@@ -114,7 +127,8 @@ func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error 
 	})
 }
 
-// countDead counts the dead entries, and warns of what is none.
+// countDead returns the number of dead entries, and warns once about each other node among
+// them.
 func (dl *deadLetters) countDead(ctx context.Context, s coord.Session) (int, error) {
 	dead := 0
 	for page, err := range handle.Pages(ctx, s, path.Join(dl.Root, layout.DeadDir), coord.ListOptions{Limit: handle.NamesPage, Fresh: true}) {
@@ -133,8 +147,9 @@ func (dl *deadLetters) countDead(ctx context.Context, s coord.Session) (int, err
 	return dead, nil
 }
 
-// findDead returns the path of a dead entry, whose name is that among the dead or
-// the one it had before.
+// findDead returns the path of a dead entry. name is its name among the dead, which findDead
+// does not look up, or the name that it had before it died. The error is [ErrNoEntry] if no
+// dead entry had that name.
 func (dl *deadLetters) findDead(ctx context.Context, s coord.Session, name string) (string, error) {
 	dir := path.Join(dl.Root, layout.DeadDir)
 	if _, _, ok := layout.ParseDead(name); ok {

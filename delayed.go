@@ -17,25 +17,30 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// An entry that is put aside stays where it is, under a persistent lock that says when
-// it is due. Beside the entries stands an index of these, in the order in which they
-// fall due: <due ms, 13 digits>-<entry name>, without data. Lock and index come in one
-// commit, and go in one.
-
-// delayedPuts are the puts with a delay, and the index of the entries that were put aside.
+// Two kinds of delay share the directory layout.DelayedDir, in which nodes sort by the time
+// at which they are due:
 //
-// A delayed put is a node beside the entries: <due ms, 13 digits>-put-PPP-<16 hex>, with the
-// entry's bytes. When it is due, one commit deletes the node and creates the entry, with a
-// name of its own, behind those of its priority that are there. It has no entry name before:
-// entry names sort in the order of the puts, and none is given twice.
+//   - A delayed put is not an entry yet. Its node is <due ms, 13 digits>-put-PPP-<16 hex>,
+//     with the entry's bytes. When it is due, one commit deletes the node and creates the
+//     entry, behind those of its priority that are there. It gets its entry name only then:
+//     entry names sort in the order of the puts, and none is given twice.
+//   - A resting entry was given back with a delay. It stays in its place, under a persistent
+//     lock that says when it is due. Its index node is <due ms, 13 digits>-<entry name>,
+//     without data. One commit creates lock and index, and one commit deletes both.
+//
+// The mover (mover.go) makes both ready when they are due.
+
+// delayedPuts works on the delayed puts of a queue, and on the index of its resting entries.
+// Several processes may move the same due entry: each commits at the fences that it read, so
+// one of them succeeds.
 type delayedPuts struct {
 	*handle.Handle
 	keys  *keys
 	lanes lanes
 }
 
-// dueIn is when something is due that is to wait for d: a whole millisecond, and not
-// before d is over.
+// dueIn returns the time at which a delay of d ends: rounded up to a millisecond, so never
+// too early. The error is [ErrInvalid] for a negative delay or one beyond the year 2286.
 func dueIn(d time.Duration) (time.Time, error) {
 	due := time.Now().Round(0).Add(d + time.Millisecond - 1).Truncate(time.Millisecond)
 	if ms := due.UnixMilli(); d < 0 || ms > layout.LastMillis || ms < 0 {
@@ -44,7 +49,9 @@ func dueIn(d time.Duration) (time.Time, error) {
 	return due, nil
 }
 
-// indexOps are the ops that go with the removal of a lock that puts an entry aside.
+// indexOps returns the ops that delete the index node of a resting entry, to be committed with
+// the removal of its lock lk. There are none if lk belongs to a holder, or if the index node
+// does not exist.
 func (dp *delayedPuts) indexOps(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
 	st := lock.Read(lk)
 	if st.Kind != lock.Aside {
@@ -60,10 +67,12 @@ func (dp *delayedPuts) indexOps(ctx context.Context, s coord.Session, lk coord.N
 	return []coord.Op{coord.Delete(n.Path, n.Fence)}, nil
 }
 
-// errLeftAlone says that an index stands for nothing now, and is left alone for a while.
+// errLeftAlone says that an index node has no resting entry, and is kept for a while.
 var errLeftAlone = errors.New("index of nothing")
 
-// makeReady makes ready what is due: errUnavailable if another has, errLeftAlone if it is left alone.
+// makeReady makes a due entry ready: name is its node in layout.DelayedDir. The error is
+// errUnavailable if another process was faster, and errLeftAlone if the node is the index of
+// no resting entry and is too young to be removed.
 func (dp *delayedPuts) makeReady(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
 	if d.IsPut() {
 		return dp.materialize(ctx, s, name, d)
@@ -80,17 +89,18 @@ func (dp *delayedPuts) makeReady(ctx context.Context, s coord.Session, name stri
 	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.Due) {
 		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
 	} else if time.Since(d.Due) < keepOrphanIndex {
-		return errLeftAlone // it is on its way out, or another client removed the lock by hand
+		return errLeftAlone // another process is removing it, or another client removed the lock by hand
 	}
 	_, err = s.Commit(ctx, ops...)
 	return asUnavailable(err)
 }
 
-// keepOrphanIndex is how long an index of nothing is left alone. Its name might be given
-// again by somebody whose clock is behind.
+// keepOrphanIndex is how long an index node without a resting entry is kept after it was due.
+// A process whose clock is behind may create a node of the same name until then.
 const keepOrphanIndex = time.Minute
 
-// asUnavailable makes errUnavailable of what says that somebody was faster.
+// asUnavailable returns errUnavailable for an error that says that another process was faster,
+// and other errors unchanged.
 func asUnavailable(err error) error {
 	if retry.IsRefused(err) || errors.Is(err, coord.ErrNotExist) {
 		return errUnavailable
@@ -98,14 +108,15 @@ func asUnavailable(err error) error {
 	return err
 }
 
-// createOp is the op of the i-th value of a delayed put. id tells the puts apart.
+// createOp returns the op that creates the node for the i-th value of a delayed put. id is the
+// put's putID.
 func (dp *delayedPuts) createOp(o putOptions, due time.Time, id [6]byte, i int, value []byte) coord.Op {
 	name := layout.DelayedPut(o.priority, id, i)
 	return coord.Create(path.Join(dp.Root, layout.DelayedDir, layout.DelayedName(due, name)), value)
 }
 
-// putID names a delayed put: that of a token is the same in whatever process it is made
-// again.
+// putID returns what the names of a delayed put's nodes are made of. With a token it is the
+// same in every process that makes the put again, so the put's names stay the same.
 func (dp *delayedPuts) putID(t *Token) (id [6]byte) {
 	text := dp.lanes.ID()
 	if t != nil {
@@ -116,8 +127,9 @@ func (dp *delayedPuts) putID(t *Token) (id [6]byte) {
 	return id
 }
 
-// namesOfToken are those of a delayed put that was made before with the token: nothing where
-// it is not there any more.
+// namesOfToken returns the nodes' names of a delayed put that was made before with the same
+// token. ops are those of the put made again, whose due time differs: names are compared
+// without it. It returns nil if some of the nodes do not exist any more, or if they cannot be listed.
 func (dp *delayedPuts) namesOfToken(ctx context.Context, ops []coord.Op) []string {
 	names := make([]string, 0, len(ops))
 	for backoff := dp.Backoff(actPut); ; {
@@ -147,7 +159,9 @@ func (dp *delayedPuts) namesOfToken(ctx context.Context, ops []coord.Op) []strin
 	}
 }
 
-// materialize makes a delayed put an entry when it is due, or nothing if it has expired, if nobody else has: errUnavailable then.
+// materialize turns a due delayed put into an entry, in one commit that also moves its unique
+// key over. If the put has expired, it removes node and key and creates no entry. The error is
+// errUnavailable if another process was faster.
 func (dp *delayedPuts) materialize(ctx context.Context, s coord.Session, name string, d layout.Delayed) error {
 	n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))
 	if err != nil {
@@ -171,7 +185,7 @@ func (dp *delayedPuts) materialize(ctx context.Context, s coord.Session, name st
 	return asUnavailable(err)
 }
 
-// delayedEntry is the entry in the node of a delayed put.
+// delayedEntry returns the entry in the node of a delayed put, or false for another node.
 func delayedEntry(n coord.Node) (Entry, bool) {
 	d, ok := layout.ParseDelayed(path.Base(n.Path))
 	if !ok || !d.IsPut() {
@@ -182,7 +196,9 @@ func delayedEntry(n coord.Node) (Entry, bool) {
 	return e, true
 }
 
-// walk walks the delayed puts, the first to fall due first.
+// walk calls f with the delayed puts, in the order in which they are due, until f returns
+// false: then it returns errStop. If the session is lost, it goes on in the next one behind
+// the last put. A plain queue has none.
 func (dp *delayedPuts) walk(ctx context.Context, f func(Entry) bool) error {
 	if dp.Taken == "" {
 		return nil
@@ -207,7 +223,9 @@ func (dp *delayedPuts) walk(ctx context.Context, f func(Entry) bool) error {
 	})
 }
 
-// walkNames calls f with the names of the delayed puts.
+// walkNames calls f with the names of the delayed puts, in the order in which they are due,
+// until f returns an error, which it returns. It warns once about each node that is neither a
+// delayed put nor an index node.
 func (dp *delayedPuts) walkNames(ctx context.Context, s coord.Session, f func(name string) error) error {
 	if dp.Taken == "" {
 		return nil
@@ -233,13 +251,13 @@ func (dp *delayedPuts) walkNames(ctx context.Context, s coord.Session, f func(na
 	return nil
 }
 
-// isDelayedPut says whether a name is one of a delayed put.
+// isDelayedPut reports whether name is that of a delayed put's node.
 func (dp *delayedPuts) isDelayedPut(name string) bool {
 	d, ok := layout.ParseDelayed(name)
 	return ok && d.IsPut() && dp.Taken != ""
 }
 
-// get is a delayed put of that name.
+// get returns the delayed put of that name with its value, or [ErrNoEntry].
 func (dp *delayedPuts) get(ctx context.Context, name string) (e Entry, err error) {
 	err = dp.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, name))

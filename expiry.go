@@ -197,7 +197,7 @@ func (cl *clearer) fitsTheDead(s coord.Session, n coord.Node) bool {
 	l := s.Limits()
 	l.ValueBytes -= deadHeaders
 	l.CommitBytes -= deadHeaders
-	return coord.CheckOps(l, cl.dead.moveToDead(path.Base(n.Path), n.Value)) == nil
+	return coord.CheckOps(l, cl.dead.moveToDeadOps(path.Base(n.Path), n.Value)) == nil
 }
 
 // readHistories reads the histories of several entries in one request.

@@ -157,7 +157,7 @@ func (q *LockingQueue) TakeN(ctx context.Context, n int) ([]*Held, error) {
 	}
 	q.mover.start()
 	var held []*Held
-	err := q.pauser.whileRunning(ctx, func(ctx context.Context) error {
+	err := q.pauser.whileNotPaused(ctx, func(ctx context.Context) error {
 		bound, cancel := q.handle.Bound(ctx)
 		defer cancel()
 		var failed, err error
@@ -335,12 +335,14 @@ func (q *LockingQueue) Workers(ctx context.Context) ([]WorkerInfo, error) {
 // TakeN block meanwhile; TryTake and TryTakeN return [ErrPaused]. The pause is stored with the
 // queue. Waiting takes notice it at once, but a claim that is in flight may still succeed.
 // Held entries can be finished, and puts go on. kazoo's workers ignore a pause.
-func (q *LockingQueue) Pause(ctx context.Context) error { return q.pauser.set(ctx, "pause", true) }
+func (q *LockingQueue) Pause(ctx context.Context) error {
+	return q.pauser.setPaused(ctx, "pause", true)
+}
 
 // Resume ends a pause: takes of every process go on. It is no error if the queue is not
 // paused.
 func (q *LockingQueue) Resume(ctx context.Context) error {
-	return q.pauser.set(ctx, "resume", false)
+	return q.pauser.setPaused(ctx, "resume", false)
 }
 
 // LeftAlone returns how many entries this handle gave back with [LeaveAlone] or [After] and

@@ -210,7 +210,7 @@ func (pt *putter) checkClaimable(s coord.Session, ops []coord.Op) error {
 		var limit *coord.LimitError
 		err := coord.CheckOps(limits, claim)
 		if err == nil {
-			err = coord.CheckOps(wrapped, pt.dead.moveToDead(name, op.Value))
+			err = coord.CheckOps(wrapped, pt.dead.moveToDeadOps(name, op.Value))
 		}
 		if errors.As(err, &limit) {
 			over := limit.Size - limit.Limit
@@ -376,7 +376,7 @@ func (b *batch) extraOps(ctx context.Context) ([]coord.Op, error) {
 	var ops []coord.Op
 	if !b.counted {
 		var n int
-		n, ops, err = p.room(ctx, s, demand{entries: len(b.creates) + b.others, removed: b.removed, partial: b.partial})
+		n, ops, err = p.roomFor(ctx, s, demand{entries: len(b.creates) + b.others, removed: b.removed, partial: b.partial})
 		b.n = n - b.others
 	}
 	if err == nil && b.o.ttl > 0 {
