@@ -7,18 +7,19 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// arguments are what follows a verb's flags.
+// arguments holds the words that follow a verb's flags.
 type arguments struct {
 	words   []string // the arguments proper
-	cmd     []string // what follows --, where the verb runs a command
-	hasCmd  bool     // there was such a --
-	literal bool     // a -- stood before the first of them
+	cmd     []string // the words after --, if the verb runs a command
+	hasCmd  bool     // a -- started cmd, which may be empty
+	literal bool     // a -- precedes the first argument, so that no argument is a flag
 }
 
-// splitArguments sorts out what urfave leaves behind the flags. raw is all that
-// follows the verb, rest what the parser did not take. A flag behind the first
-// argument would be taken for a value by the parser without a word, so it is
-// refused here, unless a -- says that it is one.
+// splitArguments splits the words that urfave left after the flags into arguments
+// and a command. raw holds all words after the verb, rest those that the parser left.
+// The parser would silently read a flag after the first argument as a value.
+// splitArguments therefore returns a usage error for it, unless a -- precedes it.
+// It also refuses a flag that is given twice.
 func (p *program) splitArguments(v verb, c *cli.Command, raw, rest []string) (arguments, error) {
 	taken := raw[:len(raw)-len(rest)]
 	head := p.head(raw)
@@ -56,13 +57,15 @@ func (p *program) splitArguments(v verb, c *cli.Command, raw, rest []string) (ar
 	return a, nil
 }
 
+// flagLike reports whether the word looks like a flag. A lone - and a -- do not.
 func flagLike(word string) bool { return len(word) > 1 && word[0] == '-' && word != "--" }
 
-// head is the command line up to the verb, the verb included.
+// head returns the command line up to and including the verb.
 func (p *program) head(raw []string) []string { return p.args[:len(p.args)-len(raw)] }
 
-// flagsFirst returns the command line with the flags moved to where they belong, for
-// people to paste. What no flag is called becomes an argument behind --.
+// flagsFirst returns a corrected command line to paste: flags of zkq before the verb,
+// the verb's flags after it, then the arguments. A word that looks like a flag and is
+// none becomes an argument after --.
 func (p *program) flagsFirst(c *cli.Command, raw, taken, words, tail []string) string {
 	head := slices.Clone(p.head(raw))
 	name := head[len(head)-1]
@@ -72,7 +75,7 @@ func (p *program) flagsFirst(c *cli.Command, raw, taken, words, tail []string) s
 		w := words[i]
 		if !flagLike(w) {
 			if c.Name == "consume" && len(args) == 1 && len(tail) == 0 {
-				tail = slices.Concat([]string{"--"}, words[i:]) // CMD: its flags are its own
+				tail = slices.Concat([]string{"--"}, words[i:]) // the rest is CMD, with CMD's own flags
 				break
 			}
 			args = append(args, w)
@@ -103,8 +106,8 @@ func (p *program) flagsFirst(c *cli.Command, raw, taken, words, tail []string) s
 	return "zkq " + quoteLine(slices.Concat(line, args, tail))
 }
 
-// globalFirst is the command line with one flag of zkq itself moved before the
-// verb.
+// globalFirst returns the command line with the global flag called name moved before
+// the verb.
 func (p *program) globalFirst(c *cli.Context, name string) string {
 	raw := rawArguments(c)
 	head := slices.Clone(p.head(raw))
@@ -128,13 +131,13 @@ func (p *program) globalFirst(c *cli.Context, name string) string {
 	return "zkq " + quoteLine(slices.Concat(head, []string{verb}, rest))
 }
 
-// rawArguments is all that follows the verb.
+// rawArguments returns all words that follow the verb.
 func rawArguments(c *cli.Context) []string {
 	return c.Lineage()[1].Args().Tail()
 }
 
-// twice is the first flag that words, flags alone, give more than once though it
-// is not made for that; "" if there is none.
+// twice returns the first flag that is given more than once and may not be; "" if
+// there is none. words contains only flags and their values.
 func twice(flags []cli.Flag, words []string) string {
 	var seen []cli.Flag
 	for i := 0; i < len(words) && words[i] != "--"; i++ {
@@ -154,8 +157,8 @@ func twice(flags []cli.Flag, words []string) string {
 	return ""
 }
 
-// endsInDashes says whether the words that the parser took end in the -- that
-// ends flags, rather than in a flag's value of that look.
+// endsInDashes reports whether the words that the parser took end in the -- that
+// ends flags. A -- that is the value of a flag does not count.
 func endsInDashes(flags []cli.Flag, taken []string) bool {
 	for i := 0; i < len(taken); i++ {
 		if taken[i] == "--" {
@@ -169,6 +172,7 @@ func endsInDashes(flags []cli.Flag, taken []string) bool {
 	return false
 }
 
+// lookup returns the flag with this name or alias, or nil.
 func lookup(flags []cli.Flag, name string) cli.Flag {
 	for _, f := range flags {
 		if slices.Contains(f.Names(), name) {
@@ -183,6 +187,7 @@ func takesValue(f cli.Flag) bool {
 	return ok && d.TakesValue()
 }
 
+// dashed returns the flag's name with one dash, or two for a long name.
 func dashed(name string) string {
 	if len(name) == 1 {
 		return "-" + name
@@ -190,8 +195,8 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// unknownFlagHint guesses what was meant: several short flags in one word, or a
-// misspelling.
+// unknownFlagHint returns a hint for an unknown flag. It guesses that the user joined
+// several short flags, or misspelt a name.
 func unknownFlagHint(c *cli.Command, name string) string {
 	if len(name) > 1 && strings.Trim(name, strings.Join(shortFlags(c.Flags), "")) == "" {
 		return "write -" + strings.Join(strings.Split(name, ""), " -")
@@ -206,6 +211,7 @@ func unknownFlagHint(c *cli.Command, name string) string {
 	return "zkq help " + c.Name + " lists the flags"
 }
 
+// shortFlags returns the one-letter names of the flags that take no value.
 func shortFlags(flags []cli.Flag) (names []string) {
 	for _, f := range flags {
 		for _, n := range f.Names() {
@@ -217,14 +223,14 @@ func shortFlags(flags []cli.Flag) (names []string) {
 	return names
 }
 
-// nearest is the word that a slip of the fingers turns into name, "" if there is
-// none: within two edits.
+// nearest returns the word that name most likely misspells, or "". It accepts up to
+// two edits, fewer for a short name; exchanged letters count as one edit.
 func nearest(name string, words []string) (near string) {
 	best := min(2, len(name)/2) + 1
 	for _, w := range words {
 		d := edits(w, name)
 		if sortedLetters(w) == sortedLetters(name) {
-			d = 1 // in the wrong order
+			d = 1 // the same letters in another order
 		}
 		if d < best {
 			best, near = d, w
@@ -239,7 +245,7 @@ func sortedLetters(s string) string {
 	return string(b)
 }
 
-// edits is how many letters must be changed, added or removed to make b of a.
+// edits returns the number of letters to change, add or remove to turn a into b.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -16,7 +16,7 @@ import (
 	"github.com/zkq/zkq/internal/plot"
 )
 
-// benchQueue is the queue that bench works in unless it is told another.
+// benchQueue is the queue that bench uses unless the user names another.
 const benchQueue = "zkq-bench"
 
 func benchVerb() verb {
@@ -44,32 +44,33 @@ unless QUEUE names another, which must be empty, and removes the entries it has 
 	}
 }
 
-// bench is one run of the measurements.
+// bench is one run of all measurements. It measures in an empty queue and removes its
+// entries at the end, also after an error or a signal.
 type bench struct {
 	*call
 	client *countingCoordinator
 	queue  *zkq.LockingQueue
-	share  time.Duration // of each measurement
+	share  time.Duration // the time for one measurement
 
 	entries, size, workers, processes int
 
 	table *table
-	costs []plot.Point // of an entry, against the backlog
+	costs []plot.Point // milliseconds for one entry, against the backlog
 }
 
-// benchRecord is a measurement in JSON. What was not measured is null.
+// benchRecord is the JSON of a measurement. A value that was not measured is null.
 type benchRecord struct {
 	Measurement string   `json:"measurement"`
 	Processes   int      `json:"processes"`
 	Workers     int      `json:"workers"` // of each process
 	Batch       int      `json:"batch"`
-	Backlog     int      `json:"backlog"` // at the beginning
+	Backlog     int      `json:"backlog"` // at the start
 	Entries     int      `json:"entries"`
 	Seconds     float64  `json:"seconds"`
 	PerSecond   float64  `json:"per_second"`
 	P50         *float64 `json:"p50_ms"`
 	P99         *float64 `json:"p99_ms"`
-	Lost        *float64 `json:"lost_per_entry"` // claims that another process was faster with
+	Lost        *float64 `json:"lost_per_entry"` // commits that another process made impossible
 }
 
 func runBench(ctx context.Context, k *call) error {
@@ -92,7 +93,7 @@ func runBench(ctx context.Context, k *call) error {
 			})
 		}
 		var file *os.File
-		if svg != "" { // before the work, which may be long
+		if svg != "" { // created first: a bad path must fail before minutes of work
 			if file, err = os.Create(svg); err != nil {
 				return k.about(err)
 			}
@@ -118,6 +119,7 @@ func runBench(ctx context.Context, k *call) error {
 	})
 }
 
+// newBench reads the flags of bench. svg is the path of the drawing, or "".
 func newBench(k *call) (b *bench, svg string, err error) {
 	b = &bench{call: k}
 	if len(k.words) > 0 {
@@ -173,8 +175,8 @@ type measurement struct {
 	run  func(context.Context) (benchRecord, error)
 }
 
-// measurements are all of them, in the order in which they are made: the backlog
-// grows, and is then taken away.
+// measurements returns all measurements in the order in which they run. The first ones
+// let the backlog grow, the later ones empty the queue.
 func (b *bench) measurements() []measurement {
 	var all []measurement
 	for backlog := 100; backlog <= b.entries; backlog *= 10 {
@@ -197,7 +199,7 @@ func (b *bench) measurements() []measurement {
 	)
 }
 
-// all makes the measurements and shows each when it is done.
+// all runs the measurements and prints each result at once.
 func (b *bench) all(ctx context.Context) error {
 	todo := b.measurements()
 	bar := b.newProgress("measured", int64(len(todo)), false)
@@ -222,6 +224,7 @@ func (b *bench) all(ctx context.Context) error {
 	return nil
 }
 
+// show prints one result as a row.
 func (b *bench) show(r benchRecord) error {
 	shown := func(f *float64, format string) string {
 		if f == nil {
@@ -234,8 +237,8 @@ func (b *bench) show(r benchRecord) error {
 		shown(r.P50, "%.2fms"), shown(r.P99, "%.2fms"), shown(r.Lost, "%.3f"))
 }
 
-// clean removes what the measurements left, also when a signal has ended them.
-// What is given back meanwhile is met the next time round.
+// clean removes the entries that the measurements left, even after a signal. It
+// repeats until the queue is empty, because workers may give entries back meanwhile.
 func (b *bench) clean(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.settings.sessionTimeout+b.settings.connectTimeout+benchPatience)
 	defer cancel()
@@ -254,7 +257,7 @@ func (b *bench) clean(ctx context.Context) error {
 	}
 }
 
-// takeAway takes and finishes what nobody holds, which is faster than a purge.
+// takeAway takes and finishes all ready entries, which is faster than a purge.
 func (b *bench) takeAway(ctx context.Context) error {
 	const hands, batch = 4, 32
 	return together(hands, func(int) error {
@@ -269,9 +272,9 @@ func (b *bench) takeAway(ctx context.Context) error {
 	})
 }
 
-// errNothingTaken says that a measurement has no result.
+// errNothingTaken is the error of a measurement in which no entry was taken.
 var errNothingTaken = errors.New("nothing was taken")
 
-// benchPatience is how much longer than its time a measurement waits for its first
-// entry, or its last.
+// benchPatience is the extra time that a measurement waits for its first or last
+// entry.
 const benchPatience = 20 * time.Second

@@ -19,20 +19,21 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// fleetWorkers is how many workers each of several processes has.
+// fleetWorkers is the number of workers in each process of the contention measurement.
 const fleetWorkers = 4
 
-// benchWorkerVerb is what bench's other processes run. It says "ready", works from
-// the first line of its stdin to the second, says every few milliseconds how many
-// entries it has finished, and at the end what it lost.
+// benchWorkerVerb is the hidden verb that bench's worker processes run. The process
+// prints "ready" and starts work at the first line on stdin. It reports its finished
+// entries every 10 ms. The second line, or the end of stdin, stops it; its last report
+// counts the claims that it lost.
 func benchWorkerVerb() verb {
 	return verb{name: "__bench", args: "QUEUE WORKERS", hidden: true, run: runBenchWorker}
 }
 
-// fleetReport is what such a process says, in a line of JSON.
+// fleetReport is one line of JSON that a worker process prints.
 type fleetReport struct {
 	Finished int     `json:"finished"`
-	Seconds  float64 `json:"seconds"` // until the last of them
+	Seconds  float64 `json:"seconds"` // from the start to the last finish
 	Ended    bool    `json:"ended"`
 	Lost     int64   `json:"lost"`
 }
@@ -66,7 +67,7 @@ func runBenchWorker(ctx context.Context, k *call) error {
 		}
 		working, stop := context.WithCancel(ctx)
 		defer stop()
-		go func() { // ends with the process, at the latest
+		go func() { // ends when the process exits, at the latest
 			in.Scan()
 			stop()
 		}()
@@ -103,16 +104,16 @@ func runBenchWorker(ctx context.Context, k *call) error {
 	})
 }
 
-// fleetProcess is one of several.
+// fleetProcess is one worker process, as bench sees it.
 type fleetProcess struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	says   chan fleetReport // closed when it says nothing more
-	last   fleetReport
+	says   chan fleetReport // its reports; closed when its stdout ends
+	last   fleetReport      // the newest report that bench has read
 	stderr strings.Builder
 }
 
-// contention has several processes work one queue off.
+// contention measures several processes that take from one queue.
 func (b *bench) contention(ctx context.Context) (benchRecord, error) {
 	r := benchRecord{Processes: b.processes, Workers: fleetWorkers, Batch: 1}
 	var err error
@@ -132,13 +133,13 @@ func (b *bench) contention(ctx context.Context) (benchRecord, error) {
 		}
 		fleet = append(fleet, p)
 	}
-	for _, p := range fleet { // all are ready
+	for _, p := range fleet { // wait until all are ready
 		if _, ok := p.next(ctx); !ok {
 			return r, p.died(ctx)
 		}
 	}
 	for _, p := range fleet {
-		io.WriteString(p.stdin, "go\n") // what does not hear it is seen to have died
+		io.WriteString(p.stdin, "go\n") // an error means that the process died; its missing report tells
 	}
 	deadline := time.Now().Add(b.share / 2)
 	for told := false; ; {
@@ -181,7 +182,7 @@ func (b *bench) contention(ctx context.Context) (benchRecord, error) {
 	return r, nil
 }
 
-// spawn starts a process at the same coordinator.
+// spawn starts a worker process that uses the same coordinator.
 func (b *bench) spawn(ctx context.Context) (*fleetProcess, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -193,10 +194,10 @@ func (b *bench) spawn(ctx context.Context) (*fleetProcess, error) {
 	env["ZKQ_CONNECT_TIMEOUT"] = b.settings.connectTimeout.String()
 	env["ZKQ_LAYOUT"], env["ZKQ_OUTPUT"] = string(layoutLocking), "text"
 	p := &fleetProcess{cmd: exec.Command(self, "__bench", b.call.queue, strconv.Itoa(fleetWorkers)), says: make(chan fleetReport)}
-	p.cmd.Args[0] = os.Args[0] // a program of several names goes by it
+	p.cmd.Args[0] = os.Args[0] // a binary that acts as several programs looks at this name
 	p.cmd.Env = env.list()
 	p.cmd.Stderr = &p.stderr
-	ownGroup(p.cmd) // a signal is ours to answer
+	ownGroup(p.cmd) // Ctrl-C must reach only this process, which then ends the others
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -224,7 +225,7 @@ func (b *bench) spawn(ctx context.Context) (*fleetProcess, error) {
 	return p, nil
 }
 
-// next is what the process says next.
+// next waits for the next report. It returns false if the process or ctx ended first.
 func (p *fleetProcess) next(ctx context.Context) (fleetReport, bool) {
 	select {
 	case r, ok := <-p.says:
@@ -234,7 +235,8 @@ func (p *fleetProcess) next(ctx context.Context) (fleetReport, bool) {
 	}
 }
 
-// died is the error of a process that said nothing more.
+// died returns the error for a process whose output ended early, with what it printed
+// on stderr. If ctx has ended, the cause of that is the error.
 func (p *fleetProcess) died(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -249,7 +251,8 @@ func (p *fleetProcess) died(ctx context.Context) error {
 	return errors.New("a bench process ended early")
 }
 
-// end ends the process; its entries come back when its session is over.
+// end stops the process, with SIGKILL after 10 s. Entries that it still holds are ready
+// again when its session expires.
 func (p *fleetProcess) end() {
 	p.stdin.Close()
 	timer := time.AfterFunc(10*time.Second, func() { p.cmd.Process.Kill() })

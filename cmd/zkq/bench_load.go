@@ -13,16 +13,18 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// benchHeader is the part of a value that bench reads: when its put was called.
+// benchHeader is the number of bytes at the start of a value that hold the time of its
+// put.
 const benchHeader = 8
 
+// value returns a value of the measured size that starts with the time of its put.
 func (b *bench) value(now time.Time) []byte {
 	v := make([]byte, b.size)
 	binary.BigEndian.PutUint64(v, uint64(now.UnixNano()))
 	return v
 }
 
-// putAt is when the put of a value was called.
+// putAt returns the time that value stored; zero if v is too short.
 func putAt(v []byte) time.Time {
 	if len(v) < benchHeader {
 		return time.Time{}
@@ -30,7 +32,8 @@ func putAt(v []byte) time.Time {
 	return time.Unix(0, int64(binary.BigEndian.Uint64(v)))
 }
 
-// together runs do n times at once and returns the first error.
+// together runs do n times in parallel and waits for all. It returns the error with
+// the lowest index.
 func together(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var all sync.WaitGroup
@@ -46,7 +49,7 @@ func together(n int, do func(i int) error) error {
 	return nil
 }
 
-// puts puts single entries as fast as its putters can.
+// puts measures single puts by b.workers putters.
 func (b *bench) puts(ctx context.Context) (benchRecord, error) {
 	if err := b.clean(ctx); err != nil {
 		return benchRecord{}, err
@@ -71,7 +74,7 @@ func (b *bench) puts(ctx context.Context) (benchRecord, error) {
 	return r, err
 }
 
-// times are those of single entries.
+// times records the number of entries and the percentiles of their times.
 func (r *benchRecord) times(took []time.Duration) {
 	r.Entries = len(took)
 	if len(took) == 0 {
@@ -85,15 +88,15 @@ func (r *benchRecord) times(took []time.Duration) {
 	r.P50, r.P99 = at(50), at(99)
 }
 
-// fill brings the queue to a backlog, or as near as it gets by then, and returns
-// how many entries it has.
+// fill puts entries until the queue holds backlog of them or the time is up. It
+// returns the number of entries in the queue.
 func (b *bench) fill(ctx context.Context, backlog int, by time.Time) (int, error) {
 	n, err := b.queue.Len(ctx)
 	if err != nil {
 		return 0, err
 	}
 	const putters = 4
-	per := max(1, min(100, 64<<10/b.size)) // in a commit
+	per := max(1, min(100, 64<<10/b.size)) // entries per commit
 	var mu sync.Mutex
 	err = together(putters, func(int) error {
 		for {
@@ -121,8 +124,8 @@ func (b *bench) fill(ctx context.Context, backlog int, by time.Time) (int, error
 	return b.queue.Len(ctx)
 }
 
-// takes fills the queue to a backlog and measures how fast half of it is taken
-// and finished.
+// takes fills the queue to a backlog and measures how fast workers take and finish half
+// of it.
 func (b *bench) takes(ctx context.Context, backlog, workers, batch int) (benchRecord, error) {
 	r := benchRecord{Processes: 1, Workers: workers, Batch: batch}
 	var err error
@@ -153,12 +156,14 @@ func (b *bench) takes(ctx context.Context, backlog, workers, batch int) (benchRe
 	return r, err
 }
 
-// workOff has workers take entries, batch at a time, show each to see and finish
-// them, until ctx ends; what is held then is finished too, and not counted: given back
-// it would come back to the next measurement, and cost more there. finished hears how
-// many were.
+// workOff runs workers that take entries, batch at a time, and finish them until ctx
+// ends. It calls see with each entry before its finish, and finished with the number
+// of each finished batch.
+//
+// Entries that are held at the end are finished too, and not counted. If they were
+// released, they would slow down the next measurement.
 func workOff(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
-	settled, cancel := linger(ctx, forever, benchPatience) // what was begun comes to its end
+	settled, cancel := linger(ctx, forever, benchPatience) // calls that have begun may finish
 	defer cancel()
 	return together(workers, func(int) error {
 		var held []*zkq.Held
@@ -190,7 +195,7 @@ func workOff(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see f
 	})
 }
 
-// endToEnd has putters and workers at work side by side.
+// endToEnd measures putters and workers that run at the same time.
 func (b *bench) endToEnd(ctx context.Context) (benchRecord, error) {
 	if err := b.clean(ctx); err != nil {
 		return benchRecord{}, err
@@ -211,7 +216,7 @@ func (b *bench) endToEnd(ctx context.Context) (benchRecord, error) {
 	})
 }
 
-// latency puts 100 entries a second, for workers that wait.
+// latency measures the time from put to worker at 100 puts a second, with idle workers.
 func (b *bench) latency(ctx context.Context) (benchRecord, error) {
 	if err := b.clean(ctx); err != nil {
 		return benchRecord{}, err
@@ -245,8 +250,8 @@ func (b *bench) latency(ctx context.Context) (benchRecord, error) {
 	})
 }
 
-// flow measures entries from the call of their put to their worker, while feed
-// puts them, until all were finished.
+// flow measures the time from each put to its worker. feed calls its argument once for
+// each entry to put. flow returns when feed has returned and all entries are finished.
 func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Context, func() error) error) (benchRecord, error) {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -254,7 +259,7 @@ func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Conte
 	var took []time.Duration
 	put, finished := 0, 0
 	fed, all := false, make(chan struct{})
-	look := func() { // with mu held
+	look := func() { // closes all when every entry is finished; mu must be held
 		if fed && finished == put && all != nil {
 			close(all)
 			all = nil
@@ -315,13 +320,13 @@ func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Conte
 	return r, err
 }
 
-// countingCoordinator counts the commits that are refused because another process
-// was faster.
+// countingCoordinator counts the commits of its sessions that were refused because
+// another process changed a node first.
 type countingCoordinator struct {
 	coord.Coordinator
-	lost atomic.Int64
+	lost atomic.Int64 // the refused commits
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards last
 	last *countingSession
 }
 
@@ -334,7 +339,8 @@ func newCountingCoordinator(c coord.Coordinator) *countingCoordinator {
 	return &countingCoordinator{Coordinator: c}
 }
 
-// Session returns the same one as long as it lives.
+// Session returns the same wrapper until the driver has a new session: callers compare
+// sessions.
 func (c *countingCoordinator) Session(ctx context.Context) (coord.Session, error) {
 	s, err := c.Coordinator.Session(ctx)
 	if err != nil {
@@ -348,6 +354,7 @@ func (c *countingCoordinator) Session(ctx context.Context) (coord.Session, error
 	return c.last, nil
 }
 
+// Commit counts the commit if a node's version or existence made it impossible.
 func (s *countingSession) Commit(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
 	r, err := s.Session.Commit(ctx, ops...)
 	if errors.Is(err, coord.ErrVersion) || errors.Is(err, coord.ErrExist) || errors.Is(err, coord.ErrNotExist) {

@@ -18,7 +18,8 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// call is one verb with what it was given, checked.
+// call is one run of a verb: its settings and arguments, checked. Verbs use it to open
+// the coordinator and to describe errors.
 type call struct {
 	*program
 	verb  verb
@@ -26,12 +27,12 @@ type call struct {
 	arguments
 	settings settings
 	queue    string            // without its leading slash; "" if the verb has none
-	holder   string            // by which others see what this process holds
-	second   chan *signalError // the second signal, where the verb wants it
-	warn     func(string)      // hears what the driver warns of; nil: the log
+	holder   string            // names this process in its locks; set by the first newLocking
+	second   chan *signalError // receives the second signal, if the verb has twoSignals
+	warn     func(string)      // receives the driver's warnings; nil logs them
 }
 
-// queue is what both layouts have.
+// queue has the operations that both layouts support.
 type queue interface {
 	Put(ctx context.Context, value []byte, opts ...zkq.PutOption) (string, error)
 	PutAll(ctx context.Context, values [][]byte, opts ...zkq.PutOption) ([]string, error)
@@ -46,7 +47,7 @@ type queue interface {
 	Close() error
 }
 
-// newCall reads the verb's arguments and checks their number.
+// newCall splits the verb's arguments. prepare checks them.
 func (p *program) newCall(c *cli.Context, v verb) (*call, error) {
 	k := &call{program: p, verb: v, flags: c}
 	rest := c.Args().Slice()
@@ -59,7 +60,7 @@ func (p *program) newCall(c *cli.Context, v verb) (*call, error) {
 	return k, err
 }
 
-// prepare checks everything that can be checked before anything is contacted.
+// prepare reads the settings and checks everything that needs no coordinator.
 func (k *call) prepare() error {
 	if k.verb.hidden {
 		return nil
@@ -94,7 +95,7 @@ func (k *call) prepare() error {
 	return nil
 }
 
-// queueName checks a queue's name and returns it as zkq shows it.
+// queueName checks a queue's name and returns it without its leading slash.
 func queueName(name string) (string, error) {
 	canonical, err := zkq.CheckName(name)
 	if err != nil {
@@ -103,8 +104,8 @@ func queueName(name string) (string, error) {
 	return strings.TrimPrefix(canonical, "/"), nil
 }
 
-// connect opens the coordinator. What the context of the returned session's
-// calls should be, see patient.
+// connect opens the coordinator. Calls that change something should use a context of
+// patient.
 func (k *call) connect(ctx context.Context) (coord.Coordinator, error) {
 	warn := k.warn
 	if warn == nil {
@@ -122,8 +123,8 @@ func (k *call) connect(ctx context.Context) (coord.Coordinator, error) {
 	return c, nil
 }
 
-// with opens the coordinator, runs do, and closes the coordinator. Closing
-// cannot undo what was done, so that it failed is only worth a warning.
+// with opens the coordinator, runs do, and closes the coordinator. An error of the close
+// is only a warning, because it cannot undo the changes that do made.
 func (k *call) with(ctx context.Context, do func(coord.Coordinator) error) error {
 	c, err := k.connect(ctx)
 	if err != nil {
@@ -138,8 +139,8 @@ func (k *call) with(ctx context.Context, do func(coord.Coordinator) error) error
 	return do(c)
 }
 
-// logSessions logs at debug when a session begins and when it ends. It returns a
-// function that ends that.
+// logSessions logs at debug level when a session begins and ends. stop ends the logging
+// and waits for its goroutine.
 func (k *call) logSessions(ctx context.Context, c coord.Coordinator) (stop func()) {
 	if !k.log.IsDebug() {
 		return func() {}
@@ -167,7 +168,8 @@ func (k *call) logSessions(ctx context.Context, c coord.Coordinator) (stop func(
 	}
 }
 
-// withQueue is with for the queue that the verb names, in the layout asked for or found.
+// withQueue opens the coordinator as with does, and runs do with the verb's queue in the
+// layout of findLayout.
 func (k *call) withQueue(ctx context.Context, do func(queue) error) error {
 	return k.with(ctx, func(c coord.Coordinator) error {
 		l, err := k.findLayout(ctx, c)
@@ -180,8 +182,8 @@ func (k *call) withQueue(ctx context.Context, do func(queue) error) error {
 	})
 }
 
-// findLayout returns the layout asked for, or where the verb may, that of the queue that
-// stands there.
+// findLayout returns the layout in which to open the verb's queue. A verb with anyLayout
+// and no --layout uses the layout that the queue has. All others use the setting.
 func (k *call) findLayout(ctx context.Context, c coord.Coordinator) (layout, error) {
 	if k.settings.layoutGiven || !k.verb.anyLayout {
 		return k.settings.layout, nil
@@ -192,6 +194,7 @@ func (k *call) findLayout(ctx context.Context, c coord.Coordinator) (layout, err
 	return cmp.Or(layout(found), k.settings.layout), err
 }
 
+// newQueue opens a queue in layout l. The caller closes it.
 func (k *call) newQueue(c coord.Coordinator, name string, l layout) queue {
 	if l == layoutPlain {
 		return zkq.NewQueue(c, name, zkq.Warn(k.warnNode), zkq.LogTo(k.log))
@@ -199,6 +202,8 @@ func (k *call) newQueue(c coord.Coordinator, name string, l layout) queue {
 	return k.newLocking(c, name)
 }
 
+// newLocking opens a queue in the locking layout. All queues of one call share a holder.
+// The caller closes the queue.
 func (k *call) newLocking(c coord.Coordinator, name string, more ...zkq.Option) *zkq.LockingQueue {
 	if k.holder == "" {
 		var id [16]byte
@@ -208,9 +213,11 @@ func (k *call) newLocking(c coord.Coordinator, name string, more ...zkq.Option) 
 	return zkq.NewLockingQueue(c, name, append(more, zkq.Warn(k.warnNode), zkq.LogTo(k.log), zkq.Holder(k.holder))...)
 }
 
+// warnNode logs a warning of the library about a node.
 func (k *call) warnNode(message string) { k.log.Warn(printable(message)) }
 
-// about says in an error what was being done, to which queue and where.
+// about returns err as a failure that names the verb, the queue and the coordinator. It
+// keeps an error that already names them.
 func (k *call) about(err error) error {
 	var f *failure
 	if err == nil || errors.As(err, &f) && f.what != "" {
@@ -230,8 +237,8 @@ func (k *call) about(err error) error {
 	return f
 }
 
-// interrupted turns the error of a verb that a signal ended into that signal's
-// exit code.
+// interrupted gives the error of a verb that a signal ended the exit code of that
+// signal. Errors that are settled, and usage errors, keep their own code.
 func (k *call) interrupted(ctx context.Context, err error) error {
 	var sig *signalError
 	if err == nil || !errors.As(context.Cause(ctx), &sig) {
@@ -243,26 +250,27 @@ func (k *call) interrupted(ctx context.Context, err error) error {
 	}
 	said := error(sig)
 	if f != nil && errors.As(f.err, &sig) {
-		said = f.err // with how far it had come
+		said = f.err // it also says how many entries were changed
 	}
 	if errors.Is(err, coord.ErrUnknown) {
 		said = fmt.Errorf("%w, and the outcome of the last change is unknown", said)
 	}
 	hint := ""
 	if unknown := (*zkq.UnknownError)(nil); errors.As(err, &unknown) {
-		hint = classify(err).hint // names the token, which nobody else knows
+		hint = classify(err).hint // names the token, which is stored nowhere else
 	}
 	return k.about(&failure{code: sig.code(), err: said, hint: hint})
 }
 
-// patient returns a context for one change: it lasts a little longer than ctx,
-// so that a change on its way when ctx ends still ends in something certain, and
-// no longer than a session and a connection may take to be given up.
+// patient returns a context for one change. It ends 2 s after ctx, so that a change in
+// flight can still get its answer and its outcome is known. It also ends once the
+// session timeout and the connect timeout have passed.
 func (k *call) patient(ctx context.Context) (context.Context, context.CancelFunc) {
 	return linger(ctx, k.settings.sessionTimeout+k.settings.connectTimeout, 2*time.Second)
 }
 
-// patientFor is patient for a change that may wait for so long before it is made.
+// patientFor is patient for a change that may wait for as long as wait before it is
+// made, say for room in a full queue.
 func (k *call) patientFor(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	most := k.settings.sessionTimeout + k.settings.connectTimeout
 	if wait > forever-most {
@@ -271,7 +279,7 @@ func (k *call) patientFor(ctx context.Context, wait time.Duration) (context.Cont
 	return linger(ctx, wait+most, 2*time.Second)
 }
 
-// linger returns a context that ends after most, and extra after ctx ended.
+// linger returns a context that ends after most, or extra after the end of ctx.
 func linger(ctx context.Context, most, extra time.Duration) (context.Context, context.CancelFunc) {
 	long, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	stop := context.AfterFunc(ctx, func() {

@@ -13,18 +13,17 @@ import (
 type child struct {
 	cmd   *exec.Cmd
 	done  chan struct{}    // closed when it has ended
-	state *os.ProcessState // how, once done is closed
-	err   error            // of its input or output, once done is closed
+	state *os.ProcessState // how it ended; read it after done is closed
+	err   error            // of copying its input or output; read it after done is closed
 }
 
-// outputAfter is how long output is waited for that others may still write, to
-// whom a CMD that has ended left its standard output.
+// outputAfter is how long zkq reads the output after CMD has ended. Processes that CMD
+// started may still have its standard output open.
 const outputAfter = time.Second
 
-// startChild starts cmd with a value on its standard input and a limit on its
-// memory, 0 for none. The thread that starts it lives as long as the child does:
-// Linux sends the signal that a parent's death sends when the parent's *thread*
-// ends.
+// startChild starts cmd with a value on its standard input and a memory limit in bytes;
+// 0 means no limit. One thread stays locked until the child ends. Linux sends the
+// child its parent-death signal when the *thread* that started it ends.
 func startChild(cmd *exec.Cmd, value []byte, memory uint64) (*child, error) {
 	ownGroup(cmd)
 	cmd.Stdin = bytes.NewReader(value)

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ownGroup has cmd run in a process group of its own. Only Linux also ends it
+// ownGroup makes cmd run in a process group of its own. Unlike on Linux, cmd survives
 // when zkq is killed.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

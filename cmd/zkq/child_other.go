@@ -4,7 +4,8 @@ package main
 
 import "os/exec"
 
-// Without process groups only CMD itself is ended, and at once.
+// Without process groups zkq can end only CMD itself. There is no SIGTERM: it is killed
+// at once.
 
 func ownGroup(*exec.Cmd) {}
 

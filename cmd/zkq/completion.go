@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+// shells holds the completion script of each shell.
 var shells = map[string]string{
 	"bash": `# In ~/.bashrc: source <(zkq completion bash)
 _zkq() {
@@ -48,6 +49,7 @@ Register-ArgumentCompleter -Native -CommandName zkq -ScriptBlock {
 `,
 }
 
+// shellNames lists the shells in the order in which help shows them.
 var shellNames = []string{"bash", "zsh", "fish", "powershell"}
 
 func completionVerb() verb {
@@ -67,8 +69,8 @@ func completionVerb() verb {
 	}
 }
 
-// completeVerb is what the scripts call: with the shell's name and the words
-// after zkq, the last of which is to be completed.
+// completeVerb is the hidden verb that the scripts call. Its arguments are the shell's
+// name and the words after zkq. It prints the completions of the last word.
 func completeVerb() verb {
 	return verb{
 		name: "__complete", hidden: true, max: -1, offline: true,
@@ -86,7 +88,7 @@ func completeVerb() verb {
 	}
 }
 
-// flagWords are what a flag's value may be.
+// flagWords lists the allowed values of each flag that takes one of a few words.
 var flagWords = map[string][]string{
 	"layout":    {string(layoutLocking), string(layoutPlain)},
 	"output":    {"text", "json"},
@@ -95,8 +97,8 @@ var flagWords = map[string][]string{
 	"state":     allStates,
 }
 
-// complete returns what the last word may become. Nothing means that the shell
-// should offer what it would by itself: names of files.
+// complete returns the completions of the last word. If there are none, the shell offers
+// file names.
 func (p *program) complete(shell string, words []string) []string {
 	if shell == "bash" {
 		words = joinEquals(words)
@@ -134,7 +136,7 @@ func (p *program) complete(shell string, words []string) []string {
 			return nil
 		}
 		found := startingWith(value, flagWords[f.Names()[0]])
-		if shell != "bash" { // which takes = for the end of a word
+		if shell != "bash" { // bash completes only the part after =
 			for i := range found {
 				found[i] = name + "=" + found[i]
 			}
@@ -175,7 +177,7 @@ func startingWith(prefix string, words []string) []string {
 	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !strings.HasPrefix(w, prefix) })
 }
 
-// joinEquals undoes what bash does to --flag=value: three words.
+// joinEquals joins --flag=value, which bash splits into three words.
 func joinEquals(words []string) []string {
 	var joined []string
 	for i := 0; i < len(words); i++ {

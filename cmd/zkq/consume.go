@@ -103,10 +103,10 @@ func (c *consumer) readTimes() (err error) {
 	return nil
 }
 
-// mostBackoff is the longest that a [zkq.Worker] lets an entry rest.
+// mostBackoff is the longest delay after a failure that a [zkq.Worker] allows.
 const mostBackoff = 30 * 24 * time.Hour
 
-// backoffTime reads how long an entry rests after a failure.
+// backoffTime parses the delay of an entry after its first failure.
 func backoffTime(s string) (time.Duration, error) {
 	d, err := duration(s)
 	if err == nil && d > mostBackoff {

@@ -14,50 +14,51 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// consumer is zkq consume: the handler of a [zkq.Worker], which does everything about the
-// queue. The consumer runs CMD or prints the value, counts what became of the entries, and
-// says when to stop.
+// consumer is zkq consume: the handler of a [zkq.Worker], which takes and finishes the
+// entries. The consumer runs CMD or prints the value, counts the outcomes, and decides
+// when to stop.
 //
-// It stops in three steps. When claiming has ended, the worker takes nothing more. When
-// ending has, running commands are terminated and their entries given back; when killing
-// has, they are killed at once.
+// It stops in three steps, each the end of a context. After claiming the worker takes
+// nothing more. After ending running commands are terminated and their entries are
+// released. After killing the commands are killed at once.
 type consumer struct {
 	*call
 	queue      *zkq.LockingQueue
-	next       *zkq.LockingQueue // gets the output of CMD; nil without --forward
+	next       *zkq.LockingQueue // the target of --forward; nil without it
 	jobs       int
-	ahead      int           // entries to hold beyond those that are worked on
+	ahead      int           // entries to hold in advance, besides those in work
 	max        int           // entries to take; 0 for any number
 	halt       int           // failures to stop after; 0 for any number
-	deliveries int           // after which an entry is dead if it is back; 0 for any number
+	deliveries int           // deliveries after which an entry is dead; 0 for any number
 	retries    int           // failures after which an entry is dead; 0 for any number
-	idle       time.Duration // to stop after; forever if not
+	idle       time.Duration // stop after so long without an entry; forever never stops
 	drain      bool
-	backoff    time.Duration // after the first failure
-	timeout    time.Duration // of CMD; 0 for none
-	memory     uint64        // of CMD's processes, in bytes; 0 for any
-	grace      time.Duration
-	forward    string // name of next
-	path       string // of CMD
-	group      bool   // hold CMD's output until it ends
+	backoff    time.Duration // delay of an entry after its first failure
+	timeout    time.Duration // for one run of CMD; 0 for none
+	memory     uint64        // limit for each process of CMD, in bytes; 0 for none
+	grace      time.Duration // from the first signal, or a lost lock, to the end of CMD
+	forward    string        // name of next
+	path       string        // file of CMD
+	group      bool          // print CMD's output only when CMD has ended
 	log        *jobLog
 	status     *status
 
 	claiming, ending, killing context.Context
 	stop, end, kill           context.CancelCauseFunc // end these contexts
 
-	mu       sync.Mutex
-	attempts map[*zkq.Held]*attempt // under way
+	mu       sync.Mutex             // guards the fields below
+	attempts map[*zkq.Held]*attempt // in progress
 	tally    tally
-	fatal    error // ended the consumer
-	signal   *signalError
-	failing  map[string]bool // names of entries that failed here and were not done since
+	fatal    error           // the first error that stopped the consumer
+	signal   *signalError    // the second signal, if there was one
+	failing  map[string]bool // names of entries whose last attempt here failed
 	rested   time.Time       // when the last attempt ended
 }
 
-// errHalted ends the taking after --halt failures.
+// errHalted is the cause with which claiming ends after --halt failures.
 var errHalted = errors.New("halted")
 
+// consume runs a consumer until it has nothing more to do, fails or gets a signal.
 func consume(ctx context.Context, k *call) error {
 	c := &consumer{call: k, attempts: make(map[*zkq.Held]*attempt), failing: make(map[string]bool)}
 	if err := c.readConsume(); err != nil {
@@ -78,8 +79,8 @@ func consume(ctx context.Context, k *call) error {
 	})
 }
 
-// expected returns how many entries the consumer will work on; 0 if that is not known, or
-// not shown.
+// expected returns the number of entries that the consumer will work on. It returns 0 if
+// the number is not known or no progress is shown.
 func (c *consumer) expected(ctx context.Context) int {
 	if c.max > 0 || !c.drain || !c.showsProgress() {
 		return c.max
@@ -91,8 +92,8 @@ func (c *consumer) expected(ctx context.Context) int {
 	return n
 }
 
-// register makes this process known as a worker of the queue. Where that fails, each take
-// tries it again.
+// register adds this process to the queue's workers. If that fails, each take tries
+// again.
 func (c *consumer) register(ctx context.Context) {
 	ctx, cancel := c.patient(ctx)
 	defer cancel()
@@ -101,6 +102,8 @@ func (c *consumer) register(ctx context.Context) {
 	}
 }
 
+// run starts the worker and the goroutines that watch for signals and for a drain. It
+// returns the error of the whole run when all have ended.
 func (c *consumer) run(ctx context.Context) error {
 	c.claiming, c.stop = context.WithCancelCause(ctx)
 	c.ending, c.end = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -131,15 +134,15 @@ func (c *consumer) run(ctx context.Context) error {
 	return c.result()
 }
 
-// worker returns the worker that consume is the handler of. Its context is ending: the
-// consumer measures the grace after a signal itself.
+// worker returns the worker whose handler is c. Run it with c.ending: the consumer itself
+// measures the grace after a signal, so the worker has none.
 func (c *consumer) worker() *zkq.Worker {
 	w := &zkq.Worker{
 		Queue: c.queue, Handler: c, Report: c.report, Logger: workerLog{c.call.log},
 		Concurrency: c.jobs, ReadAhead: c.ahead, Limit: c.max, Drain: c.drain,
 		MaxFailures: c.retries, Backoff: c.restAfter,
 		Stop: c.claiming.Done(), Grace: -1,
-		StuckAfter: min(c.grace, 365*24*time.Hour) + 5*time.Second, // CMD has the grace after a lost lock too
+		StuckAfter: min(c.grace, 365*24*time.Hour) + 5*time.Second, // after a lost lock, CMD has the grace too
 	}
 	if c.idle != forever {
 		w.Idle = c.idle
@@ -147,7 +150,7 @@ func (c *consumer) worker() *zkq.Worker {
 	return w
 }
 
-// Handle makes one attempt at an entry.
+// Handle makes one attempt at an entry: it runs CMD or prints the value.
 func (c *consumer) Handle(ctx context.Context, h *zkq.Held) error {
 	a := newAttempt(c.call, h)
 	c.mu.Lock()
@@ -160,7 +163,7 @@ func (c *consumer) Handle(ctx context.Context, h *zkq.Held) error {
 	return c.print(ctx, h, a)
 }
 
-// print is the attempt where there is no CMD.
+// print is an attempt without a CMD: it prints the value, or forwards it.
 func (c *consumer) print(ctx context.Context, h *zkq.Held, a *attempt) error {
 	if ctx.Err() != nil {
 		return zkq.Release()
@@ -178,14 +181,14 @@ func (c *consumer) print(ctx context.Context, h *zkq.Held, a *attempt) error {
 	return zkq.Release()
 }
 
-// report notes what became of an entry.
+// report counts the outcome of an entry and writes it to the job log.
 func (c *consumer) report(h zkq.Handled) {
 	c.mu.Lock()
 	a := c.attempts[h.Held]
 	delete(c.attempts, h.Held)
 	c.mu.Unlock()
 	if a == nil {
-		return // no attempt was made, and the entry was given back
+		return // the worker released the entry without an attempt
 	}
 	a.Outcome = c.outcome(h, a.Outcome)
 	a.Seconds = time.Since(a.Start).Seconds()
@@ -208,8 +211,8 @@ func (c *consumer) report(h zkq.Handled) {
 	}
 }
 
-// outcome names what became of an entry. asked is the outcome that the attempt asked for, ""
-// if that follows from its result.
+// outcome returns the name of an entry's outcome. asked is the outcome that the attempt
+// wants for a released entry; "" means outcomeReleased.
 func (c *consumer) outcome(h zkq.Handled, asked string) string {
 	switch h.Ending {
 	case zkq.EndingDone:
@@ -224,7 +227,7 @@ func (c *consumer) outcome(h zkq.Handled, asked string) string {
 		if errors.Is(h.Err, coord.ErrUnknown) {
 			return outcomeUnknown
 		}
-		c.fail(h.Err) // nothing was changed, and the end of the session gives the entry back
+		c.fail(h.Err) // nothing was changed; the entry is ready again when the session ends
 	}
 	if asked != "" {
 		return asked
@@ -232,11 +235,11 @@ func (c *consumer) outcome(h zkq.Handled, asked string) string {
 	return outcomeReleased
 }
 
-// maxBackoff is the longest that an entry rests, unless --backoff is longer.
+// maxBackoff is the longest delay after a failure, unless --backoff is longer.
 const maxBackoff = time.Minute
 
-// restAfter returns how long an entry rests after its n-th failure: twice as long each time,
-// and up to a tenth more, so that entries that failed together are not tried together.
+// restAfter returns the delay of an entry after its n-th failure. It doubles with each
+// failure. A random addition of up to a tenth spreads entries that failed together.
 func (c *consumer) restAfter(n int) time.Duration {
 	d := c.backoff
 	for ; n > 1 && d > 0 && d < maxBackoff; n-- {
@@ -245,7 +248,8 @@ func (c *consumer) restAfter(n int) time.Duration {
 	return d + rand.N(d/10+1)
 }
 
-// pausedDrain returns why a drain of a paused queue ends: what is ready stays.
+// pausedDrain returns the error of a drain that stops because the queue is paused. The
+// error counts the ready entries, which stay.
 func (c *consumer) pausedDrain(ctx context.Context) error {
 	ctx, cancel := c.patient(ctx)
 	defer cancel()
@@ -258,11 +262,11 @@ func (c *consumer) pausedDrain(ctx context.Context) error {
 	return f
 }
 
-// restBefore is how long nothing was done when a drain says what it waits for.
+// restBefore is the idle time after which a drain logs what it waits for.
 const restBefore = 150 * time.Millisecond
 
-// watchDrain says once that a drain waits for nothing but entries that failed here and rest:
-// without --retries it may wait for ever.
+// watchDrain logs once that a drain waits only for entries that failed here. Without
+// --retries, such a wait may never end.
 func (c *consumer) watchDrain(finished <-chan struct{}) {
 	if !c.drain {
 		return
@@ -288,6 +292,7 @@ func (c *consumer) watchDrain(finished <-chan struct{}) {
 	}
 }
 
+// tellFailing logs that n entries keep failing: a warning if no limit ends that.
 func (c *consumer) tellFailing(n int) {
 	what := counted(n, "entry keeps failing", "entries keep failing")
 	if c.retries > 0 {
@@ -297,8 +302,9 @@ func (c *consumer) tellFailing(n int) {
 	c.call.log.Warn("draining: "+what+"; --retries N gives up", "queue", c.call.queue)
 }
 
-// watchSignals terminates running commands when the grace after the first signal is over,
-// and kills them at the second signal. It also bounds writes to streams without a reader.
+// watchSignals terminates running commands when the grace after the first signal has
+// passed, and kills them at the second signal. It then also bounds all writes, because
+// a reader may have stopped reading.
 func (c *consumer) watchSignals(ctx context.Context, finished <-chan struct{}) {
 	select {
 	case <-ctx.Done():
@@ -326,7 +332,8 @@ func (c *consumer) watchSignals(ctx context.Context, finished <-chan struct{}) {
 	}
 }
 
-// fail ends the claiming because of an error; running commands go on.
+// fail stops the claiming because of an error. Running commands go on. The first error
+// becomes that of the consumer.
 func (c *consumer) fail(err error) {
 	c.mu.Lock()
 	if c.fatal == nil {
@@ -336,8 +343,8 @@ func (c *consumer) fail(err error) {
 	c.stop(err)
 }
 
-// workerLog is the command's log as the worker uses it: what comes from others is made
-// printable.
+// workerLog passes the worker's messages to the command's log. It escapes data of other
+// processes, which could act on a terminal.
 type workerLog struct{ log hclog.Logger }
 
 func (l workerLog) Debug(message string, args ...any) { l.log.Debug(message, printableArgs(args)...) }
@@ -348,13 +355,14 @@ func (l workerLog) Warn(message string, args ...any) { l.log.Warn(message, print
 
 func (l workerLog) Error(message string, args ...any) { l.log.Error(message, printableArgs(args)...) }
 
+// printableArgs returns the arguments of a log line with strings and errors escaped.
 func printableArgs(args []any) []any {
 	safe := make([]any, len(args))
 	for i, arg := range args {
 		switch arg := arg.(type) {
 		case string:
 			if safe[i] = printable(arg); i > 0 && args[i-1] == "queue" {
-				safe[i] = strings.TrimPrefix(arg, "/") // as the user writes it
+				safe[i] = strings.TrimPrefix(arg, "/") // without the leading slash, as users write it
 			}
 		case error:
 			safe[i] = printable(arg.Error())

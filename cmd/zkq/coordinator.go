@@ -10,15 +10,19 @@ import (
 	"github.com/zkq/zkq/zkqueue"
 )
 
-// openOptions are what every driver takes.
+// openOptions holds the settings that every driver takes.
 type openOptions struct {
 	sessionTimeout time.Duration
 	connectTimeout time.Duration
 	credentials    credentials
-	warn           func(string)
+	warn           func(string) // receives the driver's warnings
 }
 
-// openCoordinator opens the driver that the target's scheme names.
+// openCoordinator opens the driver for the target's scheme.
+//
+// A new driver needs a case here: the default is etcd. Its scheme must also be added to
+// parseTarget, which refuses all others, and to the expressions of hide.go, which keep
+// passwords out of messages. target.encrypted names the schemes that use TLS.
 func openCoordinator(ctx context.Context, t target, o openOptions) (coord.Coordinator, error) {
 	switch t.scheme {
 	case "local":
@@ -53,8 +57,8 @@ func openCoordinator(ctx context.Context, t target, o openOptions) (coord.Coordi
 	}
 }
 
-// coordinator keeps a driver's nil pointer from becoming a Coordinator that is
-// not nil.
+// coordinator converts a driver's result to the interface. On an error it returns a nil
+// interface, not an interface that holds a nil pointer.
 func coordinator[C coord.Coordinator](c C, err error) (coord.Coordinator, error) {
 	if err != nil {
 		return nil, err

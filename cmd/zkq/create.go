@@ -32,6 +32,7 @@ bounds it fails, unless --change is given.`,
 	}
 }
 
+// create stores the bounds of a queue, or replaces them with --change.
 func create(ctx context.Context, k *call) error {
 	var want zkq.QueueConfig
 	var err error
@@ -61,7 +62,8 @@ func create(ctx context.Context, k *call) error {
 	})
 }
 
-// change makes one change of the queue that the verb names.
+// change opens the verb's queue and runs do, which makes one change. The context of do
+// is that of patient.
 func (k *call) change(ctx context.Context, do func(context.Context, *zkq.LockingQueue) error) error {
 	return k.with(ctx, func(c coord.Coordinator) error {
 		q := k.newLocking(c, k.queue)

@@ -26,7 +26,7 @@ compares the clocks where the service has one. What should be fixed comes last.`
 	}
 }
 
-// examination is what doctor finds, and its JSON.
+// examination holds what doctor finds. It is also doctor's JSON.
 type examination struct {
 	Coordinator string         `json:"coordinator"`
 	Service     string         `json:"service"`
@@ -41,6 +41,7 @@ type examination struct {
 	Fix         []string       `json:"fix"`
 }
 
+// serverRecord is the JSON of one server.
 type serverRecord struct {
 	Address string `json:"address"`
 	InUse   bool   `json:"in_use"`
@@ -49,7 +50,7 @@ type serverRecord struct {
 	Error   string `json:"error"`
 }
 
-// text is the server in a line.
+// text returns one line about the server.
 func (s serverRecord) text(service string) string {
 	parts := []string{}
 	if s.Version != "" {
@@ -67,9 +68,11 @@ func (s serverRecord) text(service string) string {
 	return s.Address + ": " + strings.Join(parts, ", ")
 }
 
-// worstSkew is how far apart clocks may be before doctor speaks of it.
+// worstSkew is the largest difference of two clocks that needs no advice.
 const worstSkew = time.Second
 
+// doctor examines the servers and the session, tries a write, and prints what it found.
+// It returns the error of the write, after the output.
 func doctor(ctx context.Context, k *call) error {
 	var mu sync.Mutex
 	var fix []string
@@ -109,6 +112,7 @@ func doctor(ctx context.Context, k *call) error {
 	})
 }
 
+// servers records each server, and advises on those that do not answer.
 func (x *examination) servers(ctx context.Context, c coord.Coordinator, advise func(string, ...any)) error {
 	d, ok := c.(coord.Describer)
 	if !ok {
@@ -133,6 +137,7 @@ func (x *examination) servers(ctx context.Context, c coord.Coordinator, advise f
 	return nil
 }
 
+// session records the limits of a session.
 func (x *examination) session(s coord.Session) {
 	limits := s.Limits()
 	x.Session = s.Timeout().Seconds()
@@ -140,8 +145,8 @@ func (x *examination) session(s coord.Session) {
 	x.CommitBytes, x.CommitOps = limits.CommitBytes, limits.CommitOps
 }
 
-// write makes an ephemeral node, looks at its time and removes it. It returns why
-// that could not be done.
+// write creates an ephemeral node, compares its time with this machine's clock, and
+// removes it. It returns the error of the first step that failed.
 func (x *examination) write(ctx context.Context, s coord.Session, advise func(string, ...any)) error {
 	var id [16]byte
 	rand.Read(id[:])
@@ -162,7 +167,7 @@ func (x *examination) write(ctx context.Context, s coord.Session, advise func(st
 		return fmt.Errorf("read what was written: %w", err)
 	}
 	if !n.Created.IsZero() {
-		// It was made at some instant of the call: assume the middle.
+		// The service created it at some time during the call: assume the middle.
 		skew := n.Created.Sub(began.Add(took / 2))
 		seconds := skew.Seconds()
 		x.Skew = &seconds
@@ -176,6 +181,7 @@ func (x *examination) write(ctx context.Context, s coord.Session, advise func(st
 	return nil
 }
 
+// print writes the examination as JSON or as a table.
 func (x *examination) print(out *output) error {
 	if out.json {
 		return out.record(x)

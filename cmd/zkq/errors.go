@@ -33,26 +33,28 @@ type failure struct {
 	code    int
 	what    string // verb, queue and coordinator, once they are known
 	err     error
-	hint    string // what can be done; "" if nothing
-	usage   string // shown with wrong usage
-	settled bool   // the code stands, even if a signal came
-	said    bool   // it was reported already
+	hint    string // what the user can do; "" for no hint
+	usage   string // the usage line; printed with exitUsage
+	settled bool   // the code stays even if a signal ended the verb
+	said    bool   // it has been printed
 }
 
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
+// usageError returns a failure with exitUsage.
 func usageError(hint, format string, args ...any) *failure {
 	return &failure{code: exitUsage, err: fmt.Errorf(format, args...), hint: hint}
 }
 
-// nothing is the error for what is not there.
+// nothing returns a failure with exitNothing: there is no such entry.
 func nothing(format string, args ...any) *failure {
 	return &failure{code: exitNothing, err: fmt.Errorf(format, args...)}
 }
 
-// classify gives an error of the library its exit code and hint. Where several
-// apply, what is certain about the queue comes first.
+// classify returns the failure for an error of the library, with its exit code and hint.
+// If several cases apply, the first one wins: a case that says more about the state of
+// the queue stands before the others.
 func classify(err error) *failure {
 	is := func(targets ...error) bool {
 		for _, t := range targets {
@@ -83,7 +85,7 @@ func classify(err error) *failure {
 		f.code, f.hint = exitUsage, "name the queue's own layout with --layout, or choose another queue"
 	case is(zkq.ErrTooLarge, zkq.ErrInvalidName, zkq.ErrInvalidPriority, zkq.ErrInvalid):
 		f.code = exitUsage
-	case is(coord.ErrBusy): // it was reached, and refused
+	case is(coord.ErrBusy): // exitFailed: the service was reached, and refused
 	case is(coord.ErrTLS):
 		f.code, f.hint = exitUnreachable, "see ZKQ_CA_FILE, ZKQ_CERT_FILE and ZKQ_KEY_FILE, and whether the URL should begin with etcds: or zks:"
 	case is(coord.ErrAuth):
@@ -97,15 +99,15 @@ func classify(err error) *failure {
 	case is(coord.ErrForbidden):
 		f.hint = "the credentials do not allow it: see ZKQ_USER and ZKQ_PASSWORD_FILE"
 	}
-	var local interface{ Hint() string } // of the embedded store
+	var local interface{ Hint() string } // implemented by errors of the embedded store
 	if f.code == exitUnreachable && errors.As(err, &local) {
 		f.hint = local.Hint()
 	}
 	return f
 }
 
-// readerGone reports whether err comes from a stream of this process whose
-// reader has gone away.
+// readerGone reports whether err is that of a broken pipe on a stream of this process.
+// A broken connection to a server does not count.
 func readerGone(err error) bool {
 	var o *outputError
 	return errors.As(err, &o) && errors.Is(o, syscall.EPIPE)
@@ -120,8 +122,8 @@ func failureOf(err error) *failure {
 	return classify(err)
 }
 
-// halfway adds to an error what was done before it. Then the exit codes that say
-// that nothing was changed are not true any more.
+// halfway adds to an error the changes that were made before it. It replaces exit codes
+// that promise that nothing was changed by exitFailed.
 func halfway(err error, done string) *failure {
 	g := *failureOf(err)
 	if g.code == exitUnreachable || g.code == exitUsage {
@@ -131,7 +133,7 @@ func halfway(err error, done string) *failure {
 	return &g
 }
 
-// report prints an error and returns the exit code.
+// report prints an error, unless it has been printed, and returns its exit code.
 func (p *program) report(err error) int {
 	if err == nil {
 		return exitDone
@@ -143,8 +145,8 @@ func (p *program) report(err error) int {
 	return f.code
 }
 
-// say prints a failure: one line for the error, one for the hint, one for the
-// usage; or one JSON object.
+// say prints a failure on stderr: a line each for the error, the hint and the usage, or
+// one JSON object. It removes passwords first.
 func (p *program) say(f *failure) {
 	text := errorText(f.err)
 	if f.what != "" {
@@ -173,22 +175,22 @@ func (p *program) say(f *failure) {
 	io.WriteString(p.said, b.String())
 }
 
-// packages are the names before the sentinels, where an error of the chain begins:
-// a path may end like one.
+// packages matches the package names before the text of a sentinel error. It matches only
+// where an error of the chain begins, because a path may contain the same text.
 var packages = regexp.MustCompile(`(^|: |\n)(?:(?:zkq|coord|lock|priority): )+`)
 
-// errorText is the error without the packages' names before the sentinels.
+// errorText returns the error's text without the package names of sentinels.
 func errorText(err error) string {
 	return packages.ReplaceAllString(err.Error(), "$1")
 }
 
-// hint prints a hint that goes with no error.
+// hint prints a hint that belongs to no error.
 func (p *program) hint(text string) {
 	fmt.Fprintf(p.said, "zkq: hint: %s\n", printable(text))
 }
 
-// marshal is one JSON object and a newline. What acts on a terminal beyond that
-// which JSON must escape is escaped too: the line may go there.
+// marshal returns v as one line of JSON. It escapes all characters that a terminal would
+// act on, more than JSON requires, because the line may be shown there.
 func marshal(v any) ([]byte, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
@@ -211,4 +213,5 @@ func marshal(v any) ([]byte, error) {
 	return []byte(c.String()), nil
 }
 
+// upperControl reports whether r acts on a terminal and JSON does not escape it.
 func upperControl(r rune) bool { return r >= 0x7f && acts(r) }

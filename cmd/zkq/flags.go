@@ -11,11 +11,12 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The flags' values are read here and not by urfave, whose numbers take 0x5 and
-// 010 and whose durations take -1s. Each parser names the value and what is
-// allowed.
+// These functions parse the values of flags. urfave's own parsers accept numbers like 0x5
+// and 010, and durations like -1s. The error of each parser names the value and the
+// allowed ones.
 
-// decimal reads a number written in decimal digits alone.
+// decimal parses a number from least to most, written in decimal digits without
+// leading zeros.
 func decimal(s string, least, most int) (int, error) {
 	n, err := strconv.Atoi(s)
 	digits := s != "" && strings.Trim(s, "0123456789") == "" && (s == "0" || s[0] != '0')
@@ -29,7 +30,7 @@ func decimal(s string, least, most int) (int, error) {
 	return n, nil
 }
 
-// duration reads a duration in Go's syntax that is not negative.
+// duration parses a duration in Go's syntax, 0 or more.
 func duration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 || strings.HasPrefix(s, "-") {
@@ -38,7 +39,7 @@ func duration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// above0 reads a duration that is not 0 either.
+// above0 parses a duration of more than 0.
 func above0(s string) (time.Duration, error) {
 	d, err := duration(s)
 	if err == nil && d == 0 {
@@ -47,7 +48,7 @@ func above0(s string) (time.Duration, error) {
 	return d, err
 }
 
-// size reads a number of bytes, with or without a unit.
+// size parses a number of bytes, at least 1, with or without a unit.
 func size(s string) (uint64, error) {
 	units := []struct {
 		name  string
@@ -66,7 +67,7 @@ func size(s string) (uint64, error) {
 	return n * unit, nil
 }
 
-// oneOf reads a word of a few.
+// oneOf returns a parser that accepts only these words.
 func oneOf(words ...string) func(string) (string, error) {
 	return func(s string) (string, error) {
 		for _, w := range words {
@@ -78,6 +79,7 @@ func oneOf(words ...string) func(string) (string, error) {
 	}
 }
 
+// boolean parses the value of a variable that stands for a flag without a value.
 func boolean(s string) (bool, error) {
 	switch s {
 	case "1", "true":
@@ -88,7 +90,7 @@ func boolean(s string) (bool, error) {
 	return false, fmt.Errorf("%q: allowed are true, 1, false, 0", s)
 }
 
-// flagValue reads a verb's flag; what it returns without one is absent.
+// flagValue parses a verb's flag. If the flag was not given, flagValue returns absent.
 func flagValue[T any](c *cli.Context, name string, absent T, parse func(string) (T, error)) (T, error) {
 	if !c.IsSet(name) {
 		return absent, nil
@@ -100,14 +102,16 @@ func flagValue[T any](c *cli.Context, name string, absent T, parse func(string) 
 	return v, nil
 }
 
-// countFlag reads a flag that counts from 1; 0 means that it was not given.
+// countFlag parses a flag that is a number from 1 to most. It returns 0 if the flag was
+// not given.
 func countFlag(c *cli.Context, name string, most int) (int, error) {
 	return flagValue(c, name, 0, func(s string) (int, error) { return decimal(s, 1, most) })
 }
 
+// forever is the duration that the word "forever" means.
 const forever = time.Duration(math.MaxInt64)
 
-// waiting reads a duration that may also be "forever".
+// waiting parses a duration, or the word "forever".
 func waiting(s string) (time.Duration, error) {
 	if s == "forever" {
 		return forever, nil
@@ -119,7 +123,7 @@ func waiting(s string) (time.Duration, error) {
 	return d, err
 }
 
-// stringFlag is a flag with a value; help shows value as its placeholder.
+// stringFlag returns a flag with a value. Help shows value as its placeholder.
 func stringFlag(name, alias, value, usage string) cli.Flag {
 	f := &cli.StringFlag{Name: name, Usage: "`" + value + "` " + usage}
 	if alias != "" {
@@ -128,6 +132,7 @@ func stringFlag(name, alias, value, usage string) cli.Flag {
 	return f
 }
 
+// boolFlag returns a flag without a value.
 func boolFlag(name, alias, usage string) cli.Flag {
 	f := &cli.BoolFlag{Name: name, Usage: usage}
 	if alias != "" {

@@ -12,13 +12,14 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// printed is what CMD printed, of which an entry is to be made: as much as one can
-// hold, and how much it was.
+// printed collects the output of CMD, which becomes the value of a forwarded entry. It
+// keeps no more than the largest value, and counts all bytes.
 type printed struct {
 	buf bytes.Buffer
-	n   int64
+	n   int64 // bytes that CMD printed, kept or not
 }
 
+// Write never fails, so that CMD does not notice when its output is too large.
 func (p *printed) Write(b []byte) (int, error) {
 	p.n += int64(len(b))
 	if room := zkq.MaxValue - p.buf.Len(); room > 0 {
@@ -27,7 +28,7 @@ func (p *printed) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// value is what the entry holds, and why there can be none.
+// value returns the output. It returns ErrTooLarge if an entry cannot hold all of it.
 func (p *printed) value() ([]byte, error) {
 	if p.n > zkq.MaxValue {
 		return nil, fmt.Errorf("CMD printed %d bytes, and an entry holds at most %d: %w", p.n, zkq.MaxValue, zkq.ErrTooLarge)
@@ -35,12 +36,15 @@ func (p *printed) value() ([]byte, error) {
 	return p.buf.Bytes(), nil
 }
 
-// fullEvery is how often a full queue is asked again whether it has room.
+// fullEvery is the time between two attempts to put into a full queue.
 const fullEvery = 200 * time.Millisecond
 
-// passOn puts a value into the next queue, in the commit that removes the entry, and returns
-// what that means for the entry. While that queue is full it waits: the entry stays held, so
-// that a slow consumer of the next queue slows this one down.
+// passOn puts a value into the next queue in the commit that removes the entry. It returns
+// the result of the attempt for the worker. If err is not nil, nothing is put, and err
+// decides the result.
+//
+// While the next queue is full, passOn waits and the entry stays held. A slow consumer of
+// the next queue thus slows this one down.
 func (c *consumer) passOn(ctx context.Context, h *zkq.Held, a *attempt, value []byte, err error) error {
 	if err == nil {
 		target := zkq.Target{Queue: c.next, Value: value, Options: []zkq.PutOption{zkq.WithPriority(h.Priority)}}
@@ -67,5 +71,5 @@ func (c *consumer) passOn(ctx context.Context, h *zkq.Held, a *attempt, value []
 	case !errors.Is(err, coord.ErrUnknown) && ctx.Err() == nil:
 		c.fail(err)
 	}
-	return zkq.Release() // unless it was passed on after all
+	return zkq.Release() // has no effect if the unanswered commit was made after all
 }

@@ -32,6 +32,7 @@ the plain layout it is removed first, as kazoo's Queue does. Exit 3: nothing the
 	}
 }
 
+// get takes up to n entries, prints them and removes them. It waits only for the first.
 func get(ctx context.Context, k *call) error {
 	n, err := countFlag(k.flags, "max", math.MaxInt32)
 	if err != nil {
@@ -45,7 +46,7 @@ func get(ctx context.Context, k *call) error {
 	return k.with(ctx, func(c coord.Coordinator) error {
 		waiting := ctx
 		if wait != forever {
-			// Reaching the coordinator is part of the wait.
+			// The wait includes the time to reach the coordinator.
 			var cancel context.CancelFunc
 			waiting, cancel = context.WithDeadline(ctx, began.Add(wait))
 			defer cancel()
@@ -65,9 +66,11 @@ func get(ctx context.Context, k *call) error {
 	})
 }
 
-// chunk is how many entries get holds at a time.
+// chunk is the largest number of entries that get holds at a time.
 const chunk = 32
 
+// getLocking takes entries in chunks and hands each chunk over before it takes the next.
+// waiting bounds the wait for the first entry, ctx everything.
 func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n int, wait bool) error {
 	for got := 0; got < n; {
 		most := min(n-got, chunk)
@@ -77,7 +80,7 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 			held, err = q.TakeN(waiting, most)
 		}
 		if !wait || got > 0 || ranOut(err, ctx) {
-			// One attempt is made even if the wait was over before it began.
+			// Make one attempt even if the wait ended before the first take.
 			tctx, cancel := k.patient(ctx)
 			held, err = q.TryTakeN(tctx, most)
 			cancel()
@@ -102,7 +105,7 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 	return nil
 }
 
-// handed adds to an error how many entries were handed out before it.
+// handed adds to an error the number of entries that were printed and removed before it.
 func handed(err error, got int) error {
 	if got == 0 {
 		return err
@@ -110,11 +113,13 @@ func handed(err error, got int) error {
 	return halfway(err, counted(got, "entry was", "entries were")+" printed and removed before")
 }
 
-// ranOut says that a wait ended by its own deadline.
+// ranOut reports whether a wait ended by its own deadline, not by the end of ctx. A
+// change with an unknown outcome does not count.
 func ranOut(err error, ctx context.Context) bool {
 	return errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && !errors.Is(err, coord.ErrUnknown)
 }
 
+// emptyUnless returns the error of an empty queue, or nil if entries were printed.
 func emptyUnless(got int, waited bool) error {
 	switch {
 	case got > 0:
@@ -125,8 +130,8 @@ func emptyUnless(got int, waited bool) error {
 	return nothing("nothing there")
 }
 
-// handOver writes the entries, and removes those that were written; what was not
-// is given back.
+// handOver prints the entries in order and removes those that were printed. After an
+// error or the end of ctx it releases the rest.
 func (k *call) handOver(ctx context.Context, held []*zkq.Held) error {
 	written := 0
 	var failed error
@@ -160,7 +165,8 @@ func (k *call) handOver(ctx context.Context, held []*zkq.Held) error {
 	return worst(errs)
 }
 
-// worst is the error that says most: a lost lock, then an unknown outcome.
+// worst returns the most important error: a lost lock, then an unknown outcome, then
+// any other.
 func worst(errs []error) error {
 	var first error
 	for _, err := range errs {
@@ -174,6 +180,8 @@ func worst(errs []error) error {
 	return first
 }
 
+// getPlain removes entries one at a time and prints each after its removal. A failed
+// print loses the entry; the error names it.
 func (k *call) getPlain(ctx, waiting context.Context, q *zkq.Queue, n int, wait bool) error {
 	for got := 0; got < n; got++ {
 		var e zkq.Entry

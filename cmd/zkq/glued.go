@@ -6,9 +6,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// splitGlued parts values from the short flags that they are glued to: -j2 becomes
-// -j 2. It follows the parser through the flags of zkq and those of the verb, and
-// leaves arguments alone.
+// splitGlued separates short flags from values that follow without a space: -j2 becomes
+// -j 2. It does so in the flags of zkq and of the verb, and changes no arguments.
 func (p *program) splitGlued(args []string) []string {
 	flags, inVerb := p.app.Flags, false
 	split := make([]string, 0, len(args))
@@ -23,8 +22,8 @@ func (p *program) splitGlued(args []string) []string {
 			flags, inVerb = verb.Flags, true
 			continue
 		}
-		// A flag of zkq itself behind the verb is refused later, with the line as it
-		// should be.
+		// A global flag after the verb is refused later. That error shows the corrected
+		// line, so split the flag here too.
 		split = append(split, splitWords([]string{w}, flags, p.app.Flags)...)
 		name, _, inline := strings.Cut(strings.TrimLeft(w, "-"), "=")
 		if f := lookup(flags, name); f != nil && !inline && takesValue(f) && i+1 < len(args) {
@@ -35,8 +34,8 @@ func (p *program) splitGlued(args []string) []string {
 	return split
 }
 
-// glued returns a short flag and the value glued to it as two words, and any other
-// word as it is.
+// glued splits a word into a short flag and its value. It returns any other word
+// unchanged, as the only element.
 func glued(word string, flags []cli.Flag) []string {
 	if len(word) < 3 || word[0] != '-' || word[1] == '-' {
 		return []string{word}
@@ -49,8 +48,8 @@ func glued(word string, flags []cli.Flag) []string {
 	return []string{word[:2], word[2:]}
 }
 
-// splitWords parts glued values in words that stand behind the first argument, where
-// the verb's flags are looked up before those of zkq.
+// splitWords separates short flags from their values in all words. It looks a flag up
+// among those of the verb first, then among those of zkq.
 func splitWords(words []string, verb, global []cli.Flag) (split []string) {
 	for _, w := range words {
 		parts := glued(w, verb)

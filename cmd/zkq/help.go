@@ -27,7 +27,7 @@ func helpVerb() verb {
 	}
 }
 
-// appHelp fits one screen and ends with an example that works.
+// appHelp returns the help of zkq. It must fit one screen, and its example must work.
 func (p *program) appHelp() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "zkq is %s.\n\nusage: zkq [global flags] COMMAND [flags] QUEUE [args]\n\ncommands:\n", p.app.Usage)
@@ -42,10 +42,12 @@ func (p *program) appHelp() string {
 	return b.String()
 }
 
+// usageLine returns the one-line usage of a verb.
 func usageLine(c *cli.Command) string {
 	return strings.TrimRight("zkq "+c.Name+" [flags] "+c.ArgsUsage, " ")
 }
 
+// verbHelp returns the help of a verb.
 func (p *program) verbHelp(c *cli.Command) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "zkq %s: %s\n\nusage: %s\n", c.Name, c.Usage, usageLine(c))
@@ -64,10 +66,10 @@ func (p *program) verbHelp(c *cli.Command) string {
 	return b.String()
 }
 
-// helpWidth is the width of a terminal that help fits.
+// helpWidth is the number of columns that help uses at most.
 const helpWidth = 80
 
-// flagIndent is where the text of a flag begins.
+// flagIndent is the column in which the text of a flag begins.
 const flagIndent = 27
 
 // writeFlags writes one paragraph for each flag.
@@ -90,8 +92,8 @@ func writeFlags(b *strings.Builder, flags []cli.Flag) {
 	}
 }
 
-// wrap writes a paragraph that begins with head, its text indented and broken to fit a
-// terminal.
+// wrap writes a paragraph that begins with head. It indents the text and breaks lines at
+// helpWidth.
 func wrap(b *strings.Builder, head string, indent int, text string) {
 	line := head
 	if len(line) > indent-1 && indent > 0 {

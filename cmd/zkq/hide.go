@@ -5,24 +5,26 @@ import (
 	"strings"
 )
 
-// hidden stands in a message for what may be a password.
+// hidden replaces text in a message that may be a password.
 const hidden = "***"
 
+// A new scheme must be added to query and serverURL; otherwise messages show a password
+// in its query. userInfo matches URLs of all schemes.
 var (
 	userInfo  = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*@`)
 	query     = regexp.MustCompile(`((?:zks?|etcds?)://[^\s"'?]*\?)[^\s"']+`)
 	serverURL = regexp.MustCompile(`^(-[^=]*=)?(zks?|etcds?):`)
 )
 
-// hideSecrets returns the text without the passwords of URLs, which zkq does not
-// take and people give all the same: an error repeats arguments, and may end in a
-// log.
+// hideSecrets returns the text with the passwords in URLs hidden. zkq takes no password
+// from a URL, but users write them there. An error repeats arguments, and logs keep
+// errors.
 func hideSecrets(text string) string {
 	return query.ReplaceAllString(userInfo.ReplaceAllString(text, "://"+hidden+"@"), "${1}"+hidden)
 }
 
-// hideQuery returns a word without what follows the ? of a coordinator's URL:
-// people write passwords there, as other URLs have them.
+// hideQuery hides the query of a word that is a coordinator's URL or a flag with one.
+// Users write passwords there, as in URLs of other programs.
 func hideQuery(word string) string {
 	if !serverURL.MatchString(word) {
 		return word
@@ -30,6 +32,7 @@ func hideQuery(word string) string {
 	return cutQuery(word)
 }
 
+// cutQuery hides everything after the first ? of a URL.
 func cutQuery(url string) string {
 	before, _, found := strings.Cut(url, "?")
 	if !found {
@@ -38,8 +41,8 @@ func cutQuery(url string) string {
 	return before + "?" + hidden
 }
 
-// hideCoordinator returns a command line whose coordinator is shown without what
-// follows a ?, whatever its scheme.
+// hideCoordinator returns a command line in which the query of the coordinator's URL is
+// hidden, even if the scheme is unknown.
 func hideCoordinator(words []string) []string {
 	shown := make([]string, len(words))
 	for i, w := range words {

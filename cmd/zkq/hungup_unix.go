@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hungUp reports whether what is written to f has no reader any more.
+// hungUp reports whether f is a pipe or terminal whose reader has gone.
 func hungUp(f *os.File) bool {
 	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLOUT}}
 	for {

@@ -12,20 +12,20 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// input yields the values to put, in order.
+// input yields the values to put, in order. It is used by one goroutine.
 type input interface {
 	// next returns the next value, or io.EOF after the last.
 	next() ([]byte, error)
-	// ready says that next will not wait for anybody.
+	// ready reports whether next can return without waiting for more input.
 	ready() bool
 }
 
-// tooLarge is the error for a value beyond what any queue takes.
+// tooLarge returns the error for a value that is larger than any queue takes.
 func tooLarge(what string, size int) error {
 	return &coord.LimitError{What: what, Unit: "bytes", Size: size, Limit: zkq.MaxValue}
 }
 
-// words are the values given as arguments.
+// words yields the values given as arguments.
 type words struct{ rest []string }
 
 func newWords(values []string) (*words, error) {
@@ -48,10 +48,10 @@ func (w *words) next() ([]byte, error) {
 
 func (w *words) ready() bool { return true }
 
-// files are values in files of their own.
+// files yields the contents of files, one value each.
 type files struct{ rest []string }
 
-// newFiles looks at all the files before the first is put.
+// newFiles checks all files first, so that a bad path fails before any put.
 func newFiles(paths []string) (*files, error) {
 	for _, p := range paths {
 		info, err := os.Stat(p)
@@ -83,21 +83,22 @@ func (f *files) next() ([]byte, error) {
 
 func (f *files) ready() bool { return true }
 
-// readValue reads all of r, and of what is too large no more than it must.
+// readValue reads all of r. If that is too large, it returns a LimitError, and does not
+// keep the rest in memory.
 func readValue(r io.Reader, what string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, zkq.MaxValue+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > zkq.MaxValue {
-		// How much more there is, within reason: the reader may never end.
+		// Count up to 1 GiB more for the error: the reader may never end.
 		n, _ := io.Copy(io.Discard, io.LimitReader(r, 1<<30))
 		return nil, tooLarge(what, len(b)+int(n))
 	}
 	return b, nil
 }
 
-// whole is one value, all of a stream.
+// whole yields all of a stream as one value.
 type whole struct {
 	r    io.Reader
 	done bool
@@ -113,12 +114,13 @@ func (w *whole) next() ([]byte, error) {
 
 func (w *whole) ready() bool { return w.done }
 
-// pieces are values that a byte ends.
+// pieces yields the parts of a stream that a byte ends, a newline or NUL. The last part
+// may lack it.
 type pieces struct {
 	r     *bufio.Reader
 	end   byte
-	count int
-	read  int64 // bytes
+	count int   // values returned or refused
+	read  int64 // bytes consumed
 }
 
 func newPieces(r io.Reader, end byte) *pieces {
@@ -151,8 +153,8 @@ func (p *pieces) next() ([]byte, error) {
 	}
 }
 
-// ready looks no further than what was read already, so that what a slow writer
-// has sent is put before more is waited for.
+// ready looks only at input that has been read already. Values that a slow writer has
+// sent are thus put before the next read waits.
 func (p *pieces) ready() bool {
 	b, _ := p.r.Peek(p.r.Buffered())
 	return bytes.IndexByte(b, p.end) >= 0

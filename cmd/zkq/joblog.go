@@ -8,7 +8,7 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// attempt is a line of the job log.
+// attempt is one attempt at an entry, as a line of the job log shows it.
 type attempt struct {
 	Start      time.Time `json:"start"`
 	Seconds    float64   `json:"seconds"`
@@ -19,7 +19,7 @@ type attempt struct {
 	Failures   int       `json:"failures"`
 	Token      int64     `json:"token"`
 	Exit       *int      `json:"exit"`   // null: a signal ended CMD, or there was none
-	Signal     string    `json:"signal"` // that ended CMD
+	Signal     string    `json:"signal"` // the signal that ended CMD
 	Reason     string    `json:"reason"` // how CMD ended, if not well
 	Outcome    string    `json:"outcome"`
 }
@@ -31,7 +31,7 @@ func newAttempt(k *call, h *zkq.Held) *attempt {
 	}
 }
 
-// ended notes how CMD ended.
+// ended records the exit status of CMD, or the signal that ended it.
 func (a *attempt) ended(state *os.ProcessState) {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		a.Signal = ws.Signal().String()
@@ -41,11 +41,12 @@ func (a *attempt) ended(state *os.ProcessState) {
 	a.Exit = &code
 }
 
-// jobLog is the file of --joblog. A nil one keeps nothing.
+// jobLog is the file of --joblog. A nil jobLog writes nothing.
 type jobLog struct {
 	*stream
 }
 
+// openJobLog opens the file for appending. It returns nil if path is "".
 func openJobLog(path string) (*jobLog, error) {
 	if path == "" {
 		return nil, nil
@@ -63,8 +64,8 @@ func openJobLog(path string) (*jobLog, error) {
 	return &jobLog{newStream(f)}, nil
 }
 
-// unfinished says that a file ends within a line, as when its disk was full: a line
-// of ours would not be one.
+// unfinished reports whether a file ends without a newline, say after a full disk. The
+// next line would otherwise continue that one.
 func unfinished(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
@@ -72,7 +73,7 @@ func unfinished(path string) bool {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return false // it may be written and not read
+		return false // this user may write the file and not read it
 	}
 	defer f.Close()
 	var last [1]byte
@@ -80,7 +81,7 @@ func unfinished(path string) bool {
 	return err == nil && last[0] != '\n'
 }
 
-// write appends an attempt in one write, so that several consumers may share a
+// write appends an attempt in a single write, so that several consumers can share a
 // file.
 func (l *jobLog) write(a *attempt) error {
 	if l == nil {

@@ -7,19 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// limitsMemory reports whether this system supports --memory-limit.
 const limitsMemory = true
 
-// stopAtStart has cmd stop before its first instruction, for limitMemory.
+// stopAtStart makes cmd stop before its first instruction, so that limitMemory can set
+// the limit.
 func (c *child) stopAtStart() { c.cmd.SysProcAttr.Ptrace = true }
 
-// limitMemory limits what the child, stopped at its start, and each process that
-// it starts may have as data of its own, and lets it run. As it has not run before,
-// nothing of it escapes. The limit is on RLIMIT_DATA, not on RLIMIT_AS: what a
-// process reserves and does not use, or shares with others, is not counted.
+// limitMemory limits the data of the child and of each process that it starts, and then
+// lets the child run. The child is stopped at its start, so nothing runs without the
+// limit. The limit is RLIMIT_DATA, not RLIMIT_AS: it does not count memory that a
+// process only reserves or shares with others.
 func (c *child) limitMemory(bytes uint64) error {
 	pid := c.cmd.Process.Pid
 	for {
-		// Its end is left for Wait.
+		// WNOWAIT: if the child has died, cmd.Wait still gets its status.
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
 		if err == nil {
 			break
@@ -34,7 +36,7 @@ func (c *child) limitMemory(bytes uint64) error {
 	if err == nil && had.Max > bytes {
 		err = unix.Prlimit(pid, unix.RLIMIT_DATA, &limit, nil)
 	}
-	if err != nil && err != unix.ESRCH { // somebody killed it
+	if err != nil && err != unix.ESRCH { // ESRCH: the child was killed meanwhile
 		return fmt.Errorf("limit its memory: %w", err)
 	}
 	if err := syscall.PtraceDetach(pid); err != nil && err != unix.ESRCH {

@@ -4,7 +4,7 @@ package main
 
 import "errors"
 
-// Elsewhere the limits of a process can only be set by itself.
+// limitsMemory is false: on other systems only a process itself can set its limits.
 const limitsMemory = false
 
 func (c *child) stopAtStart() {}

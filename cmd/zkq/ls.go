@@ -40,13 +40,16 @@ the reason of its last failure; times in RFC 3339.`,
 	}
 }
 
+// allStates lists the words that --state accepts.
 var allStates = []string{string(zkq.StateReady), string(zkq.StateHeld), string(zkq.StateDelayed), string(zkq.StateDead)}
 
+// state parses the name of a state.
 func state(s string) (zkq.State, error) {
 	s, err := oneOf(allStates...)(s)
 	return zkq.State(s), err
 }
 
+// states parses a list of states, separated by commas, and drops repeated ones.
 func states(s string) (list []zkq.State, err error) {
 	for word := range strings.SplitSeq(s, ",") {
 		st, err := state(word)
@@ -92,21 +95,29 @@ func ls(ctx context.Context, k *call) error {
 }
 
 // listing is the table that ls prints.
+//
+// New columns go at the end, because scripts read the columns of a pipe by number. Only
+// the values of --values stay behind them.
 type listing struct {
 	*call
 	table  *table
-	full   bool // whole names, and nothing is cut
-	values bool
+	full   bool // --full: whole names, and no line is cut
+	values bool // --values: a last column with the values
 
-	asked   bool // the workers were read
-	workers map[string]zkq.WorkerInfo
+	asked   bool                      // the workers have been read
+	workers map[string]zkq.WorkerInfo // by holder
 }
 
+// freeTextColumns is the number of trailing columns, without the values, whose text is cut
+// where a line is wider than the terminal.
+const freeTextColumns = 1
+
+// newListing returns the table for the verb's flags.
 func newListing(k *call) *listing {
 	l := &listing{call: k, full: k.flags.Bool("full"), values: k.flags.Bool("values")}
-	header, cut := []string{"name", "pri", "state", "age", "tries", "fails", "size", "detail"}, 1
+	header, cut := []string{"name", "pri", "state", "age", "tries", "fails", "size", "detail"}, freeTextColumns
 	if l.values {
-		header, cut = append(header, "value"), 2
+		header, cut = append(header, "value"), freeTextColumns+1
 	}
 	if l.table = k.out.table(header...); !l.full && l.table.aligned() {
 		l.table.fit(cut)
@@ -114,6 +125,7 @@ func newListing(k *call) *listing {
 	return l
 }
 
+// row prints one entry. The first held entry makes it read the queue's workers.
 func (l *listing) row(ctx context.Context, q queue, e zkq.Entry) error {
 	if e.Unreadable {
 		e.Reason = "zkq may not read it; rm --force removes it"
@@ -147,7 +159,8 @@ func (l *listing) row(ctx context.Context, q queue, e zkq.Entry) error {
 	return l.table.row(r, cells...)
 }
 
-// readWorkers learns once which processes hold entries. A plain queue has none.
+// readWorkers reads the queue's workers once. A plain queue has none. An account that may
+// not read them sees entries without host and pid.
 func (l *listing) readWorkers(ctx context.Context, q queue) error {
 	locking, ok := q.(*zkq.LockingQueue)
 	if !ok || l.asked {
@@ -160,12 +173,12 @@ func (l *listing) readWorkers(ctx context.Context, q queue) error {
 		l.workers[w.Holder] = w
 	}
 	if errors.Is(err, coord.ErrForbidden) {
-		return nil // the entries can be shown without
+		return nil // show the entries without their workers
 	}
 	return err
 }
 
-// worker is the process that holds the entry, "" if it is not known.
+// worker returns HOST:PID of the process that holds the entry, or "" if that is unknown.
 func (r entryRecord) worker() string {
 	if r.PID == 0 {
 		return ""
@@ -173,8 +186,8 @@ func (r entryRecord) worker() string {
 	return r.Host + ":" + strconv.Itoa(r.PID)
 }
 
-// detail says what matters of an entry in its state, the shortest first: a terminal may
-// have no room for the rest.
+// detail describes the entry's state for people. The shortest part comes first, because a
+// terminal may have no room for the rest.
 func (r entryRecord) detail() string {
 	var parts []string
 	now := time.Now()
@@ -196,8 +209,8 @@ func (r entryRecord) detail() string {
 	return strings.Join(parts, "; ")
 }
 
-// due says when a delayed entry is ready. One whose time has come is moved by the next
-// process that takes.
+// due says when a delayed entry becomes ready. "now" means that its time has come: the
+// next process that takes entries moves it.
 func due(t, now time.Time) string {
 	if !t.After(now) {
 		return "now"
@@ -205,8 +218,8 @@ func due(t, now time.Time) string {
 	return "in " + roughly(now, t)
 }
 
-// roughly is how long it is from one time to another, in the one unit that matters; "" for
-// a time that nothing tells.
+// roughly returns the time between two times in the largest fitting unit, say "3h". It
+// returns "" if from is unknown.
 func roughly(from, to time.Time) string {
 	if from.IsZero() {
 		return ""
@@ -224,6 +237,7 @@ func roughly(from, to time.Time) string {
 	}
 }
 
+// timestamp returns t in RFC 3339 and UTC, or "" if t is zero.
 func timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
