@@ -52,7 +52,7 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 		}
 		l, err := s.Get(ctx, path.Join(q.handle.Taken, name))
 		if errors.Is(err, coord.ErrNotExist) {
-			if doubt.Path != "" {
+			if doubt.Path != "" { // the attempt without an answer may have deleted it
 				return retry.Stop, nil
 			}
 			return retry.Stop, ErrNotHeld
@@ -60,7 +60,7 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 		if err != nil {
 			return retry.Stop, err
 		}
-		if doubt.Path != "" && l.Revision != doubt.Revision {
+		if doubt.Path != "" && l.Revision != doubt.Revision { // the next holder's
 			return retry.Stop, nil
 		}
 		if lock.Read(l).Kind == lock.Aside {
@@ -105,7 +105,7 @@ func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
 // entries, or a directory of entries. ours reports whether dir has nodes that only zkq makes,
 // which tells a directory of workers or delayed puts from one of another program.
 func findQueues(ctx context.Context, s coord.Session, dir string) (queues []string, ours bool, err error) {
-	found := false
+	found := false // dir is a queue: the entries of a plain one are in dir itself
 	var below []string
 	for after := ""; ; {
 		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: handle.NamesPage})
@@ -132,6 +132,8 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 		if err != nil {
 			return nil, false, err
 		}
+		// A queue in which every entry is delayed, or that has only workers, may have no
+		// directory of entries.
 		base := path.Base(d)
 		found = found || inUse && (base == layout.WorkersDir || base == layout.DelayedDir)
 		queues = append(queues, more...)
@@ -166,6 +168,8 @@ func (q *LockingQueue) configure(ctx context.Context, act string, want QueueConf
 			act, q.handle.Root, want.MaxEntries, want.MaxSize, MaxValue, ErrInvalid)
 	}
 	err := q.settings.changeConfig(ctx, func(c *config) error {
+		// A pause is no part of the comparison: Create and Configure can pause a queue, but never
+		// resume one. A queue without bounds can get some, also from Create.
 		have := c.public()
 		have.Paused = want.Paused
 		switch {
@@ -212,6 +216,8 @@ func (q *LockingQueue) Requeue(ctx context.Context, name string) (string, error)
 		}
 	}
 	for {
+		// The ops hold in the state that was read. If it has changed, the commit is refused, and
+		// the next round reads the dead entry and the queue's bound again.
 		var ops []coord.Op
 		err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			ops, err = q.requeueOps(ctx, s, name)
@@ -286,7 +292,7 @@ func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
 	return n, nil
 }
 
-// errPaused is ErrPaused, which is an ErrEmpty.
+// errPaused is the type of ErrPaused. By its Is method ErrPaused is an ErrEmpty, too.
 type errPaused struct{}
 
 func (errPaused) Error() string        { return "zkq: queue is paused" }
@@ -358,6 +364,7 @@ func (p *pauser) whileNotPaused(ctx context.Context, take func(context.Context) 
 			}
 			continue
 		}
+		// The cause tells a pause from the end of the caller's context.
 		taking, stop := context.WithCancelCause(ctx)
 		ended := p.settings.onPause(func() { stop(ErrPaused) })
 		err = take(taking)

@@ -65,6 +65,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if b.log != nil {
 		b.busy.Logger = b.log
 	}
+	// A part gets the parts that it calls, so those come first.
 	h := handle.New(cfg)
 	b.handle = h
 	b.lanes = newLanes(h, b.producer)
@@ -143,6 +144,8 @@ func (b *base) Purge(ctx context.Context, state State) (int, error) {
 			if err != nil {
 				return err
 			}
+			// Locks and names are read first; then each entry is removed if it is still in the
+			// state.
 			var names []string
 			err = b.inspect.eachName(ctx, s, func(name string) error {
 				e := Entry{State: StateReady}
@@ -188,8 +191,9 @@ func (b *base) Purge(ctx context.Context, state State) (int, error) {
 // in the order in which they fall due, and then the dead, those that died first in front.
 //
 // It reads page by page. An entry that stays is yielded exactly once; an entry that is put,
-// taken or removed meanwhile may be yielded or not. An error is yielded with a zero Entry and
-// ends the loop. Values are not filled in, though they are read for their size.
+// taken or removed meanwhile may be yielded or not. An expired entry is not yielded, unless a
+// process holds it. An error is yielded with a zero Entry and ends the loop. Values are not
+// filled in, though they are read for their size.
 func (b *base) Entries(ctx context.Context, states ...State) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for e, err := range b.EntriesWithValues(ctx, states...) {
@@ -299,6 +303,7 @@ func (b *base) Stat(ctx context.Context) (Stat, error) {
 // count. If ctx ends first, WaitEmpty returns its error.
 func (b *base) WaitEmpty(ctx context.Context) error {
 	err := b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		// Subscribe, then look, then wait: so no change is missed.
 		watching, cancel := context.WithCancel(ctx)
 		defer cancel()
 		dirs := []string{b.handle.Entries}

@@ -67,7 +67,7 @@ func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why p
 	}
 	a := c.newClaimAttempt(s, name, nodes[0])
 	rs, err := s.Commit(ctx, a.ops...)
-	if c.claimByCheck(&a, err) {
+	if c.claimByCheck(&a, err) { // the entry may not be written, but it can be claimed
 		rs, err = s.Commit(ctx, a.ops...)
 	}
 	return c.conclude(ctx, a, rs, err, why)
@@ -140,7 +140,8 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 	case handle.IsOver(s): // if there was a lock, it went with the session
 		return nil, fmt.Errorf("claim %s: %w", name, coord.ErrSessionLost)
 	}
-	// The caller does not wait any longer, but the claim may be applied, or may still be.
+	// The caller does not wait any longer, but the claim may have been applied, or may be
+	// applied later.
 	// Other takes of this handle wait for the outcome, unless another process holds the entry.
 	isInDoubt = true
 	c.head.Claims.MarkInDoubt(name)
@@ -246,6 +247,7 @@ func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, erro
 func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (*Held, error) {
 	for backoff := c.Backoff(actTake); ; {
 		l, err := lock.Adopt(ctx, a.session, c.Taken, a.name, c.holder)
+		// If a Held of this handle has that very lock, another claim created it.
 		if err == nil && (l == nil || c.holdsLock(a.name, l)) {
 			return nil, errUnavailable
 		}
@@ -329,8 +331,8 @@ func (c *claimer) newHeld(a claimAttempt, fence coord.Fence, l *lock.Lock, token
 		runtime.AddCleanup(h, c.warnOfDropped, h.hold)
 	}
 	if old := c.addHold(h.hold); old != nil {
-		// That one lost its lock, and this handle has the next one. To the service the two
-		// locks may look the same.
+		// This handle held the entry before, and lost that lock without noticing. To the service
+		// the two locks may look the same, so the former Held must not finish the entry.
 		if old.state.CompareAndSwap(stateHolding, stateLost) {
 			c.keeper.Lose(old.lock)
 		}
@@ -347,7 +349,7 @@ func (c *claimer) claimAndConsume(ctx context.Context, s coord.Session, name str
 		return err
 	}
 	if err = h.Consume(ctx); err != nil && !errors.Is(err, ErrLockLost) {
-		// The caller does not know that it is held, or may be: no one else gives it back.
+		// The caller has no Held, so it cannot give the entry back itself.
 		c.Spawn(func() { c.undoClaim(claimAttempt{session: s, name: name}, h) })
 	}
 	return err

@@ -160,8 +160,9 @@ func (st *settings) storeRead(s coord.Session, n int, at time.Time, c config) bo
 		st.changed = nil
 	}
 	st.session, st.readAt, st.current, st.lastExpired = s, at, c, n
+	// A callback only cancels a context, so it may be called with mu held.
 	if c.Paused {
-		for _, f := range st.pauseCallbacks { // each cancels one take, so their order does not matter
+		for _, f := range st.pauseCallbacks {
 			f()
 		}
 	}

@@ -74,12 +74,12 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 			}
 			to := path.Join(h.claimer.Root, layout.DeadDir, layout.DeadName(time.Now(), h.Name))
 			text := layout.Headers{Reason: layout.CutText(reason, layout.MaxReason), Failures: h.past.Failures + counted, Deliveries: h.deliveries() - 1 + counted}
-			for {
+			for { // until the commit fits, with a shorter reason each time
 				ops := append([]coord.Op{coord.Create(to, text.Envelope(value))}, h.past.removeOps()...)
 				var limit *coord.LimitError
 				err := coord.CheckOps(s.Limits(), append([]coord.Op{entry, h.lock.GiveBack()}, ops...))
 				if text.Reason == "" || !errors.As(err, &limit) {
-					return ops, nil
+					return ops, nil // if it is too large even so, the finish returns that error
 				}
 				text = text.Shorten(limit.Size - limit.Limit)
 			}

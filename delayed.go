@@ -85,6 +85,8 @@ func (dp *delayedPuts) makeReady(ctx context.Context, s coord.Session, name stri
 	if err != nil && !errors.Is(err, coord.ErrNotExist) {
 		return err
 	}
+	// The lock must be the one that the index node was created with: an entry that was given
+	// back again since has a lock with another due time, and another index node.
 	ops := []coord.Op{coord.Delete(index.Path, index.Fence)}
 	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.Due) {
 		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
@@ -173,9 +175,9 @@ func (dp *delayedPuts) materialize(ctx context.Context, s coord.Session, name st
 	switch {
 	case err != nil:
 		return err
-	case expired(h.Expires()) && key.Path != "":
+	case expired(h.Expires()) && key.Path != "": // the key is free again
 		ops = append(ops, coord.Delete(key.Path, key.Fence))
-	case key.Path != "":
+	case key.Path != "": // a key counts if it was last written in the entry's own commit
 		ops = append(ops, coord.Set(key.Path, key.Value, key.Fence))
 	}
 	if !expired(h.Expires()) {
