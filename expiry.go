@@ -324,7 +324,7 @@ func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 		h.past, h.isHistoryKnown = past[i], true
 	}
 	for i, h := range unique {
-		if key := read[i]; key.Path != "" && standsFor(key, h.born) {
+		if key := read[i]; key.Path != "" && isOwnerOf(key, h.born) {
 			h.past.key, h.past.keyFence = key.Path, key.Fence
 		}
 	}

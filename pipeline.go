@@ -115,10 +115,10 @@ func PutTo(ctx context.Context, targets ...Target) ([]string, error) {
 	return names, nil
 }
 
-// newBatches returns a batch for each target, and the options of the whole put: it waits
-// for room as long as the most patient target. Where a queue is a target several times,
-// its first batch counts the entries of all against the bound. [ErrInvalid]: a target that
-// cannot be part of the commit.
+// newBatches returns a batch for each target, and the options of the whole put. Its wait for
+// room is the longest that a target asks for. Where a queue is the target several times, its
+// first batch counts the entries of all against the bound. [ErrInvalid]: a target that cannot
+// be part of the commit.
 func newBatches(coordinator coord.Coordinator, targets []Target) (batches, putOptions, error) {
 	var bs batches
 	var all putOptions

@@ -165,8 +165,7 @@ func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, e
 	return Entry{}, fmt.Errorf("remove %s: %w", name, err)
 }
 
-// Len returns the number of entries. With a concurrent put or take it may count that one or
-// not.
+// Len returns the number of entries that there were at an instant during the call.
 func (q *Queue) Len(ctx context.Context) (n int, err error) {
 	err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		n = 0

@@ -16,8 +16,8 @@ import (
 )
 
 // remover removes entries for an operator, in whatever state they are: ready, held, delayed
-// or dead. It never takes an entry from a holder by accident: what nobody holds it claims
-// first, and it leaves a trace of what it took from a holder.
+// or dead. It never takes an entry from a holder by accident: it claims a ready entry before
+// it removes it. Where it removes a held entry on purpose, it leaves a trace.
 type remover struct {
 	*handle.Handle
 	delayed *delayedPuts
@@ -28,24 +28,25 @@ type remover struct {
 	keys    *keys
 	traces  *traces
 
-	// removeReady removes an entry that nobody holds; nil in the plain layout, where
-	// there is nothing to hold.
+	// removeReady claims and removes an entry that no process holds; nil in the plain
+	// layout, which has no locks.
 	removeReady func(context.Context, coord.Session, string) error
 
-	// clearReady removes entries that have expired, as they were read; nil in the plain
-	// layout, where none do.
+	// clearReady removes expired entries if they are unchanged since they were read; nil in
+	// the plain layout, where entries do not expire.
 	clearReady func(context.Context, coord.Session, []coord.Node) error
 }
 
-// remove is [base.Remove].
+// remove removes the entry, dead entry or delayed put of that name, as [base.Remove] says.
+// [ErrNoEntry]: there is none. [ErrHeld]: a process holds it, and force is false.
 func (rm *remover) remove(ctx context.Context, name string, force bool) error {
 	_, _, dead := layout.ParseDead(name)
 	err := checkEntryName(name)
 	switch {
 	case dead && rm.Taken != "":
-		err = rm.removeBeside(ctx, layout.DeadDir, name)
+		err = rm.removeFromDir(ctx, layout.DeadDir, name)
 	case rm.delayed.isDelayedPut(name):
-		err = rm.removeBeside(ctx, layout.DelayedDir, name)
+		err = rm.removeFromDir(ctx, layout.DelayedDir, name)
 	case err == nil:
 		err = rm.removeWhere(ctx, name, func(st State) bool { return force || st != StateHeld })
 	}
@@ -55,13 +56,14 @@ func (rm *remover) remove(ctx context.Context, name string, force bool) error {
 	return nil
 }
 
-// removeWhere deletes an entry, and its lock if it has one, in a state that is
-// allowed: the state it was read in, and no other. One that nobody holds is held
-// first, so that it is not taken from a kazoo worker whose lock came in between.
+// removeWhere removes an entry, with its lock if it has one, if the entry's state is allowed;
+// otherwise it returns [ErrHeld]. The commit is refused if the state changes in between. A
+// ready entry is claimed first: kazoo's lock does not change the entry's node, so a plain
+// removal would not notice it.
 func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(State) bool) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
 	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		return rm.removeIn(ctx, s, name, allowed, &unknown)
+		return rm.removeInSession(ctx, s, name, allowed, &unknown)
 	})
 	if unknown && !errors.Is(err, ErrHeld) {
 		return stillUnknown(err)
@@ -69,8 +71,10 @@ func (rm *remover) removeWhere(ctx context.Context, name string, allowed func(St
 	return err
 }
 
-// removeIn is removeWhere in one session.
-func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
+// removeInSession is removeWhere in session s. It tries again while other processes change the
+// entry. It sets *unknown when an attempt got no answer: the entry's absence then counts as
+// success.
+func (rm *remover) removeInSession(ctx context.Context, s coord.Session, name string, allowed func(State) bool, unknown *bool) error {
 	return repeat(ctx, s, func() (retry.Decision, error) {
 		n, err := getRestricted(ctx, s, path.Join(rm.Entries, name))
 		if errors.Is(err, coord.ErrNotExist) {
@@ -113,13 +117,14 @@ func (rm *remover) removeIn(ctx context.Context, s coord.Session, name string, a
 		case !retry.IsRefused(err) && !errors.Is(err, errUnavailable) && !errors.Is(err, ErrLockLost):
 			return retry.Stop, err
 		}
-		// It changed, or nobody knows: look again.
+		// The entry has changed, or the outcome is unknown: the next attempt reads it again.
 		return retry.Later, nil
 	})
 }
 
-// removalOf returns the ops that remove an entry as it was read, with its lock and what goes
-// with both, and the state in which it is.
+// removalOf returns the ops that remove the entry n if it is unchanged, and the entry's state.
+// The ops also remove what belongs to the entry: its lock, unique key, history and the index
+// of a resting entry.
 func (rm *remover) removalOf(ctx context.Context, s coord.Session, name string, n coord.Node) ([]coord.Op, State, error) {
 	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
 	key, err := rm.keys.dropKey(ctx, s, n)
@@ -146,7 +151,8 @@ func (rm *remover) removalOf(ctx context.Context, s coord.Session, name string, 
 	return append(ops, index...), Entry{}.locked(lk).State, nil
 }
 
-// repeat makes attempts, with pauses, until one decides to stop or the session ends.
+// repeat makes attempts, with pauses, until one decides to stop or the session ends. It returns
+// the last attempt's error, or why no other attempt was made.
 func repeat(ctx context.Context, s coord.Session, attempt func() (retry.Decision, error)) error {
 	var backoff retry.Backoff
 	err, interrupted := backoff.Do(ctx, s.Done(), attempt)
@@ -156,7 +162,8 @@ func repeat(ctx context.Context, s coord.Session, attempt func() (retry.Decision
 	return err
 }
 
-// stillUnknown is what is left of an error after an attempt without an answer.
+// stillUnknown returns the error of an operation of which an earlier attempt got no answer.
+// That attempt may have been applied, so any error becomes an [ErrUnknown].
 func stillUnknown(err error) error {
 	if err == nil || errors.Is(err, ErrUnknown) {
 		return err
@@ -164,11 +171,12 @@ func stillUnknown(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnknown, err)
 }
 
-// removeBeside removes a dead entry or a delayed put, from the directory of these.
-func (rm *remover) removeBeside(ctx context.Context, dir, name string) error {
+// removeFromDir removes a dead entry or a delayed put, and its unique key. dir is the directory
+// of dead entries or of delayed ones. [ErrNoEntry]: the entry is not there.
+func (rm *remover) removeFromDir(ctx context.Context, dir, name string) error {
 	unknown := false // an attempt was not answered, in this session or an earlier one
 	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		return rm.removeBesideIn(ctx, s, dir, name, &unknown)
+		return rm.removeFromDirInSession(ctx, s, dir, name, &unknown)
 	})
 	if unknown {
 		return stillUnknown(err)
@@ -176,8 +184,9 @@ func (rm *remover) removeBeside(ctx context.Context, dir, name string) error {
 	return err
 }
 
-// removeBesideIn is removeBeside in one session.
-func (rm *remover) removeBesideIn(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
+// removeFromDirInSession is removeFromDir in session s. It sets *unknown when an attempt got
+// no answer: the node's absence then counts as success.
+func (rm *remover) removeFromDirInSession(ctx context.Context, s coord.Session, dir, name string, unknown *bool) error {
 	return repeat(ctx, s, func() (retry.Decision, error) {
 		n, err := s.Get(ctx, path.Join(rm.Root, dir, name))
 		switch {
@@ -205,7 +214,8 @@ func (rm *remover) removeBesideIn(ctx context.Context, s coord.Session, dir, nam
 	})
 }
 
-// purgeDead removes the dead entries, less the newest.
+// purgeDead removes all dead entries but the newest, of which it keeps as many as keep says. It
+// returns how many it removed. Entries that other processes remove meanwhile do not count.
 func (rm *remover) purgeDead(ctx context.Context, keep int) (int, error) {
 	var names []string // the oldest first
 	err := rm.Do(ctx, func(ctx context.Context, s coord.Session) error {
@@ -231,7 +241,7 @@ func (rm *remover) purgeDead(ctx context.Context, keep int) (int, error) {
 		if err != nil {
 			break
 		}
-		if err = rm.removeBeside(ctx, layout.DeadDir, name); err == nil {
+		if err = rm.removeFromDir(ctx, layout.DeadDir, name); err == nil {
 			removed++
 		} else if errors.Is(err, ErrNoEntry) {
 			err = nil
@@ -240,7 +250,7 @@ func (rm *remover) purgeDead(ctx context.Context, keep int) (int, error) {
 	return removed, err
 }
 
-// purgeLater removes the delayed puts.
+// purgeLater removes the delayed puts, and returns how many it removed.
 func (rm *remover) purgeLater(ctx context.Context, s coord.Session) (removed int, err error) {
 	var names []string
 	err = rm.delayed.walkNames(ctx, s, func(name string) error { names = append(names, name); return nil })
@@ -248,7 +258,7 @@ func (rm *remover) purgeLater(ctx context.Context, s coord.Session) (removed int
 		if err != nil {
 			break
 		}
-		if err = rm.removeBeside(ctx, layout.DelayedDir, name); err == nil {
+		if err = rm.removeFromDir(ctx, layout.DelayedDir, name); err == nil {
 			removed++
 		} else if errors.Is(err, ErrNoEntry) {
 			err = nil
@@ -257,15 +267,16 @@ func (rm *remover) purgeLater(ctx context.Context, s coord.Session) (removed int
 	return removed, err
 }
 
-// removeExpired removes what has expired and what nobody holds, and says when the next
-// entry expires; zero if none does.
+// removeExpired removes the expired entries that no process holds, delayed puts included. next
+// is when to look again: when the next entry expires, or soon if an expired one is held. It is
+// zero if no entry has a time to live.
 func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next time.Time, err error) {
 	locks, err := rm.inspect.locks(ctx, s)
 	if err != nil {
 		return next, err
 	}
 	var ready []coord.Node
-	var aside []string
+	var delayed []string // resting entries and delayed puts, which are removed one by one
 	err = rm.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
 		switch {
 		case l.expires.IsZero():
@@ -274,7 +285,7 @@ func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next tim
 		case !l.hasExpired():
 			next = earlier(next, l.expires)
 		case l.isDelayed:
-			aside = append(aside, l.name)
+			delayed = append(delayed, l.name)
 		default:
 			ready = append(ready, l.node)
 		}
@@ -284,7 +295,7 @@ func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next tim
 		err = rm.delayed.walk(ctx, func(e Entry) bool {
 			switch {
 			case e.expired():
-				aside = append(aside, e.Name)
+				delayed = append(delayed, e.Name)
 			case !e.Expires.IsZero():
 				next = earlier(next, e.Expires)
 			}
@@ -294,7 +305,7 @@ func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next tim
 	if len(ready) > 0 && err == nil {
 		err = rm.clearReady(ctx, s, ready)
 	}
-	for _, name := range aside {
+	for _, name := range delayed {
 		if err != nil {
 			break
 		}
@@ -305,21 +316,21 @@ func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next tim
 	return next, err
 }
 
-// keepBroken is how long traces are kept: longer than any finish is in doubt.
+// keepBroken is how long traces are kept: longer than the outcome of any finish is unknown.
 const keepBroken = 24 * time.Hour
 
-// traces says which entries an operator took from their holders. Without a trace, a holder
-// whose finish got no answer, and whose entry is gone, would take another holder's finish for
-// its own. A trace is a node in layout.BrokenDir; it is kept for longer than any finish is in
-// doubt.
+// traces records which entries an operator took from their holders. Suppose a finish got no
+// answer and the entry is gone. Without a trace, the holder would conclude that its finish was
+// applied. A trace is a node in layout.BrokenDir, named by its time and the entry.
 type traces struct{ *handle.Handle }
 
-// leaveTrace is the op to commit together with taking an entry from its holder.
+// leaveTrace returns the op that leaves a trace, for the commit that takes an entry from its
+// holder.
 func (tr *traces) leaveTrace(name string) coord.Op {
 	return coord.Create(path.Join(tr.Root, layout.BrokenDir, layout.BrokenName(time.Now(), name)), []byte{})
 }
 
-// wasBroken says whether an entry was taken from a holder by hand after a revision.
+// wasBroken reports whether an operator took the entry from a holder after a revision.
 func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, after int64) (bool, error) {
 	l, err := s.List(ctx, path.Join(tr.Root, layout.BrokenDir), coord.ListOptions{Fresh: true})
 	if err != nil {
@@ -331,7 +342,7 @@ func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, a
 		}
 		trace, err := s.Get(ctx, n.Path)
 		if errors.Is(err, coord.ErrNotExist) {
-			continue // swept, and older than any doubt
+			continue // swept by another process: too old to matter here
 		}
 		if err != nil || trace.Revision > after {
 			return err == nil, err
@@ -340,8 +351,8 @@ func (tr *traces) wasBroken(ctx context.Context, s coord.Session, name string, a
 	return false, nil
 }
 
-// sweepTraces removes traces that are older than any finish can be in doubt. A process
-// that leaves a trace sweeps; after an error the next process that sweeps goes on.
+// sweepTraces removes the traces that are older than keepBroken. A process that has left a
+// trace calls it. After an error, the next such process removes the rest.
 func (tr *traces) sweepTraces(ctx context.Context, s coord.Session) {
 	l, err := s.List(ctx, path.Join(tr.Root, layout.BrokenDir), coord.ListOptions{Values: true, Limit: handle.NamesPage})
 	if err != nil {

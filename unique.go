@@ -11,19 +11,19 @@ import (
 	"github.com/zkq/zkq/internal/layout"
 )
 
-// A unique key is a node beside the entries, named by its SHA-256 and holding the key. It
-// comes in the commit of the put, and goes in the commit that removes the entry: the
-// entry's headers say which it is. When a delayed put becomes an entry, or an entry hands
-// its key on, the node is written, so that its last commit is always the one that created
-// what stands for the key.
+// A unique key has a node of its own. The node is named by the key's SHA-256 and holds the
+// key. The commit of the put creates it, and the commit that removes the entry deletes it.
+// The entry's headers name the key. When a delayed put becomes an entry, or a forward passes
+// the key on, the same commit writes the key's node. So the node's last write is always the
+// commit that created its owner: the entry or delayed put that has the key.
 //
-// Headers are bytes, and any client of the service can put any bytes. So a header counts
-// only if the key's node came, or was last written, in the commit that created the entry:
-// nobody else's commits do that.
+// Headers are bytes, and any client of the service can put any bytes. So a header counts only
+// if the commit that created the entry also created, or last wrote, the key's node.
 
-// ExistsError is an [ErrExists]: a unique key stands for another entry.
+// ExistsError is an [ErrExists]: another entry has the unique key of this put. Nothing was
+// put. Name tells the caller which entry to look at, or to remove.
 type ExistsError struct {
-	Name string // of that entry, as Entries calls it
+	Name string // of the entry with the key, as Entries yields it
 }
 
 func (e *ExistsError) Error() string { return fmt.Sprintf("%v: %s", ErrExists, e.Name) }
@@ -31,31 +31,30 @@ func (e *ExistsError) Error() string { return fmt.Sprintf("%v: %s", ErrExists, e
 // Is reports that an ExistsError is [ErrExists].
 func (e *ExistsError) Is(target error) bool { return target == ErrExists }
 
-// keys works on the nodes of unique keys. A key's node is created in the commit of the put and
-// deleted in the commit that removes the entry, so a key is in use exactly as long as its
-// entry is there. A header names a key; it counts only where the key's node was created, or
-// last written, in the commit that created the entry.
+// keys reads and removes the nodes of a queue's unique keys. A key is in use exactly as long as
+// its owner exists, except where a client that knows no keys has removed the owner.
 type keys struct{ *handle.Handle }
 
+// uniquePath returns the path of a key's node. sum is the key's SHA-256 in hexadecimal.
 func (k *keys) uniquePath(sum string) string { return path.Join(k.Root, layout.UniqueDir, sum) }
 
-// standsFor says whether what was created in the commit born stands for the key.
-func standsFor(key coord.Node, born int64) bool { return born == key.Born || born == key.Revision }
+// isOwnerOf reports whether a node that was created at the revision born can be the key's owner.
+func isOwnerOf(key coord.Node, born int64) bool { return born == key.Born || born == key.Revision }
 
-// ownKey reads the node of the key that an entry stands for, by its headers and the commit
-// that created it: no path where it stands for none.
+// ownKey reads the node of the key that an entry has. h is the entry's headers, born the
+// revision that created the entry. Without a key of its own it returns a node without a path.
 func (k *keys) ownKey(ctx context.Context, s coord.Session, h layout.Headers, born int64) (coord.Node, error) {
 	if h.Unique == "" {
 		return coord.Node{}, nil
 	}
 	key, err := k.keyNode(ctx, s, h.Unique)
-	if err != nil || !standsFor(key, born) {
+	if err != nil || !isOwnerOf(key, born) {
 		return coord.Node{}, err
 	}
 	return key, nil
 }
 
-// keyNode reads the node of a key: no path where there is none.
+// keyNode reads the node of a key. It returns a node without a path if the key is free.
 func (k *keys) keyNode(ctx context.Context, s coord.Session, sum string) (coord.Node, error) {
 	n, err := s.Get(ctx, k.uniquePath(sum))
 	if errors.Is(err, coord.ErrNotExist) {
@@ -64,7 +63,8 @@ func (k *keys) keyNode(ctx context.Context, s coord.Session, sum string) (coord.
 	return n, err
 }
 
-// dropKey are the ops that go with the removal of n, which may stand for a key.
+// dropKey returns the op that deletes the key of n, for the commit that removes n; nil if n
+// has no key.
 func (k *keys) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]coord.Op, error) {
 	key, err := k.ownKey(ctx, s, layout.HeadersOf(n.Value), n.Born)
 	if err != nil || key.Path == "" {
@@ -73,8 +73,9 @@ func (k *keys) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]co
 	return []coord.Op{coord.Delete(key.Path, key.Fence)}, nil
 }
 
-// bornWith is the entry, or the delayed put, that came in the commit that last wrote its
-// key.
+// findKeyOwner returns the name of the entry or delayed put that has the key, or "" if it finds
+// none. It asks only for entries that were created with the key's last write, and for delayed
+// puts: an owner that becomes an entry in between is missed.
 func (k *keys) findKeyOwner(ctx context.Context, s coord.Session, key coord.Node) (string, error) {
 	l, err := s.List(ctx, k.Entries, coord.ListOptions{Born: key.Revision, Values: true})
 	if err != nil {
@@ -88,12 +89,14 @@ func (k *keys) findKeyOwner(ctx context.Context, s coord.Session, key coord.Node
 	return k.findInDir(ctx, s, layout.DelayedDir, key)
 }
 
-// hasKey says whether a node stands for the key, by what it says and by when it came.
+// hasKey reports whether n is the key's owner: its headers name the key, and it was created
+// with a write of the key's node.
 func (k *keys) hasKey(n, key coord.Node) bool {
-	return layout.HeadersOf(n.Value).Unique == path.Base(key.Path) && standsFor(key, n.Born)
+	return layout.HeadersOf(n.Value).Unique == path.Base(key.Path) && isOwnerOf(key, n.Born)
 }
 
-// standing looks through a whole directory for what has the key.
+// findInDir returns the name of the node in a directory that has the key, or "". It reads the
+// whole directory, a page at a time.
 func (k *keys) findInDir(ctx context.Context, s coord.Session, dir string, key coord.Node) (string, error) {
 	for page, err := range handle.Pages(ctx, s, path.Join(k.Root, dir), coord.ListOptions{Limit: handle.NodesPage, Values: true, Fresh: true}) {
 		if err != nil {
@@ -108,16 +111,19 @@ func (k *keys) findInDir(ctx context.Context, s coord.Session, dir string, key c
 	return "", nil
 }
 
-// orphaned removes a key that stands for nothing. It is written first: so somebody else who
-// would do the same, and is slow, removes no key that was put in its place. That write
-// parts the key from the commit of its entry, if it has one after all, so that is looked
-// for once more, among all there is. It returns the name of that, if there is one.
+// removeOrphan removes the node n of a key that has no owner. If it finds an owner after all,
+// it keeps the key and returns the owner's name.
+//
+// It writes the node before it looks. That moves the fence: a slower process that removes the
+// same orphan is refused, and cannot remove the node of a later put. The write also breaks the
+// link between the key and the commit that last wrote it. So the search compares with n, as it
+// was read before, and goes through all delayed puts and entries.
 func (k *keys) removeOrphan(ctx context.Context, s coord.Session, n coord.Node) (name string, err error) {
 	rs, err := s.Commit(ctx, coord.Set(n.Path, n.Value, n.Fence))
 	if err != nil {
 		return "", err
 	}
-	for _, dir := range []string{layout.DelayedDir, layout.EntriesDir} { // the way in which it moves
+	for _, dir := range []string{layout.DelayedDir, layout.EntriesDir} { // in this order: a delayed put becomes an entry
 		if name, err = k.findInDir(ctx, s, dir, n); err != nil || name != "" {
 			return name, err
 		}
