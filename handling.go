@@ -32,7 +32,7 @@ func (r *run) handle(e *claimedEntry) {
 	cause := context.Cause(ctx)
 	if !returned {
 		a.stuck, err = true, fmt.Errorf("%w: %w", ErrStuck, cause)
-		r.placeStuck(e.Held)
+		r.noteStuck(e.Held)
 	}
 	a.Took = time.Since(a.Started)
 	r.settle(e, &a, err, cause)
@@ -44,7 +44,7 @@ func (r *run) handle(e *claimedEntry) {
 	r.wakeTaker()
 	select {
 	case <-result:
-		r.placeFree(e.Held)
+		r.noteUnstuck(e.Held)
 	case <-r.finishing.Done():
 		r.mu.Lock()
 		r.left++
@@ -219,7 +219,7 @@ func (r *run) refusesFinish(err error) bool {
 		return false
 	}
 	r.mu.Lock()
-	lasted := r.finishRefusals.lasted(r.Queue.handle.SessionTimeout())
+	lasted := r.finishRefusals.addAndCheck(r.Queue.handle.SessionTimeout())
 	r.mu.Unlock()
 	if lasted {
 		r.fail(err)

@@ -451,9 +451,9 @@ func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.App
 		var err error
 		var ops []coord.Op
 		if o.token != nil {
-			done, err = pt.lanes.onceAs(ctx, *o.token, o.noteOf(bs), bs.ops)
+			done, err = pt.lanes.commitOnceAs(ctx, *o.token, o.noteOf(bs), bs.ops)
 		} else if ops, err = bs.ops(ctx); err == nil {
-			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
+			done, err = pt.lanes.commitOnce(ctx, o.noteOf(bs), ops)
 		}
 		switch {
 		case err == nil:

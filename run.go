@@ -15,79 +15,87 @@ import (
 // run is one call of [Worker.Run]. It has three kinds of goroutines:
 //
 //   - the taker claims entries while places are free and no exchange is under way;
-//   - a place calls the handler for one entry after the other, and finishes each;
+//   - a place calls the handler for one entry after the other, and finishes each. There are
+//     as many places as Concurrency says, and a goroutine only for those with an entry;
 //   - an exchange removes the entries of handlers that are done and claims others, in one
 //     commit.
 //
-// The run never holds more than Concurrency + ReadAhead entries: room is what it may still
-// claim, and whatever claims reserves its part of it before.
+// The run never holds more than Concurrency + ReadAhead entries. A claim reserves room for
+// the entries that it wants, before it is sent, and returns what it did not use.
+//
+// A shutdown ends taking first, then working, then finishing: new work stops first, then the
+// handlers, then the finishes.
 type run struct {
 	*Worker
-	taking    context.Context // ends first: nothing more is taken, and no handler is called
-	working   context.Context // of the handlers; ends with the grace
+	taking    context.Context // ends first; after that there is no claim and no call of a handler
+	working   context.Context // of the handlers; ends when the grace is over
 	finishing context.Context // of the finishes; ends last
-	failing   context.Context // ends with the error that ends the run
+	failing   context.Context // ends with the error for which Run must return, or when Run has returned
 	stop      context.CancelCauseFunc
 	endWork   context.CancelCauseFunc
 	endFinish context.CancelFunc
 	endRun    context.CancelCauseFunc
 
-	wake       chan struct{} // holds a token when the taker is to look again
+	wake       chan struct{} // holds a token when there may be room for the taker to use
 	goroutines sync.WaitGroup
 
 	mu        sync.Mutex
-	held      int             // entries that are held, or that a claim under way may bring; not those in removals
-	claiming  int             // of them, those that claims under way may bring
-	taken     int             // entries that were claimed, or may be by a claim under way
-	busy      int             // places with a handler, those with a stuck one included
-	ready     []*claimedEntry // held, and no handler was called yet, in the order of the claims
-	removals  []*removal      // for the next exchange
-	exchanges int             // under way
-	gathering bool            // one of them has not looked at removals yet
-	waiting   bool            // the taker waits for entries to be put
-	lastWork  time.Time       // when something was taken or done last
-	left      int             // handlers that were left behind when the run ended
+	held      int             // entries that are held or reserved by a claim under way; without those in removals
+	claiming  int             // how many of held are reserved by claims under way
+	taken     int             // entries claimed by this run so far, with those in claiming; see Limit
+	busy      int             // places that work on an entry, including those with a stuck handler
+	ready     []*claimedEntry // held and waiting for a place, in the order of the claims
+	removals  []*removal      // what the next exchange removes
+	exchanges int             // exchanges under way, at most mostExchanges
+	gathering bool            // an exchange has started and not collected removals yet
+	waiting   bool            // the taker's claim waits for entries to be put
+	lastWork  time.Time       // when an entry was claimed or a handler returned last; see Idle
+	left      int             // handlers that still ran when the run ended
 	stuck     int             // places whose handlers do not return
-	ending    *time.Timer     // runs while all places are stuck
+	ending    *time.Timer     // ends the run with ErrStuck; runs while all places are stuck
 
-	finishRefusals refusals
+	finishRefusals refusals // of finishes that the service does not allow
 }
 
 // claimedEntry is an entry that a run holds.
 type claimedEntry struct {
 	*Held
-	ctx     context.Context // of its handler, but for the Timeout
-	forget  context.CancelFunc
-	dropped bool // it does not count as held any more
+	ctx     context.Context    // of its handler, without the Timeout; ends when the lock is lost
+	forget  context.CancelFunc // frees what ctx needs
+	dropped bool               // the entry no longer counts in run.held
 }
 
-// removal is an entry whose handler is done. Its place waits for the result.
+// removal is an entry whose handler has succeeded and which the next exchange removes. Its
+// place waits for the result of the removal.
 type removal struct {
 	held   *Held
-	result chan error
+	result chan error // gets one value
 }
 
-// Bounds of what is claimed and exchanged at once.
+// Limits of one claim, and of the exchanges under way at a time.
 const (
 	mostClaimed   = 64 // entries
 	mostExchanges = 4  // several, so that a slow service costs no throughput
 )
 
-// drainPoll is how often a worker that drains looks whether nothing is left.
+// drainPoll is how long a worker with Drain pauses when nothing is available and the queue is
+// not drained yet.
 const drainPoll = 100 * time.Millisecond
 
-// Why a run takes nothing more, though nothing went wrong.
+// The causes with which a run's taking ends when nothing went wrong.
 var (
 	errEnough = errors.New("zkq: the worker has done what it was asked for")
 	errIdle   = errors.New("zkq: nothing was taken for too long")
 )
 
-// fatalError ends a run.
+// fatalError marks, among the causes of a context, the error with which the run ends.
 type fatalError struct{ err error }
 
 func (e *fatalError) Error() string { return e.err.Error() }
 func (e *fatalError) Unwrap() error { return e.err }
 
+// newRun returns a run whose taking ends with ctx. Its other contexts outlive ctx: handlers
+// have a grace, and finishes need some time after that.
 func newRun(w *Worker, ctx context.Context) *run {
 	r := &run{Worker: w, wake: make(chan struct{}, 1), lastWork: time.Now()}
 	r.taking, r.stop = context.WithCancelCause(ctx)
@@ -98,7 +106,8 @@ func newRun(w *Worker, ctx context.Context) *run {
 	return r
 }
 
-// until runs until ctx ends, or the work is done.
+// until works until ctx ends or the work is done, shuts down in the order that Run describes,
+// and returns the result of Run.
 func (r *run) until(ctx context.Context) error {
 	defer r.endRun(nil)
 	defer r.endFinish()
@@ -134,7 +143,7 @@ func (r *run) until(ctx context.Context) error {
 	return r.result()
 }
 
-// within waits for the channel, but no longer than d.
+// within waits until done is closed, at most for d, and reports whether it is closed.
 func within(done <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -150,7 +159,7 @@ func within(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// result is what Run returns.
+// result returns what Run returns: the fatal error, and [ErrStuck] if handlers still run.
 func (r *run) result() error {
 	var err error
 	if cause := context.Cause(r.failing); errors.As(cause, new(*fatalError)) {
@@ -167,24 +176,24 @@ func (r *run) result() error {
 	return err
 }
 
-// takes reports whether more may be taken, and handlers called.
+// takes reports whether the run may still claim entries and call handlers.
 func (r *run) takes() bool {
 	select {
-	case <-r.Stop: // before until sees it
+	case <-r.Stop: // noticed here before until does
 		r.stop(errEnough)
 	default:
 	}
 	return r.taking.Err() == nil
 }
 
-// fail ends the run with an error.
+// fail ends the run, which then returns err.
 func (r *run) fail(err error) {
 	fatal := &fatalError{err}
 	r.endRun(fatal)
 	r.stop(fatal)
 }
 
-// takeNoMore ends the taking; the handlers have all the time they need.
+// takeNoMore ends the taking without an error. Running handlers are not limited in time.
 func (r *run) takeNoMore() {
 	r.stop(errEnough)
 	r.mu.Lock()
@@ -192,12 +201,13 @@ func (r *run) takeNoMore() {
 	r.watchStuckLocked()
 }
 
-// take is the taker.
+// take is the taker: it claims entries until the taking ends. A lost connection or session is
+// waited out; a permanent error, or a refusal that lasts, ends the run.
 func (r *run) take() {
 	defer r.giveBackReady()
 	backoff := r.Queue.handle.Backoff(actTake)
 	var since refusals
-	more := false // the last claim brought as many entries as it wanted: there may be others
+	more := false // the last claim got as many entries as it wanted, so there may be more
 	backoff.Do(r.taking, nil, func() (retry.Decision, error) {
 		n := r.awaitRoom(!r.Drain && !more)
 		if n == 0 {
@@ -213,7 +223,7 @@ func (r *run) take() {
 		default:
 			entries, err = r.awaitClaim(n)
 		}
-		r.hold(entries, n)
+		r.startClaimed(entries, n)
 		more = len(entries) == n
 		switch {
 		case r.taking.Err() != nil:
@@ -222,7 +232,7 @@ func (r *run) take() {
 			backoff.Reset()
 			backoff.Succeeded()
 			return retry.Now, nil
-		case isPermanent(err), refusesWorker(err) && since.lasted(r.Queue.handle.SessionTimeout()):
+		case isPermanent(err), refusesWorker(err) && since.addAndCheck(r.Queue.handle.SessionTimeout()):
 			r.fail(err)
 			return retry.Stop, err
 		}
@@ -235,9 +245,9 @@ func (r *run) take() {
 	})
 }
 
-// awaitRoom waits until the taker may claim entries, reserves room for them and returns
-// how many; 0 means that the taking has ended. waits says that the claim is to wait for
-// entries: nothing else claims meanwhile.
+// awaitRoom waits until the taker may claim entries, reserves room for them and returns how
+// many. It returns 0 when the taking has ended. waits says that the taker's claim will wait
+// for entries to be put: until it returns, no exchange is started.
 func (r *run) awaitRoom(waits bool) int {
 	for {
 		r.mu.Lock()
@@ -265,7 +275,8 @@ func (r *run) awaitRoom(waits bool) int {
 	}
 }
 
-// roomLocked returns how many entries may be claimed now.
+// roomLocked returns how many entries may be claimed now. A stuck handler takes up room until
+// it returns.
 func (r *run) roomLocked() int {
 	n := min(r.places()+r.ReadAhead-r.held-r.stuck, mostClaimed)
 	if r.Limit > 0 {
@@ -274,15 +285,16 @@ func (r *run) roomLocked() int {
 	return max(n, 0)
 }
 
-// reserveLocked reserves room for a claim of n entries.
+// reserveLocked reserves room for a claim of n entries; startClaimed returns what is left over.
 func (r *run) reserveLocked(n int) {
 	r.held += n
 	r.claiming += n
 	r.taken += n
 }
 
-// hold has the handler called for the entries that a claim of up to n brought.
-func (r *run) hold(entries []*Held, n int) {
+// startClaimed starts handlers for the claimed entries, and frees the room that the claim of n
+// reserved and did not use. If the taking has ended, it gives the entries back.
+func (r *run) startClaimed(entries []*Held, n int) {
 	r.mu.Lock()
 	r.waiting = false
 	r.claiming -= n
@@ -307,7 +319,7 @@ func (r *run) hold(entries []*Held, n int) {
 	}
 }
 
-// startReadyLocked has free places work on what is ready.
+// startReadyLocked starts a goroutine for each free place while entries wait for one.
 func (r *run) startReadyLocked() {
 	for r.busy < r.places() {
 		e := r.nextLocked()
@@ -315,12 +327,12 @@ func (r *run) startReadyLocked() {
 			return
 		}
 		r.busy++
-		r.goroutines.Go(func() { r.place(e) })
+		r.goroutines.Go(func() { r.runPlace(e) })
 	}
 }
 
-// nextLocked takes the next entry that a handler is to be called for; nil if there is none.
-// An entry whose lock was lost meanwhile is passed over.
+// nextLocked takes the next entry for a handler out of ready. It returns nil if there is none,
+// or if the taking has ended. Entries whose lock was lost meanwhile get no handler.
 func (r *run) nextLocked() *claimedEntry {
 	for r.takes() && len(r.ready) > 0 {
 		e := r.ready[0]
@@ -333,8 +345,9 @@ func (r *run) nextLocked() *claimedEntry {
 	return nil
 }
 
-// place works on an entry, and then on those that are ready.
-func (r *run) place(e *claimedEntry) {
+// runPlace is the goroutine of a place. It handles e, and then one entry after the other that
+// is ready, and ends when there is none.
+func (r *run) runPlace(e *claimedEntry) {
 	for e != nil {
 		r.handle(e)
 		r.mu.Lock()
@@ -348,8 +361,8 @@ func (r *run) place(e *claimedEntry) {
 	}
 }
 
-// dropLocked notes that an entry is not held any more, or will not be after the exchange
-// that it waits for.
+// dropLocked frees the room of an entry: it is not held any more, or the exchange that it
+// waits for will remove it. A second call does nothing.
 func (r *run) dropLocked(e *claimedEntry) {
 	if !e.dropped {
 		e.dropped = true
@@ -357,12 +370,14 @@ func (r *run) dropLocked(e *claimedEntry) {
 	}
 }
 
+// drop is dropLocked for callers without the lock.
 func (r *run) drop(e *claimedEntry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dropLocked(e)
 }
 
+// wakeTaker has the taker look for room again. It never blocks.
 func (r *run) wakeTaker() {
 	select {
 	case r.wake <- struct{}{}:
@@ -370,8 +385,8 @@ func (r *run) wakeTaker() {
 	}
 }
 
-// giveBackReady gives back the entries for which no handler was called before the taking
-// ended.
+// giveBackReady waits until the taking has ended, and gives back the entries that are still
+// waiting for a place. They do not count as delivered.
 func (r *run) giveBackReady() {
 	<-r.taking.Done()
 	r.mu.Lock()
@@ -383,7 +398,8 @@ func (r *run) giveBackReady() {
 	}
 }
 
-// awaitClaim claims up to n entries, and waits for the first.
+// awaitClaim claims up to n entries, and waits for the first one. If the run has been idle for
+// too long meanwhile, it ends the taking.
 func (r *run) awaitClaim(n int) ([]*Held, error) {
 	ctx, cancel := r.untilIdle()
 	defer cancel()
@@ -394,8 +410,8 @@ func (r *run) awaitClaim(n int) ([]*Held, error) {
 	return entries, err
 }
 
-// untilIdle returns a context that ends with errIdle when the run has been idle for as long
-// as Idle says.
+// untilIdle returns a context that ends with the cause errIdle when no handler has run and
+// nothing was taken for as long as Idle says. The caller must call cancel.
 func (r *run) untilIdle() (_ context.Context, cancel func()) {
 	if r.Idle == 0 {
 		return r.taking, func() {}
@@ -422,7 +438,8 @@ func (r *run) untilIdle() (_ context.Context, cancel func()) {
 	}
 }
 
-// idleLeft returns how long the run may go on without work.
+// idleLeft returns how much longer the run may wait for work. It is all of Idle while a handler
+// runs.
 func (r *run) idleLeft() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -432,17 +449,18 @@ func (r *run) idleLeft() time.Duration {
 	return r.Idle - time.Since(r.lastWork)
 }
 
-// tryClaim claims up to n of the entries that are there. When there are none and nothing is
-// to come, the run has drained the queue.
+// tryClaim claims up to n entries without waiting, for a worker with Drain. If none is
+// available, no handler runs and no entry that this handle gave back is due later, the queue
+// is drained and the taking ends. Otherwise it pauses a little and returns no entries.
 func (r *run) tryClaim(n int) ([]*Held, error) {
 	r.mu.Lock()
 	idle := r.busy == 0 && len(r.ready) == 0
 	r.mu.Unlock()
-	drained := idle && r.Queue.LeftAlone() == 0 // before the look, which finds what is given back until then
+	drained := idle && r.Queue.LeftAlone() == 0 // read before the take, which finds what was given back by then
 	entries, err := r.Queue.TryTakeN(r.taking, n)
 	switch {
 	case errors.Is(err, coord.ErrUnreachable) && !isPassing(err):
-		r.fail(err) // whether anything is left cannot be known
+		r.fail(err) // the service cannot be asked whether entries are left
 		return nil, err
 	case !errors.Is(err, ErrEmpty):
 		return entries, err
@@ -457,11 +475,12 @@ func (r *run) tryClaim(n int) ([]*Held, error) {
 	return nil, nil
 }
 
-// remove removes the entry of a handler that is done: in an exchange, unless the taker waits
-// for entries, or the taking has ended.
+// remove removes the entry of a handler that has succeeded, and returns the result of the
+// finish. It hands the entry to an exchange. If the taker waits for entries, or the taking has
+// ended, an exchange has nothing to claim: then it removes the entry in a commit of its own.
 func (r *run) remove(ctx context.Context, e *claimedEntry) error {
 	if e.state.Load() == stateDone {
-		return ErrAlreadyDone // by its handler
+		return ErrAlreadyDone // the handler has finished it
 	}
 	r.mu.Lock()
 	if r.waiting || !r.takes() {
@@ -480,13 +499,13 @@ func (r *run) remove(ctx context.Context, e *claimedEntry) error {
 	r.mu.Unlock()
 	err := <-m.result
 	if errors.Is(err, ErrClosed) {
-		return e.Consume(ctx) // the queue handle is closed, and the entry may be finished still
+		return e.Consume(ctx) // a closed queue makes no exchange, but still finishes entries
 	}
 	return err
 }
 
-// exchange removes the entries of the handlers that are done and claims others, as long as
-// there are any to remove.
+// exchange removes the entries in removals and claims as many others as there is room for, in
+// one commit. It repeats this until there is nothing to remove.
 func (r *run) exchange() {
 	for {
 		done := r.gather()
@@ -509,18 +528,18 @@ func (r *run) exchange() {
 		taken, err := r.Queue.Exchange(r.finishing, entries, n)
 		results := make(map[*Held]error)
 		if err = splitFinishErrors(err, results); err != nil {
-			r.log().Debug("nothing taken", "queue", r.Queue.Name(), "error", err) // the next take meets it again
+			r.log().Debug("nothing taken", "queue", r.Queue.Name(), "error", err) // the taker's next claim returns it again
 		}
-		r.hold(taken, n)
+		r.startClaimed(taken, n)
 		for _, m := range done {
 			m.result <- results[m.held]
 		}
 	}
 }
 
-// gather returns the entries that the next exchange is to remove, and ends the exchange when
-// there are none. Handlers that end at the same time share a commit: as long as others join,
-// it lets them.
+// gather collects the entries that the next exchange removes. Handlers that end at the same
+// time should share a commit, so it yields to them as long as removals grows. It returns nil if
+// there is nothing to remove: then the exchange ends, and no longer counts in exchanges.
 func (r *run) gather() []*removal {
 	for joined := 0; ; {
 		if r.places() > 1 {
@@ -542,8 +561,8 @@ func (r *run) gather() []*removal {
 	}
 }
 
-// splitFinishErrors takes the error of an exchange apart: the errors of single entries go
-// into results, and the rest is returned.
+// splitFinishErrors takes the error of an exchange apart. It stores the errors of single finishes
+// in results, and returns what is left: the error of the claim, or nil.
 func splitFinishErrors(err error, results map[*Held]error) error {
 	var f *FinishError
 	if !errors.As(err, &f) {
@@ -563,8 +582,8 @@ func splitFinishErrors(err error, results map[*Held]error) error {
 	return splitFinishErrors(errors.Unwrap(err), results)
 }
 
-// placeStuck notes that a place's handler does not return.
-func (r *run) placeStuck(h *Held) {
+// noteStuck counts a place whose handler does not return, and logs it.
+func (r *run) noteStuck(h *Held) {
 	r.mu.Lock()
 	r.stuck++
 	stuck := r.stuck
@@ -574,8 +593,8 @@ func (r *run) placeStuck(h *Held) {
 		"queue", r.Queue.Name(), "entry", h.Name, "delivery", h.Deliveries)
 }
 
-// placeFree notes that a stuck handler returned after all.
-func (r *run) placeFree(h *Held) {
+// noteUnstuck counts a place as usable again whose stuck handler has returned after all.
+func (r *run) noteUnstuck(h *Held) {
 	r.mu.Lock()
 	r.stuck--
 	stuck := r.stuck
@@ -584,8 +603,8 @@ func (r *run) placeFree(h *Held) {
 	r.log().Info(fmt.Sprintf("a stuck handler returned: %d of %d places are stuck", stuck, r.places()), "queue", r.Queue.Name(), "entry", h.Name)
 }
 
-// watchStuckLocked has the run end after a while when no place is left that works, or none
-// of those that the run waits for.
+// watchStuckLocked starts or stops the timer that ends the run with [ErrStuck]. The timer runs
+// while all places are stuck; once the taking has ended, while all that still work are.
 func (r *run) watchStuckLocked() {
 	stuck, most := r.stuck, r.places()
 	if r.taking.Err() != nil {
@@ -602,10 +621,10 @@ func (r *run) watchStuckLocked() {
 	}
 }
 
-// allStuck reports whether the run ended because no place was left that works.
+// allStuck reports whether the run failed because all its places were stuck.
 func (r *run) allStuck() bool { return errors.Is(context.Cause(r.failing), ErrStuck) }
 
-// isPermanent reports whether another take makes no sense.
+// isPermanent reports whether err is one that every further take would return.
 func isPermanent(err error) bool {
 	for _, target := range []error{ErrClosed, coord.ErrClosed, ErrInvalidName, ErrLayout} {
 		if errors.Is(err, target) {
@@ -615,7 +634,8 @@ func isPermanent(err error) bool {
 	return false
 }
 
-// isPassing reports whether the next take finds another session, or a service that answers.
+// isPassing reports whether err is one that the worker waits out without a warning: the next
+// take may find another session, or a service that answers.
 func isPassing(err error) bool {
 	for _, target := range []error{coord.ErrUnknown, coord.ErrSessionLost, coord.ErrBusy, context.DeadlineExceeded} {
 		if errors.Is(err, target) {
@@ -625,8 +645,8 @@ func isPassing(err error) bool {
 	return false
 }
 
-// refusesWorker reports whether the service, or what answers in its place, does not let the
-// worker in.
+// refusesWorker reports whether err says that the service, or the server at its address, does
+// not let the worker in. The run waits for a while before it takes that as final ([refusals]).
 func refusesWorker(err error) bool {
 	for _, target := range []error{ErrInvalid, coord.ErrForbidden, coord.ErrAuth, coord.ErrTLS, coord.ErrFormat} {
 		if errors.Is(err, target) {
@@ -636,13 +656,14 @@ func refusesWorker(err error) bool {
 	return false
 }
 
-// refusals are those that followed one another.
+// refusals are the times of a series of refusals. A service that starts, or changes its
+// certificates, may refuse a worker for a moment. So only a series that lasts ends a run.
 type refusals struct{ first, last time.Time }
 
-// lasted counts a refusal, and reports whether they have lasted too long. session is the
-// timeout of the session that there was, 0 if there was none: the first refusal is final
-// then.
-func (r *refusals) lasted(session time.Duration) bool {
+// addAndCheck adds a refusal, and reports whether the series is longer than a session. A refusal
+// that comes a session or more after the one before begins a new series. session is the timeout
+// of the session, or 0 if the service never granted one: then the first refusal is final.
+func (r *refusals) addAndCheck(session time.Duration) bool {
 	now := time.Now()
 	if r.last.IsZero() || now.Sub(r.last) > session {
 		r.first = now

@@ -28,61 +28,64 @@ import (
 // A take that does not wait ([LockingQueue.TryTakeN]) chooses from a listing of its own
 // (finder.tryTake and takeListed), so that it can say for certain that nothing was available.
 
-// taker takes entries for a queue handle. Spent entries that it meets are cleared away.
+// taker takes entries for a queue handle, and finishes others in the same commit. Spent entries
+// (expired, or delivered too often) are not handed out: it clears them away where it meets them.
 type taker struct {
 	*claimer
 	clearing *clearer
 }
 
-// maxLostChoices is how often a take that does not wait chooses entries, where other
-// processes are faster, before it finishes what is done without taking another.
+// maxLostChoices is how often a take that does not wait may lose its chosen entries to other
+// processes. Then it finishes the caller's entries and takes nothing.
 const maxLostChoices = 3
 
-// finishAndTake consumes the entries of done and takes up to n others, in one commit if
-// possible. With wait it waits for the first one. failed is of the entries that were not
-// removed, and err of the taking. An entry that cannot be removed in the commit of the claims
-// is removed before it: nothing is claimed while a finish is in doubt.
-func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait bool) (held []*Held, failed, err error) {
+// finishAndTake consumes the entries of toFinish and takes up to n others, in one commit if
+// possible. With wait it waits for the first of them. failed joins the errors of the entries
+// that were not removed; err is the error of the taking. An entry that cannot be removed in the
+// commit of the claims is removed before that commit, so that nothing is claimed while the
+// outcome of a finish is unknown. A caller that gets entries gets no err, because the next take
+// returns it again.
+func (t *taker) finishAndTake(ctx context.Context, toFinish []*Held, n int, wait bool) (held []*Held, failed, err error) {
 	backoff := t.Backoff(actTake)
 	for lost := 0; ; {
-		// The entries of done are finished even if there is nothing to take.
+		// The entries of toFinish are finished even if there is nothing to take.
 		var chosen head.Choice
 		err = nil
 		if n > 0 && (wait || lost < maxLostChoices) {
 			chosen, err = t.head.Choose(ctx, n, wait)
 		}
 		if err != nil || len(chosen.Names) == 0 {
-			return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
+			return nil, errors.Join(failed, t.consumeAll(ctx, toFinish)), err
 		}
 		progress := 0
 		if chosen.IsSpent {
-			// Clearing takes commits of its own: done does not wait for them.
-			failed, done = errors.Join(failed, t.consumeAll(ctx, done)), nil
+			// Clearing needs commits of its own, so finish these entries first.
+			failed, toFinish = errors.Join(failed, t.consumeAll(ctx, toFinish)), nil
 			progress, err = t.clearing.clear(ctx, chosen)
 			chosen.Done()
 		} else {
-			x := t.newExchangeCommit(chosen, done)
+			x := t.newExchangeCommit(chosen, toFinish)
 			if len(x.separate) > 0 { // they are finished first, and the next choice claims
 				x.dropClaims()
 			} else {
 				held, err = x.commit(ctx)
 			}
 			chosen.Done()
-			done, progress = x.postponed, x.cleared+len(x.separate)
+			toFinish, progress = x.postponed, x.cleared+len(x.separate)
 			failed = errors.Join(failed, x.failed, t.consumeAll(ctx, x.separate))
 			if held = withLiveSession(held); len(held) > 0 {
 				// The caller needs these more than the error, which will show again.
-				return held, errors.Join(failed, t.consumeAll(ctx, done)), nil
+				return held, errors.Join(failed, t.consumeAll(ctx, toFinish)), nil
 			}
 			if x.failed != nil {
-				return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
+				return nil, errors.Join(failed, t.consumeAll(ctx, toFinish)), err
 			}
 		}
 		if retry.NothingSent(err) {
-			t.Session(ctx) // the next choice tells what is wrong with it
+			t.Session(ctx) // the next choice returns the error of the session
 		} else if err != nil {
 			if _, err = backoff.WaitWhileBusy(ctx, nil, err); err != nil {
-				return nil, errors.Join(failed, t.consumeAll(ctx, done)), err
+				return nil, errors.Join(failed, t.consumeAll(ctx, toFinish)), err
 			}
 		}
 		if progress == 0 { // other processes were faster
@@ -91,22 +94,24 @@ func (t *taker) finishAndTake(ctx context.Context, done []*Held, n int, wait boo
 	}
 }
 
-// consumeAll consumes entries, in one commit if possible.
-func (t *taker) consumeAll(ctx context.Context, done []*Held) error {
+// consumeAll consumes entries, in one commit if possible, and joins the errors of those that were
+// not removed. Entries that the commit left unfinished are consumed one by one.
+func (t *taker) consumeAll(ctx context.Context, toFinish []*Held) error {
 	var failed error
-	if len(done) > 1 {
-		x := t.newExchangeCommit(head.Choice{Session: done[0].lock.Session()}, done)
+	if len(toFinish) > 1 {
+		x := t.newExchangeCommit(head.Choice{Session: toFinish[0].lock.Session()}, toFinish)
 		x.commit(ctx)
-		done, failed = x.unfinished(), x.failed
+		toFinish, failed = x.unfinished(), x.failed
 	}
-	for _, h := range done {
+	for _, h := range toFinish {
 		failed = errors.Join(failed, consumeAlone(ctx, h))
 	}
 	return failed
 }
 
-// withLiveSession returns those entries whose session lives. The others were lost while
-// something else was in doubt: a caller could do nothing with them.
+// withLiveSession returns the entries whose session still lives, and marks the others as lost.
+// Their session ended during the call, while the outcome of another claim or finish was still
+// unknown. A caller could not finish them.
 func withLiveSession(held []*Held) []*Held {
 	var live []*Held
 	for _, h := range held {
@@ -119,10 +124,10 @@ func withLiveSession(held []*Held) []*Held {
 	return live
 }
 
-// takeListed takes up to n of the listed entries, in one commit if possible. It passes over
-// none that is there: where the outcome of a claim is not known, or a claim is refused, it
-// ends with what it has, and the caller lists again. It clears away spent entries, of which
-// it looks at up to ahead at once, and returns how many.
+// takeListed takes up to n of the listed entries, in one commit if possible. It skips no
+// available entry: if a claim is refused, or its outcome is unknown, takeListed returns what it
+// has, and the caller lists again. It clears away spent entries, and returns how many in
+// cleared. ahead is how many entries it reads at once, if that is more than it still wants.
 func (t *taker) takeListed(ctx context.Context, s coord.Session, names []string, n, ahead int) (held []*Held, cleared int, err error) {
 	for isLast := false; !isLast && len(names) > 0 && len(held) < n; {
 		some := names[:min(len(names), max(n-len(held), ahead), head.MaxReadAhead)]
@@ -158,9 +163,10 @@ func (t *taker) takeListed(ctx context.Context, s coord.Session, names []string,
 	return withLiveSession(held), cleared, nil
 }
 
-// chooseListed chooses, of entries that were read, up to n to hand out, or spent ones to
-// clear away if the first is spent. passed is the number of names that it is done with. An
-// entry that came back is chosen alone: canBeAlone says that nothing was taken before it.
+// chooseListed chooses up to n of the entries that were read, and reserves them. If the first
+// readable one is spent, it chooses spent entries to clear away instead. passed is how many of
+// names the choice is done with. An entry that was delivered before is chosen alone;
+// canBeAlone says that the take has got nothing yet, so that this is possible.
 func (t *taker) chooseListed(ctx context.Context, s coord.Session, names []string, nodes []coord.Node, n int, canBeAlone bool) (chosen head.Choice, passed int, err error) {
 	chosen.Session = s
 	for _, node := range nodes {
@@ -182,7 +188,7 @@ func (t *taker) chooseListed(ctx context.Context, s coord.Session, names []strin
 		}
 	}
 	if chosen.IsSpent {
-		return chosen, first, nil // what is cleared will be missing when it is read again
+		return chosen, first, nil // the names are read again; by then the cleared nodes are gone
 	}
 	for i, node := range nodes {
 		if len(chosen.Names) == n {
@@ -195,7 +201,8 @@ func (t *taker) chooseListed(ctx context.Context, s coord.Session, names []strin
 		if chosen.IsLast = cameBack && (!canBeAlone || len(chosen.Names) > 0); chosen.IsLast {
 			break
 		}
-		// It waits for another goroutine's claim: no entry behind may be claimed first.
+		// Reserve waits for another goroutine's claim of this entry: no later entry may be
+		// claimed before it.
 		err := t.head.Claims.Reserve(ctx, names[i])
 		if err != nil && !errors.Is(err, errUnavailable) {
 			t.head.LetGo(chosen.Names)
@@ -214,8 +221,8 @@ func (t *taker) chooseListed(ctx context.Context, s coord.Session, names []strin
 // isReadable reports whether a node that was read exists and has a value for this process.
 func isReadable(n coord.Node) bool { return n.Path != "" && !n.Unreadable }
 
-// chooseSpent chooses spent entries that no other take of this handle clears away. If there
-// is none, the choice is empty and for work: then the other take is waited for.
+// chooseSpent chooses and reserves spent entries that no other take of this handle clears away.
+// If there is none, IsSpent is false: the caller then waits for the other take as for a claim.
 func (t *taker) chooseSpent(s coord.Session, names []string, nodes []coord.Node, spent map[string]bool) head.Choice {
 	chosen := head.Choice{Session: s}
 	for i, node := range nodes {
@@ -230,22 +237,23 @@ func (t *taker) chooseSpent(s coord.Session, names []string, nodes []coord.Node,
 // errUnreadable says that an entry's access list keeps this process from reading it.
 var errUnreadable = fmt.Errorf("its access list does not let this process read it: %w", coord.ErrForbidden)
 
-// finder finds entries that are available now, and remembers which of them this process may
-// not touch.
+// finder finds entries that are available now, for takes that do not wait. It skips entries
+// whose access lists keep this process from reading them.
 type finder struct {
 	*handle.Handle
 	lister     head.Lister
-	restricted *head.Restricted
+	restricted *head.Restricted // entries with access lists of their own, shared with the head
 }
 
-// claimFunc tries to claim listed entries, in take order. It returns how many it got, and how
-// many spent ones it cleared away; of these it looks at up to ahead at once.
+// claimFunc tries to claim listed entries, in take order. It returns how many it claimed, and
+// how many spent ones it cleared away. ahead is how many entries it may read at once to find
+// spent ones.
 type claimFunc func(ctx context.Context, s coord.Session, names []string, ahead int) (got, cleared int, err error)
 
-// tryTake lists entries and has claim try them, without waiting for new ones; n is how many
-// are wanted. [ErrEmpty] means that nothing was available at an instant during the call. It
-// pauses where other processes are faster. It does not pause after progress of its own: more
-// entries may stand behind spent ones that were cleared away.
+// tryTake lists entries and calls claim with them, until claim gets one or the queue is empty.
+// n is how many entries the caller wants. It does not wait for new ones: [ErrEmpty] means that
+// nothing was available at an instant during the call. It pauses after other processes were
+// faster, but not after it has cleared spent entries away, since others may follow them.
 func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, claim claimFunc) error {
 	n = min(n, head.MaxWanted)
 	return fd.Do(ctx, func(ctx context.Context, s coord.Session) error {
@@ -262,7 +270,7 @@ func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, cla
 			}
 			switch {
 			case got > 0:
-				return nil // an error after the first will show again
+				return nil // the next take returns an error that came after the first claim
 			case err != nil:
 				return err
 			case cleared > 0:
@@ -270,8 +278,8 @@ func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, cla
 				ahead = head.MaxReadAhead
 				continue
 			case len(names) > 0, !l.IsComplete:
-				// Other processes were faster, or more entries rest than when the
-				// listing began.
+				// Other processes were faster, or more entries rest than the listing
+				// allowed for.
 				if err := backoff.Wait(ctx, nil, nil); err != nil {
 					return err
 				}
@@ -280,9 +288,9 @@ func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, cla
 			if fd.Taken == "" {
 				return ErrEmpty
 			}
-			// An entry that was released after the locks were read, and claimed before
-			// the entries were, would make "empty" a lie. It is true if the same locks
-			// stood all the time in between.
+			// The listing read the locks first, and then the entries. In between, one entry
+			// may have been released, and the last free one claimed and removed: then the
+			// queue was never empty. If the locks have not changed, it was.
 			locks, err := s.List(ctx, fd.Taken, coord.ListOptions{Fresh: true})
 			if err != nil {
 				return err
@@ -300,7 +308,9 @@ func (fd *finder) skipUnreadable(n coord.Node) {
 	fd.WarnOnce(n.Path, "cannot be read, because its access list does not allow it: skipped; rm --force removes it")
 }
 
-// getRestricted reads a node whose value is not needed, if it may not be read.
+// getRestricted is Get for a caller that can do without the node's value. Where an access list
+// keeps this process from reading the node, it returns the node without its value, marked as
+// Unreadable.
 func getRestricted(ctx context.Context, s coord.Session, at string) (coord.Node, error) {
 	n, err := s.Get(ctx, at)
 	if !errors.Is(err, coord.ErrForbidden) {

@@ -18,7 +18,7 @@ type Codec interface {
 	Unmarshal(data []byte, v any) error // into the pointer v
 }
 
-// JSONCodec is the codec of encoding/json.
+// JSONCodec encodes values with encoding/json. It is the default of [Typed].
 var JSONCodec Codec = jsonCodec{}
 
 type jsonCodec struct{}
@@ -32,13 +32,14 @@ func JSON[T any](f func(ctx context.Context, v T) error) Handler {
 	return Typed[T]{}.Handler(f)
 }
 
-// Typed puts values of one type into a queue, and takes them. The entries are plain ones:
-// any worker that knows the codec can take them, in any language.
+// Typed puts values of one type into a queue, and decodes them for a handler. Its entries are
+// like any others: a worker in any language can take them if it knows the codec's format.
 type Typed[T any] struct {
 	Queue *LockingQueue
 	Codec Codec // nil: JSONCodec
 }
 
+// codec returns the Codec, or its default.
 func (t Typed[T]) codec() Codec {
 	if t.Codec == nil {
 		return JSONCodec
@@ -46,8 +47,8 @@ func (t Typed[T]) codec() Codec {
 	return t.Codec
 }
 
-// encode decodes what it has encoded, once. So it refuses a value that no worker could
-// decode: such an entry would be dead when it is first taken.
+// encode returns the bytes of v. It also decodes them again. So it returns [ErrInvalid] for a
+// value that no worker could decode: its entry would be dead when it is first taken.
 func (t Typed[T]) encode(v T) ([]byte, error) {
 	b, err := t.codec().Marshal(v)
 	if err == nil {
@@ -62,8 +63,9 @@ func (t Typed[T]) encode(v T) ([]byte, error) {
 	return b, nil
 }
 
-// checkText refuses text that is not UTF-8, which encoding/json would change: it writes
-// \ufffd for each wrong byte. Only a result with \ufffd makes a look into v worthwhile.
+// checkText returns an error if v has text that is not UTF-8. encoding/json writes \ufffd for
+// each wrong byte, so that the worker would get other text. v is searched only if its JSON,
+// text, contains \ufffd.
 func checkText(v any, text []byte) error {
 	if !bytes.Contains(text, []byte(`\ufffd`)) {
 		return nil
@@ -74,8 +76,8 @@ func checkText(v any, text []byte) error {
 	return nil
 }
 
-// wrongText finds a string in v that is not UTF-8. It does not look into a value that
-// marshals itself.
+// wrongText returns a string in v that is not UTF-8. It skips values that marshal themselves,
+// and goes no deeper than 1,000 levels, since v may contain itself.
 func wrongText(v reflect.Value, depth int) (wrong string, found bool) {
 	if !v.IsValid() || depth > 1000 || marshalsItself(v) {
 		return "", false
@@ -119,8 +121,8 @@ func partsOf(v reflect.Value) iter.Seq[reflect.Value] {
 	}
 }
 
-// marshalsItself reports whether encoding/json calls a method of v, which decides what is
-// written.
+// marshalsItself reports whether encoding/json calls a method of v to encode it, so that the
+// fields of v need not be what is written.
 func marshalsItself(v reflect.Value) bool {
 	has := func(t reflect.Type) bool {
 		return t.Implements(reflect.TypeFor[json.Marshaler]()) || t.Implements(reflect.TypeFor[encoding.TextMarshaler]())
@@ -155,7 +157,7 @@ func (t Typed[T]) PutAll(ctx context.Context, vs []T, opts ...PutOption) ([]stri
 	return t.Queue.PutAll(ctx, values, opts...)
 }
 
-// Decode returns the value that a held entry has.
+// Decode returns the value of a held entry. Its error says that the codec cannot decode it.
 func (t Typed[T]) Decode(h *Held) (T, error) {
 	var v T
 	if err := t.codec().Unmarshal(h.Value, &v); err != nil {

@@ -11,12 +11,13 @@ import (
 	"github.com/zkq/zkq/internal/layout"
 )
 
-// Update gives the entry another value, for the next worker that takes it: a checkpoint. The
-// entry stays held, in its place and with its time to live and key. An update neither counts
-// as a delivery nor towards [MaxDeliveries]. Value is the new one when it returned nil.
+// Update replaces the entry's value, for instance with a checkpoint from which the next worker
+// goes on if this one fails. The entry stays held, and keeps its position, time to live and
+// unique key. An update does not count as a delivery, nor towards [MaxDeliveries]. After nil,
+// h.Value is the new value.
 //
-// Errors are those of [Held.Consume]. After [ErrUnknown] the entry has the one value or the
-// other, and every finish goes on as if the answer had come. [ErrTooLarge] changes nothing.
+// Errors are those of [Held.Consume]. After [ErrUnknown] the entry has the old value or the new
+// one, and it can be updated and finished as before. After [ErrTooLarge] nothing was changed.
 func (h *Held) Update(ctx context.Context, value []byte) error {
 	if err := h.update(ctx, value); err != nil {
 		if h.claimer == nil {
@@ -27,10 +28,11 @@ func (h *Held) Update(ctx context.Context, value []byte) error {
 	return nil
 }
 
-// update makes attempts at the update until one is answered. The steps are those of a finish,
-// with two differences. An attempt that is refused after one without an answer is made again:
-// it begins with a look at the entry, which tells. And after a success the entry is still
-// held, at the fence that the update left.
+// update makes attempts at the update until the service answers one, or ctx or the session ends.
+// The steps are those of a finish (nextStep), with two differences. An attempt that is refused
+// after one without an answer is made again: it begins by reading the entry, which shows
+// whether the earlier one was applied. And after a success the entry is still held, at the
+// fence that the update left.
 func (h *Held) update(ctx context.Context, value []byte) error {
 	if err := h.lockUpdate(ctx, value); err != nil {
 		return err
@@ -52,7 +54,7 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 			h.Value = value
 			return nil
 		case stepLose:
-			if h.unanswered.exists() { // then a finish of this Held may have been applied
+			if h.unanswered.exists() { // a finish of this Held may have been applied
 				return fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost)
 			}
 			h.end(stateLost, false)
@@ -62,7 +64,7 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 		}
 		interrupted := backoff.Wait(ctx, s.Done(), err)
 		if interrupted == nil && !errors.Is(err, coord.ErrClosed) {
-			continue // the next attempt begins with a look at the entry
+			continue // the next attempt begins by reading the entry
 		}
 		if h.updateDoubt() != doubtNone && !errors.Is(err, ErrUnknown) {
 			err = fmt.Errorf("%w: %w", ErrUnknown, err)
@@ -74,7 +76,8 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 	}
 }
 
-// lockUpdate takes h.sem for an update that may be made.
+// lockUpdate checks whether an update of this Held with this value is possible, and takes h.sem
+// for it. After an error the caller does not have h.sem.
 func (h *Held) lockUpdate(ctx context.Context, value []byte) error {
 	switch {
 	case h.claimer == nil:
@@ -95,8 +98,8 @@ func (h *Held) lockUpdate(ctx context.Context, value []byte) error {
 	}
 }
 
-// updateDoubt says whether an update has no answer. A finish without an answer does not
-// matter to an update before the lock is lost.
+// updateDoubt returns doubtThis if an earlier update got no answer, otherwise doubtNone. A finish
+// without an answer matters to an update only when the lock is lost.
 func (h *Held) updateDoubt() doubt {
 	if h.updating != 0 {
 		return doubtThis
@@ -104,9 +107,9 @@ func (h *Held) updateDoubt() doubt {
 	return doubtNone
 }
 
-// write is one attempt at an update. errUnavailable means that the entry is not held any
-// more. The same commit counts the update in the entry's history: if the answer is lost, the
-// count tells whether it was this update that moved the fence.
+// write is one attempt at an update. errUnavailable means that the entry is not held any more.
+// The commit also counts the update in the entry's history. If the answer is lost, that count
+// shows whether this update has moved the entry's fence, or another process.
 func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	n, err := h.readHistoryAndEntry(ctx, s)
 	switch {
@@ -142,8 +145,9 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	return err
 }
 
-// readHistoryAndEntry reads the entry's history and then the entry. An update without an
-// answer may be applied between the two, once: then both are read again.
+// readHistoryAndEntry reads the entry's history, unless it is known, and then the entry. An
+// earlier update without an answer may be applied between the two reads, but only once. So if
+// the two do not fit, both are read once more.
 func (h *Held) readHistoryAndEntry(ctx context.Context, s coord.Session) (n coord.Node, err error) {
 	for again := false; ; again = true {
 		if !h.isHistoryKnown {

@@ -635,10 +635,10 @@ var mutants = []mutant{
 	},
 	{
 		name: "a requeue is two commits", file: "admin.go",
-		old: `	done, err := q.lanes.once(ctx, nil, ops)
+		old: `	done, err := q.lanes.commitOnce(ctx, nil, ops)
 `,
 		new: `	mutated()
-	done, err := q.lanes.once(ctx, nil, ops[1:])
+	done, err := q.lanes.commitOnce(ctx, nil, ops[1:])
 	if err == nil {
 		done.Results = append([]coord.Result{{}}, done.Results...)
 		err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
@@ -767,13 +767,13 @@ var mutants = []mutant{
 	},
 	{
 		name: "a put of several values is two commits", seeds: "900001", file: "put.go",
-		old: `			done, err = pt.lanes.once(ctx, o.noteOf(bs), ops)
+		old: `			done, err = pt.lanes.commitOnce(ctx, o.noteOf(bs), ops)
 `,
-		new: `			done, err = pt.lanes.once(ctx, o.note, ops[:1])
+		new: `			done, err = pt.lanes.commitOnce(ctx, o.note, ops[:1])
 			if err == nil && len(ops) > 1 {
 				mutated()
 				var more lane.Applied
-				more, err = pt.lanes.once(ctx, o.note, ops[1:])
+				more, err = pt.lanes.commitOnce(ctx, o.note, ops[1:])
 				done.Results = append(done.Results, more.Results...)
 			}
 `,
@@ -828,7 +828,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a get uses no lane", seeds: "900004", file: "queue.go",
-		old: `	_, err := q.lanes.once(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
+		old: `	_, err := q.lanes.commitOnce(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
 		new: `	s, err := q.handle.Session(ctx)
 	for mutated(); err == nil; {
 		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
