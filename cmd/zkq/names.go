@@ -8,16 +8,15 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// An entry's name ends in a part that no other name of its queue ends in, and ls shows
-// that part where the whole does not fit: the number that ZooKeeper gave it; on etcd the
-// producer and its count; of a delayed put its id. It is taken for a name wherever one is
-// asked for.
+// tail matches the end of an entry's name, which no other name of its queue shares. It is
+// the number from ZooKeeper; on etcd, the producer and its count; or the id of a delayed
+// put. ls shows it on a terminal, and every verb accepts it as NAME.
 var tail = regexp.MustCompile(`^(?:[0-9]{10}|[0-9a-f]{8}-[0-9]{6,}|[0-9a-f]{16})$`)
 
-// later is what a delayed put is called, behind the time when it is due.
+// later matches the name of a delayed put, without the time at which it is due.
 var later = regexp.MustCompile(`^put-[0-9]{3}-[0-9a-f]{16}$`)
 
-// shortName is the tail of a name, or the name if it has none.
+// shortName returns the tail of a name, or the whole name if it has none.
 func shortName(name string) string {
 	last := strings.LastIndexByte(name, '-')
 	if last < 0 {
@@ -32,7 +31,7 @@ func shortName(name string) string {
 	return name
 }
 
-// checkEntry refuses what names no entry.
+// checkEntry returns a usage error if name is neither an entry's name nor a tail.
 func checkEntry(name string) error {
 	if _, ok := priority.Parse(name); !ok && !tail.MatchString(name) {
 		return usageError("", "entry name %q: allowed are the names that put and ls print, entry-PPP-… or the end of one", name)
@@ -40,8 +39,8 @@ func checkEntry(name string) error {
 	return nil
 }
 
-// checkEntryOrDead takes the name of a dead entry too, when it died and what it
-// was called, and that of a delayed put.
+// checkEntryOrDead also accepts the names of dead entries and delayed puts. Both are
+// TIME-NAME, where TIME has 13 digits: milliseconds.
 func checkEntryOrDead(name string) error {
 	if at, was, _ := strings.Cut(name, "-"); len(at) == 13 && strings.Trim(at, "0123456789") == "" {
 		if later.MatchString(was) {
@@ -52,12 +51,12 @@ func checkEntryOrDead(name string) error {
 	return checkEntry(name)
 }
 
-// finder looks names up in a queue.
+// finder finds the names of a queue that end in each tail.
 type finder interface {
 	FindNames(ctx context.Context, tails ...string) (map[string][]string, error)
 }
 
-// noEntry is the error for a name that no entry has.
+// noEntry returns the error for a name or tail that no entry has.
 func noEntry(name string) *failure {
 	if tail.MatchString(name) {
 		return nothing("no entry's name ends in -%s", name)
@@ -66,7 +65,8 @@ func noEntry(name string) *failure {
 }
 
 // wholeNames returns the names with each tail replaced by the name that ends in it. A tail
-// that no name ends in stays as it is: there is no such entry.
+// without a match stays: the caller reports that there is no such entry. A tail with
+// several matches is a usage error.
 func (k *call) wholeNames(ctx context.Context, q finder, names []string) ([]string, error) {
 	var tails []string
 	for _, name := range names {

@@ -14,15 +14,15 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// output is standard output, which carries values and records and nothing else.
-// Each of them is one write, so that a broken pipe tells which were shown.
+// output is standard output, which carries only values and records. Each of them is one
+// write, so that a broken pipe tells which of them were written.
 type output struct {
 	*stream
-	json     bool
-	terminal bool
+	json     bool // --output json
+	terminal bool // standard output is a terminal
 
-	before func()          // clears what progress drew; nil: nothing is drawn
-	after  func(last byte) // is told the last byte of a write; may be nil
+	before func()          // removes the progress line before a write; may be nil
+	after  func(last byte) // gets the last byte of each write; may be nil
 }
 
 func newOutput(w io.Writer) *output {
@@ -38,7 +38,7 @@ func (o *output) write(b []byte) error {
 	return o.copy(bytes.NewReader(b))
 }
 
-// copy writes all of r as one piece.
+// copy writes all of r. No other write comes in between.
 func (o *output) copy(r io.Reader) error {
 	end := &lastByte{last: '\n'}
 	write := func(w io.Writer) error {
@@ -51,14 +51,14 @@ func (o *output) copy(r io.Reader) error {
 	}
 	return o.do(o.before, write, func(err error) {
 		last := byte('\n')
-		if !errors.Is(err, errStuck) { // write would still use end
+		if !errors.Is(err, errStuck) { // a stuck write still uses end
 			last = end.last
 		}
 		o.after(last)
 	})
 }
 
-// lastByte remembers how what was written ends.
+// lastByte passes writes on and remembers the last byte written.
 type lastByte struct {
 	w    io.Writer
 	last byte
@@ -71,6 +71,7 @@ func (l *lastByte) Write(b []byte) (int, error) {
 	return l.w.Write(b)
 }
 
+// writerFunc is a function that is an io.Writer. It writes all bytes or returns an error.
 type writerFunc func([]byte) error
 
 func (f writerFunc) Write(b []byte) (int, error) {
@@ -80,10 +81,10 @@ func (f writerFunc) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// text writes text of our own.
+// text writes zkq's own text, which needs no escaping.
 func (o *output) text(s string) error { return o.write([]byte(s)) }
 
-// record writes a JSON object, or the words of a text line.
+// record writes v as a line of JSON, or the words as a line of text separated by tabs.
 func (o *output) record(v any, words ...string) error {
 	if !o.json {
 		return o.text(strings.Join(words, "\t") + "\n")
@@ -95,9 +96,8 @@ func (o *output) record(v any, words ...string) error {
 	return o.write(line)
 }
 
-// value writes an entry's value: as a record, as it is with raw, or with a
-// newline after it. On a terminal control characters are escaped, but for line
-// feeds and tabs.
+// value writes an entry's value: as a JSON record, unchanged with raw, or followed by a
+// newline. On a terminal it escapes control characters, except line feeds and tabs.
 func (o *output) value(e entryRecord, value []byte, raw bool) error {
 	if o.json {
 		return o.record(e.with(value))
@@ -111,7 +111,7 @@ func (o *output) value(e entryRecord, value []byte, raw bool) error {
 	return o.write(append(value[:len(value):len(value)], '\n'))
 }
 
-// entryRecord is an entry in JSON.
+// entryRecord is the JSON of an entry.
 type entryRecord struct {
 	Queue      string     `json:"queue"`
 	Name       string     `json:"name"`
@@ -126,9 +126,9 @@ type entryRecord struct {
 	Created    *time.Time `json:"created,omitempty"`
 	Due        *time.Time `json:"due,omitempty"`
 	Expires    *time.Time `json:"expires,omitempty"`
-	Host       string     `json:"host,omitempty"` // where the holder runs, if it said so
+	Host       string     `json:"host,omitempty"` // where the holder runs, if it is registered
 	PID        int        `json:"pid,omitempty"`
-	Since      *time.Time `json:"since,omitempty"` // held or dead
+	Since      *time.Time `json:"since,omitempty"` // when it was claimed, or died
 	Unreadable bool       `json:"unreadable,omitempty"`
 	Value      *string    `json:"value,omitempty"`
 	Base64     *[]byte    `json:"value_base64,omitempty"`
@@ -143,6 +143,7 @@ func newEntryRecord(queue string, e zkq.Entry) entryRecord {
 	}
 }
 
+// newHeldRecord returns the record of an entry that this process holds.
 func newHeldRecord(queue, holder string, h *zkq.Held) entryRecord {
 	return entryRecord{
 		Queue: queue, Name: h.Name, Priority: h.Priority, State: zkq.StateHeld, Holder: holder,
@@ -151,6 +152,7 @@ func newHeldRecord(queue, holder string, h *zkq.Held) entryRecord {
 	}
 }
 
+// known returns t in UTC, or nil, which JSON omits, if t is zero.
 func known(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -159,7 +161,7 @@ func known(t time.Time) *time.Time {
 	return &t
 }
 
-// with adds the value: as text if it is UTF-8, in base 64 otherwise.
+// with returns the record with the value: as text if it is UTF-8, otherwise in base 64.
 func (e entryRecord) with(value []byte) entryRecord {
 	if utf8.Valid(value) {
 		s := string(value)
@@ -170,7 +172,7 @@ func (e entryRecord) with(value []byte) entryRecord {
 	return e
 }
 
-// age is how long ago t was, as people and the duration flags write it.
+// age returns the time since t as a Go duration, or "" if t is zero.
 func age(t time.Time) string {
 	if t.IsZero() {
 		return ""

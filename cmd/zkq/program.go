@@ -16,23 +16,23 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// program is one run of the command: what it was given, and where it prints.
+// program is one run of the command: its arguments, environment and streams.
 type program struct {
 	args   []string // without the program's name
 	env    environment
 	stdin  io.Reader
-	stderr io.Writer // for CMD; what zkq says itself goes through said
-	said   *stream   // stderr
+	stderr io.Writer // given to CMD; zkq itself writes to said
+	said   *stream   // stderr, for messages of zkq
 	out    *output
 	exit   func(code int) // ends the process; nil in tests
 
-	working bool // a verb runs for which a reader that goes away is a failure
+	working bool // a verb runs that fails when the reader of its output goes away
 	open    func(context.Context, target, openOptions) (coord.Coordinator, error)
 	app     *cli.App
 	log     hclog.Logger
 }
 
-// environment is the process's, by name.
+// environment holds the environment variables by name.
 type environment map[string]string
 
 func newEnvironment(environ []string) environment {
@@ -45,7 +45,7 @@ func newEnvironment(environ []string) environment {
 	return env
 }
 
-// list is the environment as processes are given it.
+// list returns the environment as NAME=VALUE, sorted, as a new process gets it.
 func (e environment) list() []string {
 	list := make([]string, 0, len(e))
 	for _, name := range slices.Sorted(maps.Keys(e)) {
@@ -61,6 +61,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return p.run(ctx)
 }
 
+// newProgram returns a program that has no exit function: tests use it too.
 func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) *program {
 	if _, ok := stderr.(*os.File); !ok {
 		stderr = &shared{w: stderr} // the logger, the hints and every CMD write to it
@@ -77,7 +78,7 @@ func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, enviro
 	}
 }
 
-// shared is a writer for several goroutines.
+// shared is a writer that several goroutines may use. An *os.File needs none.
 type shared struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -89,6 +90,7 @@ func (s *shared) Write(b []byte) (int, error) {
 	return s.w.Write(b)
 }
 
+// run parses the command line, runs the verb, prints its error and returns the exit code.
 func (p *program) run(ctx context.Context) int {
 	p.newApp()
 	p.args = p.splitGlued(p.args)
@@ -103,26 +105,27 @@ func (p *program) run(ctx context.Context) int {
 // verb is one of the command's verbs.
 type verb struct {
 	name    string
-	args    string // as help shows them
-	usage   string // one line
-	more    string // what help says besides
+	args    string // the arguments, as help shows them
+	usage   string // one line for the list of verbs
+	more    string // further paragraphs of the verb's help
 	example []string
 	flags   []cli.Flag
-	min     int  // of arguments
-	max     int  // of arguments; -1 for any number
+	min     int  // fewest arguments
+	max     int  // most arguments; -1 for any number
 	queue   bool // the first argument names a queue
 	cmd     bool // a command may follow after --
-	locking bool // the plain layout has no such verb
-	offline bool // needs no settings
-	// anyLayout: without --layout the verb works in that of the queue that it finds.
+	locking bool // refused in the plain layout
+	offline bool // needs no settings and no coordinator
+	// anyLayout: without --layout, the verb uses the layout that the queue has.
 	anyLayout bool
-	looks     bool // changes nothing, so that it is no failure when its reader goes away
-	hidden    bool
-	// twoSignals: the verb deals with the second signal itself.
+	looks     bool // changes nothing, so a lost reader of its output is no failure
+	hidden    bool // not in help or completion, and its flags are not parsed
+	// twoSignals: the verb handles the second signal itself.
 	twoSignals bool
 	run        func(context.Context, *call) error
 }
 
+// verbs lists all verbs in the order in which help shows them.
 func verbs() []verb {
 	return []verb{
 		putVerb(), getVerb(), consumeVerb(),
@@ -133,10 +136,9 @@ func verbs() []verb {
 	}
 }
 
-// newApp makes the urfave application. What that library does by itself and a
-// queue cannot use is switched off: help as a subcommand of each verb (a queue
-// may be called "help"), commas that split values of --file, os.Exit inside of
-// it, and usage on stdout.
+// newApp creates the urfave application. It switches off what would harm a queue: help
+// as a subcommand of each verb (a queue may be called "help"), commas that split values
+// of --file, calls of os.Exit, and usage on stdout.
 func (p *program) newApp() {
 	cli.HelpFlag = nil
 	p.app = &cli.App{
@@ -158,6 +160,7 @@ func (p *program) newApp() {
 	}
 }
 
+// command returns the urfave command of a verb. Its action parses, checks and runs it.
 func (p *program) command(v verb) *cli.Command {
 	c := &cli.Command{
 		Name:            v.name,
@@ -197,7 +200,7 @@ func (p *program) command(v verb) *cli.Command {
 	return c
 }
 
-// noVerb runs when no known verb was given.
+// noVerb runs when the command line has no known verb.
 func (p *program) noVerb(c *cli.Context) error {
 	switch {
 	case c.Bool("version"):
@@ -213,7 +216,8 @@ func (p *program) noVerb(c *cli.Context) error {
 	return p.explain(nil, usageError(hint, "unknown command %q", hideQuery(name)))
 }
 
-// flagError is what urfave calls for a command line it cannot parse.
+// flagError turns urfave's error for a command line that it cannot parse into a usage
+// error with a hint. sub reports whether the flag follows a verb.
 func (p *program) flagError(c *cli.Context, err error, sub bool) error {
 	cmd := c.Command
 	if !sub {
@@ -241,7 +245,7 @@ func (p *program) flagError(c *cli.Context, err error, sub bool) error {
 	return p.explain(nil, usageError(hint, "unknown flag %s", shown))
 }
 
-// explain adds the verb's usage to an error of usage.
+// explain adds the usage line to a usage error: that of cmd, or of zkq if cmd is nil.
 func (p *program) explain(cmd *cli.Command, err error) error {
 	var f *failure
 	if errors.As(err, &f) && f.code == exitUsage && f.usage == "" {

@@ -9,22 +9,21 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows on stderr how far long work has come. A nil progress shows
-// nothing.
+// progress is a bar on stderr for long work. A nil progress shows nothing.
 type progress struct {
 	mu    sync.Mutex
 	bar   *progressbar.ProgressBar
 	out   *output
 	w     io.Writer
-	bytes bool // the total is in bytes of input, not in entries
+	bytes bool // total counts bytes of input, not entries
 	label string
-	done  int
-	total int64
-	shown time.Time
+	done  int       // entries
+	total int64     // 0 if it is not known
+	shown time.Time // when the label was last updated
 }
 
-// newProgress starts a bar for total things, 0 if nobody knows how many; a
-// negative total is not worth one.
+// newProgress starts a bar for a total of entries or bytes; 0 means an unknown total. It
+// returns nil, no bar, for a negative total.
 func (k *call) newProgress(label string, total int64, bytes bool) *progress {
 	if !k.showsProgress() || total < 0 {
 		return nil
@@ -39,7 +38,7 @@ func (k *call) newProgress(label string, total int64, bytes bool) *progress {
 		progressbar.OptionSetDescription(label),
 		progressbar.OptionSetWidth(24),
 		progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionSetSpinnerChangeInterval(0), // its goroutine has no end that can be waited for
+		progressbar.OptionSetSpinnerChangeInterval(0), // no spinner: nothing could wait for its goroutine
 		progressbar.OptionShowBytes(bytes && total > 0),
 		progressbar.OptionSetPredictTime(total > 0),
 		progressbar.OptionSetElapsedTime(false),
@@ -51,7 +50,7 @@ func (k *call) newProgress(label string, total int64, bytes bool) *progress {
 	return p
 }
 
-// add counts entries, and the bytes of input they were read from.
+// add counts entries and the bytes of input from which they were read.
 func (p *progress) add(entries int, bytes int64) {
 	if p == nil {
 		return
@@ -62,6 +61,7 @@ func (p *progress) add(entries int, bytes int64) {
 	p.step(entries, bytes)
 }
 
+// step advances the bar. It updates the label ten times a second at most.
 func (p *progress) step(entries int, bytes int64) {
 	if time.Since(p.shown) >= 100*time.Millisecond {
 		p.shown = time.Now()
@@ -73,7 +73,7 @@ func (p *progress) step(entries int, bytes int64) {
 	case p.bytes:
 		p.bar.Add64(bytes)
 	default:
-		if int64(p.done) > p.total { // more came while we worked
+		if int64(p.done) > p.total { // entries were added meanwhile
 			p.total = int64(p.done)
 			p.bar.ChangeMax64(p.total)
 		}
@@ -83,13 +83,14 @@ func (p *progress) step(entries int, bytes int64) {
 
 func (p *progress) text() string { return fmt.Sprintf("%s %d", p.label, p.done) }
 
+// clear removes the bar before a write to the terminal. The next step draws it again.
 func (p *progress) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bar.Clear()
 }
 
-// end leaves the last count on a line of its own.
+// end stops the bar and leaves its last count on a line of its own.
 func (p *progress) end() {
 	if p == nil {
 		return

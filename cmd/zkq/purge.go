@@ -27,13 +27,15 @@ func purgeVerb() verb {
 	}
 }
 
-// purgeRecord is what purge did in JSON.
+// purgeRecord is the JSON of purge's result.
 type purgeRecord struct {
 	Queue   string    `json:"queue"`
 	State   zkq.State `json:"state"`
 	Removed int       `json:"removed"`
 }
 
+// purge removes the entries and prints their number, also after an error if there were
+// some.
 func purge(ctx context.Context, k *call) error {
 	st, err := flagValue(k.flags, "state", zkq.StateReady, state)
 	if err != nil {

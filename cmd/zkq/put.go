@@ -46,6 +46,7 @@ last may lack it, and an empty one is an empty entry.`,
 	}
 }
 
+// put puts the values of its input and prints the names of the entries.
 func put(ctx context.Context, k *call) error {
 	p, err := flagValue(k.flags, "priority", priority.Default, func(s string) (int, error) { return decimal(s, 0, 999) })
 	if err != nil {
@@ -73,13 +74,14 @@ func put(ctx context.Context, k *call) error {
 	})
 }
 
-// putOptions is how entries are put.
+// putOptions holds the options of each put.
 type putOptions struct {
 	delay time.Duration
 	wait  time.Duration
-	all   []zkq.PutOption
+	all   []zkq.PutOption // including those above
 }
 
+// putOptions reads the flags that become options of each put.
 func (k *call) putOptions(priority int) (o putOptions, err error) {
 	if o.delay, err = flagValue(k.flags, "delay", 0, duration); err != nil {
 		return o, err
@@ -110,7 +112,7 @@ func (k *call) putOptions(priority int) (o putOptions, err error) {
 	return o, nil
 }
 
-// state is that of an entry that was put just now.
+// state returns the state of an entry directly after its put.
 func (o putOptions) state() zkq.State {
 	if o.delay > 0 {
 		return zkq.StateDelayed
@@ -118,10 +120,12 @@ func (o putOptions) state() zkq.State {
 	return zkq.StateReady
 }
 
-// sweepEvery is among how many puts one removes what dead producers left. Where
-// nothing but this command puts, nobody else would.
+// sweepEvery is the average number of put commands for each that sweeps: it removes the
+// nodes of dead producers. Queue handles that live for an hour
+// sweep by themselves, but this command may be the only producer.
 const sweepEvery = 64
 
+// sweepSometimes sweeps in one of sweepEvery calls. Its errors are only logged.
 func (k *call) sweepSometimes(ctx context.Context, c coord.Coordinator) {
 	if rand.IntN(sweepEvery) != 0 {
 		return
@@ -133,7 +137,7 @@ func (k *call) sweepSometimes(ctx context.Context, c coord.Coordinator) {
 	}
 }
 
-// input is the one source of values that the command line names.
+// input returns the source of values that the command line names. Two are an error.
 func (k *call) input() (input, error) {
 	values, paths := k.words[1:], k.flags.StringSlice("file")
 	sources := 0
@@ -162,8 +166,8 @@ func (k *call) input() (input, error) {
 	return &whole{r: k.stdin}, nil
 }
 
-// inputSize is how many bytes a progress bar has ahead of it; 0 if nobody knows,
-// -1 if it is not worth one.
+// inputSize returns the number of bytes in the input, for the progress bar. It returns 0
+// if the number is unknown, and -1 if the input needs no bar.
 func inputSize(stdin io.Reader, in input) int64 {
 	if _, ok := in.(*pieces); !ok {
 		return -1
@@ -176,16 +180,16 @@ func inputSize(stdin io.Reader, in input) int64 {
 	return 0
 }
 
-// The largest part of the input that is put at once. It is well below what one
-// commit takes anywhere; the more entries share a commit the faster they go.
+// The limits of one commit. They are well below those of every service. More entries in a
+// commit make puts faster.
 const (
 	batchEntries = 500
 	batchBytes   = 512 << 10
-	entryBytes   = 256 // that a commit counts for an entry besides queue name and value
-	atomicBytes  = 16 << 20
+	entryBytes   = 256      // estimate for an entry, besides its queue's name and value
+	atomicBytes  = 16 << 20 // of all input with --atomic
 )
 
-// putter puts an input's values, in their order: one commit at a time.
+// putter puts the values of an input in order, one commit at a time.
 type putter struct {
 	*call
 	queue    putQueue
@@ -193,26 +197,27 @@ type putter struct {
 	putOptions
 	atomic   bool
 	progress *progress
-	put      int // entries
+	put      int // entries that were put
 }
 
-// putQueue is what a putter needs of a queue.
+// putQueue has the operations of a queue that a putter uses.
 type putQueue interface {
 	PutAll(ctx context.Context, values [][]byte, opts ...zkq.PutOption) ([]string, error)
 	PutSome(ctx context.Context, values [][]byte, opts ...zkq.PutOption) ([]string, error)
 	Close() error
 }
 
-// batch is a part of the input that is read at once.
+// batch is a part of the input that is read before the next commit.
 type batch struct {
 	values [][]byte
-	bytes  int64 // of the input
-	err    error // that ended the input
+	bytes  int64 // bytes of input that were consumed
+	err    error // the error that ended the input; io.EOF at its end
 }
 
+// run puts all of the input. An error says how many entries were put.
 func (w *putter) run(ctx context.Context, in input) error {
-	// The input is read in a goroutine of its own, since a read cannot be
-	// interrupted: when ctx ends it is left behind, until the process exits.
+	// A goroutine reads the input, because a read cannot be interrupted. When ctx ends, the
+	// goroutine may block in a read until the process exits.
 	batches := make(chan batch)
 	done := make(chan struct{})
 	defer close(done)
@@ -249,8 +254,8 @@ func (w *putter) run(ctx context.Context, in input) error {
 	}
 }
 
-// read collects what can be had without waiting, and at least one value. With
-// --atomic it is everything or nothing.
+// read returns the values that are available without waiting, and at least one. With
+// --atomic it returns all values, or none after an error.
 func (w *putter) read(in input) (b batch) {
 	size, most := 0, batchBytes
 	if w.atomic {
@@ -283,6 +288,7 @@ func (w *putter) read(in input) (b batch) {
 	return b
 }
 
+// consumed returns the number of bytes of a delimited input read so far, otherwise 0.
 func consumed(in input) int64 {
 	if p, ok := in.(*pieces); ok {
 		return p.read
@@ -290,8 +296,8 @@ func consumed(in input) int64 {
 	return 0
 }
 
-// commit puts a batch, in as many commits as its size and the room in a bounded queue
-// ask for, and prints the names.
+// commit puts a batch and prints the names. It makes several commits if the batch is too
+// large for one, or if a bounded queue has room for only some of the entries.
 func (w *putter) commit(ctx context.Context, b batch) error {
 	for rest := b.values; len(rest) > 0; {
 		put, n := w.queue.PutAll, len(rest)
@@ -321,11 +327,11 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 	return nil
 }
 
-// noteOf is kept beside a put: how many entries of its input are then put, for
-// whoever resolves its token.
+// noteOf returns the note that is stored with a put: the number of entries of its input
+// that are put by then. zkq resolve prints it.
 func noteOf(entries int) []byte { return strconv.AppendInt(nil, int64(entries), 10) }
 
-// fits is how many of the values, at least one, go into one commit.
+// fits returns how many of the values fit into one commit, at least one.
 func (w *putter) fits(values [][]byte) int {
 	size := 0
 	for i, v := range values {
@@ -337,7 +343,7 @@ func (w *putter) fits(values [][]byte) int {
 	return len(values)
 }
 
-// so adds to an error how far the put had come.
+// so adds to an error the number of entries that were put before it.
 func (w *putter) so(err error) error {
 	switch {
 	case w.put == 1:

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// quoteWord returns the word as a shell reads it back, but for what may be a
-// password in a URL.
+// quoteWord quotes a word so that a shell reads it unchanged. It hides the query of a
+// coordinator's URL, which may be a password.
 func quoteWord(w string) string {
 	w = hideQuery(w)
 	plain := func(r rune) bool {
@@ -39,6 +39,7 @@ func quoteWord(w string) string {
 	return b.String()
 }
 
+// quoteLine quotes the words of a command line. It hides possible passwords.
 func quoteLine(words []string) string {
 	quoted := make([]string, len(words))
 	for i, w := range hideCoordinator(words) {
@@ -47,12 +48,12 @@ func quoteLine(words []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// printable is s with everything escaped that a terminal would act on or that
+// printable returns s with all characters escaped that a terminal would act on or that
 // would break a line or a column.
 func printable(s string) string { return escape(s, "") }
 
-// escape writes what acts on a terminal, and bytes that are no UTF-8, as \x1b;
-// what is in keep stays.
+// escape replaces characters that act on a terminal, and bytes that are not UTF-8, by
+// escapes like \x1b. It does not escape the characters in keep.
 func escape(s, keep string) string {
 	clean := func(r rune, size int) bool {
 		if r == utf8.RuneError && size <= 1 {
@@ -87,14 +88,13 @@ func escape(s, keep string) string {
 	return b.String()
 }
 
-// acts says of a character that it does something besides being shown: control
-// characters, ends of lines and paragraphs, and those that change the direction of
-// what stands beside them.
+// acts reports whether a terminal does more with a character than show it: a control
+// character, the end of a line or paragraph, or a change of the text's direction.
 func acts(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }
 
-// counted is a number and the noun for it.
+// counted returns the number n with its noun: one for 1, otherwise many.
 func counted(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

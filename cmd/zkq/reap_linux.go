@@ -11,21 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// adopts reports whether the kernel makes this process the parent of orphans: as PID 1
-// of a container, or as a subreaper.
+// adopts reports whether orphaned processes become children of this one, because it is
+// PID 1 of a container or a subreaper.
 func adopts() bool {
 	var subreaper int32
 	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
 	return os.Getpid() == 1 || err == nil && subreaper != 0
 }
 
-// children are the processes that this one started; exec.Cmd waits for them.
+// children holds the processes that this one started. exec.Cmd waits for them, so the
+// reaper must not.
 var children struct {
-	sync.Mutex // held while one is started, so that none ends before it is known
+	sync.Mutex // also held while a process starts: the reaper must know it before it ends
 	pids       map[int]bool
 }
 
-// startKnown starts a process, and has the reaper leave it to its caller.
+// startKnown starts a process and keeps the reaper from waiting for it.
 func startKnown(start func() (pid int, err error)) error {
 	children.Lock()
 	defer children.Unlock()
@@ -39,18 +40,19 @@ func startKnown(start func() (pid int, err error)) error {
 	return err
 }
 
-// forgetKnown is for the caller of startKnown, after it has waited for the process.
+// forgetKnown removes a process from children. The caller has waited for it.
 func forgetKnown(pid int) {
 	children.Lock()
 	defer children.Unlock()
 	delete(children.pids, pid)
 }
 
-// lookAgain is how long the reaper waits for exec.Cmd to wait for a child that ended.
+// lookAgain is the time that the reaper gives exec.Cmd to wait for a child that ended.
 const lookAgain = 10 * time.Millisecond
 
-// reapOrphans waits for processes that CMDs left behind and that became children of
-// this one, which would stay zombies otherwise. It returns a function that ends that.
+// reapOrphans starts the reaper, which waits for orphans of CMDs that became children of
+// this process. They would stay zombies otherwise. stop ends the reaper. If this process
+// gets no orphans, reapOrphans does nothing.
 func reapOrphans() (stop func()) {
 	if !adopts() {
 		return func() {}
@@ -83,8 +85,8 @@ func reapOrphans() (stop func()) {
 	}
 }
 
-// reapEnded waits for the orphans that have ended. It returns false when it met a
-// child of exec.Cmd, which may hide others.
+// reapEnded waits for the orphans that have ended. It returns false if it found an ended
+// child of exec.Cmd: the kernel then does not show the orphans after that one.
 func reapEnded() bool {
 	children.Lock()
 	defer children.Unlock()
@@ -101,7 +103,8 @@ func reapEnded() bool {
 	}
 }
 
-// endedChild returns a child that has ended and was not waited for, 0 if there is none.
+// endedChild returns the pid of a child that has ended, or 0. It leaves the child to be
+// waited for.
 func endedChild() int {
 	var info struct {
 		signo, errno, code int32

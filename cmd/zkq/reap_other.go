@@ -2,6 +2,7 @@
 
 package main
 
+// startKnown only starts the process: there is no reaper on this system.
 func startKnown(start func() (pid int, err error)) error {
 	_, err := start()
 	return err

@@ -25,6 +25,7 @@ Exit 3: it is not there, or not held.`,
 	}
 }
 
+// release breaks the lock of one held entry.
 func release(ctx context.Context, k *call) error {
 	name := k.words[1]
 	if err := checkEntry(name); err != nil {

@@ -28,13 +28,14 @@ not dead; the others were requeued.`,
 	}
 }
 
-// requeueRecord is what became of a dead entry in JSON.
+// requeueRecord is the JSON of a dead entry that was requeued.
 type requeueRecord struct {
 	Queue string `json:"queue"`
 	Name  string `json:"name"`
-	Was   string `json:"was"`
+	Was   string `json:"was"` // its name as a dead entry
 }
 
+// requeue makes the named dead entries, or all, ready again.
 func requeue(ctx context.Context, k *call) error {
 	names, all := k.words[1:], k.flags.Bool("all")
 	switch {
@@ -71,7 +72,7 @@ func requeue(ctx context.Context, k *call) error {
 			switch {
 			case errors.Is(err, zkq.ErrNoEntry) && !errors.Is(err, zkq.ErrUnknown):
 				if all {
-					return nil // another was faster
+					return nil // another process requeued or removed it
 				}
 				return nothing("no dead entry %s", name)
 			case err != nil:
@@ -82,8 +83,9 @@ func requeue(ctx context.Context, k *call) error {
 	})
 }
 
-// eachName calls do for each name. An entry that does not exist or is held is reported on
-// standard error, and the rest go on.
+// eachName calls do for each name. It prints an error on stderr for an entry that does not
+// exist or is held, and goes on. Any other error stops it. It returns the first printed
+// error that is not about a missing entry, or else the last.
 func (k *call) eachName(ctx context.Context, names []string, do func(context.Context, string) error) error {
 	var last *failure
 	done := 0

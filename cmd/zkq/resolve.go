@@ -22,13 +22,15 @@ never will be. It can be asked for a day.`,
 	}
 }
 
-// resolution is what resolve prints.
+// resolution is the JSON of resolve's result.
 type resolution struct {
 	Token   string `json:"token"`
 	Applied bool   `json:"applied"`
 	Entries int    `json:"entries"`
 }
 
+// resolve prints whether the put of a token was applied. If it was not, resolve makes sure
+// that it never will be.
 func resolve(ctx context.Context, k *call) error {
 	t, err := zkq.ParseToken(k.words[0])
 	if err != nil {

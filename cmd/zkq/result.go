@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// What became of an attempt, as the job log has it.
+// The outcomes of an attempt, as the job log shows them.
 const (
 	outcomeDone     = "done"
 	outcomeFailed   = "failed"
@@ -17,7 +17,7 @@ const (
 	outcomeUnknown  = "unknown"
 )
 
-// tally counts what became of the entries.
+// tally counts the entries by outcome.
 type tally struct{ done, failed, dead, putBack, released, lost, unknown int }
 
 func (t *tally) add(outcome string) {
@@ -39,7 +39,7 @@ func (t *tally) add(outcome string) {
 	}
 }
 
-// String lists what became of the entries, the worst first.
+// String lists the counts, the worst outcome first. It omits zeros, except for done.
 func (t tally) String() string {
 	var parts []string
 	for _, p := range []struct {
@@ -53,9 +53,15 @@ func (t tally) String() string {
 	return strings.Join(append(parts, fmt.Sprintf("%d done", t.done)), ", ")
 }
 
-// result is the error, and so the exit code, of the whole: unreachable, unless an
-// outcome is unknown, before lost, before what else ended it, before what became
-// of single entries.
+// result returns the error of the whole run, and with it the exit code; nil if all
+// entries are done. The first of these decides the code:
+//
+//   - the second signal
+//   - an error that stopped the consumer, with its own code: but unreachable becomes
+//     unknown if an outcome is unknown, and a lost lock replaces all but unreachable
+//   - a lost lock
+//   - an unknown outcome
+//   - an entry that is not done
 func (c *consumer) result() error {
 	t := c.tally
 	f := &failure{err: errors.New(t.String()), settled: true}

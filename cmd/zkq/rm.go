@@ -23,6 +23,7 @@ were removed.`,
 	}
 }
 
+// rm removes the named entries.
 func rm(ctx context.Context, k *call) error {
 	names := k.words[1:]
 	for _, name := range names {

@@ -13,13 +13,14 @@ import (
 	"github.com/zkq/zkq"
 )
 
-// The exit statuses of CMD that say something else than done or failed.
+// The exit statuses of CMD that mean neither done nor failed. 65 is EX_DATAERR and 75 is
+// EX_TEMPFAIL of sysexits.h.
 const (
 	statusDead    = 65
 	statusPutBack = 75
 )
 
-// command runs CMD for an entry, and returns what that means for the entry.
+// command runs CMD for an entry. It returns the result of the attempt for the worker.
 func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 	cmd := &exec.Cmd{Path: c.path, Args: c.cmd, Env: c.childEnv(h)}
 	var kept *spill
@@ -49,7 +50,7 @@ func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 	err = child.err
 	if err == nil && kept != nil {
 		if err = kept.to(c.out); err != nil && kept.err == nil {
-			c.end(err) // the output of the other commands would be lost too
+			c.end(err) // the output of the other commands could not be written either
 		}
 	}
 	if err == nil && direct && end == endOwn && c.lostReader(child) {
@@ -79,8 +80,8 @@ func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 	return c.exited(ctx, h, a, child.state.ExitCode(), next)
 }
 
-// exited returns what CMD's exit status means for the entry. next is its output where that
-// is forwarded, and nil otherwise.
+// exited returns the result of an attempt whose CMD ended with this exit status. next is
+// the output to forward, or nil without --forward.
 func (c *consumer) exited(ctx context.Context, h *zkq.Held, a *attempt, status int, next *printed) error {
 	switch status {
 	case 0:
@@ -98,9 +99,9 @@ func (c *consumer) exited(ctx context.Context, h *zkq.Held, a *attempt, status i
 	return errors.New(a.Reason)
 }
 
-// lostReader reports whether a CMD that failed most likely did so because the reader
-// of zkq's standard output or error has gone, as after | head. A status that says what
-// is to become of the entry counts all the same.
+// lostReader reports whether CMD most likely failed because the reader of zkq's standard
+// output or error has gone, say after | head. The statuses 0, 65 and 75 keep their
+// meaning even then.
 func (c *consumer) lostReader(child *child) bool {
 	switch child.state.ExitCode() {
 	case 0, statusDead, statusPutBack:
@@ -109,21 +110,22 @@ func (c *consumer) lostReader(child *child) bool {
 	return hungUp(c.out.file) || c.said.file != nil && hungUp(c.said.file)
 }
 
-// killAfter is how long CMD has after the SIGTERM at the end of its time.
+// killAfter is the time between SIGTERM and SIGKILL for a CMD that ran too long.
 const killAfter = time.Second
 
-// ending is why CMD ended.
+// ending is the reason why CMD ended.
 type ending int
 
 const (
-	endOwn  ending = iota // by itself: its status counts
-	endLate               // its time was over
+	endOwn  ending = iota // by itself: only then its status counts
+	endLate               // its --timeout passed
 	endTold               // the consumer is ending
 	endLost               // the lock was lost
 )
 
-// supervise waits for the child to end. When the lock is lost, its time is over,
-// or the consumer ends, it ends the child: its exit status says nothing about the work then.
+// supervise waits until the child has ended, and returns why. It terminates the child
+// when the lock is lost, the timeout passes or the consumer ends, and kills it later.
+// After a lost lock the child has the whole grace.
 func (c *consumer) supervise(ctx context.Context, ch *child) ending {
 	why, killDelay, told := endOwn, killAfter, c.ending.Done()
 	var late <-chan time.Time
@@ -151,7 +153,7 @@ func (c *consumer) supervise(ctx context.Context, ch *child) ending {
 	for {
 		select {
 		case <-ch.done:
-			ch.kill() // the processes that it left behind
+			ch.kill() // kill the processes that it left in its group
 			return why
 		case <-told:
 			told = nil
@@ -166,7 +168,7 @@ func (c *consumer) supervise(ctx context.Context, ch *child) ending {
 	}
 }
 
-// childEnv is the environment of CMD: ours, and what it should know.
+// childEnv returns the environment of CMD: that of zkq, and the entry's variables.
 func (c *consumer) childEnv(h *zkq.Held) []string {
 	env := maps.Clone(c.env)
 	env["ZKQ_COORDINATOR"] = c.settings.target.String()

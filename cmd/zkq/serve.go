@@ -20,6 +20,7 @@ another process has it, serve waits and takes over when that one leaves.`,
 	}
 }
 
+// serve runs the embedded store until a signal ends it.
 func serve(ctx context.Context, k *call) error {
 	if k.settings.target.scheme != "local" {
 		return usageError("", "serve runs the embedded store, and %s is a server: name local: or local:DIR", k.settings.target)
@@ -45,7 +46,7 @@ func serve(ctx context.Context, k *call) error {
 		},
 	})
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return nil // it was told to, and left in order
+		return nil // a signal asked for the end, and the store is closed
 	}
 	return k.about(err)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// layout is which of kazoo's two queues.
+// layout names one of kazoo's two queues.
 type layout string
 
 const (
@@ -19,17 +19,17 @@ const (
 	layoutPlain   layout = "plain"
 )
 
-// settings are the global flags and what stands in for them in the environment.
+// settings holds the global flags, read from the command line or the environment.
 type settings struct {
 	target         target
 	layout         layout
-	layoutGiven    bool // it was asked for, and is not the default
+	layoutGiven    bool // the user named the layout; it is not the default
 	json           bool
 	logLevel       hclog.Level
 	logJSON        bool
 	sessionTimeout time.Duration
 	connectTimeout time.Duration
-	progress       string
+	progress       string // auto, always or never
 	credentials    credentials
 }
 
@@ -48,10 +48,10 @@ func globalFlags() []cli.Flag {
 	}
 }
 
-// readSettings reads the flags, and where one is not given its variable: ZKQ_ and
-// the flag's name in upper case. An empty variable counts as not there.
+// readSettings reads each global flag, or if it is not given, its variable: ZKQ_ and the
+// flag's name in upper case. An empty variable counts as unset.
 func readSettings(c *cli.Context, env environment) (settings, error) {
-	g := c.Lineage()[len(c.Lineage())-2] // of zkq itself; the last one is urfave's own
+	g := c.Lineage()[len(c.Lineage())-2] // the context of zkq; the last one is urfave's own
 	r := settingsReader{flags: g, env: env}
 	var s settings
 	s.json = read(&r, "output", "text", oneOf("text", "json")) == "json"
@@ -74,15 +74,16 @@ func readSettings(c *cli.Context, env environment) (settings, error) {
 	return s, err
 }
 
-// settingsReader reads one setting after the other up to the first error.
+// settingsReader reads settings one by one and keeps the first error. After an error it
+// returns default values.
 type settingsReader struct {
 	flags *cli.Context
 	env   environment
 	err   error
 }
 
-// value returns what a setting was given as, "" for not at all, and by which
-// name.
+// value returns a setting's text, "" if it is not given, and the name of the flag or
+// variable that holds it.
 func (r *settingsReader) value(flag string) (value, name string) {
 	if r.flags.IsSet(flag) {
 		return fmt.Sprint(r.flags.Value(flag)), "--" + flag
@@ -91,6 +92,8 @@ func (r *settingsReader) value(flag string) (value, name string) {
 	return r.env[name], name
 }
 
+// read parses a setting with its flag's parser. It returns absent if the setting is not
+// given, or after an error.
 func read[T any](r *settingsReader, flag string, absent T, parse func(string) (T, error)) T {
 	value, name := r.value(flag)
 	if r.err != nil || value == "" && !r.flags.IsSet(flag) {
@@ -104,8 +107,8 @@ func read[T any](r *settingsReader, flag string, absent T, parse func(string) (T
 	return v
 }
 
-// wantsJSON guesses, before the command line was parsed, how its errors should
-// look.
+// wantsJSON reports whether errors should be JSON. It looks at the words of the command
+// line, because an error of the parser must have the right form too.
 func wantsJSON(args []string, env environment) bool {
 	format := env["ZKQ_OUTPUT"]
 	for i, a := range args {
@@ -127,6 +130,7 @@ func wantsJSON(args []string, env environment) bool {
 	return format == "json"
 }
 
+// newLogger returns the log on w, with the level and form of the settings.
 func newLogger(w io.Writer, s settings) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{
 		Name:       "zkq",

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// signalError is the signal that ended a verb early.
+// signalError is the error of a verb that a signal ended early.
 type signalError struct{ sig os.Signal }
 
 func (e *signalError) Error() string {
@@ -22,7 +22,7 @@ func (e *signalError) Error() string {
 	return "interrupted"
 }
 
-// code is what a shell reports for a process that the signal ended.
+// code returns the exit code that a shell reports for the signal: 128 and its number.
 func (e *signalError) code() int {
 	if s, ok := e.sig.(syscall.Signal); ok {
 		return 128 + int(s)
@@ -30,18 +30,20 @@ func (e *signalError) code() int {
 	return exitFailed
 }
 
-// lastResort is how long a verb that deals with the second signal itself has to end
-// after it.
+// lastResort is the time that a verb with twoSignals has to end after the second
+// signal.
 const lastResort = 5 * time.Second
 
-// catchSignals returns a context that ends with the first SIGINT, SIGTERM or
-// SIGHUP, which is its cause, and a function that ends the catching. The second one
-// reaches k.second if the verb wants it, and ends the process otherwise. A verb that
-// does not end on the second is ended by the third, or after lastResort. SIGPIPE
-// is caught and dropped, so that the write that met the broken pipe returns an
-// error and what it would have shown can be given back. A signal that was
-// ignored when zkq started, as SIGINT is in a shell's background and SIGHUP under
-// nohup, stays ignored.
+// catchSignals handles signals until the returned function is called. The first SIGINT,
+// SIGTERM or SIGHUP ends the returned context; a signalError is its cause.
+//
+// For a verb with twoSignals, the second signal is sent to k.second. The third one ends
+// the process, and so does lastResort after the second. For other verbs the second
+// signal ends the process.
+//
+// SIGPIPE is caught and dropped, so that the write to a broken pipe returns an error and
+// the verb can release the entry. A signal that was ignored when zkq started stays
+// ignored: SIGINT in a shell's background, SIGHUP under nohup.
 func (k *call) catchSignals(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	k.second = make(chan *signalError, 1)
@@ -95,14 +97,14 @@ func (k *call) catchSignals(parent context.Context) (context.Context, context.Ca
 	}
 }
 
-// hurry bounds the writes of a process that is about to end.
+// hurry limits the time of each write, because the process is about to end.
 func (p *program) hurry() {
 	p.out.hurry()
 	p.said.hurry()
 }
 
-// exitNow ends the process without another word: what it still holds comes back when
-// its session ends.
+// exitNow ends the process at once. Entries that it holds are ready again when its session
+// expires. Tests have no exit function, and nothing happens.
 func (p *program) exitNow(code int) {
 	if p.exit != nil {
 		p.exit(code)

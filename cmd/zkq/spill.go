@@ -6,14 +6,14 @@ import (
 	"os"
 )
 
-// spillOver is how much of a command's output is kept in memory.
+// spillOver is the largest output of a command, in bytes, that is kept in memory.
 const spillOver = 1 << 20
 
-// spill keeps what is written to it, beyond a certain size in a file.
+// spill holds the output of a command: in memory, or beyond spillOver in a file.
 type spill struct {
 	buf  bytes.Buffer
-	file *os.File // has no name any more
-	err  error    // why something is missing
+	file *os.File // already unlinked; nil while buf holds everything
+	err  error    // why a part of the output is missing
 }
 
 func (s *spill) Write(b []byte) (int, error) {
@@ -24,6 +24,7 @@ func (s *spill) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// keep stores b. It moves the output to a file when it exceeds spillOver.
 func (s *spill) keep(b []byte) (int, error) {
 	if s.file == nil && s.buf.Len()+len(b) <= spillOver {
 		return s.buf.Write(b)
@@ -34,7 +35,7 @@ func (s *spill) keep(b []byte) (int, error) {
 			return 0, err
 		}
 		s.file = f
-		os.Remove(f.Name()) // so that it goes with the process, however that ends
+		os.Remove(f.Name()) // the file vanishes with the process, even after SIGKILL
 		if _, err := f.Write(s.buf.Bytes()); err != nil {
 			return 0, err
 		}
@@ -43,7 +44,7 @@ func (s *spill) keep(b []byte) (int, error) {
 	return s.file.Write(b)
 }
 
-// to writes all of it at once, or nothing if a part is missing.
+// to writes the whole output as one piece, or returns s.err if a part is missing.
 func (s *spill) to(o *output) error {
 	switch {
 	case s.err != nil:

@@ -25,7 +25,7 @@ Without QUEUE all queues, each in its own layout.`,
 	}
 }
 
-// statRecord is a queue's counts in JSON.
+// statRecord is the JSON of a queue's counts and bounds.
 type statRecord struct {
 	Queue   string   `json:"queue"`
 	Ready   int      `json:"ready"`
@@ -40,7 +40,7 @@ type statRecord struct {
 	MaxSize    *int `json:"max_size"`    // null: no bound
 }
 
-// queueStat is what stat tells about one queue.
+// queueStat holds what stat prints about one queue.
 type queueStat struct {
 	zkq.Stat
 	config zkq.QueueConfig // zero in the plain layout, which has none
@@ -58,7 +58,7 @@ func (st queueStat) record(name string) statRecord {
 	return r
 }
 
-// bound is nil where 0 stands for no bound.
+// bound returns a pointer to n, or nil for 0, which means no bound.
 func bound(n int) *int {
 	if n == 0 {
 		return nil
@@ -66,6 +66,7 @@ func bound(n int) *int {
 	return &n
 }
 
+// counts returns the queue's name and its counts, as cells of a row.
 func (r statRecord) counts() []string {
 	cells := []string{r.Queue}
 	for _, n := range []int{r.Ready, r.Held, r.Delayed, r.Dead, r.Total} {
@@ -74,7 +75,7 @@ func (r statRecord) counts() []string {
 	return cells
 }
 
-// settings are the words for a pause and for each bound, "" where there is none.
+// settings returns three cells for a pipe: a pause and two bounds; "" for none.
 func (r statRecord) settings() []string {
 	paused := ""
 	if r.Paused {
@@ -91,7 +92,7 @@ func (r statRecord) settings() []string {
 	return cells
 }
 
-// note is the same for people.
+// note returns the same as one cell, in words, for a terminal.
 func (r statRecord) note() string {
 	var parts []string
 	if r.Paused {
@@ -106,6 +107,7 @@ func (r statRecord) note() string {
 	return strings.Join(parts, ", ")
 }
 
+// stat prints a row for each named queue, or for all queues.
 func stat(ctx context.Context, k *call) error {
 	var names []string
 	for _, w := range k.words {
@@ -148,8 +150,8 @@ func stat(ctx context.Context, k *call) error {
 	})
 }
 
-// stat counts one queue; either says that its layout need not be the one asked
-// for.
+// stat counts one queue. With either, it tries the other layout if the queue does not have
+// that of the settings.
 func (k *call) stat(ctx context.Context, c coord.Coordinator, name string, either bool) (queueStat, error) {
 	st, err := k.statAs(ctx, c, name, k.settings.layout)
 	if !either || !errors.Is(err, zkq.ErrLayout) {
@@ -162,7 +164,7 @@ func (k *call) stat(ctx context.Context, c coord.Coordinator, name string, eithe
 	return k.statAs(ctx, c, name, other)
 }
 
-// statAs counts a queue of a known layout and reads what is stored with it.
+// statAs counts a queue of layout l and reads its bounds and pause.
 func (k *call) statAs(ctx context.Context, c coord.Coordinator, name string, l layout) (st queueStat, err error) {
 	q := k.newQueue(c, name, l)
 	defer q.Close()

@@ -12,45 +12,47 @@ import (
 	"golang.org/x/term"
 )
 
-// status is a line on stderr that tells how a consumer is doing. On a terminal it
-// stands below what others write there and is drawn anew; elsewhere it is a line
-// now and then. A nil status shows nothing.
+// status is a consumer's status line on stderr. On a terminal the line stays below all
+// other output and is drawn again after each write. Elsewhere it is a new line every
+// few seconds. A nil status shows nothing.
 type status struct {
 	out   *output
 	w     io.Writer
-	width func() int // of the terminal, in columns; nil if it is none
+	width func() int // columns of the terminal; nil if stderr is none
 	log   hclog.Logger
-	total int // entries ahead of it; 0 if nobody knows
+	total int // entries that the consumer will handle; 0 if unknown
 	begun time.Time
 
-	mu      sync.Mutex
-	running int
+	mu      sync.Mutex // guards the fields below; held between before and after
+	running int        // attempts in progress
 	tally   tally
-	ended   [window]int // by second
-	second  int64       // since the beginning, that ended is right for
+	ended   [window]int // finished attempts, by second modulo window
+	second  int64       // the newest second in ended, counted from begun
 	drawn   int         // columns that the line takes now
-	shown   string      // what was last shown
-	midline bool        // somebody's unfinished line stands where ours would
+	shown   string      // the text drawn last
+	midline bool        // other output ends without a newline: no room for the line
 
 	quit    chan struct{}
 	drawing sync.WaitGroup
 }
 
-// The rate is that of the last few seconds.
+// window is the number of seconds over which the rate is measured.
 const window = 10
 
-// How often the line is looked at, on a terminal and elsewhere.
+// The time between two updates of the line, on a terminal and elsewhere.
 const (
 	drawEvery = 200 * time.Millisecond
 	tellEvery = 10 * time.Second
 )
 
-// showsProgress says whether progress is to be shown on stderr.
+// showsProgress reports whether to show progress on stderr.
 func (k *call) showsProgress() bool {
 	return k.settings.progress == "always" ||
 		k.settings.progress == "auto" && isTerminal(k.stderr) && k.env["TERM"] != "dumb"
 }
 
+// newStatus starts a status line, and diverts the log and standard output on the same
+// terminal through it. The caller calls end.
 func (k *call) newStatus(total int) *status {
 	if !k.showsProgress() {
 		return nil
@@ -92,15 +94,15 @@ func (k *call) newStatus(total int) *status {
 	return s
 }
 
-// divertLog has the log written to w.
+// divertLog makes the log write to w.
 func (s *status) divertLog(w io.Writer) {
 	if l, ok := s.log.(hclog.OutputResettable); ok {
 		l.ResetOutput(&hclog.LoggerOptions{Output: w})
 	}
 }
 
-// stderr is where others write to, so that the line makes room for them; to is
-// where they would without it.
+// stderr returns the writer for other output on stderr. On a terminal that is the status
+// itself, which makes room for the output; otherwise it is to.
 func (s *status) stderr(to io.Writer) io.Writer {
 	if !s.onTerminal() {
 		return to
@@ -108,11 +110,11 @@ func (s *status) stderr(to io.Writer) io.Writer {
 	return s
 }
 
-// onTerminal reports whether the line stands on a terminal, where what CMD prints must
-// make room for it, too.
+// onTerminal reports whether the status line is drawn on a terminal. All other output
+// there must go through the status's Write.
 func (s *status) onTerminal() bool { return s != nil && s.width != nil }
 
-// start counts an entry as worked on.
+// start counts an attempt that begins.
 func (s *status) start() {
 	if s == nil {
 		return
@@ -122,7 +124,7 @@ func (s *status) start() {
 	s.running++
 }
 
-// finish counts what became of one.
+// finish counts the outcome of an attempt.
 func (s *status) finish(outcome string) {
 	if s == nil {
 		return
@@ -135,7 +137,7 @@ func (s *status) finish(outcome string) {
 	s.ended[s.second%window]++
 }
 
-// turn forgets what ended longer ago than the window.
+// turn advances ended to the current second and clears the seconds that left the window.
 func (s *status) turn() {
 	now := int64(time.Since(s.begun) / time.Second)
 	for s.second < now {
@@ -147,7 +149,7 @@ func (s *status) turn() {
 	}
 }
 
-// rate is how many end in a second.
+// rate returns the finished attempts per second in the window.
 func (s *status) rate() float64 {
 	s.turn()
 	sum := 0
@@ -156,11 +158,12 @@ func (s *status) rate() float64 {
 	}
 	within := time.Since(s.begun)
 	if whole := within.Truncate(time.Second); within > window*time.Second {
-		within -= whole - (window-1)*time.Second // the second that has begun, and those before it
+		within -= whole - (window-1)*time.Second // the current, partial second and the full ones before it
 	}
 	return float64(sum) / max(within.Seconds(), 1)
 }
 
+// text returns the status line without its newline.
 func (s *status) text() string {
 	t := s.tally
 	done := fmt.Sprintf("%d done", t.done)
@@ -195,7 +198,7 @@ func (s *status) draw() {
 		}
 		return
 	}
-	// A line as wide as the terminal would be followed by an empty one.
+	// After a line of the terminal's full width, some terminals start an empty one.
 	text = text[:min(len(text), s.width()-1)]
 	if s.midline || text == s.shown && s.drawn > 0 {
 		return
@@ -204,7 +207,7 @@ func (s *status) draw() {
 	s.shown, s.drawn = text, len(text)
 }
 
-// clear takes the line away.
+// clear removes the line from the terminal.
 func (s *status) clear() {
 	if s.drawn > 0 {
 		fmt.Fprintf(s.w, "\r%s\r", strings.Repeat(" ", min(s.drawn, s.width()-1)))
@@ -212,8 +215,9 @@ func (s *status) clear() {
 	}
 }
 
-// before and after stand around what others write to the same terminal: nothing is
-// drawn in between, nor behind an unfinished line.
+// before and after enclose other writes to the same terminal. before removes the line and
+// locks the status. after unlocks it, and draws the line unless the output ended within a
+// line.
 func (s *status) before() {
 	s.mu.Lock()
 	s.clear()
@@ -225,7 +229,7 @@ func (s *status) after(last byte) {
 	s.mu.Unlock()
 }
 
-// Write is a write to stderr.
+// Write writes to stderr above the status line.
 func (s *status) Write(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -235,7 +239,7 @@ func (s *status) Write(b []byte) (int, error) {
 	return s.w.Write(b)
 }
 
-// end leaves the last line there.
+// end stops the updates and leaves the last line on the screen.
 func (s *status) end() {
 	if s == nil {
 		return

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// errStuck is the error of a write that was given up.
+// errStuck is the error of a write that did not end in time, and of all later writes.
 var errStuck = errors.New("the reader of the output does not read")
 
-// outputError is an error of a write to a stream of this process. It tells a broken
-// pipe there from a broken connection.
+// outputError is an error of a write to a stream of this process. Its type tells a broken
+// pipe from a broken connection to a server.
 type outputError struct{ err error }
 
 func (e *outputError) Error() string {
@@ -25,19 +25,20 @@ func (e *outputError) Error() string {
 
 func (e *outputError) Unwrap() error { return e.err }
 
-// hurriedWrite is how long a write may take once the process is about to end.
+// hurriedWrite is the longest time for a write when the process is about to end.
 const hurriedWrite = time.Second
 
-// stream is a file that zkq writes to. Such a write can block for ever: in a pipe
-// without a reader, on a stopped terminal. Writes wait for each other. After hurry a write
-// that takes longer than hurriedWrite is given up, and every later one fails at once,
-// so that a signal ends zkq whatever it writes to.
+// stream is a file that zkq writes to, one write at a time. A write can block for ever, if
+// the reader of a pipe does not read or a terminal is stopped.
+//
+// After hurry, a write that takes longer than hurriedWrite returns errStuck, and every
+// later write fails at once. Thus a signal ends zkq even if its output is blocked.
 type stream struct {
 	w       io.Writer
-	file    *os.File      // w, nil if it is no file
+	file    *os.File      // w, or nil if w is no file
 	sem     chan struct{} // one-token lock; held during a write
 	hurried chan struct{} // closed by hurry
-	stuck   chan struct{} // closed when a write is given up
+	stuck   chan struct{} // closed when a write has returned errStuck
 
 	hurryOnce, stuckOnce sync.Once
 }
@@ -48,7 +49,7 @@ func newStream(w io.Writer) *stream {
 	return s
 }
 
-// hurry bounds all writes from now on, and those that are under way.
+// hurry limits the time of all writes from now on, and of one in progress.
 func (s *stream) hurry() { s.hurryOnce.Do(func() { close(s.hurried) }) }
 
 // Write writes b as one piece.
@@ -63,8 +64,8 @@ func (s *stream) Write(b []byte) (n int, err error) {
 	return len(b), nil
 }
 
-// do has the stream to itself while before, write and after run. before and after may
-// be nil; after gets the error of write. When do returns errStuck, write still runs.
+// do calls before, write and after while no other write runs. before and after may be nil;
+// after gets the error of write. If do returns errStuck, write still runs.
 func (s *stream) do(before func(), write func(io.Writer) error, after func(error)) error {
 	select {
 	case <-s.stuck:
@@ -89,7 +90,7 @@ func (s *stream) do(before func(), write func(io.Writer) error, after func(error
 	return err
 }
 
-// await runs write, and gives it up when it takes too long after hurry.
+// await runs write. It returns errStuck if write takes too long after hurry.
 func (s *stream) await(write func(io.Writer) error) error {
 	if s.file == nil {
 		return outputFailure(write(s.w))
@@ -112,6 +113,7 @@ func (s *stream) await(write func(io.Writer) error) error {
 	}
 }
 
+// outputFailure returns err as an outputError, or nil.
 func outputFailure(err error) error {
 	if err == nil {
 		return nil

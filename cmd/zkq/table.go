@@ -10,26 +10,27 @@ import (
 	"golang.org/x/term"
 )
 
-// table writes records: on a terminal as columns under a header, otherwise
-// separated by tabs without one, or as JSON.
+// table writes rows: on a terminal as aligned columns under a header, elsewhere separated
+// by tabs without a header, or as JSON.
 type table struct {
 	out    *output
 	header []string
-	width  int // of the terminal, where rows must fit it; else 0
-	cut    int // the last so many columns are cut where a row is wider than that
-	rows   [][]string
-	shown  bool // the header was
+	width  int        // columns of the terminal, if rows must fit it; else 0
+	cut    int        // number of trailing columns to cut where a row is wider
+	rows   [][]string // not yet written
+	shown  bool       // the header has been written
 }
 
+// table returns a table on o. Call row for each row, then end.
 func (o *output) table(header ...string) *table { return &table{out: o, header: header} }
 
-// aligned says whether rows are columns under a header.
+// aligned reports whether the table has aligned columns and a header.
 func (t *table) aligned() bool { return t.out.terminal && !t.out.json }
 
-// fit has the last columns cut, so many of them, where a row is wider than the terminal.
+// fit makes the table cut this number of trailing columns so that rows fit the terminal.
 func (t *table) fit(columns int) { t.width, t.cut = terminalWidth(t.out.file), columns }
 
-// terminalWidth is how many columns a terminal has, 80 where it does not say.
+// terminalWidth returns the number of columns of a terminal, or 80 if that is unknown.
 func terminalWidth(f *os.File) int {
 	if f != nil {
 		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
@@ -39,10 +40,11 @@ func terminalWidth(f *os.File) int {
 	return 80
 }
 
-// rowsTogether is how many rows share their columns' widths; what is shown of a
-// long table need not wait for its end.
+// rowsTogether is the number of rows that share their columns' widths. A long table is
+// written in such parts, so that its start need not wait for its end.
 const rowsTogether = 200
 
+// row adds a row. v is its JSON, cells its columns; an empty cell becomes "-".
 func (t *table) row(v any, cells ...string) error {
 	for i, c := range cells {
 		if cells[i] = printable(c); cells[i] == "" {
@@ -58,7 +60,7 @@ func (t *table) row(v any, cells ...string) error {
 	return t.end()
 }
 
-// end writes the rows that were not written yet.
+// end writes the rows that are not yet written.
 func (t *table) end() error {
 	if len(t.rows) == 0 {
 		return nil
@@ -84,6 +86,7 @@ func (t *table) end() error {
 	return t.out.text(b.String())
 }
 
+// upper returns the words in upper case.
 func upper(words []string) []string {
 	words = slices.Clone(words)
 	for i, w := range words {
@@ -92,9 +95,10 @@ func upper(words []string) []string {
 	return words
 }
 
-// gap is how many spaces part two columns.
+// gap is the number of spaces between two columns.
 const gap = 2
 
+// columnWidths returns the width of the widest cell in each column.
 func columnWidths(rows [][]string) []int {
 	widths := make([]int, len(rows[0]))
 	for _, cells := range rows {
@@ -105,11 +109,12 @@ func columnWidths(rows [][]string) []int {
 	return widths
 }
 
-// leastWidth is what is left of a column that is cut, however narrow the terminal is.
+// leastWidth is the least width of a cut column, even on a narrow terminal.
 const leastWidth = 8
 
-// narrow shares out what the other columns leave of the terminal's width among the last
-// ones, the narrowest first: each has an equal part of what is left.
+// narrow reduces the widths of the last cut columns so that a row fits into width. The
+// columns share the remaining width equally. A column that needs less leaves the rest to
+// the others.
 func narrow(widths []int, cut, width int) {
 	left := width - gap*(len(widths)-1)
 	for _, w := range widths[:len(widths)-cut] {
@@ -127,7 +132,7 @@ func narrow(widths []int, cut, width int) {
 	}
 }
 
-// textWidth is how many columns of a terminal a text takes.
+// textWidth returns the number of terminal columns that a text takes.
 func textWidth(s string) (n int) {
 	for _, r := range s {
 		n += runeWidth(r)
@@ -135,6 +140,7 @@ func textWidth(s string) (n int) {
 	return n
 }
 
+// runeWidth returns 0 for combining characters, 2 for wide ones such as Han, otherwise 1.
 func runeWidth(r rune) int {
 	switch {
 	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
@@ -145,7 +151,7 @@ func runeWidth(r rune) int {
 	return 1
 }
 
-// cutText is the text, or where it is wider its beginning and an ellipsis.
+// cutText returns the text, cut to width columns. A cut text ends in an ellipsis.
 func cutText(s string, width int) string {
 	if textWidth(s) <= width {
 		return s

@@ -13,15 +13,16 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// target is where the queues live.
+// target is a parsed coordinator URL.
 type target struct {
 	scheme string   // local, etcd, etcds, zk, zks
-	dir    string   // of the embedded store, absolute
-	hosts  []string // host:port
+	dir    string   // absolute path of the embedded store
+	hosts  []string // each host:port
 	prefix string   // "" or "/a/b"
 }
 
-// String is the URL that leads to the same place from anywhere on this machine.
+// String returns a URL for the same coordinator that does not depend on the working
+// directory.
 func (t target) String() string {
 	if t.scheme == "local" {
 		return "local:" + t.dir
@@ -29,10 +30,12 @@ func (t target) String() string {
 	return t.scheme + "://" + strings.Join(t.hosts, ",") + t.prefix
 }
 
+// encrypted reports whether the scheme uses TLS.
 func (t target) encrypted() bool { return t.scheme == "etcds" || t.scheme == "zks" }
 
-// parseTarget reads a coordinator's URL; "" is the embedded store in the user's
-// data directory. Its errors never repeat user information.
+// parseTarget parses a coordinator's URL. "" means the embedded store in the user's data
+// directory. Errors never contain the user information of the URL. openCoordinator says
+// what else a new scheme needs.
 func parseTarget(url string, env environment) (target, error) {
 	if url == "" {
 		url = "local:"
@@ -61,13 +64,13 @@ func parseTarget(url string, env environment) (target, error) {
 	}
 	t, err := serverTarget(scheme, port, rest)
 	if before, _, ok := strings.Cut(rest, "@"); ok && (err != nil || !strings.Contains(before, "/")) {
-		// A password may have a slash in it, and so not look like one.
+		// A password with a slash in it makes the rest of the URL look like a path.
 		return target{}, fmt.Errorf("%s URL: user information is not taken from URLs, which others can see; set ZKQ_USER and ZKQ_PASSWORD_FILE", scheme)
 	}
 	return t, err
 }
 
-// serverTarget reads what follows the two slashes.
+// serverTarget parses the part of the URL after the two slashes: hosts and a prefix.
 func serverTarget(scheme, port, rest string) (target, error) {
 	hosts, prefix, _ := strings.Cut(rest, "/")
 	t := target{scheme: scheme}
@@ -90,7 +93,7 @@ func serverTarget(scheme, port, rest string) (target, error) {
 	return t, nil
 }
 
-// hostPort checks an address and adds the port where it has none.
+// hostPort checks an address and adds the default port if it has none.
 func hostPort(address, port string) (string, error) {
 	bad := func(why string) (string, error) {
 		return "", fmt.Errorf("address %q: %s", address, why)
@@ -110,14 +113,15 @@ func hostPort(address, port string) (string, error) {
 	if host == "" {
 		return bad("the host is missing")
 	}
-	name, _, _ := strings.Cut(host, "%") // of an address's zone
+	name, _, _ := strings.Cut(host, "%") // without the zone of an IPv6 address
 	if strings.Contains(host, ":") && net.ParseIP(name) == nil || strings.ContainsAny(host, "/?#[] ") || printable(host) != host {
 		return bad("is not a host's name")
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// localDir is the directory of the embedded store, made absolute.
+// localDir returns the absolute directory of the embedded store. "" means the user's data
+// directory.
 func localDir(dir string, env environment) (string, error) {
 	switch {
 	case dir == "~" || strings.HasPrefix(dir, "~/"):
@@ -134,16 +138,15 @@ func localDir(dir string, env environment) (string, error) {
 	return "", fmt.Errorf("local: neither XDG_DATA_HOME nor HOME says where your data directory is; name one with local:DIR")
 }
 
-// credentials are how to log in, and whom to trust.
+// credentials holds the login and the TLS settings.
 type credentials struct {
 	user, password string
 	tls            *tls.Config
 }
 
-// readCredentials reads what the environment says about them. What the target
-// has no use for is an error rather than passed over, since somebody believes to
-// be protected by it; only the embedded store, which no one else can reach,
-// ignores it.
+// readCredentials reads the credentials from the environment. A variable that the target
+// cannot use is an error: its user believes to be protected by it. Only the embedded
+// store ignores them, because no other machine can reach it.
 func readCredentials(t target, env environment) (credentials, error) {
 	var c credentials
 	if t.scheme == "local" {

@@ -8,15 +8,16 @@ import (
 	"strings"
 )
 
+// variablePrefix begins the names of all variables that zkq reads or sets.
 const variablePrefix = "ZKQ_"
 
-// variableOf is the variable that stands in for a global flag.
+// variableOf returns the variable of a global flag.
 func variableOf(flag string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// variables are the names that zkq reads: for the settings, for credentials, and
-// those that consume sets for CMD, which may run zkq in its turn.
+// variables lists the known variables: for settings, for credentials, and those that
+// consume sets for CMD, which may itself run zkq.
 func variables() []string {
 	names := []string{
 		"ZKQ_USER", "ZKQ_PASSWORD_FILE", "ZKQ_CA_FILE", "ZKQ_CERT_FILE", "ZKQ_KEY_FILE",
@@ -30,12 +31,12 @@ func variables() []string {
 	return names
 }
 
-// serviceVariable matches what Kubernetes sets for a service whose name begins with
-// zkq.
+// serviceVariable matches the variables that Kubernetes sets for a service whose name
+// begins with zkq.
 var serviceVariable = regexp.MustCompile(`_SERVICE_(HOST|PORT)|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?$`)
 
-// unknownVariables warns of each variable that looks like one of zkq's and is none:
-// a misspelt ZKQ_COORDINATOR would lead to the local store without a word.
+// unknownVariables returns a warning for each variable with zkq's prefix that zkq does not
+// know. With a misspelt ZKQ_COORDINATOR, zkq would silently use the local store.
 func (e environment) unknownVariables() (warnings []string) {
 	known := variables()
 	for _, name := range slices.Sorted(maps.Keys(e)) {

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker; without it the module's version is shown.
+// version is set by the linker. If it is empty, zkq prints the module's version.
 var version = ""
 
 func versionVerb() verb {
@@ -19,6 +19,7 @@ func versionVerb() verb {
 	}
 }
 
+// version prints the version.
 func (o *output) version() error {
 	v := version
 	if info, ok := debug.ReadBuildInfo(); ok && v == "" {

@@ -24,6 +24,7 @@ func waitVerb() verb {
 	}
 }
 
+// wait waits until a queue is empty, then looks at its dead entries if asked to.
 func wait(ctx context.Context, k *call) error {
 	most, err := flagValue(k.flags, "timeout", forever, duration)
 	if err != nil {
@@ -48,7 +49,7 @@ func wait(ctx context.Context, k *call) error {
 		if err != nil {
 			return k.about(err)
 		}
-		// When the time is over, the last look may have been long ago.
+		// After a timeout, the queue may have become empty since WaitEmpty's last look.
 		if left := st.Ready + st.Held + st.Delayed; over && left > 0 {
 			return k.about(nothing("the time is over, and %s left", counted(left, "entry is", "entries are")))
 		}

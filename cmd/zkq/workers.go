@@ -25,7 +25,7 @@ last, without host and pid.`,
 	}
 }
 
-// workerRecord is a process in JSON.
+// workerRecord is the JSON of a process.
 type workerRecord struct {
 	Host    string     `json:"host"`
 	PID     int        `json:"pid"`
@@ -35,6 +35,7 @@ type workerRecord struct {
 	Holders []string   `json:"holders"` // as ls shows them
 }
 
+// workers prints a row for each process that works on the queue, or on any queue.
 func workers(ctx context.Context, k *call) error {
 	return k.with(ctx, func(c coord.Coordinator) error {
 		names, all := []string{k.queue}, k.queue == ""
@@ -52,7 +53,7 @@ func workers(ctx context.Context, k *call) error {
 			ws, err := q.Workers(ctx)
 			q.Close()
 			if all && errors.Is(err, zkq.ErrLayout) {
-				continue // a plain queue has none
+				continue // a plain queue has no workers
 			}
 			if err != nil {
 				return k.about(err)
@@ -71,8 +72,8 @@ func workers(ctx context.Context, k *call) error {
 	})
 }
 
-// processes makes one record of the handles of one process, which stand next to
-// each other.
+// processes merges the queue handles of each process into one record. Handles of one
+// process are adjacent in ws.
 func processes(queue string, ws []zkq.WorkerInfo) (records []workerRecord) {
 	for i, w := range ws {
 		if i > 0 && w.PID > 0 && w.PID == ws[i-1].PID && w.Host == ws[i-1].Host {
