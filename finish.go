@@ -13,13 +13,16 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Consume removes the entry: the work is done. One commit deletes the entry and its lock, and
-// only in the state in which the claim left them. Consume retries after a lost answer until
+// Consume removes the entry: the work is done. One commit deletes the entry and its lock. It
+// applies only if both are as the claim left them, so it never removes an entry that another
+// process holds. Consume blocks until the service answers: after a lost answer it retries until
 // ctx or the session ends. It returns
 //
 //   - nil if this call removed the entry;
-//   - [ErrLockLost] if the entry was not held any more: this call removed nothing;
+//   - [ErrLockLost] if the entry was not held any more: this call removed nothing, and another
+//     process may hold the entry, or have removed it;
 //   - [ErrAlreadyDone] if an earlier call finished this Held;
+//   - [ErrNotHeld] if no take returned this Held;
 //   - [ErrUnknown] if there was no answer in time: the entry was removed, or is handed out
 //     again. Call Consume again to learn more;
 //   - another error if nothing was changed: the entry is still held.
@@ -27,7 +30,7 @@ func (h *Held) Consume(ctx context.Context) error {
 	return h.finish(ctx, h.consumption())
 }
 
-// consumption is the finish of [Held.Consume].
+// consumption returns the finish of [Held.Consume].
 func (h *Held) consumption() finish {
 	return finish{
 		act: "consume", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
@@ -35,35 +38,39 @@ func (h *Held) consumption() finish {
 	}
 }
 
-// ReleaseOption changes a release.
+// ReleaseOption changes how [Held.Release] and [Held.Fail] give an entry back.
 type ReleaseOption func(*releaseOptions)
 
+// releaseOptions holds what LeaveAlone and After set; 0 means not set.
 type releaseOptions struct{ alone, after time.Duration }
 
-// LeaveAlone keeps takes of this queue handle from the entry for d. Other handles may take it
-// at once.
+// LeaveAlone keeps takes of this queue handle from the entry for d. Other handles, also in the
+// same process, may take it at once. Use it for an entry that this process cannot work on.
 func LeaveAlone(d time.Duration) ReleaseOption {
 	return func(o *releaseOptions) { o.alone = d }
 }
 
-// After delays the entry for d: it keeps its name and its place, but no process is handed it
-// until d is over. Then any process that takes entries makes it ready, even if this process
-// has ended. The due time is by this machine's clock, and the process that makes the entry
-// ready compares it with its own. A d of 0 or less is no delay; it must end before the year
-// 2286.
+// After delays the entry for d. It keeps its name and its place, but no process takes it until
+// d is over. Then any process that takes entries makes it ready, even if this process has
+// ended. The due time is by this machine's clock; the process that makes the entry ready
+// compares it with its own clock.
+//
+// A d of 0 or less is no delay. A delay that ends after the year 2285 is refused with
+// [ErrInvalid], and the entry stays held.
 func After(d time.Duration) ReleaseOption {
 	return func(o *releaseOptions) { o.after = d }
 }
 
-// Release gives the entry back undone: it is ready in its old place at once, for any process.
-// [MaxDeliveries] does not count this delivery, because it was no failure. Errors are those
-// of Consume. After [ErrUnknown] the entry is given back, or will be when the session ends,
-// unless an operator removed it.
+// Release gives the entry back undone: any process may take it at once, in its old place. It is
+// no failure, and [MaxDeliveries] does not count this delivery. Errors are those of Consume.
+// After [ErrUnknown] the entry is given back, or will be when the session ends, unless an
+// operator removed it.
 func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 	return h.giveBack(ctx, h.release(), opts)
 }
 
-// release is the finish of [Held.Release].
+// release returns the finish of [Held.Release]. Its history forgives the change that the claim
+// made to the entry, so that the delivery does not count.
 func (h *Held) release() finish {
 	return finish{
 		act: "release", entry: coord.Check(h.entry, h.at()),
@@ -74,18 +81,20 @@ func (h *Held) release() finish {
 			}
 			return []coord.Op{a.writeOp()}, nil
 		},
-		wasApplied: h.unlessBroken,
+		wasApplied: h.wasAppliedUnlessBroken,
 	}
 }
 
-// Fail gives the entry back as Release does, counts a failure and stores the beginning of its
-// reason. Errors are those of Consume. After [ErrUnknown] the entry is given back, or will be
-// when the session ends, and the failure is counted or not.
+// Fail gives the entry back as Release does, but counts a failure and stores the beginning of
+// reason. The next holder sees the count in [Held.Failures]; Entries and Peek show both. Errors
+// are those of Consume. After [ErrUnknown] the entry is given back, or will be when the session
+// ends; the failure may be counted or not. Without [After] the entry may be taken again at
+// once.
 func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) error {
 	return h.fail(ctx, reason, false, opts)
 }
 
-// fail is Fail, which also counts that the handler got stuck.
+// fail is Fail. With stuck it also counts a delivery whose handler got stuck.
 func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []ReleaseOption) error {
 	return h.giveBack(ctx, finish{
 		act: "fail", entry: coord.Check(h.entry, h.at()),
@@ -98,11 +107,13 @@ func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []Relea
 			a.Reason = layout.CutText(reason, layout.MaxReason)
 			return []coord.Op{a.writeOp()}, nil
 		},
-		wasApplied: h.unlessBroken,
+		wasApplied: h.wasAppliedUnlessBroken,
 	}, opts)
 }
 
-// giveBack makes a finish after which the entry stays in the queue.
+// giveBack makes a finish after which the entry stays in the queue, with the options of the
+// caller. With [LeaveAlone] the entry rests from before the commit is sent: otherwise a take of
+// the same handle could claim it before the answer arrives.
 func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) error {
 	var o releaseOptions
 	for _, set := range opts {
@@ -130,7 +141,9 @@ func (h *Held) giveBack(ctx context.Context, f finish, opts []ReleaseOption) err
 	return err
 }
 
-// delay returns the finish f, after which no process is handed the entry for d.
+// delay returns f changed so that no process takes the entry for d. Instead of deleting the
+// lock, its commit replaces it by a persistent one with the due time, and adds the entry to the
+// index of delayed entries. A d that is too long is [ErrInvalid].
 func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 	due, err := dueIn(d)
 	if err != nil {
@@ -140,7 +153,7 @@ func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 	beside := f.beside
 	f.act += " for later"
 	f.lock = h.lock.PutAside(due)
-	f.wasApplied = h.unlessBroken // an operator who broke the lock made the entry ready at once
+	f.wasApplied = h.wasAppliedUnlessBroken // an operator who broke the lock made the entry ready at once
 	f.beside = func(ctx context.Context) ([]coord.Op, error) {
 		ops, err := beside(ctx)
 		return append(ops, index), err
@@ -148,47 +161,50 @@ func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 	return f, nil
 }
 
-// finish is one way to end a hold: the commit of what becomes of the entry, of its lock,
-// and of what goes with them.
+// finish is one way to end a hold: consume, release, fail, bury or forward. It describes one
+// commit, which changes the entry, its lock and further nodes together.
 //
-// Op 0 of the commit is of the entry, at the fence that the claim or the last update left. Op
-// 1 deletes or replaces the lock, at its own fence. The other ops write the entry's history,
-// delete its unique key, or create entries elsewhere. After a lost answer the same commit is
-// made again: the entry's fence lets only one of the two apply. What an attempt came to is an
-// outcome, what earlier attempts left open is a doubt, and nextStep says how to go on.
+// Op 0 of the commit changes or checks the entry, at the fence that the claim or the last
+// update left. Op 1 deletes or replaces the lock, at its own fence. The other ops write the
+// entry's history, delete its unique key, or create entries elsewhere.
+//
+// After a lost answer the same commit is made again: the entry's fence lets only one of the two
+// apply. Each attempt ends in an outcome. doubt tells which earlier attempts have no answer.
+// nextStep maps both to the next step.
 type finish struct {
 	act    string                                    // its name in errors
-	entry  coord.Op                                  // what becomes of the entry
-	lock   coord.Op                                  // what becomes of the lock; the zero Op gives it back
-	beside func(context.Context) ([]coord.Op, error) // the ops that go with these two
+	entry  coord.Op                                  // deletes or checks the entry; send sets its fence
+	lock   coord.Op                                  // deletes or replaces the lock; the zero Op gives it back
+	beside func(context.Context) ([]coord.Op, error) // returns the other ops, for each attempt anew
 
-	// wasApplied reports, when an attempt was refused after one without an answer, whether
-	// that one was applied. Its error means that this cannot be known.
+	// wasApplied is called when an attempt was refused after one without an answer. It reports
+	// whether that one was applied. Its error means that this cannot be known.
 	wasApplied func(context.Context, *coord.Refusal) (bool, error)
 
-	// besideRefused says what the refusal of an op that goes with entry and lock means: nil,
-	// or a nil error, makes the attempt again; other errors leave the entry held.
+	// besideRefused is called when one of the other ops was refused. After nil the finish is
+	// tried again; after an error it ends, and the entry stays held. A nil function is as one
+	// that returns nil.
 	besideRefused func(context.Context, *coord.Refusal) error
 }
 
-// outcome is what became of one attempt at a finish or an update.
+// outcome is the result of one attempt at a finish or an update.
 type outcome int
 
 const (
 	outcomeApplied       outcome = iota
 	outcomeRefused               // the entry or its lock is not as the claim left it
-	outcomeBesideRefused         // entry and lock are; what goes with them has changed
+	outcomeBesideRefused         // entry and lock are, but a node of another op has changed
 	outcomeNotHeld               // the entry is certainly not held any more
-	outcomeSessionOver           // nothing was sent
-	outcomeUnanswered            // applied or not
+	outcomeSessionOver           // the session ended before anything was sent
+	outcomeUnanswered            // the commit was applied, or not, or may still be
 	outcomeBusy                  // refused for now: nothing was changed
 	outcomeTooLarge              // refused for good: nothing was changed
-	outcomeFailed                // nothing was changed
-	outcomeCount
+	outcomeFailed                // another error: nothing was changed
+	outcomeCount                 // the number of outcomes
 )
 
-// outcomeOf returns the outcome of an attempt that ended with err. Op 0 of a commit is of
-// the entry and op 1 of its lock.
+// outcomeOf returns the outcome of an attempt that ended with err. The index of a refused op
+// tells entry and lock, ops 0 and 1, from the others.
 func outcomeOf(err error) outcome {
 	switch refused := retry.RefusedOp(err); {
 	case err == nil:
@@ -215,13 +231,13 @@ func outcomeOf(err error) outcome {
 type doubt int
 
 const (
-	doubtNone    doubt = iota
-	doubtThis          // the last one without an answer was of the same finish
-	doubtAnother       // it was of another finish of the same Held
-	doubtCount
+	doubtNone    doubt = iota // there are none
+	doubtThis                 // the last one without an answer was of the same finish
+	doubtAnother              // it was of another finish of the same Held
+	doubtCount                // the number of doubts
 )
 
-// step is how a finish or an update goes on after an attempt.
+// step is what a finish or an update does after an attempt.
 type step int
 
 const (
@@ -230,14 +246,14 @@ const (
 	stepKeep                       // nothing was changed, and the entry stays held
 	stepAskThis                    // find out whether the earlier attempt was applied
 	stepAskAnother                 // find out whether the other finish was applied
-	stepAskBeside                  // look again at what goes with entry and lock
+	stepAskBeside                  // ask the finish about the refused op, and try again
 	stepRetry                      // make the attempt again, after a pause
 )
 
 // nextStep is the state table of finishes and updates. Its invariant: while an attempt is in
-// doubt, no step says that nothing was changed, and the end of the session alone does not mean
-// that the lock is lost. Only a commit that is too large is given up at once: it is never
-// applied, and the caller can finish the entry in another way.
+// doubt, no step reports that nothing was changed, and the end of the session alone does not
+// mean that the lock is lost. The exception is a commit that is too large: it is never applied,
+// so it ends the finish at once, and the caller can finish the entry in another way.
 var nextStep = [outcomeCount][doubtCount]step{
 	//                     doubtNone      doubtThis      doubtAnother
 	outcomeApplied:       {stepSucceed, stepSucceed, stepSucceed},
@@ -251,7 +267,7 @@ var nextStep = [outcomeCount][doubtCount]step{
 	outcomeFailed:        {stepKeep, stepRetry, stepRetry},
 }
 
-// note adds an attempt without an answer.
+// note adds an attempt at f that was sent and has no answer.
 func (u *unansweredFinishes) note(f finish) {
 	u.severalKinds = u.severalKinds || u.act != "" && u.act != f.act
 	u.givesBack = u.givesBack || f.entry.Kind == coord.KindCheck
@@ -272,7 +288,9 @@ func (u *unansweredFinishes) seenBy(act string) doubt {
 	return doubtAnother
 }
 
-// finish ends the hold. Its result is that of [Held.Consume].
+// finish ends the hold with f. It makes attempts until nextStep ends it, or until ctx or the
+// session does. Its errors are those of [Held.Consume]. One goroutine at a time does this for a
+// Held; the others wait.
 func (h *Held) finish(ctx context.Context, f finish) error {
 	if err := h.lockFinish(ctx, f.act); err != nil {
 		return err
@@ -326,8 +344,9 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 	}
 }
 
-// lockFinish takes h.sem. It does so even if ctx has ended: only the caller that has it knows
-// whether a finish is in doubt.
+// lockFinish takes h.sem, for a finish of that name. It takes a free sem even if ctx has ended,
+// because only the caller that has it knows whether a finish is in doubt. Otherwise it waits
+// until ctx ends.
 func (h *Held) lockFinish(ctx context.Context, act string) error {
 	if h.claimer == nil {
 		return fmt.Errorf("%s: this Held was not made by a take: %w", act, ErrNotHeld)
@@ -350,7 +369,8 @@ func (h *Held) lockFinish(ctx context.Context, act string) error {
 	}
 }
 
-// send makes the commit of a finish. It reads the entry's history first if that is not known.
+// send makes the commit of a finish once, and returns its error. It first reads the entry's
+// history if that is not known.
 func (h *Held) send(ctx context.Context, f finish) error {
 	if !h.isHistoryKnown {
 		if err := h.recall(ctx); err != nil {
@@ -359,7 +379,7 @@ func (h *Held) send(ctx context.Context, f finish) error {
 	}
 	var beside []coord.Op
 	var err error
-	if !handle.IsOver(h.lock.Session()) { // otherwise beside may ask in the next session, and wait for it
+	if !handle.IsOver(h.lock.Session()) { // otherwise beside may wait for the next session, and read there
 		if beside, err = f.beside(ctx); err != nil {
 			return err
 		}
@@ -372,7 +392,7 @@ func (h *Held) send(ctx context.Context, f finish) error {
 	return err
 }
 
-// askBeside asks the finish what a refusal of the ops beside entry and lock means.
+// askBeside calls besideRefused with the refusal in err. After nil the finish is tried again.
 func (f *finish) askBeside(ctx context.Context, err error) error {
 	var refusal *coord.Refusal
 	if f.besideRefused == nil || !errors.As(err, &refusal) {
@@ -398,24 +418,25 @@ func (h *Held) endRefused(ctx context.Context, f finish, err error) error {
 	return h.endFinish(f, stateLost, ErrLockLost)
 }
 
-// endAfterAnother ends a finish that was refused after another finish of this Held without
-// an answer: that one was applied, or the lock is lost. A moved fence means that another
-// process holds the entry, and a missing lock under an entry that stands fits only a finish
-// that gives it back.
+// endAfterAnother ends a finish that was refused after another finish of this Held had no
+// answer: that one was applied, or the lock is lost. A moved fence means that another process
+// holds the entry. If the entry exists and its lock is missing, the other finish was applied
+// only if it gives the entry back.
 func (h *Held) endAfterAnother(ctx context.Context, f finish, err error) error {
 	var refusal *coord.Refusal
 	errors.As(err, &refusal)
 	if errors.Is(err, coord.ErrVersion) || refusal.Index != 0 && !h.unanswered.givesBack {
 		return h.endFinish(f, stateLost, ErrLockLost)
 	}
-	if _, problem := h.unlessBroken(ctx, refusal); problem != nil {
+	if _, problem := h.wasAppliedUnlessBroken(ctx, refusal); problem != nil {
 		return h.endInDoubt(f, problem)
 	}
 	return h.endFinish(f, stateDone, ErrAlreadyDone)
 }
 
-// endInDoubt ends a finish of which nobody can tell whether it was applied. If an operator
-// broke the lock, another attempt tells no more: the entry is not held.
+// endInDoubt ends a finish with [ErrUnknown]: problem kept it from finding out whether an attempt
+// was applied. If an operator broke the lock, another attempt cannot find out more, and the
+// entry is certainly not held. Otherwise a later call may.
 func (h *Held) endInDoubt(f finish, problem error) error {
 	err := fmt.Errorf("%w: %w", ErrUnknown, problem)
 	if errors.Is(problem, errBroken) {
@@ -424,7 +445,8 @@ func (h *Held) endInDoubt(f finish, problem error) error {
 	return h.finishError(f, err)
 }
 
-// endInterrupted ends a finish for which there is no time left.
+// endInterrupted ends a finish because ctx or the session ended before the next attempt.
+// interrupted says which; err is that of the last attempt.
 func (h *Held) endInterrupted(f finish, interrupted, err error) error {
 	if !h.unanswered.exists() { // nothing was changed
 		return h.keepHeld(f, fmt.Errorf("%w: %w", interrupted, err))
@@ -432,14 +454,14 @@ func (h *Held) endInterrupted(f finish, interrupted, err error) error {
 	return h.finishError(f, h.withDoubt(err))
 }
 
-// endFinish ends a finish after which the entry is not in hand any more.
+// endFinish ends a finish after which this Held certainly does not hold the entry, and notes why.
 func (h *Held) endFinish(f finish, state heldState, err error) error {
 	h.end(state, err == nil && f.entry.Kind == coord.KindDelete)
 	return h.finishError(f, err)
 }
 
-// keepHeld ends a finish after which the entry is still held, unless an earlier one without
-// an answer is applied after all.
+// keepHeld ends a finish that changed nothing. The entry is still held, unless an earlier finish
+// without an answer was applied.
 func (h *Held) keepHeld(f finish, err error) error {
 	h.lock.Settling(h.unanswered.exists())
 	return h.finishError(f, err)
@@ -461,9 +483,10 @@ func (h *Held) finishError(f finish, err error) error {
 	return err
 }
 
-// unlessBroken takes a refusal for the success of an earlier attempt: while the session
-// lives, only commits of this handle remove its lock, or an operator.
-func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
+// wasAppliedUnlessBroken reports that an earlier attempt was applied, unless an operator broke
+// the lock: then its error is errBroken. While the session lives, only commits of this handle
+// and operators remove its lock.
+func (h *Held) wasAppliedUnlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error) {
 	broken, err := h.claimer.traces.wasBroken(ctx, h.lock.Session(), h.Name, h.lock.Revision())
 	if broken {
 		err = errBroken
@@ -471,12 +494,12 @@ func (h *Held) unlessBroken(ctx context.Context, _ *coord.Refusal) (bool, error)
 	return err == nil, err
 }
 
-// wasRemoved is unlessBroken for finishes that remove the entry. A moved fence means that
-// another process holds it, and a missing lock that it was taken away before any attempt
-// arrived.
+// wasRemoved is wasAppliedUnlessBroken for finishes that remove the entry: only a missing entry
+// can be the work of an earlier attempt. If its fence has moved, another process holds it. If
+// only its lock is missing, the lock was lost before any attempt arrived.
 func (h *Held) wasRemoved(ctx context.Context, r *coord.Refusal) (bool, error) {
 	if r.Index != 0 || !errors.Is(r, coord.ErrNotExist) {
 		return false, nil
 	}
-	return h.unlessBroken(ctx, r)
+	return h.wasAppliedUnlessBroken(ctx, r)
 }

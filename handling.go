@@ -13,8 +13,9 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// handle has the handler work on an entry, and finishes the entry as the handler's result
-// says. It returns when the handler has returned, or was left behind.
+// handle calls the handler with an entry, and finishes the entry as the handler's result says.
+// It returns when the handler has returned. If the handler is stuck, the entry is given back
+// first, and handle also returns at the end of the run: then the handler is left behind.
 func (r *run) handle(e *claimedEntry) {
 	defer e.forget()
 	a := Handled{Held: e.Held, Started: time.Now()}
@@ -35,12 +36,12 @@ func (r *run) handle(e *claimedEntry) {
 		r.noteStuck(e.Held)
 	}
 	a.Took = time.Since(a.Started)
-	r.settle(e, &a, err, cause)
+	r.finishByResult(e, &a, err, cause)
 	r.drop(e)
 	if returned {
 		return
 	}
-	// The entry has been given back; the handler still occupies its place.
+	// The entry has been given back; the handler still occupies its slot.
 	r.wakeTaker()
 	select {
 	case <-result:
@@ -52,7 +53,8 @@ func (r *run) handle(e *claimedEntry) {
 	}
 }
 
-// await returns the handler's result, if it comes in time after ctx has ended.
+// await waits for the handler's result. returned is false if it did not come within StuckAfter
+// after the end of ctx, or within shutdownDelay after the end of the grace.
 func (r *run) await(ctx context.Context, result <-chan error) (err error, returned bool) {
 	select {
 	case err = <-result:
@@ -76,17 +78,19 @@ func (r *run) await(ctx context.Context, result <-chan error) (err error, return
 	}
 }
 
-// giveBack gives back an entry that no handler was called for.
+// giveBack releases an entry for which no handler was called, and reports why. The delivery
+// does not count.
 func (r *run) giveBack(e *claimedEntry, why error) {
 	defer e.forget()
 	a := Handled{Held: e.Held, Started: time.Now(), Err: why}
 	r.release(&a, EndingReleased)
 	r.drop(e)
 	r.wakeTaker()
-	r.tell(a)
+	r.logAndReport(a)
 }
 
-// call sends what the handler returns, or how it ended instead.
+// call calls the handler and sends its result. A panic, and an end of the handler's goroutine by
+// [runtime.Goexit], are sent as errors.
 func (r *run) call(ctx context.Context, h *Held, result chan<- error) {
 	var err error
 	returned := false
@@ -100,8 +104,8 @@ func (r *run) call(ctx context.Context, h *Held, result chan<- error) {
 	}()
 	err = r.Handler.Handle(ctx, h)
 	if err != nil {
-		// A nil in an error of the handler's own panics here, where it is its own, and so do
-		// methods that say what it wraps.
+		// Call the methods of the handler's error here, where a panic in them is recovered
+		// and counts as the handler's.
 		_ = err.Error()
 		errors.Is(err, context.Canceled)
 		errors.As(err, new(*skip))
@@ -109,9 +113,10 @@ func (r *run) call(ctx context.Context, h *Held, result chan<- error) {
 	returned = true
 }
 
-// settle finishes an entry as the handler's error says, and the cause of the end of its
-// context, and reports it.
-func (r *run) settle(e *claimedEntry, a *Handled, err, cause error) {
+// finishByResult finishes an entry as the handler's error says, and reports it. cause is that of
+// the end of the handler's context, or nil. A lost lock counts before the handler's error, and
+// the handler's own Skip, Snooze and Release before a timeout or shutdown.
+func (r *run) finishByResult(e *claimedEntry, a *Handled, err, cause error) {
 	a.Err = err
 	var given *skip
 	var later *snooze
@@ -120,11 +125,11 @@ func (r *run) settle(e *claimedEntry, a *Handled, err, cause error) {
 	case err == nil:
 		r.finish(a, EndingDone, func(ctx context.Context) error { return r.remove(ctx, e) })
 	case errors.Is(cause, ErrLockLost):
-		r.release(a, EndingReleased) // in vain, most likely
+		r.release(a, EndingReleased) // most likely it returns ErrLockLost
 	case errors.As(err, &given):
 		r.bury(a)
 	case errors.As(err, &later):
-		r.release(a, EndingSnoozed, rest(later.d))
+		r.release(a, EndingSnoozed, snoozeOption(later.d))
 	case errors.As(err, &back):
 		r.release(a, EndingReleased, back.opts...)
 	case errors.Is(cause, ErrShutdown), r.taking.Err() != nil && errors.Is(err, context.Canceled):
@@ -139,16 +144,18 @@ func (r *run) settle(e *claimedEntry, a *Handled, err, cause error) {
 			r.countFailure(a)
 		}
 	}
-	r.tell(*a)
+	r.logAndReport(*a)
 }
 
+// release gives the entry back uncounted, and notes the ending as if that succeeds.
 func (r *run) release(a *Handled, as Ending, opts ...ReleaseOption) {
 	r.finish(a, as, func(ctx context.Context) error { return a.Held.Release(ctx, opts...) })
 }
 
-// rest puts an entry aside for d, or for a century.
-func rest(d time.Duration) ReleaseOption { return After(min(d, 100*365*24*time.Hour)) }
+// snoozeOption delays an entry for d, but for at most a century: longer delays are refused.
+func snoozeOption(d time.Duration) ReleaseOption { return After(min(d, 100*365*24*time.Hour)) }
 
+// countFailure gives the entry back with a failure more. It rests as long as Backoff says.
 func (r *run) countFailure(a *Handled) {
 	a.rests = r.restAfter(a.Held.Failures + 1)
 	reason := a.Err.Error()
@@ -157,14 +164,16 @@ func (r *run) countFailure(a *Handled) {
 	})
 }
 
+// bury moves the entry to the dead, with the handler's error as the reason.
 func (r *run) bury(a *Handled) {
 	reason := a.Err.Error()
 	r.finish(a, EndingDead, func(ctx context.Context) error { return a.Held.Bury(ctx, reason) })
 }
 
-// finish ends a hold as do does, and notes what came of it. While nothing was
-// changed it goes on trying: an entry that is forgotten stays locked for as long as
-// the session lives.
+// finish calls do, which finishes the entry, until that succeeds or no further attempt makes
+// sense. It notes the ending in a: as if do succeeded. It retries while do changes nothing,
+// because an entry without a finish stays locked as long as the session lives. If the run ends
+// first, a goroutine goes on with the finish.
 func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
 	backoff := r.Queue.handle.Backoff(actFinish)
 	logged := false
@@ -194,14 +203,15 @@ func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
 	default:
 		a.Ending = EndingUnknown
 		if r.finishing.Err() != nil {
-			a.Held.claimer.Spawn(func() { a.Held.finishBehind(do) })
+			a.Held.claimer.Spawn(func() { a.Held.finishInBackground(do) })
 		}
 	}
 	a.Err = errors.Join(a.Err, err)
 }
 
-// isFinal reports whether another attempt at a finish makes no sense, after one that ended
-// with err.
+// isFinal reports whether another attempt at a finish makes no sense after the error err: the
+// outcome is known or stays unknown, or the run has ended. An entry that is too large to be
+// moved to the dead is given back instead.
 func (r *run) isFinal(err error, as Ending) bool {
 	for _, target := range []error{ErrAlreadyDone, ErrLockLost, ErrUnknown, coord.ErrClosed} {
 		if errors.Is(err, target) {
@@ -211,9 +221,9 @@ func (r *run) isFinal(err error, as Ending) bool {
 	return r.finishing.Err() != nil || errors.Is(err, ErrTooLarge) && as == EndingDead
 }
 
-// refusesFinish reports whether the service has refused finishes for longer than a session
-// because of who the worker is. Then it ends the run: the worker would hold its entries for
-// ever.
+// refusesFinish reports whether the service has refused finishes, because of the worker's
+// credentials, for longer than a session timeout. Then it also ends the run: otherwise the
+// worker would hold its entries for ever.
 func (r *run) refusesFinish(err error) bool {
 	if !errors.Is(err, coord.ErrForbidden) && !errors.Is(err, coord.ErrAuth) {
 		return false
@@ -227,9 +237,9 @@ func (r *run) refusesFinish(err error) bool {
 	return lasted
 }
 
-// finishBehind goes on with a finish after the end of the run: without it the entry might be
-// held for as long as the session lives. It gives up with the session.
-func (h *Held) finishBehind(do func(context.Context) error) {
+// finishInBackground goes on with a finish after the end of the run: otherwise the entry might
+// stay held as long as the session lives. It gives up when the session ends.
+func (h *Held) finishInBackground(do func(context.Context) error) {
 	var backoff retry.Backoff
 	backoff.Do(context.Background(), h.lock.Session().Done(), func() (retry.Decision, error) {
 		err := do(context.Background())
@@ -240,14 +250,15 @@ func (h *Held) finishBehind(do func(context.Context) error) {
 	})
 }
 
-// tell logs and reports what was handled.
-func (r *run) tell(a Handled) {
+// logAndReport logs the ending of an entry and passes it to the user's Report.
+func (r *run) logAndReport(a Handled) {
 	if r.Logger != nil {
 		r.logHandled(&a)
 	}
 	r.report(a)
 }
 
+// logHandled logs the ending of an entry, at the level that fits it.
 func (r *run) logHandled(a *Handled) {
 	log, message := r.log().Debug, "entry "+string(a.Ending)
 	args := []any{"queue", r.Queue.Name(), "entry", a.Held.Name, "delivery", a.Held.Deliveries, "took", a.Took}
@@ -273,7 +284,7 @@ func (r *run) logHandled(a *Handled) {
 	log(message, args...)
 }
 
-// report calls the user's function.
+// report calls the user's Report, if there is one. A panic in it is logged.
 func (r *run) report(a Handled) {
 	if r.Report == nil {
 		return
@@ -286,17 +297,19 @@ func (r *run) report(a Handled) {
 	r.Report(a)
 }
 
-// PanicError is a handler's panic.
+// PanicError is the error of a handler that panicked. It is in [Handled].Err, and counts as a
+// failure.
 type PanicError struct {
-	Value any
-	Stack string // function file:line, one to a line, from where it panicked
+	Value any    // the argument of panic
+	Stack string // "function file:line", one on each line, from the panic up to the handler
 }
 
 func (p *PanicError) Error() string {
 	return fmt.Sprintf("panic: %v\n%s", p.Value, p.Stack)
 }
 
-// newPanicError is for the deferred function that recovered.
+// newPanicError returns the error for a recovered panic. Only the deferred function that
+// recovered it may call it: the stack still shows where the panic began.
 func newPanicError(value any) *PanicError {
 	pcs := make([]uintptr, 64)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])

@@ -18,12 +18,13 @@ import (
 )
 
 // Held is an entry that the caller holds and works on. Other processes skip it until the
-// caller finishes it (Consume, Release, Fail, Bury, Forward) or the session ends. Its methods
-// may be called from several goroutines. It must not be copied.
+// caller finishes it (Consume, Release, Fail, Bury, Forward) or the session ends. A Held that
+// is dropped without a finish stays held as long as the session lives. Its methods may be
+// called from several goroutines. It must not be copied.
 type Held struct {
 	Name     string
-	Value    []byte
-	Priority int
+	Value    []byte // as it was claimed, or as the last [Held.Update] left it
+	Priority int    // 0 to 999; 0 is the most urgent
 
 	// Deliveries counts how often the entry was handed out, including this time: 1 at
 	// first. Deliveries that ended in a crash count; takes by kazoo do not.
@@ -40,15 +41,15 @@ type Held struct {
 
 	claimer *claimer    // of the queue handle; nil: the Held was not made by a take
 	entry   string      // the path of its node
-	fence   coord.Fence // of the entry, as the claim left it
+	fence   coord.Fence // of the entry, as the claim or the last update left it; atomic
 
-	headers  layout.Headers
-	born     int64 // the commit that created the entry
-	stuck    int   // earlier deliveries in which a handler got stuck
-	changes  int64 // of the entry, before the claim
-	bumps    int64 // changes that the claim added: 1, or 0 if it moved no fence
-	updates  int64 // how many this Held made
-	updating int64 // the number of the update without an answer; 0: there is none
+	headers  layout.Headers // stored with the value: time to live and unique key
+	born     int64          // the commit that created the entry
+	stuck    int            // earlier deliveries in which a handler got stuck
+	changes  int64          // of the entry, before the claim
+	bumps    int64          // changes that the claim added: 1, or 0 if it moved no fence
+	updates  int64          // how many this Held made
+	updating int64          // the number of the update without an answer; 0: there is none
 
 	sem            chan struct{}      // one-token lock of a finish or an update; guards the fields below
 	past           history            // what became of earlier deliveries
@@ -66,38 +67,40 @@ type unansweredFinishes struct {
 	givesBack    bool   // one of them gives the entry back
 }
 
-// hold is the part of a Held that its queue handle remembers. It does not keep the Held
-// reachable: the garbage collector finds out when the program has dropped it.
+// hold is the part of a Held that its queue handle remembers until the entry is finished. It
+// does not point to the Held. So the garbage collector can find out that the program has
+// dropped the Held, and the handle warns of that.
 type hold struct {
-	name  string
-	lock  *lock.Lock
+	name  string       // of the entry
+	lock  *lock.Lock   // as the claim created it
 	state atomic.Int32 // a heldState
-	tried atomic.Bool  // a finish was tried
+	tried atomic.Bool  // a finish was tried: a dropped Held is no mistake then
 }
 
-// claimer is what claims and finishes use of their queue handle. It claims entries, and
-// remembers those that it holds.
+// claimer claims entries for one queue handle and remembers those that it holds. Takes,
+// finishes and updates share it. An entry is in holds from its claim until its finish is known,
+// and a claim in doubt is no hold yet.
 type claimer struct {
 	*handle.Handle
-	holder        lock.Holder
+	holder        lock.Holder  // the value of this handle's locks
 	log           Logger       // may be nil
 	warn          func(string) // may be nil
-	strict        bool
-	maxDeliveries int
+	strict        bool         // see [Strict]
+	maxDeliveries int          // see [MaxDeliveries]; 0: no limit
 
-	head     *head.Head
-	keeper   *lock.Keeper
-	holds    map[string]*hold // entries that were handed out and are not finished; guarded by handle.mu
+	head     *head.Head       // the queue's head as this handle sees it, and claims in flight
+	keeper   *lock.Keeper     // watches held locks, and ends contexts when one is lost
+	holds    map[string]*hold // entries that were handed out and are not finished; guarded by Mu
 	deferred *head.Resting    // entries that this handle gave back with After
 
-	finder  *finder
-	history *histories
-	keys    *keys
-	puts    *putter
-	traces  *traces
+	finder  *finder    // knows the entries that this process may not read or write
+	history *histories // of deliveries
+	keys    *keys      // unique keys
+	puts    *putter    // of [Held.Forward]
+	traces  *traces    // tells whether an operator broke a lock
 }
 
-// warnOfDropped warns of a Held that the program dropped without finishing it. A goroutine of
+// warnOfDropped warns if the program dropped a Held without trying to finish it. A goroutine of
 // the runtime calls it when the garbage collector has found that out.
 func (c *claimer) warnOfDropped(d *hold) {
 	if d.state.Load() == stateHolding && !d.tried.Load() {
@@ -105,16 +108,17 @@ func (c *claimer) warnOfDropped(d *hold) {
 	}
 }
 
+// heldState is how far a hold has come. It leaves stateHolding once, and never changes again.
 type heldState = int32
 
 const (
-	stateHolding heldState = iota
-	stateDone              // this Held finished the entry
-	stateLost              // the lock is certainly lost
+	stateHolding heldState = iota // as far as this process knows
+	stateDone                     // this Held finished the entry
+	stateLost                     // the lock is certainly lost
 )
 
-// addHold remembers an entry that is handed out. It returns the hold that it replaces, if the
-// same entry was handed out before and never finished.
+// addHold remembers an entry that is handed out. It returns the hold that it replaces, or nil:
+// the same entry may have been handed out before, and its lock lost without a finish.
 func (c *claimer) addHold(h *hold) (old *hold) {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
@@ -130,7 +134,8 @@ func (c *claimer) addHold(h *hold) (old *hold) {
 	return old
 }
 
-// holdsLock reports whether the lock is that of an entry that was handed out.
+// holdsLock reports whether l is the lock of an entry that this handle handed out. If not, it
+// belongs to a claim without an answer.
 func (c *claimer) holdsLock(name string, l *lock.Lock) bool {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
@@ -138,12 +143,14 @@ func (c *claimer) holdsLock(name string, l *lock.Lock) bool {
 	return h != nil && h.lock.Session() == l.Session() && h.lock.Revision() == l.Revision()
 }
 
+// countHolds returns how many entries this handle has handed out and not finished.
 func (c *claimer) countHolds() int {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
 	return len(c.holds)
 }
 
+// removeHold forgets h, unless a later hold of the same entry has replaced it.
 func (c *claimer) removeHold(h *hold) {
 	c.Mu.Lock()
 	defer c.Mu.Unlock()
@@ -152,7 +159,8 @@ func (c *claimer) removeHold(h *hold) {
 	}
 }
 
-// recall reads the history of the entry, and the node of its unique key.
+// recall reads the history of the entry and the node of its unique key into h.past. While the
+// lock is held only an update of this Held changes them.
 func (h *Held) recall(ctx context.Context) error {
 	s := h.lock.Session()
 	a, err := h.claimer.history.readHistory(ctx, s, h.Name)
@@ -170,25 +178,26 @@ func (h *Held) recall(ctx context.Context) error {
 // deliveries returns how often the entry was handed out, this time included.
 func (h *Held) deliveries() int { return int(h.changes-h.past.Updates+h.updates) + 1 }
 
-// isMovedByUpdate reports whether the entry's fence was moved by the update without an
-// answer, and by nothing else. The count was read before the entry: a second change in
-// between would show.
+// isMovedByUpdate reports whether the update without an answer moved the entry's fence, and
+// nothing else did. The caller read the history's count of updates before the entry n. So a
+// second change in between would show in n.
 func (h *Held) isMovedByUpdate(n coord.Node) bool {
 	return h.updating > 0 && h.past.Updates == h.updating && n.Changes == h.changes+h.bumps+h.updates+1
 }
 
-// adoptFence goes on with the fence that an update left.
+// adoptFence notes that an update was applied, which left the fence f. The update has also
+// written the history, so that must be read again.
 func (h *Held) adoptFence(f coord.Fence) {
 	atomic.StoreInt64((*int64)(&h.fence), int64(f))
 	h.updates++
 	h.updating, h.isHistoryKnown = 0, false
 }
 
-// at returns the entry's fence.
+// at returns the fence at which the next commit changes the entry.
 func (h *Held) at() coord.Fence { return coord.Fence(atomic.LoadInt64((*int64)(&h.fence))) }
 
-// adoptUpdate reports whether a finish was refused because an update without an answer was
-// applied. Then the finish is made again, at the fence that the update left.
+// adoptUpdate reports whether a commit was refused because an update without an answer was
+// applied. Then it adopts the fence that the update left, and the caller makes the commit again.
 func (h *Held) adoptUpdate(ctx context.Context) (bool, error) {
 	if h.updating == 0 {
 		return false, nil
@@ -207,7 +216,8 @@ func (h *Held) adoptUpdate(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// end notes that the entry is not in hand any more, and whether this handle removed it.
+// end notes that this Held does not hold the entry any more. wasRemoved says that this handle
+// removed it: its takes then skip the entry even if a listing still shows it.
 func (h *Held) end(state heldState, wasRemoved bool) {
 	h.state.Store(state)
 	if wasRemoved {
@@ -223,8 +233,10 @@ func (h *Held) end(state heldState, wasRemoved bool) {
 	}
 }
 
-// HoldsLock asks the service whether this Held still holds the entry. The answer may be out
-// of date when it arrives. No write of the queue depends on it.
+// HoldsLock asks the service whether this Held still holds the entry. The answer may be out of
+// date when it arrives: another process may take the entry at any time after the lock is lost.
+// So it protects no work outside the queue; for that use the Token. Finishes do not depend on
+// it. After a finish it returns false without asking.
 func (h *Held) HoldsLock(ctx context.Context) (bool, error) {
 	if ctx == nil {
 		return false, fmt.Errorf("nil context: %w", ErrInvalid)
@@ -256,28 +268,30 @@ func (h *Held) Context(parent context.Context) (ctx context.Context, cancel cont
 	return h.claimer.keeper.Context(parent, h.lock)
 }
 
-// history is what an entry's earlier deliveries came to, and the node that says so. The
-// holder of the entry writes the node in the commit that gives the entry back, and the
-// commit that removes the entry removes it. So it does not change while the entry is held.
+// history is the record of an entry's earlier deliveries: failures, forgiven deliveries, updates.
+// It is a node beside the entry. The commit that gives the entry back writes it, and the commit
+// that removes the entry removes it. So it does not change while the entry is held, except by
+// updates of the holder.
 type history struct {
 	layout.History
 
-	path     string
-	fence    coord.Fence
-	revision int64 // of the commit that wrote the node
-	exists   bool  // the node does
+	path     string      // of the node, whether it exists or not
+	fence    coord.Fence // of the node
+	revision int64       // of the commit that wrote the node
+	exists   bool        // the node does
 
-	key      string // the node of the key that the entry stands for, "" if for none
-	keyFence coord.Fence
+	key      string      // path of the node of the entry's unique key; "" if it has none
+	keyFence coord.Fence // of that node
 }
 
-// histories reads and sweeps the histories of a queue's entries.
+// histories reads the histories of a queue's entries, and sweeps those whose entry is gone.
 type histories struct {
 	*handle.Handle
 	swept atomic.Int64 // Unix nanoseconds of the last sweep by this handle; 0: none yet
 }
 
-// readHistory reads the history of an entry; it is empty where there is no node.
+// readHistory reads the history of an entry; it is empty if there is no node. It does not read
+// the unique key.
 func (hs *histories) readHistory(ctx context.Context, s coord.Session, name string) (history, error) {
 	h := history{path: path.Join(hs.Root, layout.HistoryDir, name)}
 	n, err := s.Get(ctx, h.path)
@@ -290,12 +304,14 @@ func (hs *histories) readHistory(ctx context.Context, s coord.Session, name stri
 	return parseHistory(n), nil
 }
 
-// parseHistory returns the history in a node.
+// parseHistory returns the history in node n, without a unique key.
 func parseHistory(n coord.Node) history {
 	return history{History: layout.ParseHistory(n.Value), path: n.Path, fence: n.Fence, revision: n.Revision, exists: true}
 }
 
-// readHistoriesUpTo reads the histories of the entries after one name, up to another.
+// readHistoriesUpTo reads, page by page, the histories of entries whose names come after one
+// name, up to and including last. It may return later ones too. Entries without a history are
+// missing from the map.
 func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
 	known := make(map[string]history)
 	for after < last {
@@ -346,11 +362,12 @@ func (h history) handOverOps(puts []coord.Op) []coord.Op {
 	return append(h.removeOps(), puts...)
 }
 
-// sweepEvery is how often a handle that gives entries back looks for histories whose entry
-// is gone: kazoo's consume leaves them behind.
+// sweepEvery is how often a handle that gives entries back looks for histories whose entry is
+// gone. A kazoo worker leaves them behind when it consumes an entry.
 const sweepEvery = time.Hour
 
-// sweepIfDue sweeps in the background, if it is time.
+// sweepIfDue starts a sweep in the background if sweepEvery has passed. The first call only
+// starts the time.
 func (hs *histories) sweepIfDue(s coord.Session) {
 	now := time.Now().UnixNano()
 	if hs.swept.CompareAndSwap(0, now) {

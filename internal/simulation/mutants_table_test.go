@@ -543,7 +543,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a failure is counted although its lock was broken", file: "finish.go",
-		old: `		wasApplied: h.unlessBroken,
+		old: `		wasApplied: h.wasAppliedUnlessBroken,
 	}, opts)`,
 		new: `		wasApplied: func(context.Context, *coord.Refusal) (bool, error) { mutated(); return true, nil },
 	}, opts)`,
@@ -558,7 +558,7 @@ var mutants = []mutant{
 		name: "a release in doubt counts as applied whatever an operator did", file: "finish.go",
 		old: `			return []coord.Op{a.writeOp()}, nil
 		},
-		wasApplied: h.unlessBroken,
+		wasApplied: h.wasAppliedUnlessBroken,
 	}
 }`,
 		new: `			return []coord.Op{a.writeOp()}, nil
@@ -570,7 +570,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "another finish in doubt counts as applied whatever an operator did", file: "finish.go",
-		old: `	if _, problem := h.unlessBroken(ctx, refusal); problem != nil {`,
+		old: `	if _, problem := h.wasAppliedUnlessBroken(ctx, refusal); problem != nil {`,
 		new: `	var problem error
 	if mutated(); problem != nil {`,
 		test: "TestAFinishInDoubtIsNotReportedAsAppliedWhenAnOperatorTookTheEntry",
@@ -1068,7 +1068,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a snooze counts as a failure", seeds: "900013", file: "handling.go",
-		old: `		r.release(a, EndingSnoozed, rest(later.d))
+		old: `		r.release(a, EndingSnoozed, snoozeOption(later.d))
 `,
 		new: `		mutated()
 		r.countFailure(a)
@@ -1076,7 +1076,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a worker forgets finishes without an answer", file: "handling.go",
-		old:  `a.Held.claimer.Spawn(func() { a.Held.finishBehind(do) })`,
+		old:  `a.Held.claimer.Spawn(func() { a.Held.finishInBackground(do) })`,
 		new:  `mutated()`,
 		test: "TestAnUnansweredFinishIsRepeatedInTheBackground",
 	},
