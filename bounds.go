@@ -72,7 +72,7 @@ func (pt *putter) roomFor(ctx context.Context, s coord.Session, want demand) (n 
 	have, err := pt.countBound(ctx, s)
 	expires, next := false, time.Time{}
 	if err == nil && have-want.removed+n > c.MaxEntries {
-		expires, err = pt.expiry.expires(ctx, s)
+		expires, err = pt.expiry.mayExpireIn(ctx, s)
 	}
 	if err == nil && expires {
 		if next, err = pt.removal.removeExpired(ctx, s); err == nil {

@@ -10,7 +10,8 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// FinishError says why one of several entries was not removed for certain.
+// FinishError is a part of the error of [LockingQueue.Exchange]. It says why one of the entries
+// was not removed for certain. Use [errors.As] to find it, or unwrap the joined errors.
 type FinishError struct {
 	Held *Held
 	Err  error // see [Held.Consume]
@@ -21,7 +22,7 @@ func (e *FinishError) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e *FinishError) Unwrap() error { return e.Err }
 
-// consumeAlone removes one entry in a commit of its own.
+// consumeAlone removes one entry in a commit of its own. Its error is a [*FinishError].
 func consumeAlone(ctx context.Context, h *Held) error {
 	if err := h.Consume(ctx); err != nil {
 		return &FinishError{h, h.claimer.CallError(context.Background(), err)}
@@ -29,38 +30,41 @@ func consumeAlone(ctx context.Context, h *Held) error {
 	return nil
 }
 
-// exchangeCommit is one commit that finishes entries and claims others: a worker that goes on
-// with the next entry pays one commit for each entry, not two. All ops apply, or none does. So
-// what is refused is taken out, and the rest is committed again. Entries that cannot be
-// finished together with others are finished one by one. No promise depends on this fast way:
-// each entry ends as it would end by itself.
+// exchangeCommit is one commit that finishes entries and claims others. A worker that goes on
+// with the next entry then pays one commit for each entry, not two.
+//
+// All ops of a commit apply, or none does. So a refused finish or claim is taken out, and the
+// rest is committed again. Entries that cannot be finished together with others are finished
+// one by one. The invariant: each entry ends as it would end in a commit of its own, and no
+// promise depends on the shared one.
 type exchangeCommit struct {
 	claimer   *claimer
 	session   coord.Session
 	finishing []*Held        // entries to be finished; the commit has taken their sem
 	claims    []claimAttempt // of entries that are reserved in the head's Claims
-	noClaims  bool           // there were none to begin with: it only finishes
+	noClaims  bool           // it began without claims, and only finishes
 	purpose   purpose        // of the claims
 
-	finishOf    func(*Held) finish                 // how an entry is finished
-	finishAlone func(context.Context, *Held) error // the same, in a commit of its own
+	finishOf    func(*Held) finish                 // returns how an entry is finished
+	finishAlone func(context.Context, *Held) error // finishes it so in a commit of its own
 
 	// Results.
 
 	separate      []*Held // to be finished in commits of their own, before anything is claimed
 	postponed     []*Held // to be finished with the next commit
-	failed        error   // of entries that were finished in commits of their own
-	cleared       int     // how many claimed entries turned out to be spent
+	failed        error   // errors of entries that were finished in commits of their own
+	cleared       int     // how many claimed entries turned out to be spent, and were cleared away
 	refusedClaims int     // how many claims were refused, because other processes were faster
 }
 
 // newExchangeCommit prepares the commit that consumes the entries of done and claims those of
-// the choice.
+// the choice, which the caller has reserved. It takes the sem of each entry in finishing.
+// Entries that need a commit of their own are in separate.
 func (c *claimer) newExchangeCommit(chosen head.Choice, done []*Held) *exchangeCommit {
 	x := &exchangeCommit{claimer: c, session: chosen.Session, noClaims: len(chosen.Names) == 0, finishOf: (*Held).consumption, finishAlone: consumeAlone}
 	for i, name := range chosen.Names {
 		if slices.ContainsFunc(done, func(h *Held) bool { return h.name == name }) {
-			c.head.LetGo([]string{name}) // a listing that lags shows it as free
+			c.head.LetGo([]string{name}) // a stale listing shows it as free
 			continue
 		}
 		x.claims = append(x.claims, c.newClaimAttempt(chosen.Session, name, chosen.Nodes[i]))
@@ -73,9 +77,9 @@ func (c *claimer) newExchangeCommit(chosen head.Choice, done []*Held) *exchangeC
 	return x
 }
 
-// add takes in an entry to be finished. It reports false if the entry needs a commit of its
-// own: it is held in another session, another goroutine finishes it, or an earlier finish or
-// update of it has no answer.
+// add adds an entry to finishing, and takes its sem. It reports false if the entry needs a commit
+// of its own: it is held in another session, another goroutine finishes it, its history is not
+// known, or an earlier finish or update of it has no answer.
 func (x *exchangeCommit) add(h *Held) bool {
 	if h.lock.Session() != x.session {
 		return false
@@ -94,7 +98,7 @@ func (x *exchangeCommit) add(h *Held) bool {
 	return true
 }
 
-// takeOut takes entry i out again.
+// takeOut removes entry i from finishing, gives its sem back and returns it.
 func (x *exchangeCommit) takeOut(i int) *Held {
 	h := x.finishing[i]
 	h.lock.Settling(h.unanswered.exists())
@@ -103,17 +107,17 @@ func (x *exchangeCommit) takeOut(i int) *Held {
 	return h
 }
 
-// separateOne lets entry i be finished in a commit of its own.
+// separateOne moves entry i from finishing to separate.
 func (x *exchangeCommit) separateOne(i int) { x.separate = append(x.separate, x.takeOut(i)) }
 
-// separateAll lets every entry be finished in a commit of its own.
+// separateAll moves all entries from finishing to separate.
 func (x *exchangeCommit) separateAll() {
 	for len(x.finishing) > 0 {
 		x.separateOne(len(x.finishing) - 1)
 	}
 }
 
-// postponeAll leaves the entries to the next commit.
+// postponeAll moves all entries from finishing to postponed.
 func (x *exchangeCommit) postponeAll() {
 	for len(x.finishing) > 0 {
 		x.postponed = append(x.postponed, x.takeOut(len(x.finishing)-1))
@@ -123,7 +127,8 @@ func (x *exchangeCommit) postponeAll() {
 // unfinished returns the entries that the commit did not finish.
 func (x *exchangeCommit) unfinished() []*Held { return append(x.separate, x.postponed...) }
 
-// dropClaims claims nothing, because an entry has to be finished in a commit of its own first.
+// dropClaims gives up all claims, because an entry has to be finished in a commit of its own
+// first. Other takes of the handle may then reserve the entries.
 func (x *exchangeCommit) dropClaims() {
 	for _, a := range x.claims {
 		x.claimer.head.Claims.Release(a.name)
@@ -135,7 +140,7 @@ func (x *exchangeCommit) dropClaims() {
 	x.postponeAll()
 }
 
-// keepClaims claims the first n entries only.
+// keepClaims gives up all claims but the first n.
 func (x *exchangeCommit) keepClaims(n int) {
 	for _, a := range x.claims[n:] {
 		x.claimer.head.Claims.Release(a.name)
@@ -144,9 +149,10 @@ func (x *exchangeCommit) keepClaims(n int) {
 	x.claimer.head.Resting.Signal() // takes skipped the entries meanwhile
 }
 
-// commit makes the commit, and again with less in it where a part is refused. It returns the
-// entries that it claimed. Its error is that of the claims; those of the finishes are in
-// failed.
+// commit makes the commit. If a part is refused, it makes the commit again without that part. It
+// returns the entries that it claimed. Its error is that of the claims; the errors of finishes
+// are in failed. Afterwards finishing and claims are empty: what was not finished is in
+// separate and postponed.
 func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 	defer x.postponeAll()
 	for backoff := x.claimer.Backoff(x.act()); len(x.claims) > 0 || x.noClaims && len(x.finishing) > 0; {
@@ -159,7 +165,7 @@ func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 			x.separateAll()
 			continue
 		}
-		if !x.fits(ops) {
+		if !x.fitsLimits(ops) {
 			x.shrink(ctx)
 			continue
 		}
@@ -190,7 +196,7 @@ func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 	return nil, nil
 }
 
-// act names the commit in the log.
+// act returns the action's name for the log and the back-off.
 func (x *exchangeCommit) act() string {
 	if len(x.claims) == 0 {
 		return actFinish
@@ -198,8 +204,8 @@ func (x *exchangeCommit) act() string {
 	return actTake
 }
 
-// ops returns the ops of the commit. parts are the indexes at which the ops of each entry
-// begin, and at last those of the claims.
+// ops returns the ops of the commit: those of the entries, then those of the claims. parts holds
+// the index at which the ops of each entry begin, and as its last element that of the claims.
 func (x *exchangeCommit) ops(ctx context.Context) (ops []coord.Op, parts []int, err error) {
 	for _, h := range x.finishing {
 		parts = append(parts, len(ops))
@@ -221,8 +227,8 @@ func (x *exchangeCommit) ops(ctx context.Context) (ops []coord.Op, parts []int, 
 	return ops, parts, nil
 }
 
-// fits reports whether the ops are within the limits of one commit.
-func (x *exchangeCommit) fits(ops []coord.Op) bool {
+// fitsLimits reports whether the ops are within the service's limits for one commit.
+func (x *exchangeCommit) fitsLimits(ops []coord.Op) bool {
 	limits, size := x.session.Limits(), 0
 	for _, op := range ops {
 		size += coord.OpOverhead + len(op.Path) + len(op.Value)
@@ -230,8 +236,9 @@ func (x *exchangeCommit) fits(ops []coord.Op) bool {
 	return len(ops) <= limits.CommitOps && size <= limits.CommitBytes
 }
 
-// claimByCheck reports whether the commit was refused because an entry may not be written.
-// From now on the claim of that entry moves no fence.
+// claimByCheck reports whether the commit was refused because this process may not write one of
+// the entries to be claimed. Then it changes that claim: it only checks the entry and moves no
+// fence.
 func (x *exchangeCommit) claimByCheck(err error) bool {
 	for i := range x.claims {
 		if x.claimer.claimByCheck(&x.claims[i], err) {
@@ -241,7 +248,9 @@ func (x *exchangeCommit) claimByCheck(err error) bool {
 	return false
 }
 
-// shrink makes the commit smaller: by a claim, as long as there is more than one.
+// shrink makes a commit smaller that exceeds the limits. It gives up a claim as long as there are
+// several, and then moves an entry to separate. A single claim that does not fit ends with an
+// error in failed.
 func (x *exchangeCommit) shrink(ctx context.Context) {
 	switch last := len(x.claims) - 1; {
 	case last > 0:
@@ -257,7 +266,8 @@ func (x *exchangeCommit) shrink(ctx context.Context) {
 	}
 }
 
-// takeOutRefused takes out the entry whose op was refused.
+// takeOutRefused takes out the finish or claim whose op was refused. A refused finish moves to
+// separate, where its own commit tells why. A refused claim has lost against another process.
 func (x *exchangeCommit) takeOutRefused(ctx context.Context, parts []int, refused int, err error) {
 	for i := range x.finishing {
 		if refused < parts[i+1] {
@@ -266,7 +276,7 @@ func (x *exchangeCommit) takeOutRefused(ctx context.Context, parts []int, refuse
 		}
 	}
 	i := (refused - parts[len(x.finishing)]) / 2
-	x.claimer.conclude(ctx, x.claims[i], nil, err, x.purpose) // it is lost
+	x.claimer.conclude(ctx, x.claims[i], nil, err, x.purpose) // another process was faster
 	x.claims = append(x.claims[:i:i], x.claims[i+1:]...)
 	if x.claimer.strict {
 		x.keepClaims(i) // the refused entry may have come back: the next listing tells
@@ -278,9 +288,9 @@ func (x *exchangeCommit) takeOutRefused(ctx context.Context, parts []int, refuse
 	}
 }
 
-// resolveFinishes finishes the entries one by one, after a commit without an answer. When it
-// knows what became of them, that is known of the whole commit too, or the commit cannot be
-// applied any more.
+// resolveFinishes finishes the entries one by one, after a shared commit without an answer. Once
+// one of them has an answer, the shared commit was applied or never will be: both commits
+// delete the same lock.
 func (x *exchangeCommit) resolveFinishes(ctx context.Context) {
 	inDoubt := x.finishing
 	for _, h := range inDoubt {
@@ -293,7 +303,9 @@ func (x *exchangeCommit) resolveFinishes(ctx context.Context) {
 	}
 }
 
-// concludeClaims returns the entries that the commit claimed; err is that of the commit.
+// concludeClaims returns the entries that the commit claimed. results and err are those of the
+// commit. worst is the first error that is more than an entry taken by another process or
+// cleared away.
 func (x *exchangeCommit) concludeClaims(ctx context.Context, results []coord.Result, err error) (held []*Held, worst error) {
 	for i, a := range x.claims {
 		var own []coord.Result

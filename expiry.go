@@ -16,12 +16,14 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// An entry's headers may say when it expires. Who claims it after that removes it, and
-// whoever looks passes it over; until somebody claims it the node stands. The queue's
-// configuration says whether there ever was such an entry: where there was none, nobody
-// reads values to find out.
+// An entry's headers may say when it expires. A take that meets an expired entry removes it.
+// Listings, Peek and Stat skip it; its node exists until a take, or a put into a full
+// queue, removes it. The queue's
+// configuration says whether any entry ever had a time to live. If not, values are not read to
+// find out.
 
-// expiresIn is when something expires that is to live for d: no later than that.
+// expiresIn returns when an entry expires that is put now and lives for d, in Unix
+// milliseconds, rounded down. A time after the year 2285 is [ErrInvalid].
 func expiresIn(d time.Duration) (ms int64, err error) {
 	ms = time.Now().Add(d).UnixMilli()
 	if ms > layout.LastMillis || ms < 1 {
@@ -30,9 +32,11 @@ func expiresIn(d time.Duration) (ms int64, err error) {
 	return ms, nil
 }
 
+// expired reports whether the time at is over, by this machine's clock. A zero time never is.
 func expired(at time.Time) bool { return !at.IsZero() && !time.Now().Before(at) }
 
-// markExpiring notes with the queue that entries of it may expire, once.
+// markExpiring stores in the queue's configuration that entries may expire, unless that is
+// stored already. A put with a time to live does this first. After an error nothing was put.
 func (lt *lifetimes) markExpiring(ctx context.Context, s coord.Session) error {
 	if c, err := lt.settings.config(ctx, s); err != nil || c.Expires {
 		return err
@@ -46,8 +50,8 @@ func (lt *lifetimes) markExpiring(ctx context.Context, s coord.Session) error {
 	}))
 }
 
-// discard removes a claimed entry that has expired: errCleared then, or errUnavailable if the lock
-// was lost.
+// discard removes a claimed entry that has expired. It always returns an error: errCleared if it
+// removed the entry, errUnavailable if the lock was lost, or another error of [Held.Consume].
 func (h *Held) discard(ctx context.Context) error {
 	switch err := h.Consume(ctx); {
 	case err == nil:
@@ -59,26 +63,29 @@ func (h *Held) discard(ctx context.Context) error {
 	}
 }
 
-// lifetimes knows which entries of a queue expire. The queue's configuration says whether any
-// entry ever had a time to live: where none had, no value is read to find out.
+// lifetimes finds out which entries of a queue expire. Their times to live are stored with their
+// values, so that costs a listing with values. It is saved if the queue's configuration says
+// that no entry ever had a time to live.
 type lifetimes struct {
 	*handle.Handle
 	settings *settings
 }
 
-// lifetime is what there is to know of an entry that may expire.
+// lifetime is what is known of an entry that may expire.
 type lifetime struct {
 	node      coord.Node
 	name      string
 	expires   time.Time // zero: never
-	isHeld    bool      // it does not expire while it is
-	isDelayed bool      // it is put aside until it is due
+	isHeld    bool      // a held entry does not expire
+	isDelayed bool      // it rests until it is due
 }
 
+// hasExpired reports whether takes skip the entry because its time to live is over.
 func (l lifetime) hasExpired() bool { return !l.isHeld && expired(l.expires) }
 
-// lifetimes calls f with those of the entries.
-func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
+// eachLifetime calls f with the lifetime of each entry, in take order, until f returns an error.
+// locks are those of the entries, by name. Delayed puts and the dead are not included.
+func (lt *lifetimes) eachLifetime(ctx context.Context, s coord.Session, locks map[string]coord.Node, f func(lifetime) error) error {
 	for page, err := range handle.Pages(ctx, s, lt.Entries, coord.ListOptions{Limit: handle.NodesPage, Values: true, Fresh: true}) {
 		if err != nil {
 			return err
@@ -88,12 +95,12 @@ func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[s
 			if _, ok := priority.Parse(name); !ok {
 				continue
 			}
-			one := lifetime{node: n, name: name, expires: layout.HeadersOf(n.Value).Expires()}
+			l := lifetime{node: n, name: name, expires: layout.HeadersOf(n.Value).Expires()}
 			if lk, locked := locks[name]; locked {
-				one.isDelayed = lock.Read(lk).Kind == lock.Aside
-				one.isHeld = !one.isDelayed
+				l.isDelayed = lock.Read(lk).Kind == lock.Aside
+				l.isHeld = !l.isDelayed
 			}
-			if err := f(one); err != nil {
+			if err := f(l); err != nil {
 				return err
 			}
 		}
@@ -101,13 +108,14 @@ func (lt *lifetimes) lifetimes(ctx context.Context, s coord.Session, locks map[s
 	return nil
 }
 
-// lapsedNames are the entries that have expired.
-func (lt *lifetimes) lapsedNames(ctx context.Context, s coord.Session, locks map[string]coord.Node) (map[string]bool, error) {
-	if may, err := lt.expires(ctx, s); err != nil || !may {
+// expiredNames returns the names of the entries that have expired. It reads nothing if no entry
+// may expire.
+func (lt *lifetimes) expiredNames(ctx context.Context, s coord.Session, locks map[string]coord.Node) (map[string]bool, error) {
+	if may, err := lt.mayExpireIn(ctx, s); err != nil || !may {
 		return nil, err
 	}
 	names := make(map[string]bool)
-	err := lt.lifetimes(ctx, s, locks, func(l lifetime) error {
+	err := lt.eachLifetime(ctx, s, locks, func(l lifetime) error {
 		if l.hasExpired() {
 			names[l.name] = true
 		}
@@ -116,18 +124,18 @@ func (lt *lifetimes) lapsedNames(ctx context.Context, s coord.Session, locks map
 	return names, err
 }
 
-// mayExpire says whether some entries of the queue may have a time to live.
+// mayExpire reports whether entries of the queue may have a time to live.
 func (lt *lifetimes) mayExpire(ctx context.Context) (may bool, err error) {
 	err = lt.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		may, err = lt.expires(ctx, s)
+		may, err = lt.mayExpireIn(ctx, s)
 		return err
 	})
 	return may, err
 }
 
-// expires is mayExpire in a session. Another process may have put the first such entry a
-// moment ago: only a yes that was heard before will do.
-func (lt *lifetimes) expires(ctx context.Context, s coord.Session) (bool, error) {
+// mayExpireIn is mayExpire in a session. A yes may come from what was read before. A no is read
+// again, because another process may have put the first such entry since.
+func (lt *lifetimes) mayExpireIn(ctx context.Context, s coord.Session) (bool, error) {
 	c, err := lt.settings.config(ctx, s)
 	if err == nil && !c.Expires && lt.Taken != "" {
 		c, err = lt.settings.refreshConfig(ctx, s)
@@ -141,7 +149,9 @@ func (lt *lifetimes) expires(ctx context.Context, s coord.Session) (bool, error)
 // removed. The second removes the expired ones and moves the others to the dead. In between
 // their histories are read, because a delivery may have been forgiven.
 
-// clearer clears away spent entries.
+// clearer clears away spent entries. Its invariant: it removes an entry, or moves it to the
+// dead, only while this handle holds the entry. An entry that turns out not to be spent, or
+// cannot be cleared away, is given back.
 type clearer struct {
 	*claimer
 	dead *deadLetters
@@ -153,7 +163,8 @@ func (cl *clearer) mayBeSpent(n coord.Node) bool {
 	return hasExpired(n) || cl.wasDelivered(n)
 }
 
-// hasExpired reports whether an entry, as it was read, has expired.
+// hasExpired reports whether an entry, as it was read, has expired. It does not know whether the
+// entry is held.
 func hasExpired(n coord.Node) bool { return expired(layout.HeadersOf(n.Value).Expires()) }
 
 // wasDelivered reports whether the entry was delivered as often as MaxDeliveries allows,
@@ -163,7 +174,8 @@ func (cl *clearer) wasDelivered(n coord.Node) bool {
 }
 
 // findSpent returns the paths of the entries that are spent, as they were read. It reads
-// histories only if at least two entries need it. A single one is judged when it is claimed.
+// histories only if at least two entries need it, or one has expired. A single entry that was
+// delivered too often is judged when it is claimed.
 func (cl *clearer) findSpent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
 	paths := make(map[string]bool)
 	var often []coord.Node
@@ -200,7 +212,8 @@ func (cl *clearer) fitsTheDead(s coord.Session, n coord.Node) bool {
 	return coord.CheckOps(l, cl.dead.moveToDeadOps(path.Base(n.Path), n.Value)) == nil
 }
 
-// readHistories reads the histories of several entries in one request.
+// readHistories reads the histories of several entries in one request. They are in the order of
+// the nodes, and empty for entries that have none.
 func (hs *histories) readHistories(ctx context.Context, s coord.Session, nodes []coord.Node) ([]history, error) {
 	if len(nodes) == 0 {
 		return nil, nil
@@ -230,13 +243,13 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 	for _, n := range c.Nodes {
 		values[n.Path] = n.Value
 	}
-	b := cl.newExchangeCommit(c, nil)
-	b.purpose = forClearing
-	held, err := b.commit(ctx)
+	x := cl.newExchangeCommit(c, nil)
+	x.purpose = forClearing
+	held, err := x.commit(ctx)
 	if len(held) == 0 {
 		return 0, err
 	}
-	finishes, err := cl.clearance(ctx, held, values)
+	finishes, err := cl.chooseFinishes(ctx, held, values)
 	if err == nil {
 		held, err = cl.clearAll(ctx, held, finishes)
 		cleared = len(finishes) - len(held)
@@ -245,7 +258,7 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 		cl.Spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
 	}
 	if cleared > 0 {
-		err = nil // the next entry will show what is wrong
+		err = nil // the next attempt shows the error again
 	}
 	return cleared, err
 }
@@ -269,11 +282,12 @@ func (cl *clearer) clearNodes(ctx context.Context, s coord.Session, nodes []coor
 	return nil
 }
 
-// clearance returns how each claimed entry is finished: an expired one is removed, and one
+// chooseFinishes returns how each claimed entry is finished: an expired one is removed, and one
 // that was delivered too often is moved to the dead. An entry that turns out not to be spent is
-// given back, and so is one whose history was written after the claim.
-func (cl *clearer) clearance(ctx context.Context, held []*Held, values map[string][]byte) (map[*Held]finish, error) {
-	if err := cl.recallAll(ctx, held); err != nil {
+// given back, and so is one whose history was written after the claim. values holds the values
+// by path, for the dead entries.
+func (cl *clearer) chooseFinishes(ctx context.Context, held []*Held, values map[string][]byte) (map[*Held]finish, error) {
+	if err := cl.readPast(ctx, held); err != nil {
 		return nil, err
 	}
 	finishes := make(map[*Held]finish, len(held))
@@ -291,9 +305,9 @@ func (cl *clearer) clearance(ctx context.Context, held []*Held, values map[strin
 	return finishes, nil
 }
 
-// recallAll reads the histories of the entries and the nodes of their unique keys, in two
-// requests for all of them.
-func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
+// readPast reads the histories of the entries and the nodes of their unique keys, in two
+// requests for all of them. It is [Held.recall] for several entries.
+func (cl *clearer) readPast(ctx context.Context, held []*Held) error {
 	var unknown, unique []*Held
 	var nodes []coord.Node
 	var keys []string
@@ -333,31 +347,31 @@ func (cl *clearer) recallAll(ctx context.Context, held []*Held) error {
 
 // clearAll makes the finishes, many in one commit. It returns the entries that are still held
 // afterwards, with the error of the last of them. Lost locks and earlier finishes are no
-// errors: such an entry is gone from this handle.
+// errors: then this handle does not hold the entry any more.
 func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
-	single := func(ctx context.Context, h *Held) error {
+	finishOne := func(ctx context.Context, h *Held) error {
 		err := h.finish(ctx, finishes[h])
 		if errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
 			return nil
 		}
 		return err
 	}
-	settle := func(ctx context.Context, h *Held) error {
-		problem := single(ctx, h)
+	finishOrKeep := func(ctx context.Context, h *Held) error { // keeps it in rest after an error
+		problem := finishOne(ctx, h)
 		if problem != nil {
 			rest, err = append(rest, h), problem
 		}
 		return problem
 	}
 	for progress := true; progress && len(held) > 1; {
-		b := cl.newExchangeCommit(head.Choice{Session: held[0].lock.Session()}, held)
-		b.finishOf, b.finishAlone = func(h *Held) finish { return finishes[h] }, settle
-		b.commit(ctx)
-		left := b.unfinished()
+		x := cl.newExchangeCommit(head.Choice{Session: held[0].lock.Session()}, held)
+		x.finishOf, x.finishAlone = func(h *Held) finish { return finishes[h] }, finishOrKeep
+		x.commit(ctx)
+		left := x.unfinished()
 		progress, held = len(left) < len(held), left
 	}
 	for _, h := range held {
-		settle(ctx, h)
+		finishOrKeep(ctx, h)
 	}
 	return rest, err
 }

@@ -18,18 +18,20 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// inspector reads entries for those who look at a queue, and takes nothing. It reads page by
-// page: what changes meanwhile may be seen or not, and what stays is seen once.
+// inspector reads entries for Entries, Peek, Stat and WaitEmpty. It changes nothing. It reads
+// page by page, so its results are of no single instant: an entry that changes meanwhile may be
+// seen in either state, or not at all. An entry that does not change is seen exactly once.
 type inspector struct {
 	*handle.Handle
 	dead    *deadLetters
 	delayed *delayedPuts
-	expiry  *lifetimes
-	finder  *finder
-	history *histories
+	expiry  *lifetimes // which entries have expired
+	finder  *finder    // told of entries that cannot be read, and searches for the next one
+	history *histories // failures of earlier deliveries
 }
 
-// eachName calls f with the names of the entries, in take order.
+// eachName calls f with the names of the entries, in take order, until f returns an error. It
+// includes held, resting and expired entries, but no delayed puts and no dead.
 func (in *inspector) eachName(ctx context.Context, s coord.Session, f func(string) error) error {
 	for page, err := range handle.Pages(ctx, s, in.Entries, coord.ListOptions{Limit: handle.NamesPage, Fresh: true}) {
 		if err != nil {
@@ -44,7 +46,8 @@ func (in *inspector) eachName(ctx context.Context, s coord.Session, f func(strin
 	return nil
 }
 
-// locks reads what stands in taken, and warns of what is no lock and will not go by itself.
+// locks returns the nodes in the directory of locks, by entry name. It warns of nodes that are
+// no locks: they do not disappear by themselves. A plain queue has no locks.
 func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coord.Node, error) {
 	if in.Taken == "" {
 		return nil, nil
@@ -63,6 +66,9 @@ func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coo
 	return locks, nil
 }
 
+// entriesPaged calls f with each entry, in take order, with its state and history. It includes
+// expired entries, but no delayed puts and no dead. When f returns false it ends with errStop.
+// After a lost session it goes on where it was.
 func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 	after, limit := "", handle.NodesPage
 	return in.Do(ctx, func(ctx context.Context, s coord.Session) error {
@@ -75,8 +81,8 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 			if err != nil {
 				return err
 			}
-			in.EntryNames(l.Nodes) // warns
-			before, err := in.before(ctx, s, after, l.Nodes)
+			in.EntryNames(l.Nodes) // warns of nodes that are no entries
+			past, err := in.historiesOfPage(ctx, s, after, l.Nodes)
 			if err != nil {
 				return err
 			}
@@ -88,8 +94,8 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 					continue
 				}
 				e := newEntry(name, parsed, n)
-				e.Failures, e.Reason = before[name].Failures, before[name].Reason
-				e.Deliveries -= int(before[name].Updates)
+				e.Failures, e.Reason = past[name].Failures, past[name].Reason
+				e.Deliveries -= int(past[name].Updates)
 				if lk, held := locks[name]; held {
 					e = e.locked(lk)
 				}
@@ -107,9 +113,9 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 	})
 }
 
-// before reads what became before of the entries of a page, which begins after a
-// name, if any was handed out at all.
-func (in *inspector) before(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]history, error) {
+// historiesOfPage reads the histories of a page of entries that begins after a name. It reads
+// nothing if no entry of the page was ever handed out.
+func (in *inspector) historiesOfPage(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]history, error) {
 	delivered := func(n coord.Node) bool { return n.Changes > 0 }
 	if in.Taken == "" || !slices.ContainsFunc(page, delivered) {
 		return nil, nil
@@ -117,13 +123,16 @@ func (in *inspector) before(ctx context.Context, s coord.Session, after string, 
 	return in.history.readHistoriesUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
 }
 
+// peek returns the entry of that name; [ErrNoEntry] if there is none, or it has expired. For ""
+// it returns the entry that a take would claim next; [ErrEmpty] if there is none. If entries may
+// expire it reads the queue page by page to find that one.
 func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error) {
 	if name == "" {
 		if may, err := in.expiry.mayExpire(ctx); err != nil || may {
 			if err != nil {
 				return e, err
 			}
-			return in.nextLiving(ctx)
+			return in.nextUnexpired(ctx)
 		}
 		err = in.finder.tryTake(ctx, head.NewResting(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
 			for _, name := range names {
@@ -135,7 +144,7 @@ func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error)
 					continue
 				}
 				if err == nil {
-					e, err = in.seen(ctx, s, name, nodes[0])
+					e, err = in.entryOf(ctx, s, name, nodes[0])
 				}
 				switch {
 				case err == nil:
@@ -154,7 +163,8 @@ func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error)
 	return e, err
 }
 
-// find is the entry of that name, also if it has expired.
+// find returns the entry of that name, in any state, even if it has expired. [ErrNoEntry] means
+// that there is none, and [ErrInvalidName] that no entry can have the name.
 func (in *inspector) find(ctx context.Context, name string) (e Entry, err error) {
 	if _, _, dead := layout.ParseDead(name); dead && in.Taken != "" {
 		err := in.Do(ctx, func(ctx context.Context, s coord.Session) error {
@@ -190,7 +200,7 @@ func (in *inspector) find(ctx context.Context, name string) (e Entry, err error)
 		if err != nil {
 			return err
 		}
-		e, err = in.seen(ctx, s, name, n)
+		e, err = in.entryOf(ctx, s, name, n)
 		if lk != nil {
 			e = e.locked(*lk)
 		}
@@ -199,8 +209,8 @@ func (in *inspector) find(ctx context.Context, name string) (e Entry, err error)
 	return e, err
 }
 
-// seen is an entry as it stands in its node, with what became of it before.
-func (in *inspector) seen(ctx context.Context, s coord.Session, name string, n coord.Node) (Entry, error) {
+// entryOf returns the entry in node n, as ready, with the failures of its history.
+func (in *inspector) entryOf(ctx context.Context, s coord.Session, name string, n coord.Node) (Entry, error) {
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
 	if in.Taken == "" || n.Changes == 0 {
@@ -212,23 +222,26 @@ func (in *inspector) seen(ctx context.Context, s coord.Session, name string, n c
 	return e, err
 }
 
-// warnSequence is from where on Stat warns that ZooKeeper's numbers come to their end.
+// warnSequence is the sequence number of an entry from which on Stat warns that ZooKeeper's
+// numbers for the queue run out.
 const warnSequence = 2_000_000_000
 
+// stat counts the entries by state. An expired entry counts only if it is held or dead. It finds
+// the oldest entry by reading the first of each priority.
 func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 	var st Stat
 	locks, err := in.locks(ctx, s)
 	if err != nil {
 		return st, err
 	}
-	lapsed, err := in.expiry.lapsedNames(ctx, s, locks)
+	isExpired, err := in.expiry.expiredNames(ctx, s, locks)
 	if err != nil {
 		return st, err
 	}
-	var firsts []string // of each priority: the oldest entry is among them
+	var firsts []string // the first entry of each priority: the oldest is among them
 	last := -1
 	err = in.eachName(ctx, s, func(name string) error {
-		if lapsed[name] {
+		if isExpired[name] {
 			return nil
 		}
 		n, _ := priority.Parse(name)
@@ -262,7 +275,7 @@ func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 			st.Oldest = created
 		}
 	}
-	if st.Delayed, err = in.countLater(ctx, s, st.Delayed); err != nil {
+	if st.Delayed, err = in.addDelayedPuts(ctx, s, st.Delayed); err != nil {
 		return st, err
 	}
 	if in.Taken != "" {
@@ -273,7 +286,8 @@ func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 	return st, nil
 }
 
-// created is when an entry was put, zero if it is gone or nobody knows.
+// created returns when an entry was put. It is zero if the entry does not exist any more, or if
+// the time is not known.
 func (in *inspector) created(ctx context.Context, s coord.Session, name string) (created time.Time, err error) {
 	parsed, _ := priority.Parse(name)
 	if !parsed.Put.IsZero() {
@@ -286,9 +300,9 @@ func (in *inspector) created(ctx context.Context, s coord.Session, name string) 
 	return n.Created, err
 }
 
-// nextLiving is the first entry that is ready and has not expired, of a queue in which
-// some may have.
-func (in *inspector) nextLiving(ctx context.Context) (next Entry, err error) {
+// nextUnexpired returns the first entry that is ready, readable and not expired; [ErrEmpty] if
+// there is none. It reads the entries with their values.
+func (in *inspector) nextUnexpired(ctx context.Context) (next Entry, err error) {
 	err = in.entriesPaged(ctx, func(e Entry) bool {
 		if e.State != StateReady || e.expired() || e.Unreadable {
 			return true
@@ -302,9 +316,9 @@ func (in *inspector) nextLiving(ctx context.Context) (next Entry, err error) {
 	return next, err
 }
 
-// countLater adds the delayed puts that have not expired to n.
-func (in *inspector) countLater(ctx context.Context, s coord.Session, n int) (int, error) {
-	if may, err := in.expiry.expires(ctx, s); err != nil || !may {
+// addDelayedPuts returns n plus the number of delayed puts that have not expired.
+func (in *inspector) addDelayedPuts(ctx context.Context, s coord.Session, n int) (int, error) {
+	if may, err := in.expiry.mayExpireIn(ctx, s); err != nil || !may {
 		if err == nil {
 			err = in.delayed.walkNames(ctx, s, func(string) error { n++; return nil })
 		}
@@ -319,10 +333,11 @@ func (in *inspector) countLater(ctx context.Context, s coord.Session, n int) (in
 	return n, err
 }
 
-// waiting says whether anything is ready, held or delayed, and if not, that there was an
-// instant at which nothing was. What it found may expire: then until is not zero.
+// waiting reports whether an entry is ready, held or delayed. If left is false there was an
+// instant at which none was. If until is not zero, the entry that it found expires then, and the
+// caller looks again.
 func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, until time.Time, err error) {
-	expires, err := in.expiry.expires(ctx, s)
+	expires, err := in.expiry.mayExpireIn(ctx, s)
 	if err != nil {
 		return false, until, err
 	}
@@ -333,15 +348,15 @@ func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, u
 			if before, err = s.List(ctx, dir, coord.ListOptions{Fresh: true}); err != nil {
 				return false, until, err
 			}
-			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
+			if left, until, err = in.findDelayedPut(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
 		}
-		if left, until, err = in.entriesLeft(ctx, s, expires); err != nil || left || in.Taken == "" {
+		if left, until, err = in.findEntry(ctx, s, expires); err != nil || left || in.Taken == "" {
 			return left, until, err
 		}
-		// What was delayed before the entries were read, and is one now, stood in
-		// neither: it did not if the same was delayed all the time.
+		// A delayed put may have become an entry after the entries were read: then it was
+		// in neither listing. That did not happen if the delayed puts are unchanged.
 		after, err := s.List(ctx, dir, coord.ListOptions{Fresh: true})
 		if err != nil || after.Stamp == before.Stamp {
 			return false, until, err
@@ -349,8 +364,9 @@ func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, u
 	}
 }
 
-// laterLeft says whether there is a delayed put that has not expired, and when it does.
-func (in *inspector) laterLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+// findDelayedPut reports whether there is a delayed put that has not expired, and when it does;
+// zero if it never does. expires says whether any may.
+func (in *inspector) findDelayedPut(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
 	if !expires {
 		err = in.delayed.walkNames(ctx, s, func(string) error { left = true; return errStop })
 	} else {
@@ -362,12 +378,13 @@ func (in *inspector) laterLeft(ctx context.Context, s coord.Session, expires boo
 	return left, until, notStop(err)
 }
 
-// lookAtHeld is how often an entry that expired while it was held is looked at: no entry
-// changes when it is given back, and then nothing is left of it.
+// lookAtHeld is how often WaitEmpty looks at an entry that expired while it was held. When it is
+// given back it counts as gone, but no entry changes then that a watch could tell.
 const lookAtHeld = time.Second
 
-// entriesLeft is laterLeft of the entries.
-func (in *inspector) entriesLeft(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
+// findEntry is findDelayedPut for ready, held and resting entries. For a held one that has
+// expired, until is when to look again.
+func (in *inspector) findEntry(ctx context.Context, s coord.Session, expires bool) (left bool, until time.Time, err error) {
 	if !expires {
 		err = in.eachName(ctx, s, func(string) error { left = true; return errStop })
 		return left, until, notStop(err)
@@ -376,7 +393,7 @@ func (in *inspector) entriesLeft(ctx context.Context, s coord.Session, expires b
 	if err != nil {
 		return false, until, err
 	}
-	err = in.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
+	err = in.expiry.eachLifetime(ctx, s, locks, func(l lifetime) error {
 		if l.hasExpired() {
 			return nil
 		}
@@ -388,9 +405,10 @@ func (in *inspector) entriesLeft(ctx context.Context, s coord.Session, expires b
 	return left, until, notStop(err)
 }
 
-// WorkerInfo is a queue handle that takes from a queue.
+// WorkerInfo describes a queue handle that takes from a queue, or another holder of entries.
 type WorkerInfo struct {
-	// Holder is its name in the locks of the entries that it holds.
+	// Holder is the value of the locks of the entries that it holds. [Entry].Holder is the
+	// same. zkq's handles use 32 hexadecimal digits.
 	Holder string
 	// Host and PID say where it runs. They are "" and 0 for a holder that is not
 	// registered: a kazoo worker, or a single take.
@@ -399,15 +417,15 @@ type WorkerInfo struct {
 	// Started is when the handle began to take, by the clock of its host; zero if Host is
 	// unknown.
 	Started time.Time
-	// Entries is how many entries it holds.
+	// Entries is how many entries it holds now.
 	Entries int
 }
 
-// listWorkers returns the members of a queue by host and process, and then other holders of
-// entries.
+// listWorkers returns the registered handles of a queue by host and process, and then the other
+// holders of entries, with the numbers of entries that each holds.
 func listWorkers(ctx context.Context, s coord.Session, membersDir, takenDir string) ([]WorkerInfo, error) {
-	// A worker registers before it takes: in this order of looks no lock is seen without
-	// its holder.
+	// List the locks first. A worker registers before it takes, so each lock's holder is
+	// among the workers that are listed later.
 	locks, err := s.List(ctx, takenDir, coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		return nil, err

@@ -20,8 +20,9 @@ const (
 	MaxSegment = layout.MaxSegment
 )
 
-// CheckName returns the canonical form of a queue's name, with one leading slash. For a
-// name that no queue can have it returns an [ErrInvalidName] that says what is wrong.
+// CheckName returns the canonical form of a queue's name, with one leading slash. It sends no
+// request. For a name that no queue can have it returns an [ErrInvalidName] that says what is
+// wrong. Every method of a queue handle returns that error too.
 //
 // A name is segments joined by single slashes; one leading slash is optional.
 //   - The name has at most [MaxName] bytes, and each segment at most [MaxSegment].
@@ -57,7 +58,8 @@ func CheckName(name string) (string, error) {
 	return canonical, nil
 }
 
-// checkEntryName refuses a name that no entry can have.
+// checkEntryName returns [ErrInvalidName] for a name that no entry can have. Delayed puts and
+// dead entries have names of other forms, which it refuses too.
 func checkEntryName(name string) error {
 	if _, ok := priority.Parse(name); !ok {
 		return fmt.Errorf("entry name %q: entries are called entry-PPP-…, as put and ls print them: %w", name, ErrInvalidName)
@@ -65,19 +67,22 @@ func checkEntryName(name string) error {
 	return nil
 }
 
-// Layout is which of kazoo's two queues a path holds.
+// Layout tells which of kazoo's two kinds of queues is at a path.
 type Layout string
 
 // The layouts of queues.
 const (
-	LayoutLocking Layout = "locking" // a LockingQueue
-	LayoutPlain   Layout = "plain"   // a Queue
+	LayoutLocking Layout = "locking" // kazoo's LockingQueue: [LockingQueue]
+	LayoutPlain   Layout = "plain"   // kazoo's Queue: [Queue]
 )
 
-// FindLayout returns which of kazoo's two queues is at the name, or "" if there is none. An
-// empty directory is a plain queue: kazoo's Queue leaves one, while a locking queue keeps
-// its "entries". etcd has no directories: there, a plain queue without entries leaves no
-// sign.
+// FindLayout returns which of kazoo's two kinds of queues is at the name, or "" if it finds
+// none. Another process may create or remove the queue right after. An empty directory is a
+// plain queue: kazoo's Queue leaves one, while a locking queue keeps its "entries". etcd has no
+// directories, so there a plain queue without entries is not found.
+//
+// FindLayout blocks until the service answers or ctx ends. A name that [CheckName] refuses is
+// [ErrInvalidName].
 func FindLayout(ctx context.Context, c coord.Coordinator, name string) (Layout, error) {
 	root, err := CheckName(name)
 	if err != nil {
@@ -100,6 +105,7 @@ func FindLayout(ctx context.Context, c coord.Coordinator, name string) (Layout, 
 	return found, err
 }
 
+// findLayout is [FindLayout] in one session. It costs up to four requests, each for one node.
 func findLayout(ctx context.Context, s coord.Session, root string) (Layout, error) {
 	// Each listing begins just before the name that it is for.
 	for _, look := range []struct {

@@ -13,30 +13,31 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// Option changes how a queue handle works.
+// Option changes how a queue handle works. Give options to [NewLockingQueue] or [NewQueue].
 type Option func(*options)
 
+// options holds what the Options of a handle set; a zero field means its default.
 type options struct {
 	strict   bool
 	warn     func(string)
 	log      Logger
 	holder   lock.Holder
 	producer string
-	woke     func(context.Context) // of a simulator: one of this handle has let the caller go on
-	window   int                   // how many entries processes share out among them; 0: DefaultWindow
-	duePage  int                   // how much of the delayed index is read at once; 0: duePage
+	woke     func(context.Context) // a simulator's: another goroutine of the handle let the caller go on
+	window   int                   // how many entries at the head workers divide among them; 0: DefaultWindow
+	duePage  int                   // how many names of the delayed index a mover lists at once; 0: duePage
 
-	maxDeliveries int
+	maxDeliveries int // 0: no limit
 }
 
-// init lets this project's tests set the options that users have not.
+// init lets this project's tests set options that are not public.
 func init() {
 	testhook.Option = func(s testhook.Settings) any {
 		return Option(func(o *options) { o.window, o.duePage, o.woke = s.Window, s.DuePage, s.Woke })
 	}
 }
 
-// check refuses options that no method can work with.
+// check returns an [ErrInvalid] for options that no method can work with.
 func (o *options) check() error {
 	if o.producer != "" {
 		if !layout.IsLane(layout.LaneName(o.producer, 0)) {
@@ -49,95 +50,113 @@ func (o *options) check() error {
 	return nil
 }
 
-// Strict makes every take look at the whole queue afresh before it claims, so
-// that order holds to the letter between processes too: the claimed entry was
-// the most urgent of all whose puts had returned before the take began. It costs
-// two listings for each entry, and on ZooKeeper those grow with the backlog.
+// Strict makes take order exact between processes too. The claimed entry is then the most urgent
+// one of all whose puts had returned before the take began. Without it, a take may go by a
+// listing that is a little older. Strict takes list the queue before each claim: two listings
+// for each entry, which on ZooKeeper grow with the backlog.
 func Strict() Option { return func(o *options) { o.strict = true } }
 
-// Warn has f told, once for each, about nodes among the entries that are not
-// entries; they are skipped. A take tells about those that it comes across, Stat
-// about all, up to a thousand. Stat, Entries and Purge also tell about persistent nodes
-// among the locks that are none: an entry of that name is never taken, until
-// somebody removes the node. f is told, too, about a [Held] that the program dropped
-// without finishing it, when the garbage collector has found that out. f is called from
-// the goroutine that met the node, or by the runtime, and must not use the queue. A panic
-// in it goes to the standard logger of log/slog.
+// Warn calls f with messages about the queue that need a human. Each is given once:
+//
+//   - A node among the entries is no entry. The queue skips it. A take warns of those that it
+//     meets, and Stat of all, up to a thousand.
+//   - A persistent node among the locks is no lock. An entry of its name is never taken until an
+//     operator removes the node. Stat, Entries and Purge warn of it.
+//   - The program dropped a [Held] without finishing it. The garbage collector finds that out.
+//
+// f is called by the goroutine that met the node, or by the runtime. It must not use the queue.
+// A panic in f is logged with the standard logger of log/slog.
 func Warn(f func(message string)) Option { return func(o *options) { o.warn = f } }
 
-// LogTo has l told what the handle does on its own: a take that waits because the queue is
-// paused (Warn), and goes on (Info); a call that has waited for a second because the service
-// is busy or out of space, and the end of that (both Warn, once for each kind of call); an
-// entry that a take moves to the dead because of [MaxDeliveries] (Error). Both a *slog.Logger and a hclog.Logger are one.
+// LogTo logs to l what the handle does on its own:
+//
+//   - a take waits because the queue is paused (Warn), and goes on (Info);
+//   - calls have waited for a second because the service is busy or out of space, and are
+//     served again (both Warn, once for each kind of call);
+//   - a take moves an entry to the dead because of [MaxDeliveries] (Error).
+//
+// A *slog.Logger and a hclog.Logger both implement Logger. l is called by the goroutines that
+// work on the queue.
 func LogTo(l Logger) Option { return func(o *options) { o.log = l } }
 
-// MaxDeliveries has a take move an entry to the dead ([StateDead]) that was delivered n
-// times and is back, instead of handing it out once more: workers that died with
-// it, or lost their locks, count as those that said [Held.Fail]; [Held.Release] does
-// not. 0, the default, is no ceiling. Give all handles of a queue the same one.
+// MaxDeliveries gives up on an entry after n deliveries, even if no worker lived long enough to
+// report a failure. This protects workers from an entry that crashes each of them. A take that
+// meets such an entry moves it to the dead ([StateDead]) and goes on with the next one.
+//
+// Deliveries that ended in a crash, a lost lock or [Held.Fail] count; [Held.Release] does not.
+// 0, the default, means no limit. Give all handles of a queue the same number: each handle goes
+// by its own.
 func MaxDeliveries(n int) Option { return func(o *options) { o.maxDeliveries = n } }
 
-// Holder sets the 32 lowercase hexadecimal digits by which others see who holds
-// an entry. Without it each handle makes up its own, which is what you want
-// outside tests: no two handles may share one. Anything else is refused by every method,
-// with [ErrInvalid].
+// Holder sets the name of the handle in its locks: 32 lowercase hexadecimal digits. Without it
+// each handle makes up a random one. Set it only in tests, because no two handles may share a
+// name. With any other text every method returns [ErrInvalid].
 func Holder(id string) Option { return func(o *options) { o.holder = lock.Holder(id) } }
 
-// Producer sets the 16 lowercase hexadecimal digits that begin the handle's tokens.
-// Without it each handle makes up its own, which is what you want outside tests: no
-// two handles may ever share one. Anything else is refused by every method, with
-// [ErrInvalid].
+// Producer sets the 16 lowercase hexadecimal digits that begin the handle's tokens. Without it
+// each handle makes up random ones. Set it only in tests, because no two handles may ever share
+// them. With any other text every method returns [ErrInvalid].
 func Producer(id string) Option { return func(o *options) { o.producer = id } }
 
-// PutOption changes a put.
+// PutOption changes a put. Options apply to all values of a call.
 type PutOption func(*putOptions)
 
+// putOptions holds what the PutOptions of a call set.
 type putOptions struct {
 	priority int
-	delay    time.Duration
-	ttl      time.Duration
-	wait     time.Duration
-	unique   []byte // nil: it is not
-	token    *Token
-	note     []byte
-	noteFor  func(put int) []byte // instead of note
+	delay    time.Duration        // 0 or less: none
+	ttl      time.Duration        // 0 or less: for ever
+	wait     time.Duration        // how long to wait while the queue is full
+	unique   []byte               // the unique key; nil: none
+	token    *Token               // nil: none
+	note     []byte               // stored beside the put
+	noteFor  func(put int) []byte // returns the note for a number of values; instead of note
 }
 
-// WithPriority puts with a priority from 0, the most urgent, to 999; without it
-// the priority is 100. Others are refused with [ErrInvalidPriority].
+// WithPriority sets the priority: from 0, the most urgent, to 999. Without it the priority is
+// 100. Other numbers are refused with [ErrInvalidPriority]. kazoo's priority is the same.
 func WithPriority(p int) PutOption { return func(o *putOptions) { o.priority = p } }
 
-// WithDelay puts for later: nobody is handed the entry before d is over, by this machine's
-// clock, and judged by that of whoever makes it ready. Until then Entries and Stat call it
-// delayed, by the name that the put returned; then it becomes an entry with a name of its
-// own, behind those of its priority that are there: at once where somebody takes, with the
-// next take where nobody does. It counts in no Len before. A d of 0 or less is no delay. A
-// simple [Queue] refuses it, with [ErrInvalid].
+// WithDelay puts a delayed entry: no process takes it before d is over. Until then Entries and
+// Stat show it as delayed, under the name that the put returned, and Len does not count it. When
+// it is due it becomes a ready entry with a new name, behind the entries of its priority. That
+// happens at once while any process takes from the queue, and otherwise with the next take.
+//
+// The due time is by this machine's clock; the process that makes the entry ready compares it
+// with its own clock. A d of 0 or less is no delay. A delay that ends after the year 2285 is
+// refused with [ErrInvalid], and so is any delay in a simple [Queue].
 func WithDelay(d time.Duration) PutOption { return func(o *putOptions) { o.delay = d } }
 
-// WithTTL gives the entry a time to live, from the put on, whatever delay it has: after d
-// nobody is handed it, by the clocks of this machine and of who takes; who comes across it
-// then removes it. Entries, Peek, Stat and WaitEmpty pass it over as if it were gone, Len
-// counts it until it is. One that is held when it expires stays so. The dead do not expire.
-// A d of 0 or less is for ever. A simple [Queue] refuses it, with [ErrInvalid].
+// WithTTL gives the entry a time to live: after d no process takes it. The time begins with the
+// put, even if the entry is delayed. The end is by this machine's clock; a take compares it with
+// the clock of its own machine.
+//
+// A take that meets an expired entry removes it. Entries, Peek, Stat and WaitEmpty skip it
+// before, but Len counts it until it is removed. An entry that is held when it expires stays
+// held. Dead entries do not expire. A d of 0 or less means for ever. A simple [Queue] refuses a
+// time to live with [ErrInvalid].
 func WithTTL(d time.Duration) PutOption { return func(o *putOptions) { o.ttl = d } }
 
-// WithUnique puts only if no entry of the key is there that is ready, held or delayed:
-// otherwise the error is an [*ExistsError], and nothing was put. The key is free again in
-// the commit that removes the entry, or moves it to the dead; an entry that is requeued has
-// none. It is for one value. A simple [Queue] refuses it, with [ErrInvalid].
+// WithUnique puts the entry only if no ready, held or delayed entry has the same key. Otherwise
+// the error is an [*ExistsError] with the name of that entry, and nothing was put. Of two puts
+// with one key at the same time, only one is applied.
+//
+// The key is free again with the commit that removes the entry or moves it to the dead. An
+// entry that is requeued has no key. The key has at most [MaxKey] bytes. It is for one value: a
+// put of several, and a simple [Queue], refuse it with [ErrInvalid].
 func WithUnique(key string) PutOption {
 	return func(o *putOptions) { o.unique = append([]byte{}, key...) }
 }
 
-// WithWait has the put wait for d, or until its context ends, while the queue is full;
-// without it a full queue is [ErrFull] at once, and with it then.
+// WithWait lets the put block while the queue is full, for up to d or until its context ends.
+// After that it returns [ErrFull]. Without it a put into a full queue returns [ErrFull] at once.
 func WithWait(d time.Duration) PutOption { return func(o *putOptions) { o.wait = d } }
 
-// MaxKey is the longest key of [WithUnique], in bytes.
+// MaxKey is the greatest length of a key of [WithUnique], in bytes. A longer one is refused with
+// [ErrTooLarge].
 const MaxKey = 4096
 
-// headers are what travels with the values.
+// headers returns the headers that the put stores with each value: unique key and time to live.
 func (o putOptions) headers() (layout.Headers, error) {
 	var h layout.Headers
 	if o.unique != nil {
@@ -153,34 +172,39 @@ func (o putOptions) headers() (layout.Headers, error) {
 	return h, err
 }
 
-// until is when a put stops waiting for room.
+// until returns when a put stops waiting for room.
 func (o putOptions) until() time.Time {
 	const longest = 100 * 365 * 24 * time.Hour
 	return time.Now().Add(min(o.wait, longest))
 }
 
-// WithToken makes the put with a token of [LockingQueue.NewToken]. Made again with
-// the same token, by any process and however often, it is applied once: the later
-// ones return the names that the first was given, or empty ones once an entry was
-// taken. A token is for one put: whether a later one has the same values, or goes to
-// the same queue, nobody looks, and nothing of it is put. [ErrTokenVoid]: [Resolve]
-// was asked before the put was applied, and it is not. [ErrTokenExpired]: the token is
-// older than a day and its node gone; nothing was put by this call, unless the error
-// is an [*UnknownError] too.
+// WithToken makes the put with a token of [LockingQueue.NewToken]. However often processes make
+// a put with the same token, it is applied once. Later calls return the names of the first put,
+// or empty ones for entries that were removed since.
+//
+// Use a token for one put only. A later put with it puts nothing, even if its values or its
+// queue are others; that is not checked. Errors are
+//
+//   - [ErrTokenVoid]: [Resolve] was called before the put was applied. Nothing is ever put with
+//     the token.
+//   - [ErrTokenExpired]: the token is older than a day and its node is gone. This call put
+//     nothing, unless the error is an [*UnknownError] too.
 func WithToken(t Token) PutOption { return func(o *putOptions) { o.token = &t } }
 
-// WithNote keeps up to [MaxNote] bytes beside the put, for [Outcome.Note].
+// WithNote stores a note of up to [MaxNote] bytes with the put's token. [Resolve] returns it in
+// [Outcome].Note: for example where in a file the next put begins.
 func WithNote(note []byte) PutOption { return func(o *putOptions) { o.note = note } }
 
-// WithNoteOf is WithNote where the note depends on how many of the values one commit puts:
-// see [LockingQueue.PutSome].
+// WithNoteOf is WithNote for a note that depends on how many of the values a commit puts: see
+// [LockingQueue.PutSome]. note is called with that number, before each attempt.
 func WithNoteOf(note func(put int) []byte) PutOption {
 	return func(o *putOptions) { o.noteFor = note }
 }
 
-// MaxNote is the largest note in bytes.
+// MaxNote is the greatest length of a note, in bytes. A longer one is refused with [ErrTooLarge].
 const MaxNote = 1024
 
+// newPut returns the options of a put, or the error of the first that is invalid.
 func newPut(opts []PutOption) (putOptions, error) {
 	o := putOptions{priority: priority.Default}
 	for _, set := range opts {
@@ -200,6 +224,7 @@ func newPut(opts []PutOption) (putOptions, error) {
 	return o, nil
 }
 
+// checkNote refuses a note that is too long.
 func checkNote(note []byte) error {
 	if len(note) > MaxNote {
 		return &coord.LimitError{What: "note", Unit: "bytes", Size: len(note), Limit: MaxNote}
@@ -207,7 +232,8 @@ func checkNote(note []byte) error {
 	return nil
 }
 
-// Logger takes messages with pairs of keys and values.
+// Logger logs messages with pairs of keys and values. A *slog.Logger is one. Its methods are
+// called by several goroutines.
 type Logger interface {
 	Debug(message string, args ...any)
 	Info(message string, args ...any)
@@ -215,8 +241,8 @@ type Logger interface {
 	Error(message string, args ...any)
 }
 
-// guarded is a user's Logger whose panics do not end the process: they go to the standard
-// logger of log/slog.
+// guarded calls a user's Logger. A panic in it does not end the process: it is logged with the
+// standard logger of log/slog.
 type guarded struct{ to Logger }
 
 func (g guarded) Debug(m string, args ...any) { guardLog(g.to.Debug, m, args) }
@@ -224,6 +250,7 @@ func (g guarded) Info(m string, args ...any)  { guardLog(g.to.Info, m, args) }
 func (g guarded) Warn(m string, args ...any)  { guardLog(g.to.Warn, m, args) }
 func (g guarded) Error(m string, args ...any) { guardLog(g.to.Error, m, args) }
 
+// guardLog calls one method of a user's Logger, and recovers a panic in it.
 func guardLog(log func(string, ...any), message string, args []any) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -233,7 +260,7 @@ func guardLog(log func(string, ...any), message string, args []any) {
 	log(message, args...)
 }
 
-// The kinds of calls, as they are logged.
+// The kinds of calls, as they are named in logs of a busy service.
 const (
 	actPut       = "put"
 	actTake      = "take"

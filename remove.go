@@ -277,7 +277,7 @@ func (rm *remover) removeExpired(ctx context.Context, s coord.Session) (next tim
 	}
 	var ready []coord.Node
 	var delayed []string // resting entries and delayed puts, which are removed one by one
-	err = rm.expiry.lifetimes(ctx, s, locks, func(l lifetime) error {
+	err = rm.expiry.eachLifetime(ctx, s, locks, func(l lifetime) error {
 		switch {
 		case l.expires.IsZero():
 		case l.isHeld && expired(l.expires):

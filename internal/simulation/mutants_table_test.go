@@ -674,7 +674,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "WaitEmpty overlooks delayed entries", file: "inspect.go",
-		old: `			if left, until, err = in.laterLeft(ctx, s, expires); err != nil || left {
+		old: `			if left, until, err = in.findDelayedPut(ctx, s, expires); err != nil || left {
 				return left, until, err
 			}
 `,
