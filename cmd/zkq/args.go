@@ -23,9 +23,9 @@ type arguments struct {
 func (p *program) splitArguments(v verb, c *cli.Command, raw, rest []string) (arguments, error) {
 	taken := raw[:len(raw)-len(rest)]
 	head := p.head(raw)
-	for _, given := range []string{twice(p.app.Flags, head[:len(head)-1]), twice(c.Flags, taken)} {
+	for _, given := range []string{repeatedFlag(p.app.Flags, head[:len(head)-1]), repeatedFlag(c.Flags, taken)} {
 		if given != "" {
-			return arguments{}, usageError("", "%s is given twice", dashed(given))
+			return arguments{}, usageError("", "%s is given twice", withDashes(given))
 		}
 	}
 	a := arguments{literal: endsInDashes(c.Flags, taken)}
@@ -82,9 +82,9 @@ func (p *program) flagsFirst(c *cli.Command, raw, taken, words, tail []string) s
 			continue
 		}
 		key, _, inline := strings.Cut(strings.TrimLeft(w, "-"), "=")
-		to, f := &flags, lookup(c.Flags, key)
+		to, f := &flags, findFlag(c.Flags, key)
 		if f == nil {
-			to, f = &global, lookup(p.app.Flags, key)
+			to, f = &global, findFlag(p.app.Flags, key)
 		}
 		switch {
 		case f == nil, !inline && takesValue(f) && i+1 == len(words):
@@ -121,7 +121,7 @@ func (p *program) globalFirst(c *cli.Context, name string) string {
 			continue
 		}
 		head = append(head, raw[i])
-		if !inline && takesValue(lookup(p.app.Flags, name)) && i+1 < len(raw) {
+		if !inline && takesValue(findFlag(p.app.Flags, name)) && i+1 < len(raw) {
 			i++
 			head = append(head, raw[i])
 		}
@@ -136,13 +136,13 @@ func rawArguments(c *cli.Context) []string {
 	return c.Lineage()[1].Args().Tail()
 }
 
-// twice returns the first flag that is given more than once and may not be; "" if
+// repeatedFlag returns the first flag that is given more than once and may not be; "" if
 // there is none. words contains only flags and their values.
-func twice(flags []cli.Flag, words []string) string {
+func repeatedFlag(flags []cli.Flag, words []string) string {
 	var seen []cli.Flag
 	for i := 0; i < len(words) && words[i] != "--"; i++ {
 		name, _, inline := strings.Cut(strings.TrimLeft(words[i], "-"), "=")
-		f := lookup(flags, name)
+		f := findFlag(flags, name)
 		if f == nil {
 			continue
 		}
@@ -165,15 +165,15 @@ func endsInDashes(flags []cli.Flag, taken []string) bool {
 			return true
 		}
 		name, _, inline := strings.Cut(strings.TrimLeft(taken[i], "-"), "=")
-		if f := lookup(flags, name); f != nil && !inline && takesValue(f) {
+		if f := findFlag(flags, name); f != nil && !inline && takesValue(f) {
 			i++
 		}
 	}
 	return false
 }
 
-// lookup returns the flag with this name or alias, or nil.
-func lookup(flags []cli.Flag, name string) cli.Flag {
+// findFlag returns the flag with this name or alias, or nil.
+func findFlag(flags []cli.Flag, name string) cli.Flag {
 	for _, f := range flags {
 		if slices.Contains(f.Names(), name) {
 			return f
@@ -187,8 +187,8 @@ func takesValue(f cli.Flag) bool {
 	return ok && d.TakesValue()
 }
 
-// dashed returns the flag's name with one dash, or two for a long name.
-func dashed(name string) string {
+// withDashes returns the flag's name with one dash, or two for a long name.
+func withDashes(name string) string {
 	if len(name) == 1 {
 		return "-" + name
 	}
@@ -205,7 +205,7 @@ func unknownFlagHint(c *cli.Command, name string) string {
 	for _, f := range c.Flags {
 		names = append(names, f.Names()[0])
 	}
-	if near := nearest(name, names); near != "" {
+	if near := nearestWord(name, names); near != "" {
 		return "did you mean --" + near + "? zkq help " + c.Name + " lists the flags"
 	}
 	return "zkq help " + c.Name + " lists the flags"
@@ -223,12 +223,12 @@ func shortFlags(flags []cli.Flag) (names []string) {
 	return names
 }
 
-// nearest returns the word that name most likely misspells, or "". It accepts up to
+// nearestWord returns the word that name most likely misspells, or "". It accepts up to
 // two edits, fewer for a short name; exchanged letters count as one edit.
-func nearest(name string, words []string) (near string) {
+func nearestWord(name string, words []string) (near string) {
 	best := min(2, len(name)/2) + 1
 	for _, w := range words {
-		d := edits(w, name)
+		d := editDistance(w, name)
 		if sortedLetters(w) == sortedLetters(name) {
 			d = 1 // the same letters in another order
 		}
@@ -245,8 +245,8 @@ func sortedLetters(s string) string {
 	return string(b)
 }
 
-// edits returns the number of letters to change, add or remove to turn a into b.
-func edits(a, b string) int {
+// editDistance returns the number of letters to change, add or remove to turn a into b.
+func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

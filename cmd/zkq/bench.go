@@ -88,7 +88,7 @@ func runBench(ctx context.Context, k *call) error {
 		}
 		if st.Total() > 0 {
 			return k.about(&failure{
-				code: exitFailed, err: fmt.Errorf("the queue holds %s, and bench would take what is in it", counted(st.Total(), "entry", "entries")),
+				code: exitFailed, err: fmt.Errorf("the queue holds %s, and bench would take what is in it", pluralize(st.Total(), "entry", "entries")),
 				hint: "name a queue that is empty: zkq bench QUEUE",
 			})
 		}
@@ -130,7 +130,7 @@ func newBench(k *call) (b *bench, svg string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	duration, err := flagValue(k.flags, "duration", 30*time.Second, above0)
+	duration, err := flagValue(k.flags, "duration", 30*time.Second, parsePositiveDuration)
 	if err != nil {
 		return nil, "", err
 	}
@@ -143,12 +143,12 @@ func newBench(k *call) (b *bench, svg string, err error) {
 		{&b.workers, "workers", 16, 1, 1000},
 		{&b.processes, "processes", 4, 1, 64},
 	} {
-		*n.to, err = flagValue(k.flags, n.name, n.absent, func(s string) (int, error) { return decimal(s, n.least, n.most) })
+		*n.to, err = flagValue(k.flags, n.name, n.absent, func(s string) (int, error) { return parseDecimal(s, n.least, n.most) })
 		if err != nil {
 			return nil, "", err
 		}
 	}
-	bytes, err := flagValue(k.flags, "size", 100, size)
+	bytes, err := flagValue(k.flags, "size", 100, parseSize)
 	if err != nil {
 		return nil, "", err
 	}
@@ -260,7 +260,7 @@ func (b *bench) clean(ctx context.Context) error {
 // takeAway takes and finishes all ready entries, which is faster than a purge.
 func (b *bench) takeAway(ctx context.Context) error {
 	const hands, batch = 4, 32
-	return together(hands, func(int) error {
+	return runParallel(hands, func(int) error {
 		held, err := b.queue.TryTakeN(ctx, batch)
 		for err == nil && len(held) > 0 {
 			held, err = b.queue.Exchange(ctx, held, batch)

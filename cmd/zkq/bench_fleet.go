@@ -46,7 +46,7 @@ func runBenchWorker(ctx context.Context, k *call) error {
 	if err != nil {
 		return err
 	}
-	workers, err := decimal(k.words[1], 1, 1000)
+	workers, err := parseDecimal(k.words[1], 1, 1000)
 	if err != nil {
 		return usageError("", "workers: %w", err)
 	}
@@ -75,7 +75,7 @@ func runBenchWorker(ctx context.Context, k *call) error {
 		begun := time.Now()
 		ended := make(chan error, 1)
 		go func() {
-			ended <- workOff(working, q, workers, 1, func(*zkq.Held) {}, func(m int) {
+			ended <- takeAndFinish(working, q, workers, 1, func(*zkq.Held) {}, func(m int) {
 				n.Add(int64(m))
 				last.Store(int64(time.Since(begun)))
 			})

@@ -32,9 +32,9 @@ func putAt(v []byte) time.Time {
 	return time.Unix(0, int64(binary.BigEndian.Uint64(v)))
 }
 
-// together runs do n times in parallel and waits for all. It returns the error with
+// runParallel runs do n times in parallel and waits for all. It returns the error with
 // the lowest index.
-func together(n int, do func(i int) error) error {
+func runParallel(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var all sync.WaitGroup
 	for i := range n {
@@ -59,7 +59,7 @@ func (b *bench) puts(ctx context.Context) (benchRecord, error) {
 	took := make([][]time.Duration, b.workers)
 	begun := time.Now()
 	end := begun.Add(b.share)
-	err := together(b.workers, func(i int) error {
+	err := runParallel(b.workers, func(i int) error {
 		for (len(took[i]) == 0 || time.Now().Before(end)) && ctx.Err() == nil && left.Add(-1) >= 0 {
 			now := time.Now()
 			if _, err := b.queue.Put(ctx, b.value(now)); err != nil {
@@ -98,7 +98,7 @@ func (b *bench) fill(ctx context.Context, backlog int, by time.Time) (int, error
 	const putters = 4
 	per := max(1, min(100, 64<<10/b.size)) // entries per commit
 	var mu sync.Mutex
-	err = together(putters, func(int) error {
+	err = runParallel(putters, func(int) error {
 		for {
 			mu.Lock()
 			k := min(per, backlog-n)
@@ -143,7 +143,7 @@ func (b *bench) takes(ctx context.Context, backlog, workers, batch int) (benchRe
 		}
 	})
 	defer over.Stop()
-	err = workOff(working, b.queue, workers, batch, func(*zkq.Held) {}, func(k int) {
+	err = takeAndFinish(working, b.queue, workers, batch, func(*zkq.Held) {}, func(k int) {
 		last.Store(int64(time.Since(begun)))
 		if n.Add(int64(k)) >= int64((r.Backlog+1)/2) || time.Now().After(end) {
 			cancel()
@@ -156,16 +156,16 @@ func (b *bench) takes(ctx context.Context, backlog, workers, batch int) (benchRe
 	return r, err
 }
 
-// workOff runs workers that take entries, batch at a time, and finish them until ctx
+// takeAndFinish runs workers that take entries, batch at a time, and finish them until ctx
 // ends. It calls see with each entry before its finish, and finished with the number
 // of each finished batch.
 //
 // Entries that are held at the end are finished too, and not counted. If they were
 // released, they would slow down the next measurement.
-func workOff(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
-	settled, cancel := linger(ctx, forever, benchPatience) // calls that have begun may finish
+func takeAndFinish(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
+	settled, cancel := extendContext(ctx, forever, benchPatience) // calls that have begun may finish
 	defer cancel()
-	return together(workers, func(int) error {
+	return runParallel(workers, func(int) error {
 		var held []*zkq.Held
 		defer func() {
 			for _, h := range held {
@@ -205,7 +205,7 @@ func (b *bench) endToEnd(ctx context.Context) (benchRecord, error) {
 		var left atomic.Int64
 		left.Store(int64(b.entries))
 		end := time.Now().Add(b.share / 2)
-		return together(b.workers, func(int) error {
+		return runParallel(b.workers, func(int) error {
 			for first := true; (first || time.Now().Before(end)) && ctx.Err() == nil && left.Add(-1) >= 0; first = false {
 				if err := put(); err != nil {
 					return err
@@ -268,7 +268,7 @@ func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Conte
 	done := all
 	ended := make(chan error, 1)
 	go func() {
-		ended <- workOff(working, b.queue, b.workers, 1, func(h *zkq.Held) {
+		ended <- takeAndFinish(working, b.queue, b.workers, 1, func(h *zkq.Held) {
 			d := time.Since(putAt(h.Value))
 			mu.Lock()
 			defer mu.Unlock()

@@ -80,7 +80,7 @@ func (k *call) prepare() error {
 	case n == 0 && k.verb.min > 0 && k.verb.queue:
 		return usageError("", "QUEUE is missing")
 	case n < k.verb.min:
-		return usageError("", "%s, and %s takes %s", counted(n, "argument", "arguments"), k.verb.name, k.verb.args)
+		return usageError("", "%s, and %s takes %s", pluralize(n, "argument", "arguments"), k.verb.name, k.verb.args)
 	case k.verb.max >= 0 && n > k.verb.max:
 		return usageError("", "argument %s is one too many", quoteWord(k.words[k.verb.max]))
 	}
@@ -266,7 +266,7 @@ func (k *call) interrupted(ctx context.Context, err error) error {
 // flight can still get its answer and its outcome is known. It also ends once the
 // session timeout and the connect timeout have passed.
 func (k *call) patient(ctx context.Context) (context.Context, context.CancelFunc) {
-	return linger(ctx, k.settings.sessionTimeout+k.settings.connectTimeout, 2*time.Second)
+	return extendContext(ctx, k.settings.sessionTimeout+k.settings.connectTimeout, 2*time.Second)
 }
 
 // patientFor is patient for a change that may wait for as long as wait before it is
@@ -274,13 +274,13 @@ func (k *call) patient(ctx context.Context) (context.Context, context.CancelFunc
 func (k *call) patientFor(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	most := k.settings.sessionTimeout + k.settings.connectTimeout
 	if wait > forever-most {
-		return linger(ctx, forever, 2*time.Second)
+		return extendContext(ctx, forever, 2*time.Second)
 	}
-	return linger(ctx, wait+most, 2*time.Second)
+	return extendContext(ctx, wait+most, 2*time.Second)
 }
 
-// linger returns a context that ends after most, or extra after the end of ctx.
-func linger(ctx context.Context, most, extra time.Duration) (context.Context, context.CancelFunc) {
+// extendContext returns a context that ends after most, or extra after the end of ctx.
+func extendContext(ctx context.Context, most, extra time.Duration) (context.Context, context.CancelFunc) {
 	long, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
 	stop := context.AfterFunc(ctx, func() {
 		t := time.NewTimer(extra)

@@ -122,7 +122,7 @@ func (p *program) complete(shell string, words []string) []string {
 			continue
 		}
 		name, _, inline := strings.Cut(strings.TrimLeft(w, "-"), "=")
-		f := lookup(flags, name)
+		f := findFlag(flags, name)
 		if f == nil || inline || !takesValue(f) {
 			continue
 		}
@@ -131,7 +131,7 @@ func (p *program) complete(shell string, words []string) []string {
 		}
 	}
 	if name, value, inline := strings.Cut(last, "="); inline && flagLike(last) {
-		f := lookup(flags, strings.TrimLeft(name, "-"))
+		f := findFlag(flags, strings.TrimLeft(name, "-"))
 		if f == nil {
 			return nil
 		}
@@ -149,7 +149,7 @@ func (p *program) complete(shell string, words []string) []string {
 		for _, f := range flags {
 			for _, n := range f.Names() {
 				if len(n) > 1 || last == "-" {
-					names = append(names, dashed(n))
+					names = append(names, withDashes(n))
 				}
 			}
 		}

@@ -62,7 +62,7 @@ func (c *consumer) readConsume() error {
 }
 
 func (c *consumer) readCounts() (err error) {
-	if c.jobs, err = flagValue(c.flags, "jobs", 1, func(s string) (int, error) { return decimal(s, 1, 1000) }); err != nil {
+	if c.jobs, err = flagValue(c.flags, "jobs", 1, func(s string) (int, error) { return parseDecimal(s, 1, 1000) }); err != nil {
 		return err
 	}
 	for _, count := range []struct {
@@ -80,7 +80,7 @@ func (c *consumer) readCounts() (err error) {
 			return err
 		}
 	}
-	c.memory, err = flagValue(c.flags, "memory-limit", 0, size)
+	c.memory, err = flagValue(c.flags, "memory-limit", 0, parseSize)
 	return err
 }
 
@@ -91,10 +91,10 @@ func (c *consumer) readTimes() (err error) {
 		absent time.Duration
 		read   func(string) (time.Duration, error)
 	}{
-		{"wait", &c.idle, forever, waiting},
-		{"grace", &c.grace, 30 * time.Second, duration},
-		{"backoff", &c.backoff, time.Second, backoffTime},
-		{"timeout", &c.timeout, 0, above0},
+		{"wait", &c.idle, forever, parseWait},
+		{"grace", &c.grace, 30 * time.Second, parseDuration},
+		{"backoff", &c.backoff, time.Second, parseBackoff},
+		{"timeout", &c.timeout, 0, parsePositiveDuration},
 	} {
 		if *length.to, err = flagValue(c.flags, length.name, length.absent, length.read); err != nil {
 			return err
@@ -103,14 +103,14 @@ func (c *consumer) readTimes() (err error) {
 	return nil
 }
 
-// mostBackoff is the longest delay after a failure that a [zkq.Worker] allows.
-const mostBackoff = 30 * 24 * time.Hour
+// workerMaxBackoff is the longest delay after a failure that a [zkq.Worker] allows.
+const workerMaxBackoff = 30 * 24 * time.Hour
 
-// backoffTime parses the delay of an entry after its first failure.
-func backoffTime(s string) (time.Duration, error) {
-	d, err := duration(s)
-	if err == nil && d > mostBackoff {
-		err = fmt.Errorf("%q: at most %.0fh, thirty days", s, mostBackoff.Hours())
+// parseBackoff parses the delay of an entry after its first failure.
+func parseBackoff(s string) (time.Duration, error) {
+	d, err := parseDuration(s)
+	if err == nil && d > workerMaxBackoff {
+		err = fmt.Errorf("%q: at most %.0fh, thirty days", s, workerMaxBackoff.Hours())
 	}
 	return d, err
 }

@@ -257,13 +257,13 @@ func (c *consumer) pausedDrain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f := nothing("the queue is paused, and %s ready", counted(st.Ready, "entry is", "entries are"))
+	f := nothingError("the queue is paused, and %s ready", pluralize(st.Ready, "entry is", "entries are"))
 	f.hint = "zkq resume " + quoteWord(c.call.queue) + " ends the pause"
 	return f
 }
 
-// restBefore is the idle time after which a drain logs what it waits for.
-const restBefore = 150 * time.Millisecond
+// drainIdle is the idle time after which a drain logs what it waits for.
+const drainIdle = 150 * time.Millisecond
 
 // watchDrain logs once that a drain waits only for entries that failed here. Without
 // --retries, such a wait may never end.
@@ -271,7 +271,7 @@ func (c *consumer) watchDrain(finished <-chan struct{}) {
 	if !c.drain {
 		return
 	}
-	tick := time.NewTicker(restBefore / 3)
+	tick := time.NewTicker(drainIdle / 3)
 	defer tick.Stop()
 	for {
 		select {
@@ -283,7 +283,7 @@ func (c *consumer) watchDrain(finished <-chan struct{}) {
 		}
 		c.mu.Lock()
 		n := len(c.failing)
-		resting := n > 0 && len(c.attempts) == 0 && time.Since(c.rested) >= restBefore
+		resting := n > 0 && len(c.attempts) == 0 && time.Since(c.rested) >= drainIdle
 		c.mu.Unlock()
 		if resting && c.queue.LeftAlone() > 0 {
 			c.tellFailing(n)
@@ -294,7 +294,7 @@ func (c *consumer) watchDrain(finished <-chan struct{}) {
 
 // tellFailing logs that n entries keep failing: a warning if no limit ends that.
 func (c *consumer) tellFailing(n int) {
-	what := counted(n, "entry keeps failing", "entries keep failing")
+	what := pluralize(n, "entry keeps failing", "entries keep failing")
 	if c.retries > 0 {
 		c.call.log.Info("draining: waits for what failed: "+what, "queue", c.call.queue, "retries", c.retries)
 		return

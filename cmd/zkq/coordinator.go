@@ -26,14 +26,14 @@ type openOptions struct {
 func openCoordinator(ctx context.Context, t target, o openOptions) (coord.Coordinator, error) {
 	switch t.scheme {
 	case "local":
-		return coordinator(embedded.Open(ctx, embedded.Config{
+		return asCoordinator(embedded.Open(ctx, embedded.Config{
 			Dir:            t.dir,
 			SessionTimeout: o.sessionTimeout,
 			ConnectTimeout: o.connectTimeout,
 			Warn:           o.warn,
 		}))
 	case "zk", "zks":
-		return coordinator(zkqueue.Open(ctx, zkqueue.Config{
+		return asCoordinator(zkqueue.Open(ctx, zkqueue.Config{
 			Servers:        t.hosts,
 			Chroot:         t.prefix,
 			Username:       o.credentials.user,
@@ -44,7 +44,7 @@ func openCoordinator(ctx context.Context, t target, o openOptions) (coord.Coordi
 			Warn:           o.warn,
 		}))
 	default:
-		return coordinator(etcdqueue.Open(ctx, etcdqueue.Config{
+		return asCoordinator(etcdqueue.Open(ctx, etcdqueue.Config{
 			Endpoints:      t.hosts,
 			Prefix:         t.prefix,
 			Username:       o.credentials.user,
@@ -57,9 +57,9 @@ func openCoordinator(ctx context.Context, t target, o openOptions) (coord.Coordi
 	}
 }
 
-// coordinator converts a driver's result to the interface. On an error it returns a nil
+// asCoordinator converts a driver's result to the interface. On an error it returns a nil
 // interface, not an interface that holds a nil pointer.
-func coordinator[C coord.Coordinator](c C, err error) (coord.Coordinator, error) {
+func asCoordinator[C coord.Coordinator](c C, err error) (coord.Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func create(ctx context.Context, k *call) error {
 	if want.MaxEntries, err = countFlag(k.flags, "max-entries", math.MaxInt32); err != nil {
 		return err
 	}
-	most, err := flagValue(k.flags, "max-size", 0, size)
+	most, err := flagValue(k.flags, "max-size", 0, parseSize)
 	if err != nil {
 		return err
 	}

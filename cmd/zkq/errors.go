@@ -47,8 +47,8 @@ func usageError(hint, format string, args ...any) *failure {
 	return &failure{code: exitUsage, err: fmt.Errorf(format, args...), hint: hint}
 }
 
-// nothing returns a failure with exitNothing: there is no such entry.
-func nothing(format string, args ...any) *failure {
+// nothingError returns a failure with exitNothing: there is no such entry.
+func nothingError(format string, args ...any) *failure {
 	return &failure{code: exitNothing, err: fmt.Errorf(format, args...)}
 }
 
@@ -122,9 +122,9 @@ func failureOf(err error) *failure {
 	return classify(err)
 }
 
-// halfway adds to an error the changes that were made before it. It replaces exit codes
+// partialError adds to an error the changes that were made before it. It replaces exit codes
 // that promise that nothing was changed by exitFailed.
-func halfway(err error, done string) *failure {
+func partialError(err error, done string) *failure {
 	g := *failureOf(err)
 	if g.code == exitUnreachable || g.code == exitUsage {
 		g.code = exitFailed
@@ -175,13 +175,13 @@ func (p *program) say(f *failure) {
 	io.WriteString(p.said, b.String())
 }
 
-// packages matches the package names before the text of a sentinel error. It matches only
+// packagePrefixes matches the package names before the text of a sentinel error. It matches only
 // where an error of the chain begins, because a path may contain the same text.
-var packages = regexp.MustCompile(`(^|: |\n)(?:(?:zkq|coord|lock|priority): )+`)
+var packagePrefixes = regexp.MustCompile(`(^|: |\n)(?:(?:zkq|coord|lock|priority): )+`)
 
 // errorText returns the error's text without the package names of sentinels.
 func errorText(err error) string {
-	return packages.ReplaceAllString(err.Error(), "$1")
+	return packagePrefixes.ReplaceAllString(err.Error(), "$1")
 }
 
 // hint prints a hint that belongs to no error.
@@ -199,12 +199,12 @@ func marshal(v any) ([]byte, error) {
 		return nil, err
 	}
 	line := b.String()
-	if !strings.ContainsFunc(line, upperControl) {
+	if !strings.ContainsFunc(line, isUpperControl) {
 		return []byte(line), nil
 	}
 	var c strings.Builder
 	for _, r := range line {
-		if upperControl(r) {
+		if isUpperControl(r) {
 			fmt.Fprintf(&c, `\u%04x`, r)
 		} else {
 			c.WriteRune(r)
@@ -213,5 +213,5 @@ func marshal(v any) ([]byte, error) {
 	return []byte(c.String()), nil
 }
 
-// upperControl reports whether r acts on a terminal and JSON does not escape it.
-func upperControl(r rune) bool { return r >= 0x7f && acts(r) }
+// isUpperControl reports whether r acts on a terminal and JSON does not escape it.
+func isUpperControl(r rune) bool { return r >= 0x7f && actsOnTerminal(r) }

@@ -15,9 +15,9 @@ import (
 // and 010, and durations like -1s. The error of each parser names the value and the
 // allowed ones.
 
-// decimal parses a number from least to most, written in decimal digits without
+// parseDecimal parses a number from least to most, written in decimal digits without
 // leading zeros.
-func decimal(s string, least, most int) (int, error) {
+func parseDecimal(s string, least, most int) (int, error) {
 	n, err := strconv.Atoi(s)
 	digits := s != "" && strings.Trim(s, "0123456789") == "" && (s == "0" || s[0] != '0')
 	if err != nil || !digits || n < least || n > most {
@@ -30,8 +30,8 @@ func decimal(s string, least, most int) (int, error) {
 	return n, nil
 }
 
-// duration parses a duration in Go's syntax, 0 or more.
-func duration(s string) (time.Duration, error) {
+// parseDuration parses a duration in Go's syntax, 0 or more.
+func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 || strings.HasPrefix(s, "-") {
 		return 0, fmt.Errorf("%q: allowed are durations like 0, 1.5s, 2m or 1h30m, not negative", s)
@@ -39,17 +39,17 @@ func duration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// above0 parses a duration of more than 0.
-func above0(s string) (time.Duration, error) {
-	d, err := duration(s)
+// parsePositiveDuration parses a duration of more than 0.
+func parsePositiveDuration(s string) (time.Duration, error) {
+	d, err := parseDuration(s)
 	if err == nil && d == 0 {
 		err = fmt.Errorf("%q: must be more than 0", s)
 	}
 	return d, err
 }
 
-// size parses a number of bytes, at least 1, with or without a unit.
-func size(s string) (uint64, error) {
+// parseSize parses a number of bytes, at least 1, with or without a unit.
+func parseSize(s string) (uint64, error) {
 	units := []struct {
 		name  string
 		bytes uint64
@@ -79,8 +79,8 @@ func oneOf(words ...string) func(string) (string, error) {
 	}
 }
 
-// boolean parses the value of a variable that stands for a flag without a value.
-func boolean(s string) (bool, error) {
+// parseBoolean parses the value of a variable that stands for a flag without a value.
+func parseBoolean(s string) (bool, error) {
 	switch s {
 	case "1", "true":
 		return true, nil
@@ -105,18 +105,18 @@ func flagValue[T any](c *cli.Context, name string, absent T, parse func(string) 
 // countFlag parses a flag that is a number from 1 to most. It returns 0 if the flag was
 // not given.
 func countFlag(c *cli.Context, name string, most int) (int, error) {
-	return flagValue(c, name, 0, func(s string) (int, error) { return decimal(s, 1, most) })
+	return flagValue(c, name, 0, func(s string) (int, error) { return parseDecimal(s, 1, most) })
 }
 
 // forever is the duration that the word "forever" means.
 const forever = time.Duration(math.MaxInt64)
 
-// waiting parses a duration, or the word "forever".
-func waiting(s string) (time.Duration, error) {
+// parseWait parses a duration, or the word "forever".
+func parseWait(s string) (time.Duration, error) {
 	if s == "forever" {
 		return forever, nil
 	}
-	d, err := duration(s)
+	d, err := parseDuration(s)
 	if err != nil {
 		err = errors.New(err.Error() + ", or forever")
 	}

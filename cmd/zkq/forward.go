@@ -12,15 +12,15 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// printed collects the output of CMD, which becomes the value of a forwarded entry. It
+// forwardOutput collects the output of CMD, which becomes the value of a forwarded entry. It
 // keeps no more than the largest value, and counts all bytes.
-type printed struct {
+type forwardOutput struct {
 	buf bytes.Buffer
 	n   int64 // bytes that CMD printed, kept or not
 }
 
 // Write never fails, so that CMD does not notice when its output is too large.
-func (p *printed) Write(b []byte) (int, error) {
+func (p *forwardOutput) Write(b []byte) (int, error) {
 	p.n += int64(len(b))
 	if room := zkq.MaxValue - p.buf.Len(); room > 0 {
 		p.buf.Write(b[:min(room, len(b))])
@@ -29,7 +29,7 @@ func (p *printed) Write(b []byte) (int, error) {
 }
 
 // value returns the output. It returns ErrTooLarge if an entry cannot hold all of it.
-func (p *printed) value() ([]byte, error) {
+func (p *forwardOutput) value() ([]byte, error) {
 	if p.n > zkq.MaxValue {
 		return nil, fmt.Errorf("CMD printed %d bytes, and an entry holds at most %d: %w", p.n, zkq.MaxValue, zkq.ErrTooLarge)
 	}

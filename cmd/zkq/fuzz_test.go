@@ -191,7 +191,7 @@ func FuzzLines(f *testing.F) {
 		if len(last) > 0 && fault == 0 {
 			want = append(want, last)
 		}
-		in := newPieces(r, end)
+		in := newDelimitedInput(r, end)
 		for i, w := range want {
 			before, ready := r.reads, in.ready()
 			got, err := in.next()

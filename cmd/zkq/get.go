@@ -38,7 +38,7 @@ func get(ctx context.Context, k *call) error {
 	if err != nil {
 		return err
 	}
-	wait, err := flagValue(k.flags, "wait", 0, waiting)
+	wait, err := flagValue(k.flags, "wait", 0, parseWait)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 		if wait && got == 0 {
 			held, err = q.TakeN(waiting, most)
 		}
-		if !wait || got > 0 || ranOut(err, ctx) {
+		if !wait || got > 0 || isOwnTimeout(err, ctx) {
 			// Make one attempt even if the wait ended before the first take.
 			tctx, cancel := k.patient(ctx)
 			held, err = q.TryTakeN(tctx, most)
@@ -87,9 +87,9 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 		}
 		if errors.Is(err, zkq.ErrEmpty) {
 			if errors.Is(err, zkq.ErrPaused) && got == 0 {
-				return nothing("the queue is paused: nothing is handed out")
+				return nothingError("the queue is paused: nothing is handed out")
 			}
-			return emptyUnless(got, wait)
+			return emptyError(got, wait)
 		}
 		if err == nil {
 			for _, h := range held {
@@ -98,36 +98,36 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 			err = k.handOver(ctx, held)
 		}
 		if err != nil {
-			return handed(err, got)
+			return addHandedOut(err, got)
 		}
 		got += len(held)
 	}
 	return nil
 }
 
-// handed adds to an error the number of entries that were printed and removed before it.
-func handed(err error, got int) error {
+// addHandedOut adds to an error the number of entries that were printed and removed before it.
+func addHandedOut(err error, got int) error {
 	if got == 0 {
 		return err
 	}
-	return halfway(err, counted(got, "entry was", "entries were")+" printed and removed before")
+	return partialError(err, pluralize(got, "entry was", "entries were")+" printed and removed before")
 }
 
-// ranOut reports whether a wait ended by its own deadline, not by the end of ctx. A
+// isOwnTimeout reports whether a wait ended by its own deadline, not by the end of ctx. A
 // change with an unknown outcome does not count.
-func ranOut(err error, ctx context.Context) bool {
+func isOwnTimeout(err error, ctx context.Context) bool {
 	return errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && !errors.Is(err, coord.ErrUnknown)
 }
 
-// emptyUnless returns the error of an empty queue, or nil if entries were printed.
-func emptyUnless(got int, waited bool) error {
+// emptyError returns the error of an empty queue, or nil if entries were printed.
+func emptyError(got int, waited bool) error {
 	switch {
 	case got > 0:
 		return nil
 	case waited:
-		return nothing("nothing came in time")
+		return nothingError("nothing came in time")
 	}
-	return nothing("nothing there")
+	return nothingError("nothing there")
 }
 
 // handOver prints the entries in order and removes those that were printed. After an
@@ -162,12 +162,12 @@ func (k *call) handOver(ctx context.Context, held []*zkq.Held) error {
 	if failed != nil {
 		return failed
 	}
-	return worst(errs)
+	return worstError(errs)
 }
 
-// worst returns the most important error: a lost lock, then an unknown outcome, then
+// worstError returns the most important error: a lost lock, then an unknown outcome, then
 // any other.
-func worst(errs []error) error {
+func worstError(errs []error) error {
 	var first error
 	for _, err := range errs {
 		switch {
@@ -189,18 +189,18 @@ func (k *call) getPlain(ctx, waiting context.Context, q *zkq.Queue, n int, wait 
 		if wait && got == 0 {
 			e, err = q.Get(waiting)
 		}
-		if !wait || got > 0 || ranOut(err, ctx) {
+		if !wait || got > 0 || isOwnTimeout(err, ctx) {
 			tctx, cancel := k.patient(ctx)
 			e, err = q.TryGet(tctx)
 			cancel()
 		}
 		switch {
 		case errors.Is(err, zkq.ErrEmpty):
-			return emptyUnless(got, wait)
+			return emptyError(got, wait)
 		case errors.Is(err, coord.ErrUnknown) && e.Name != "":
 			err = fmt.Errorf("%s was printed and may still be in the queue: %w", e.Name, err)
 		case err != nil:
-			return handed(err, got)
+			return addHandedOut(err, got)
 		}
 		if werr := k.out.value(newEntryRecord(k.queue, e), e.Value, k.flags.Bool("raw")); werr != nil {
 			return fmt.Errorf("%s was removed, and could not be written: %w", e.Name, werr)

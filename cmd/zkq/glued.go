@@ -26,7 +26,7 @@ func (p *program) splitGlued(args []string) []string {
 		// line, so split the flag here too.
 		split = append(split, splitWords([]string{w}, flags, p.app.Flags)...)
 		name, _, inline := strings.Cut(strings.TrimLeft(w, "-"), "=")
-		if f := lookup(flags, name); f != nil && !inline && takesValue(f) && i+1 < len(args) {
+		if f := findFlag(flags, name); f != nil && !inline && takesValue(f) && i+1 < len(args) {
 			i++
 			split = append(split, args[i])
 		}
@@ -34,15 +34,15 @@ func (p *program) splitGlued(args []string) []string {
 	return split
 }
 
-// glued splits a word into a short flag and its value. It returns any other word
+// splitGluedWord splits a word into a short flag and its value. It returns any other word
 // unchanged, as the only element.
-func glued(word string, flags []cli.Flag) []string {
+func splitGluedWord(word string, flags []cli.Flag) []string {
 	if len(word) < 3 || word[0] != '-' || word[1] == '-' {
 		return []string{word}
 	}
 	name, _, _ := strings.Cut(word[1:], "=")
-	short := lookup(flags, word[1:2])
-	if lookup(flags, name) != nil || short == nil || !takesValue(short) {
+	short := findFlag(flags, word[1:2])
+	if findFlag(flags, name) != nil || short == nil || !takesValue(short) {
 		return []string{word}
 	}
 	return []string{word[:2], word[2:]}
@@ -52,9 +52,9 @@ func glued(word string, flags []cli.Flag) []string {
 // among those of the verb first, then among those of zkq.
 func splitWords(words []string, verb, global []cli.Flag) (split []string) {
 	for _, w := range words {
-		parts := glued(w, verb)
+		parts := splitGluedWord(w, verb)
 		if len(parts) == 1 {
-			parts = glued(w, global)
+			parts = splitGluedWord(w, global)
 		}
 		split = append(split, parts...)
 	}

@@ -5,28 +5,28 @@ import (
 	"strings"
 )
 
-// hidden replaces text in a message that may be a password.
-const hidden = "***"
+// hiddenText replaces text in a message that may be a password.
+const hiddenText = "***"
 
-// A new scheme must be added to query and serverURL; otherwise messages show a password
-// in its query. userInfo matches URLs of all schemes.
+// A new scheme must be added to queryPattern and serverURLPattern. Otherwise messages show
+// a password in its query. userInfoPattern matches URLs of all schemes.
 var (
-	userInfo  = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*@`)
-	query     = regexp.MustCompile(`((?:zks?|etcds?)://[^\s"'?]*\?)[^\s"']+`)
-	serverURL = regexp.MustCompile(`^(-[^=]*=)?(zks?|etcds?):`)
+	userInfoPattern  = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*@`)
+	queryPattern     = regexp.MustCompile(`((?:zks?|etcds?)://[^\s"'?]*\?)[^\s"']+`)
+	serverURLPattern = regexp.MustCompile(`^(-[^=]*=)?(zks?|etcds?):`)
 )
 
 // hideSecrets returns the text with the passwords in URLs hidden. zkq takes no password
 // from a URL, but users write them there. An error repeats arguments, and logs keep
 // errors.
 func hideSecrets(text string) string {
-	return query.ReplaceAllString(userInfo.ReplaceAllString(text, "://"+hidden+"@"), "${1}"+hidden)
+	return queryPattern.ReplaceAllString(userInfoPattern.ReplaceAllString(text, "://"+hiddenText+"@"), "${1}"+hiddenText)
 }
 
 // hideQuery hides the query of a word that is a coordinator's URL or a flag with one.
 // Users write passwords there, as in URLs of other programs.
 func hideQuery(word string) string {
-	if !serverURL.MatchString(word) {
+	if !serverURLPattern.MatchString(word) {
 		return word
 	}
 	return cutQuery(word)
@@ -38,7 +38,7 @@ func cutQuery(url string) string {
 	if !found {
 		return url
 	}
-	return before + "?" + hidden
+	return before + "?" + hiddenText
 }
 
 // hideCoordinator returns a command line in which the query of the coordinator's URL is

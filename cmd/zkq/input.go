@@ -20,24 +20,24 @@ type input interface {
 	ready() bool
 }
 
-// tooLarge returns the error for a value that is larger than any queue takes.
-func tooLarge(what string, size int) error {
+// tooLargeError returns the error for a value that is larger than any queue takes.
+func tooLargeError(what string, size int) error {
 	return &coord.LimitError{What: what, Unit: "bytes", Size: size, Limit: zkq.MaxValue}
 }
 
-// words yields the values given as arguments.
-type words struct{ rest []string }
+// argumentInput yields the values given as arguments.
+type argumentInput struct{ rest []string }
 
-func newWords(values []string) (*words, error) {
+func newArgumentInput(values []string) (*argumentInput, error) {
 	for i, v := range values {
 		if len(v) > zkq.MaxValue {
-			return nil, tooLarge(fmt.Sprintf("value %d", i+1), len(v))
+			return nil, tooLargeError(fmt.Sprintf("value %d", i+1), len(v))
 		}
 	}
-	return &words{values}, nil
+	return &argumentInput{values}, nil
 }
 
-func (w *words) next() ([]byte, error) {
+func (w *argumentInput) next() ([]byte, error) {
 	if len(w.rest) == 0 {
 		return nil, io.EOF
 	}
@@ -46,13 +46,13 @@ func (w *words) next() ([]byte, error) {
 	return []byte(v), nil
 }
 
-func (w *words) ready() bool { return true }
+func (w *argumentInput) ready() bool { return true }
 
-// files yields the contents of files, one value each.
-type files struct{ rest []string }
+// fileInput yields the contents of files, one value each.
+type fileInput struct{ rest []string }
 
-// newFiles checks all files first, so that a bad path fails before any put.
-func newFiles(paths []string) (*files, error) {
+// newFileInput checks all files first, so that a bad path fails before any put.
+func newFileInput(paths []string) (*fileInput, error) {
 	for _, p := range paths {
 		info, err := os.Stat(p)
 		switch {
@@ -61,13 +61,13 @@ func newFiles(paths []string) (*files, error) {
 		case info.IsDir():
 			return nil, &os.PathError{Op: "read", Path: p, Err: errors.New("is a directory")}
 		case info.Mode().IsRegular() && info.Size() > zkq.MaxValue:
-			return nil, tooLarge("file "+quoteWord(p), int(info.Size()))
+			return nil, tooLargeError("file "+quoteWord(p), int(info.Size()))
 		}
 	}
-	return &files{paths}, nil
+	return &fileInput{paths}, nil
 }
 
-func (f *files) next() ([]byte, error) {
+func (f *fileInput) next() ([]byte, error) {
 	if len(f.rest) == 0 {
 		return nil, io.EOF
 	}
@@ -81,7 +81,7 @@ func (f *files) next() ([]byte, error) {
 	return readValue(file, "file "+quoteWord(path))
 }
 
-func (f *files) ready() bool { return true }
+func (f *fileInput) ready() bool { return true }
 
 // readValue reads all of r. If that is too large, it returns a LimitError, and does not
 // keep the rest in memory.
@@ -93,18 +93,18 @@ func readValue(r io.Reader, what string) ([]byte, error) {
 	if len(b) > zkq.MaxValue {
 		// Count up to 1 GiB more for the error: the reader may never end.
 		n, _ := io.Copy(io.Discard, io.LimitReader(r, 1<<30))
-		return nil, tooLarge(what, len(b)+int(n))
+		return nil, tooLargeError(what, len(b)+int(n))
 	}
 	return b, nil
 }
 
-// whole yields all of a stream as one value.
-type whole struct {
+// wholeInput yields all of a stream as one value.
+type wholeInput struct {
 	r    io.Reader
 	done bool
 }
 
-func (w *whole) next() ([]byte, error) {
+func (w *wholeInput) next() ([]byte, error) {
 	if w.done {
 		return nil, io.EOF
 	}
@@ -112,22 +112,22 @@ func (w *whole) next() ([]byte, error) {
 	return readValue(w.r, "standard input")
 }
 
-func (w *whole) ready() bool { return w.done }
+func (w *wholeInput) ready() bool { return w.done }
 
-// pieces yields the parts of a stream that a byte ends, a newline or NUL. The last part
+// delimitedInput yields the parts of a stream that a byte ends, a newline or NUL. The last part
 // may lack it.
-type pieces struct {
+type delimitedInput struct {
 	r     *bufio.Reader
 	end   byte
 	count int   // values returned or refused
 	read  int64 // bytes consumed
 }
 
-func newPieces(r io.Reader, end byte) *pieces {
-	return &pieces{r: bufio.NewReaderSize(r, 256<<10), end: end}
+func newDelimitedInput(r io.Reader, end byte) *delimitedInput {
+	return &delimitedInput{r: bufio.NewReaderSize(r, 256<<10), end: end}
 }
 
-func (p *pieces) next() ([]byte, error) {
+func (p *delimitedInput) next() ([]byte, error) {
 	var value []byte
 	for {
 		part, err := p.r.ReadSlice(p.end)
@@ -147,7 +147,7 @@ func (p *pieces) next() ([]byte, error) {
 			return nil, err
 		}
 		if len(value) > zkq.MaxValue {
-			return nil, tooLarge(fmt.Sprintf("entry %d of standard input", p.count), len(value))
+			return nil, tooLargeError(fmt.Sprintf("entry %d of standard input", p.count), len(value))
 		}
 		return value, nil
 	}
@@ -155,7 +155,7 @@ func (p *pieces) next() ([]byte, error) {
 
 // ready looks only at input that has been read already. Values that a slow writer has
 // sent are thus put before the next read waits.
-func (p *pieces) ready() bool {
+func (p *delimitedInput) ready() bool {
 	b, _ := p.r.Peek(p.r.Buffered())
 	return bytes.IndexByte(b, p.end) >= 0
 }

@@ -55,7 +55,7 @@ func openJobLog(path string) (*jobLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	if unfinished(path) {
+	if endsWithinLine(path) {
 		if _, err := f.WriteString("\n"); err != nil {
 			f.Close()
 			return nil, err
@@ -64,9 +64,9 @@ func openJobLog(path string) (*jobLog, error) {
 	return &jobLog{newStream(f)}, nil
 }
 
-// unfinished reports whether a file ends without a newline, say after a full disk. The
+// endsWithinLine reports whether a file ends without a newline, say after a full disk. The
 // next line would otherwise continue that one.
-func unfinished(path string) bool {
+func endsWithinLine(path string) bool {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
 		return false

@@ -43,16 +43,16 @@ the reason of its last failure; times in RFC 3339.`,
 // allStates lists the words that --state accepts.
 var allStates = []string{string(zkq.StateReady), string(zkq.StateHeld), string(zkq.StateDelayed), string(zkq.StateDead)}
 
-// state parses the name of a state.
-func state(s string) (zkq.State, error) {
+// parseState parses the name of a state.
+func parseState(s string) (zkq.State, error) {
 	s, err := oneOf(allStates...)(s)
 	return zkq.State(s), err
 }
 
-// states parses a list of states, separated by commas, and drops repeated ones.
-func states(s string) (list []zkq.State, err error) {
+// parseStates parses a list of states, separated by commas, and drops repeated ones.
+func parseStates(s string) (list []zkq.State, err error) {
 	for word := range strings.SplitSeq(s, ",") {
-		st, err := state(word)
+		st, err := parseState(word)
 		if err != nil {
 			return nil, err
 		}
@@ -64,7 +64,7 @@ func states(s string) (list []zkq.State, err error) {
 }
 
 func ls(ctx context.Context, k *call) error {
-	only, err := flagValue(k.flags, "state", nil, states)
+	only, err := flagValue(k.flags, "state", nil, parseStates)
 	if err != nil {
 		return err
 	}
@@ -145,11 +145,11 @@ func (l *listing) row(ctx context.Context, q queue, e zkq.Entry) error {
 		if !l.full {
 			name = shortName(name)
 		}
-		cells = []string{name, strconv.Itoa(e.Priority), string(e.State), roughly(e.Created, time.Now()), tries, fails, size, r.detail()}
+		cells = []string{name, strconv.Itoa(e.Priority), string(e.State), roughAge(e.Created, time.Now()), tries, fails, size, r.detail()}
 	} else {
 		cells = []string{
 			e.Name, strconv.Itoa(e.Priority), string(e.State), e.Holder, tries, fails, size,
-			timestamp(e.Created), r.worker(), timestamp(e.Since), timestamp(e.Due), e.Reason,
+			formatTime(e.Created), r.worker(), formatTime(e.Since), formatTime(e.Due), e.Reason,
 		}
 	}
 	if l.values {
@@ -195,13 +195,13 @@ func (r entryRecord) detail() string {
 	case r.State == zkq.StateHeld:
 		by := "by " + cmp.Or(r.worker(), r.Holder)
 		if r.Since != nil {
-			by = "for " + roughly(*r.Since, now) + " " + by
+			by = "for " + roughAge(*r.Since, now) + " " + by
 		}
 		parts = append(parts, by)
 	case r.Due != nil:
-		parts = append(parts, "due "+due(*r.Due, now))
+		parts = append(parts, "due "+dueText(*r.Due, now))
 	case r.Since != nil:
-		parts = append(parts, "died "+roughly(*r.Since, now)+" ago")
+		parts = append(parts, "died "+roughAge(*r.Since, now)+" ago")
 	}
 	if r.Reason != "" && r.State != zkq.StateHeld {
 		parts = append(parts, r.Reason)
@@ -209,18 +209,18 @@ func (r entryRecord) detail() string {
 	return strings.Join(parts, "; ")
 }
 
-// due says when a delayed entry becomes ready. "now" means that its time has come: the
+// dueText says when a delayed entry becomes ready. "now" means that its time has come: the
 // next process that takes entries moves it.
-func due(t, now time.Time) string {
+func dueText(t, now time.Time) string {
 	if !t.After(now) {
 		return "now"
 	}
-	return "in " + roughly(now, t)
+	return "in " + roughAge(now, t)
 }
 
-// roughly returns the time between two times in the largest fitting unit, say "3h". It
+// roughAge returns the time between two times in the largest fitting unit, say "3h". It
 // returns "" if from is unknown.
-func roughly(from, to time.Time) string {
+func roughAge(from, to time.Time) string {
 	if from.IsZero() {
 		return ""
 	}
@@ -237,8 +237,8 @@ func roughly(from, to time.Time) string {
 	}
 }
 
-// timestamp returns t in RFC 3339 and UTC, or "" if t is zero.
-func timestamp(t time.Time) string {
+// formatTime returns t in RFC 3339 and UTC, or "" if t is zero.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}

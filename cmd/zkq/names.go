@@ -8,13 +8,13 @@ import (
 	"github.com/zkq/zkq/priority"
 )
 
-// tail matches the end of an entry's name, which no other name of its queue shares. It is
+// nameTail matches the end of an entry's name, which no other name of its queue shares. It is
 // the number from ZooKeeper; on etcd, the producer and its count; or the id of a delayed
 // put. ls shows it on a terminal, and every verb accepts it as NAME.
-var tail = regexp.MustCompile(`^(?:[0-9]{10}|[0-9a-f]{8}-[0-9]{6,}|[0-9a-f]{16})$`)
+var nameTail = regexp.MustCompile(`^(?:[0-9]{10}|[0-9a-f]{8}-[0-9]{6,}|[0-9a-f]{16})$`)
 
-// later matches the name of a delayed put, without the time at which it is due.
-var later = regexp.MustCompile(`^put-[0-9]{3}-[0-9a-f]{16}$`)
+// delayedPutName matches the name of a delayed put, without the time at which it is due.
+var delayedPutName = regexp.MustCompile(`^put-[0-9]{3}-[0-9a-f]{16}$`)
 
 // shortName returns the tail of a name, or the whole name if it has none.
 func shortName(name string) string {
@@ -22,10 +22,10 @@ func shortName(name string) string {
 	if last < 0 {
 		return name
 	}
-	if short := name[last+1:]; tail.MatchString(short) {
+	if short := name[last+1:]; nameTail.MatchString(short) {
 		return short
 	}
-	if before := strings.LastIndexByte(name[:last], '-'); tail.MatchString(name[before+1:]) {
+	if before := strings.LastIndexByte(name[:last], '-'); nameTail.MatchString(name[before+1:]) {
 		return name[before+1:]
 	}
 	return name
@@ -33,7 +33,7 @@ func shortName(name string) string {
 
 // checkEntry returns a usage error if name is neither an entry's name nor a tail.
 func checkEntry(name string) error {
-	if _, ok := priority.Parse(name); !ok && !tail.MatchString(name) {
+	if _, ok := priority.Parse(name); !ok && !nameTail.MatchString(name) {
 		return usageError("", "entry name %q: allowed are the names that put and ls print, entry-PPP-… or the end of one", name)
 	}
 	return nil
@@ -43,7 +43,7 @@ func checkEntry(name string) error {
 // TIME-NAME, where TIME has 13 digits: milliseconds.
 func checkEntryOrDead(name string) error {
 	if at, was, _ := strings.Cut(name, "-"); len(at) == 13 && strings.Trim(at, "0123456789") == "" {
-		if later.MatchString(was) {
+		if delayedPutName.MatchString(was) {
 			return nil
 		}
 		return checkEntry(was)
@@ -56,12 +56,12 @@ type finder interface {
 	FindNames(ctx context.Context, tails ...string) (map[string][]string, error)
 }
 
-// noEntry returns the error for a name or tail that no entry has.
-func noEntry(name string) *failure {
-	if tail.MatchString(name) {
-		return nothing("no entry's name ends in -%s", name)
+// noEntryError returns the error for a name or tail that no entry has.
+func noEntryError(name string) *failure {
+	if nameTail.MatchString(name) {
+		return nothingError("no entry's name ends in -%s", name)
 	}
-	return nothing("no entry %s", name)
+	return nothingError("no entry %s", name)
 }
 
 // wholeNames returns the names with each tail replaced by the name that ends in it. A tail
@@ -70,7 +70,7 @@ func noEntry(name string) *failure {
 func (k *call) wholeNames(ctx context.Context, q finder, names []string) ([]string, error) {
 	var tails []string
 	for _, name := range names {
-		if tail.MatchString(name) {
+		if nameTail.MatchString(name) {
 			tails = append(tails, name)
 		}
 	}

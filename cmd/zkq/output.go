@@ -138,7 +138,7 @@ func newEntryRecord(queue string, e zkq.Entry) entryRecord {
 	return entryRecord{
 		Queue: queue, Name: e.Name, Priority: e.Priority, State: e.State, Holder: e.Holder,
 		Deliveries: e.Deliveries, Failures: e.Failures, Reason: e.Reason, Token: e.Token, Size: e.Size,
-		Created: known(e.Created), Due: known(e.Due), Expires: known(e.Expires), Since: known(e.Since),
+		Created: timeOrNil(e.Created), Due: timeOrNil(e.Due), Expires: timeOrNil(e.Expires), Since: timeOrNil(e.Since),
 		Unreadable: e.Unreadable,
 	}
 }
@@ -148,12 +148,12 @@ func newHeldRecord(queue, holder string, h *zkq.Held) entryRecord {
 	return entryRecord{
 		Queue: queue, Name: h.Name, Priority: h.Priority, State: zkq.StateHeld, Holder: holder,
 		Deliveries: h.Deliveries, Failures: h.Failures, Token: h.Token, Size: len(h.Value),
-		Created: known(h.Created),
+		Created: timeOrNil(h.Created),
 	}
 }
 
-// known returns t in UTC, or nil, which JSON omits, if t is zero.
-func known(t time.Time) *time.Time {
+// timeOrNil returns t in UTC, or nil, which JSON omits, if t is zero.
+func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

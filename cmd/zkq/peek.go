@@ -32,21 +32,21 @@ func peek(ctx context.Context, k *call) error {
 	return k.withQueue(ctx, func(q queue) error {
 		pctx, cancel := k.patient(ctx)
 		defer cancel()
-		if tail.MatchString(name) {
+		if nameTail.MatchString(name) {
 			names, err := k.wholeNames(ctx, q, []string{name})
 			if err != nil {
 				return k.about(err)
 			}
-			if name = names[0]; tail.MatchString(name) {
-				return k.about(noEntry(name))
+			if name = names[0]; nameTail.MatchString(name) {
+				return k.about(noEntryError(name))
 			}
 		}
 		e, err := q.Peek(pctx, name)
 		switch {
 		case errors.Is(err, zkq.ErrEmpty):
-			err = nothing("nothing there")
+			err = nothingError("nothing there")
 		case errors.Is(err, zkq.ErrNoEntry):
-			err = noEntry(name)
+			err = noEntryError(name)
 		case err == nil:
 			err = k.out.value(newEntryRecord(k.queue, e), e.Value, k.flags.Bool("raw"))
 		}

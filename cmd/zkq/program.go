@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // newProgram returns a program that has no exit function: tests use it too.
 func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) *program {
 	if _, ok := stderr.(*os.File); !ok {
-		stderr = &shared{w: stderr} // the logger, the hints and every CMD write to it
+		stderr = &lockedWriter{w: stderr} // the logger, the hints and every CMD write to it
 	}
 	return &program{
 		args:   args,
@@ -78,13 +78,13 @@ func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, enviro
 	}
 }
 
-// shared is a writer that several goroutines may use. An *os.File needs none.
-type shared struct {
+// lockedWriter is a writer that several goroutines may use. An *os.File needs none.
+type lockedWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func (s *shared) Write(b []byte) (int, error) {
+func (s *lockedWriter) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.w.Write(b)
@@ -210,7 +210,7 @@ func (p *program) noVerb(c *cli.Context) error {
 	}
 	name := c.Args().First()
 	hint := "zkq help lists the commands"
-	if near := nearest(name, p.verbNames()); near != "" {
+	if near := nearestWord(name, p.verbNames()); near != "" {
 		hint = "did you mean " + near + "? " + hint
 	}
 	return p.explain(nil, usageError(hint, "unknown command %q", hideQuery(name)))
@@ -228,16 +228,16 @@ func (p *program) flagError(c *cli.Context, err error, sub bool) error {
 	if !unknown {
 		return p.explain(cmd, usageError("", "%s", err))
 	}
-	shown := dashed(name)
+	shown := withDashes(name)
 	switch {
-	case cmd != nil && lookup(p.app.Flags, name) != nil:
+	case cmd != nil && findFlag(p.app.Flags, name) != nil:
 		return p.explain(cmd, usageError("flags of zkq itself stand before the command: "+p.globalFirst(c, name), "%s is not a flag of %s", shown, cmd.Name))
 	case cmd != nil:
 		return p.explain(cmd, usageError(unknownFlagHint(cmd, name), "unknown flag %s of %s", shown, cmd.Name))
 	}
 	hint := "zkq help lists the flags"
 	for _, v := range p.app.Commands {
-		if !v.Hidden && lookup(v.Flags, name) != nil && name != "help" && name != "h" {
+		if !v.Hidden && findFlag(v.Flags, name) != nil && name != "help" && name != "h" {
 			hint = "it is a flag of " + v.Name + ", and stands after it: zkq " + v.Name + " " + shown + " …"
 			break
 		}

@@ -37,14 +37,14 @@ type purgeRecord struct {
 // purge removes the entries and prints their number, also after an error if there were
 // some.
 func purge(ctx context.Context, k *call) error {
-	st, err := flagValue(k.flags, "state", zkq.StateReady, state)
+	st, err := flagValue(k.flags, "state", zkq.StateReady, parseState)
 	if err != nil {
 		return err
 	}
 	if !k.flags.Bool("yes") {
 		return usageError("zkq purge --yes removes them", "purge of %s entries of %s is refused without --yes", st, k.queue)
 	}
-	keep, err := flagValue(k.flags, "keep-newest", 0, func(s string) (int, error) { return decimal(s, 0, math.MaxInt32) })
+	keep, err := flagValue(k.flags, "keep-newest", 0, func(s string) (int, error) { return parseDecimal(s, 0, math.MaxInt32) })
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func purge(ctx context.Context, k *call) error {
 			}
 		}
 		if err != nil && n > 0 {
-			err = halfway(err, counted(n, "entry was", "entries were")+" removed")
+			err = partialError(err, pluralize(n, "entry was", "entries were")+" removed")
 		}
 		return k.about(err)
 	})

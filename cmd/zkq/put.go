@@ -48,7 +48,7 @@ last may lack it, and an empty one is an empty entry.`,
 
 // put puts the values of its input and prints the names of the entries.
 func put(ctx context.Context, k *call) error {
-	p, err := flagValue(k.flags, "priority", priority.Default, func(s string) (int, error) { return decimal(s, 0, 999) })
+	p, err := flagValue(k.flags, "priority", priority.Default, func(s string) (int, error) { return parseDecimal(s, 0, 999) })
 	if err != nil {
 		return err
 	}
@@ -83,14 +83,14 @@ type putOptions struct {
 
 // putOptions reads the flags that become options of each put.
 func (k *call) putOptions(priority int) (o putOptions, err error) {
-	if o.delay, err = flagValue(k.flags, "delay", 0, duration); err != nil {
+	if o.delay, err = flagValue(k.flags, "delay", 0, parseDuration); err != nil {
 		return o, err
 	}
-	ttl, err := flagValue(k.flags, "ttl", 0, above0)
+	ttl, err := flagValue(k.flags, "ttl", 0, parsePositiveDuration)
 	if err != nil {
 		return o, err
 	}
-	if o.wait, err = flagValue(k.flags, "wait", 0, waiting); err != nil {
+	if o.wait, err = flagValue(k.flags, "wait", 0, parseWait); err != nil {
 		return o, err
 	}
 	for _, name := range []string{"delay", "ttl", "unique", "wait"} {
@@ -121,8 +121,8 @@ func (o putOptions) state() zkq.State {
 }
 
 // sweepEvery is the average number of put commands for each that sweeps: it removes the
-// nodes of dead producers. Queue handles that live for an hour
-// sweep by themselves, but this command may be the only producer.
+// nodes of dead producers. Queue handles that live for an hour sweep by themselves, but
+// this command may be the only producer.
 const sweepEvery = 64
 
 // sweepSometimes sweeps in one of sweepEvery calls. Its errors are only logged.
@@ -151,25 +151,25 @@ func (k *call) input() (input, error) {
 	}
 	switch {
 	case len(values) > 0:
-		return newWords(values)
+		return newArgumentInput(values)
 	case len(paths) > 0:
-		return newFiles(paths)
+		return newFileInput(paths)
 	case isTerminal(k.stdin):
 		k.hint("reading from the terminal; end with Ctrl-D")
 	}
 	switch {
 	case k.flags.Bool("lines"):
-		return newPieces(k.stdin, '\n'), nil
+		return newDelimitedInput(k.stdin, '\n'), nil
 	case k.flags.Bool("null"):
-		return newPieces(k.stdin, 0), nil
+		return newDelimitedInput(k.stdin, 0), nil
 	}
-	return &whole{r: k.stdin}, nil
+	return &wholeInput{r: k.stdin}, nil
 }
 
 // inputSize returns the number of bytes in the input, for the progress bar. It returns 0
 // if the number is unknown, and -1 if the input needs no bar.
 func inputSize(stdin io.Reader, in input) int64 {
-	if _, ok := in.(*pieces); !ok {
+	if _, ok := in.(*delimitedInput); !ok {
 		return -1
 	}
 	if f, ok := stdin.(*os.File); ok {
@@ -261,7 +261,7 @@ func (w *putter) read(in input) (b batch) {
 	if w.atomic {
 		most = atomicBytes
 	}
-	before := consumed(in)
+	before := consumedBytes(in)
 	for {
 		v, err := in.next()
 		if err != nil {
@@ -281,16 +281,16 @@ func (w *putter) read(in input) (b batch) {
 			break
 		}
 	}
-	b.bytes = consumed(in) - before
+	b.bytes = consumedBytes(in) - before
 	if w.atomic && b.err != io.EOF {
 		b.values = nil
 	}
 	return b
 }
 
-// consumed returns the number of bytes of a delimited input read so far, otherwise 0.
-func consumed(in input) int64 {
-	if p, ok := in.(*pieces); ok {
+// consumedBytes returns the number of bytes of a delimited input read so far, otherwise 0.
+func consumedBytes(in input) int64 {
+	if p, ok := in.(*delimitedInput); ok {
 		return p.read
 	}
 	return 0
@@ -347,11 +347,11 @@ func (w *putter) fits(values [][]byte) int {
 func (w *putter) so(err error) error {
 	switch {
 	case w.put == 1:
-		return halfway(err, "the first entry was put")
+		return partialError(err, "the first entry was put")
 	case w.put > 0:
-		return halfway(err, fmt.Sprintf("the first %d entries were put", w.put))
+		return partialError(err, fmt.Sprintf("the first %d entries were put", w.put))
 	case errors.Is(err, zkq.ErrFull):
-		return halfway(err, "nothing was put")
+		return partialError(err, "nothing was put")
 	}
 	return err
 }

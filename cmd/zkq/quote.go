@@ -59,7 +59,7 @@ func escape(s, keep string) string {
 		if r == utf8.RuneError && size <= 1 {
 			return false
 		}
-		return !acts(r) || strings.ContainsRune(keep, r)
+		return !actsOnTerminal(r) || strings.ContainsRune(keep, r)
 	}
 	i := 0
 	for i < len(s) {
@@ -88,14 +88,14 @@ func escape(s, keep string) string {
 	return b.String()
 }
 
-// acts reports whether a terminal does more with a character than show it: a control
+// actsOnTerminal reports whether a terminal does more with a character than show it: a control
 // character, the end of a line or paragraph, or a change of the text's direction.
-func acts(r rune) bool {
+func actsOnTerminal(r rune) bool {
 	return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }
 
-// counted returns the number n with its noun: one for 1, otherwise many.
-func counted(n int, one, many string) string {
+// pluralize returns the number n with its noun: one for 1, otherwise many.
+func pluralize(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// adopts reports whether orphaned processes become children of this one, because it is
+// adoptsOrphans reports whether orphaned processes become children of this one, because it is
 // PID 1 of a container or a subreaper.
-func adopts() bool {
+func adoptsOrphans() bool {
 	var subreaper int32
 	err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
 	return os.Getpid() == 1 || err == nil && subreaper != 0
@@ -47,14 +47,14 @@ func forgetKnown(pid int) {
 	delete(children.pids, pid)
 }
 
-// lookAgain is the time that the reaper gives exec.Cmd to wait for a child that ended.
-const lookAgain = 10 * time.Millisecond
+// reapRetryDelay is the time that the reaper gives exec.Cmd to wait for a child that ended.
+const reapRetryDelay = 10 * time.Millisecond
 
 // reapOrphans starts the reaper, which waits for orphans of CMDs that became children of
 // this process. They would stay zombies otherwise. stop ends the reaper. If this process
 // gets no orphans, reapOrphans does nothing.
 func reapOrphans() (stop func()) {
-	if !adopts() {
+	if !adoptsOrphans() {
 		return func() {}
 	}
 	ended := make(chan os.Signal, 1)
@@ -65,7 +65,7 @@ func reapOrphans() (stop func()) {
 		for {
 			wait := time.Minute
 			if !reapEnded() {
-				wait = lookAgain
+				wait = reapRetryDelay
 			}
 			t := time.NewTimer(wait)
 			select {

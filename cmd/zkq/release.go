@@ -43,16 +43,16 @@ func release(ctx context.Context, k *call) error {
 		}
 		name := names[0]
 		if _, lives := priority.Parse(name); !lives {
-			return k.about(noEntry(name))
+			return k.about(noEntryError(name))
 		}
 		rctx, cancel := k.patient(ctx)
 		defer cancel()
 		err = q.BreakLock(rctx, name)
 		switch {
 		case errors.Is(err, zkq.ErrNoEntry):
-			err = noEntry(name)
+			err = noEntryError(name)
 		case errors.Is(err, zkq.ErrNotHeld):
-			err = nothing("%s is not held", name)
+			err = nothingError("%s is not held", name)
 		}
 		return k.about(err)
 	})

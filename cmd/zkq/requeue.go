@@ -65,8 +65,8 @@ func requeue(ctx context.Context, k *call) error {
 			return k.about(err)
 		}
 		return k.eachName(ctx, names, func(ctx context.Context, name string) error {
-			if tail.MatchString(name) {
-				return nothing("no dead entry's name ends in -%s", name)
+			if nameTail.MatchString(name) {
+				return nothingError("no dead entry's name ends in -%s", name)
 			}
 			again, err := q.Requeue(ctx, name)
 			switch {
@@ -74,7 +74,7 @@ func requeue(ctx context.Context, k *call) error {
 				if all {
 					return nil // another process requeued or removed it
 				}
-				return nothing("no dead entry %s", name)
+				return nothingError("no dead entry %s", name)
 			case err != nil:
 				return err
 			}
@@ -103,7 +103,7 @@ func (k *call) eachName(ctx context.Context, names []string, do func(context.Con
 		f := k.about(err).(*failure)
 		if f.code != exitNothing && !errors.Is(err, zkq.ErrHeld) {
 			if done > 0 {
-				return halfway(f, counted(done, "entry was", "entries were")+" changed before")
+				return partialError(f, pluralize(done, "entry was", "entries were")+" changed before")
 			}
 			return f
 		}

@@ -50,7 +50,7 @@ func resolve(ctx context.Context, k *call) error {
 					return k.about(err)
 				}
 			}
-			return k.about(nothing("%s was not applied, and never will be", t))
+			return k.about(nothingError("%s was not applied, and never will be", t))
 		}
 		r.Entries, _ = strconv.Atoi(string(o.Note))
 		return k.about(k.out.record(r, "applied", strconv.Itoa(r.Entries)))

@@ -37,12 +37,12 @@ func rm(ctx context.Context, k *call) error {
 			return k.about(err)
 		}
 		return k.eachName(ctx, names, func(ctx context.Context, name string) error {
-			if tail.MatchString(name) {
-				return noEntry(name)
+			if nameTail.MatchString(name) {
+				return noEntryError(name)
 			}
 			err := q.Remove(ctx, name, k.flags.Bool("force"))
 			if errors.Is(err, zkq.ErrNoEntry) {
-				err = noEntry(name)
+				err = noEntryError(name)
 			}
 			return err
 		})

@@ -24,11 +24,11 @@ const (
 func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 	cmd := &exec.Cmd{Path: c.path, Args: c.cmd, Env: c.childEnv(h)}
 	var kept *spill
-	var next *printed
+	var next *forwardOutput
 	direct := false // CMD writes to zkq's own standard output
 	switch {
 	case c.next != nil:
-		next = &printed{}
+		next = &forwardOutput{}
 		cmd.Stdout = next
 	case c.group:
 		kept = &spill{}
@@ -82,7 +82,7 @@ func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 
 // exited returns the result of an attempt whose CMD ended with this exit status. next is
 // the output to forward, or nil without --forward.
-func (c *consumer) exited(ctx context.Context, h *zkq.Held, a *attempt, status int, next *printed) error {
+func (c *consumer) exited(ctx context.Context, h *zkq.Held, a *attempt, status int, next *forwardOutput) error {
 	switch status {
 	case 0:
 		if next == nil {

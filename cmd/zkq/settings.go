@@ -54,14 +54,14 @@ func readSettings(c *cli.Context, env environment) (settings, error) {
 	g := c.Lineage()[len(c.Lineage())-2] // the context of zkq; the last one is urfave's own
 	r := settingsReader{flags: g, env: env}
 	var s settings
-	s.json = read(&r, "output", "text", oneOf("text", "json")) == "json"
-	given := read(&r, "layout", "", oneOf(string(layoutLocking), string(layoutPlain)))
+	s.json = readSetting(&r, "output", "text", oneOf("text", "json")) == "json"
+	given := readSetting(&r, "layout", "", oneOf(string(layoutLocking), string(layoutPlain)))
 	s.layout, s.layoutGiven = cmp.Or(layout(given), layoutLocking), given != ""
-	s.logLevel = hclog.LevelFromString(read(&r, "log-level", "warn", oneOf("trace", "debug", "info", "warn", "error", "off")))
-	s.logJSON = read(&r, "log-json", false, boolean)
-	s.sessionTimeout = read(&r, "session-timeout", 10*time.Second, above0)
-	s.connectTimeout = read(&r, "connect-timeout", 5*time.Second, above0)
-	s.progress = read(&r, "progress", "auto", oneOf("auto", "always", "never"))
+	s.logLevel = hclog.LevelFromString(readSetting(&r, "log-level", "warn", oneOf("trace", "debug", "info", "warn", "error", "off")))
+	s.logJSON = readSetting(&r, "log-json", false, parseBoolean)
+	s.sessionTimeout = readSetting(&r, "session-timeout", 10*time.Second, parsePositiveDuration)
+	s.connectTimeout = readSetting(&r, "connect-timeout", 5*time.Second, parsePositiveDuration)
+	s.progress = readSetting(&r, "progress", "auto", oneOf("auto", "always", "never"))
 	url, name := r.value("coordinator")
 	if r.err != nil {
 		return s, r.err
@@ -92,9 +92,9 @@ func (r *settingsReader) value(flag string) (value, name string) {
 	return r.env[name], name
 }
 
-// read parses a setting with its flag's parser. It returns absent if the setting is not
+// readSetting parses a setting with its flag's parser. It returns absent if the setting is not
 // given, or after an error.
-func read[T any](r *settingsReader, flag string, absent T, parse func(string) (T, error)) T {
+func readSetting[T any](r *settingsReader, flag string, absent T, parse func(string) (T, error)) T {
 	value, name := r.value(flag)
 	if r.err != nil || value == "" && !r.flags.IsSet(flag) {
 		return absent

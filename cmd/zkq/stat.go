@@ -49,7 +49,7 @@ type queueStat struct {
 func (st queueStat) record(name string) statRecord {
 	r := statRecord{
 		Queue: name, Ready: st.Ready, Held: st.Held, Delayed: st.Delayed, Dead: st.Dead, Total: st.Total(),
-		Paused: st.config.Paused, MaxEntries: bound(st.config.MaxEntries), MaxSize: bound(st.config.MaxSize),
+		Paused: st.config.Paused, MaxEntries: boundOrNil(st.config.MaxEntries), MaxSize: boundOrNil(st.config.MaxSize),
 	}
 	if !st.Oldest.IsZero() {
 		seconds := max(time.Since(st.Oldest).Seconds(), 0)
@@ -58,8 +58,8 @@ func (st queueStat) record(name string) statRecord {
 	return r
 }
 
-// bound returns a pointer to n, or nil for 0, which means no bound.
-func bound(n int) *int {
+// boundOrNil returns a pointer to n, or nil for 0, which means no bound.
+func boundOrNil(n int) *int {
 	if n == 0 {
 		return nil
 	}
@@ -99,10 +99,10 @@ func (r statRecord) note() string {
 		parts = append(parts, "paused")
 	}
 	if r.MaxEntries != nil {
-		parts = append(parts, "max "+counted(*r.MaxEntries, "entry", "entries"))
+		parts = append(parts, "max "+pluralize(*r.MaxEntries, "entry", "entries"))
 	}
 	if r.MaxSize != nil {
-		parts = append(parts, "max "+counted(*r.MaxSize, "byte", "bytes")+" each")
+		parts = append(parts, "max "+pluralize(*r.MaxSize, "byte", "bytes")+" each")
 	}
 	return strings.Join(parts, ", ")
 }

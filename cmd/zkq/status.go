@@ -26,18 +26,18 @@ type status struct {
 	mu      sync.Mutex // guards the fields below; held between before and after
 	running int        // attempts in progress
 	tally   tally
-	ended   [window]int // finished attempts, by second modulo window
-	second  int64       // the newest second in ended, counted from begun
-	drawn   int         // columns that the line takes now
-	shown   string      // the text drawn last
-	midline bool        // other output ends without a newline: no room for the line
+	ended   [rateWindow]int // finished attempts, by second modulo window
+	second  int64           // the newest second in ended, counted from begun
+	drawn   int             // columns that the line takes now
+	shown   string          // the text drawn last
+	midline bool            // other output ends without a newline: no room for the line
 
 	quit    chan struct{}
 	drawing sync.WaitGroup
 }
 
-// window is the number of seconds over which the rate is measured.
-const window = 10
+// rateWindow is the number of seconds over which the rate is measured.
+const rateWindow = 10
 
 // The time between two updates of the line, on a terminal and elsewhere.
 const (
@@ -134,7 +134,7 @@ func (s *status) finish(outcome string) {
 	s.running--
 	s.tally.add(outcome)
 	s.turn()
-	s.ended[s.second%window]++
+	s.ended[s.second%rateWindow]++
 }
 
 // turn advances ended to the current second and clears the seconds that left the window.
@@ -142,9 +142,9 @@ func (s *status) turn() {
 	now := int64(time.Since(s.begun) / time.Second)
 	for s.second < now {
 		s.second++
-		s.ended[s.second%window] = 0
-		if now-s.second > window {
-			s.second = now - window
+		s.ended[s.second%rateWindow] = 0
+		if now-s.second > rateWindow {
+			s.second = now - rateWindow
 		}
 	}
 }
@@ -157,8 +157,8 @@ func (s *status) rate() float64 {
 		sum += n
 	}
 	within := time.Since(s.begun)
-	if whole := within.Truncate(time.Second); within > window*time.Second {
-		within -= whole - (window-1)*time.Second // the current, partial second and the full ones before it
+	if whole := within.Truncate(time.Second); within > rateWindow*time.Second {
+		within -= whole - (rateWindow-1)*time.Second // the current, partial second and the full ones before it
 	}
 	return float64(sum) / max(within.Seconds(), 1)
 }

@@ -68,26 +68,26 @@ func (t *table) end() error {
 	rows := t.rows
 	if t.rows = nil; !t.shown {
 		t.shown = true
-		rows = append([][]string{upper(t.header)}, rows...)
+		rows = append([][]string{upperCase(t.header)}, rows...)
 	}
 	widths := columnWidths(rows)
 	if t.cut > 0 {
-		narrow(widths, t.cut, t.width)
+		narrowColumns(widths, t.cut, t.width)
 	}
 	var b strings.Builder
 	for _, cells := range rows {
 		line := ""
 		for i, c := range cells {
 			c = cutText(c, widths[i])
-			line += c + strings.Repeat(" ", widths[i]-textWidth(c)+gap)
+			line += c + strings.Repeat(" ", widths[i]-textWidth(c)+columnGap)
 		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	return t.out.text(b.String())
 }
 
-// upper returns the words in upper case.
-func upper(words []string) []string {
+// upperCase returns the words in upper case.
+func upperCase(words []string) []string {
 	words = slices.Clone(words)
 	for i, w := range words {
 		words[i] = strings.ToUpper(w)
@@ -95,8 +95,8 @@ func upper(words []string) []string {
 	return words
 }
 
-// gap is the number of spaces between two columns.
-const gap = 2
+// columnGap is the number of spaces between two columns.
+const columnGap = 2
 
 // columnWidths returns the width of the widest cell in each column.
 func columnWidths(rows [][]string) []int {
@@ -112,11 +112,11 @@ func columnWidths(rows [][]string) []int {
 // leastWidth is the least width of a cut column, even on a narrow terminal.
 const leastWidth = 8
 
-// narrow reduces the widths of the last cut columns so that a row fits into width. The
+// narrowColumns reduces the widths of the last cut columns so that a row fits into width. The
 // columns share the remaining width equally. A column that needs less leaves the rest to
 // the others.
-func narrow(widths []int, cut, width int) {
-	left := width - gap*(len(widths)-1)
+func narrowColumns(widths []int, cut, width int) {
+	left := width - columnGap*(len(widths)-1)
 	for _, w := range widths[:len(widths)-cut] {
 		left -= w
 	}

@@ -41,7 +41,7 @@ func TestRowsAreCutToTheTerminal(t *testing.T) {
 		{[]int{90, 100}, 1, 80, []int{90, leastWidth}},
 	} {
 		got := slices.Clone(c.widths)
-		if narrow(got, c.cut, c.width); !slices.Equal(got, c.want) {
+		if narrowColumns(got, c.cut, c.width); !slices.Equal(got, c.want) {
 			t.Errorf("%v, the last %d of them in %d columns: %v, want %v", c.widths, c.cut, c.width, got, c.want)
 		}
 	}
@@ -68,7 +68,7 @@ func TestShortNamesAreTheEndsOfNames(t *testing.T) {
 		if got != want {
 			t.Errorf("%s is shown as %s, want %s", name, got, want)
 		}
-		if got != name && !tail.MatchString(got) {
+		if got != name && !nameTail.MatchString(got) {
 			t.Errorf("%s, the end of %s, is not taken for one", got, name)
 		}
 	}

@@ -16,9 +16,9 @@ func variableOf(flag string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// variables lists the known variables: for settings, for credentials, and those that
+// knownVariables lists the known variables: for settings, for credentials, and those that
 // consume sets for CMD, which may itself run zkq.
-func variables() []string {
+func knownVariables() []string {
 	names := []string{
 		"ZKQ_USER", "ZKQ_PASSWORD_FILE", "ZKQ_CA_FILE", "ZKQ_CERT_FILE", "ZKQ_KEY_FILE",
 		"ZKQ_QUEUE", "ZKQ_NAME", "ZKQ_DELIVERIES", "ZKQ_FAILURES", "ZKQ_PRIORITY", "ZKQ_TOKEN",
@@ -38,13 +38,13 @@ var serviceVariable = regexp.MustCompile(`_SERVICE_(HOST|PORT)|_PORT(_[0-9]+_(TC
 // unknownVariables returns a warning for each variable with zkq's prefix that zkq does not
 // know. With a misspelt ZKQ_COORDINATOR, zkq would silently use the local store.
 func (e environment) unknownVariables() (warnings []string) {
-	known := variables()
+	known := knownVariables()
 	for _, name := range slices.Sorted(maps.Keys(e)) {
 		if !strings.HasPrefix(name, variablePrefix) || slices.Contains(known, name) || serviceVariable.MatchString(strings.TrimPrefix(name, "ZKQ")) {
 			continue
 		}
 		warning := fmt.Sprintf("%s is set, and zkq has no such variable", name)
-		if near := nearest(name, known); near != "" {
+		if near := nearestWord(name, known); near != "" {
 			warning += ": did you mean " + near + "?"
 		}
 		warnings = append(warnings, warning)

@@ -26,7 +26,7 @@ func waitVerb() verb {
 
 // wait waits until a queue is empty, then looks at its dead entries if asked to.
 func wait(ctx context.Context, k *call) error {
-	most, err := flagValue(k.flags, "timeout", forever, duration)
+	most, err := flagValue(k.flags, "timeout", forever, parseDuration)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func wait(ctx context.Context, k *call) error {
 			defer cancel()
 		}
 		err := q.WaitEmpty(waiting)
-		over := ranOut(err, ctx)
+		over := isOwnTimeout(err, ctx)
 		if err != nil && !over || err == nil && !k.flags.Bool("fail-on-dead") {
 			return k.about(err)
 		}
@@ -51,10 +51,10 @@ func wait(ctx context.Context, k *call) error {
 		}
 		// After a timeout, the queue may have become empty since WaitEmpty's last look.
 		if left := st.Ready + st.Held + st.Delayed; over && left > 0 {
-			return k.about(nothing("the time is over, and %s left", counted(left, "entry is", "entries are")))
+			return k.about(nothingError("the time is over, and %s left", pluralize(left, "entry is", "entries are")))
 		}
 		if st.Dead > 0 && k.flags.Bool("fail-on-dead") {
-			return k.about(&failure{code: exitSome, err: fmt.Errorf("%s dead", counted(st.Dead, "entry is", "entries are")), hint: "zkq ls --state dead " + quoteWord(k.queue) + " lists them"})
+			return k.about(&failure{code: exitSome, err: fmt.Errorf("%s dead", pluralize(st.Dead, "entry is", "entries are")), hint: "zkq ls --state dead " + quoteWord(k.queue) + " lists them"})
 		}
 		return nil
 	})

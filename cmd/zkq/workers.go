@@ -58,7 +58,7 @@ func workers(ctx context.Context, k *call) error {
 			if err != nil {
 				return k.about(err)
 			}
-			for _, r := range processes(k.queue, ws) {
+			for _, r := range mergeHandles(k.queue, ws) {
 				pid, since := "", ""
 				if r.PID > 0 {
 					pid, since = strconv.Itoa(r.PID), r.Since.Format(time.RFC3339)
@@ -72,9 +72,9 @@ func workers(ctx context.Context, k *call) error {
 	})
 }
 
-// processes merges the queue handles of each process into one record. Handles of one
+// mergeHandles merges the queue handles of each process into one record. Handles of one
 // process are adjacent in ws.
-func processes(queue string, ws []zkq.WorkerInfo) (records []workerRecord) {
+func mergeHandles(queue string, ws []zkq.WorkerInfo) (records []workerRecord) {
 	for i, w := range ws {
 		if i > 0 && w.PID > 0 && w.PID == ws[i-1].PID && w.Host == ws[i-1].Host {
 			r := &records[len(records)-1]

@@ -12,7 +12,7 @@ var commandMutants = []mutant{
 	},
 	{
 		name: "password behind the ? of a URL is printed", file: "cmd/zkq/hide.go",
-		old:  `	return before + "?" + hidden`,
+		old:  `	return before + "?" + hiddenText`,
 		new:  "	mutated()\n	_ = before\n	return url",
 		test: "TestBadArgumentsAreRefusedBeforeAnythingIsContacted",
 	},
