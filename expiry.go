@@ -178,7 +178,7 @@ func (cl *clearer) wasDelivered(n coord.Node) bool {
 // delivered too often is judged when it is claimed.
 func (cl *clearer) findSpent(ctx context.Context, s coord.Session, nodes []coord.Node) (map[string]bool, error) {
 	paths := make(map[string]bool)
-	var often []coord.Node
+	var often []coord.Node // delivered often enough that the history decides
 	for _, n := range nodes {
 		switch {
 		case n.Path == "" || n.Unreadable:
@@ -239,7 +239,7 @@ func (hs *histories) readHistories(ctx context.Context, s coord.Session, nodes [
 // many it cleared away; the error counts only if that is none. An entry that stays held after
 // an error is given back in the background.
 func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err error) {
-	values := make(map[string][]byte, len(c.Nodes))
+	values := make(map[string][]byte, len(c.Nodes)) // by path, as they were read
 	for _, n := range c.Nodes {
 		values[n.Path] = n.Value
 	}
@@ -308,9 +308,9 @@ func (cl *clearer) chooseFinishes(ctx context.Context, held []*Held, values map[
 // readPast reads the histories of the entries and the nodes of their unique keys, in two
 // requests for all of them. It is [Held.recall] for several entries.
 func (cl *clearer) readPast(ctx context.Context, held []*Held) error {
-	var unknown, unique []*Held
-	var nodes []coord.Node
-	var keys []string
+	var unknown, unique []*Held // whose history is not known; of these, those with a unique key
+	var nodes []coord.Node      // of unknown
+	var keys []string           // the paths of the keys of unique
 	for _, h := range held {
 		if h.isHistoryKnown {
 			continue
@@ -363,6 +363,7 @@ func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Hel
 		}
 		return problem
 	}
+	// Share commits as long as each one finishes some entries.
 	for progress := true; progress && len(held) > 1; {
 		x := cl.newExchangeCommit(head.Choice{Session: held[0].lock.Session()}, held)
 		x.finishOf, x.finishAlone = func(h *Held) finish { return finishes[h] }, finishOrKeep

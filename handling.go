@@ -46,7 +46,7 @@ func (r *run) handle(e *claimedEntry) {
 	select {
 	case <-result:
 		r.noteUnstuck(e.Held)
-	case <-r.finishing.Done():
+	case <-r.finishing.Done(): // the run ends without the handler
 		r.mu.Lock()
 		r.left++
 		r.mu.Unlock()
@@ -63,7 +63,7 @@ func (r *run) await(ctx context.Context, result <-chan error) (err error, return
 	}
 	late := time.NewTimer(r.stuckAfter())
 	defer late.Stop()
-	for shutdown := r.working.Done(); ; {
+	for shutdown := r.working.Done(); ; { // nil once the grace is over
 		select {
 		case err = <-result:
 			return err, true
@@ -134,7 +134,7 @@ func (r *run) finishByResult(e *claimedEntry, a *Handled, err, cause error) {
 		r.release(a, EndingReleased, back.opts...)
 	case errors.Is(cause, ErrShutdown), r.taking.Err() != nil && errors.Is(err, context.Canceled):
 		r.release(a, EndingReleased)
-	default:
+	default: // a failure
 		if errors.Is(cause, ErrTimeout) && !errors.Is(err, ErrTimeout) {
 			a.Err = fmt.Errorf("%w after %v: %w", ErrTimeout, r.Timeout, err)
 		}
@@ -192,13 +192,13 @@ func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
 	case err == nil:
 		a.Ending = as
 		return
-	case errors.Is(err, ErrAlreadyDone):
+	case errors.Is(err, ErrAlreadyDone): // the handler finished the entry itself
 		a.Ending = EndingDone
 		return
 	case errors.Is(err, ErrLockLost):
 		a.Ending = EndingLost
 	case errors.Is(err, ErrTooLarge) && as == EndingDead && !errors.Is(err, ErrUnknown) && r.finishing.Err() == nil:
-		r.countFailure(a)
+		r.countFailure(a) // a dead entry has headers of its own, and these do not fit
 		return
 	default:
 		a.Ending = EndingUnknown
@@ -262,7 +262,7 @@ func (r *run) logAndReport(a Handled) {
 func (r *run) logHandled(a *Handled) {
 	log, message := r.log().Debug, "entry "+string(a.Ending)
 	args := []any{"queue", r.Queue.Name(), "entry", a.Held.Name, "delivery", a.Held.Deliveries, "took", a.Took}
-	about := "error"
+	about := "error" // the key of a.Err in the message
 	switch a.Ending {
 	case EndingFailed:
 		log, about = r.log().Warn, "reason"
@@ -318,9 +318,9 @@ func newPanicError(value any) *PanicError {
 	for {
 		f, more := frames.Next()
 		switch {
-		case f.Function == "runtime.gopanic":
+		case f.Function == "runtime.gopanic": // the frames so far are of the recovery
 			panicking, lines = true, nil
-		case strings.HasSuffix(f.Function, "(*run).call"):
+		case strings.HasSuffix(f.Function, "(*run).call"): // the handler's caller
 			more = false
 		case panicking && (len(lines) > 0 || !strings.HasPrefix(f.Function, "runtime.")):
 			lines = append(lines, fmt.Sprintf("%s %s:%d", f.Function, path.Base(f.File), f.Line))

@@ -70,7 +70,7 @@ func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coo
 // expired entries, but no delayed puts and no dead. When f returns false it ends with errStop.
 // After a lost session it goes on where it was.
 func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error {
-	after, limit := "", handle.NodesPage
+	after, limit := "", handle.NodesPage // after is kept over sessions
 	return in.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		for {
 			l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
@@ -106,7 +106,7 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 					return errStop
 				}
 			}
-			if !l.More {
+			if !l.More { // the page was the last
 				return nil
 			}
 		}
@@ -135,7 +135,7 @@ func (in *inspector) peek(ctx context.Context, name string) (e Entry, err error)
 			return in.nextUnexpired(ctx)
 		}
 		err = in.finder.tryTake(ctx, head.NewResting(), 1, func(ctx context.Context, s coord.Session, names []string, _ int) (got, cleared int, err error) {
-			for _, name := range names {
+			for _, name := range names { // return the first that can be read
 				nodes, err := s.Read(ctx, path.Join(in.Entries, name))
 				if err == nil && nodes[0].Unreadable {
 					in.finder.skipUnreadable(nodes[0])
@@ -184,7 +184,7 @@ func (in *inspector) find(ctx context.Context, name string) (e Entry, err error)
 		return Entry{}, err
 	}
 	err = in.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		var lk *coord.Node
+		var lk *coord.Node // the entry's lock; nil: it has none
 		if in.Taken != "" {
 			n, err := s.Get(ctx, path.Join(in.Taken, name))
 			if err == nil {
@@ -239,7 +239,7 @@ func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 		return st, err
 	}
 	var firsts []string // the first entry of each priority: the oldest is among them
-	last := -1
+	last := -1          // the priority of the entry before
 	err = in.eachName(ctx, s, func(name string) error {
 		if isExpired[name] {
 			return nil
@@ -249,7 +249,7 @@ func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 			last = n.Priority
 			firsts = append(firsts, name)
 		}
-		if n.Put.IsZero() && n.Sequence >= warnSequence {
+		if n.Put.IsZero() && n.Sequence >= warnSequence { // the name has no time: ZooKeeper numbered it
 			in.WarnOnce(in.Entries, "nears the end of its numbers, 2147483646: move its entries to a queue of another name")
 		}
 		lk, ok := locks[name]
@@ -343,7 +343,7 @@ func (in *inspector) waiting(ctx context.Context, s coord.Session) (left bool, u
 	}
 	dir := path.Join(in.Root, layout.DelayedDir)
 	for {
-		var before coord.List
+		var before coord.List // the index of delayed entries, before anything else is read
 		if in.Taken != "" {
 			if before, err = s.List(ctx, dir, coord.ListOptions{Fresh: true}); err != nil {
 				return false, until, err
@@ -450,7 +450,7 @@ func listWorkers(ctx context.Context, s coord.Session, membersDir, takenDir stri
 		workers = append(workers, WorkerInfo{Holder: holder, Host: w.Host, PID: w.PID, Started: w.Started, Entries: held[holder]})
 		delete(held, holder)
 	}
-	for holder, n := range held {
+	for holder, n := range held { // those that are not registered
 		workers = append(workers, WorkerInfo{Holder: holder, Entries: n})
 	}
 	slices.SortFunc(workers, func(a, b WorkerInfo) int {

@@ -94,13 +94,13 @@ func (m *mover) moveInSession(ctx context.Context, s coord.Session) error {
 		return err
 	}
 	// A process that changes the configuration signals it by a node among the workers.
-	news, err := s.Watch(watching, path.Join(m.Root, layout.WorkersDir))
+	configured, err := s.Watch(watching, path.Join(m.Root, layout.WorkersDir))
 	if err != nil {
 		return err
 	}
 	defer m.settings.setWatched(false)
-	for look := true; ; {
-		if look {
+	for readConfig := true; ; {
+		if readConfig {
 			if _, err := m.settings.refreshConfig(ctx, s); err != nil && !errors.Is(err, coord.ErrFormat) {
 				return err
 			}
@@ -111,7 +111,7 @@ func (m *mover) moveInSession(ctx context.Context, s coord.Session) error {
 			return err
 		}
 		m.busy.Served(actMove)
-		if look, err = restUntil(ctx, s, changed, news, next); err != nil {
+		if readConfig, err = awaitDue(ctx, s, changed, configured, next); err != nil {
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 				m.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
 				continue
 			}
-			if d.Due.After(time.Now()) {
+			if d.Due.After(time.Now()) { // and so are all names behind it
 				return earlier(next, d.Due), moved, nil
 			}
 			at := d.Due
@@ -156,11 +156,12 @@ func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next t
 			err := m.delayed.makeReady(ctx, s, after, d)
 			m.ended.Add(1)
 			switch {
-			case errors.Is(err, errLeftAlone):
+			case errors.Is(err, errLeftAlone): // no entry has this name of the index now
 				next = earlier(next, d.Due.Add(keepOrphanIndex))
 			case err != nil && !errors.Is(err, errUnavailable):
 				return next, moved, err
-			default:
+			default: // moved, by this or by another process
+				// A name of the index whose entry is gone may remain: look again later.
 				if moved = true; err != nil && time.Since(d.Due) < keepOrphanIndex {
 					next = earlier(next, d.Due.Add(keepOrphanIndex))
 				}
@@ -187,32 +188,33 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// restUntil blocks until the index is to be listed again: it changed, or an entry is due at
-// next. look reports that the configuration may have changed. An error means that ctx or the
+// awaitDue blocks until the index is to be listed again: it changed, or an entry is due at next.
+// readConfig reports that the configuration may have changed. An error means that ctx or the
 // session has ended.
-func restUntil(ctx context.Context, s coord.Session, changed, news <-chan struct{}, next time.Time) (look bool, err error) {
+func awaitDue(ctx context.Context, s coord.Session, changed, configured <-chan struct{}, next time.Time) (readConfig bool, err error) {
 	// Limit how often the index is listed while it changes: ZooKeeper sends all of it.
-	if err := waitUntil(ctx, s, nil, news, earlier(next, time.Now().Add(dueRest)), &look); err != nil || look {
-		return look, err
+	if err := waitUntil(ctx, s, nil, configured, earlier(next, time.Now().Add(dueRest)), &readConfig); err != nil || readConfig {
+		return readConfig, err
 	}
-	if err := waitUntil(ctx, s, changed, news, next, &look); err != nil {
-		return look, err
+	if err := waitUntil(ctx, s, changed, configured, next, &readConfig); err != nil {
+		return readConfig, err
 	}
 	select {
 	case <-changed: // one listing shows all changes
 	default:
 	}
 	select {
-	case <-news:
-		look = true
+	case <-configured:
+		readConfig = true
 	default:
 	}
-	return look, nil
+	return readConfig, nil
 }
 
-// waitUntil blocks until changed or news has a value, or until the time at, unless that is zero.
-// It sets *told after a value of news. An error means that ctx or the session has ended.
-func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct{}, at time.Time, told *bool) error {
+// waitUntil blocks until changed or configured has a value, or until the time at, unless that is
+// zero. It sets *readConfig after a value of configured. An error means that ctx or the session
+// has ended. A nil channel never has a value.
+func waitUntil(ctx context.Context, s coord.Session, changed, configured <-chan struct{}, at time.Time, readConfig *bool) error {
 	var due <-chan time.Time
 	if !at.IsZero() {
 		t := time.NewTimer(time.Until(at))
@@ -223,8 +225,8 @@ func waitUntil(ctx context.Context, s coord.Session, changed, news <-chan struct
 	case <-ctx.Done():
 	case <-s.Done():
 	case <-changed:
-	case <-news:
-		*told = true
+	case <-configured:
+		*readConfig = true
 	case <-due:
 	}
 	switch {

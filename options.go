@@ -148,8 +148,9 @@ func WithUnique(key string) PutOption {
 	return func(o *putOptions) { o.unique = append([]byte{}, key...) }
 }
 
-// WithWait lets the put block while the queue is full, for up to d or until its context ends.
-// After that it returns [ErrFull]. Without it a put into a full queue returns [ErrFull] at once.
+// WithWait lets the put block while the queue is full, until d is over; then the error is
+// [ErrFull]. If its context ends first, the error is the context's. Without WithWait a put into
+// a full queue returns [ErrFull] at once. A simple [Queue] refuses it with [ErrInvalid].
 func WithWait(d time.Duration) PutOption { return func(o *putOptions) { o.wait = d } }
 
 // MaxKey is the greatest length of a key of [WithUnique], in bytes. A longer one is refused with
@@ -191,8 +192,8 @@ func (o putOptions) until() time.Time {
 //     nothing, unless the error is an [*UnknownError] too.
 func WithToken(t Token) PutOption { return func(o *putOptions) { o.token = &t } }
 
-// WithNote stores a note of up to [MaxNote] bytes with the put's token. [Resolve] returns it in
-// [Outcome].Note: for example where in a file the next put begins.
+// WithNote stores a note of up to [MaxNote] bytes in the commit of the put. [Resolve] returns it
+// in [Outcome].Note: for example where in a file the next put begins.
 func WithNote(note []byte) PutOption { return func(o *putOptions) { o.note = note } }
 
 // WithNoteOf is WithNote for a note that depends on how many of the values a commit puts: see
