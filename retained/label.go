@@ -31,8 +31,8 @@ type Start int
 
 // Where a label begins.
 const (
-	Oldest   Start = iota // with the oldest entry that there is
-	Newest                // with the newest entry that there is, or the next if there is none
+	Oldest   Start = iota // with the oldest entry in the log
+	Newest                // with the newest entry in the log; the next one if the log is empty
 	FromNext              // with the next entry that is appended
 )
 
@@ -46,6 +46,7 @@ func (l *Log) Label(name string, start Start) *Label {
 	return &Label{log: l, name: name, start: start}
 }
 
+// check returns what is wrong with the log's name, the label's name or its start.
 func (b *Label) check() error {
 	switch {
 	case b.log.handle.Invalid != nil:
@@ -58,17 +59,18 @@ func (b *Label) check() error {
 	return nil
 }
 
-// logLabels is the node that names the labels. A label's number is never given again,
-// so that a cursor's node is never created twice, and a batch of a removed label never
-// moves a later one of its name.
+// logLabels is the node that lists the labels, as it was read. Each label has a number that no
+// other label gets. So no cursor's node is created twice, and a batch of a removed label never
+// moves a later label of the same name.
 type logLabels struct {
 	layout.RetainedLabels
 
 	fence coord.Fence
-	there bool
+	there bool // the node exists
 }
 
-// cursor is a label's position, and the node that keeps it.
+// cursor is a label's position as it was read. A batch moves it only if its node still has this
+// fence: then no other reader has moved the label.
 type cursor struct {
 	layout.RetainedCursor
 
@@ -85,11 +87,11 @@ type Batch struct {
 	Missed int64
 
 	label *Label
-	at    cursor
-	next  int64
+	at    cursor        // the label's position before the batch
+	next  int64         // the label's position behind it
 	sem   chan struct{} // one-token lock of Commit; guards the fields below
-	done  bool
-	doubt zkq.Token // of a commit whose outcome is unknown
+	done  bool          // the batch was committed
+	doubt zkq.Token     // token of the commit whose outcome is unknown; "" if none
 }
 
 // Read waits until there is an entry to read, and returns up to n entries. Every reader of
@@ -121,6 +123,7 @@ func (b *Label) Next(ctx context.Context, n int) (*Batch, error) {
 	}
 }
 
+// read is Read with wait, otherwise TryRead.
 func (b *Label) read(ctx context.Context, n int, wait bool) (batch *Batch, err error) {
 	err = b.check()
 	if err == nil {
@@ -143,7 +146,8 @@ func (b *Label) read(ctx context.Context, n int, wait bool) (batch *Batch, err e
 	return batch, nil
 }
 
-// await subscribes, reads, and waits.
+// await waits for an entry in the session s and returns the batch. It sets the watch before it
+// reads, so that it misses no append.
 func (b *Label) await(ctx context.Context, s coord.Session, n int) (*Batch, error) {
 	watching, unwatch := context.WithCancel(ctx)
 	defer unwatch()
@@ -165,8 +169,9 @@ func (b *Label) await(ctx context.Context, s coord.Session, n int) (*Batch, erro
 	}
 }
 
-// readIn reads what there is. The head is read before the entries: what it had counted
-// and is not there is gone.
+// readIn reads up to n entries in the session s. It returns [zkq.ErrEmpty] if there are none, and
+// none were missed. It reads the head before the entries: an entry that the head has numbered
+// and the listing does not show is gone, and counts as missed.
 func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, error) {
 	at, err := b.cursor(ctx, s)
 	if err != nil {
@@ -182,7 +187,7 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 		if err != nil {
 			return nil, err
 		}
-		numbered, asked := head, false // the head as it was when the listing was made, or later
+		numbered, asked := head, false // asked: numbered is the head as it was after the listing
 		for _, node := range list.Nodes {
 			after = path.Base(node.Path)
 			e, ok := parseName(after)
@@ -221,7 +226,8 @@ func (b *Label) readIn(ctx context.Context, s coord.Session, n int) (*Batch, err
 	}
 }
 
-// pass counts what is missing before an entry.
+// pass moves the batch's end to the entry of that number. The entries before it that were not
+// listed count as missed.
 func (b *Batch) pass(number int64) {
 	if number > b.next {
 		b.Missed += number - b.next
@@ -257,6 +263,8 @@ func (b *Batch) Commit(ctx context.Context) error {
 	return nil
 }
 
+// commit is Commit for the caller that has sem. It first asks for the outcome of an earlier
+// commit, if that is unknown.
 func (b *Batch) commit(ctx context.Context) error {
 	if b.done {
 		return zkq.ErrAlreadyDone
@@ -285,7 +293,8 @@ func (b *Batch) commit(ctx context.Context) error {
 	return err
 }
 
-// cursor reads the label's position, and makes the label where there is none.
+// cursor returns the label's position. It creates the label if there is none. Other processes
+// may create or remove it meanwhile.
 func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 	missed, free := int64(-1), int64(0)
 	for {
@@ -297,7 +306,7 @@ func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 		if there {
 			at, err := b.log.cursor(ctx, s, id)
 			if errors.Is(err, coord.ErrNotExist) && id != missed {
-				missed = id // the label was removed in between, or its cursor by hand
+				missed = id // removed since: read the labels again; a second time is an error
 				continue
 			}
 			return at, err
@@ -311,15 +320,15 @@ func (b *Label) cursor(ctx context.Context, s coord.Session) (cursor, error) {
 		all.Next = id + 1
 		_, err = s.Commit(ctx, all.write(b.log), coord.Create(b.log.cursorPath(id), layout.RetainedCursor{Next: from}.Value()))
 		if err != nil && !retry.IsRefused(err) {
-			return cursor{}, err // if that is unknown, the next look tells
+			return cursor{}, err // after an unknown outcome the caller reads the labels again
 		}
 		if retry.RefusedOp(err) == 1 {
-			free = id + 1 // the node exists, of no label: another client made it
+			free = id + 1 // the node of the number exists without a label: another client made it
 		}
 	}
 }
 
-// begin is the number of the entry with which a new label begins.
+// begin returns the number of the entry with which a new label begins.
 func (b *Label) begin(ctx context.Context, s coord.Session) (int64, error) {
 	head, err := b.log.headIn(ctx, s)
 	if err != nil || b.start == FromNext {
@@ -347,10 +356,12 @@ func (b *Label) begin(ctx context.Context, s coord.Session) (int64, error) {
 	}
 }
 
+// cursorPath returns the path of the node with the position of the label of that number.
 func (l *Log) cursorPath(id int64) string {
 	return l.node(layout.RetainedCursorsDir, layout.RetainedNumber(id))
 }
 
+// cursor reads the position of the label of that number.
 func (l *Log) cursor(ctx context.Context, s coord.Session, id int64) (cursor, error) {
 	n, err := s.Get(ctx, l.cursorPath(id))
 	if err != nil {
@@ -363,6 +374,7 @@ func (l *Log) cursor(ctx context.Context, s coord.Session, id int64) (cursor, er
 	return at, nil
 }
 
+// labels reads the labels, none if there is no node.
 func (l *Log) labels(ctx context.Context, s coord.Session) (logLabels, error) {
 	all := logLabels{RetainedLabels: layout.RetainedLabels{Labels: make(map[string]int64)}}
 	n, err := s.Get(ctx, l.node(layout.RetainedLabelsNode))
@@ -379,6 +391,8 @@ func (l *Log) labels(ctx context.Context, s coord.Session) (logLabels, error) {
 	return all, nil
 }
 
+// write returns the op that writes the labels. It is refused if they have changed since they
+// were read.
 func (a logLabels) write(l *Log) coord.Op {
 	if a.there {
 		return coord.Set(l.node(layout.RetainedLabelsNode), a.Value(), a.fence)
@@ -390,7 +404,7 @@ func (a logLabels) write(l *Log) coord.Op {
 type LabelInfo struct {
 	Name   string
 	Next   int64 // the number of the entry that it reads next
-	Behind int64 // how many entries were appended since, those that are gone included
+	Behind int64 // how many entries the label has not read, those that are gone included
 }
 
 // Labels returns the log's labels by name.
@@ -445,11 +459,11 @@ func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err e
 				switch {
 				case err == nil:
 					ops = append(ops, coord.Delete(at.path, at.fence))
-				case !errors.Is(err, coord.ErrNotExist): // unless by hand, the commit will be refused
+				case !errors.Is(err, coord.ErrNotExist): // without a cursor only the name is removed
 					return err
 				}
 				_, err = s.Commit(ctx, ops...)
-				removed = removed || err == nil || errors.Is(err, zkq.ErrUnknown) // the next look tells
+				removed = removed || err == nil || errors.Is(err, zkq.ErrUnknown) // if unknown, the next attempt finds out
 				return err
 			})
 			if !retry.IsRefused(err) {
@@ -463,6 +477,7 @@ func (l *Log) RemoveLabel(ctx context.Context, name string) (removed bool, err e
 	return removed, nil
 }
 
+// checkCount returns an error unless n is a number of entries to read.
 func checkCount(n int) error {
 	if n < 1 {
 		return fmt.Errorf("read %d entries: allowed are 1 and more: %w", n, zkq.ErrInvalid)

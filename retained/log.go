@@ -22,12 +22,12 @@ import (
 type Log struct {
 	config Config
 	handle *handle.Handle
-	busy   handle.BusyLog
-	lanes  *lane.Set
+	busy   handle.BusyLog // logs waits for a busy service
+	lanes  *lane.Set      // make the commits that must be applied exactly once
 
 	sem     chan struct{} // one-token lock of Append; guards the fields below
 	head    logHead       // as the last append of this handle left it
-	trimmed time.Time     // when an append last found nothing more to remove
+	trimmed time.Time     // when an append last left nothing to remove
 }
 
 // Config says what the appends of a handle keep, and for how long. Other handles of the
@@ -46,8 +46,8 @@ type Config struct {
 	// is skipped in silence. See [zkq.Warn].
 	Warn func(message string)
 
-	// Logger is told when a call has waited for a second because the service is busy or
-	// out of space, and at the end of that. See [zkq.LogTo].
+	// Logger gets a message when a call has waited for a second because the service is busy
+	// or out of space, and another when it goes on. See [zkq.LogTo].
 	Logger zkq.Logger
 
 	// Producer sets the 16 lowercase hexadecimal digits that begin the handle's tokens.
@@ -68,11 +68,11 @@ type logHead struct {
 	layout.RetainedHead
 
 	fence coord.Fence
-	there bool
+	there bool // the node exists
 }
 
 // NewLog returns a handle to the log of that name. It contacts no service and creates
-// nothing. A name that [zkq.CheckName] refuses is reported by every method.
+// nothing. Every method of a handle whose name [zkq.CheckName] refuses returns that error.
 func NewLog(c coord.Coordinator, name string, config Config) *Log {
 	if c == nil {
 		panic("retained: a log needs a coordinator")
@@ -98,6 +98,7 @@ func NewLog(c coord.Coordinator, name string, config Config) *Log {
 	return l
 }
 
+// check returns an error for a field without an allowed value.
 func (c Config) check(root string) error {
 	switch {
 	case c.Producer != "" && !layout.IsLane(layout.LaneName(c.Producer, 0)):
@@ -114,6 +115,7 @@ const actLog = "use of the log"
 // Name returns the log's name, with its leading slash.
 func (l *Log) Name() string { return l.handle.Root }
 
+// node returns the path of a node of the log.
 func (l *Log) node(names ...string) string {
 	return path.Join(append([]string{l.handle.Root, layout.RetainedDir}, names...)...)
 }
@@ -128,16 +130,19 @@ func (l *Log) commitOnce(ctx context.Context, ops []coord.Op) (lane.Applied, err
 	return done, err
 }
 
+// node returns the name of the entry's node, which holds everything but the value.
 func (e Entry) node() string {
 	return layout.RetainedEntry{Number: e.Number, Put: e.Put, Expires: e.Expires}.Name()
 }
 
-// parseName is the entry of a node of that name, without its value.
+// parseName returns the entry of a node of that name, without its value. ok is false if the node
+// is no entry.
 func parseName(name string) (e Entry, ok bool) {
 	n, ok := layout.ParseRetained(name)
 	return Entry{Number: n.Number, Put: n.Put, Expires: n.Expires}, ok
 }
 
+// expired reports whether the entry's time is over, by this process's clock.
 func (e Entry) expired() bool { return !e.Expires.IsZero() && !time.Now().Before(e.Expires) }
 
 // Append puts the values at the end of the log, all or none and next to each other, and
@@ -171,6 +176,8 @@ func (l *Log) Append(ctx context.Context, values ...[]byte) (first int64, err er
 	return first, nil
 }
 
+// append is Append for the caller that has sem. It tries again while other appends take the
+// numbers before it.
 func (l *Log) append(ctx context.Context, values [][]byte) (int64, error) {
 	for i, value := range values {
 		if len(value) > zkq.MaxValue {
@@ -202,6 +209,8 @@ func (l *Log) append(ctx context.Context, values [][]byte) (int64, error) {
 	}
 }
 
+// appendOps returns the ops of an append: one writes the head, which is refused if another append
+// was faster, the others create the entries.
 func (l *Log) appendOps(head logHead, values [][]byte) []coord.Op {
 	next := layout.RetainedHead{Next: head.Next + int64(len(values))}.Value()
 	ops := []coord.Op{coord.Create(l.node(layout.RetainedHeadNode), next)}
@@ -220,7 +229,7 @@ func (l *Log) appendOps(head logHead, values [][]byte) []coord.Op {
 	return ops
 }
 
-// readHead reads the number of the next entry.
+// readHead reads the head in a live session, and retries for as long as it can.
 func (l *Log) readHead(ctx context.Context) (head logHead, err error) {
 	err = l.patiently(ctx, func(s coord.Session) error {
 		head, err = l.headIn(ctx, s)
@@ -229,6 +238,7 @@ func (l *Log) readHead(ctx context.Context) (head logHead, err error) {
 	return head, err
 }
 
+// headIn reads the head in the session s. The head of a log without appends is zero.
 func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 	n, err := s.Get(ctx, l.node(layout.RetainedHeadNode))
 	if errors.Is(err, coord.ErrNotExist) {
@@ -292,7 +302,8 @@ func (l *Log) trimIfDue(ctx context.Context) {
 	}
 }
 
-// isUnkept reports whether an entry is to be removed from a log whose next number is next.
+// isUnkept reports whether an entry is one to remove: it has expired, or is older than the last
+// entries that the handle keeps. next is the number of the next append.
 func (l *Log) isUnkept(e Entry, next int64) bool {
 	return e.expired() || l.config.Keep > 0 && e.Number < next-int64(l.config.Keep)
 }
@@ -318,6 +329,7 @@ func (l *Log) Truncate(ctx context.Context, before int64) (int, error) {
 	return n, nil
 }
 
+// trimAll removes the oldest entries as long as goes says so, and returns how many.
 func (l *Log) trimAll(ctx context.Context, goes func(Entry, int64) bool) (removed int, err error) {
 	err = l.handle.Bounded(ctx, func(ctx context.Context) error {
 		return l.patiently(ctx, func(s coord.Session) error {
@@ -333,8 +345,9 @@ func (l *Log) trimAll(ctx context.Context, goes func(Entry, int64) bool) (remove
 	return removed, err
 }
 
-// trimPage removes the first entries in one commit, up to the first that stays. more
-// reports whether there may be more to remove.
+// trimPage removes the oldest entries of which goes says that they go, in one commit, up to the
+// first that stays. goes gets the entry and the number of the next append. more reports
+// whether there may be more to remove.
 func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(Entry, int64) bool) (n int, more bool, err error) {
 	head, err := l.headIn(ctx, s)
 	if err != nil {
@@ -380,8 +393,8 @@ func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(Entry, in
 	return len(ops), more, nil
 }
 
-// skipForeign returns the last name before the next entry behind a name; more reports
-// whether there is a next entry.
+// skipForeign skips nodes that are no entries, of which there may be thousands. It returns the
+// last of them that follows the name after; more reports whether an entry comes then.
 func (l *Log) skipForeign(ctx context.Context, s coord.Session, after string) (before string, more bool, err error) {
 	for {
 		list, err := s.List(ctx, l.node(layout.RetainedEntriesDir), coord.ListOptions{After: after, Limit: namesPage})

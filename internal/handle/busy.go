@@ -24,8 +24,8 @@ type BusyLog struct {
 	waiting atomic.Int32 // kinds in told that wait
 
 	mu   sync.Mutex
-	told map[string]bool // by kind: the last message said that it waits
-	also []*extraLogger
+	told map[string]bool // by kind: whether the last message said that it waits
+	also []*extraLogger  // the workers' loggers
 }
 
 // extraLogger makes a Logger comparable, whatever its type.
@@ -38,7 +38,7 @@ func (b *BusyLog) Waiting(act string, err error) {
 	}
 }
 
-// Served logs that they wait no more.
+// Served logs that calls of a kind no longer wait, if the log says that they do.
 func (b *BusyLog) Served(act string) {
 	if b.waiting.Load() == 0 {
 		return
@@ -48,22 +48,22 @@ func (b *BusyLog) Served(act string) {
 	}
 }
 
-// mark notes whether calls of a kind wait, and reports whether that is news.
+// mark notes whether calls of a kind wait, and reports whether that has changed.
 func (b *BusyLog) mark(act string, waiting bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.told == nil {
 		b.told = make(map[string]bool)
 	}
-	isNews := b.told[act] != waiting
+	hasChanged := b.told[act] != waiting
 	b.told[act] = waiting
 	switch {
-	case isNews && waiting:
+	case hasChanged && waiting:
 		b.waiting.Add(1)
-	case isNews:
+	case hasChanged:
 		b.waiting.Add(-1)
 	}
-	return isNews
+	return hasChanged
 }
 
 // warn logs without the lock: a Logger may use the queue.
@@ -83,7 +83,7 @@ func (b *BusyLog) warn(message string, args ...any) {
 	}
 }
 
-// warnGuarded calls the user's logger, whose panic is no reason to end the process.
+// warnGuarded calls the user's logger. A panic in it must not end the process, so it is caught.
 func warnGuarded(l Logger, message string, args []any) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -93,7 +93,7 @@ func warnGuarded(l Logger, message string, args []any) {
 	l.Warn(message, args...)
 }
 
-// Also has l told until stop is called, if there is no Logger.
+// Also sends the messages to l too, until stop is called, if Logger is nil.
 func (b *BusyLog) Also(l Logger) (stop func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -21,7 +21,8 @@ import (
 // ErrClosed is the error of every method after the handle was closed.
 var ErrClosed = errors.New("zkq: closed")
 
-// ErrLayout is the error of a handle to one of kazoo's two queues where the other stands.
+// ErrLayout is the error of a handle whose queue exists, but is the other one of kazoo's two
+// kinds.
 var ErrLayout = errors.New("zkq: queue has the other layout")
 
 // Handle is a queue's name and the way to its service. Every method of a queue works in a
@@ -32,7 +33,7 @@ type Handle struct {
 	Root        string // "/jobs"
 	Entries     string // "/jobs/entries", or Root in the plain layout
 	Taken       string // "/jobs/taken", or "" in the plain layout
-	Invalid     error  // what is wrong with the name, or with an option
+	Invalid     error  // what is wrong with the name, or with an option; every method returns it
 
 	Woke      func(context.Context)                      // see Config
 	OnSession func(context.Context, coord.Session) error // is called before a session is used
@@ -40,16 +41,16 @@ type Handle struct {
 	Life context.Context // ends with Close
 	End  context.CancelFunc
 
-	warn     func(string)
-	observer retry.Observer
+	warn     func(string)   // see Config; nil: foreign nodes are skipped in silence
+	observer retry.Observer // see Config
 	running  sync.WaitGroup // background goroutines that Wait waits for
 
-	Mu       sync.Mutex    // guards the fields below, and what the parts of a queue say that it guards
-	checking SharedCall    // one goroutine checks the layout, for all
-	sealed   bool          // Wait was called: it waits for no new goroutine
-	checked  bool          // the layout is known to be this queue's
-	timeout  time.Duration // of the session in which the layout was checked
-	warned   map[string]bool
+	Mu       sync.Mutex      // guards the fields below, and fields of the queue's parts that say so
+	checking SharedCall      // lets one goroutine check the layout for all
+	sealed   bool            // Wait was called: it waits for no new goroutine
+	checked  bool            // the layout is known to be this queue's
+	timeout  time.Duration   // of the session in which the layout was checked
+	warned   map[string]bool // nodes that WarnOnce has told of
 }
 
 // Config is what a Handle is made from.
@@ -201,16 +202,16 @@ func (h *Handle) Spawn(f func()) {
 	h.running.Go(f)
 }
 
-// checkLayout refuses to work on the other of kazoo's two queues: they would not
-// see each other's entries. Once it has seen none of the other's nodes it does
-// not look again.
+// checkLayout returns [ErrLayout] if the queue is the other one of kazoo's two kinds: processes
+// with handles of both kinds would not see each other's entries. After the first success it
+// sends nothing.
 func (h *Handle) checkLayout(ctx context.Context, s coord.Session) error {
 	return h.checking.Until(ctx, h.Woke, func() bool { return h.checked }, func() error { return h.readLayout(ctx, s) })
 }
 
-// readLayout lists the one node whose name tells the layout.
+// readLayout lists one node, whose name shows the layout, and notes that the layout is right.
 func (h *Handle) readLayout(ctx context.Context, s coord.Session) error {
-	// Just before the name looked for, so that a listing of one shows it.
+	// List from just before that name, so that a page of one shows it.
 	after, plain := priority.EntryPrefix, h.Taken == ""
 	if plain {
 		after = layout.BeforeEntries
@@ -261,7 +262,7 @@ func (h *Handle) EntryNames(nodes []coord.Node) []string {
 	return names
 }
 
-// maxWarned bounds what is remembered of foreign nodes.
+// maxWarned is how many foreign nodes are remembered, and so how many warnings there are.
 const maxWarned = 1000
 
 // WarnOnce tells the user about a foreign node, the first time that it is met.
@@ -277,8 +278,8 @@ func (h *Handle) WarnOnce(node, what string) {
 	}
 }
 
-// tellWarning calls the user's function, whose panic is no reason to end the process: it
-// may be called by any goroutine of the handle.
+// tellWarning calls the user's function. Any goroutine of the handle may do that, so a panic in
+// the function must not end the process: it is caught and logged.
 func (h *Handle) tellWarning(message string) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -6,9 +6,9 @@ import (
 )
 
 // SharedCall is a call that several goroutines may need at a time: one of them makes it for
-// all. Mu is the lock of what the call changes, and guards the SharedCall too.
+// all.
 type SharedCall struct {
-	Mu   sync.Locker
+	Mu   sync.Locker   // guards what the call changes, and the field below
 	done chan struct{} // closed when the call that is under way has returned; nil: none is
 }
 

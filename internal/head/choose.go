@@ -14,9 +14,10 @@ import (
 // MaxCleared is how many spent entries one commit claims. A claim is two ops.
 const MaxCleared = 64
 
-// pick chooses up to n of the ready entries. An entry that came back is chosen alone:
-// should it kill its worker, others would count as delivered with it. The choice is empty
-// if there was nothing, or if it was gone when it was read.
+// pick chooses up to n of the ready entries, and reserves them. An entry that was delivered
+// before is chosen alone: if it crashes its worker, no other entry must count as delivered
+// with it. The choice is empty if nothing is ready, or if the entries were gone when they
+// were read.
 func (h *Head) pick(ctx context.Context, n int) (Choice, error) {
 	n = min(n, max(h.session.Limits().CommitOps/2, 1))   // a claim is two ops
 	order, first := h.order(n, n+h.Claims.Len())         // entries that others claim may be listed as free
@@ -81,8 +82,8 @@ func (h *Head) fits(node coord.Node, c Choice, spent map[string]bool) bool {
 	return len(c.Names) == 0 || h.HasExpired == nil || !h.HasExpired(node)
 }
 
-// takeReady takes an entry out of the ready ones and reserves it, unless it is missing, may
-// not be read or is suppressed.
+// takeReady removes an entry from the ready ones and reserves it. reserved is false if the entry
+// is missing, may not be read, is excluded, or is reserved by another take of this handle.
 func (h *Head) takeReady(ctx context.Context, name string, node coord.Node, isRead bool) (reserved bool, err error) {
 	if i, found := slices.BinarySearch(h.ready, name); found {
 		h.ready = slices.Delete(h.ready, i, i+1)
@@ -101,9 +102,9 @@ func (h *Head) takeReady(ctx context.Context, name string, node coord.Node, isRe
 	return reserved, err
 }
 
-// spentFirst returns the paths of the entries in the order that are spent, if the first one
-// that was read is spent: then the choice is of these, and the order is of all entries that
-// were read ahead.
+// spentFirst decides whether the choice is one of spent entries, to be cleared away. That is so
+// if the first entry that was read is spent. Then it returns the order of all entries that were
+// read ahead, and the paths of the spent ones. Otherwise it returns order itself, and nil.
 func (h *Head) spentFirst(ctx context.Context, order []string, n int) ([]string, map[string]bool, error) {
 	first := slices.IndexFunc(order, h.readAhead.has)
 	if h.MayBeSpent == nil || first < 0 || !h.MayBeSpent(h.readAhead.nodes[order[first]]) {
@@ -123,8 +124,8 @@ func (h *Head) spentFirst(ctx context.Context, order []string, n int) ([]string,
 	return all, spent, nil
 }
 
-// reserve reserves an entry, unless another take of the handle has. A strict take waits for
-// that one: nothing behind it may be claimed first.
+// reserve reserves an entry, and reports false if another take of the handle has reserved it. A
+// strict take first waits for that take, because no later entry may be claimed before this one.
 func (h *Head) reserve(ctx context.Context, name string) (bool, error) {
 	if !h.Strict {
 		return h.Claims.TryReserve(name), nil
@@ -136,7 +137,8 @@ func (h *Head) reserve(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
-// LetGo gives up the reservations of entries that were chosen and are not claimed after all.
+// LetGo releases the reservations of entries that were chosen and are not claimed after all. It
+// wakes a take that waits, which may want them.
 func (h *Head) LetGo(names []string) {
 	for _, name := range names {
 		h.Claims.Release(name)
@@ -144,15 +146,15 @@ func (h *Head) LetGo(names []string) {
 	h.Resting.Signal()
 }
 
-// order returns the ready entries in the order in which this handle wants them for a choice
-// of n: want of them, if there are as many. first is the first of all, whether this handle
-// wants it first or not.
+// order returns ready entries in the order in which this handle wants them for a choice of n.
+// It returns want of them, if there are as many. first is the first of the queue, whether this
+// handle wants it first or not.
 //
 // Processes that all wanted the first entry would lose three of four claims to each other.
 // So each wants the entries first that it owns, among the first entries of the most urgent
 // priority, and then those of the other members. Of these it begins with the entries that
 // it would own next, and of them with the last, because their owner begins with the first.
-// When an entry stays first for too long, fairness makes it anybody's.
+// When an entry stays first for too long, fairness opens it to all members.
 func (h *Head) order(n, want int) (order []string, first string) {
 	_, isMember := slices.BinarySearch(h.members, h.Holder)
 	shares := isMember && len(h.members) > 1 && !h.Strict
@@ -174,7 +176,7 @@ func (h *Head) order(n, want int) (order []string, first string) {
 		seen++
 		isShared := shares && seen <= max(window, 1) && name[:priorityEnd] == first[:priorityEnd]
 		before := 0
-		if isShared && (name != first || !h.fairness.isAnybodys(first)) {
+		if isShared && (name != first || !h.fairness.isOpenToAll(first)) {
 			before = member.Before(h.members, h.Holder, name)
 		}
 		switch {
@@ -204,7 +206,7 @@ type othersEntry struct {
 	before int // how many members rank before this handle for it
 }
 
-// isExcluded reports whether this handle has the entry in hand or skips it.
+// isExcluded reports whether this handle holds, has just finished or skips the entry.
 func (h *Head) isExcluded(name string) bool {
 	return h.Resting.Has(name) || h.Suppressed.Has(name) || h.Restricted.IsUnreadable(name)
 }

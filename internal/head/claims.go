@@ -112,6 +112,7 @@ func (c *Claims) Release(name string) {
 	c.leaveLocked(name, t)
 }
 
+// leave takes the caller off the goroutines that want the entry.
 func (c *Claims) leave(name string, t *claimants) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,16 +195,16 @@ func (c *Claims) LetOthersPass(name string) (retry bool) {
 	return false
 }
 
-// RetryRequests returns a channel that holds one value when a goroutine has arrived at
-// an entry since the claim of the caller, who has reserved it, was last tried.
+// RetryRequests returns a channel for the goroutine that has reserved the entry. It holds one
+// value when another goroutine has arrived since the claim was last tried.
 func (c *Claims) RetryRequests(name string) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.entries[name].retryRequested
 }
 
-// ClearRetryRequest forgets the goroutines that have arrived so far: the caller, who has
-// reserved the entry, tries the claim now.
+// ClearRetryRequest forgets the goroutines that have arrived so far. The goroutine that has
+// reserved the entry calls it just before it tries the claim.
 func (c *Claims) ClearRetryRequest(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

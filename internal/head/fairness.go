@@ -4,14 +4,14 @@ import "sync/atomic"
 
 // fairness is the rule that bounds how long a handle leaves the first entry of a queue to
 // the member that owns it (promise R7 of docs/guarantees.md). The owner may be slow, or
-// stand still. So the entry is anybody's once it is still first after two claims of this
-// handle, one after the other: claims that are under way at the same time pass it only
+// suspended. So the entry is open to all members once it is still first after two claims of
+// this handle, one after the other: claims that are under way at the same time pass it only
 // once.
 //
 // Choices are numbered in the order in which they are made. One that left the first entry
 // to its owner is a pass. The first pass opens a round. The first pass that is chosen when
-// the round's claim has been answered opens the second round, and an answer to that one
-// ends the patience.
+// the round's claim has been answered opens the second round. When that one's claim has been
+// answered too, the entry is open to all.
 type fairness struct {
 	choices int64  // made so far
 	entry   string // the first entry, if the last choices left it to its owner; else ""
@@ -40,8 +40,8 @@ func (f *fairness) choose(chosen, first string) (number int64) {
 // any goroutine.
 func (f *fairness) answer(number int64) { f.answered.Store(number) }
 
-// isAnybodys reports whether this handle may take the first entry though another member
-// owns it.
-func (f *fairness) isAnybodys(first string) bool {
+// isOpenToAll reports whether this handle may take the first entry though another member owns
+// it.
+func (f *fairness) isOpenToAll(first string) bool {
 	return f.entry == first && f.second != 0 && f.answered.Load() >= f.second
 }

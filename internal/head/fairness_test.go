@@ -4,24 +4,24 @@ import "testing"
 
 func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 	type step struct {
-		chosen   string // "" with answer 0: the choice found nothing
-		answer   int64  // instead of a choice: the claim of that choice was answered
-		anybodys bool   // whether the first entry may be taken afterwards
+		chosen    string // "" with answer 0: the choice found nothing
+		answer    int64  // instead of a choice: the claim of that choice was answered
+		openToAll bool   // whether the first entry may be taken afterwards
 	}
 	for name, steps := range map[string][]step{
 		"one claim after the other": {
 			{chosen: "own 1"},
 			{answer: 1},
 			{chosen: "own 2"},
-			{answer: 2, anybodys: true},
+			{answer: 2, openToAll: true},
 		},
 		"it stays so until it is chosen": {
 			{chosen: "own 1"},
 			{answer: 1},
 			{chosen: "own 2"},
-			{answer: 2, anybodys: true},
-			{chosen: "own 3", anybodys: true},
-			{answer: 3, anybodys: true},
+			{answer: 2, openToAll: true},
+			{chosen: "own 3", openToAll: true},
+			{answer: 3, openToAll: true},
 			{chosen: "first"},
 			{answer: 4},
 			{chosen: "own 4"},
@@ -34,7 +34,7 @@ func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 			{answer: 2},
 			{answer: 3},
 			{chosen: "own 4"},
-			{answer: 4, anybodys: true},
+			{answer: 4, openToAll: true},
 		},
 		"a claim that began before does not end the second round": {
 			{chosen: "own 1"},
@@ -42,9 +42,9 @@ func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 			{answer: 1},
 			{chosen: "own 3"},
 			{answer: 2},
-			{answer: 3, anybodys: true},
+			{answer: 3, openToAll: true},
 		},
-		"without an answer it is never anybody's": {
+		"without an answer it is never open to all": {
 			{chosen: "own 1"}, {chosen: "own 2"}, {chosen: "own 3"}, {chosen: "own 4"},
 		},
 		"a choice of nothing begins anew": {
@@ -55,7 +55,7 @@ func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 			{chosen: "own 2"},
 			{answer: 3},
 			{chosen: "own 3"},
-			{answer: 4, anybodys: true},
+			{answer: 4, openToAll: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,8 +66,8 @@ func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 				} else {
 					f.choose(s.chosen, "first")
 				}
-				if got := f.isAnybodys("first"); got != s.anybodys {
-					t.Errorf("after step %d, %+v, the first entry is anybody's: %v", i+1, s, got)
+				if got := f.isOpenToAll("first"); got != s.openToAll {
+					t.Errorf("after step %d, %+v, the first entry is open to all: %v", i+1, s, got)
 				}
 			}
 		})
@@ -79,18 +79,18 @@ func TestAnotherFirstEntryIsLeftToItsOwnerAnew(t *testing.T) {
 	for range 2 {
 		f.answer(f.choose("own", "first"))
 	}
-	if !f.isAnybodys("first") {
-		t.Error("the first entry is not anybody's after two answered claims")
+	if !f.isOpenToAll("first") {
+		t.Error("the first entry is not open to all after two answered claims")
 	}
-	if f.isAnybodys("more urgent") {
-		t.Error("an entry that no choice has passed is anybody's")
-	}
-	f.answer(f.choose("own", "more urgent"))
-	if f.isAnybodys("more urgent") || f.isAnybodys("first") {
-		t.Error("one claim was answered since there is another first entry, and it is anybody's")
+	if f.isOpenToAll("more urgent") {
+		t.Error("an entry that no choice has passed is open to all")
 	}
 	f.answer(f.choose("own", "more urgent"))
-	if !f.isAnybodys("more urgent") {
-		t.Error("the second first entry is not anybody's after two answered claims")
+	if f.isOpenToAll("more urgent") || f.isOpenToAll("first") {
+		t.Error("one claim was answered since there is another first entry, and it is open to all")
+	}
+	f.answer(f.choose("own", "more urgent"))
+	if !f.isOpenToAll("more urgent") {
+		t.Error("the second first entry is not open to all after two answered claims")
 	}
 }

@@ -17,11 +17,11 @@ import (
 )
 
 // DefaultWindow is how many entries members share out among them, and how many available
-// entries a head wants to know of, unless its handle has more than that in hand. More would
+// entries a head wants to know of, unless its handle holds more than that. More would
 // be stale before they are taken.
 const DefaultWindow = 64
 
-// MaxWanted is a number of entries that leaves room for what is added to it.
+// MaxWanted caps the number of entries that a caller wants, so that sums of it cannot overflow.
 const MaxWanted = 1 << 28
 
 // Config is what a head needs to know of its queue and of the handle that takes from it.
@@ -50,7 +50,7 @@ type Config struct {
 	MayBeSpent func(coord.Node) bool
 	FindSpent  func(context.Context, coord.Session, []coord.Node) (map[string]bool, error)
 
-	// SkipUnreadable adds an entry that may not be read to Restricted, and warns.
+	// SkipUnreadable adds an entry that may not be read to Restricted, and warns of it.
 	SkipUnreadable func(coord.Node)
 }
 
@@ -66,7 +66,7 @@ type Head struct {
 	sem chan struct{} // one-token lock of a choice; guards the fields below
 
 	session       coord.Session
-	changed       <-chan struct{}
+	changed       <-chan struct{} // signals of the watch: an entry, a lock or a member has changed
 	unwatch       context.CancelFunc
 	readAhead     readAhead
 	fairness      fairness
@@ -253,6 +253,7 @@ func (h *Head) Close() {
 	<-h.sem
 }
 
+// endWatch ends the watch, and forgets everything that it kept up to date.
 func (h *Head) endWatch() {
 	if h.unwatch != nil {
 		h.unwatch()
@@ -278,8 +279,8 @@ func (h *Head) takeSignals() (isStale bool) {
 	return !h.isListed
 }
 
-// list makes the listing anew: so many entries that n can be chosen from them whatever this
-// handle does with others at the same time.
+// list makes the listing anew. It asks for more than n entries: n must remain when this handle
+// skips those that it holds, claims or has given back.
 func (h *Head) list(ctx context.Context, n int) error {
 	isFresh := h.mustListFresh
 	before := h.Suppressed.lastNumber()
@@ -302,7 +303,8 @@ func (h *Head) list(ctx context.Context, n int) error {
 	return nil
 }
 
-// wait returns when there may be something new, or ctx has ended: the caller looks which.
+// wait returns when an entry may have become available, or when ctx or the session has ended.
+// The caller finds out which.
 func (h *Head) wait(ctx context.Context) {
 	h.mu.Lock()
 	close(h.waiting)
@@ -337,6 +339,7 @@ func (h *Head) wait(ctx context.Context) {
 	}
 }
 
+// heldCount returns how many entries the handle holds: none in the plain layout.
 func (h *Head) heldCount() int {
 	if h.HeldCount == nil {
 		return 0

@@ -25,7 +25,7 @@ type Listing struct {
 	Stamp      uint64   // of the locks, which were read before the entries
 
 	locks map[string]bool
-	last  string // the last name that was looked at
+	last  string // the last name that was listed, of an incomplete listing
 }
 
 // find reports whether the listing shows the entry as free, or as locked.
@@ -54,7 +54,7 @@ func (q *Lister) List(ctx context.Context, s coord.Session, want int, o coord.Li
 		}
 		l.Stamp = locks.Stamp
 	}
-	// Foreign nodes, however many, are passed over where no entry can stand among them.
+	// Ranges of names that no entry can have are skipped, however many foreign nodes they hold.
 	after, more := priority.Beyond("")
 	for limit := want + len(l.locks); ; limit *= 2 {
 		o.After, o.Limit = after, limit

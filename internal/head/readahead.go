@@ -19,12 +19,12 @@ const (
 // once reads only what it takes; one that goes on taking soon reads as many as it may.
 type readAhead struct {
 	nodes      map[string]coord.Node
-	entryBytes int // size of an entry, on average, lately
-	lastRead   int // how many entries were asked for in the last request
+	entryBytes int // average size of the entries that were read lately
+	lastRead   int // how many entries the last request wanted
 }
 
-// read reads the first n of the entries, and more of them while it is at it. missing are
-// those that do not exist.
+// read reads the first n of the entries. If one of these was not read before, the request reads
+// later ones too, more with each request. missing are the names that do not exist.
 func (a *readAhead) read(ctx context.Context, dir string, s coord.Session, names []string, n int) (missing []string, err error) {
 	n = min(n, len(names))
 	if a.hasAll(names[:n]) {

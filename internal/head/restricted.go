@@ -17,6 +17,7 @@ type Restricted struct {
 // NewRestricted returns an empty set. The head that gets it in its [Config] shares its mutex.
 func NewRestricted() *Restricted { return &Restricted{mu: new(sync.Mutex)} }
 
+// restriction is what this process may do with one entry, as it found out at a time.
 type restriction struct {
 	found      time.Time
 	isReadable bool
@@ -49,6 +50,7 @@ func (r *Restricted) IsReadOnly(name string) bool {
 	return ok && isReadable
 }
 
+// lookup returns what is known of an entry. It forgets what is older than keepRestriction.
 func (r *Restricted) lookup(name string) (isReadable, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

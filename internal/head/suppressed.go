@@ -11,9 +11,10 @@ type Suppressed struct {
 	mu      *sync.Mutex // the head's
 	entries map[string]suppression
 	count   int64 // of all suppressions so far
-	most    int   // entries, before old ones are looked for
+	most    int   // the number of entries from which old ones are removed, if it is over pruneFrom
 }
 
+// suppression is why, and since when, an entry is suppressed.
 type suppression struct {
 	why    Reason
 	since  time.Time
@@ -122,9 +123,10 @@ func (s *Suppressed) clear() {
 	clear(s.entries)
 }
 
-// reconcile ends the suppressions of which a listing knows as much. before is the number of
-// the last suppression that precedes the listing. The listing shows all claims that this
-// handle had made by then: if it shows such an entry as free, its lock was broken.
+// reconcile ends the suppressions that a listing makes needless, because it is as new as what
+// this handle knew. before is the number of the last suppression before the listing. The
+// listing shows all claims that this handle had made by then: if it shows such an entry as
+// free, its lock was broken.
 func (s *Suppressed) reconcile(l *Listing, before int64, isFresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,8 +48,10 @@ func (s *Set) Commit(ctx context.Context, note []byte, ops []coord.Op) (Applied,
 	}
 }
 
-// CommitAs commits exactly once in the lane of a token. It asks build for the ops just
-// before. A commit that was made before with the token has no Results.
+// CommitAs makes the commit that a token names, exactly once. It calls build for the ops just
+// before. If any process has made the commit already, CommitAs changes nothing, and returns its
+// revision without Results. [ErrVoid]: the commit was resolved as not applied. [ErrExpired]: the
+// service no longer knows.
 func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build func(context.Context) ([]coord.Op, error)) (Applied, error) {
 	name, n, err := parse(token)
 	if err != nil {
@@ -116,8 +118,8 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 		case errors.Is(err, coord.ErrUnknown):
 			inDoubt = true
 		case retry.RefusedOp(err) > 0 && inDoubt && errors.Is(err, coord.ErrExist):
-			// The node that is in the way may go before an attempt that is still under way
-			// arrives. So the lane moves on, and that attempt can never be applied.
+			// The node that was in the way may be deleted before an attempt arrives that is
+			// still under way. So the lane moves on, and that attempt can never be applied.
 			refusal := withoutLane(err)
 			var rs []coord.Result
 			if rs, err = session.Commit(ctx, coord.Set(l.path(), layout.Marker{N: next.N, Void: true}.Value(), l.fence)); err == nil {
@@ -125,7 +127,7 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 				return Applied{}, refusal
 			}
 			if retry.IsRefused(err) {
-				continue // the lane tells at the next attempt
+				continue // the next attempt finds out what has written to the lane
 			}
 		case retry.RefusedOp(err) > 0:
 			// What is in the way stays: an attempt that is still under way will be refused
@@ -141,8 +143,10 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 	}
 }
 
-// outcome reads what a lane says after it refused its next commit n: an earlier attempt at
-// it was applied, or another process has written to the lane.
+// outcome reads the lane's node after the service has refused the lane's next commit n for it.
+// Either an earlier attempt at n was applied, which is a success, or another process has written
+// to the lane. errUnusable: the commit was not applied, and needs another lane. [ErrExpired]:
+// it may have been applied, but the service no longer knows.
 func outcome(ctx context.Context, session coord.Session, l *lane, n uint64, inDoubt bool, began time.Time) (Applied, error) {
 	node, err := session.Get(ctx, l.path())
 	if errors.Is(err, coord.ErrNotExist) {

@@ -46,12 +46,13 @@ func (e *UnknownError) Error() string {
 // Unwrap makes it a [coord.ErrUnknown], and its cause.
 func (e *UnknownError) Unwrap() []error { return []error{coord.ErrUnknown, e.Err} }
 
-// lane is one lane. It has one commit at a time.
+// lane is a lane of this process. Only one goroutine uses it at a time, so it has at most one
+// commit under way.
 type lane struct {
 	name  string
 	n     uint64      // of the last commit whose outcome is known
-	fence coord.Fence // of the node
-	wrote time.Time   // the node was last written then, or later
+	fence coord.Fence // of the node, after that commit
+	wrote time.Time   // a time before the node's last write, by which its age is judged
 }
 
 // Path returns the path of a lane's node.
@@ -59,7 +60,8 @@ func Path(name string) string { return path.Join(layout.ProducersDir, name) }
 
 func (l *lane) path() string { return Path(l.name) }
 
-// advance notes that commit n of the lane was decided by a write that began at a time.
+// advance notes that the outcome of commit n is known. began is when the write began that
+// decided it, f the fence that it left.
 func (l *lane) advance(n uint64, f coord.Fence, began time.Time) {
 	// Round strips the monotonic clock, which stands still while the machine sleeps.
 	l.n, l.fence, l.wrote = n, f, began.Round(0)

@@ -13,11 +13,12 @@ import (
 
 // Outcome is what became of the commit that a token names.
 type Outcome struct {
-	Applied  bool   // otherwise it was not, and never will be
+	Applied  bool   // false: it was not applied, and never will be
 	Note     []byte // of an applied commit
 	Revision int64  // of an applied commit
 }
 
+// parse splits a token into its lane and the number of its commit there.
 func parse(token string) (lane string, n uint64, err error) {
 	lane, n, ok := layout.ParseToken(token)
 	if !ok {
@@ -28,7 +29,7 @@ func parse(token string) (lane string, n uint64, err error) {
 
 // Resolve returns what became of the commit that a token names. If it was not applied
 // until now, Resolve makes sure that it never will be, not even by an attempt that is still
-// under way. [ErrExpired]: too late to tell.
+// under way. [ErrExpired]: the service no longer knows.
 func Resolve(ctx context.Context, c coord.Coordinator, token string) (Outcome, error) {
 	name, n, err := parse(token)
 	if err != nil {
@@ -87,7 +88,8 @@ func readMarker(ctx context.Context, session coord.Session, lane string) (coord.
 	return node, m, nil
 }
 
-// Forget removes the node of a token's lane, and with it the outcome of its commit.
+// Forget removes the node of a token's lane, and with it the outcome of its commit. If the node
+// is gone, or the lane has gone on since, Forget changes nothing.
 func Forget(ctx context.Context, c coord.Coordinator, token string) error {
 	name, n, err := parse(token)
 	if err != nil {

@@ -16,10 +16,9 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Config is what the lanes of a handle need of it.
+// Config is what a set of lanes needs to know of its handle.
 type Config struct {
-	// Series begins the names of the lanes: 16 hexadecimal digits. With "" the set makes
-	// them up.
+	// Series begins the names of the lanes: 16 hexadecimal digits. With "" they are random.
 	Series string
 
 	Coordinator coord.Coordinator
@@ -61,13 +60,13 @@ type Set struct {
 const mostLanes = 128
 
 const (
-	// maxIdle is how long a lane may have been idle when it is used again. A lane may be
-	// swept a day after it was last written, and with it the outcome of a put that was
-	// asked for since then and never arrived.
+	// maxIdle is how long a lane may have been idle when it is used again without a write
+	// first. Sweep counts a lane's age from its last write. So without this limit it could
+	// remove the lane, and the outcome of its next commit, too soon after that commit.
 	maxIdle = 30 * time.Minute
 
-	// keep is how long, at least, a lane is kept that no handle uses: a day, and some time
-	// in which it was idle before its last commit, and in which that was asked for.
+	// keep is the age at which Sweep removes a lane that no handle uses. It is a day, for
+	// which outcomes are promised, and the time between the last write and the commit.
 	keep = 24*time.Hour + 2*maxIdle
 )
 
@@ -84,7 +83,7 @@ func (s *Set) ID() string {
 	return fmt.Sprintf("%s %d", s.seriesLocked(), s.ids)
 }
 
-// seriesLocked returns the series, and makes one up where there is none.
+// seriesLocked returns the series. It chooses a random one if there is none yet.
 func (s *Set) seriesLocked() string {
 	if s.series == "" {
 		var b [8]byte
@@ -118,6 +117,7 @@ func (s *Set) takeIdle() *lane {
 	return l
 }
 
+// putBack makes a lane idle again: the outcome of its last commit is known.
 func (s *Set) putBack(l *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

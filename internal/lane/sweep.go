@@ -32,6 +32,7 @@ func Sweep(ctx context.Context, c coord.Coordinator) error {
 	return nil
 }
 
+// sweep is Sweep in one session. It returns a refusal if another process sweeps.
 func sweep(ctx context.Context, session coord.Session) error {
 	now := layout.SweptValue(time.Now().UnixMilli())
 	last, err := session.Get(ctx, layout.SweptNode)

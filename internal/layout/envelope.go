@@ -15,7 +15,7 @@ const EnvelopeMagic = "\x00zkq\x01"
 
 // Headers travel with a value. Fields that this version does not know are left alone.
 type Headers struct {
-	ExpiresMS int64  `json:"expires_ms,omitempty"` // nobody is handed it from then on
+	ExpiresMS int64  `json:"expires_ms,omitempty"` // unix time from which it is handed to no process
 	Unique    string `json:"unique,omitempty"`     // SHA-256 of its key, in hexadecimal digits
 
 	Reason     string `json:"reason,omitempty"`     // of a dead entry
@@ -78,7 +78,7 @@ func Reseal(value, body []byte) []byte {
 }
 
 // Requeued returns the node's value for a dead entry that is requeued. It keeps headers
-// that this version does not know, but stands for no key and does not expire.
+// that this version does not know, but has no unique key and does not expire.
 func Requeued(value []byte) []byte {
 	text, body := Unwrap(value)
 	var fields map[string]json.RawMessage
@@ -111,11 +111,13 @@ func (h Headers) Shorten(n int) Headers {
 	return h
 }
 
+// json returns the headers as an envelope holds them.
 func (h Headers) json() []byte { return mustMarshal(h) }
 
 // Envelope returns an envelope with these headers around a body.
 func (h Headers) Envelope(body []byte) []byte { return envelope(h.json(), body) }
 
+// envelope returns an envelope with headers in JSON around a body.
 func envelope(text, body []byte) []byte {
 	b := make([]byte, 0, len(EnvelopeMagic)+binary.MaxVarintLen64+len(text)+len(body))
 	b = append(b, EnvelopeMagic...)

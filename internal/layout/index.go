@@ -37,8 +37,8 @@ func CutMillis(name string) (ms int64, rest string, ok bool) {
 	return ms, name[msDigits+1:], true
 }
 
-// Delayed is what a name in [DelayedDir] says. It is either the index of an entry that
-// was put aside, or a delayed put, which has no entry yet.
+// Delayed is what a name in [DelayedDir] says. It is either the index of a resting entry, or a
+// delayed put, which has no entry yet.
 type Delayed struct {
 	Due      time.Time
 	Entry    string // its name among the entries; "" of a delayed put

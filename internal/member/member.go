@@ -17,8 +17,8 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// Parse reads a member's node. It reports false for a node that is not ephemeral, or that
-// stands there only for an instant to wake processes that wait.
+// Parse reads a member's node. It reports false for a node that is not ephemeral, and for one
+// that exists only for an instant, to wake processes that wait.
 func Parse(n coord.Node) (layout.Worker, bool) {
 	w, ok := layout.ParseWorker(n.Value)
 	return w, ok && n.Owner != ""
@@ -44,14 +44,14 @@ func List(ctx context.Context, s coord.Session, dir string) ([]string, error) {
 // the session; the handle gets another in each session that follows.
 type Registry struct {
 	path   string      // of the node
-	closed func() bool // the handle is
+	closed func() bool // reports whether the handle is closed
 
 	mu            sync.Mutex
 	stays         bool          // the handle goes on taking: it is registered in every session
 	isRegistering bool          // a goroutine creates the node
 	session       coord.Session // in which the node exists, or may not be created
-	started       time.Time
-	fence         coord.Fence // of the node; 0 if it may not be created
+	started       time.Time     // when the handle began to take; zero: not yet
+	fence         coord.Fence   // of the node; 0 if it may not be created
 }
 
 // NewRegistry returns the registry of a handle whose node is at that path. closed reports
@@ -60,7 +60,8 @@ func NewRegistry(path string, closed func() bool) *Registry {
 	return &Registry{path: path, closed: closed}
 }
 
-// Stay has the handle registered in the sessions from now on, by its next calls.
+// Stay makes the handle a member in every session from now on. Its next call in each session
+// creates the node.
 func (r *Registry) Stay() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,9 +70,9 @@ func (r *Registry) Stay() {
 	}
 }
 
-// Register creates the handle's node in the session, and from then on in every session
-// that the handle works in. It costs nothing where that is done, and does not wait for
-// another goroutine that does it.
+// Register creates the handle's node in the session, and makes the handle a member in every
+// later session too. It sends nothing if the node exists, or while another goroutine creates
+// it. A service that forbids the node is no error: then other processes do not see the handle.
 func (r *Registry) Register(ctx context.Context, s coord.Session) error {
 	r.Stay()
 	r.mu.Lock()
@@ -86,7 +87,7 @@ func (r *Registry) Register(ctx context.Context, s coord.Session) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.isRegistering = false; errors.Is(err, coord.ErrForbidden) {
-		err = nil // the handle works on, unseen
+		err = nil // the handle works without its node
 	}
 	if err == nil {
 		r.session, r.fence = s, fence

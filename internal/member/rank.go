@@ -30,7 +30,8 @@ func Before(members []string, me, entry string) int {
 	return before
 }
 
-// weight is that of a member for an entry, given the hash of the entry's name.
+// weight returns a member's weight for an entry, given the hash of the entry's name. The member
+// with the highest weight owns the entry.
 func weight(member string, entry uint64) uint64 {
 	// The finalizer of splitmix64: FNV alone hardly mixes its last bytes.
 	x := fnv1a(member) ^ entry
@@ -39,6 +40,7 @@ func weight(member string, entry uint64) uint64 {
 	return x ^ x>>31
 }
 
+// fnv1a is the 64-bit FNV-1a hash.
 func fnv1a(s string) uint64 {
 	h := uint64(0xcbf29ce484222325)
 	for i := range len(s) {

@@ -8,8 +8,8 @@ import (
 	"github.com/zkq/zkq/coord"
 )
 
-// NothingSent reports whether the session was over before anything was sent: another
-// session can make the same attempt.
+// NothingSent reports whether the session ended before anything was sent. The same attempt can
+// be made in another session.
 func NothingSent(err error) bool {
 	return errors.Is(err, coord.ErrSessionLost) && !errors.Is(err, coord.ErrUnknown)
 }
@@ -19,8 +19,8 @@ func IsBusy(err error) bool {
 	return errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown)
 }
 
-// IsRefused reports whether the service refused a commit because of what a node is or is
-// not: nothing was changed.
+// IsRefused reports whether the service refused a commit because a node exists, is missing, or
+// has another version. Nothing was changed.
 func IsRefused(err error) bool { return RefusedOp(err) >= 0 }
 
 // RefusedOp returns the index of the op for which the service refused the commit, or -1 if

@@ -37,8 +37,8 @@ type Backoff struct {
 	// Wake ends a pause early: another attempt is worth making now.
 	Wake <-chan struct{}
 
-	// Observer is told when the operation waits for a service that is busy; nil: nobody
-	// is. Act names the operation for it, "put" for instance.
+	// Observer is called when the operation waits for a busy service; nil: no call. Act
+	// names the operation for it, "put" for instance.
 	Observer Observer
 	Act      string
 
@@ -47,7 +47,7 @@ type Backoff struct {
 	lastBusy  time.Time
 }
 
-// Observer hears which operations wait because the service refuses them for now
+// Observer is called about operations that wait because the service refuses them for now
 // ([coord.ErrBusy]). Its methods may be called from several goroutines.
 type Observer interface {
 	// Waiting is called with each refusal, once the operation has met them for [ReportAfter].
@@ -58,7 +58,7 @@ type Observer interface {
 
 const (
 	// ReportAfter is how long an operation waits for a busy service before the
-	// [Observer] is told.
+	// [Observer] is called.
 	ReportAfter = time.Second
 
 	// separateBusy is the time between two refusals that makes them two waits.
