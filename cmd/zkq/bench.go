@@ -78,16 +78,16 @@ func runBench(ctx context.Context, k *call) error {
 	if err != nil {
 		return err
 	}
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		b.client = newCountingCoordinator(c)
 		b.queue = k.newLocking(b.client, k.queue)
 		defer b.queue.Close()
 		st, err := b.queue.Stat(ctx)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		if st.Total() > 0 {
-			return k.about(&failure{
+			return k.describe(&failure{
 				code: exitFailed, err: fmt.Errorf("the queue holds %s, and bench would take what is in it", pluralize(st.Total(), "entry", "entries")),
 				hint: "name a queue that is empty: zkq bench QUEUE",
 			})
@@ -95,12 +95,12 @@ func runBench(ctx context.Context, k *call) error {
 		var file *os.File
 		if svg != "" { // created first: a bad path must fail before minutes of work
 			if file, err = os.Create(svg); err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 			defer file.Close()
 		}
 		b.table = k.out.table("measurement", "processes", "workers", "batch", "backlog", "entries", "per second", "p50", "p99", "lost")
-		err = b.all(ctx)
+		err = b.runAll(ctx)
 		cleaned := b.clean(ctx)
 		switch {
 		case err == nil:
@@ -115,7 +115,7 @@ func runBench(ctx context.Context, k *call) error {
 			_, err = file.WriteString(plot.Costs("Time for one entry, taken and finished, against the backlog",
 				k.settings.target.String()+", "+time.Now().UTC().Format(time.DateOnly), plot.Series{Points: b.costs}))
 		}
-		return k.about(err)
+		return k.describe(err)
 	})
 }
 
@@ -199,8 +199,8 @@ func (b *bench) measurements() []measurement {
 	)
 }
 
-// all runs the measurements and prints each result at once.
-func (b *bench) all(ctx context.Context) error {
+// runAll runs the measurements and prints each result at once.
+func (b *bench) runAll(ctx context.Context) error {
 	todo := b.measurements()
 	bar := b.newProgress("measured", int64(len(todo)), false)
 	defer bar.end()

@@ -54,7 +54,7 @@ func runBenchWorker(ctx context.Context, k *call) error {
 		return err
 	}
 	k.queue = name
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		counting := newCountingCoordinator(c)
 		q := k.newLocking(counting, name)
 		defer q.Close()
@@ -88,7 +88,7 @@ func runBenchWorker(ctx context.Context, k *call) error {
 			case <-tick.C:
 			case err := <-ended:
 				if err != nil {
-					return k.about(err)
+					return k.describe(err)
 				}
 				r.Ended, r.Lost = true, counting.lost.Load()
 			}
@@ -135,7 +135,7 @@ func (b *bench) contention(ctx context.Context) (benchRecord, error) {
 	}
 	for _, p := range fleet { // wait until all are ready
 		if _, ok := p.next(ctx); !ok {
-			return r, p.died(ctx)
+			return r, p.deathError(ctx)
 		}
 	}
 	for _, p := range fleet {
@@ -148,7 +148,7 @@ func (b *bench) contention(ctx context.Context) (benchRecord, error) {
 			if !p.last.Ended {
 				report, ok := p.next(ctx)
 				if !ok {
-					return r, p.died(ctx)
+					return r, p.deathError(ctx)
 				}
 				p.last = report
 			}
@@ -235,9 +235,9 @@ func (p *fleetProcess) next(ctx context.Context) (fleetReport, bool) {
 	}
 }
 
-// died returns the error for a process whose output ended early, with what it printed
+// deathError returns the error for a process whose output ended early, with what it printed
 // on stderr. If ctx has ended, the cause of that is the error.
-func (p *fleetProcess) died(ctx context.Context) error {
+func (p *fleetProcess) deathError(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -259,7 +259,7 @@ func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Conte
 	var took []time.Duration
 	put, finished := 0, 0
 	fed, all := false, make(chan struct{})
-	look := func() { // closes all when every entry is finished; mu must be held
+	closeIfDone := func() { // closes all when every entry is finished; mu must be held
 		if fed && finished == put && all != nil {
 			close(all)
 			all = nil
@@ -277,7 +277,7 @@ func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Conte
 			mu.Lock()
 			defer mu.Unlock()
 			finished += k
-			look()
+			closeIfDone()
 		})
 	}()
 	begun := time.Now()
@@ -292,7 +292,7 @@ func (b *bench) flow(ctx context.Context, r benchRecord, feed func(context.Conte
 	})
 	mu.Lock()
 	fed = true
-	look()
+	closeIfDone()
 	mu.Unlock()
 	if err == nil {
 		patience := time.NewTimer(b.share + benchPatience)

@@ -104,8 +104,8 @@ func queueName(name string) (string, error) {
 	return strings.TrimPrefix(canonical, "/"), nil
 }
 
-// connect opens the coordinator. Calls that change something should use a context of
-// patient.
+// connect opens the coordinator. Calls that change something should use the context of
+// changeContext.
 func (k *call) connect(ctx context.Context) (coord.Coordinator, error) {
 	warn := k.warn
 	if warn == nil {
@@ -118,14 +118,14 @@ func (k *call) connect(ctx context.Context) (coord.Coordinator, error) {
 		warn:           warn,
 	})
 	if err != nil {
-		return nil, k.about(err)
+		return nil, k.describe(err)
 	}
 	return c, nil
 }
 
-// with opens the coordinator, runs do, and closes the coordinator. An error of the close
+// withCoordinator opens the coordinator, runs do, and closes the coordinator. An error of the close
 // is only a warning, because it cannot undo the changes that do made.
-func (k *call) with(ctx context.Context, do func(coord.Coordinator) error) error {
+func (k *call) withCoordinator(ctx context.Context, do func(coord.Coordinator) error) error {
 	c, err := k.connect(ctx)
 	if err != nil {
 		return err
@@ -168,13 +168,13 @@ func (k *call) logSessions(ctx context.Context, c coord.Coordinator) (stop func(
 	}
 }
 
-// withQueue opens the coordinator as with does, and runs do with the verb's queue in the
+// withQueue opens the coordinator as withCoordinator does, and runs do with the verb's queue in the
 // layout of findLayout.
 func (k *call) withQueue(ctx context.Context, do func(queue) error) error {
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		l, err := k.findLayout(ctx, c)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		q := k.newQueue(c, k.queue, l)
 		defer q.Close()
@@ -188,7 +188,7 @@ func (k *call) findLayout(ctx context.Context, c coord.Coordinator) (layout, err
 	if k.settings.layoutGiven || !k.verb.anyLayout {
 		return k.settings.layout, nil
 	}
-	ctx, cancel := k.patient(ctx)
+	ctx, cancel := k.changeContext(ctx)
 	defer cancel()
 	found, err := zkq.FindLayout(ctx, c, k.queue)
 	return cmp.Or(layout(found), k.settings.layout), err
@@ -197,7 +197,7 @@ func (k *call) findLayout(ctx context.Context, c coord.Coordinator) (layout, err
 // newQueue opens a queue in layout l. The caller closes it.
 func (k *call) newQueue(c coord.Coordinator, name string, l layout) queue {
 	if l == layoutPlain {
-		return zkq.NewQueue(c, name, zkq.Warn(k.warnNode), zkq.LogTo(k.log))
+		return zkq.NewQueue(c, name, zkq.Warn(k.logWarning), zkq.LogTo(k.log))
 	}
 	return k.newLocking(c, name)
 }
@@ -210,15 +210,15 @@ func (k *call) newLocking(c coord.Coordinator, name string, more ...zkq.Option) 
 		rand.Read(id[:])
 		k.holder = hex.EncodeToString(id[:])
 	}
-	return zkq.NewLockingQueue(c, name, append(more, zkq.Warn(k.warnNode), zkq.LogTo(k.log), zkq.Holder(k.holder))...)
+	return zkq.NewLockingQueue(c, name, append(more, zkq.Warn(k.logWarning), zkq.LogTo(k.log), zkq.Holder(k.holder))...)
 }
 
-// warnNode logs a warning of the library about a node.
-func (k *call) warnNode(message string) { k.log.Warn(printable(message)) }
+// logWarning logs a warning of the library about a node.
+func (k *call) logWarning(message string) { k.log.Warn(printable(message)) }
 
-// about returns err as a failure that names the verb, the queue and the coordinator. It
+// describe returns err as a failure that names the verb, the queue and the coordinator. It
 // keeps an error that already names them.
-func (k *call) about(err error) error {
+func (k *call) describe(err error) error {
 	var f *failure
 	if err == nil || errors.As(err, &f) && f.what != "" {
 		return err
@@ -237,9 +237,9 @@ func (k *call) about(err error) error {
 	return f
 }
 
-// interrupted gives the error of a verb that a signal ended the exit code of that
+// toSignalError gives the error of a verb that a signal ended the exit code of that
 // signal. Errors that are settled, and usage errors, keep their own code.
-func (k *call) interrupted(ctx context.Context, err error) error {
+func (k *call) toSignalError(ctx context.Context, err error) error {
 	var sig *signalError
 	if err == nil || !errors.As(context.Cause(ctx), &sig) {
 		return err
@@ -259,19 +259,19 @@ func (k *call) interrupted(ctx context.Context, err error) error {
 	if unknown := (*zkq.UnknownError)(nil); errors.As(err, &unknown) {
 		hint = classify(err).hint // names the token, which is stored nowhere else
 	}
-	return k.about(&failure{code: sig.code(), err: said, hint: hint})
+	return k.describe(&failure{code: sig.code(), err: said, hint: hint})
 }
 
-// patient returns a context for one change. It ends 2 s after ctx, so that a change in
+// changeContext returns a context for one change. It ends 2 s after ctx, so that a change in
 // flight can still get its answer and its outcome is known. It also ends once the
 // session timeout and the connect timeout have passed.
-func (k *call) patient(ctx context.Context) (context.Context, context.CancelFunc) {
+func (k *call) changeContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return extendContext(ctx, k.settings.sessionTimeout+k.settings.connectTimeout, 2*time.Second)
 }
 
-// patientFor is patient for a change that may wait for as long as wait before it is
+// waitingChangeContext is changeContext for a change that may wait for as long as wait before it is
 // made, say for room in a full queue.
-func (k *call) patientFor(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+func (k *call) waitingChangeContext(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	most := k.settings.sessionTimeout + k.settings.connectTimeout
 	if wait > forever-most {
 		return extendContext(ctx, forever, 2*time.Second)

@@ -56,7 +56,7 @@ func (c *consumer) readConsume() error {
 	c.group = c.hasCmd && (c.forward != "" || c.jobs > 1 && !c.flags.Bool("ungroup"))
 	var err error
 	if c.log, err = openJobLog(c.flags.String("joblog")); err != nil {
-		return c.about(err)
+		return c.describe(err)
 	}
 	return nil
 }

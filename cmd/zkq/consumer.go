@@ -65,7 +65,7 @@ func consume(ctx context.Context, k *call) error {
 		return err
 	}
 	defer c.log.close()
-	return k.with(ctx, func(co coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(co coord.Coordinator) error {
 		c.queue = k.newLocking(co, k.queue, zkq.MaxDeliveries(c.deliveries))
 		defer c.queue.Close()
 		if c.forward != "" {
@@ -95,7 +95,7 @@ func (c *consumer) expected(ctx context.Context) int {
 // register adds this process to the queue's workers. If that fails, each take tries
 // again.
 func (c *consumer) register(ctx context.Context) {
-	ctx, cancel := c.patient(ctx)
+	ctx, cancel := c.changeContext(ctx)
 	defer cancel()
 	if err := c.queue.Register(ctx); err != nil {
 		c.call.log.Info("not among the workers yet: " + printable(err.Error()))
@@ -251,7 +251,7 @@ func (c *consumer) restAfter(n int) time.Duration {
 // pausedDrain returns the error of a drain that stops because the queue is paused. The
 // error counts the ready entries, which stay.
 func (c *consumer) pausedDrain(ctx context.Context) error {
-	ctx, cancel := c.patient(ctx)
+	ctx, cancel := c.changeContext(ctx)
 	defer cancel()
 	st, err := c.queue.Stat(ctx)
 	if err != nil {

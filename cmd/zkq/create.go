@@ -63,14 +63,14 @@ func create(ctx context.Context, k *call) error {
 }
 
 // change opens the verb's queue and runs do, which makes one change. The context of do
-// is that of patient.
+// is that of changeContext.
 func (k *call) change(ctx context.Context, do func(context.Context, *zkq.LockingQueue) error) error {
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		q := k.newLocking(c, k.queue)
 		defer q.Close()
-		long, cancel := k.patient(ctx)
+		long, cancel := k.changeContext(ctx)
 		defer cancel()
-		return k.about(do(long, q))
+		return k.describe(do(long, q))
 	})
 }
 

@@ -82,16 +82,16 @@ func doctor(ctx context.Context, k *call) error {
 		fix = append(fix, fmt.Sprintf(format, args...))
 	}
 	k.warn = func(message string) { advise("%s", message) }
-	return k.with(ctx, func(c coord.Coordinator) error {
-		ctx, cancel := k.patient(ctx)
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
+		ctx, cancel := k.changeContext(ctx)
 		defer cancel()
 		x := &examination{Coordinator: k.settings.target.String(), Asked: k.settings.sessionTimeout.Seconds(), Servers: []serverRecord{}}
 		s, err := c.Session(ctx)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		if err := x.servers(ctx, c, advise); err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		x.session(s)
 		if k.settings.target.scheme != "zk" && k.settings.target.scheme != "zks" && x.Session != x.Asked { // ZooKeeper's driver warns
@@ -106,9 +106,9 @@ func doctor(ctx context.Context, k *call) error {
 		x.Fix = append([]string{}, fix...)
 		mu.Unlock()
 		if err := x.print(k.out); err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
-		return k.about(sick)
+		return k.describe(sick)
 	})
 }
 

@@ -140,14 +140,14 @@ func (p *program) report(err error) int {
 	}
 	f := failureOf(err)
 	if !f.said {
-		p.say(f)
+		p.printFailure(f)
 	}
 	return f.code
 }
 
-// say prints a failure on stderr: a line each for the error, the hint and the usage, or
+// printFailure prints a failure on stderr: a line each for the error, the hint and the usage, or
 // one JSON object. It removes passwords first.
-func (p *program) say(f *failure) {
+func (p *program) printFailure(f *failure) {
 	text := errorText(f.err)
 	if f.what != "" {
 		text = f.what + ": " + text

@@ -43,7 +43,7 @@ func get(ctx context.Context, k *call) error {
 		return err
 	}
 	began := time.Now()
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		waiting := ctx
 		if wait != forever {
 			// The wait includes the time to reach the coordinator.
@@ -53,16 +53,16 @@ func get(ctx context.Context, k *call) error {
 		}
 		l, err := k.findLayout(waiting, c)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		if l == layoutPlain {
-			q := zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode), zkq.LogTo(k.log))
+			q := zkq.NewQueue(c, k.queue, zkq.Warn(k.logWarning), zkq.LogTo(k.log))
 			defer q.Close()
-			return k.about(k.getPlain(ctx, waiting, q, max(n, 1), wait > 0))
+			return k.describe(k.getPlain(ctx, waiting, q, max(n, 1), wait > 0))
 		}
 		q := k.newLocking(c, k.queue)
 		defer q.Close()
-		return k.about(k.getLocking(ctx, waiting, q, max(n, 1), wait > 0))
+		return k.describe(k.getLocking(ctx, waiting, q, max(n, 1), wait > 0))
 	})
 }
 
@@ -81,7 +81,7 @@ func (k *call) getLocking(ctx, waiting context.Context, q *zkq.LockingQueue, n i
 		}
 		if !wait || got > 0 || isOwnTimeout(err, ctx) {
 			// Make one attempt even if the wait ended before the first take.
-			tctx, cancel := k.patient(ctx)
+			tctx, cancel := k.changeContext(ctx)
 			held, err = q.TryTakeN(tctx, most)
 			cancel()
 		}
@@ -144,7 +144,7 @@ func (k *call) handOver(ctx context.Context, held []*zkq.Held) error {
 		}
 		written++
 	}
-	long, cancel := k.patient(ctx)
+	long, cancel := k.changeContext(ctx)
 	defer cancel()
 	errs := make([]error, len(held))
 	var running sync.WaitGroup
@@ -190,7 +190,7 @@ func (k *call) getPlain(ctx, waiting context.Context, q *zkq.Queue, n int, wait 
 			e, err = q.Get(waiting)
 		}
 		if !wait || got > 0 || isOwnTimeout(err, ctx) {
-			tctx, cancel := k.patient(ctx)
+			tctx, cancel := k.changeContext(ctx)
 			e, err = q.TryGet(tctx)
 			cancel()
 		}

@@ -31,8 +31,8 @@ func newAttempt(k *call, h *zkq.Held) *attempt {
 	}
 }
 
-// ended records the exit status of CMD, or the signal that ended it.
-func (a *attempt) ended(state *os.ProcessState) {
+// recordEnd records the exit status of CMD, or the signal that ended it.
+func (a *attempt) recordEnd(state *os.ProcessState) {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		a.Signal = ws.Signal().String()
 		return

@@ -84,13 +84,13 @@ func ls(ctx context.Context, k *call) error {
 				err = l.row(ctx, q, e)
 			}
 			if err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 			if shown++; shown == n {
 				break
 			}
 		}
-		return k.about(l.table.end())
+		return k.describe(l.table.end())
 	})
 }
 
@@ -154,7 +154,7 @@ func (l *listing) row(ctx context.Context, q queue, e zkq.Entry) error {
 	}
 	if l.values {
 		cells = append(cells, string(e.Value))
-		r = r.with(e.Value)
+		r = r.withValue(e.Value)
 	}
 	return l.table.row(r, cells...)
 }

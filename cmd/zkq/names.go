@@ -77,7 +77,7 @@ func (k *call) wholeNames(ctx context.Context, q finder, names []string) ([]stri
 	if len(tails) == 0 {
 		return names, nil
 	}
-	ctx, cancel := k.patient(ctx)
+	ctx, cancel := k.changeContext(ctx)
 	defer cancel()
 	found, err := q.FindNames(ctx, tails...)
 	if err != nil {

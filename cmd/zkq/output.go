@@ -100,7 +100,7 @@ func (o *output) record(v any, words ...string) error {
 // newline. On a terminal it escapes control characters, except line feeds and tabs.
 func (o *output) value(e entryRecord, value []byte, raw bool) error {
 	if o.json {
-		return o.record(e.with(value))
+		return o.record(e.withValue(value))
 	}
 	if o.terminal {
 		value = []byte(escape(string(value), "\n\t"))
@@ -161,8 +161,8 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// with returns the record with the value: as text if it is UTF-8, otherwise in base 64.
-func (e entryRecord) with(value []byte) entryRecord {
+// withValue returns the record with the value: as text if it is UTF-8, otherwise in base 64.
+func (e entryRecord) withValue(value []byte) entryRecord {
 	if utf8.Valid(value) {
 		s := string(value)
 		e.Value = &s

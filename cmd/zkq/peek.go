@@ -30,15 +30,15 @@ func peek(ctx context.Context, k *call) error {
 		}
 	}
 	return k.withQueue(ctx, func(q queue) error {
-		pctx, cancel := k.patient(ctx)
+		pctx, cancel := k.changeContext(ctx)
 		defer cancel()
 		if nameTail.MatchString(name) {
 			names, err := k.wholeNames(ctx, q, []string{name})
 			if err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 			if name = names[0]; nameTail.MatchString(name) {
-				return k.about(noEntryError(name))
+				return k.describe(noEntryError(name))
 			}
 		}
 		e, err := q.Peek(pctx, name)
@@ -50,6 +50,6 @@ func peek(ctx context.Context, k *call) error {
 		case err == nil:
 			err = k.out.value(newEntryRecord(k.queue, e), e.Value, k.flags.Bool("raw"))
 		}
-		return k.about(err)
+		return k.describe(err)
 	})
 }

@@ -194,7 +194,7 @@ func (p *program) command(v verb) *cli.Command {
 			ctx, stop := call.catchSignals(c.Context)
 			defer stop()
 			p.working = !v.looks && !v.offline
-			return p.explain(c.Command, call.interrupted(ctx, v.run(ctx, call)))
+			return p.explain(c.Command, call.toSignalError(ctx, v.run(ctx, call)))
 		},
 	}
 	return c

@@ -503,7 +503,7 @@ func TestSignalLeavesTheTokenOfAnUnansweredPut(t *testing.T) {
 	cancel(&signalError{os.Interrupt})
 	k := &call{verb: putVerb(), queue: "jobs"}
 	const token = "0123456789abcdef-00-7"
-	err := k.interrupted(ctx, k.about(fmt.Errorf("put /jobs: %w", &zkq.UnknownError{Token: token, Err: context.Canceled})))
+	err := k.toSignalError(ctx, k.describe(fmt.Errorf("put /jobs: %w", &zkq.UnknownError{Token: token, Err: context.Canceled})))
 	var f *failure
 	if !errors.As(err, &f) || f.code != 130 || !strings.Contains(f.hint, token) {
 		t.Errorf("%+v, want 130 and the token", f)

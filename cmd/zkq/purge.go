@@ -67,6 +67,6 @@ func purge(ctx context.Context, k *call) error {
 		if err != nil && n > 0 {
 			err = partialError(err, pluralize(n, "entry was", "entries were")+" removed")
 		}
-		return k.about(err)
+		return k.describe(err)
 	})
 }

@@ -58,10 +58,10 @@ func put(ctx context.Context, k *call) error {
 	}
 	in, err := k.input()
 	if err != nil {
-		return k.about(err)
+		return k.describe(err)
 	}
-	return k.with(ctx, func(c coord.Coordinator) error {
-		var q putQueue = zkq.NewQueue(c, k.queue, zkq.Warn(k.warnNode), zkq.LogTo(k.log))
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
+		var q putQueue = zkq.NewQueue(c, k.queue, zkq.Warn(k.logWarning), zkq.LogTo(k.log))
 		if k.settings.layout == layoutLocking {
 			q = k.newLocking(c, k.queue)
 		}
@@ -70,7 +70,7 @@ func put(ctx context.Context, k *call) error {
 		w := &putter{call: k, queue: q, priority: p, putOptions: o, atomic: k.flags.Bool("atomic")}
 		w.progress = k.newProgress("put", inputSize(k.stdin, in), true)
 		defer w.progress.end()
-		return k.about(w.run(ctx, in))
+		return k.describe(w.run(ctx, in))
 	})
 }
 
@@ -130,7 +130,7 @@ func (k *call) sweepSometimes(ctx context.Context, c coord.Coordinator) {
 	if rand.IntN(sweepEvery) != 0 {
 		return
 	}
-	ctx, cancel := k.patient(ctx)
+	ctx, cancel := k.changeContext(ctx)
 	defer cancel()
 	if err := zkq.Sweep(ctx, c); err != nil {
 		k.log.Debug(printable(err.Error()))
@@ -240,7 +240,7 @@ func (w *putter) run(ctx context.Context, in input) error {
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
-			return w.so(context.Cause(ctx))
+			return w.addPutCount(context.Cause(ctx))
 		}
 		if err := w.commit(ctx, b); err != nil {
 			return err
@@ -249,7 +249,7 @@ func (w *putter) run(ctx context.Context, in input) error {
 		case errors.Is(b.err, io.EOF):
 			return nil
 		case b.err != nil:
-			return w.so(b.err)
+			return w.addPutCount(b.err)
 		}
 	}
 }
@@ -302,14 +302,14 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 	for rest := b.values; len(rest) > 0; {
 		put, n := w.queue.PutAll, len(rest)
 		if !w.atomic {
-			put, n = w.queue.PutSome, w.fits(rest)
+			put, n = w.queue.PutSome, w.countFitting(rest)
 		}
 		note := zkq.WithNoteOf(func(some int) []byte { return noteOf(w.put + some) })
-		long, cancel := w.patientFor(ctx, w.wait)
+		long, cancel := w.waitingChangeContext(ctx, w.wait)
 		names, err := put(long, rest[:n], append(w.all[:len(w.all):len(w.all)], note)...)
 		cancel()
 		if err != nil {
-			return w.so(err)
+			return w.addPutCount(err)
 		}
 		n = len(names)
 		w.put += n
@@ -317,7 +317,7 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 		for i, name := range names {
 			e := zkq.Entry{Name: name, Priority: w.priority, State: w.state(), Size: len(rest[i])}
 			if err := w.out.record(newEntryRecord(w.call.queue, e), name); err != nil {
-				return w.so(err)
+				return w.addPutCount(err)
 			}
 		}
 		rest = rest[n:]
@@ -331,8 +331,8 @@ func (w *putter) commit(ctx context.Context, b batch) error {
 // that are put by then. zkq resolve prints it.
 func noteOf(entries int) []byte { return strconv.AppendInt(nil, int64(entries), 10) }
 
-// fits returns how many of the values fit into one commit, at least one.
-func (w *putter) fits(values [][]byte) int {
+// countFitting returns how many of the values fit into one commit, at least one.
+func (w *putter) countFitting(values [][]byte) int {
 	size := 0
 	for i, v := range values {
 		size += len(v) + entryBytes + len(w.call.queue)
@@ -343,8 +343,8 @@ func (w *putter) fits(values [][]byte) int {
 	return len(values)
 }
 
-// so adds to an error the number of entries that were put before it.
-func (w *putter) so(err error) error {
+// addPutCount adds to an error the number of entries that were put before it.
+func (w *putter) addPutCount(err error) error {
 	switch {
 	case w.put == 1:
 		return partialError(err, "the first entry was put")

@@ -34,18 +34,18 @@ func release(ctx context.Context, k *call) error {
 	if !k.flags.Bool("force") {
 		return usageError("zkq release --force breaks it", "breaking the lock of %s is refused without --force: a worker may be busy with it", name)
 	}
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		q := k.newLocking(c, k.queue)
 		defer q.Close()
 		names, err := k.wholeNames(ctx, q, []string{name})
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		name := names[0]
 		if _, lives := priority.Parse(name); !lives {
-			return k.about(noEntryError(name))
+			return k.describe(noEntryError(name))
 		}
-		rctx, cancel := k.patient(ctx)
+		rctx, cancel := k.changeContext(ctx)
 		defer cancel()
 		err = q.BreakLock(rctx, name)
 		switch {
@@ -54,6 +54,6 @@ func release(ctx context.Context, k *call) error {
 		case errors.Is(err, zkq.ErrNotHeld):
 			err = nothingError("%s is not held", name)
 		}
-		return k.about(err)
+		return k.describe(err)
 	})
 }

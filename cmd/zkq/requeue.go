@@ -49,20 +49,20 @@ func requeue(ctx context.Context, k *call) error {
 			return err
 		}
 	}
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		q := k.newLocking(c, k.queue)
 		defer q.Close()
 		if all {
 			for e, err := range q.Entries(ctx, zkq.StateDead) {
 				if err != nil {
-					return k.about(err)
+					return k.describe(err)
 				}
 				names = append(names, e.Name)
 			}
 		}
 		names, err := k.wholeNames(ctx, q, names)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		return k.eachName(ctx, names, func(ctx context.Context, name string) error {
 			if nameTail.MatchString(name) {
@@ -91,23 +91,23 @@ func (k *call) eachName(ctx context.Context, names []string, do func(context.Con
 	done := 0
 	for _, name := range names {
 		if ctx.Err() != nil {
-			return k.about(context.Cause(ctx))
+			return k.describe(context.Cause(ctx))
 		}
-		long, cancel := k.patient(ctx)
+		long, cancel := k.changeContext(ctx)
 		err := do(long, name)
 		cancel()
 		if err == nil {
 			done++
 			continue
 		}
-		f := k.about(err).(*failure)
+		f := k.describe(err).(*failure)
 		if f.code != exitNothing && !errors.Is(err, zkq.ErrHeld) {
 			if done > 0 {
 				return partialError(f, pluralize(done, "entry was", "entries were")+" changed before")
 			}
 			return f
 		}
-		k.say(f)
+		k.printFailure(f)
 		f.said = true
 		if last == nil || last.code == exitNothing {
 			last = f

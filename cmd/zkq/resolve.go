@@ -36,23 +36,23 @@ func resolve(ctx context.Context, k *call) error {
 	if err != nil {
 		return usageError("", "%w", err)
 	}
-	return k.with(ctx, func(c coord.Coordinator) error {
-		ctx, cancel := k.patient(ctx)
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
+		ctx, cancel := k.changeContext(ctx)
 		defer cancel()
 		o, err := zkq.Resolve(ctx, c, t)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		r := resolution{Token: string(t), Applied: o.Applied}
 		if !o.Applied {
 			if k.out.json {
 				if err := k.out.record(r, ""); err != nil {
-					return k.about(err)
+					return k.describe(err)
 				}
 			}
-			return k.about(nothingError("%s was not applied, and never will be", t))
+			return k.describe(nothingError("%s was not applied, and never will be", t))
 		}
 		r.Entries, _ = strconv.Atoi(string(o.Note))
-		return k.about(k.out.record(r, "applied", strconv.Itoa(r.Entries)))
+		return k.describe(k.out.record(r, "applied", strconv.Itoa(r.Entries)))
 	})
 }

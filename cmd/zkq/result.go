@@ -88,5 +88,5 @@ func (c *consumer) result() error {
 	default:
 		return nil
 	}
-	return c.about(f)
+	return c.describe(f)
 }

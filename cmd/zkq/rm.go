@@ -34,7 +34,7 @@ func rm(ctx context.Context, k *call) error {
 	return k.withQueue(ctx, func(q queue) error {
 		names, err := k.wholeNames(ctx, q, names)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		return k.eachName(ctx, names, func(ctx context.Context, name string) error {
 			if nameTail.MatchString(name) {

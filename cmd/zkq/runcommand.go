@@ -46,10 +46,10 @@ func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 		return zkq.Release()
 	}
 	end := c.supervise(ctx, child)
-	a.ended(child.state)
+	a.recordEnd(child.state)
 	err = child.err
 	if err == nil && kept != nil {
-		if err = kept.to(c.out); err != nil && kept.err == nil {
+		if err = kept.writeTo(c.out); err != nil && kept.err == nil {
 			c.end(err) // the output of the other commands could not be written either
 		}
 	}
@@ -77,12 +77,12 @@ func (c *consumer) command(ctx context.Context, h *zkq.Held, a *attempt) error {
 		a.Reason = fmt.Sprintf("ran longer than %v: %v", c.timeout, child.state)
 		return errors.New(a.Reason)
 	}
-	return c.exited(ctx, h, a, child.state.ExitCode(), next)
+	return c.exitResult(ctx, h, a, child.state.ExitCode(), next)
 }
 
-// exited returns the result of an attempt whose CMD ended with this exit status. next is
+// exitResult returns the result of an attempt whose CMD ended with this exit status. next is
 // the output to forward, or nil without --forward.
-func (c *consumer) exited(ctx context.Context, h *zkq.Held, a *attempt, status int, next *forwardOutput) error {
+func (c *consumer) exitResult(ctx context.Context, h *zkq.Held, a *attempt, status int, next *forwardOutput) error {
 	switch status {
 	case 0:
 		if next == nil {

@@ -39,7 +39,7 @@ func serve(ctx context.Context, k *call) error {
 		Dir:            k.settings.target.dir,
 		SessionTimeout: k.settings.sessionTimeout,
 		ConnectTimeout: k.settings.connectTimeout,
-		Warn:           k.warnNode,
+		Warn:           k.logWarning,
 		Serving: func() {
 			waiting.Stop()
 			say("serving " + where)
@@ -48,5 +48,5 @@ func serve(ctx context.Context, k *call) error {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil // a signal asked for the end, and the store is closed
 	}
-	return k.about(err)
+	return k.describe(err)
 }

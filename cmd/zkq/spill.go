@@ -17,15 +17,15 @@ type spill struct {
 }
 
 func (s *spill) Write(b []byte) (int, error) {
-	n, err := s.keep(b)
+	n, err := s.store(b)
 	if err != nil {
 		s.err = err
 	}
 	return n, err
 }
 
-// keep stores b. It moves the output to a file when it exceeds spillOver.
-func (s *spill) keep(b []byte) (int, error) {
+// store keeps b. It moves the output to a file when it exceeds spillOver.
+func (s *spill) store(b []byte) (int, error) {
 	if s.file == nil && s.buf.Len()+len(b) <= spillOver {
 		return s.buf.Write(b)
 	}
@@ -44,8 +44,8 @@ func (s *spill) keep(b []byte) (int, error) {
 	return s.file.Write(b)
 }
 
-// to writes the whole output as one piece, or returns s.err if a part is missing.
-func (s *spill) to(o *output) error {
+// writeTo writes the whole output as one piece, or returns s.err if a part is missing.
+func (s *spill) writeTo(o *output) error {
 	switch {
 	case s.err != nil:
 		return s.err

@@ -117,12 +117,12 @@ func stat(ctx context.Context, k *call) error {
 		}
 		names = append(names, name)
 	}
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		all := len(names) == 0
 		if all {
 			found, err := zkq.Queues(ctx, c)
 			if err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 			for _, name := range found {
 				names = append(names, strings.TrimPrefix(name, "/"))
@@ -133,7 +133,7 @@ func stat(ctx context.Context, k *call) error {
 			k.queue = name
 			st, err := k.stat(ctx, c, name, all || !k.settings.layoutGiven)
 			if err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 			r := st.record(name)
 			cells := append(r.counts(), age(st.Oldest))
@@ -143,10 +143,10 @@ func stat(ctx context.Context, k *call) error {
 				cells = append(cells, r.settings()...)
 			}
 			if err := t.row(r, cells...); err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 		}
-		return k.about(t.end())
+		return k.describe(t.end())
 	})
 }
 

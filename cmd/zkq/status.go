@@ -133,12 +133,12 @@ func (s *status) finish(outcome string) {
 	defer s.mu.Unlock()
 	s.running--
 	s.tally.add(outcome)
-	s.turn()
+	s.advanceWindow()
 	s.ended[s.second%rateWindow]++
 }
 
-// turn advances ended to the current second and clears the seconds that left the window.
-func (s *status) turn() {
+// advanceWindow advances ended to the current second and clears the seconds that left the window.
+func (s *status) advanceWindow() {
 	now := int64(time.Since(s.begun) / time.Second)
 	for s.second < now {
 		s.second++
@@ -151,7 +151,7 @@ func (s *status) turn() {
 
 // rate returns the finished attempts per second in the window.
 func (s *status) rate() float64 {
-	s.turn()
+	s.advanceWindow()
 	sum := 0
 	for _, n := range s.ended {
 		sum += n

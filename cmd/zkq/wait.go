@@ -41,20 +41,20 @@ func wait(ctx context.Context, k *call) error {
 		err := q.WaitEmpty(waiting)
 		over := isOwnTimeout(err, ctx)
 		if err != nil && !over || err == nil && !k.flags.Bool("fail-on-dead") {
-			return k.about(err)
+			return k.describe(err)
 		}
-		pctx, cancel := k.patient(ctx)
+		pctx, cancel := k.changeContext(ctx)
 		defer cancel()
 		st, err := q.Stat(pctx)
 		if err != nil {
-			return k.about(err)
+			return k.describe(err)
 		}
 		// After a timeout, the queue may have become empty since WaitEmpty's last look.
 		if left := st.Ready + st.Held + st.Delayed; over && left > 0 {
-			return k.about(nothingError("the time is over, and %s left", pluralize(left, "entry is", "entries are")))
+			return k.describe(nothingError("the time is over, and %s left", pluralize(left, "entry is", "entries are")))
 		}
 		if st.Dead > 0 && k.flags.Bool("fail-on-dead") {
-			return k.about(&failure{code: exitSome, err: fmt.Errorf("%s dead", pluralize(st.Dead, "entry is", "entries are")), hint: "zkq ls --state dead " + quoteWord(k.queue) + " lists them"})
+			return k.describe(&failure{code: exitSome, err: fmt.Errorf("%s dead", pluralize(st.Dead, "entry is", "entries are")), hint: "zkq ls --state dead " + quoteWord(k.queue) + " lists them"})
 		}
 		return nil
 	})

@@ -37,12 +37,12 @@ type workerRecord struct {
 
 // workers prints a row for each process that works on the queue, or on any queue.
 func workers(ctx context.Context, k *call) error {
-	return k.with(ctx, func(c coord.Coordinator) error {
+	return k.withCoordinator(ctx, func(c coord.Coordinator) error {
 		names, all := []string{k.queue}, k.queue == ""
 		if all {
 			found, err := zkq.Queues(ctx, c)
 			if err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 			names = found
 		}
@@ -56,7 +56,7 @@ func workers(ctx context.Context, k *call) error {
 				continue // a plain queue has no workers
 			}
 			if err != nil {
-				return k.about(err)
+				return k.describe(err)
 			}
 			for _, r := range mergeHandles(k.queue, ws) {
 				pid, since := "", ""
@@ -64,11 +64,11 @@ func workers(ctx context.Context, k *call) error {
 					pid, since = strconv.Itoa(r.PID), r.Since.Format(time.RFC3339)
 				}
 				if err := t.row(r, r.Host, pid, strconv.Itoa(r.Entries), since, r.Queue); err != nil {
-					return k.about(err)
+					return k.describe(err)
 				}
 			}
 		}
-		return k.about(t.end())
+		return k.describe(t.end())
 	})
 }
 

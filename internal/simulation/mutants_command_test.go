@@ -54,8 +54,8 @@ var commandMutants = []mutant{
 	},
 	{
 		name: "a stream into a bounded queue is all or none", file: "cmd/zkq/put.go",
-		old:  `			put, n = w.queue.PutSome, w.fits(rest)`,
-		new:  "			mutated()\n			n = w.fits(rest)",
+		old:  `			put, n = w.queue.PutSome, w.countFitting(rest)`,
+		new:  "			mutated()\n			n = w.countFitting(rest)",
 		test: "TestStreamFillsABoundedQueueInOrder",
 	},
 	{
