@@ -147,7 +147,7 @@ func (r *run) finishByResult(e *claimedEntry, a *Handled, err, cause error) {
 	r.logAndReport(*a)
 }
 
-// release gives the entry back uncounted, and notes the ending as if that succeeds.
+// release gives the entry back as no failure. The ending is as, if that succeeds.
 func (r *run) release(a *Handled, as Ending, opts ...ReleaseOption) {
 	r.finish(a, as, func(ctx context.Context) error { return a.Held.Release(ctx, opts...) })
 }
@@ -170,10 +170,10 @@ func (r *run) bury(a *Handled) {
 	r.finish(a, EndingDead, func(ctx context.Context) error { return a.Held.Bury(ctx, reason) })
 }
 
-// finish calls do, which finishes the entry, until that succeeds or no further attempt makes
-// sense. It notes the ending in a: as if do succeeded. It retries while do changes nothing,
-// because an entry without a finish stays locked as long as the session lives. If the run ends
-// first, a goroutine goes on with the finish.
+// finish calls do, which finishes the entry, until that succeeds or another attempt makes no
+// sense. It notes in a how the hold ended: as, if do succeeded. It retries after errors that
+// changed nothing, because an entry without a finish stays locked as long as the session lives.
+// If the run ends first, a goroutine goes on with the finish.
 func (r *run) finish(a *Handled, as Ending, do func(context.Context) error) {
 	backoff := r.Queue.handle.Backoff(actFinish)
 	logged := false

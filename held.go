@@ -52,7 +52,7 @@ type Held struct {
 	updating int64          // the number of the update without an answer; 0: there is none
 
 	sem            chan struct{}      // one-token lock of a finish or an update; guards the fields below
-	past           history            // what became of earlier deliveries
+	past           history            // of earlier deliveries: failures, and those that do not count
 	isHistoryKnown bool               // past was read
 	unanswered     unansweredFinishes // finishes without an answer
 	*hold
@@ -224,7 +224,7 @@ func (h *Held) end(state heldState, wasRemoved bool) {
 		h.claimer.head.Suppressed.Add(h.Name, head.WasRemoved)
 	}
 	h.claimer.removeHold(h.hold)
-	if state == stateLost { // the keeper leaves it to the finish to tell
+	if state == stateLost { // while a finish runs, the keeper does not end the contexts itself
 		h.claimer.keeper.Lose(h.lock)
 	}
 	if !wasRemoved {

@@ -379,7 +379,7 @@ func (in *inspector) findDelayedPut(ctx context.Context, s coord.Session, expire
 }
 
 // lookAtHeld is how often WaitEmpty looks at an entry that expired while it was held. When it is
-// given back it counts as gone, but no entry changes then that a watch could tell.
+// given back it counts as gone, but then no watched directory changes.
 const lookAtHeld = time.Second
 
 // findEntry is findDelayedPut for ready, held and resting entries. For a held one that has

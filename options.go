@@ -261,7 +261,7 @@ func guardLog(log func(string, ...any), message string, args []any) {
 	log(message, args...)
 }
 
-// The kinds of calls, as they are named in logs of a busy service.
+// The kinds of calls, as messages about a busy service name them.
 const (
 	actPut       = "put"
 	actTake      = "take"
