@@ -106,11 +106,11 @@ func runBenchWorker(ctx context.Context, k *call) error {
 
 // fleetProcess is one worker process, as bench sees it.
 type fleetProcess struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
-	says   chan fleetReport // its reports; closed when its stdout ends
-	last   fleetReport      // the newest report that bench has read
-	stderr strings.Builder
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	reports chan fleetReport // its reports; closed when its stdout ends
+	last    fleetReport      // the newest report that bench has read
+	stderr  strings.Builder
 }
 
 // contention measures several processes that take from one queue.
@@ -193,7 +193,7 @@ func (b *bench) spawn(ctx context.Context) (*fleetProcess, error) {
 	env["ZKQ_SESSION_TIMEOUT"] = b.settings.sessionTimeout.String()
 	env["ZKQ_CONNECT_TIMEOUT"] = b.settings.connectTimeout.String()
 	env["ZKQ_LAYOUT"], env["ZKQ_OUTPUT"] = string(layoutLocking), "text"
-	p := &fleetProcess{cmd: exec.Command(self, "__bench", b.call.queue, strconv.Itoa(fleetWorkers)), says: make(chan fleetReport)}
+	p := &fleetProcess{cmd: exec.Command(self, "__bench", b.call.queue, strconv.Itoa(fleetWorkers)), reports: make(chan fleetReport)}
 	p.cmd.Args[0] = os.Args[0] // a binary that acts as several programs looks at this name
 	p.cmd.Env = env.list()
 	p.cmd.Stderr = &p.stderr
@@ -209,16 +209,16 @@ func (b *bench) spawn(ctx context.Context) (*fleetProcess, error) {
 		return nil, err
 	}
 	go func() {
-		defer close(p.says)
+		defer close(p.reports)
 		lines := bufio.NewScanner(stdout)
 		if !lines.Scan() || lines.Text() != "ready" {
 			return
 		}
-		p.says <- fleetReport{}
+		p.reports <- fleetReport{}
 		for lines.Scan() {
 			var r fleetReport
 			if json.Unmarshal(lines.Bytes(), &r) == nil {
-				p.says <- r
+				p.reports <- r
 			}
 		}
 	}()
@@ -228,7 +228,7 @@ func (b *bench) spawn(ctx context.Context) (*fleetProcess, error) {
 // next waits for the next report. It returns false if the process or ctx ended first.
 func (p *fleetProcess) next(ctx context.Context) (fleetReport, bool) {
 	select {
-	case r, ok := <-p.says:
+	case r, ok := <-p.reports:
 		return r, ok
 	case <-ctx.Done():
 		return fleetReport{}, false
@@ -242,11 +242,11 @@ func (p *fleetProcess) deathError(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	p.cmd.Process.Kill()
-	for range p.says {
+	for range p.reports {
 	}
 	p.cmd.Wait()
-	if said := strings.TrimSpace(p.stderr.String()); said != "" {
-		return fmt.Errorf("a bench process ended early: %s", printable(said))
+	if message := strings.TrimSpace(p.stderr.String()); message != "" {
+		return fmt.Errorf("a bench process ended early: %s", printable(message))
 	}
 	return errors.New("a bench process ended early")
 }
@@ -257,7 +257,7 @@ func (p *fleetProcess) end() {
 	p.stdin.Close()
 	timer := time.AfterFunc(10*time.Second, func() { p.cmd.Process.Kill() })
 	defer timer.Stop()
-	for range p.says {
+	for range p.reports {
 	}
 	p.cmd.Wait()
 }

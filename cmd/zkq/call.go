@@ -70,7 +70,7 @@ func (k *call) prepare() error {
 		return err
 	}
 	k.out.json = k.settings.json
-	k.log = newLogger(k.said, k.settings)
+	k.log = newLogger(k.messages, k.settings)
 	if !k.verb.offline {
 		for _, warning := range k.env.unknownVariables() {
 			k.log.Warn(printable(warning))
@@ -248,18 +248,18 @@ func (k *call) toSignalError(ctx context.Context, err error) error {
 	if errors.As(err, &f) && (f.settled || f.code == exitUsage) {
 		return err
 	}
-	said := error(sig)
+	message := error(sig)
 	if f != nil && errors.As(f.err, &sig) {
-		said = f.err // it also says how many entries were changed
+		message = f.err // it also says how many entries were changed
 	}
 	if errors.Is(err, coord.ErrUnknown) {
-		said = fmt.Errorf("%w, and the outcome of the last change is unknown", said)
+		message = fmt.Errorf("%w, and the outcome of the last change is unknown", message)
 	}
 	hint := ""
 	if unknown := (*zkq.UnknownError)(nil); errors.As(err, &unknown) {
 		hint = classify(err).hint // names the token, which is stored nowhere else
 	}
-	return k.describe(&failure{code: sig.code(), err: said, hint: hint})
+	return k.describe(&failure{code: sig.code(), err: message, hint: hint})
 }
 
 // changeContext returns a context for one change. It ends 2 s after ctx, so that a change in

@@ -52,7 +52,7 @@ type consumer struct {
 	fatal    error           // the first error that stopped the consumer
 	signal   *signalError    // the second signal, if there was one
 	failing  map[string]bool // names of entries whose last attempt here failed
-	rested   time.Time       // when the last attempt ended
+	lastEnd  time.Time       // when the last attempt ended
 }
 
 // errHalted is the cause with which claiming ends after --halt failures.
@@ -198,7 +198,7 @@ func (c *consumer) report(h zkq.Handled) {
 	c.status.finish(a.Outcome)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rested = time.Now()
+	c.lastEnd = time.Now()
 	switch a.Outcome {
 	case outcomeFailed:
 		c.failing[a.Name] = true
@@ -211,9 +211,9 @@ func (c *consumer) report(h zkq.Handled) {
 	}
 }
 
-// outcome returns the name of an entry's outcome. asked is the outcome that the attempt
+// outcome returns the name of an entry's outcome. wanted is the outcome that the attempt
 // wants for a released entry; "" means outcomeReleased.
-func (c *consumer) outcome(h zkq.Handled, asked string) string {
+func (c *consumer) outcome(h zkq.Handled, wanted string) string {
 	switch h.Ending {
 	case zkq.EndingDone:
 		return outcomeDone
@@ -229,8 +229,8 @@ func (c *consumer) outcome(h zkq.Handled, asked string) string {
 		}
 		c.fail(h.Err) // nothing was changed; the entry is ready again when the session ends
 	}
-	if asked != "" {
-		return asked
+	if wanted != "" {
+		return wanted
 	}
 	return outcomeReleased
 }
@@ -283,7 +283,7 @@ func (c *consumer) watchDrain(finished <-chan struct{}) {
 		}
 		c.mu.Lock()
 		n := len(c.failing)
-		resting := n > 0 && len(c.attempts) == 0 && time.Since(c.rested) >= drainIdle
+		resting := n > 0 && len(c.attempts) == 0 && time.Since(c.lastEnd) >= drainIdle
 		c.mu.Unlock()
 		if resting && c.queue.LeftAlone() > 0 {
 			c.tellFailing(n)

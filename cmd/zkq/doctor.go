@@ -101,14 +101,14 @@ func doctor(ctx context.Context, k *call) error {
 		if x.ValueBytes < zkq.MaxValue {
 			advise("this service takes values of up to %d bytes, others take %d: raise the server's limit if you need larger ones", x.ValueBytes, zkq.MaxValue)
 		}
-		sick := x.write(ctx, s, advise)
+		writeErr := x.write(ctx, s, advise)
 		mu.Lock()
 		x.Fix = append([]string{}, fix...)
 		mu.Unlock()
 		if err := x.print(k.out); err != nil {
 			return k.describe(err)
 		}
-		return k.describe(sick)
+		return k.describe(writeErr)
 	})
 }
 

@@ -30,13 +30,13 @@ const (
 
 // failure is an error with its exit code.
 type failure struct {
-	code    int
-	what    string // verb, queue and coordinator, once they are known
-	err     error
-	hint    string // what the user can do; "" for no hint
-	usage   string // the usage line; printed with exitUsage
-	settled bool   // the code stays even if a signal ended the verb
-	said    bool   // it has been printed
+	code     int
+	what     string // verb, queue and coordinator, once they are known
+	err      error
+	hint     string // what the user can do; "" for no hint
+	usage    string // the usage line; printed with exitUsage
+	settled  bool   // the code stays even if a signal ended the verb
+	reported bool   // it has been printed
 }
 
 func (f *failure) Error() string { return f.err.Error() }
@@ -139,7 +139,7 @@ func (p *program) report(err error) int {
 		return exitDone
 	}
 	f := failureOf(err)
-	if !f.said {
+	if !f.reported {
 		p.printFailure(f)
 	}
 	return f.code
@@ -160,7 +160,7 @@ func (p *program) printFailure(f *failure) {
 			Hint  string `json:"hint"`
 		}{text, f.code, hint})
 		if err == nil {
-			p.said.Write(line)
+			p.messages.Write(line)
 		}
 		return
 	}
@@ -172,7 +172,7 @@ func (p *program) printFailure(f *failure) {
 	if f.code == exitUsage && f.usage != "" {
 		fmt.Fprintf(&b, "usage: %s\n", f.usage)
 	}
-	io.WriteString(p.said, b.String())
+	io.WriteString(p.messages, b.String())
 }
 
 // packagePrefixes matches the package names before the text of a sentinel error. It matches only
@@ -186,7 +186,7 @@ func errorText(err error) string {
 
 // hint prints a hint that belongs to no error.
 func (p *program) hint(text string) {
-	fmt.Fprintf(p.said, "zkq: hint: %s\n", printable(text))
+	fmt.Fprintf(p.messages, "zkq: hint: %s\n", printable(text))
 }
 
 // marshal returns v as one line of JSON. It escapes all characters that a terminal would

@@ -35,7 +35,7 @@ the reason of its last failure; times in RFC 3339.`,
 			boolFlag("full", "", "on a terminal: whole names, and no line is cut to fit"),
 			boolFlag("values", "", "the values too, in a last column"),
 		},
-		min: 1, max: 1, queue: true, anyLayout: true, looks: true,
+		min: 1, max: 1, queue: true, anyLayout: true, readOnly: true,
 		run: ls,
 	}
 }
@@ -104,8 +104,8 @@ type listing struct {
 	full   bool // --full: whole names, and no line is cut
 	values bool // --values: a last column with the values
 
-	asked   bool                      // the workers have been read
-	workers map[string]zkq.WorkerInfo // by holder
+	workersRead bool
+	workers     map[string]zkq.WorkerInfo // by holder
 }
 
 // freeTextColumns is the number of trailing columns, without the values, whose text is cut
@@ -163,10 +163,10 @@ func (l *listing) row(ctx context.Context, q queue, e zkq.Entry) error {
 // not read them sees entries without host and pid.
 func (l *listing) readWorkers(ctx context.Context, q queue) error {
 	locking, ok := q.(*zkq.LockingQueue)
-	if !ok || l.asked {
+	if !ok || l.workersRead {
 		return nil
 	}
-	l.asked = true
+	l.workersRead = true
 	ws, err := locking.Workers(ctx)
 	l.workers = make(map[string]zkq.WorkerInfo, len(ws))
 	for _, w := range ws {

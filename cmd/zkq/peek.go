@@ -17,7 +17,7 @@ func peekVerb() verb {
 		more:    `Without NAME the entry that would be taken next. Exit 3: nothing there.`,
 		example: []string{"zkq peek jobs"},
 		flags:   []cli.Flag{boolFlag("raw", "", "exactly the value's bytes, without a newline after them")},
-		min:     1, max: 2, queue: true, anyLayout: true, looks: true,
+		min:     1, max: 2, queue: true, anyLayout: true, readOnly: true,
 		run: peek,
 	}
 }

@@ -18,13 +18,13 @@ import (
 
 // program is one run of the command: its arguments, environment and streams.
 type program struct {
-	args   []string // without the program's name
-	env    environment
-	stdin  io.Reader
-	stderr io.Writer // given to CMD; zkq itself writes to said
-	said   *stream   // stderr, for messages of zkq
-	out    *output
-	exit   func(code int) // ends the process; nil in tests
+	args     []string // without the program's name
+	env      environment
+	stdin    io.Reader
+	stderr   io.Writer // given to CMD; zkq itself writes to messages
+	messages *stream   // stderr, for what zkq itself prints
+	out      *output
+	exit     func(code int) // ends the process; nil in tests
 
 	working bool // a verb runs that fails when the reader of its output goes away
 	open    func(context.Context, target, openOptions) (coord.Coordinator, error)
@@ -67,14 +67,14 @@ func newProgram(args []string, stdin io.Reader, stdout, stderr io.Writer, enviro
 		stderr = &lockedWriter{w: stderr} // the logger, the hints and every CMD write to it
 	}
 	return &program{
-		args:   args,
-		env:    newEnvironment(environ),
-		stdin:  stdin,
-		stderr: stderr,
-		said:   newStream(stderr),
-		open:   openCoordinator,
-		log:    hclog.NewNullLogger(),
-		out:    newOutput(stdout),
+		args:     args,
+		env:      newEnvironment(environ),
+		stdin:    stdin,
+		stderr:   stderr,
+		messages: newStream(stderr),
+		open:     openCoordinator,
+		log:      hclog.NewNullLogger(),
+		out:      newOutput(stdout),
 	}
 }
 
@@ -118,7 +118,7 @@ type verb struct {
 	offline bool // needs no settings and no coordinator
 	// anyLayout: without --layout, the verb uses the layout that the queue has.
 	anyLayout bool
-	looks     bool // changes nothing, so a lost reader of its output is no failure
+	readOnly  bool // changes nothing, so a lost reader of its output is no failure
 	hidden    bool // not in help or completion, and its flags are not parsed
 	// twoSignals: the verb handles the second signal itself.
 	twoSignals bool
@@ -193,7 +193,7 @@ func (p *program) command(v verb) *cli.Command {
 			}
 			ctx, stop := call.catchSignals(c.Context)
 			defer stop()
-			p.working = !v.looks && !v.offline
+			p.working = !v.readOnly && !v.offline
 			return p.explain(c.Command, call.toSignalError(ctx, v.run(ctx, call)))
 		},
 	}

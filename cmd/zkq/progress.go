@@ -32,9 +32,9 @@ func (k *call) newProgress(label string, total int64, bytes bool) *progress {
 	if most == 0 {
 		most = -1
 	}
-	p := &progress{out: k.out, w: k.said, bytes: bytes, label: label, total: total}
+	p := &progress{out: k.out, w: k.messages, bytes: bytes, label: label, total: total}
 	p.bar = progressbar.NewOptions64(most,
-		progressbar.OptionSetWriter(k.said),
+		progressbar.OptionSetWriter(k.messages),
 		progressbar.OptionSetDescription(label),
 		progressbar.OptionSetWidth(24),
 		progressbar.OptionThrottle(100*time.Millisecond),

@@ -108,7 +108,7 @@ func (k *call) eachName(ctx context.Context, names []string, do func(context.Con
 			return f
 		}
 		k.printFailure(f)
-		f.said = true
+		f.reported = true
 		if last == nil || last.code == exitNothing {
 			last = f
 		}

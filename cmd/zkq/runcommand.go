@@ -107,7 +107,7 @@ func (c *consumer) lostReader(child *child) bool {
 	case 0, statusDead, statusPutBack:
 		return false
 	}
-	return hungUp(c.out.file) || c.said.file != nil && hungUp(c.said.file)
+	return hungUp(c.out.file) || c.messages.file != nil && hungUp(c.messages.file)
 }
 
 // killAfter is the time between SIGTERM and SIGKILL for a CMD that ran too long.

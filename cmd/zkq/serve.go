@@ -28,7 +28,7 @@ func serve(ctx context.Context, k *call) error {
 	where := printable(k.settings.target.String())
 	say := func(text string) {
 		if isTerminal(k.stderr) && !k.out.json {
-			fmt.Fprintf(k.said, "zkq: %s; Ctrl-C ends it\n", text)
+			fmt.Fprintf(k.messages, "zkq: %s; Ctrl-C ends it\n", text)
 		} else {
 			k.log.Info(text)
 		}

@@ -100,7 +100,7 @@ func (k *call) catchSignals(parent context.Context) (context.Context, context.Ca
 // hurry limits the time of each write, because the process is about to end.
 func (p *program) hurry() {
 	p.out.hurry()
-	p.said.hurry()
+	p.messages.hurry()
 }
 
 // exitNow ends the process at once. Entries that it holds are ready again when its session

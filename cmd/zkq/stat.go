@@ -20,7 +20,7 @@ func statVerb() verb {
 the oldest entry; then a pause and the bounds of create, in three columns on a pipe.
 Without QUEUE all queues, each in its own layout.`,
 		example: []string{"zkq stat jobs", "zkq -o json stat"},
-		max:     -1, looks: true,
+		max:     -1, readOnly: true,
 		run: stat,
 	}
 }

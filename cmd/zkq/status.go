@@ -57,7 +57,7 @@ func (k *call) newStatus(total int) *status {
 	if !k.showsProgress() {
 		return nil
 	}
-	s := &status{out: k.out, w: k.said, log: k.log, total: total, begun: time.Now(), quit: make(chan struct{})}
+	s := &status{out: k.out, w: k.messages, log: k.log, total: total, begun: time.Now(), quit: make(chan struct{})}
 	every := tellEvery
 	if isTerminal(k.stderr) {
 		fd := int(k.stderr.(*os.File).Fd())

@@ -12,10 +12,10 @@ var version = ""
 
 func versionVerb() verb {
 	return verb{
-		name:  "version",
-		usage: "show the version",
-		looks: true,
-		run:   func(_ context.Context, k *call) error { return k.out.version() },
+		name:     "version",
+		usage:    "show the version",
+		readOnly: true,
+		run:      func(_ context.Context, k *call) error { return k.out.version() },
 	}
 }
 

@@ -20,7 +20,7 @@ func workersVerb() verb {
 all queues. Holders that do not register themselves (kazoo workers, zkq get) are listed
 last, without host and pid.`,
 		example: []string{"zkq workers jobs", "zkq -o json workers | jq -r 'select(.entries == 0).host'"},
-		max:     1, queue: true, locking: true, looks: true,
+		max:     1, queue: true, locking: true, readOnly: true,
 		run: workers,
 	}
 }
