@@ -52,7 +52,8 @@ func (q *Queue) PutSome(ctx context.Context, values [][]byte, opts ...PutOption)
 // Get waits for an entry, removes it and returns it with its value. It returns ctx's error
 // when ctx ends. If the answer to the removal is lost, Get asks for the outcome until ctx
 // ends. If it is still unknown then, Get returns the entry with an [*UnknownError]. [Resolve]
-// tells whether this call removed the entry; if it did not, another process gets it.
+// tells whether this call removed the entry. If it did not, it never will, and another process
+// gets the entry.
 //
 // If ctx's deadline has passed already, Get looks once, as [LockingQueue.Get] does.
 func (q *Queue) Get(ctx context.Context) (Entry, error) {

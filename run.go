@@ -106,9 +106,9 @@ func newRun(w *Worker, ctx context.Context) *run {
 	return r
 }
 
-// until works until ctx ends or the work is done, shuts down in the order that Run describes,
+// runUntil works until ctx ends or the work is done, shuts down in the order that Run describes,
 // and returns the result of Run.
-func (r *run) until(ctx context.Context) error {
+func (r *run) runUntil(ctx context.Context) error {
 	defer r.endRun(nil)
 	defer r.endFinish()
 	defer r.endWork(ErrShutdown)
@@ -179,7 +179,7 @@ func (r *run) result() error {
 // takes reports whether the run may still claim entries and call handlers.
 func (r *run) takes() bool {
 	select {
-	case <-r.Stop: // noticed here before until does
+	case <-r.Stop: // noticed here before runUntil does
 		r.stop(errEnough)
 	default:
 	}

@@ -21,6 +21,7 @@ type Codec interface {
 // JSONCodec encodes values with encoding/json. It is the default of [Typed].
 var JSONCodec Codec = jsonCodec{}
 
+// jsonCodec is the type of JSONCodec.
 type jsonCodec struct{}
 
 func (jsonCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }

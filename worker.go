@@ -161,7 +161,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.Queue.busy.Also(w.log())()
-	return newRun(w, ctx).until(ctx)
+	return newRun(w, ctx).runUntil(ctx)
 }
 
 // check returns an [ErrInvalid] for a field that has no allowed value, or the queue's own error.

@@ -119,6 +119,7 @@ func (c *Claims) leave(name string, t *claimants) {
 	c.leaveLocked(name, t)
 }
 
+// leaveLocked is leave for a caller with the lock.
 func (c *Claims) leaveLocked(name string, t *claimants) {
 	if t.users--; t.users == 0 {
 		delete(c.entries, name)

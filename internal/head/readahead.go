@@ -55,6 +55,7 @@ func (a *readAhead) read(ctx context.Context, dir string, s coord.Session, names
 	return missing, nil
 }
 
+// has reports whether the entry was read ahead and is still unchanged, as far as is known.
 func (a *readAhead) has(name string) bool {
 	_, ok := a.nodes[name]
 	return ok

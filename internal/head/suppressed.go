@@ -117,6 +117,7 @@ func (s *Suppressed) nextClaimed() (at time.Time, ok bool) {
 	return at, ok
 }
 
+// clear ends all suppressions: everything is listed anew in another session.
 func (s *Suppressed) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

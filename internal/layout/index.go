@@ -17,8 +17,10 @@ import (
 // the year 2286.
 const LastMillis = 9_999_999_999_999
 
+// msDigits is the length of a time in a name. All are equally long, so that they sort as text.
 const msDigits = 13
 
+// timedName returns the name <unix ms, 13 digits>-<rest>.
 func timedName(at time.Time, rest string) string {
 	return fmt.Sprintf("%0*d-%s", msDigits, at.UnixMilli(), rest)
 }
@@ -67,6 +69,7 @@ func ParseDelayed(name string) (Delayed, bool) {
 	return d, ok
 }
 
+// delayedPutPrefix tells a delayed put from the index of an entry.
 const delayedPutPrefix = "put-"
 
 // DelayedPut returns the part behind the time of the name of a delayed put: put-PPP-<16

@@ -67,7 +67,7 @@ type RetainedLabels struct {
 // Value returns what its node holds.
 func (l RetainedLabels) Value() []byte { return mustMarshal(l) }
 
-// RetainedCursor is what a node in [RetainedCursorsDir] holds: where a label has come to.
+// RetainedCursor is what a node in [RetainedCursorsDir] holds: the position of a label.
 type RetainedCursor struct {
 	Next int64 `json:"next"` // the number of the entry to be read next
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Worker is what a registered handle says of itself, in the ephemeral node of its
-// holder's name in [WorkersDir].
+// Worker describes the process of a registered handle. It is in an ephemeral node in
+// [WorkersDir], named by the handle's holder.
 type Worker struct {
 	Host    string    `json:"host"`
 	PID     int       `json:"pid"`
