@@ -239,6 +239,7 @@ func nearestWord(name string, words []string) (near string) {
 	return near
 }
 
+// sortedLetters returns the bytes of s in order, to compare words with exchanged letters.
 func sortedLetters(s string) string {
 	b := []byte(s)
 	slices.Sort(b)

@@ -330,6 +330,7 @@ type countingCoordinator struct {
 	last *countingSession
 }
 
+// countingSession is a session that counts its refused commits in its coordinator.
 type countingSession struct {
 	coord.Session
 	of *countingCoordinator

@@ -164,6 +164,7 @@ func (p *program) complete(shell string, words []string) []string {
 	return nil
 }
 
+// verbNames returns the names of all verbs that are not hidden.
 func (p *program) verbNames() (names []string) {
 	for _, c := range p.app.Commands {
 		if !c.Hidden {

@@ -61,6 +61,7 @@ func (c *consumer) readConsume() error {
 	return nil
 }
 
+// readCounts parses the flags that are numbers or sizes.
 func (c *consumer) readCounts() (err error) {
 	if c.jobs, err = flagValue(c.flags, "jobs", 1, func(s string) (int, error) { return parseDecimal(s, 1, 1000) }); err != nil {
 		return err
@@ -84,6 +85,7 @@ func (c *consumer) readCounts() (err error) {
 	return err
 }
 
+// readTimes parses the flags that are durations.
 func (c *consumer) readTimes() (err error) {
 	for _, length := range []struct {
 		name   string
@@ -115,6 +117,7 @@ func parseBackoff(s string) (time.Duration, error) {
 	return d, err
 }
 
+// readForward checks --forward, and the flags that exclude it.
 func (c *consumer) readForward() (err error) {
 	if !c.flags.IsSet("forward") {
 		return nil
@@ -131,6 +134,7 @@ func (c *consumer) readForward() (err error) {
 	return nil
 }
 
+// readCommand finds the file of CMD, and refuses flags that need a CMD if there is none.
 func (c *consumer) readCommand() (err error) {
 	if c.memory > 0 && !limitsMemory {
 		return usageError("", "--memory-limit works on Linux only")

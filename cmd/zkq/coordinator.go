@@ -20,9 +20,10 @@ type openOptions struct {
 
 // openCoordinator opens the driver for the target's scheme.
 //
-// A new driver needs a case here: the default is etcd. Its scheme must also be added to
-// parseTarget, which refuses all others, and to the expressions of hide.go, which keep
-// passwords out of messages. target.encrypted names the schemes that use TLS.
+// A new scheme needs a case here: the default is etcd. It must also be added to
+// parseTarget, which refuses unknown schemes, and to the expressions of hide.go, which keep
+// passwords out of messages. target.encrypted names the schemes that use TLS, and the help
+// of --coordinator lists all schemes.
 func openCoordinator(ctx context.Context, t target, o openOptions) (coord.Coordinator, error) {
 	switch t.scheme {
 	case "local":

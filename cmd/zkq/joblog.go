@@ -24,6 +24,7 @@ type attempt struct {
 	Outcome    string    `json:"outcome"`
 }
 
+// newAttempt returns an attempt that begins now. Its outcome is not yet known.
 func newAttempt(k *call, h *zkq.Held) *attempt {
 	return &attempt{
 		Start: time.Now().UTC(), Queue: k.queue, Name: h.Name, Priority: h.Priority,
@@ -101,6 +102,7 @@ func (l *jobLog) close() {
 	}
 }
 
+// hurry limits the time of each write, as stream.hurry does.
 func (l *jobLog) hurry() {
 	if l != nil {
 		l.stream.hurry()
