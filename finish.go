@@ -503,3 +503,16 @@ func (h *Held) wasRemoved(ctx context.Context, r *coord.Refusal) (bool, error) {
 	}
 	return h.wasAppliedUnlessBroken(ctx, r)
 }
+
+// finishInBackground goes on with a finish after the end of the run: otherwise the entry might
+// stay held as long as the session lives. It gives up when the session ends.
+func (h *Held) finishInBackground(do func(context.Context) error) {
+	var backoff retry.Backoff
+	backoff.Do(context.Background(), h.lock.Session().Done(), func() (retry.Decision, error) {
+		err := do(context.Background())
+		if err == nil || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) || errors.Is(err, coord.ErrClosed) {
+			return retry.Stop, err
+		}
+		return retry.Later, err
+	})
+}
