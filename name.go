@@ -31,8 +31,10 @@ const (
 //   - The last segment is none of the names that zkq keeps beside the entries: delayed,
 //     dead, broken, attempts, workers, retained, unique, config and count. These may be
 //     earlier segments, if the next one is not a name that zkq gives to nodes there.
-//   - Nothing can be put below the config or the count of a queue that has bounds.
 //   - There are no control characters, and no characters beyond U+FFFF, such as emoji.
+//
+// A name below the config or count of another queue is accepted, but puts there fail if that
+// queue has bounds.
 func CheckName(name string) (string, error) {
 	bad := func(format string, args ...any) (string, error) {
 		return "", fmt.Errorf("queue name %q: %s: %w", name, fmt.Sprintf(format, args...), ErrInvalidName)

@@ -24,7 +24,7 @@ type nameCounter struct {
 	next int
 }
 
-// reserve returns the first of n consecutive numbers. They never begin again in between, so
+// reserve returns the first of n consecutive numbers. The counter does not wrap within these n, so
 // the names of one commit sort in the order of its ops. Names of different commits differ
 // in their revision where their order matters.
 func (c *nameCounter) reserve(n int) int {

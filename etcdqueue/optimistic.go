@@ -139,7 +139,8 @@ func (o *optimisticNames) reset() {
 	o.shownAt, o.queues = 0, nil
 }
 
-// offset returns the queue's offset, as it was last read.
+// offset returns the number that the queue's configuration adds to the revisions in names
+// (after a restore), as last read; 0 if it was not read.
 func (o *optimisticNames) offset(queue string) int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()

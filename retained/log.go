@@ -345,8 +345,8 @@ func (l *Log) trimAll(ctx context.Context, goes func(Entry, int64) bool) (remove
 	return removed, err
 }
 
-// trimPage removes the oldest entries of which goes says that they go, in one commit, up to the
-// first that stays. goes gets the entry and the number of the next append. more reports
+// trimPage removes the oldest entries in one commit, as long as goes returns true. It stops at
+// the first entry that stays. goes gets the entry and the number of the next append. more reports
 // whether there may be more to remove.
 func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(Entry, int64) bool) (n int, more bool, err error) {
 	head, err := l.headIn(ctx, s)

@@ -51,7 +51,7 @@ type conn struct {
 	mu sync.Mutex
 	// Requests without a reply, by xid.
 	requests map[int32]request
-	// What to call with the replies to our own requests, by xid.
+	// Callbacks for replies to requests that zkq sends itself, past go-zookeeper, by xid.
 	ownRequests map[int32]replyFunc
 	// Own requests so far.
 	ownCount int32

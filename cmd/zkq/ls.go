@@ -97,7 +97,8 @@ func ls(ctx context.Context, k *call) error {
 // listing is the table that ls prints.
 //
 // New columns go at the end, because scripts read the columns of a pipe by number. Only
-// the values of --values stay behind them.
+// the values of --values stay behind them. On a terminal a new column goes before detail.
+// JSON has its own record, entryRecord in output.go.
 type listing struct {
 	*call
 	table  *table

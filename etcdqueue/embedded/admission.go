@@ -118,7 +118,7 @@ func (a *admission) intercept(ctx context.Context, req any, _ *grpc.UnaryServerI
 	if !a.admit(ctx, k, cost) {
 		return nil, diskfull.Err
 	}
-	defer a.release(cost)
+	defer a.noteAnswered(cost)
 	return handler(ctx, req)
 }
 
@@ -153,8 +153,9 @@ func (a *admission) admit(ctx context.Context, k requestKind, cost int64) bool {
 	return true
 }
 
-// release is called when a request that was charged has been answered.
-func (a *admission) release(cost int64) {
+// noteAnswered moves an answered request's cost from inFlight to unwritten. It stays
+// charged until the next flush.
+func (a *admission) noteAnswered(cost int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.inFlight -= cost

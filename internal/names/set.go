@@ -16,8 +16,8 @@ type Set struct {
 	len    int
 }
 
-// maxChunk is the length of a full chunk. A change moves at most that many names. If it
-// adds or removes a chunk of a set of two hundred thousand, it moves about as many chunks.
+// maxChunk is the length of a full chunk. A change moves at most that many names. A change
+// that adds or removes a chunk also shifts the list of chunks: some 400 to 800 in a set of 200,000.
 const maxChunk = 512
 
 // New returns the set of the names. It sorts the slice in place and does not keep it.
