@@ -29,7 +29,7 @@ var ownerFaults = []struct {
 		owner.Stop(t)
 		time.Sleep(2 * time.Second)
 		owner.Continue(t)
-		t.IgnoreBefore(t.Clients...) // nobody can write meanwhile, and zkq says so
+		t.IgnoreBefore(t.Clients...) // no client can write meanwhile, and zkq says so
 	}},
 	{"the store's owner leaves", func(t *testfleet.Trial, owner *testfleet.Process) {
 		owner.Leave(t)

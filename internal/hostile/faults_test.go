@@ -290,7 +290,7 @@ func TestClaimInDoubtIsNotPassedOver(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(env.Ctx, 2*time.Millisecond)
 		defer cancel()
-		_, err := q.Take(ctx) // the claim and its second attempt are lost, and nobody waits
+		_, err := q.Take(ctx) // the claim and its second attempt are lost, and no caller waits
 		env.WantErr(err, context.DeadlineExceeded)
 		if h := env.Take(q); string(h.Value) != "second" {
 			t.Errorf("took %q while the claim of %q was in doubt", h.Value, "second")

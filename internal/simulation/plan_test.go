@@ -21,7 +21,7 @@ type simPlan struct {
 
 	plain   bool // Queue, and not LockingQueue
 	strict  bool
-	admin   bool // somebody takes entries from their holders by hand
+	admin   bool // an operator breaks locks and removes entries by hand
 	deaths  deadPlan
 	workers workerPlan
 	log     *simLog

@@ -31,7 +31,7 @@ type simWorld struct {
 	tokens    map[simToken]int // the number of the claim with it
 	broken    map[string]bool  // entries that were taken from a holder by hand
 	dead      map[string]bool  // names of entries
-	known     map[string]int   // entry that came back: deliveries that were nobody's fault
+	known     map[string]int   // entry that came back: deliveries that count as no failure
 	counted   map[string][]int // entry: of each claim, the deliveries before it that count
 	log       []simEvent
 	sizes     []simSize
