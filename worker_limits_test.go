@@ -39,7 +39,7 @@ func (n *noting) all() string {
 	return strings.Join(n.values, " ")
 }
 
-// ends waits for the end of a run that nobody stops.
+// ends waits for a run to end by itself.
 func (k *runningWorker) ends(within time.Duration) error {
 	k.Helper()
 	select {

@@ -342,7 +342,7 @@ func TestUnansweredCommitOfABatchIsKnownLater(t *testing.T) {
 			env.WantErr(batch.Commit(ctx), zkq.ErrUnknown)
 			cancel()
 			ctx, cancel = context.WithTimeout(env.Ctx, time.Second)
-			env.WantErr(batch.Commit(ctx), zkq.ErrUnknown) // nobody answers this either
+			env.WantErr(batch.Commit(ctx), zkq.ErrUnknown) // this gets no answer either
 			cancel()
 			c.Heal()
 			if err := batch.Commit(env.Ctx); err != nil {
@@ -489,7 +489,7 @@ func TestForgedNumbersMoveNoLabelPastEntries(t *testing.T) {
 	}
 }
 
-// A cursor that no label has was made by somebody else: a new label gets another number, and
+// A cursor that no label has was made by another program: a new label gets another number, and
 // does not try for that one for ever.
 func TestANewLabelPassesOverACursorThatIsNobodys(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
