@@ -1056,7 +1056,7 @@ func TestAWorkerLogsThatTheServiceIsFull(t *testing.T) {
 				t.Errorf("the worker's Logger, too: %q", k.logged.warnings())
 			}
 			c.full.Store(false)
-			k.stop()
+			k.stopCleanly()
 		})
 	}
 }

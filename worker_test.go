@@ -90,8 +90,15 @@ func startWorker(env *testqueue.Env, w *zkq.Worker) *runningWorker {
 	}
 	var ctx context.Context
 	ctx, k.stop = context.WithCancel(env.Ctx)
-	go func() { k.done <- w.Run(ctx) }()
-	env.Cleanup(func() { k.stop() })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		k.done <- w.Run(ctx)
+	}()
+	env.Cleanup(func() {
+		k.stop()
+		<-ended
+	})
 	return k
 }
 
