@@ -67,6 +67,19 @@ func etcdClient(address string) (*clientv3.Client, error) {
 // etcdRequests is how many messages the server has received but heartbeats: those that keep leases alive, and the ones by
 // which the driver sees, where nothing else is said, that the member is there.
 func etcdRequests(ctx context.Context, address string) (int, error) {
+	return etcdMessages(ctx, address, "grpc_server_msg_received_total", func(method string) bool {
+		return !strings.Contains(method, `"LeaseKeepAlive"`) && !strings.Contains(method, `"Status"`)
+	})
+}
+
+// etcdEvents is how many messages of watches the server has sent. The few that say that a watch has begun or ended are
+// among them.
+func etcdEvents(ctx context.Context, address string) (int, error) {
+	return etcdMessages(ctx, address, "grpc_server_msg_sent_total", func(method string) bool { return strings.Contains(method, `"Watch"`) })
+}
+
+// etcdMessages adds up a counter of the server over the methods that match.
+func etcdMessages(ctx context.Context, address, counter string, matches func(method string) bool) (int, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
 	if err != nil {
 		return 0, err
@@ -80,11 +93,11 @@ func etcdRequests(ctx context.Context, address string) (int, error) {
 	lines := bufio.NewScanner(answer.Body)
 	for lines.Scan() {
 		line := lines.Text()
-		if !strings.HasPrefix(line, "grpc_server_msg_received_total{") {
+		if !strings.HasPrefix(line, counter+"{") {
 			continue
 		}
 		found = true
-		if strings.Contains(line, `"LeaseKeepAlive"`) || strings.Contains(line, `"Status"`) {
+		if !matches(line) {
 			continue
 		}
 		n, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)

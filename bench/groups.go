@@ -13,6 +13,8 @@ func (b *bench) groups() []group {
 		b.backlogGroup("etcd"),
 		flowGroup(false),
 		flowGroup(true),
+		b.fleetGroup("zk"),
+		b.fleetGroup("etcd"),
 		slowGroup(),
 	)
 }

@@ -39,6 +39,15 @@ func (v *service) requests(ctx context.Context) (int, error) {
 	return etcdRequests(ctx, v.address)
 }
 
+// events is how many messages the server has sent that answer no request: they tell clients of changes.
+func (v *service) events(ctx context.Context) (int, error) {
+	if v.kind == load.ZooKeeper {
+		v.asked++
+		return zkEvents(v.address)
+	}
+	return etcdEvents(ctx, v.address)
+}
+
 // warm works a new server warm: Java's first thousands of requests are slow ones.
 func (b *bench) warm(ctx context.Context, v *service) error {
 	c, err := v.open(ctx)

@@ -68,14 +68,29 @@ func (quiet) Printf(string, ...any) {}
 
 // zkRequests is how many packets the server has received, this question among them.
 func zkRequests(address string) (int, error) {
+	counts, err := zkCounts(address, "zk_packets_received")
+	return counts[0], err
+}
+
+// zkEvents is how many packets the server has sent that answer no request.
+func zkEvents(address string) (int, error) {
+	counts, err := zkCounts(address, "zk_packets_sent", "zk_packets_received")
+	return counts[0] - counts[1], err
+}
+
+// zkCounts returns counters of the server.
+func zkCounts(address string, names ...string) ([]int, error) {
+	counts := make([]int, len(names))
 	answer, err := testzk.Ask(address, "mntr")
 	if err != nil {
-		return 0, err
+		return counts, err
 	}
-	for line := range strings.Lines(answer) {
-		if count, ok := strings.CutPrefix(line, "zk_packets_received\t"); ok {
-			return strconv.Atoi(strings.TrimSpace(count))
+	for i, name := range names {
+		_, rest, found := strings.Cut("\n"+answer, "\n"+name+"\t")
+		value, _, _ := strings.Cut(rest, "\n")
+		if counts[i], err = strconv.Atoi(strings.TrimSpace(value)); !found || err != nil {
+			return counts, fmt.Errorf("mntr does not count packets: %.100q", answer)
 		}
 	}
-	return 0, fmt.Errorf("mntr does not count packets: %.100q", answer)
+	return counts, nil
 }
