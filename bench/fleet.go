@@ -47,7 +47,7 @@ func (b *bench) fleetGroup(prefix string) group {
 		atMost(at+"64-1-trickle-p50", 2, " ×", "median from put to handler, 64 processes against 1"),
 		atMost(at+"128-64-drain-cost", 1.2, " ×", "requests per entry, 128 processes against 64, a backlog"),
 		atMost(at+"128-64-trickle-cost", 1.2, " ×", "requests per entry, 128 processes against 64, 50 puts a second"))
-	rows = slices.DeleteFunc(rows, func(r *row) bool { return !b.only.MatchString(r.Name) })
+	rows = slices.DeleteFunc(rows, func(r *row) bool { return b.only != nil && !b.only.MatchString(r.Name) })
 	return group{
 		says:    "cost against the number of processes: " + prefix,
 		rows:    rows,
