@@ -148,8 +148,7 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 	if errors.Is(err, errBlocked) {
 		c.head.Claims.LetOthersPass(name)
 	}
-	c.head.Claims.ClearRetryRequest(name) // undoClaim tries the claim at once
-	c.head.Resting.Signal()               // the head does not have the entry any more
+	c.head.Resting.Signal() // the head does not have the entry any more
 	c.Spawn(func() {
 		c.undoClaim(a, h)
 		c.head.Claims.Release(name)
@@ -171,18 +170,8 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
-	for backoff := c.Backoff(actTake); !h.isHistoryKnown; {
-		err := h.recall(ctx)
-		if err == nil && h.past.revision > h.Token {
-			// The history was written since the claim, by a later holder or by another client.
-			if h.isHistoryKnown, err = h.lock.Holds(ctx); err == nil && !h.isHistoryKnown {
-				h.end(stateLost, false)
-				return errUnavailable
-			}
-		}
-		if err != nil && (!errors.Is(err, coord.ErrBusy) || backoff.Wait(ctx, h.lock.Session().Done(), err) != nil) {
-			return retry.WithDeadline(ctx, err)
-		}
+	if err := c.learnHistory(ctx, h); err != nil {
+		return err
 	}
 	h.Failures, h.Deliveries, h.stuck = h.past.Failures, h.deliveries(), h.past.Stuck
 	if why != forRemoval && expired(h.headers.Expires()) {
@@ -208,6 +197,36 @@ func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
 	return err
 }
 
+// learnHistory reads the history of a claimed entry if it is not known. It waits while the
+// service is busy. errUnavailable means that the lock is lost, and that the history may be that
+// of a later delivery.
+func (c *claimer) learnHistory(ctx context.Context, h *Held) error {
+	if h.isHistoryKnown {
+		return nil
+	}
+	err, interrupted := c.Backoff(actTake).Do(ctx, h.lock.Session().Done(), func() (retry.Decision, error) {
+		err := h.recall(ctx)
+		if err == nil && h.past.revision > h.Token {
+			// The history was written since the claim, by a later holder or by another client.
+			if h.isHistoryKnown, err = h.lock.Holds(ctx); err == nil && !h.isHistoryKnown {
+				h.end(stateLost, false)
+				return retry.Stop, errUnavailable
+			}
+		}
+		switch {
+		case err == nil:
+			return retry.Stop, nil
+		case errors.Is(err, coord.ErrBusy):
+			return retry.Later, err
+		}
+		return retry.Stop, retry.WithDeadline(ctx, err)
+	})
+	if interrupted != nil {
+		return retry.WithDeadline(ctx, err)
+	}
+	return err
+}
+
 // errBlocked says that a claim without an answer meets the lock of another process. The claim
 // is not applied now. It may be applied when that lock is given back, because that moves no
 // fence and the claim may still be on its way.
@@ -217,39 +236,50 @@ var errBlocked = errors.New("another process holds it")
 // returns the Held if one of the attempts was applied. errUnavailable means that the claim
 // does not hold and never will, errBlocked that another process holds the entry now. It retries until the
 // service answers, or until ctx or the session ends.
-func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := c.Backoff(actTake); ; {
+func (c *claimer) resolveClaim(ctx context.Context, a claimAttempt) (h *Held, err error) {
+	err = c.repeatForClaim(ctx, a, func() (retry.Decision, error) {
 		rs, err := a.session.Commit(ctx, a.ops...)
 		switch {
 		case err == nil:
-			return c.heldByResults(a, rs), nil
+			h = c.heldByResults(a, rs)
+			return retry.Stop, nil
 		case retry.RefusedOp(err) == 0: // the entry has changed: no claim of its former state can be applied any more
-			return c.adoptClaim(ctx, a)
+			h, err = c.adoptClaim(ctx, a)
+			return retry.Stop, err
 		case retry.IsRefused(err) && a.bumps == 0: // only the lock tells which process has it
-			if h, err := c.adoptClaim(ctx, a); !errors.Is(err, errUnavailable) {
-				return h, err
+			if h, err = c.adoptClaim(ctx, a); errors.Is(err, errUnavailable) {
+				err = errBlocked
 			}
-			return nil, errBlocked
+			return retry.Stop, err
 		case retry.IsRefused(err):
-			return nil, errBlocked
+			return retry.Stop, errBlocked
 		case !errors.Is(err, coord.ErrUnknown) && !errors.Is(err, coord.ErrBusy):
-			return nil, fmt.Errorf("claim %s: %w", a.name, err)
+			return retry.Stop, fmt.Errorf("claim %s: %w", a.name, err)
 		}
-		if end := backoff.Wait(ctx, a.session.Done(), err); end != nil {
-			return nil, fmt.Errorf("claim %s: %w", a.name, retry.BusyUntil(end, err))
-		}
+		return retry.Later, err
+	})
+	return h, err
+}
+
+// repeatForClaim makes attempts that settle a claim until one decides to stop, or until ctx or
+// the session ends.
+func (c *claimer) repeatForClaim(ctx context.Context, a claimAttempt, attempt func() (retry.Decision, error)) error {
+	err, interrupted := c.Backoff(actTake).Do(ctx, a.session.Done(), attempt)
+	if interrupted != nil {
+		return fmt.Errorf("claim %s: %w", a.name, retry.BusyUntil(interrupted, err))
 	}
+	return err
 }
 
 // adoptClaim returns the Held of a claim that was applied without an answer, or
 // errUnavailable. It reads the lock before the entry: if the lock is this handle's, and the
 // entry has changed by nothing but the claim, then the entry's fence is that of the claim.
-func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (*Held, error) {
-	for backoff := c.Backoff(actTake); ; {
+func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (h *Held, err error) {
+	err = c.repeatForClaim(ctx, a, func() (retry.Decision, error) {
 		l, err := lock.Adopt(ctx, a.session, c.Taken, a.name, c.holder)
 		// If a Held of this handle has that very lock, another claim created it.
 		if err == nil && (l == nil || c.holdsLock(a.name, l)) {
-			return nil, errUnavailable
+			return retry.Stop, errUnavailable
 		}
 		var n coord.Node
 		if err == nil {
@@ -257,14 +287,14 @@ func (c *claimer) adoptClaim(ctx context.Context, a claimAttempt) (*Held, error)
 		}
 		switch {
 		case err == nil && n.Changes == a.node.Changes+a.bumps:
-			return c.newHeld(a, n.Fence, l, max(n.Revision, l.Revision())), nil
+			h = c.newHeld(a, n.Fence, l, max(n.Revision, l.Revision()))
+			return retry.Stop, nil
 		case err == nil, errors.Is(err, coord.ErrNotExist):
-			return nil, errUnavailable
+			return retry.Stop, errUnavailable
 		}
-		if end := backoff.Wait(ctx, a.session.Done(), err); end != nil {
-			return nil, fmt.Errorf("claim %s: %w", a.name, retry.BusyUntil(end, err))
-		}
-	}
+		return retry.Later, err
+	})
+	return h, err
 }
 
 // undoClaim gives back an entry whose claim no caller waits for any more. h is the Held, or
@@ -275,30 +305,26 @@ func (c *claimer) undoClaim(a claimAttempt, h *Held) {
 	if h == nil { // the entry is still reserved
 		backoff.Wake = c.head.Claims.RetryRequests(a.name)
 	}
-	for {
+	backoff.Do(context.Background(), a.session.Done(), func() (retry.Decision, error) {
 		var err error
 		if h == nil {
+			c.head.Claims.ClearRetryRequest(a.name) // this attempt comes after all that arrived
 			h, err = c.resolveClaim(context.Background(), a)
 		}
 		if h != nil {
 			err = h.Release(context.Background())
 		}
 		if err == nil || errors.Is(err, errUnavailable) || errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {
-			return
+			return retry.Stop, err
 		}
 		if errors.Is(err, errBlocked) {
 			if c.head.Claims.LetOthersPass(a.name) {
-				continue
+				return retry.Now, err
 			}
 			c.head.Resting.Signal() // later entries need not wait for this one
 		}
-		if backoff.Wait(context.Background(), a.session.Done(), err) != nil {
-			return
-		}
-		if h == nil {
-			c.head.Claims.ClearRetryRequest(a.name) // the next attempt comes after all that arrived
-		}
-	}
+		return retry.Later, err
+	})
 }
 
 // newHeld returns the Held of a claim that was applied, and remembers it in this handle.

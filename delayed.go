@@ -10,7 +10,6 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/handle"
-	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
@@ -133,32 +132,23 @@ func (dp *delayedPuts) putID(t *Token) (id [6]byte) {
 // token. ops are those of the put made again, whose due time differs: names are compared
 // without it. It returns nil if some of the nodes do not exist any more, or if they cannot be listed.
 func (dp *delayedPuts) namesOfToken(ctx context.Context, ops []coord.Op) []string {
-	names := make([]string, 0, len(ops))
-	for backoff := dp.Backoff(actPut); ; {
-		s, err := dp.Session(ctx)
-		var l coord.List
-		if err == nil {
-			l, err = s.List(ctx, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{Fresh: true})
-		}
-		if err != nil {
-			if !lane.Again(ctx, err, backoff) {
-				return nil
-			}
-			continue
-		}
-		for _, op := range ops {
-			_, want, _ := layout.CutMillis(path.Base(op.Path))
-			for _, n := range l.Nodes {
-				if _, rest, ok := layout.CutMillis(path.Base(n.Path)); ok && rest == want {
-					names = append(names, path.Base(n.Path))
-				}
-			}
-		}
-		if len(names) != len(ops) {
-			return nil
-		}
-		return names
+	l, err := listPatiently(ctx, dp.Handle, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+	if err != nil {
+		return nil
 	}
+	names := make([]string, 0, len(ops))
+	for _, op := range ops {
+		_, want, _ := layout.CutMillis(path.Base(op.Path))
+		for _, n := range l.Nodes {
+			if _, rest, ok := layout.CutMillis(path.Base(n.Path)); ok && rest == want {
+				names = append(names, path.Base(n.Path))
+			}
+		}
+	}
+	if len(names) != len(ops) {
+		return nil
+	}
+	return names
 }
 
 // materialize turns a due delayed put into an entry, in one commit that also moves its unique

@@ -155,21 +155,26 @@ func (x *exchangeCommit) keepClaims(n int) {
 // separate and postponed.
 func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 	defer x.postponeAll()
-	for backoff := x.claimer.Backoff(x.act()); len(x.claims) > 0 || x.noClaims && len(x.finishing) > 0; {
+	backoff := x.claimer.Backoff(x.act())
+	var results []coord.Result // of the claims
+	err, _ = backoff.Do(ctx, x.session.Done(), func() (retry.Decision, error) {
+		if len(x.claims) == 0 && !(x.noClaims && len(x.finishing) > 0) {
+			return retry.Stop, nil
+		}
 		if !x.noClaims && len(x.separate) > 0 {
 			x.dropClaims()
-			return nil, nil
+			return retry.Stop, nil
 		}
 		ops, parts, err := x.ops(ctx)
 		if err != nil {
 			x.separateAll()
-			continue
+			return retry.Now, nil
 		}
 		if !x.fitsLimits(ops) {
 			x.shrink(ctx)
-			continue
+			return retry.Now, nil
 		}
-		results, err := x.session.Commit(ctx, ops...)
+		rs, err := x.session.Commit(ctx, ops...)
 		switch refused := retry.RefusedOp(err); {
 		case err == nil:
 			for _, h := range x.finishing {
@@ -177,23 +182,21 @@ func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 				<-h.sem
 			}
 			backoff.Succeeded()
-			first := parts[len(x.finishing)]
-			x.finishing = nil
-			return x.concludeClaims(ctx, results[first:], nil)
+			results, x.finishing = rs[parts[len(x.finishing)]:], nil
+			return retry.Stop, nil
 		case refused >= 0:
 			x.takeOutRefused(ctx, parts, refused, err)
-			continue
+			return retry.Now, nil
 		case x.claimByCheck(err):
-			continue
-		case retry.IsBusy(err) && backoff.Wait(ctx, x.session.Done(), err) == nil:
-			continue
+			return retry.Now, nil
 		case errors.Is(err, coord.ErrUnknown):
 			x.resolveFinishes(ctx)
+			return retry.Stop, err
 		}
-		x.postponeAll()
-		return x.concludeClaims(ctx, nil, err)
-	}
-	return nil, nil
+		return retry.LaterIfBusy(err), err
+	})
+	x.postponeAll()
+	return x.concludeClaims(ctx, results, err)
 }
 
 // act returns the action's name for the log and the back-off.

@@ -307,41 +307,55 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 		f.lock = h.lock.GiveBack()
 	}
 	h.lock.Settling(true)
-	for backoff := h.claimer.Backoff(actFinish); ; {
-		err := h.send(ctx, f)
-		if retry.RefusedOp(err) == 0 {
-			if moved, problem := h.adoptUpdate(ctx); moved {
-				continue
-			} else if problem != nil {
-				err = problem
-			}
-		}
-		outcome := outcomeOf(err)
-		switch nextStep[outcome][h.unanswered.seenBy(f.act)] {
-		case stepSucceed:
-			backoff.Succeeded()
-			return h.endFinish(f, stateDone, nil)
-		case stepLose:
-			return h.endFinish(f, stateLost, ErrLockLost)
-		case stepAskThis:
-			return h.endRefused(ctx, f, err)
-		case stepAskAnother:
-			return h.endAfterAnother(ctx, f, err)
-		case stepKeep:
-			return h.keepHeld(f, err)
-		case stepAskBeside:
-			h.isHistoryKnown = false // another process has changed it
-			if problem := f.askBeside(ctx, err); problem != nil {
-				return h.keepHeld(f, h.withDoubt(problem))
-			}
-		}
-		if outcome == outcomeUnanswered {
-			h.unanswered.note(f)
-		}
-		if interrupted := backoff.Wait(ctx, h.lock.Session().Done(), err); interrupted != nil || errors.Is(err, coord.ErrClosed) {
-			return h.endInterrupted(f, interrupted, err)
+	backoff := h.claimer.Backoff(actFinish)
+	err, interrupted := backoff.Do(ctx, h.lock.Session().Done(), func() (retry.Decision, error) {
+		return h.attemptFinish(ctx, f)
+	})
+	switch {
+	case interrupted != nil:
+		return h.endInterrupted(f, interrupted, err)
+	case err == nil:
+		backoff.Succeeded()
+	}
+	return err
+}
+
+// attemptFinish is one attempt at f. When it decides to stop, its error is the result of the
+// finish.
+func (h *Held) attemptFinish(ctx context.Context, f finish) (retry.Decision, error) {
+	err := h.send(ctx, f)
+	if retry.RefusedOp(err) == 0 {
+		if moved, problem := h.adoptUpdate(ctx); moved {
+			return retry.Now, err
+		} else if problem != nil {
+			err = problem
 		}
 	}
+	outcome := outcomeOf(err)
+	switch nextStep[outcome][h.unanswered.seenBy(f.act)] {
+	case stepSucceed:
+		return retry.Stop, h.endFinish(f, stateDone, nil)
+	case stepLose:
+		return retry.Stop, h.endFinish(f, stateLost, ErrLockLost)
+	case stepAskThis:
+		return retry.Stop, h.endRefused(ctx, f, err)
+	case stepAskAnother:
+		return retry.Stop, h.endAfterAnother(ctx, f, err)
+	case stepKeep:
+		return retry.Stop, h.keepHeld(f, err)
+	case stepAskBeside:
+		h.isHistoryKnown = false // another process has changed it
+		if problem := f.askBeside(ctx, err); problem != nil {
+			return retry.Stop, h.keepHeld(f, h.withDoubt(problem))
+		}
+	}
+	if outcome == outcomeUnanswered {
+		h.unanswered.note(f)
+	}
+	if errors.Is(err, coord.ErrClosed) {
+		return retry.Stop, h.endInterrupted(f, coord.ErrClosed, err)
+	}
+	return retry.Later, err
 }
 
 // lockFinish takes h.sem, for a finish of that name. It takes a free sem even if ctx has ended,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/internal/retry"
 )
 
 // Target is one put of [PutTo] or [Held.Forward]. All puts of a call are made in one commit,
@@ -66,7 +65,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 			return h.past.handOverOps(ops), err
 		},
 		besideRefused: func(ctx context.Context, r *coord.Refusal) error {
-			err := bs.retryable(ctx, r, new(retry.Backoff))
+			_, err := bs.decide(ctx, r)
 			if exists := (*ExistsError)(nil); err == error(r) || r.Op.Path == h.past.key && errors.As(err, &exists) && exists.Name == h.Name {
 				return nil // the key or the history has changed: the next attempt reads it again
 			}

@@ -2,6 +2,7 @@ package zkq
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,19 +119,24 @@ func (b *batch) names(ctx context.Context, done lane.Applied, first int, names [
 // contain puts of other callers, which are told apart by their values. For an equal value it
 // may return the name of such a put.
 func (pt *putter) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
-	for backoff := pt.Backoff(actPut); ; {
-		s, err := pt.Session(ctx)
-		var l coord.List
-		if err == nil {
-			l, err = s.List(ctx, pt.Entries, coord.ListOptions{Born: revision, Values: true})
-		}
-		if err == nil {
-			return pt.namesAmong(l.Nodes, ops)
-		}
-		if !lane.Again(ctx, err, backoff) {
-			return nil
-		}
+	l, err := listPatiently(ctx, pt.Handle, pt.Entries, coord.ListOptions{Born: revision, Values: true})
+	if err != nil {
+		return nil
 	}
+	return pt.namesAmong(l.Nodes, ops)
+}
+
+// listPatiently lists a directory after a put. It tries again in the next session, and while
+// the service is busy or does not answer, until ctx ends.
+func listPatiently(ctx context.Context, h *handle.Handle, dir string, o coord.ListOptions) (l coord.List, err error) {
+	err, interrupted := h.Backoff(actPut).Do(ctx, nil, func() (retry.Decision, error) {
+		s, err := h.Session(ctx)
+		if err == nil {
+			l, err = s.List(ctx, dir, o)
+		}
+		return retry.Decide(err), err
+	})
+	return l, cmp.Or(interrupted, err)
 }
 
 // namesAmong returns the names of the nodes that ops created, or nil if it does not find
@@ -418,26 +424,39 @@ func (bs batches) entries() int {
 	return n
 }
 
-// retryable returns nil if a put that failed with err can be made again, and otherwise the
-// error of the put. Where an exact bound's count has moved on, it waits a little first.
-func (bs batches) retryable(ctx context.Context, err error, backoff *retry.Backoff) error {
+// decide returns how a put goes on that failed with err, and the error of the put if it stops.
+// Where an exact bound's count has moved on, it goes on a little later.
+func (bs batches) decide(ctx context.Context, err error) (retry.Decision, error) {
 	var r *coord.Refusal
-	switch {
-	case retry.NothingSent(err):
-		return ctx.Err()
-	case errors.Is(err, coord.ErrUnknown), !errors.As(err, &r):
-		return err
+	if retry.IsBusy(err) {
+		return retry.Later, err
 	}
-	for _, b := range bs {
-		switch r.Op.Path {
-		case b.count: // another process has put since the configuration was read
-			b.p.settings.expire()
-			return backoff.Wait(ctx, nil, nil)
-		case b.key:
-			return b.p.refusedKey(ctx, b.key)
+	if !errors.Is(err, coord.ErrUnknown) && errors.As(err, &r) {
+		for _, b := range bs {
+			switch r.Op.Path {
+			case b.count: // another process has put since the configuration was read
+				b.p.settings.expire()
+				return retry.Later, err
+			case b.key:
+				return decideAfterWait(ctx, b.p.refusedKey(ctx, b.key))
+			}
 		}
 	}
-	return err
+	return decideAfterWait(ctx, inEntries(err, bs.entries()))
+}
+
+// decideAfterWait returns how a put goes on after a wait for what was in its way, which ended
+// with err: at once if there was no error, or if only the session ended.
+func decideAfterWait(ctx context.Context, err error) (retry.Decision, error) {
+	switch {
+	case err == nil:
+		return retry.Now, nil
+	case !retry.NothingSent(err):
+		return retry.Stop, err
+	case ctx.Err() != nil:
+		return retry.Stop, ctx.Err()
+	}
+	return retry.Now, err
 }
 
 // apply puts the batches in one commit, exactly once. It sends the commit again while the
@@ -446,8 +465,8 @@ func (bs batches) retryable(ctx context.Context, err error, backoff *retry.Backo
 func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.Applied, error) {
 	w := waitRoom{until: o.until()}
 	defer w.close()
-	for backoff := pt.Backoff(actPut); ; {
-		var done lane.Applied
+	var done lane.Applied
+	err, interrupted := pt.Backoff(actPut).Do(ctx, nil, func() (retry.Decision, error) {
 		var err error
 		var ops []coord.Op
 		if o.token != nil {
@@ -457,23 +476,21 @@ func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.App
 		}
 		switch {
 		case err == nil:
-			return done, nil
+			return retry.Stop, nil
 		case errors.Is(err, ErrFull) && o.wait > 0:
 			full := (*fullError)(nil)
 			errors.As(err, &full)
-			err = w.waitForRoom(ctx, full.puts, err)
-		case errors.Is(err, coord.ErrBusy) && !errors.Is(err, coord.ErrUnknown):
-			_, err = backoff.WaitWhileBusy(ctx, nil, err)
-		default:
-			err = inEntries(bs.retryable(ctx, err, backoff), bs.entries())
+			return decideAfterWait(ctx, w.waitForRoom(ctx, full.puts, err))
 		}
-		if retry.NothingSent(err) {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return lane.Applied{}, err
-		}
+		return bs.decide(ctx, err)
+	})
+	switch {
+	case interrupted != nil:
+		return lane.Applied{}, retry.BusyUntil(interrupted, err)
+	case err != nil:
+		return lane.Applied{}, err
 	}
+	return done, nil
 }
 
 // noteOf returns the note to keep with the put's outcome. The function of a partial put's

@@ -83,36 +83,40 @@ func (q *Queue) Get(ctx context.Context) (Entry, error) {
 
 // take waits for an entry and removes the first one that no other process takes before it.
 // With an [ErrUnknown] it returns the entry too.
-func (q *Queue) take(ctx context.Context) (Entry, error) {
-	for backoff := q.handle.Backoff(actTake); ; {
+func (q *Queue) take(ctx context.Context) (e Entry, err error) {
+	backoff := q.handle.Backoff(actTake)
+	err, interrupted := backoff.Do(ctx, nil, func() (retry.Decision, error) {
+		e = Entry{}
 		c, err := q.head.Choose(ctx, 1, true)
 		if err != nil {
-			return Entry{}, err
+			return retry.Stop, err
 		}
-		e, err := q.remove(ctx, c.Names[0], c.Nodes[0])
+		e, err = q.remove(ctx, c.Names[0], c.Nodes[0])
 		switch {
 		case err == nil:
-			backoff.Succeeded()
 			q.head.Suppressed.Add(e.Name, head.WasRemoved)
 		case errors.Is(err, errUnavailable):
 			q.head.Suppressed.Add(c.Names[0], head.WasLost)
 		}
 		q.head.Claims.Release(c.Names[0])
 		c.Done()
-		if err == nil || !errors.Is(err, errUnavailable) && !retry.NothingSent(err) {
-			if err != nil {
-				q.head.Resting.Signal() // the entry may still be there, and no watch announces it again
-				var again bool
-				if again, err = backoff.WaitWhileBusy(ctx, nil, err); again {
-					continue
-				}
-			}
-			return e, err
-		}
-		if retry.NothingSent(err) {
+		switch {
+		case err == nil:
+			backoff.Succeeded()
+			return retry.Stop, nil
+		case errors.Is(err, errUnavailable):
+			return retry.Now, err
+		case retry.NothingSent(err):
 			q.handle.Session(ctx) // the next choice returns the error of the session
+			return retry.Now, err
 		}
+		q.head.Resting.Signal() // the entry may still be there, and no watch announces it again
+		return retry.LaterIfBusy(err), err
+	})
+	if interrupted != nil {
+		err = retry.WithDeadline(ctx, err)
 	}
+	return e, err
 }
 
 // TryGet is Get without waiting, like kazoo's get. It returns [ErrEmpty] if the queue was

@@ -1,6 +1,7 @@
 package zkq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,16 +47,14 @@ const maxLostChoices = 3
 // outcome of a finish is unknown. A caller that gets entries gets no err, because the next take
 // returns it again.
 func (t *taker) finishAndTake(ctx context.Context, toFinish []*Held, n int, wait bool) (held []*Held, failed, err error) {
-	backoff := t.Backoff(actTake)
-	for lost := 0; ; {
-		// The entries of toFinish are finished even if there is nothing to take.
-		var chosen head.Choice
-		err = nil
-		if n > 0 && (wait || lost < maxLostChoices) {
-			chosen, err = t.head.Choose(ctx, n, wait)
+	lost := 0
+	err, interrupted := t.Backoff(actTake).Do(ctx, nil, func() (retry.Decision, error) {
+		if n == 0 || !wait && lost == maxLostChoices {
+			return retry.Stop, nil
 		}
+		chosen, err := t.head.Choose(ctx, n, wait)
 		if err != nil || len(chosen.Names) == 0 {
-			return nil, errors.Join(failed, t.consumeAll(ctx, toFinish)), err
+			return retry.Stop, err
 		}
 		progress := 0
 		if chosen.IsSpent {
@@ -75,23 +74,29 @@ func (t *taker) finishAndTake(ctx context.Context, toFinish []*Held, n int, wait
 			failed = errors.Join(failed, x.failed, t.consumeAll(ctx, x.separate))
 			if held = withLiveSession(held); len(held) > 0 {
 				// The caller needs these more than the error, which will show again.
-				return held, errors.Join(failed, t.consumeAll(ctx, toFinish)), nil
+				return retry.Stop, nil
 			}
 			if x.failed != nil {
-				return nil, errors.Join(failed, t.consumeAll(ctx, toFinish)), err
-			}
-		}
-		if retry.NothingSent(err) {
-			t.Session(ctx) // the next choice returns the error of the session
-		} else if err != nil {
-			if _, err = backoff.WaitWhileBusy(ctx, nil, err); err != nil {
-				return nil, errors.Join(failed, t.consumeAll(ctx, toFinish)), err
+				return retry.Stop, err
 			}
 		}
 		if progress == 0 { // other processes were faster
 			lost++
 		}
+		switch {
+		case err == nil:
+			return retry.Now, nil
+		case retry.NothingSent(err):
+			t.Session(ctx) // the next choice returns the error of the session
+			return retry.Now, err
+		}
+		return retry.LaterIfBusy(err), err
+	})
+	if interrupted != nil {
+		err = retry.WithDeadline(ctx, err)
 	}
+	// The entries of toFinish are finished even if there is nothing to take.
+	return held, errors.Join(failed, t.consumeAll(ctx, toFinish)), err
 }
 
 // consumeAll consumes entries, in one commit if possible, and joins the errors of those that were
@@ -258,10 +263,11 @@ func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, cla
 	n = min(n, head.MaxWanted)
 	return fd.Do(ctx, func(ctx context.Context, s coord.Session) error {
 		ahead := 0
-		for backoff := new(retry.Backoff); ; {
+		var backoff retry.Backoff
+		err, interrupted := backoff.Do(ctx, nil, func() (retry.Decision, error) {
 			l, err := fd.lister.List(ctx, s, max(n, ahead)+resting.Len()+fd.restricted.Len(), coord.ListOptions{Fresh: true})
 			if err != nil {
-				return err
+				return retry.Stop, err
 			}
 			names := slices.DeleteFunc(l.Names, func(name string) bool { return resting.Has(name) || fd.restricted.IsUnreadable(name) })
 			got, cleared := 0, 0
@@ -270,35 +276,34 @@ func (fd *finder) tryTake(ctx context.Context, resting *head.Resting, n int, cla
 			}
 			switch {
 			case got > 0:
-				return nil // the next take returns an error that came after the first claim
+				return retry.Stop, nil // the next take returns an error that came after the first claim
 			case err != nil:
-				return err
+				return retry.Stop, err
 			case cleared > 0:
 				backoff.Reset()
 				ahead = head.MaxReadAhead
-				continue
+				return retry.Now, nil
 			case len(names) > 0, !l.IsComplete:
 				// Other processes were faster, or more entries rest than the listing
 				// allowed for.
-				if err := backoff.Wait(ctx, nil, nil); err != nil {
-					return err
-				}
-				continue
+				return retry.Later, nil
 			}
 			if fd.Taken == "" {
-				return ErrEmpty
+				return retry.Stop, ErrEmpty
 			}
 			// The listing read the locks first, and then the entries. In between, one entry
 			// may have been released, and the last free one claimed and removed: then the
 			// queue was never empty. If the locks have not changed, it was.
 			locks, err := s.List(ctx, fd.Taken, coord.ListOptions{Fresh: true})
 			if err != nil {
-				return err
+				return retry.Stop, err
 			}
 			if locks.Stamp == l.Stamp {
-				return ErrEmpty
+				return retry.Stop, ErrEmpty
 			}
-		}
+			return retry.Now, nil
+		})
+		return cmp.Or(interrupted, err)
 	})
 }
 

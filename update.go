@@ -9,6 +9,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/layout"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Update replaces the entry's value, for instance with a checkpoint from which the next worker
@@ -46,34 +47,48 @@ func (h *Held) update(ctx context.Context, value []byte) error {
 	}
 	value = bytes.Clone(value)
 	s := h.lock.Session()
-	for backoff := h.claimer.Backoff(actUpdate); ; {
-		err := h.write(ctx, s, value)
-		switch nextStep[outcomeOf(err)][h.updateDoubt()] {
-		case stepSucceed:
-			backoff.Succeeded()
-			h.Value = value
-			return nil
-		case stepLose:
-			if h.unanswered.exists() { // a finish of this Held may have been applied
-				return fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost)
-			}
-			h.end(stateLost, false)
-			return ErrLockLost
-		case stepKeep:
-			return err
-		}
-		interrupted := backoff.Wait(ctx, s.Done(), err)
-		if interrupted == nil && !errors.Is(err, coord.ErrClosed) {
-			continue // the next attempt begins by reading the entry
-		}
-		if h.updateDoubt() != doubtNone && !errors.Is(err, ErrUnknown) {
-			err = fmt.Errorf("%w: %w", ErrUnknown, err)
-		}
-		if interrupted != nil {
-			err = fmt.Errorf("%w: %w", err, interrupted)
-		}
-		return err
+	backoff := h.claimer.Backoff(actUpdate)
+	err, interrupted := backoff.Do(ctx, s.Done(), func() (retry.Decision, error) {
+		return h.attemptUpdate(ctx, s, value)
+	})
+	switch {
+	case interrupted != nil:
+		return fmt.Errorf("%w: %w", h.withUpdateDoubt(err), interrupted)
+	case err == nil:
+		backoff.Succeeded()
 	}
+	return err
+}
+
+// attemptUpdate is one attempt at an update. When it decides to stop, its error is the result
+// of the update.
+func (h *Held) attemptUpdate(ctx context.Context, s coord.Session, value []byte) (retry.Decision, error) {
+	err := h.write(ctx, s, value)
+	switch nextStep[outcomeOf(err)][h.updateDoubt()] {
+	case stepSucceed:
+		h.Value = value
+		return retry.Stop, nil
+	case stepLose:
+		if h.unanswered.exists() { // a finish of this Held may have been applied
+			return retry.Stop, fmt.Errorf("%w: %w", ErrUnknown, ErrLockLost)
+		}
+		h.end(stateLost, false)
+		return retry.Stop, ErrLockLost
+	case stepKeep:
+		return retry.Stop, err
+	}
+	if errors.Is(err, coord.ErrClosed) {
+		return retry.Stop, h.withUpdateDoubt(err)
+	}
+	return retry.Later, err // the next attempt begins by reading the entry
+}
+
+// withUpdateDoubt adds [ErrUnknown] to err if an update has no answer.
+func (h *Held) withUpdateDoubt(err error) error {
+	if h.updateDoubt() != doubtNone && !errors.Is(err, ErrUnknown) {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return err
 }
 
 // lockUpdate checks whether an update of this Held with this value is possible, and takes h.sem

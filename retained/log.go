@@ -257,19 +257,19 @@ func (l *Log) headIn(ctx context.Context, s coord.Session) (logHead, error) {
 // patiently runs f in a live session. It runs f again in the next session, and when the
 // service was busy, so f must be a function that can be run twice.
 func (l *Log) patiently(ctx context.Context, f func(coord.Session) error) error {
-	for backoff := l.handle.Backoff(actLog); ; {
+	backoff := l.handle.Backoff(actLog)
+	err, _ := backoff.Do(ctx, nil, func() (retry.Decision, error) {
 		s, err := l.handle.Session(ctx)
 		if err == nil {
 			err = f(s)
 		}
-		if err == nil {
-			backoff.Succeeded()
-			return nil
-		}
-		if !lane.Again(ctx, err, backoff) {
-			return retry.WithDeadline(ctx, err)
-		}
+		return retry.Decide(err), err
+	})
+	if err != nil {
+		return retry.WithDeadline(ctx, err)
 	}
+	backoff.Succeeded()
+	return nil
 }
 
 // Len returns the number of entries. It counts expired entries that were not removed yet.

@@ -124,43 +124,46 @@ func (h *Head) Choose(ctx context.Context, n int, wait bool) (Choice, error) {
 		return Choice{}, ctx.Err()
 	}
 	leave := sync.OnceFunc(func() { <-h.sem })
-	for backoff := h.Backoff(); ; {
+	var c Choice
+	err, interrupted := h.Backoff().Do(ctx, nil, func() (retry.Decision, error) {
 		h.mustListFresh = h.mustListFresh || h.Strict
 		err := h.refresh(ctx, n)
-		var c Choice
 		if err == nil {
 			c, err = h.pick(ctx, n)
 		}
-		again := retry.NothingSent(err)
-		if !again {
-			again, err = backoff.WaitWhileBusy(ctx, nil, err)
-		}
 		switch {
-		case again:
-			continue
+		case retry.NothingSent(err):
+			return retry.Now, err
 		case err != nil:
-			leave()
-			return Choice{}, err
+			return retry.LaterIfBusy(err), err
 		case len(c.Names) > 0:
-			c.done = func() {
-				h.fairness.answer(c.number)
-				leave()
-			}
-			if !h.Strict { // a strict take lets no other choose before its claim is answered
-				leave()
-			}
-			return c, nil
+			return retry.Stop, nil
 		case len(h.ready) > 0: // some of the entries were gone
 		case h.Suppressed.anyLost(), !h.isComplete && !h.isHeldBack:
 			// Other processes took all that was listed: the next listing must show that.
 			h.isListed, h.mustListFresh = false, true
 		case !wait:
-			leave()
-			return Choice{}, nil
+			return retry.Stop, nil
 		default:
 			h.wait(ctx)
 		}
+		return retry.Now, nil
+	})
+	if interrupted != nil {
+		err = retry.WithDeadline(ctx, err)
 	}
+	if err != nil || len(c.Names) == 0 {
+		leave()
+		return Choice{}, err
+	}
+	c.done = func() {
+		h.fairness.answer(c.number)
+		leave()
+	}
+	if !h.Strict { // a strict take lets no other choose before its claim is answered
+		leave()
+	}
+	return c, nil
 }
 
 // enter waits for sem. A caller that does not want to wait for entries does not wait for

@@ -59,7 +59,8 @@ func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build fun
 	}
 	s.sweepIfDue()
 	l := &lane{name: name, n: n - 1}
-	for backoff := s.config.Backoff(); ; {
+	var done Applied
+	err, _ = s.config.Backoff().Do(ctx, nil, func() (retry.Decision, error) {
 		var node coord.Node
 		var m layout.Marker
 		session, err := s.config.Session(ctx)
@@ -68,28 +69,28 @@ func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build fun
 		}
 		switch {
 		case err != nil:
-			if !Again(ctx, err, backoff) {
-				return Applied{}, err
-			}
-			continue
+			return retry.Decide(err), err
 		case m.N == n && m.Void:
-			return Applied{}, fmt.Errorf("token %s: %w", token, ErrVoid)
+			return retry.Stop, fmt.Errorf("token %s: %w", token, ErrVoid)
 		case m.N == n:
-			return Applied{Revision: node.Revision}, nil
+			done.Revision = node.Revision
+			return retry.Stop, nil
 		case m.N > n:
-			return Applied{}, fmt.Errorf("token %s: its producer has put again since, and is at number %d: %w", token, m.N, ErrExpired)
+			return retry.Stop, fmt.Errorf("token %s: its producer has put again since, and is at number %d: %w", token, m.N, ErrExpired)
 		case m.N+1 < n:
-			return Applied{}, fmt.Errorf("token %s: its producer has only come to number %d: %w", token, m.N, coord.ErrInvalid)
+			return retry.Stop, fmt.Errorf("token %s: its producer has only come to number %d: %w", token, m.N, coord.ErrInvalid)
 		}
 		l.fence = node.Fence
 		ops, err := build(ctx)
 		if err != nil {
-			return Applied{}, err
+			return retry.Stop, err
 		}
-		if done, err := s.commitIn(ctx, l, note, ops); !errors.Is(err, errUnusable) {
-			return done, err
+		if done, err = s.commitIn(ctx, l, note, ops); errors.Is(err, errUnusable) {
+			return retry.Now, err
 		}
-	}
+		return retry.Stop, err
+	})
+	return done, err
 }
 
 // commitIn commits the ops as the lane's next commit, and sends it again until the outcome
@@ -98,49 +99,61 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 	next := layout.Marker{N: l.n + 1, Note: note}
 	all := append([]coord.Op{coord.Set(l.path(), next.Value(), l.fence)}, ops...)
 	inDoubt, began := false, time.Now() // inDoubt: an attempt got no answer
-	for backoff := s.config.Backoff(); ; {
+	var done Applied
+	var refusal error // the result of the commit if it was refused, and can never be applied any more
+	backoff := s.config.Backoff()
+	err, _ := backoff.Do(ctx, nil, func() (retry.Decision, error) {
 		session, err := s.config.Session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = session.Commit(ctx, all...); err == nil {
 				l.advance(next.N, rs[0].Fence, began)
 				backoff.Succeeded()
-				return Applied{rs[1:], rs[0].Revision}, nil
+				done = Applied{rs[1:], rs[0].Revision}
+				return retry.Stop, nil
 			}
 			if retry.RefusedOp(err) == 0 {
-				var done Applied
-				if done, err = outcome(ctx, session, l, next.N, inDoubt, began); err == nil || errors.Is(err, errUnusable) {
-					return done, err
-				}
+				done, err = outcome(ctx, session, l, next.N, inDoubt, began)
 			}
 		}
 		switch {
+		case err == nil:
+			return retry.Stop, nil
+		case errors.Is(err, errUnusable):
+			refusal = err
+			return retry.Stop, err
 		case errors.Is(err, coord.ErrUnknown):
 			inDoubt = true
 		case retry.RefusedOp(err) > 0 && inDoubt && errors.Is(err, coord.ErrExist):
 			// The node that was in the way may be deleted before an attempt arrives that is
 			// still under way. So the lane moves on, and that attempt can never be applied.
-			refusal := withoutLane(err)
+			inTheWay := withoutLane(err)
 			var rs []coord.Result
 			if rs, err = session.Commit(ctx, coord.Set(l.path(), layout.Marker{N: next.N, Void: true}.Value(), l.fence)); err == nil {
 				l.advance(next.N, rs[0].Fence, began)
-				return Applied{}, refusal
+				refusal = inTheWay
+				return retry.Stop, inTheWay
 			}
 			if retry.IsRefused(err) {
-				continue // the next attempt finds out what has written to the lane
+				return retry.Now, err // the next attempt finds out what has written to the lane
 			}
 		case retry.RefusedOp(err) > 0:
 			// What is in the way stays: an attempt that is still under way will be refused
 			// for it, too.
-			return Applied{}, withoutLane(err)
+			refusal = withoutLane(err)
+			return retry.Stop, refusal
 		}
-		if !Again(ctx, err, backoff) {
-			if inDoubt {
-				return Applied{}, &UnknownError{layout.FormatToken(l.name, next.N), retry.WithDeadline(ctx, err)}
-			}
-			return Applied{}, withoutLane(err)
-		}
+		return retry.Decide(err), err
+	})
+	switch {
+	case err == nil:
+		return done, nil
+	case refusal != nil:
+		return Applied{}, refusal
+	case inDoubt:
+		return Applied{}, &UnknownError{layout.FormatToken(l.name, next.N), retry.WithDeadline(ctx, err)}
 	}
+	return Applied{}, withoutLane(err)
 }
 
 // outcome reads the lane's node after the service has refused the lane's next commit n for it.
@@ -169,19 +182,6 @@ func outcome(ctx context.Context, session coord.Session, l *lane, n uint64, inDo
 	}
 	l.advance(n, node.Fence, began)
 	return Applied{Revision: node.Revision}, nil
-}
-
-// Again waits a little and reports whether a request that failed with err is to be sent
-// again: its session was over before, the service was busy, or no answer came. The request
-// must be one that may be applied twice, or at most once.
-func Again(ctx context.Context, err error, backoff *retry.Backoff) bool {
-	switch {
-	case errors.Is(err, coord.ErrClosed), errors.Is(err, ErrExpired):
-		return false
-	case retry.NothingSent(err):
-		return ctx.Err() == nil
-	}
-	return (errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy)) && backoff.Wait(ctx, nil, err) == nil
 }
 
 // withoutLane returns a commit's error with the index that the refused op has among the

@@ -35,21 +35,35 @@ func Resolve(ctx context.Context, c coord.Coordinator, token string) (Outcome, e
 	if err != nil {
 		return Outcome{}, err
 	}
-	for backoff := new(retry.Backoff); ; {
+	var o Outcome
+	err = repeat(ctx, c, func(session coord.Session) (err error) {
+		o, err = resolveIn(ctx, session, Path(name), n)
+		return err
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("resolve %s: %w", token, err)
+	}
+	return o, nil
+}
+
+// repeat calls f in a live session until its answer is final. It pauses, and calls f again, if
+// there was no answer, if the service was busy, or if another process wrote to the lane.
+func repeat(ctx context.Context, c coord.Coordinator, f func(coord.Session) error) error {
+	var backoff retry.Backoff
+	err, interrupted := backoff.Do(ctx, nil, func() (retry.Decision, error) {
 		session, err := c.Session(ctx)
 		if err == nil {
-			var o Outcome
-			if o, err = resolveIn(ctx, session, Path(name), n); err == nil {
-				return o, nil
-			}
+			err = f(session)
 		}
-		if again := errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy) || retry.IsRefused(err); !retry.NothingSent(err) && !again {
-			return Outcome{}, fmt.Errorf("resolve %s: %w", token, err)
+		if errors.Is(err, coord.ErrUnknown) || retry.IsRefused(err) || retry.Decide(err) != retry.Stop {
+			return retry.Later, err
 		}
-		if backoff.Wait(ctx, nil, err) != nil {
-			return Outcome{}, fmt.Errorf("resolve %s: %w", token, retry.WithDeadline(ctx, retry.NotApplied(ctx, err)))
-		}
+		return retry.Stop, err
+	})
+	if interrupted != nil {
+		return retry.WithDeadline(ctx, retry.NotApplied(ctx, err))
 	}
+	return err
 }
 
 // resolveIn is one attempt at Resolve. It returns a refusal when another process wrote to
@@ -95,27 +109,17 @@ func Forget(ctx context.Context, c coord.Coordinator, token string) error {
 	if err != nil {
 		return err
 	}
-	for backoff := new(retry.Backoff); ; {
-		session, err := c.Session(ctx)
-		if err == nil {
-			var node coord.Node
-			var m layout.Marker
-			node, m, err = readMarker(ctx, session, Path(name))
-			switch {
-			case errors.Is(err, ErrExpired), err == nil && m.N > n:
-				return nil
-			case err == nil && m.N+1 < n: // another producer is at work in it
-				return fmt.Errorf("its producer has only come to number %d: %w", m.N, coord.ErrInvalid)
-			case err == nil:
-				_, err = session.Commit(ctx, coord.Delete(Path(name), node.Fence))
-			}
-		}
-		again := errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrBusy) || retry.IsRefused(err) || retry.NothingSent(err)
-		if !again {
+	return repeat(ctx, c, func(session coord.Session) error {
+		node, m, err := readMarker(ctx, session, Path(name))
+		switch {
+		case errors.Is(err, ErrExpired), err == nil && m.N > n:
+			return nil
+		case err != nil:
 			return err
+		case m.N+1 < n: // another producer is at work in it
+			return fmt.Errorf("its producer has only come to number %d: %w", m.N, coord.ErrInvalid)
 		}
-		if backoff.Wait(ctx, nil, err) != nil {
-			return retry.WithDeadline(ctx, retry.NotApplied(ctx, err))
-		}
-	}
+		_, err = session.Commit(ctx, coord.Delete(Path(name), node.Fence))
+		return err
+	})
 }

@@ -158,23 +158,30 @@ func (s *Set) Open(ctx context.Context) (token string, err error) {
 // resolve every token that is ever handed out.
 func (s *Set) open(ctx context.Context) (*lane, error) {
 	began := time.Now()
-	for backoff := s.config.Backoff(); ; {
+	var l *lane
+	backoff := s.config.Backoff()
+	err, _ := backoff.Do(ctx, nil, func() (retry.Decision, error) {
 		// A new name for each attempt: one without an answer may still be under way, and
 		// no name is created twice.
-		l := &lane{name: s.newName()}
+		l = &lane{name: s.newName()}
 		session, err := s.config.Session(ctx)
 		if err == nil {
 			var rs []coord.Result
 			if rs, err = session.Commit(ctx, coord.Create(l.path(), layout.Marker{}.Value())); err == nil {
 				l.advance(0, rs[0].Fence, began)
-				backoff.Succeeded()
-				return l, nil
+				return retry.Stop, nil
 			}
 		}
-		if !errors.Is(err, coord.ErrExist) && !Again(ctx, err, backoff) {
-			return nil, fmt.Errorf("open a lane: %w", retry.WithDeadline(ctx, retry.NotApplied(ctx, err)))
+		if errors.Is(err, coord.ErrExist) {
+			return retry.Now, err
 		}
+		return retry.Decide(err), err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open a lane: %w", retry.WithDeadline(ctx, retry.NotApplied(ctx, err)))
 	}
+	backoff.Succeeded()
+	return l, nil
 }
 
 // enter waits until fewer than mostLanes are in use.

@@ -23,6 +23,31 @@ func IsBusy(err error) bool {
 // has another version. Nothing was changed.
 func IsRefused(err error) bool { return RefusedOp(err) >= 0 }
 
+// Decide returns how an operation goes on after an attempt that ended with err. The operation
+// must be one that may be made twice, or that the service applies at most once. It goes on in
+// the next session after one in which nothing was sent, and after a pause if the service was
+// busy or did not answer.
+func Decide(err error) Decision {
+	switch {
+	case errors.Is(err, coord.ErrClosed):
+		return Stop
+	case NothingSent(err):
+		return Now
+	case errors.Is(err, coord.ErrUnknown), errors.Is(err, coord.ErrBusy):
+		return Later
+	}
+	return Stop
+}
+
+// LaterIfBusy returns [Later] if the service refused the attempt for now and nothing was
+// changed, and otherwise [Stop].
+func LaterIfBusy(err error) Decision {
+	if IsBusy(err) {
+		return Later
+	}
+	return Stop
+}
+
 // RefusedOp returns the index of the op for which the service refused the commit, or -1 if
 // err is no refusal.
 func RefusedOp(err error) int {

@@ -113,19 +113,6 @@ func (b *Backoff) Wait(ctx context.Context, done <-chan struct{}, err error) err
 	}
 }
 
-// WaitWhileBusy waits before the next attempt where the service refused the last one for
-// now and changed nothing. It reports whether to make another attempt. If not, it returns
-// err, with ctx's error where that has ended.
-func (b *Backoff) WaitWhileBusy(ctx context.Context, done <-chan struct{}, err error) (again bool, _ error) {
-	if !IsBusy(err) {
-		return false, err
-	}
-	if b.Wait(ctx, done, err) == nil {
-		return true, nil
-	}
-	return false, WithDeadline(ctx, err)
-}
-
 // Reset makes the next pause the first again: the operation has made progress.
 func (b *Backoff) Reset() { b.delay, b.firstBusy, b.lastBusy = 0, time.Time{}, time.Time{} }
 

@@ -166,25 +166,30 @@ func TestTheObserverHearsOfAWaitOfASecond(t *testing.T) {
 	})
 }
 
-func TestWaitWhileBusyWaitsForNothingElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Millisecond)
-		defer cancel()
-		busy := fmt.Errorf("full: %w", coord.ErrBusy)
-		var b retry.Backoff
-		for _, err := range []error{errTest, fmt.Errorf("%w: %w", coord.ErrUnknown, coord.ErrBusy)} {
-			if again, got := b.WaitWhileBusy(ctx, nil, err); again || got != err {
-				t.Errorf("after %v: %v, %v", err, again, got)
-			}
+func TestAnErrorDecidesAboutAnotherAttempt(t *testing.T) {
+	for _, c := range []struct {
+		err         error
+		want        retry.Decision
+		laterIfBusy retry.Decision
+	}{
+		{nil, retry.Stop, retry.Stop},
+		{errTest, retry.Stop, retry.Stop},
+		{&coord.Refusal{Err: coord.ErrVersion}, retry.Stop, retry.Stop},
+		{coord.ErrBusy, retry.Later, retry.Later},
+		{coord.ErrUnknown, retry.Later, retry.Stop},
+		{fmt.Errorf("%w: %w", coord.ErrUnknown, coord.ErrBusy), retry.Later, retry.Stop},
+		{coord.ErrSessionLost, retry.Now, retry.Stop},
+		{fmt.Errorf("%w: %w", coord.ErrUnknown, coord.ErrSessionLost), retry.Later, retry.Stop},
+		{coord.ErrClosed, retry.Stop, retry.Stop},
+		{fmt.Errorf("%w: %w", coord.ErrUnknown, coord.ErrClosed), retry.Stop, retry.Stop},
+	} {
+		if got := retry.Decide(c.err); got != c.want {
+			t.Errorf("Decide(%v) = %v, want %v", c.err, got, c.want)
 		}
-		if again, err := b.WaitWhileBusy(ctx, nil, busy); !again || err != nil {
-			t.Errorf("first: %v, %v", again, err)
+		if got := retry.LaterIfBusy(c.err); got != c.laterIfBusy {
+			t.Errorf("LaterIfBusy(%v) = %v, want %v", c.err, got, c.laterIfBusy)
 		}
-		again, err := b.WaitWhileBusy(ctx, nil, busy)
-		if again || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, coord.ErrBusy) {
-			t.Errorf("at the deadline: %v, %v", again, err)
-		}
-	})
+	}
 }
 
 func TestAcrossSessionsGoesOnWhileNothingWasSent(t *testing.T) {

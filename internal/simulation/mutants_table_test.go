@@ -33,13 +33,21 @@ var mutants = []mutant{
 
 	// A service without space.
 	{
-		name: "the error of a full service names only the deadline", file: "internal/retry/retry.go",
-		old: `	return false, WithDeadline(ctx, err)
-`,
-		new: `	mutated()
-	return false, ctx.Err()
-`,
-		test: "TestWaitWhileBusyWaitsForNothingElse",
+		name: "the error of a full service names only the deadline", file: "internal/retry/errors.go",
+		old: `		return fmt.Errorf("%w: %w", end, err)
+	}
+	return err
+}
+
+// BusyUntil`,
+		new: `		mutated()
+		return end
+	}
+	return err
+}
+
+// BusyUntil`,
+		test: "TestErrorsSayWhatAnotherAttemptCanDo",
 	},
 	{
 		name: "a full service is not logged", file: "internal/retry/retry.go",
@@ -185,16 +193,16 @@ var mutants = []mutant{
 	},
 	{
 		name: "a claim is two commits, the lock first (K4)", file: "exchange.go",
-		old: `		results, err := x.session.Commit(ctx, ops...)
+		old: `		rs, err := x.session.Commit(ctx, ops...)
 		switch refused`,
 		new: `		mutated()
-		var results []coord.Result
+		var rs []coord.Result
 		if len(x.finishing) > 0 || len(x.claims) > 1 {
-			results, err = x.session.Commit(ctx, ops...)
-		} else if results, err = x.session.Commit(ctx, ops[1]); err == nil {
+			rs, err = x.session.Commit(ctx, ops...)
+		} else if rs, err = x.session.Commit(ctx, ops[1]); err == nil {
 			var first []coord.Result
 			first, err = x.session.Commit(ctx, ops[0])
-			results = append(first, results...)
+			rs = append(first, rs...)
 		}
 		switch refused`,
 	},
@@ -291,19 +299,19 @@ var mutants = []mutant{
 	},
 	{
 		name: "a refused finish counts as made (K2)", seeds: "900015", file: "finish.go",
-		old: `		case stepLose:
-			return h.endFinish(f, stateLost, ErrLockLost)`,
-		new: `		case stepLose:
-			mutated()
-			return h.endFinish(f, stateDone, nil)`,
+		old: `	case stepLose:
+		return retry.Stop, h.endFinish(f, stateLost, ErrLockLost)`,
+		new: `	case stepLose:
+		mutated()
+		return retry.Stop, h.endFinish(f, stateDone, nil)`,
 	},
 	{
 		name: "a finish without an answer counts as made", seeds: "900011", file: "finish.go",
-		old: `			h.unanswered.note(f)
-`,
-		new: `			mutated()
-			return h.endFinish(f, stateDone, nil)
-`,
+		old: `		h.unanswered.note(f)
+	}`,
+		new: `		mutated()
+		return retry.Stop, h.endFinish(f, stateDone, nil)
+	}`,
 	},
 	{
 		name: "a finish that was applied without an answer counts as lost", seeds: "900008", file: "finish.go",
@@ -460,7 +468,7 @@ var mutants = []mutant{
 		name: "a refused claim also fails the finish of its exchange", file: "exchange.go",
 		old: `		case refused >= 0:
 			x.takeOutRefused(ctx, parts, refused, err)
-			continue`,
+			return retry.Now, nil`,
 		new: `		case refused >= 0:
 			if refused >= parts[len(x.finishing)] && len(x.finishing) > 0 {
 				mutated()
@@ -471,7 +479,7 @@ var mutants = []mutant{
 				x.finishing = nil
 			}
 			x.takeOutRefused(ctx, parts, refused, err)
-			continue`,
+			return retry.Now, nil`,
 		test: "TestExchangeTakesAnotherEntryWhereOneWasClaimedFirst",
 	},
 	{
@@ -716,7 +724,8 @@ var mutants = []mutant{
 		case retry.RefusedOp`,
 		new: `		case errors.Is(err, coord.ErrUnknown):
 			mutated()
-			return Applied{}, errUnusable
+			refusal = errUnusable
+			return retry.Stop, errUnusable
 		case retry.RefusedOp`,
 	},
 	{
@@ -732,22 +741,20 @@ var mutants = []mutant{
 	},
 	{
 		name: "a put of unknown outcome counts as failed", seeds: "900001", file: "internal/lane/commit.go",
-		old: `			if inDoubt {
-				return Applied{}, &UnknownError`,
-		new: `			mutated()
-			if inDoubt && l == nil {
-				return Applied{}, &UnknownError`,
+		old: `	case inDoubt:
+		return Applied{}, &UnknownError`,
+		new: `	case func() bool { mutated(); return inDoubt && l == nil }():
+		return Applied{}, &UnknownError`,
 	},
 	{
 		name: "a put of unknown outcome counts as made", seeds: "900009", file: "internal/lane/commit.go",
-		old: `			if inDoubt {
-				return Applied{}, &UnknownError`,
-		new: `			if inDoubt {
-				mutated()
-				return Applied{}, nil
-			}
-			if inDoubt {
-				return Applied{}, &UnknownError`,
+		old: `	case inDoubt:
+		return Applied{}, &UnknownError`,
+		new: `	case inDoubt:
+		if mutated(); true {
+			return Applied{}, nil
+		}
+		return Applied{}, &UnknownError`,
 	},
 	{
 		name: "a lane in doubt is used again", seeds: "900009", file: "internal/lane/commit.go",
@@ -802,18 +809,21 @@ var mutants = []mutant{
 	},
 	{
 		name: "a missing lane counts as not applied", file: "internal/lane/resolve.go",
-		old: `			if o, err = resolveIn(ctx, session, Path(name), n); err == nil {`,
-		new: `			if o, err = resolveIn(ctx, session, Path(name), n); errors.Is(err, ErrExpired) {
-				mutated()
-				return Outcome{}, nil
-			} else if err == nil {`,
+		old: `		o, err = resolveIn(ctx, session, Path(name), n)
+`,
+		new: `		if o, err = resolveIn(ctx, session, Path(name), n); errors.Is(err, ErrExpired) {
+			mutated()
+			return nil
+		}
+`,
 		test: "TestAForgottenTokenIsExpiredAndNeverNotApplied",
 	},
 	{
 		name: "a put ignores that its token is void", file: "internal/lane/commit.go",
-		old: `			return Applied{}, fmt.Errorf("token %s: %w", token, ErrVoid)`,
+		old: `			return retry.Stop, fmt.Errorf("token %s: %w", token, ErrVoid)`,
 		new: `			mutated()
-			return Applied{Revision: node.Revision}, nil`,
+			done.Revision = node.Revision
+			return retry.Stop, nil`,
 		test: "TestVoidTokenPutsNothing",
 	},
 
@@ -1285,12 +1295,9 @@ var mutants = []mutant{
 		name: "progress counts as a lost race", file: "take.go",
 		old: `				backoff.Reset()
 				ahead = head.MaxReadAhead
-				continue`,
+				return retry.Now, nil`,
 		new: `				mutated()
-				if err := backoff.Wait(ctx, nil, nil); err != nil {
-					return err
-				}
-				continue`,
+				return retry.Later, nil`,
 		test: "TestATakeRemovesSpentEntriesWithoutBackingOff",
 	},
 	{
