@@ -63,7 +63,7 @@ func (q *LockingQueue) breakLock(ctx context.Context, s coord.Session, name stri
 		if doubt.Path != "" && l.Revision != doubt.Revision { // the next holder's
 			return retry.Stop, nil
 		}
-		if lock.Read(l).Kind == lock.Aside {
+		if lock.Read(l).Kind == lock.Resting {
 			return retry.Stop, fmt.Errorf("it is delayed: %w", ErrNotHeld)
 		}
 		// The entry's fence tells this holder from the next, whose lock may

@@ -70,14 +70,14 @@ func (c *claimer) claim(ctx context.Context, s coord.Session, name string, why p
 	if c.claimByCheck(&a, err) { // the entry may not be written, but it can be claimed
 		rs, err = s.Commit(ctx, a.ops...)
 	}
-	return c.conclude(ctx, a, rs, err, why)
+	return c.settleClaim(ctx, a, rs, err, why)
 }
 
 // newClaimAttempt returns the claim of an entry as it was read. An entry that may not be
 // written, or is too large to be written once more, is claimed without moving its fence.
 func (c *claimer) newClaimAttempt(s coord.Session, name string, n coord.Node) claimAttempt {
 	a := claimAttempt{session: s, name: name, node: n, bumps: 1}
-	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.Take(c.Taken, name, c.holder)}
+	a.ops = []coord.Op{coord.Touch(n.Path, n.Value, n.Fence), lock.AcquireOp(c.Taken, name, c.holder)}
 	a.ops[1].SignalLater = true // this handle skips what it holds
 	if c.finder.restricted.IsReadOnly(name) || coord.CheckOps(s.Limits(), a.ops) != nil {
 		a.checkOnly()
@@ -87,14 +87,14 @@ func (c *claimer) newClaimAttempt(s coord.Session, name string, n coord.Node) cl
 
 // heldByResults returns the Held of an applied claim, whose ops had the results rs.
 func (c *claimer) heldByResults(a claimAttempt, rs []coord.Result) *Held {
-	return c.newHeld(a, rs[0].Fence, lock.Taken(a.session, rs[1], c.holder), max(rs[0].Revision, rs[1].Revision))
+	return c.newHeld(a, rs[0].Fence, lock.Acquired(a.session, rs[1], c.holder), max(rs[0].Revision, rs[1].Revision))
 }
 
-// conclude returns the Held of a claim whose commit ended with rs and err. Without an answer
+// settleClaim returns the Held of a claim whose commit ended with rs and err. Without an answer
 // it finds out what became of the claim. It ends the reservation of the entry, so that other
 // takes of this handle may claim it. If the outcome is still unknown when ctx or the session
 // ends, a goroutine undoes the claim and ends the reservation then.
-func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
+func (c *claimer) settleClaim(ctx context.Context, a claimAttempt, rs []coord.Result, err error, why purpose) (*Held, error) {
 	s, name := a.session, a.name
 	isInDoubt, mayBeFree := false, false // the outcome is still unknown; other takes may find the entry ready
 	defer func() {
@@ -102,7 +102,7 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 			c.head.Claims.Release(name)
 		}
 		if mayBeFree {
-			c.head.Resting.Signal() // other takes skipped the entry meanwhile, and nothing else tells them
+			c.head.Resting.WakeTake() // other takes skipped the entry meanwhile, and nothing else tells them
 		}
 	}()
 	var h *Held
@@ -124,7 +124,7 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 		h, err = c.resolveClaim(ctx, a)
 	}
 	if err == nil {
-		err = c.admit(ctx, h, why)
+		err = c.clearIfSpent(ctx, h, why)
 	}
 	switch {
 	case err == nil:
@@ -148,11 +148,11 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 	if errors.Is(err, errBlocked) {
 		c.head.Claims.LetOthersPass(name)
 	}
-	c.head.Resting.Signal() // the head does not have the entry any more
+	c.head.Resting.WakeTake() // the head does not have the entry any more
 	c.Spawn(func() {
 		c.undoClaim(a, h)
 		c.head.Claims.Release(name)
-		c.head.Resting.Signal() // takes skipped the entry meanwhile
+		c.head.Resting.WakeTake() // takes skipped the entry meanwhile
 	})
 	switch {
 	case ctx.Err() != nil:
@@ -163,10 +163,10 @@ func (c *claimer) conclude(ctx context.Context, a claimAttempt, rs []coord.Resul
 	return nil, err
 }
 
-// admit reads the history of a claimed entry and decides whether the caller gets it. An entry
+// clearIfSpent reads the history of a claimed entry and decides whether the caller gets it. An entry
 // that has expired or was delivered too often is cleared away: errCleared. If an operator
 // broke the lock meanwhile, the history may be that of a later delivery: errUnavailable.
-func (c *claimer) admit(ctx context.Context, h *Held, why purpose) error {
+func (c *claimer) clearIfSpent(ctx context.Context, h *Held, why purpose) error {
 	if why == forClearing {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (c *claimer) learnHistory(ctx context.Context, h *Held) error {
 		return nil
 	}
 	err, interrupted := c.Backoff(actTake).Do(ctx, h.lock.Session().Done(), func() (retry.Decision, error) {
-		err := h.recall(ctx)
+		err := h.readHistory(ctx)
 		if err == nil && h.past.revision > h.Token {
 			// The history was written since the claim, by a later holder or by another client.
 			if h.isHistoryKnown, err = h.lock.Holds(ctx); err == nil && !h.isHistoryKnown {
@@ -321,7 +321,7 @@ func (c *claimer) undoClaim(a claimAttempt, h *Held) {
 			if c.head.Claims.LetOthersPass(a.name) {
 				return retry.Now, err
 			}
-			c.head.Resting.Signal() // later entries need not wait for this one
+			c.head.Resting.WakeTake() // later entries need not wait for this one
 		}
 		return retry.Later, err
 	})

@@ -66,7 +66,7 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 	entry := coord.Delete(h.entry, h.at())
 	return finish{
 		act: "bury", entry: entry, wasApplied: h.wasRemoved,
-		beside: func(ctx context.Context) ([]coord.Op, error) {
+		extraOps: func(ctx context.Context) ([]coord.Op, error) {
 			s := h.lock.Session()
 			value, err := value(ctx)
 			if err != nil {
@@ -77,7 +77,7 @@ func (h *Held) burial(counted int, reason string, value func(context.Context) ([
 			for { // until the commit fits, with a shorter reason each time
 				ops := append([]coord.Op{coord.Create(to, text.Envelope(value))}, h.past.removeOps()...)
 				var limit *coord.LimitError
-				err := coord.CheckOps(s.Limits(), append([]coord.Op{entry, h.lock.GiveBack()}, ops...))
+				err := coord.CheckOps(s.Limits(), append([]coord.Op{entry, h.lock.ReleaseOp()}, ops...))
 				if text.Reason == "" || !errors.As(err, &limit) {
 					return ops, nil // if it is too large even so, the finish returns that error
 				}

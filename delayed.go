@@ -53,7 +53,7 @@ func dueIn(d time.Duration) (time.Time, error) {
 // does not exist.
 func (dp *delayedPuts) indexOps(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
 	st := lock.Read(lk)
-	if st.Kind != lock.Aside {
+	if st.Kind != lock.Resting {
 		return nil, nil
 	}
 	n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, layout.DelayedName(st.Due, path.Base(lk.Path))))
@@ -87,7 +87,7 @@ func (dp *delayedPuts) makeReady(ctx context.Context, s coord.Session, name stri
 	// The lock must be the one that the index node was created with: an entry that was given
 	// back again since has a lock with another due time, and another index node.
 	ops := []coord.Op{coord.Delete(index.Path, index.Fence)}
-	if st := lock.Read(lk); err == nil && st.Kind == lock.Aside && st.Due.Equal(d.Due) {
+	if st := lock.Read(lk); err == nil && st.Kind == lock.Resting && st.Due.Equal(d.Due) {
 		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
 	} else if time.Since(d.Due) < keepOrphanIndex {
 		return errLeftAlone // another process is removing it, or another client removed the lock by hand

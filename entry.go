@@ -98,7 +98,7 @@ func (s Stat) Total() int { return s.Ready + s.Held + s.Delayed + s.Dead }
 // time.
 func (e Entry) locked(n coord.Node) Entry {
 	switch st := lock.Read(n); st.Kind {
-	case lock.Aside:
+	case lock.Resting:
 		e.State, e.Due = StateDelayed, st.Due
 	default:
 		e.State, e.Holder, e.Since = StateHeld, st.Holder, n.Created

@@ -93,7 +93,7 @@ func (x *exchangeCommit) add(h *Held) bool {
 		<-h.sem
 		return false
 	}
-	h.lock.Settling(true)
+	h.lock.SetReleasing(true)
 	x.finishing = append(x.finishing, h)
 	return true
 }
@@ -101,7 +101,7 @@ func (x *exchangeCommit) add(h *Held) bool {
 // takeOut removes entry i from finishing, gives its sem back and returns it.
 func (x *exchangeCommit) takeOut(i int) *Held {
 	h := x.finishing[i]
-	h.lock.Settling(h.unanswered.exists())
+	h.lock.SetReleasing(h.unanswered.exists())
 	<-h.sem
 	x.finishing = append(x.finishing[:i:i], x.finishing[i+1:]...)
 	return h
@@ -134,7 +134,7 @@ func (x *exchangeCommit) dropClaims() {
 		x.claimer.head.Claims.Release(a.name)
 	}
 	if len(x.claims) > 0 {
-		x.claimer.head.Resting.Signal() // takes skipped the entries meanwhile
+		x.claimer.head.Resting.WakeTake() // takes skipped the entries meanwhile
 	}
 	x.claims = nil
 	x.postponeAll()
@@ -146,7 +146,7 @@ func (x *exchangeCommit) keepClaims(n int) {
 		x.claimer.head.Claims.Release(a.name)
 	}
 	x.claims = x.claims[:n]
-	x.claimer.head.Resting.Signal() // takes skipped the entries meanwhile
+	x.claimer.head.Resting.WakeTake() // takes skipped the entries meanwhile
 }
 
 // commit makes the commit. If a part is refused, it makes the commit again without that part. It
@@ -196,7 +196,7 @@ func (x *exchangeCommit) commit(ctx context.Context) (held []*Held, err error) {
 		return retry.LaterIfBusy(err), err
 	})
 	x.postponeAll()
-	return x.concludeClaims(ctx, results, err)
+	return x.settleClaims(ctx, results, err)
 }
 
 // act returns the action's name for the log and the back-off.
@@ -213,15 +213,15 @@ func (x *exchangeCommit) ops(ctx context.Context) (ops []coord.Op, parts []int, 
 	for _, h := range x.finishing {
 		parts = append(parts, len(ops))
 		f := x.finishOf(h)
-		beside, err := f.beside(ctx)
+		extra, err := f.extraOps(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
-		giveBack := h.lock.GiveBack()
+		giveBack := h.lock.ReleaseOp()
 		if f.entry.Kind == coord.KindDelete { // this handle skips what it removed
 			f.entry.SignalLater, giveBack.SignalLater = true, true
 		}
-		ops = append(append(ops, f.entry, giveBack), beside...)
+		ops = append(append(ops, f.entry, giveBack), extra...)
 	}
 	parts = append(parts, len(ops))
 	for _, a := range x.claims {
@@ -263,7 +263,7 @@ func (x *exchangeCommit) shrink(ctx context.Context) {
 	default: // one claim that is too large for the service
 		x.noClaims = false
 		err := &coord.LimitError{What: "claim of " + x.claims[0].name, Unit: "ops", Size: 2, Limit: x.session.Limits().CommitOps}
-		_, problem := x.claimer.conclude(ctx, x.claims[0], nil, err, x.purpose)
+		_, problem := x.claimer.settleClaim(ctx, x.claims[0], nil, err, x.purpose)
 		x.failed = errors.Join(x.failed, problem)
 		x.claims = nil
 	}
@@ -279,7 +279,7 @@ func (x *exchangeCommit) takeOutRefused(ctx context.Context, parts []int, refuse
 		}
 	}
 	i := (refused - parts[len(x.finishing)]) / 2
-	x.claimer.conclude(ctx, x.claims[i], nil, err, x.purpose) // another process was faster
+	x.claimer.settleClaim(ctx, x.claims[i], nil, err, x.purpose) // another process was faster
 	x.claims = append(x.claims[:i:i], x.claims[i+1:]...)
 	if x.claimer.strict {
 		x.keepClaims(i) // the refused entry may have come back: the next listing tells
@@ -306,16 +306,16 @@ func (x *exchangeCommit) resolveFinishes(ctx context.Context) {
 	}
 }
 
-// concludeClaims returns the entries that the commit claimed. results and err are those of the
+// settleClaims returns the entries that the commit claimed. results and err are those of the
 // commit. worst is the first error that is more than an entry taken by another process or
 // cleared away.
-func (x *exchangeCommit) concludeClaims(ctx context.Context, results []coord.Result, err error) (held []*Held, worst error) {
+func (x *exchangeCommit) settleClaims(ctx context.Context, results []coord.Result, err error) (held []*Held, worst error) {
 	for i, a := range x.claims {
 		var own []coord.Result
 		if err == nil {
 			own = results[2*i : 2*i+2]
 		}
-		h, problem := x.claimer.conclude(ctx, a, own, err, x.purpose)
+		h, problem := x.claimer.settleClaim(ctx, a, own, err, x.purpose)
 		switch {
 		case problem == nil:
 			held = append(held, h)

@@ -97,7 +97,7 @@ func (lt *lifetimes) eachLifetime(ctx context.Context, s coord.Session, locks ma
 			}
 			l := lifetime{node: n, name: name, expires: layout.HeadersOf(n.Value).Expires()}
 			if lk, locked := locks[name]; locked {
-				l.isDelayed = lock.Read(lk).Kind == lock.Aside
+				l.isDelayed = lock.Read(lk).Kind == lock.Resting
 				l.isHeld = !l.isDelayed
 			}
 			if err := f(l); err != nil {
@@ -306,7 +306,7 @@ func (cl *clearer) chooseFinishes(ctx context.Context, held []*Held, values map[
 }
 
 // readPast reads the histories of the entries and the nodes of their unique keys, in two
-// requests for all of them. It is [Held.recall] for several entries.
+// requests for all of them. It is [Held.readHistory] for several entries.
 func (cl *clearer) readPast(ctx context.Context, held []*Held) error {
 	var unknown, unique []*Held // whose history is not known; of these, those with a unique key
 	var nodes []coord.Node      // of unknown

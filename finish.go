@@ -34,7 +34,7 @@ func (h *Held) Consume(ctx context.Context) error {
 func (h *Held) consumption() finish {
 	return finish{
 		act: "consume", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
-		beside: func(context.Context) ([]coord.Op, error) { return h.past.removeOps(), nil },
+		extraOps: func(context.Context) ([]coord.Op, error) { return h.past.removeOps(), nil },
 	}
 }
 
@@ -74,7 +74,7 @@ func (h *Held) Release(ctx context.Context, opts ...ReleaseOption) error {
 func (h *Held) release() finish {
 	return finish{
 		act: "release", entry: coord.Check(h.entry, h.at()),
-		beside: func(context.Context) ([]coord.Op, error) {
+		extraOps: func(context.Context) ([]coord.Op, error) {
 			a := h.past
 			if a.Forgiven += h.bumps; h.bumps == 0 {
 				return nil, nil
@@ -98,7 +98,7 @@ func (h *Held) Fail(ctx context.Context, reason string, opts ...ReleaseOption) e
 func (h *Held) fail(ctx context.Context, reason string, stuck bool, opts []ReleaseOption) error {
 	return h.giveBack(ctx, finish{
 		act: "fail", entry: coord.Check(h.entry, h.at()),
-		beside: func(context.Context) ([]coord.Op, error) {
+		extraOps: func(context.Context) ([]coord.Op, error) {
 			a := h.past
 			a.Failures++
 			if stuck {
@@ -150,12 +150,12 @@ func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 		return f, err
 	}
 	index := coord.Create(path.Join(h.claimer.Root, layout.DelayedDir, layout.DelayedName(due, h.Name)), []byte{})
-	beside := f.beside
+	extra := f.extraOps
 	f.act += " for later"
-	f.lock = h.lock.PutAside(due)
+	f.lock = h.lock.RestOp(due)
 	f.wasApplied = h.wasAppliedUnlessBroken // an operator who broke the lock made the entry ready at once
-	f.beside = func(ctx context.Context) ([]coord.Op, error) {
-		ops, err := beside(ctx)
+	f.extraOps = func(ctx context.Context) ([]coord.Op, error) {
+		ops, err := extra(ctx)
 		return append(ops, index), err
 	}
 	return f, nil
@@ -172,35 +172,35 @@ func (h *Held) delay(f finish, d time.Duration) (finish, error) {
 // apply. Each attempt ends in an outcome. doubt tells which earlier attempts have no answer.
 // nextStep maps both to the next step.
 type finish struct {
-	act    string                                    // its name in errors
-	entry  coord.Op                                  // deletes or checks the entry; send sets its fence
-	lock   coord.Op                                  // deletes or replaces the lock; the zero Op gives it back
-	beside func(context.Context) ([]coord.Op, error) // returns the other ops, for each attempt anew
+	act      string                                    // its name in errors
+	entry    coord.Op                                  // deletes or checks the entry; send sets its fence
+	lock     coord.Op                                  // deletes or replaces the lock; the zero Op gives it back
+	extraOps func(context.Context) ([]coord.Op, error) // returns the other ops, for each attempt anew
 
 	// wasApplied is called when an attempt was refused after one without an answer. It reports
 	// whether that one was applied. Its error means that this cannot be known.
 	wasApplied func(context.Context, *coord.Refusal) (bool, error)
 
-	// besideRefused is called when one of the other ops was refused. After nil the finish is
+	// extraRefused is called when one of the other ops was refused. After nil the finish is
 	// tried again; after an error it ends, and the entry stays held. A nil function is as one
 	// that returns nil.
-	besideRefused func(context.Context, *coord.Refusal) error
+	extraRefused func(context.Context, *coord.Refusal) error
 }
 
 // outcome is the result of one attempt at a finish or an update.
 type outcome int
 
 const (
-	outcomeApplied       outcome = iota
-	outcomeRefused               // the entry or its lock is not as the claim left it
-	outcomeBesideRefused         // entry and lock are, but a node of another op has changed
-	outcomeNotHeld               // the entry is certainly not held any more
-	outcomeSessionOver           // the session ended before anything was sent
-	outcomeUnanswered            // the commit was applied, or not, or may still be
-	outcomeBusy                  // refused for now: nothing was changed
-	outcomeTooLarge              // refused for good: nothing was changed
-	outcomeFailed                // another error: nothing was changed
-	outcomeCount                 // the number of outcomes
+	outcomeApplied      outcome = iota
+	outcomeRefused              // the entry or its lock is not as the claim left it
+	outcomeExtraRefused         // entry and lock are, but a node of another op has changed
+	outcomeNotHeld              // the entry is certainly not held any more
+	outcomeSessionOver          // the session ended before anything was sent
+	outcomeUnanswered           // the commit was applied, or not, or may still be
+	outcomeBusy                 // refused for now: nothing was changed
+	outcomeTooLarge             // refused for good: nothing was changed
+	outcomeFailed               // another error: nothing was changed
+	outcomeCount                // the number of outcomes
 )
 
 // outcomeOf returns the outcome of an attempt that ended with err. The index of a refused op
@@ -210,7 +210,7 @@ func outcomeOf(err error) outcome {
 	case err == nil:
 		return outcomeApplied
 	case refused > 1:
-		return outcomeBesideRefused
+		return outcomeExtraRefused
 	case refused >= 0:
 		return outcomeRefused
 	case errors.Is(err, errUnavailable):
@@ -246,7 +246,7 @@ const (
 	stepKeep                       // nothing was changed, and the entry stays held
 	stepAskThis                    // find out whether the earlier attempt was applied
 	stepAskAnother                 // find out whether the other finish was applied
-	stepAskBeside                  // ask the finish about the refused op, and try again
+	stepAskExtra                   // ask the finish about the refused op, and try again
 	stepRetry                      // make the attempt again, after a pause
 )
 
@@ -256,15 +256,15 @@ const (
 // so it ends the finish at once, and the caller can finish the entry in another way.
 var nextStep = [outcomeCount][doubtCount]step{
 	//                     doubtNone      doubtThis      doubtAnother
-	outcomeApplied:       {stepSucceed, stepSucceed, stepSucceed},
-	outcomeRefused:       {stepLose, stepAskThis, stepAskAnother},
-	outcomeBesideRefused: {stepAskBeside, stepAskBeside, stepAskBeside},
-	outcomeNotHeld:       {stepLose, stepLose, stepLose},
-	outcomeSessionOver:   {stepLose, stepRetry, stepRetry},
-	outcomeUnanswered:    {stepRetry, stepRetry, stepRetry},
-	outcomeBusy:          {stepRetry, stepRetry, stepRetry},
-	outcomeTooLarge:      {stepKeep, stepKeep, stepKeep},
-	outcomeFailed:        {stepKeep, stepRetry, stepRetry},
+	outcomeApplied:      {stepSucceed, stepSucceed, stepSucceed},
+	outcomeRefused:      {stepLose, stepAskThis, stepAskAnother},
+	outcomeExtraRefused: {stepAskExtra, stepAskExtra, stepAskExtra},
+	outcomeNotHeld:      {stepLose, stepLose, stepLose},
+	outcomeSessionOver:  {stepLose, stepRetry, stepRetry},
+	outcomeUnanswered:   {stepRetry, stepRetry, stepRetry},
+	outcomeBusy:         {stepRetry, stepRetry, stepRetry},
+	outcomeTooLarge:     {stepKeep, stepKeep, stepKeep},
+	outcomeFailed:       {stepKeep, stepRetry, stepRetry},
 }
 
 // note adds an attempt at f that was sent and has no answer.
@@ -302,11 +302,11 @@ func (h *Held) finish(ctx context.Context, f finish) error {
 	case stateLost:
 		return h.endFinish(f, stateLost, ErrLockLost)
 	}
-	h.tried.Store(true)
+	h.wasFinishTried.Store(true)
 	if f.lock.Kind == 0 {
-		f.lock = h.lock.GiveBack()
+		f.lock = h.lock.ReleaseOp()
 	}
-	h.lock.Settling(true)
+	h.lock.SetReleasing(true)
 	backoff := h.claimer.Backoff(actFinish)
 	err, interrupted := backoff.Do(ctx, h.lock.Session().Done(), func() (retry.Decision, error) {
 		return h.attemptFinish(ctx, f)
@@ -343,9 +343,9 @@ func (h *Held) attemptFinish(ctx context.Context, f finish) (retry.Decision, err
 		return retry.Stop, h.endAfterAnother(ctx, f, err)
 	case stepKeep:
 		return retry.Stop, h.keepHeld(f, err)
-	case stepAskBeside:
+	case stepAskExtra:
 		h.isHistoryKnown = false // another process has changed it
-		if problem := f.askBeside(ctx, err); problem != nil {
+		if problem := f.handleExtraRefusal(ctx, err); problem != nil {
 			return retry.Stop, h.keepHeld(f, h.withDoubt(problem))
 		}
 	}
@@ -387,14 +387,14 @@ func (h *Held) lockFinish(ctx context.Context, act string) error {
 // history if that is not known.
 func (h *Held) send(ctx context.Context, f finish) error {
 	if !h.isHistoryKnown {
-		if err := h.recall(ctx); err != nil {
+		if err := h.readHistory(ctx); err != nil {
 			return err
 		}
 	}
-	var beside []coord.Op
+	var extra []coord.Op
 	var err error
-	if !handle.IsOver(h.lock.Session()) { // otherwise beside may wait for the next session, and read there
-		if beside, err = f.beside(ctx); err != nil {
+	if !handle.IsOver(h.lock.Session()) { // otherwise extra may wait for the next session, and read there
+		if extra, err = f.extraOps(ctx); err != nil {
 			return err
 		}
 	}
@@ -402,17 +402,17 @@ func (h *Held) send(ctx context.Context, f finish) error {
 	if f.entry.Kind == coord.KindDelete { // this handle skips what it removed
 		f.entry.SignalLater, f.lock.SignalLater = true, true
 	}
-	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)
+	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, extra...)...)
 	return err
 }
 
-// askBeside calls besideRefused with the refusal in err. After nil the finish is tried again.
-func (f *finish) askBeside(ctx context.Context, err error) error {
+// handleExtraRefusal calls extraRefused with the refusal in err. After nil the finish is tried again.
+func (f *finish) handleExtraRefusal(ctx context.Context, err error) error {
 	var refusal *coord.Refusal
-	if f.besideRefused == nil || !errors.As(err, &refusal) {
+	if f.extraRefused == nil || !errors.As(err, &refusal) {
 		return nil
 	}
-	return f.besideRefused(ctx, refusal)
+	return f.extraRefused(ctx, refusal)
 }
 
 // endRefused ends a finish that was refused after an attempt without an answer: that
@@ -477,7 +477,7 @@ func (h *Held) endFinish(f finish, state heldState, err error) error {
 // keepHeld ends a finish that changed nothing. The entry is still held, unless an earlier finish
 // without an answer was applied.
 func (h *Held) keepHeld(f finish, err error) error {
-	h.lock.Settling(h.unanswered.exists())
+	h.lock.SetReleasing(h.unanswered.exists())
 	return h.finishError(f, err)
 }
 

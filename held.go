@@ -71,10 +71,10 @@ type unansweredFinishes struct {
 // does not point to the Held. So the garbage collector can find out that the program has
 // dropped the Held, and the handle warns of that.
 type hold struct {
-	name  string       // of the entry
-	lock  *lock.Lock   // as the claim created it
-	state atomic.Int32 // a heldState
-	tried atomic.Bool  // a finish was tried: a dropped Held is no mistake then
+	name           string       // of the entry
+	lock           *lock.Lock   // as the claim created it
+	state          atomic.Int32 // a heldState
+	wasFinishTried atomic.Bool  // a finish was tried: a dropped Held is no mistake then
 }
 
 // claimer claims entries for one queue handle and remembers those that it holds. Takes,
@@ -103,7 +103,7 @@ type claimer struct {
 // warnOfDropped warns if the program dropped a Held without trying to finish it. A goroutine of
 // the runtime calls it when the garbage collector has found that out.
 func (c *claimer) warnOfDropped(d *hold) {
-	if d.state.Load() == stateHolding && !d.tried.Load() {
+	if d.state.Load() == stateHolding && !d.wasFinishTried.Load() {
 		c.WarnOnce(path.Join(c.Entries, d.name), "was taken and dropped without Consume, Release, Fail or Bury: it stays held as long as this session lasts")
 	}
 }
@@ -159,9 +159,9 @@ func (c *claimer) removeHold(h *hold) {
 	}
 }
 
-// recall reads the history of the entry and the node of its unique key into h.past. While the
+// readHistory reads the history of the entry and the node of its unique key into h.past. While the
 // lock is held only an update of this Held changes them.
-func (h *Held) recall(ctx context.Context) error {
+func (h *Held) readHistory(ctx context.Context) error {
 	s := h.lock.Session()
 	a, err := h.claimer.history.readHistory(ctx, s, h.Name)
 	if err == nil {
@@ -202,7 +202,7 @@ func (h *Held) adoptUpdate(ctx context.Context) (bool, error) {
 	if h.updating == 0 {
 		return false, nil
 	}
-	if err := h.recall(ctx); err != nil {
+	if err := h.readHistory(ctx); err != nil {
 		return false, err
 	}
 	n, err := h.lock.Session().Get(ctx, h.entry)
@@ -229,7 +229,7 @@ func (h *Held) end(state heldState, wasRemoved bool) {
 	}
 	if !wasRemoved {
 		h.claimer.head.Suppressed.Remove(h.Name)
-		h.claimer.head.Resting.Signal() // takes skipped the entry meanwhile
+		h.claimer.head.Resting.WakeTake() // takes skipped the entry meanwhile
 	}
 }
 

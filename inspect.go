@@ -256,7 +256,7 @@ func (in *inspector) stat(ctx context.Context, s coord.Session) (Stat, error) {
 		switch {
 		case !ok:
 			st.Ready++
-		case lock.Read(lk).Kind == lock.Aside:
+		case lock.Read(lk).Kind == lock.Resting:
 			st.Delayed++
 		default:
 			st.Held++

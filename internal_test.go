@@ -25,7 +25,7 @@ func TestNextStepOfAFinish(t *testing.T) {
 	}{
 		{"applied", outcomeApplied, [doubtCount]step{stepSucceed, stepSucceed, stepSucceed}},
 		{"the entry has moved on: by an attempt in doubt, or the lock is lost", outcomeRefused, [doubtCount]step{stepLose, stepAskThis, stepAskAnother}},
-		{"what goes with the entry has changed: read it again", outcomeBesideRefused, [doubtCount]step{stepAskBeside, stepAskBeside, stepAskBeside}},
+		{"what goes with the entry has changed: read it again", outcomeExtraRefused, [doubtCount]step{stepAskExtra, stepAskExtra, stepAskExtra}},
 		{"the entry is not held", outcomeNotHeld, [doubtCount]step{stepLose, stepLose, stepLose}},
 		{"the session is over: an attempt in doubt may still be applied", outcomeSessionOver, [doubtCount]step{stepLose, stepRetry, stepRetry}},
 		{"no answer", outcomeUnanswered, [doubtCount]step{stepRetry, stepRetry, stepRetry}},
@@ -57,7 +57,7 @@ func TestOutcomeOfAnAttempt(t *testing.T) {
 		{nil, outcomeApplied},
 		{refusal(0), outcomeRefused},
 		{refusal(1), outcomeRefused},
-		{refusal(2), outcomeBesideRefused},
+		{refusal(2), outcomeExtraRefused},
 		{errUnavailable, outcomeNotHeld},
 		{coord.ErrSessionLost, outcomeSessionOver},
 		{fmt.Errorf("%w: %w", coord.ErrUnknown, coord.ErrSessionLost), outcomeUnanswered},

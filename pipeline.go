@@ -51,7 +51,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 	}
 	return h.finish(ctx, finish{
 		act: "forward", entry: coord.Delete(h.entry, h.at()), wasApplied: h.wasRemoved,
-		beside: func(ctx context.Context) ([]coord.Op, error) {
+		extraOps: func(ctx context.Context) ([]coord.Op, error) {
 			if h.unanswered.act == "forward" { // it may have been applied, and filled the targets
 				n, err := h.lock.Session().Get(ctx, h.entry)
 				if errors.Is(err, coord.ErrNotExist) || err == nil && n.Fence != h.fence {
@@ -64,7 +64,7 @@ func (h *Held) Forward(ctx context.Context, targets ...Target) error {
 			ops, err := bs.ops(ctx)
 			return h.past.handOverOps(ops), err
 		},
-		besideRefused: func(ctx context.Context, r *coord.Refusal) error {
+		extraRefused: func(ctx context.Context, r *coord.Refusal) error {
 			_, err := bs.decide(ctx, r)
 			if exists := (*ExistsError)(nil); err == error(r) || r.Op.Path == h.past.key && errors.As(err, &exists) && exists.Name == h.Name {
 				return nil // the key or the history has changed: the next attempt reads it again

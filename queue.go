@@ -110,7 +110,7 @@ func (q *Queue) take(ctx context.Context) (e Entry, err error) {
 			q.handle.Session(ctx) // the next choice returns the error of the session
 			return retry.Now, err
 		}
-		q.head.Resting.Signal() // the entry may still be there, and no watch announces it again
+		q.head.Resting.WakeTake() // the entry may still be there, and no watch announces it again
 		return retry.LaterIfBusy(err), err
 	})
 	if interrupted != nil {

@@ -22,7 +22,7 @@ import (
 //     no other take of this handle tries them;
 //   - exchange.go: an exchangeCommit claims them, and finishes others, in one commit of the
 //     session;
-//   - claim.go: conclude finds out what became of each claim, and admit decides whether the
+//   - claim.go: settleClaim finds out what became of each claim, and clearIfSpent decides whether the
 //     caller gets the entry;
 //   - held.go and finish.go: the caller gets a [Held], and finishes it.
 //

@@ -148,7 +148,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 	if err := h.claimer.puts.checkClaimable(s, []coord.Op{coord.CreateSequential(path.Join(h.claimer.Entries, "entry-"), sealed)}); err != nil {
 		return err
 	}
-	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.GiveBack().Fence), a.writeOp())
+	rs, err := s.Commit(ctx, coord.Set(h.entry, sealed, h.fence), coord.Check(h.lock.Path(), h.lock.ReleaseOp().Fence), a.writeOp())
 	h.isHistoryKnown = false
 	switch {
 	case err == nil:
@@ -166,7 +166,7 @@ func (h *Held) write(ctx context.Context, s coord.Session, value []byte) error {
 func (h *Held) readHistoryAndEntry(ctx context.Context, s coord.Session) (n coord.Node, err error) {
 	for again := false; ; again = true {
 		if !h.isHistoryKnown {
-			if err := h.recall(ctx); err != nil {
+			if err := h.readHistory(ctx); err != nil {
 				return n, err
 			}
 		}

@@ -69,7 +69,7 @@ type batchRequest struct {
 // send sends the batch as one transaction, or each commit by itself where the service does
 // not take them together. It returns the outcome of each commit that is left in the batch.
 func (r *batchRequest) send() []group.Outcome {
-	call := &txnCall{s: r.s, user: context.Background(), ctx: r.s.ctx, options: failFast, build: r.build, withdraw: r.batch.Unseal}
+	call := &txnCall{s: r.s, user: context.Background(), ctx: r.s.ctx, options: failFast, build: r.buildTxn, withdraw: r.batch.Unseal}
 	answer, err := call.do()
 	if err == nil && answer != nil {
 		r.s.c.optimistic.revisionShown(r.began)
@@ -103,8 +103,8 @@ func (r *batchRequest) send() []group.Outcome {
 	return r.outcomes(answer)
 }
 
-// build seals the batch and returns the transaction to send; nil if no commit is left.
-func (r *batchRequest) build() (*pb.TxnRequest, error) {
+// buildTxn seals the batch and returns the transaction to send; nil if no commit is left.
+func (r *batchRequest) buildTxn() (*pb.TxnRequest, error) {
 	if err := r.s.awaitConnection(); err != nil {
 		return nil, err
 	}

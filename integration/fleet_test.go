@@ -389,8 +389,8 @@ func TestEntryOfADeadWorkerComesBackToTheOther(t *testing.T) {
 	})
 }
 
-// TestEntryPutAsideIsSkippedByBoth: its lock is persistent, and belongs to no worker.
-func TestEntryPutAsideIsSkippedByBoth(t *testing.T) {
+// TestRestingEntryIsSkippedByBoth: its lock is persistent, and belongs to no worker.
+func TestRestingEntryIsSkippedByBoth(t *testing.T) {
 	b := newBench(t)
 	q, k, z := b.locking(), b.kazoo("LockingQueue"), b.zookeeper()
 	aside := b.put(q, []byte("aside"))

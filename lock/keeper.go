@@ -156,14 +156,14 @@ func (k *Keeper) check(ctx context.Context, w *sessionWatch) {
 		listed[n.Path] = n
 	}
 	for _, watched := range locks {
-		if n, ok := listed[watched.lock.path]; ok && watched.lock.isNode(n) || watched.lock.isSettling.Load() {
+		if n, ok := listed[watched.lock.path]; ok && watched.lock.isNode(n) || watched.lock.isReleasing.Load() {
 			continue
 		}
 		held, err := watched.lock.Holds(ctx)
 		switch {
 		case err != nil:
 			w.requestCheck()
-		case !held && !watched.lock.isSettling.Load():
+		case !held && !watched.lock.isReleasing.Load():
 			watched.lose(ErrLost)
 		}
 	}

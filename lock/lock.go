@@ -1,16 +1,16 @@
-// Package lock keeps ephemeral lock nodes: take one, hold it, notice that it is
-// lost, give it back.
+// Package lock keeps ephemeral lock nodes: acquire one, hold it, notice that it is
+// lost, release it.
 //
 // A lock is a node in a directory of locks, named after the thing it locks. It
 // belongs to a session of package coord and ends with it. A lock alone does not exclude
 // another holder for certain: the service may end a session before its holder learns
-// of that. So taking and giving back are ops, to be committed together with a condition
+// of that. So acquiring and releasing are ops, to be committed together with a condition
 // on the locked thing itself:
 //
-//	rs, err := s.Commit(ctx, coord.Touch(entry, value, fence), lock.Take(dir, name, holder))
+//	rs, err := s.Commit(ctx, coord.Touch(entry, value, fence), lock.AcquireOp(dir, name, holder))
 //	...
-//	l := lock.Taken(s, rs[1], holder)
-//	_, err = s.Commit(ctx, coord.Delete(entry, rs[0].Fence), l.GiveBack())
+//	l := lock.Acquired(s, rs[1], holder)
+//	_, err = s.Commit(ctx, coord.Delete(entry, rs[0].Fence), l.ReleaseOp())
 //
 // The layout is kazoo's: an ephemeral node whose value is the 32 lowercase hex
 // digits of its holder.
@@ -43,31 +43,31 @@ func NewHolder() Holder {
 	return Holder(hex.EncodeToString(b[:]))
 }
 
-// Take returns the op that takes the lock called name in dir. Its commit is refused with
+// AcquireOp returns the op that acquires the lock called name in dir. Its commit is refused with
 // [coord.ErrExist] when the lock is held.
-func Take(dir, name string, h Holder) coord.Op {
+func AcquireOp(dir, name string, h Holder) coord.Op {
 	return coord.CreateEphemeral(path.Join(dir, name), []byte(h))
 }
 
-// Lock is a lock that was taken. It may be lost at any time: see [Keeper] and
+// Lock is a lock that was acquired. It may be lost at any time: see [Keeper] and
 // [Lock.Holds].
 type Lock struct {
-	session    coord.Session
-	path       string
-	fence      coord.Fence
-	revision   int64 // of the commit that took it
-	holder     Holder
-	isSettling atomic.Bool // see Settling
+	session     coord.Session
+	path        string
+	fence       coord.Fence
+	revision    int64 // of the commit that acquired it
+	holder      Holder
+	isReleasing atomic.Bool // see SetReleasing
 }
 
-// Taken returns the lock that an applied [Take] by h took. r is the result of that op.
-func Taken(s coord.Session, r coord.Result, h Holder) *Lock {
+// Acquired returns the lock that an applied [AcquireOp] of h acquired. r is the result of that op.
+func Acquired(s coord.Session, r coord.Result, h Holder) *Lock {
 	return &Lock{session: s, path: r.Path, fence: r.Fence, revision: r.Revision, holder: h}
 }
 
 // Adopt returns the lock at dir/name if h holds it in this session, and nil if not. With
-// it a client finds out whether a Take was applied whose answer was lost. h must not
-// have taken this name before in the same session.
+// it a client finds out whether an [AcquireOp] was applied whose answer was lost. h must not
+// have acquired this name before in the same session.
 func Adopt(ctx context.Context, s coord.Session, dir, name string, h Holder) (*Lock, error) {
 	n, err := s.Get(ctx, path.Join(dir, name))
 	if errors.Is(err, coord.ErrNotExist) {
@@ -88,18 +88,18 @@ func (l *Lock) Session() coord.Session { return l.session }
 // Path returns the path of the lock's node.
 func (l *Lock) Path() string { return l.path }
 
-// Revision returns the revision of the commit that took the lock. No two locks have the
+// Revision returns the revision of the commit that acquired the lock. No two locks have the
 // same.
 func (l *Lock) Revision() int64 { return l.revision }
 
-// GiveBack returns the op that removes the lock. On ZooKeeper the fence distinguishes
+// ReleaseOp returns the op that removes the lock. On ZooKeeper the fence distinguishes
 // zkq's locks from kazoo's, but not two locks of zkq. So commit the op together with a
 // condition on the locked thing.
-func (l *Lock) GiveBack() coord.Op { return coord.Delete(l.path, l.fence) }
+func (l *Lock) ReleaseOp() coord.Op { return coord.Delete(l.path, l.fence) }
 
-// Settling tells the lock whether a commit that gives it back is under way. Meanwhile a
+// SetReleasing tells the lock whether a commit that releases it is under way. Meanwhile a
 // [Keeper] does not take the lock's absence for a loss.
-func (l *Lock) Settling(underWay bool) { l.isSettling.Store(underWay) }
+func (l *Lock) SetReleasing(underWay bool) { l.isReleasing.Store(underWay) }
 
 // Holds asks the service whether the lock is still held. A session that is over
 // holds nothing, whatever the service would say.
@@ -115,7 +115,7 @@ func (l *Lock) Holds(ctx context.Context) (bool, error) {
 }
 
 // isNode reports whether the node is this lock. On ZooKeeper a lock that the same holder
-// took later in the same session looks the same.
+// acquired later in the same session looks the same.
 func (l *Lock) isNode(n coord.Node) bool {
 	return n.Owner == l.session.ID() && n.Fence == l.fence && string(n.Value) == string(l.holder)
 }

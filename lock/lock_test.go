@@ -31,13 +31,13 @@ func client(t *testing.T, store *coordtest.Store) (*coordtest.Coordinator, coord
 	return c, s
 }
 
-func take(t *testing.T, s coord.Session, name string, h lock.Holder) *lock.Lock {
+func acquire(t *testing.T, s coord.Session, name string, h lock.Holder) *lock.Lock {
 	t.Helper()
-	rs, err := s.Commit(t.Context(), lock.Take(dir, name, h))
+	rs, err := s.Commit(t.Context(), lock.AcquireOp(dir, name, h))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return lock.Taken(s, rs[0], h)
+	return lock.Acquired(s, rs[0], h)
 }
 
 func TestHolderIsThirtyTwoLowercaseHexDigits(t *testing.T) {
@@ -52,20 +52,20 @@ func TestTakenLockKeepsOthersOutUntilGivenBack(t *testing.T) {
 		store := coordtest.NewStore()
 		_, mine := client(t, store)
 		_, other := client(t, store)
-		l := take(t, mine, "x", lock.NewHolder())
-		if _, err := other.Commit(t.Context(), lock.Take(dir, "x", lock.NewHolder())); !errors.Is(err, coord.ErrExist) {
-			t.Fatalf("a second take: %v", err)
+		l := acquire(t, mine, "x", lock.NewHolder())
+		if _, err := other.Commit(t.Context(), lock.AcquireOp(dir, "x", lock.NewHolder())); !errors.Is(err, coord.ErrExist) {
+			t.Fatalf("a second attempt to acquire it: %v", err)
 		}
 		if holds, err := l.Holds(t.Context()); !holds || err != nil {
 			t.Fatalf("Holds = %v, %v", holds, err)
 		}
-		if _, err := mine.Commit(t.Context(), l.GiveBack()); err != nil {
+		if _, err := mine.Commit(t.Context(), l.ReleaseOp()); err != nil {
 			t.Fatal(err)
 		}
 		if holds, err := l.Holds(t.Context()); holds || err != nil {
 			t.Fatalf("Holds = %v, %v after it was given back", holds, err)
 		}
-		take(t, other, "x", lock.NewHolder())
+		acquire(t, other, "x", lock.NewHolder())
 	})
 }
 
@@ -75,7 +75,7 @@ func TestAdoptTakesOnlyWhatIsOnesOwn(t *testing.T) {
 		_, mine := client(t, store)
 		_, other := client(t, store)
 		h := lock.NewHolder()
-		take(t, mine, "x", h)
+		acquire(t, mine, "x", h)
 		for _, c := range []struct {
 			s    coord.Session
 			name string
@@ -97,7 +97,7 @@ func TestReadTellsTheKindsApart(t *testing.T) {
 	}{
 		{coord.Node{Owner: "1", Value: []byte("abc")}, lock.State{Kind: lock.Held, Holder: "abc"}},
 		{coord.Node{Owner: "1", Value: []byte(`{"zkq":1,"due_ms":5}`)}, lock.State{Kind: lock.Held, Holder: `{"zkq":1,"due_ms":5}`}},
-		{coord.Node{Value: []byte(`{"zkq":1,"due_ms":1500}`)}, lock.State{Kind: lock.Aside, Due: time.UnixMilli(1500)}},
+		{coord.Node{Value: []byte(`{"zkq":1,"due_ms":1500}`)}, lock.State{Kind: lock.Resting, Due: time.UnixMilli(1500)}},
 		{coord.Node{Value: []byte(`{"zkq":2,"due_ms":1500}`)}, lock.State{Kind: lock.Foreign, Holder: `{"zkq":2,"due_ms":1500}`}},
 		{coord.Node{Value: []byte("abc")}, lock.State{Kind: lock.Foreign, Holder: "abc"}},
 		{coord.Node{}, lock.State{Kind: lock.Foreign}},
@@ -111,7 +111,7 @@ func TestReadTellsTheKindsApart(t *testing.T) {
 // keep takes a lock and returns a context that ends with it.
 func keep(t *testing.T, k *lock.Keeper, s coord.Session, name string) (*lock.Lock, context.Context) {
 	t.Helper()
-	l := take(t, s, name, lock.NewHolder())
+	l := acquire(t, s, name, lock.NewHolder())
 	ctx, cancel := k.Context(t.Context(), l)
 	t.Cleanup(cancel)
 	return l, ctx
@@ -160,7 +160,7 @@ func TestKeeperNoticesTheEndOfASessionAtOnce(t *testing.T) {
 			t.Fatalf("ended after %v for %v", d, context.Cause(ctx))
 		}
 		// A lock of a session that is over is lost from the start.
-		late, cancel := k.Context(t.Context(), lock.Taken(s, coord.Result{Path: dir + "/y"}, ""))
+		late, cancel := k.Context(t.Context(), lock.Acquired(s, coord.Result{Path: dir + "/y"}, ""))
 		defer cancel()
 		if !errors.Is(context.Cause(late), lock.ErrLost) {
 			t.Fatalf("a late context: %v", context.Cause(late))
@@ -174,8 +174,8 @@ func TestKeeperDoesNotTakeAFinishForALoss(t *testing.T) {
 		k := lock.NewKeeper(dir)
 		defer k.Close()
 		l, ctx := keep(t, k, s, "x")
-		l.Settling(true)
-		if _, err := s.Commit(t.Context(), l.GiveBack()); err != nil {
+		l.SetReleasing(true)
+		if _, err := s.Commit(t.Context(), l.ReleaseOp()); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -203,7 +203,7 @@ func TestClosedKeeperKeepsNothing(t *testing.T) {
 	})
 }
 
-// A lock is taken and given back by ops of commits. A keeper reports its loss.
+// A lock is acquired and released by ops of commits. A keeper reports its loss.
 func ExampleKeeper() {
 	ctx := context.Background()
 	c := coordtest.NewStore().Open(coordtest.Options{})
@@ -211,8 +211,8 @@ func ExampleKeeper() {
 	s, _ := c.Session(ctx)
 
 	me := lock.NewHolder()
-	rs, _ := s.Commit(ctx, lock.Take("/q/taken", "entry-100-0000000000", me))
-	l := lock.Taken(s, rs[0], me)
+	rs, _ := s.Commit(ctx, lock.AcquireOp("/q/taken", "entry-100-0000000000", me))
+	l := lock.Acquired(s, rs[0], me)
 	k := lock.NewKeeper("/q/taken")
 	defer k.Close()
 	working, cancel := k.Context(ctx, l)

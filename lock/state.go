@@ -14,7 +14,7 @@ type Kind uint8
 // The kinds of lock nodes.
 const (
 	Held    Kind = iota + 1 // ephemeral: a session holds the lock
-	Aside                   // persistent, written by zkq: the thing is put aside until due
+	Resting                 // persistent, written by zkq: the thing rests until due
 	Foreign                 // persistent, not written by zkq: not to be touched
 )
 
@@ -22,22 +22,22 @@ const (
 type State struct {
 	Kind   Kind
 	Holder string    // of a Held or Foreign lock: its value
-	Due    time.Time // of one put Aside
+	Due    time.Time // of a Resting one
 }
 
-// aside is the value of a lock that puts its entry aside.
-type aside struct {
+// rest is the value of the node of a thing that rests.
+type rest struct {
 	Version int   `json:"zkq"`
 	DueMS   int64 `json:"due_ms"`
 }
 
-// PutAside returns the op that puts the locked thing aside until due. Until then it has no
-// holder and cannot be taken. Commit it, like [Lock.GiveBack], together with a condition
+// RestOp returns the op that lets the locked thing rest until due. Until then it has no
+// holder and cannot be locked. Commit it, like [Lock.ReleaseOp], together with a condition
 // on the thing.
-func (l *Lock) PutAside(due time.Time) coord.Op {
-	value, err := json.Marshal(aside{Version: 1, DueMS: due.UnixMilli()})
+func (l *Lock) RestOp(due time.Time) coord.Op {
+	value, err := json.Marshal(rest{Version: 1, DueMS: due.UnixMilli()})
 	if err != nil {
-		panic(fmt.Sprintf("lock: put aside: %v", err)) // a struct of plain fields
+		panic(fmt.Sprintf("lock: rest: %v", err)) // a struct of plain fields
 	}
 	return coord.Replace(l.path, value, l.fence)
 }
@@ -47,9 +47,9 @@ func Read(n coord.Node) State {
 	if n.Owner != "" {
 		return State{Kind: Held, Holder: string(n.Value)}
 	}
-	var a aside
+	var a rest
 	if json.Unmarshal(n.Value, &a) == nil && a.Version == 1 && a.DueMS > 0 {
-		return State{Kind: Aside, Due: time.UnixMilli(a.DueMS)}
+		return State{Kind: Resting, Due: time.UnixMilli(a.DueMS)}
 	}
 	return State{Kind: Foreign, Holder: string(n.Value)}
 }

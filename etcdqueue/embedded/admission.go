@@ -128,21 +128,21 @@ func (a *admission) intercept(ctx context.Context, req any, _ *grpc.UnaryServerI
 func (a *admission) admit(ctx context.Context, k requestKind, cost int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.measure()
-	if a.lacksSpace(k, cost) || a.unwritten > flushFrom {
-		a.flush()
+	a.measureLocked()
+	if a.lacksSpaceLocked(k, cost) || a.unwritten > flushFrom {
+		a.flushLocked()
 	}
-	if a.lacksSpace(k, cost) && time.Since(a.reclaimedAt) > reclaimInterval {
+	if a.lacksSpaceLocked(k, cost) && time.Since(a.reclaimedAt) > reclaimInterval {
 		a.reclaimedAt = time.Now()
 		a.mu.Unlock()
 		a.reclaim(ctx)
 		a.mu.Lock()
-		a.flush()
+		a.flushLocked()
 	}
-	if k == kindWrite && a.lacksSpace(k, cost) && a.space.reserve > 0 {
-		a.removeReserve()
+	if k == kindWrite && a.lacksSpaceLocked(k, cost) && a.space.reserve > 0 {
+		a.removeReserveLocked()
 	}
-	if a.lacksSpace(k, cost) || !a.allocate(cost) {
+	if a.lacksSpaceLocked(k, cost) || !a.allocateLocked(cost) {
 		return false
 	}
 	a.inFlight += cost
@@ -162,8 +162,8 @@ func (a *admission) noteAnswered(cost int64) {
 	a.unwritten += cost
 }
 
-// lacksSpace reports whether there is no space for a request.
-func (a *admission) lacksSpace(k requestKind, cost int64) bool {
+// lacksSpaceLocked reports whether there is no space for a request.
+func (a *admission) lacksSpaceLocked(k requestKind, cost int64) bool {
 	s, cost := a.space, cost+a.inFlight+a.unwritten
 	// Free pages of the database are used again, but large values need several in a row.
 	usable := s.preallocated + s.reusable/2
@@ -174,9 +174,9 @@ func (a *admission) lacksSpace(k requestKind, cost int64) bool {
 	return s.disk-s.reserve < minFreeToWrite-min(compactionBytes*3/4, usable)+onDisk || s.database+s.reusable < segmentBytes/4+cost
 }
 
-// measure measures the space. What was charged may have been written already, or not. The
+// measureLocked measures the space. What was charged may have been written already, or not. The
 // log's next segment must fit at any time, so the reserve is removed for it if need be.
-func (a *admission) measure() {
+func (a *admission) measureLocked() {
 	a.space = a.dir.diskSpace()
 	if a.space.reserve > 0 && a.space.disk-a.space.reserve < segmentBytes {
 		os.Remove(a.dir.reserve())
@@ -188,14 +188,14 @@ func (a *admission) measure() {
 	a.space.preallocated = max(0, a.allocated-size)
 }
 
-// allocate has the file system keep space for what the database writes next, whatever other
+// allocateLocked has the file system keep space for what the database writes next, whatever other
 // programs write meanwhile. It reports whether there is such space.
-func (a *admission) allocate(cost int64) bool {
+func (a *admission) allocateLocked(cost int64) bool {
 	need := func() int64 { return a.database.Size() + max(0, a.inFlight+a.unwritten+cost-a.space.reusable/2) }
 	if a.allocated >= need() {
 		return true
 	}
-	a.flush()
+	a.flushLocked()
 	for _, want := range []int64{need() + allocateStep, need()} {
 		if a.allocated >= want {
 			return true
@@ -215,11 +215,11 @@ func (a *admission) databaseReplaced() {
 	a.allocated = 0
 }
 
-// flush has etcd write everything that was answered, and measures the space.
-func (a *admission) flush() {
+// flushLocked has etcd write everything that was answered, and measures the space.
+func (a *admission) flushLocked() {
 	a.database.ForceCommit()
 	a.unwritten = 0
-	a.measure()
+	a.measureLocked()
 }
 
 // diskSpace measures the space, without taking the database's size off yet.
@@ -238,8 +238,8 @@ func (d directory) diskSpace() diskSpace {
 	return s
 }
 
-// makeReserve allocates the reserve. If that fails there is none.
-func (a *admission) makeReserve() {
+// makeReserveLocked allocates the reserve. If that fails there is none.
+func (a *admission) makeReserveLocked() {
 	f, err := os.OpenFile(a.dir.reserve(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return
@@ -248,22 +248,22 @@ func (a *admission) makeReserve() {
 	if err != nil {
 		os.Remove(a.dir.reserve())
 	}
-	a.measure()
+	a.measureLocked()
 }
 
-// removeReserve gives the reserve up.
-func (a *admission) removeReserve() {
+// removeReserveLocked gives the reserve up.
+func (a *admission) removeReserveLocked() {
 	os.Remove(a.dir.reserve())
-	a.measure()
+	a.measureLocked()
 }
 
 // restoreReserve allocates the reserve when there is plenty of space for it.
 func (a *admission) restoreReserve() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.measure()
+	a.measureLocked()
 	if a.space.reserve < reserveSize && a.space.disk >= minFreeToPut {
-		a.makeReserve()
+		a.makeReserveLocked()
 	}
 }
 
@@ -271,8 +271,8 @@ func (a *admission) restoreReserve() {
 func (a *admission) isShort() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.measure()
-	return a.lacksSpace(kindWrite, segmentBytes/4)
+	a.measureLocked()
+	return a.lacksSpaceLocked(kindWrite, segmentBytes/4)
 }
 
 // checkSpace refuses to start etcd where it could not go on. It gives up the reserve if

@@ -143,7 +143,7 @@ func (h *Head) LetGo(names []string) {
 	for _, name := range names {
 		h.Claims.Release(name)
 	}
-	h.Resting.Signal()
+	h.Resting.WakeTake()
 }
 
 // order returns ready entries in the order in which this handle wants them for a choice of n.

@@ -27,7 +27,7 @@ func (r *Resting) Add(name string, d time.Duration) {
 	r.mu.Lock()
 	r.until[name] = time.Now().Add(d)
 	r.mu.Unlock()
-	r.Signal()
+	r.WakeTake()
 }
 
 // Remove ends the rest of an entry early.
@@ -35,11 +35,11 @@ func (r *Resting) Remove(name string) {
 	r.mu.Lock()
 	delete(r.until, name)
 	r.mu.Unlock()
-	r.Signal()
+	r.WakeTake()
 }
 
-// Signal wakes a take that waits: it lists the queue again.
-func (r *Resting) Signal() {
+// WakeTake wakes a take that waits: it lists the queue again.
+func (r *Resting) WakeTake() {
 	select {
 	case r.changed <- struct{}{}:
 	default:

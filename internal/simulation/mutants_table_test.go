@@ -161,7 +161,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a finished Held is reported as dropped", file: "held.go",
-		old:  `	if d.state.Load() == stateHolding && !d.tried.Load() {`,
+		old:  `	if d.state.Load() == stateHolding && !d.wasFinishTried.Load() {`,
 		new:  `	if mutated(); d != nil {`,
 		test: "TestADroppedHeldIsReportedOnce",
 	},
@@ -222,7 +222,7 @@ var mutants = []mutant{
 	}
 	if err == nil {`,
 		new: `		mutated()
-		h = c.newHeld(a, a.node.Fence+1, lock.Taken(s, coord.Result{Path: path.Join(c.Taken, name), Fence: 1}, c.holder), a.node.Revision+1)
+		h = c.newHeld(a, a.node.Fence+1, lock.Acquired(s, coord.Result{Path: path.Join(c.Taken, name), Fence: 1}, c.holder), a.node.Revision+1)
 		err = nil
 	}
 	if err == nil {`,
@@ -279,7 +279,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a finish checks the lock and then removes by path (K1)", seeds: "900008", file: "finish.go",
-		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, extra...)...)`,
 		new: `	if holds, err := h.lock.Holds(ctx); err != nil || !holds {
 		return coord.ErrSessionLost
 	}
@@ -295,7 +295,7 @@ var mutants = []mutant{
 	if n, err := s.Get(ctx, back.Path); err == nil {
 		back.Fence = n.Fence
 	}
-	_, err = s.Commit(ctx, append([]coord.Op{f.entry, back}, beside...)...)`,
+	_, err = s.Commit(ctx, append([]coord.Op{f.entry, back}, extra...)...)`,
 	},
 	{
 		name: "a refused finish counts as made (K2)", seeds: "900015", file: "finish.go",
@@ -324,8 +324,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a release leaves its lock", seeds: "900008", file: "finish.go",
-		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, extra...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, extra...)
 	if f.act == "release" {
 		mutated()
 		ops = ops[:1]
@@ -334,8 +334,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a consume leaves its lock", seeds: "900002", file: "finish.go",
-		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, extra...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, extra...)
 	if f.act == "consume" {
 		mutated()
 		ops = ops[:1]
@@ -344,8 +344,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a consume removes only its lock", seeds: "900003", file: "finish.go",
-		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, extra...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, extra...)
 	if f.act == "consume" {
 		mutated()
 		ops = ops[1:2]
@@ -354,8 +354,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a release puts the entry again", seeds: "900005", file: "finish.go",
-		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, extra...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, extra...)
 	if f.act == "release" {
 		mutated()
 		ops[0] = coord.Delete(h.entry, h.fence)
@@ -365,8 +365,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "an entry becomes dead in two commits", seeds: "900002", file: "finish.go",
-		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, beside...)...)`,
-		new: `	ops := append([]coord.Op{f.entry, f.lock}, beside...)
+		old: `	_, err = h.lock.Session().Commit(ctx, append([]coord.Op{f.entry, f.lock}, extra...)...)`,
+		new: `	ops := append([]coord.Op{f.entry, f.lock}, extra...)
 	if f.act == "bury" {
 		mutated()
 		if _, err := h.lock.Session().Commit(ctx, ops[2:]...); err != nil {
@@ -500,7 +500,7 @@ var mutants = []mutant{
 		}`,
 		new: `			mutated()
 			h := x.finishing[i]
-			h.lock.Settling(false)
+			h.lock.SetReleasing(false)
 			<-h.sem
 			x.finishing = append(x.finishing[:i:i], x.finishing[i+1:]...)
 			return
@@ -1233,7 +1233,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a delayed release leaves the entry ready", seeds: "900009", file: "finish.go",
-		old: `	f.lock = h.lock.PutAside(due)`,
+		old: `	f.lock = h.lock.RestOp(due)`,
 		new: `	mutated()`,
 	},
 	{
