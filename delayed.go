@@ -132,7 +132,7 @@ func (dp *delayedPuts) putID(t *Token) (id [6]byte) {
 // token. ops are those of the put made again, whose due time differs: names are compared
 // without it. It returns nil if some of the nodes do not exist any more, or if they cannot be listed.
 func (dp *delayedPuts) namesOfToken(ctx context.Context, ops []coord.Op) []string {
-	l, err := listPatiently(ctx, dp.Handle, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{Fresh: true})
+	l, err := dp.ListPatiently(ctx, actPut, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{Fresh: true})
 	if err != nil {
 		return nil
 	}

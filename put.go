@@ -2,7 +2,6 @@ package zkq
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,24 +118,11 @@ func (b *batch) names(ctx context.Context, done lane.Applied, first int, names [
 // contain puts of other callers, which are told apart by their values. For an equal value it
 // may return the name of such a put.
 func (pt *putter) namesOf(ctx context.Context, revision int64, ops []coord.Op) []string {
-	l, err := listPatiently(ctx, pt.Handle, pt.Entries, coord.ListOptions{Born: revision, Values: true})
+	l, err := pt.ListPatiently(ctx, actPut, pt.Entries, coord.ListOptions{Born: revision, Values: true})
 	if err != nil {
 		return nil
 	}
 	return pt.namesAmong(l.Nodes, ops)
-}
-
-// listPatiently lists a directory after a put. It tries again in the next session, and while
-// the service is busy or does not answer, until ctx ends.
-func listPatiently(ctx context.Context, h *handle.Handle, dir string, o coord.ListOptions) (l coord.List, err error) {
-	err, interrupted := h.Backoff(actPut).Do(ctx, nil, func() (retry.Decision, error) {
-		s, err := h.Session(ctx)
-		if err == nil {
-			l, err = s.List(ctx, dir, o)
-		}
-		return retry.Decide(err), err
-	})
-	return l, cmp.Or(interrupted, err)
 }
 
 // namesAmong returns the names of the nodes that ops created, or nil if it does not find

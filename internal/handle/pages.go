@@ -1,11 +1,13 @@
 package handle
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"path"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Sizes of the pages in which directories are listed: of names, and of whole nodes, which
@@ -14,6 +16,19 @@ const (
 	NamesPage = 4096
 	NodesPage = 32
 )
+
+// ListPatiently lists a directory in a live session. It tries again in the next session, and
+// while the service is busy or does not answer, until ctx ends. act is as in [Handle.Backoff].
+func (h *Handle) ListPatiently(ctx context.Context, act, dir string, o coord.ListOptions) (l coord.List, err error) {
+	err, interrupted := h.Backoff(act).Do(ctx, nil, func() (retry.Decision, error) {
+		s, err := h.Session(ctx)
+		if err == nil {
+			l, err = s.List(ctx, dir, o)
+		}
+		return retry.Decide(err), err
+	})
+	return l, cmp.Or(interrupted, err)
+}
 
 // Pages yields the nodes of a directory page by page, in name order. The first page is fresh
 // if o says so; the later ones need not be, since each begins behind the one before. An error
