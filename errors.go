@@ -98,3 +98,14 @@ func notStop(err error) error {
 	}
 	return err
 }
+
+// The kinds of calls, as messages about a busy service name them.
+const (
+	actPut       = "put"
+	actTake      = "take"
+	actFinish    = "finish"
+	actUpdate    = "update"
+	actRelease   = "release"
+	actMove      = "move of due entries"
+	actConfigure = "change of the configuration"
+)

@@ -260,14 +260,3 @@ func guardLog(log func(string, ...any), message string, args []any) {
 	}()
 	log(message, args...)
 }
-
-// The kinds of calls, as messages about a busy service name them.
-const (
-	actPut       = "put"
-	actTake      = "take"
-	actFinish    = "finish"
-	actUpdate    = "update"
-	actRelease   = "release"
-	actMove      = "move of due entries"
-	actConfigure = "change of the configuration"
-)

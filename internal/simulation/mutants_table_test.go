@@ -178,7 +178,7 @@ var mutants = []mutant{
 		test: "TestAValueThatNoWorkerCouldDecodeIsRefusedAtPut",
 	},
 	{
-		name: "a get with no time does not look", file: "locking.go",
+		name: "a get with no time does not look", file: "kazoo.go",
 		old:  `	if ctx == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) {`,
 		new:  `	if mutated(); true {`,
 		test: "TestGetThatHasNoTimeLooksOnce",
