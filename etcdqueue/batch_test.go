@@ -126,11 +126,11 @@ func TestACommitWithoutSpaceRefusesNoOther(t *testing.T) {
 	}
 	select {
 	case <-filled:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Error("never full")
 	}
 	for _, r := range small {
-		if _, err := s.Commit(within(t, 30*time.Second), coord.Delete(r.Path, r.Fence)); err != nil {
+		if _, err := s.Commit(within(t, patience), coord.Delete(r.Path, r.Fence)); err != nil {
 			t.Errorf("delete: %v", err)
 			break
 		}
@@ -168,7 +168,7 @@ func TestAForbiddenPathRefusesOnlyItsCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer admin.Close()
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, patience)
 	for _, do := range []func() error{
 		func() error { _, err := admin.RoleAdd(ctx, "part"); return err },
 		func() error {

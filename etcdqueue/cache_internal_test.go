@@ -19,7 +19,7 @@ import (
 func openWatching(t *testing.T, dir string) (*Coordinator, coord.Session, <-chan struct{}) {
 	t.Helper()
 	cluster := testetcd.StartFor(t, 1, testetcd.Options{})
-	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), SessionTimeout: 2 * time.Second, ConnectTimeout: 30 * time.Second})
+	c, err := Open(t.Context(), Config{Endpoints: cluster.Endpoints(), SessionTimeout: 10 * time.Second, ConnectTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func openWatching(t *testing.T, dir string) (*Coordinator, coord.Session, <-chan
 
 func listSeenNames(t *testing.T, s coord.Session, dir string) map[string]bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	l, err := s.List(ctx, dir, coord.ListOptions{Seen: true})
 	if err != nil {

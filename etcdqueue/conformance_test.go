@@ -40,7 +40,7 @@ func (s *service) Open(t *testing.T) coord.Coordinator {
 	c := testetcd.NewClient(open(t, etcdqueue.Config{
 		Endpoints: link.Addresses(), Prefix: s.prefix, SessionTimeout: s.timeout,
 	}), link, s.admin)
-	if _, err := c.Session(within(t, 20*time.Second)); err != nil {
+	if _, err := c.Session(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/etcdqueue"
@@ -39,10 +38,10 @@ func TestEachAddressOfANameIsAServer(t *testing.T) {
 				accept(t, "127.0.0.2:"+port, serve)
 			}
 			for range 4 {
-				cfg := etcdqueue.Config{Endpoints: []string{"etcdm:" + port}, Prefix: prefix(), ConnectTimeout: 10 * time.Second}
+				cfg := etcdqueue.Config{Endpoints: []string{"etcdm:" + port}, Prefix: prefix(), ConnectTimeout: patience}
 				c := open(t, etcdqueue.WithLookup(cfg, lookup))
 				commit(t, session(t, c), coord.Create("/q/a", nil))
-				service, err := c.Describe(within(t, 10*time.Second))
+				service, err := c.Describe(within(t, patience))
 				if err != nil || len(service.Servers) != 2 {
 					t.Fatalf("%+v, %v", service, err)
 				}

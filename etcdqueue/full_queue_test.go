@@ -52,7 +52,7 @@ func (h *heard) has(words ...string) bool {
 // await waits until one line has all the words.
 func (h *heard) await(t *testing.T, words ...string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !h.has(words...); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); !h.has(words...); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -69,7 +69,7 @@ func TestQueueNamesAFullEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer admin.Close()
-	ctx := within(t, 3*time.Minute)
+	ctx := within(t, patience)
 	drivers, queues, workers := &heard{}, &heard{}, &heard{}
 	c := open(t, etcdqueue.Config{Endpoints: endpoints, Warn: func(m string) { drivers.Warn(m) }})
 	q := zkq.NewLockingQueue(c, "q", zkq.LogTo(queues))

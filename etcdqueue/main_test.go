@@ -1,6 +1,7 @@
 package etcdqueue_test
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -60,13 +61,16 @@ var prefixes atomic.Int64
 // prefix returns a prefix that no other test uses.
 func prefix() string { return fmt.Sprintf("/zkqtest/%d", prefixes.Add(1)) }
 
-// open opens a coordinator that lives as long as the test.
+// patience is how long tests wait for what they do not measure.
+const patience = testcoord.Patience
+
+// open opens a coordinator that lives as long as the test. Where cfg leaves it open, a busy machine
+// has long to connect, and loses no session.
 func open(t testing.TB, cfg etcdqueue.Config) *etcdqueue.Coordinator {
 	t.Helper()
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = 15 * time.Second // the machine may be busy
-	}
-	c, err := etcdqueue.Open(within(t, 20*time.Second), cfg)
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, patience)
+	cfg.SessionTimeout = cmp.Or(cfg.SessionTimeout, 30*time.Second)
+	c, err := etcdqueue.Open(within(t, patience), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

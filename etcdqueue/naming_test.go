@@ -1,11 +1,13 @@
 package etcdqueue_test
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ func TestNamesSortAsPutsHappened(t *testing.T) {
 			}
 			var mu sync.Mutex
 			latest := "" // the last name, in order, of those that were answered
+			var answered, unknown atomic.Int64
 			var wg sync.WaitGroup
 			for i := range producers {
 				wg.Go(func() {
@@ -36,10 +39,15 @@ func TestNamesSortAsPutsHappened(t *testing.T) {
 						before := latest
 						mu.Unlock()
 						r, err := s.Commit(t.Context(), coord.CreateSequential("/q/entries/entry-100-", nil), coord.CreateSequential("/q/entries/entry-100-", nil))
+						if errors.Is(err, coord.ErrUnknown) { // a busy machine may elect another leader
+							unknown.Add(1)
+							continue
+						}
 						if err != nil {
 							t.Error(err)
 							return
 						}
+						answered.Add(1)
 						if r[0].Path >= r[1].Path {
 							t.Errorf("%s and %s of one commit", r[0].Path, r[1].Path)
 						}
@@ -54,8 +62,8 @@ func TestNamesSortAsPutsHappened(t *testing.T) {
 			}
 			wg.Wait()
 			n, err := sessions[0].Count(t.Context(), "/q/entries")
-			if err != nil || n != 2*producers*puts {
-				t.Errorf("%d entries (%v), want %d", n, err, 2*producers*puts)
+			if least := 2 * answered.Load(); err != nil || int64(n) < least || int64(n) > least+2*unknown.Load() {
+				t.Errorf("%d entries (%v) after %d commits, and %d whose outcome is unknown", n, err, answered.Load(), unknown.Load())
 			}
 		})
 	}

@@ -65,7 +65,7 @@ func TestCommitsComeBackAfterAMemberFails(t *testing.T) {
 				time.Sleep(300 * time.Millisecond)
 				fault(m)
 				begun := time.Now()
-				eventually(t, 50*time.Second, "every client writes again", func() bool {
+				eventually(t, patience, "every client writes again", func() bool {
 					for i := range last {
 						if last[i].Load() < begun.Add(100*time.Millisecond).UnixNano() {
 							return false
@@ -88,7 +88,7 @@ func TestCommitsComeBackAfterAMemberFails(t *testing.T) {
 				default:
 				}
 			}
-			l, err := sessions[0].List(within(t, 10*time.Second), "/q", coord.ListOptions{Fresh: true})
+			l, err := sessions[0].List(within(t, patience), "/q", coord.ListOptions{Fresh: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +184,12 @@ func TestLeaseHookFramesTheSession(t *testing.T) {
 func TestSessionTimeoutIsTheServers(t *testing.T) {
 	cluster := three.get(t) // elections last half a second: the least lease is one
 	for asked, want := range map[time.Duration]time.Duration{time.Millisecond: time.Second, 1500 * time.Millisecond: 2 * time.Second, 0: 10 * time.Second} {
-		s := session(t, open(t, etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix(), SessionTimeout: asked}))
+		c, err := etcdqueue.Open(t.Context(), etcdqueue.Config{Endpoints: cluster.Endpoints(), Prefix: prefix(), SessionTimeout: asked, ConnectTimeout: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		s := session(t, c)
 		if got := s.Timeout(); got < want || got > want+time.Second {
 			t.Errorf("asked for %v, granted %v", asked, got)
 		}
@@ -197,7 +202,7 @@ func revoke(t testing.TB, admin *clientv3.Client, id string) {
 	if _, err := fmt.Sscanf(id, "%x", &lease); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := admin.Revoke(within(t, 10*time.Second), clientv3.LeaseID(lease)); err != nil {
+	if _, err := admin.Revoke(within(t, patience), clientv3.LeaseID(lease)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -240,7 +240,7 @@ func (nolog) Printf(string, ...any) {}
 
 func (b *bench) zookeeper() *zookeeper {
 	b.Helper()
-	c, events, err := zk.Connect(b.servers, 10*time.Second, zk.WithLogger(nolog{}))
+	c, events, err := zk.Connect(b.servers, 30*time.Second, zk.WithLogger(nolog{}))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,10 +3,10 @@ package zkqueue_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/zkqueue"
@@ -27,13 +27,13 @@ func TestWaitingCommitsAreMerged(t *testing.T) {
 			if round > 0 {
 				ops[1] = coord.Touch(path, nil, fence)
 			}
-			r, err := s.Commit(within(t, 20*time.Second), ops...)
+			r, err := s.Commit(within(t, patience), ops...)
 			if err != nil || !strings.HasPrefix(r[0].Path, "/q/e-") || r[1].Path != path || r[1].Fence != coord.Fence(round) {
 				t.Errorf("round %d: %+v, %v", round, r, err)
 				return
 			}
 			fence = r[1].Fence
-			if n, err := s.Read(within(t, 20*time.Second), r[0].Path); err != nil || string(n[0].Value) != fmt.Sprint(i) {
+			if n, err := s.Read(within(t, patience), r[0].Path); err != nil || string(n[0].Value) != fmt.Sprint(i) {
 				t.Errorf("%s is not what %d put: %+v, %v", r[0].Path, i, n, err)
 			}
 		}
@@ -41,7 +41,7 @@ func TestWaitingCommitsAreMerged(t *testing.T) {
 	if n, most := requests.of(opMulti)-before, callers*rounds/2; n > most {
 		t.Errorf("%d requests for %d commits", n, callers*rounds)
 	}
-	if n, err := s.Count(within(t, 5*time.Second), "/q"); err != nil || n != callers*rounds+1 {
+	if n, err := s.Count(within(t, patience), "/q"); err != nil || n != callers*rounds+1 {
 		t.Errorf("%d nodes, %v", n, err)
 	}
 }
@@ -66,7 +66,7 @@ func TestARefusalAffectsNoOtherCommit(t *testing.T) {
 			case 3:
 				last, want = coord.Create(fmt.Sprintf("/common/%d", round), nil), coord.ErrExist
 			}
-			_, err := s.Commit(within(t, 20*time.Second), own, last)
+			_, err := s.Commit(within(t, patience), own, last)
 			var r *coord.Refusal
 			switch {
 			case i%4 == 3 && err == nil:
@@ -85,7 +85,7 @@ func TestARefusalAffectsNoOtherCommit(t *testing.T) {
 		}
 	}
 	for dir, want := range map[string]int{"/q": callers/4*rounds + rounds + 1, "/stands": callers/4*rounds + 1, "/common": rounds + 1} {
-		if n, err := s.Count(within(t, 5*time.Second), dir); err != nil || n != want {
+		if n, err := s.Count(within(t, patience), dir); err != nil || n != want {
 			t.Errorf("%s has %d nodes, %v; want %d", dir, n, err, want)
 		}
 	}
@@ -99,7 +99,7 @@ func TestMissingDirectoriesAreCreated(t *testing.T) {
 		commit(t, s, coord.Create(fmt.Sprintf("/a/%d/b/x", i), nil), coord.Create(fmt.Sprintf("/c/%d/x", i), nil))
 	})
 	for i := range 100 {
-		if n, err := s.Read(within(t, 5*time.Second), fmt.Sprintf("/a/%d/b/x", i), fmt.Sprintf("/c/%d/x", i)); err != nil || n[0].Path == "" || n[1].Path == "" {
+		if n, err := s.Read(within(t, patience), fmt.Sprintf("/a/%d/b/x", i), fmt.Sprintf("/c/%d/x", i)); err != nil || n[0].Path == "" || n[1].Path == "" {
 			t.Errorf("%+v, %v", n, err)
 		}
 	}
@@ -126,31 +126,35 @@ func TestCommitsBeyondOneRequestAreSentSeparately(t *testing.T) {
 // TestMergedCommitsWithoutAnAnswerAreUnknown loses the answers of many commits at once.
 // Their outcome is found by reading, and none is applied twice.
 func TestMergedCommitsWithoutAnAnswerAreUnknown(t *testing.T) {
-	link := threeWays(t)
-	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: chroot(t)}))
+	link, root, z := threeWays(t), chroot(t), plain(t)
+	s := session(t, open(t, zkqueue.Config{Servers: link.Addresses(), Chroot: root}))
 	commit(t, s, coord.Create("/q/first", nil), coord.Create("/own/first", nil))
 	const callers = 50
 	var mu sync.Mutex
 	outcome := make(map[string]error)
 	for round := range 5 {
+		commit(t, s, coord.CreateSequential("/q/e-", nil)) // it is connected, and knows the counter
 		link.HoldReplies()
 		var wg sync.WaitGroup
 		for i := range callers {
 			wg.Go(func() {
 				path := fmt.Sprintf("/own/%d-%d", round, i)
-				_, err := s.Commit(within(t, 20*time.Second), coord.Create(path, nil), coord.CreateSequential("/q/e-", []byte(path)))
+				_, err := s.Commit(within(t, patience), coord.Create(path, nil), coord.CreateSequential("/q/e-", []byte(path)))
 				mu.Lock()
 				defer mu.Unlock()
 				outcome[path] = err
 			})
 		}
-		time.Sleep(20 * time.Millisecond)
+		eventually(t, patience, "one of them is applied", func() bool {
+			there, _, err := z.Children(root + "/own")
+			return err == nil && slices.ContainsFunc(there, func(name string) bool { return strings.HasPrefix(name, fmt.Sprint(round, "-")) })
+		})
 		link.Kill()
 		link.Heal()
 		wg.Wait()
 	}
 	put := make(map[string]int)
-	l, err := s.List(within(t, 20*time.Second), "/q", coord.ListOptions{Values: true, Fresh: true})
+	l, err := s.List(within(t, patience), "/q", coord.ListOptions{Values: true, Fresh: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +163,7 @@ func TestMergedCommitsWithoutAnAnswerAreUnknown(t *testing.T) {
 	}
 	doubts := 0
 	for path, err := range outcome {
-		n, rerr := s.Read(within(t, 5*time.Second), path)
+		n, rerr := s.Read(within(t, patience), path)
 		if rerr != nil {
 			t.Fatal(rerr)
 		}

@@ -16,7 +16,7 @@ import (
 // plain returns a client of go-zookeeper's, to look at nodes without the driver.
 func plain(t testing.TB) *zk.Conn {
 	t.Helper()
-	c, events, err := zk.Connect(servers.Single(t).Addresses(), 10*time.Second, zk.WithLogger(nolog{}))
+	c, events, err := zk.Connect(servers.Single(t).Addresses(), 30*time.Second, zk.WithLogger(nolog{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestNodesOfOthersReadAsTheyAre(t *testing.T) {
 	if _, err := z.Create(root+"/q/taken/lock", nil, zk.FlagEphemeral, zk.WorldACL(31)); err != nil {
 		t.Fatal(err)
 	}
-	n, err := s.Get(within(t, 5*time.Second), "/q/taken/lock")
+	n, err := s.Get(within(t, patience), "/q/taken/lock")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestNodesOfOthersReadAsTheyAre(t *testing.T) {
 		t.Errorf("a kazoo lock reads as %+v", n)
 	}
 	// A lock of ours has version 1, so a delete of it cannot remove kazoo's lock.
-	if _, err := s.Commit(within(t, 5*time.Second), coord.Delete("/q/taken/lock", 1)); !errors.Is(err, coord.ErrVersion) {
+	if _, err := s.Commit(within(t, patience), coord.Delete("/q/taken/lock", 1)); !errors.Is(err, coord.ErrVersion) {
 		t.Errorf("delete of a kazoo lock at fence 1: %v, want ErrVersion", err)
 	}
 }
@@ -101,7 +101,7 @@ func TestNodesOfOthersReadAsTheyAre(t *testing.T) {
 func TestEphemeralStandsAtOneWithoutChanges(t *testing.T) {
 	s := session(t, open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}))
 	rs := commit(t, s, coord.CreateEphemeral("/q/taken/a", []byte("x")))
-	n, err := s.Get(within(t, 5*time.Second), "/q/taken/a")
+	n, err := s.Get(within(t, patience), "/q/taken/a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,11 +115,11 @@ func TestNoFenceMeansAnyVersion(t *testing.T) {
 	commit(t, s, coord.Create("/q/a", nil))
 	for _, at := range []coord.Fence{-1, -2, 1 << 32, 1<<32 - 1} {
 		for _, op := range []coord.Op{coord.Delete("/q/a", at), coord.Set("/q/a", nil, at), coord.Check("/q/a", at)} {
-			if _, err := s.Commit(within(t, 5*time.Second), op); !errors.Is(err, coord.ErrVersion) {
+			if _, err := s.Commit(within(t, patience), op); !errors.Is(err, coord.ErrVersion) {
 				t.Errorf("%v at fence %d: %v, want ErrVersion", op.Kind, at, err)
 			}
 		}
-		if _, err := s.Commit(within(t, 5*time.Second), coord.Delete("/q/none", at)); !errors.Is(err, coord.ErrNotExist) {
+		if _, err := s.Commit(within(t, patience), coord.Delete("/q/none", at)); !errors.Is(err, coord.ErrNotExist) {
 			t.Errorf("delete of nothing at fence %d: %v, want ErrNotExist", at, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestTooLargeIsRefusedHereAndTheConnectionLives(t *testing.T) {
 		"two of half a MiB": {coord.Create("/q/a", make([]byte, 1<<19)), coord.Create("/q/b", make([]byte, 1<<19))},
 		"paths twice":       {coord.Create("/q/v", make([]byte, 1<<20-4096)), coord.CreateEphemeral("/q/"+strings.Repeat("x", 2000), make([]byte, 1800))},
 	} {
-		_, err := s.Commit(within(t, 5*time.Second), ops...)
+		_, err := s.Commit(within(t, patience), ops...)
 		var limit *coord.LimitError
 		if !errors.Is(err, coord.ErrTooLarge) || !errors.As(err, &limit) || limit.Size <= limit.Limit {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
@@ -146,7 +146,7 @@ func TestTooLargeIsRefusedHereAndTheConnectionLives(t *testing.T) {
 	// The largest goes through, and comes back.
 	value := bytes.Repeat([]byte("x"), s.Limits().ValueBytes)
 	commit(t, s, coord.Create("/q/a", value))
-	if n, err := s.Get(within(t, 5*time.Second), "/q/a"); err != nil || !bytes.Equal(n.Value, value) {
+	if n, err := s.Get(within(t, patience), "/q/a"); err != nil || !bytes.Equal(n.Value, value) {
 		t.Errorf("the largest value came back with %d bytes, %v", len(n.Value), err)
 	}
 	if n := link.Dials(); n != dials {
@@ -170,13 +170,13 @@ func TestFrameSizeIsExact(t *testing.T) {
 			coord.Create("/q/fill", make([]byte, fill)),
 		}
 	}
-	_, err := s.Commit(within(t, 5*time.Second), ops(1_044_000)...)
+	_, err := s.Commit(within(t, patience), ops(1_044_000)...)
 	var limit *coord.LimitError
 	if !errors.As(err, &limit) || limit.Size <= limit.Limit {
 		t.Fatalf("want a LimitError, got %v", err)
 	}
 	most := 1_044_000 - (limit.Size - limit.Limit)
-	if _, err := s.Commit(within(t, 5*time.Second), ops(most+1)...); !errors.Is(err, coord.ErrTooLarge) {
+	if _, err := s.Commit(within(t, patience), ops(most+1)...); !errors.Is(err, coord.ErrTooLarge) {
 		t.Errorf("one byte more: %v, want ErrTooLarge", err)
 	}
 	commit(t, s, ops(most)...)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/zkqueue"
@@ -103,11 +102,11 @@ func TestAnAnswerCutShortIsUnknown(t *testing.T) {
 			mu.Unlock()
 			path := fmt.Sprintf("/q/cut%d", cut)
 			ops := []coord.Op{coord.Create(path, nil), coord.Set("/q/set", nil, coord.Fence(cut-header)), coord.CreateSequential("/q/s-", nil), coord.Check("/q", 0)}
-			_, err := s.Commit(within(t, 20*time.Second), ops...)
+			_, err := s.Commit(within(t, patience), ops...)
 			if !errors.Is(err, coord.ErrUnknown) || errors.Is(err, coord.ErrTooLarge) {
 				t.Errorf("applied %v, cut at %d of %d: %v, want ErrUnknown", applied, cut, whole, err)
 			}
-			if _, err := s.Get(within(t, 20*time.Second), path); err != nil {
+			if _, err := s.Get(within(t, patience), path); err != nil {
 				t.Errorf("cut at %d: %v", cut, err)
 			}
 		}
@@ -131,13 +130,13 @@ func TestAReadWhoseAnswerIsCutShortIsMadeAgain(t *testing.T) {
 	})
 	s := session(t, open(t, cfg))
 	commit(t, s, coord.Create("/q/a", []byte("1")), coord.Create("/q/b", []byte("2")))
-	if n, err := s.Get(within(t, 20*time.Second), "/q/a"); err != nil || string(n.Value) != "1" {
+	if n, err := s.Get(within(t, patience), "/q/a"); err != nil || string(n.Value) != "1" {
 		t.Errorf("get: %q, %v", n.Value, err)
 	}
 	if got := names(t, s, "/q", coord.ListOptions{Fresh: true}); len(got) != 2 {
 		t.Errorf("list: %q", got)
 	}
-	if n, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/b"); err != nil || len(n) != 2 || string(n[1].Value) != "2" {
+	if n, err := s.Read(within(t, patience), "/q/a", "/q/b"); err != nil || len(n) != 2 || string(n[1].Value) != "2" {
 		t.Errorf("read: %v, %v", n, err)
 	}
 	mu.Lock()

@@ -18,9 +18,9 @@ func TestDescribeAsksEveryServer(t *testing.T) {
 	c := open(t, zkqueue.Config{Servers: append(servers.Ensemble(t).Addresses(), "127.0.0.1:1"), Chroot: chroot(t)})
 	session(t, c)
 	var service coord.Service
-	eventually(t, 10*time.Second, "one leads and one is in use", func() bool { // one that has just lost the lead may say for a moment that it has it
+	eventually(t, patience, "one leads and one is in use", func() bool { // one that has just lost the lead may say for a moment that it has it
 		var err error
-		service, err = c.Describe(within(t, 10*time.Second))
+		service, err = c.Describe(within(t, patience))
 		if err != nil || service.Name != "ZooKeeper" || len(service.Servers) != 4 {
 			t.Fatalf("%+v, %v", service, err)
 		}
@@ -83,13 +83,13 @@ func TestDescribeSaysWhatServersDoNotTell(t *testing.T) {
 	idle := teller(t, []byte("This ZooKeeper instance is not currently serving requests\n"))
 	mute := teller(t, nil)
 	living := servers.Single(t).Addresses()[0]
-	c := open(t, zkqueue.Config{Servers: []string{living, shy, idle, mute}, Chroot: chroot(t), ConnectTimeout: 15 * time.Second})
+	c := open(t, zkqueue.Config{Servers: []string{living, shy, idle, mute}, Chroot: chroot(t), ConnectTimeout: 2 * patience})
 	began := time.Now()
-	service, err := c.Describe(within(t, 10*time.Second))
+	service, err := c.Describe(within(t, patience))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > patience/2 {
 		t.Errorf("it took %v", took)
 	}
 	for i, says := range []string{"", "4lw.commands.whitelist", "not currently serving", "no answer"} {
@@ -102,7 +102,7 @@ func TestDescribeSaysWhatServersDoNotTell(t *testing.T) {
 func TestDescribeAfterCloseIsErrClosed(t *testing.T) {
 	c := open(t, zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)})
 	c.Close()
-	if _, err := c.Describe(within(t, 5*time.Second)); !errors.Is(err, coord.ErrClosed) {
+	if _, err := c.Describe(within(t, patience)); !errors.Is(err, coord.ErrClosed) {
 		t.Errorf("%v", err)
 	}
 }

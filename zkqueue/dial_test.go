@@ -52,13 +52,13 @@ func TestEachAddressOfANameIsAServer(t *testing.T) {
 					accept(t, "127.0.0.2:"+port, serve)
 				}
 				for range 4 {
-					cfg := zkqueue.Config{Servers: []string{"zkm:" + port}, Chroot: chroot(t), ConnectTimeout: 3 * time.Second}
+					cfg := zkqueue.Config{Servers: []string{"zkm:" + port}, Chroot: chroot(t), SessionTimeout: 8 * time.Second}
 					if good == encrypted {
 						cfg.TLS = &tls.Config{RootCAs: p.pool}
 					}
 					c := open(t, zkqueue.WithLookup(cfg, addresses("127.0.0.2", "127.0.0.1")))
 					commit(t, session(t, c), coord.Create("/q/a", nil))
-					service, err := c.Describe(within(t, 10*time.Second))
+					service, err := c.Describe(within(t, patience))
 					if err != nil || len(service.Servers) != 2 {
 						t.Fatalf("%+v, %v", service, err)
 					}
@@ -78,7 +78,7 @@ func TestEachAddressOfANameIsAServer(t *testing.T) {
 func TestUnreachableNamesEachAddressOfAName(t *testing.T) {
 	t.Parallel()
 	_, port, _ := net.SplitHostPort(closedPort(t))
-	cfg := zkqueue.Config{Servers: []string{"zkm:" + port, "nowhere:" + port}, ConnectTimeout: 30 * time.Second}
+	cfg := zkqueue.Config{Servers: []string{"zkm:" + port, "nowhere:" + port}, ConnectTimeout: patience}
 	_, err := zkqueue.Open(context.Background(), zkqueue.WithLookup(cfg, addresses("127.0.0.2", "127.0.0.3")))
 	if !errors.Is(err, coord.ErrUnreachable) {
 		t.Fatalf("%v, want ErrUnreachable", err)

@@ -21,11 +21,11 @@ func TestPutBeyondAnEnforcedQuotaNamesIt(t *testing.T) {
 	c := open(t, zkqueue.Config{Servers: cluster.Addresses()})
 	q := zkq.NewLockingQueue(c, "q")
 	defer q.Close()
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t, patience)
 	if _, err := q.Put(ctx, []byte("first")); err != nil {
 		t.Fatal(err)
 	}
-	admin, _, err := zk.Connect(cluster.Addresses(), 10*time.Second, zk.WithLogInfo(false))
+	admin, _, err := zk.Connect(cluster.Addresses(), 30*time.Second, zk.WithLogInfo(false))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package zkqueue_test
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -37,9 +38,16 @@ func chroot(t testing.TB) string {
 	return fmt.Sprintf("/zkqtest/%d-%d-%s", os.Getpid(), chroots.Add(1), strings.NewReplacer("/", "_", " ", "_", "#", "_").Replace(t.Name()))
 }
 
+// patience is how long tests wait for what they do not measure.
+const patience = testcoord.Patience
+
+// open opens a coordinator that lives as long as the test. Where cfg leaves it open, a busy machine
+// has long to connect, and loses no session.
 func open(t testing.TB, cfg zkqueue.Config) *zkqueue.Coordinator {
 	t.Helper()
-	c, err := zkqueue.Open(within(t, 20*time.Second), cfg)
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, patience)
+	cfg.SessionTimeout = cmp.Or(cfg.SessionTimeout, 30*time.Second)
+	c, err := zkqueue.Open(within(t, patience), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,11 +62,11 @@ func singleLink(t testing.TB) *testzk.Link {
 }
 
 // signalled waits for a signal.
-func signalled(t testing.TB, ch <-chan struct{}, most time.Duration, what string) {
+func signalled(t testing.TB, ch <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(most):
-		t.Fatalf("no signal within %v: %s", most, what)
+	case <-time.After(patience):
+		t.Fatalf("no signal within %v: %s", patience, what)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -37,16 +36,16 @@ func TestManyNodesAreReadWithFewRequests(t *testing.T) {
 		}
 	}
 	for _, s := range []coord.Session{s, single} { // what its server knows, it knows by its watches
-		if _, err := s.Watch(within(t, 30*time.Second), "/q"); err != nil {
+		if _, err := s.Watch(within(t, patience), "/q"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	before, onesBefore := requests.of(opMultiRead), requests.of(opGetData)
-	got, err := s.Read(within(t, 30*time.Second), paths...)
+	got, err := s.Read(within(t, patience), paths...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := single.Read(within(t, 30*time.Second), paths...)
+	want, err := single.Read(within(t, patience), paths...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +58,7 @@ func TestManyNodesAreReadWithFewRequests(t *testing.T) {
 	if n, ones := requests.of(opMultiRead)-before, requests.of(opGetData)-onesBefore; n != 4 || ones != 0 {
 		t.Errorf("100 nodes took %d requests and %d for one each, want 4 and 0", n, ones)
 	}
-	l, err := s.List(within(t, 30*time.Second), "/q", coord.ListOptions{Values: true})
+	l, err := s.List(within(t, patience), "/q", coord.ListOptions{Values: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,24 +79,24 @@ func TestOneNodeThatMayNotBeReadHidesNoOther(t *testing.T) {
 		if _, err := plain(t).Create(cfg.Chroot+"/q/secret", nil, 0, zk.DigestACL(zk.PermAll, "u", "p")); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Watch(within(t, 20*time.Second), "/q"); err != nil {
+		if _, err := s.Watch(within(t, patience), "/q"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Get(within(t, 20*time.Second), "/q/secret"); !errors.Is(err, coord.ErrForbidden) {
+		if _, err := s.Get(within(t, patience), "/q/secret"); !errors.Is(err, coord.ErrForbidden) {
 			t.Errorf("get: %v, want %v", err, coord.ErrForbidden)
 		}
-		nodes, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/secret", "/q/none", "/q/b")
+		nodes, err := s.Read(within(t, patience), "/q/a", "/q/secret", "/q/none", "/q/b")
 		if err != nil || len(nodes) != 4 || nodes[0].Unreadable || nodes[2].Path != "" || nodes[3].Path != "/q/b" {
 			t.Fatalf("read: %+v, %v", nodes, err)
 		}
 		if n := nodes[1]; n.Path != "/q/secret" || !n.Unreadable || len(n.Value) != 0 || n.Created.IsZero() || n.Owner != "" {
 			t.Errorf("%+v is the one that may not be read", n)
 		}
-		l, err := s.List(within(t, 20*time.Second), "/q", coord.ListOptions{Values: true, Fresh: true})
+		l, err := s.List(within(t, patience), "/q", coord.ListOptions{Values: true, Fresh: true})
 		if err != nil || len(l.Nodes) != 3 || !l.Nodes[2].Unreadable || l.Nodes[0].Unreadable {
 			t.Errorf("list: %+v, %v", l.Nodes, err)
 		}
-		if nodes, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/b"); err != nil || nodes[1].Path != "/q/b" {
+		if nodes, err := s.Read(within(t, patience), "/q/a", "/q/b"); err != nil || nodes[1].Path != "/q/b" {
 			t.Errorf("read after a refusal: %v, %v", nodes, err)
 		}
 	}
@@ -111,11 +110,11 @@ func TestAServerWithoutMultiReadIsMetLater(t *testing.T) {
 		cfg := zkqueue.Config{Servers: servers.Single(t).Addresses(), Chroot: chroot(t)}
 		s := session(t, open(t, refusing(cfg, opMultiRead, code)))
 		commit(t, s, coord.Create("/q/a", []byte("1")), coord.Create("/q/b", []byte("2")))
-		if _, err := s.Watch(within(t, 20*time.Second), "/q"); err != nil {
+		if _, err := s.Watch(within(t, patience), "/q"); err != nil {
 			t.Fatal(err)
 		}
 		for range 5 {
-			nodes, err := s.Read(within(t, 20*time.Second), "/q/a", "/q/none", "/q/b")
+			nodes, err := s.Read(within(t, patience), "/q/a", "/q/none", "/q/b")
 			if err != nil || string(nodes[0].Value) != "1" || nodes[1].Path != "" || string(nodes[2].Value) != "2" {
 				t.Fatalf("read, where the answer is %d: %v, %v", code, nodes, err)
 			}
@@ -134,7 +133,7 @@ func TestAReadOutlivesItsConnections(t *testing.T) {
 		paths = append(paths, path)
 		commit(t, s, coord.Create(path, make([]byte, 100_000+n)))
 	}
-	if _, err := s.Watch(within(t, 60*time.Second), "/q"); err != nil {
+	if _, err := s.Watch(within(t, patience), "/q"); err != nil {
 		t.Fatal(err)
 	}
 	for _, bytes := range []int{30, 100_000, 3_000_000, 3_300_000, 6_000_000} {
@@ -144,10 +143,10 @@ func TestAReadOutlivesItsConnections(t *testing.T) {
 		read := make(chan error, 1)
 		go func() {
 			var err error
-			nodes, err = s.Read(within(t, 60*time.Second), paths...)
+			nodes, err = s.Read(within(t, patience), paths...)
 			read <- err
 		}()
-		eventually(t, 20*time.Second, "the connection is cut, and another made", func() bool { return link.Dials() > dials })
+		eventually(t, patience, "the connection is cut, and another made", func() bool { return link.Dials() > dials })
 		link.Heal()
 		if err := <-read; err != nil {
 			t.Fatalf("cut after %d bytes: %v", bytes, err)
@@ -169,7 +168,7 @@ func TestABarrierOutlivesItsConnection(t *testing.T) {
 	commit(t, s, coord.Create("/q/a", []byte("1")))
 	link.LoseAnswers(2, nil)
 	for range 3 {
-		if n, err := s.Get(within(t, 30*time.Second), "/q/a"); err != nil || string(n.Value) != "1" {
+		if n, err := s.Get(within(t, patience), "/q/a"); err != nil || string(n.Value) != "1" {
 			t.Errorf("get: %v, %v", n, err)
 		}
 	}

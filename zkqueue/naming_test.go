@@ -3,7 +3,6 @@ package zkqueue_test
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/zkqueue"
@@ -17,7 +16,7 @@ func TestTheCounterOfADirectoryIsTheServers(t *testing.T) {
 	s := session(t, open(t, cfg))
 	next := func(want int64) {
 		t.Helper()
-		if n, err := zkqueue.Counter(s, within(t, 20*time.Second), cfg.Chroot+"/q"); n != want || err != nil {
+		if n, err := zkqueue.Counter(s, within(t, patience), cfg.Chroot+"/q"); n != want || err != nil {
 			t.Errorf("counter %d, %v; want %d", n, err, want)
 		}
 	}
@@ -26,7 +25,7 @@ func TestTheCounterOfADirectoryIsTheServers(t *testing.T) {
 	next(2)
 	commit(t, s, coord.Delete("/q/a", 0), coord.Delete("/q/n-0000000001", 0))
 	next(2)
-	if _, err := s.Commit(within(t, 20*time.Second), coord.Create("/q/b", nil), coord.Check("/q/a", 0)); !errors.Is(err, coord.ErrNotExist) {
+	if _, err := s.Commit(within(t, patience), coord.Create("/q/b", nil), coord.Check("/q/a", 0)); !errors.Is(err, coord.ErrNotExist) {
 		t.Fatal(err)
 	}
 	next(2)

@@ -2,7 +2,6 @@ package zkqueue_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/internal/testzk"
@@ -17,7 +16,7 @@ func TestWhatIsMergedFitsASmallerServer(t *testing.T) {
 	link := testzk.NewLink(t, cluster.Addresses()...)
 	q := zkq.NewLockingQueue(open(t, zkqueue.Config{Servers: link.Addresses()}), "jobs")
 	defer q.Close()
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, patience)
 	inParallel(16, func(int) {
 		for range 20 {
 			if _, err := q.Put(ctx, make([]byte, 10_000)); err != nil {

@@ -34,7 +34,7 @@ func TestAnEntryThatCannotBeReadStopsNothing(t *testing.T) {
 				defer mu.Unlock()
 				warned[s]++
 			})
-			ctx := within(t, 60*time.Second)
+			ctx := within(t, patience)
 			dir := cfg.Chroot + "/jobs"
 			type queue interface {
 				Put(context.Context, []byte, ...zkq.PutOption) (string, error)
@@ -63,7 +63,7 @@ func TestAnEntryThatCannotBeReadStopsNothing(t *testing.T) {
 					if waits = !waits; waits {
 						get = locking.Take
 					}
-					within, cancel := context.WithTimeout(ctx, 2*time.Second)
+					within, cancel := context.WithTimeout(ctx, 8*time.Second)
 					defer cancel()
 					h, err := get(within)
 					if errors.Is(err, context.DeadlineExceeded) {

@@ -32,6 +32,10 @@ func Main(m *testing.M, stops ...func()) {
 	os.Exit(code)
 }
 
+// Patience bounds what a test waits for and does not measure. It is long: beside other work a
+// machine may need many times what it needs alone.
+const Patience = 2 * time.Minute
+
 // Within returns a context that ends after d, or with the test.
 func Within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -42,7 +46,7 @@ func Within(t testing.TB, d time.Duration) context.Context {
 // Session returns the coordinator's session.
 func Session(t testing.TB, c coord.Coordinator) coord.Session {
 	t.Helper()
-	s, err := c.Session(Within(t, 20*time.Second))
+	s, err := c.Session(Within(t, Patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +56,7 @@ func Session(t testing.TB, c coord.Coordinator) coord.Session {
 // Commit commits the ops, which must be applied.
 func Commit(t testing.TB, s coord.Session, ops ...coord.Op) []coord.Result {
 	t.Helper()
-	results, err := s.Commit(Within(t, 10*time.Second), ops...)
+	results, err := s.Commit(Within(t, Patience), ops...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +66,7 @@ func Commit(t testing.TB, s coord.Session, ops ...coord.Op) []coord.Result {
 // Names lists the names in dir.
 func Names(t testing.TB, s coord.Session, dir string, o coord.ListOptions) []string {
 	t.Helper()
-	l, err := s.List(Within(t, 10*time.Second), dir, o)
+	l, err := s.List(Within(t, Patience), dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,9 @@ const (
 	clusterTick = 50 * time.Millisecond
 )
 
+// patience is how long members may need to serve, on a machine that does other work.
+const patience = 2 * time.Minute
+
 // Start starts a cluster of n members. It returns when all serve.
 func Start(n int, o Options) (*Cluster, error) {
 	if os.Getenv(memberVariable) != "" {
@@ -54,7 +57,7 @@ func Start(n int, o Options) (*Cluster, error) {
 		}
 		c.Members = append(c.Members, m)
 	}
-	for range 5 { // another process may take a port before its member does
+	for range 5 { // where ports cannot be reserved, another process may take one before its member does
 		if err = c.create(); err == nil {
 			return c, nil
 		}
@@ -109,7 +112,7 @@ func (c *Cluster) Restart() error {
 		m.Existing = true
 		waits = append(waits, ready)
 	}
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(patience)
 	for _, ready := range waits {
 		select {
 		case err := <-ready:
@@ -117,7 +120,7 @@ func (c *Cluster) Restart() error {
 				return err
 			}
 		case <-timeout:
-			return fmt.Errorf("etcd does not serve after 30 s")
+			return fmt.Errorf("etcd does not serve after %v", patience)
 		}
 	}
 	return nil
@@ -179,6 +182,10 @@ func (c *Cluster) kill() {
 		if m.peers != nil {
 			m.peers.Close()
 			m.peers = nil
+		}
+		if m.release != nil {
+			m.release()
+			m.release = nil
 		}
 	}
 }

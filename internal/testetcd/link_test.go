@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestAnswerOfTheTransactionMeantIsLostAfterItWasApplied(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	c := testetcd.StartFor(t, 1, testetcd.Options{})
 	direct, by := c.Client(t), testetcd.NewLink(t, c.Endpoints()...)

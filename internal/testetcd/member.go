@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/zkq/zkq/internal/testport"
 	"github.com/zkq/zkq/internal/testproxy"
 )
 
@@ -60,6 +60,7 @@ type Member struct {
 	process *exec.Cmd
 	stdin   io.Closer
 	exited  chan struct{}
+	release func() // ends the reservation of the ports; may be nil
 }
 
 // serve runs a member until its standard input is closed, at the latest by the end of the parent
@@ -191,7 +192,7 @@ func (m *Member) Backup() (restore func() error, err error) {
 // which takes a moment on a busy machine: until then the member still answers.
 func (m *Member) Pause() {
 	m.process.Process.Signal(syscall.SIGSTOP)
-	for end := time.Now().Add(5 * time.Second); !isStopped(m.process.Process.Pid) && time.Now().Before(end); {
+	for end := time.Now().Add(patience); !isStopped(m.process.Process.Pid) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -252,7 +253,7 @@ func Requests(endpoint string) (map[string]int, error) {
 // metrics calls f with each metric of a member, until f returns false.
 func metrics(endpoint string, f func(name string, n float64) bool) error {
 	transport := &http.Transport{DisableKeepAlives: true}
-	r, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get("http://" + endpoint + "/metrics")
+	r, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Get("http://" + endpoint + "/metrics")
 	if err != nil {
 		return err
 	}
@@ -275,15 +276,11 @@ func (m *Member) choosePlace(dir string) error {
 	if err := os.RemoveAll(m.Dir); err != nil {
 		return err
 	}
-	var ports [2]int
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		defer l.Close() // after both ports are chosen
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+	ports, release, err := testport.Reserve(2)
+	if err != nil {
+		return err
 	}
+	m.release = release
 	scheme := "http"
 	if m.Cert != "" {
 		scheme = "https"

@@ -3,7 +3,6 @@ package testzk
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/internal/testneed"
+	"github.com/zkq/zkq/internal/testport"
 )
 
 // Options configure a cluster. The zero value does.
@@ -37,6 +37,7 @@ type Cluster struct {
 		nodes nodeSet
 	}
 	dir       string
+	release   func()   // ends the reservation of the ports; may be nil
 	addresses []string // of servers that this package did not start
 }
 
@@ -51,7 +52,7 @@ func StartWith(n int, o Options) (*Cluster, error) {
 	}
 	for try := 0; ; try++ {
 		c, err := start(n, o, classpath)
-		// Another process may have taken a port before the server did.
+		// Where ports cannot be reserved, another process may have taken one before the server did.
 		if err == nil || try == 2 {
 			return c, err
 		}
@@ -79,10 +80,11 @@ func start(n int, o Options, classpath string) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{dir: dir}
-	ports, err := freePorts(3 * n)
+	ports, release, err := testport.Reserve(3 * n)
 	if err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
+	c.release = release
 	quorum := func(i int) []string { // the ports for followers and for elections
 		return []string{fmt.Sprintf("127.0.0.1:%d", ports[3*i+1]), fmt.Sprintf("127.0.0.1:%d", ports[3*i+2])}
 	}
@@ -125,6 +127,9 @@ func start(n int, o Options, classpath string) (*Cluster, error) {
 	return c, nil
 }
 
+// patience is how long a member may need to serve, on a machine that does other work.
+const patience = 3 * time.Minute
+
 // Start starts the members that do not run, and returns when all serve.
 func (c *Cluster) Start() error {
 	for _, m := range c.Members {
@@ -135,7 +140,7 @@ func (c *Cluster) Start() error {
 		}
 	}
 	for _, m := range c.Members {
-		if err := m.awaitServing(60 * time.Second); err != nil {
+		if err := m.awaitServing(patience); err != nil {
 			return err
 		}
 	}
@@ -174,6 +179,9 @@ func (c *Cluster) Stop() error {
 	if c.mesh != nil {
 		c.mesh.close()
 	}
+	if c.release != nil {
+		c.release()
+	}
 	if c.dir == "" {
 		return nil
 	}
@@ -203,20 +211,6 @@ func (c *Cluster) Leader() (*Member, error) {
 		}
 	}
 	return nil, errors.New("no leader")
-}
-
-// freePorts returns n ports on which no process listened a moment ago.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 // Servers keeps the clusters that the tests of a package share. The zero value is ready for

@@ -61,12 +61,12 @@ func (l *Link) Expire() (bool, error) {
 
 // closeSession connects with a session (timeout, id and password) and closes it.
 func closeSession(server string, session []byte) error {
-	c, err := net.DialTimeout("tcp", server, time.Second)
+	c, err := net.DialTimeout("tcp", server, 10*time.Second)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(10 * time.Second))
 	b := binary.BigEndian.AppendUint32(nil, uint32(12+len(session)))
 	b = append(b, make([]byte, 12)...) // version, last zxid seen
 	b = append(b, session...)

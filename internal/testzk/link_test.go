@@ -59,7 +59,7 @@ func create(path string) any {
 
 func connect(t *testing.T, addresses []string) *zk.Conn {
 	t.Helper()
-	c, events, err := zk.Connect(addresses, 4*time.Second, zk.WithLogger(quiet{}))
+	c, events, err := zk.Connect(addresses, 30*time.Second, zk.WithLogger(quiet{}))
 	if err != nil {
 		t.Fatal(err)
 	}

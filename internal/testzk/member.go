@@ -116,7 +116,7 @@ func (m *Member) Ask(word string) (string, error) { return Ask(m.Address, word) 
 
 // Ask sends a four letter word to the server at an address.
 func Ask(address, word string) (string, error) {
-	c, err := net.DialTimeout("tcp", address, 2*time.Second)
+	c, err := net.DialTimeout("tcp", address, 5*time.Second)
 	if err != nil {
 		return "", err
 	}
