@@ -12,10 +12,9 @@ import (
 	"github.com/zkq/zkq/internal/testetcd"
 )
 
-func TestConformanceOfOneMember(t *testing.T) { conform(t, single.get(t), 2*time.Second) }
+func TestConformanceOfOneMember(t *testing.T) { conform(t, single.get(t), 4*time.Second) }
 
-// Three members on a busy machine take their time.
-func TestConformanceOfThreeMembers(t *testing.T) { conform(t, three.get(t), 3*time.Second) }
+func TestConformanceOfThreeMembers(t *testing.T) { conform(t, three.get(t), 4*time.Second) }
 
 func conform(t *testing.T, cluster *testetcd.Cluster, timeout time.Duration) {
 	admin := cluster.Client(t)

@@ -23,7 +23,7 @@ type fleet struct {
 }
 
 func newFleet(t *testing.T, where string) *fleet {
-	return &fleet{T: t, where: where, dir: t.TempDir(), session: "5s"}
+	return &fleet{T: t, where: where, dir: t.TempDir(), session: "10s"}
 }
 
 // member is one consumer, with a job log of its own.
@@ -119,7 +119,7 @@ func (f *fleet) all() (logs []string) {
 // until waits for something.
 func (f *fleet) until(what string, is func() bool) {
 	f.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.Fatalf("still not: %s", what)
 		}
@@ -177,7 +177,7 @@ func TestRolledDeploymentFinishesEachEntryOnceAtNoCost(t *testing.T) {
 		if _, code := producer.end(); code != 0 {
 			t.Fatalf("put: exit %d, %s", code, &producer.stderr)
 		}
-		f.zkq("wait", "--timeout", "90s", "roll")
+		f.zkq("wait", "--timeout", "5m", "roll")
 		for _, m := range running {
 			f.leave(m)
 		}
@@ -224,7 +224,7 @@ func (f *fleet) keep(n int, is func() bool, args ...string) (killed int) {
 	for i := range n {
 		start(i)
 	}
-	for deadline := time.Now().Add(60 * time.Second); !is(); {
+	for deadline := time.Now().Add(3 * time.Minute); !is(); {
 		if time.Now().After(deadline) {
 			f.Fatalf("still not what was waited for; %d were killed; stat: %s", killed, f.zkq("stat"))
 		}

@@ -189,7 +189,7 @@ func TestFullServiceDoesNotOutlastTheGrace(t *testing.T) {
 		if code != exitFailed {
 			t.Errorf("exit %d, stderr %q", code, said.String())
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		t.Fatal("the consumer goes on after its grace")
 	}
 }

@@ -25,7 +25,7 @@ import (
 //	spawn NAME zkq …   run it in the background; output goes to NAME.out and NAME.err
 //	send NAME SIGNAL   send it a signal: INT, TERM, KILL, STOP, CONT
 //	ended NAME N       wait until it has ended, and demand this exit code
-//	until CMD …        repeat a command until it succeeds, a minute at the most
+//	until CMD …        repeat a command until it succeeds, three minutes at the most
 //	nothing FILE       demand that a file is empty or not there
 
 func TestScriptsOnTheEmbeddedStore(t *testing.T) {
@@ -39,6 +39,7 @@ func TestScriptsOnTheEmbeddedStore(t *testing.T) {
 			e.Defer(func() { os.RemoveAll(dir) })
 			e.Setenv("STORE", dir)
 			e.Setenv("ZKQ_COORDINATOR", "local:"+dir)
+			e.Setenv("ZKQ_SESSION_TIMEOUT", longSession)
 			return nil
 		})
 	}
@@ -52,13 +53,17 @@ func TestScriptsOnZooKeeper(t *testing.T) {
 	runScripts(t, "testdata/script", onServers("zk", zooKeepers.Single(t).Addresses()))
 }
 
+// longSession is a session timeout that a busy machine keeps. Where a script kills a process, what
+// that held comes back after its session, so it asks for a shorter one.
+const longSession = "30s"
+
 var scripts atomic.Int64
 
 // onServers gives each script a place of its own.
 func onServers(scheme string, addresses []string) func(*testscript.Env) error {
 	return func(e *testscript.Env) error {
 		e.Setenv("ZKQ_COORDINATOR", fmt.Sprintf("%s://%s/zkqtest%d-%d", scheme, strings.Join(addresses, ","), os.Getpid(), scripts.Add(1)))
-		e.Setenv("ZKQ_SESSION_TIMEOUT", "5s") // what a killed process held comes back after it
+		e.Setenv("ZKQ_SESSION_TIMEOUT", longSession)
 		return nil
 	}
 }
@@ -100,7 +105,7 @@ func runScripts(t *testing.T, dir string, place func(*testscript.Env) error) {
 }
 
 // patience has a zkq on a busy machine not give up on a coordinator that is there.
-const patience = "ZKQ_CONNECT_TIMEOUT=30s"
+const patience = "ZKQ_CONNECT_TIMEOUT=2m"
 
 // Under the race detector a process would sleep for a second before it exits.
 const goRace, quickExit = "GORACE", "atexit_sleep_ms=0"
@@ -169,7 +174,7 @@ func send(ts *testscript.TestScript, neg bool, args []string) {
 func ended(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 2, "ended NAME N")
 	cmd := process(ts, args[0])
-	overdue := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
+	overdue := time.AfterFunc(5*time.Minute, func() { cmd.Process.Kill() })
 	cmd.Wait()
 	delete(ts.Value(spawned{}).(map[string]*exec.Cmd), args[0])
 	if !overdue.Stop() {
@@ -187,7 +192,7 @@ func ended(ts *testscript.TestScript, neg bool, args []string) {
 
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	need(ts, neg, args, 1, "until CMD …")
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		err := ts.Exec(args[0], args[1:]...)
 		if err == nil {

@@ -47,7 +47,7 @@ func (s *said) String() string {
 // says waits until a process has written something to its standard error.
 func (p *zkqProcess) says(t *testing.T, what string) {
 	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !strings.Contains(p.stderr.String(), what); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(p.stderr.String(), what); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never said %q: %s", what, &p.stderr)
 		}
@@ -90,7 +90,7 @@ func (p *zkqProcess) start(t *testing.T) {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	overdue := time.AfterFunc(3*time.Minute, func() { p.cmd.Process.Kill() })
+	overdue := time.AfterFunc(6*time.Minute, func() { p.cmd.Process.Kill() })
 	t.Cleanup(func() {
 		overdue.Stop()
 		p.cmd.Process.Kill()
@@ -146,7 +146,7 @@ func place(scheme string, addresses []string) string {
 func TestPutWithoutAnAnswerExitsWith8(t *testing.T) {
 	onBoth(t, func(t *testing.T, l link, by, past string) {
 		// The first line is answered, so that what is held is the answer to the second.
-		p := startZkq(t, by, "--session-timeout", "3s", "--connect-timeout", "2s", "put", "-l", "unanswered")
+		p := startZkq(t, by, "--session-timeout", "10s", "--connect-timeout", "10s", "put", "-l", "unanswered")
 		fmt.Fprintln(p.stdin, "first")
 		name, err := p.stdout.ReadString('\n')
 		if err != nil || !strings.HasPrefix(name, "entry-100-") {
@@ -161,7 +161,7 @@ func TestPutWithoutAnAnswerExitsWith8(t *testing.T) {
 		}
 		fmt.Fprintln(p.stdin, second)
 		p.stdin.Close()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			if out, _, _ := zkqAt(t, past, "stat", "unanswered"); strings.HasPrefix(out, "unanswered\t2\t") {
 				break
 			}
@@ -206,7 +206,7 @@ func TestPutThatNeverArrivedIsResolvedAsNotApplied(t *testing.T) {
 	servers := zooKeepers.Single(t).Addresses()
 	l := testzk.NewLink(t, servers...)
 	by, past := place("zk", l.Addresses()), place("zk", servers)
-	p := startZkq(t, by, "--session-timeout", "3s", "--connect-timeout", "2s", "put", "-l", "neverthere")
+	p := startZkq(t, by, "--session-timeout", "10s", "--connect-timeout", "10s", "put", "-l", "neverthere")
 	fmt.Fprintln(p.stdin, "first")
 	if name, err := p.stdout.ReadString('\n'); err != nil {
 		t.Fatalf("%q, %v: %s", name, err, &p.stderr)

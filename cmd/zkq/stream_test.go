@@ -40,7 +40,7 @@ func TestHurriedWriteIsGivenUp(t *testing.T) {
 			if !errors.Is(err, errStuck) {
 				t.Errorf("a blocked write returned %v", err)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			r.Close() // so that the test ends
 			t.Fatal("a write is still blocked")
 		}

@@ -282,7 +282,7 @@ func (b backend) strange(t *testing.T, paths ...string) {
 	case "local":
 		endpoints = []string{"unix://" + where.dir + "/sock"}
 	}
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop(), DialTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
