@@ -90,41 +90,41 @@ func newRetrier() *retrier {
 // token any longer. The client fetches a new token in between.
 const maxAuthRetries = 3
 
-// waitForRetry waits before another attempt. It returns false if there must be none.
-func (r *retrier) waitForRetry(ctx context.Context, class errorClass) bool {
+// decide returns how a request goes on after an error of that class: later, or not at all.
+func (r *retrier) decide(class errorClass) retry.Decision {
 	if !class.retryable {
-		return false
+		return retry.Stop
 	}
 	if class.coordErr == coord.ErrAuth {
 		if r.auth++; r.auth > maxAuthRetries {
-			return false
+			return retry.Stop
 		}
 	}
-	_ = r.backoff.Wait(ctx, nil, nil) // the caller looks at ctx before it sends
-	return true
+	return retry.Later
 }
 
 // doRepeatable makes a request until it is answered. The request changes nothing, or may be
 // made twice. user is the context of the caller, and ctx one that ends with it.
 func (c *Coordinator) doRepeatable(user, ctx context.Context, f func(context.Context) error) error {
 	r := newRetrier()
-	for {
-		if err := stopReason(user, ctx); err != nil {
-			return err
+	var err error
+	r.backoff.Repeat(ctx, nil, func() retry.Decision {
+		if err = stopReason(user, ctx); err != nil {
+			return retry.Stop
 		}
-		err := f(clientv3.WithRequireLeader(ctx))
-		if err == nil {
+		if err = f(clientv3.WithRequireLeader(ctx)); err == nil {
 			c.dialer.noteLeader()
-			return nil
+			return retry.Stop
 		}
 		if why := stopReason(user, ctx); why != nil {
-			return why
+			err = why
+			return retry.Stop
 		}
 		class := c.classify(err)
-		if !r.waitForRetry(ctx, class) {
-			return class.wrap(err)
-		}
-	}
+		err = class.wrap(err)
+		return r.decide(class)
+	})
+	return err
 }
 
 // classify classifies an error, and tells the dialer if the member has no leader.

@@ -60,23 +60,26 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 	r := newRetrier()
 	var busy error // the last answer, if it was that the service is busy or full
 	warning := liveness.NewOutageWarning("etcd at "+strings.Join(c.cfg.Endpoints, ", "), c.cfg.Warn)
-	for {
-		if err := stopReason(user, ctx); err != nil {
-			return nil, cmp.Or(busy, err)
+	var s *session
+	var err error
+	r.backoff.Repeat(ctx, nil, func() retry.Decision {
+		if err = stopReason(user, ctx); err != nil {
+			err = cmp.Or(busy, err)
+			return retry.Stop
 		}
-		s, class, err := c.grantLease(ctx)
-		if stopReason(user, ctx) == nil {
+		var class errorClass
+		s, class, err = c.grantLease(ctx)
+		if stopReason(user, ctx) != nil {
+			class = errorClass{retryable: true} // the next attempt returns the reason
+		} else {
 			busy = nil
 			if errors.Is(err, coord.ErrBusy) {
 				busy = err
 				warning.Waiting(err)
 			}
 		}
-		if err != nil {
-			if stopReason(user, ctx) == nil && !r.waitForRetry(ctx, class) {
-				return nil, err
-			}
-			continue // a lease whose grant was not answered holds nothing, and expires
+		if err != nil { // a lease whose grant was not answered holds nothing, and expires
+			return r.decide(class)
 		}
 		err = s.writeSessionKey(user, ctx)
 		if err == nil {
@@ -87,7 +90,7 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 		}
 		if err == nil {
 			warning.Ended()
-			return s, nil
+			return retry.Stop
 		}
 		// The lease exists, but it is of no use.
 		s.end(coord.ErrSessionLost)
@@ -96,11 +99,16 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 		case errors.Is(err, coord.ErrBusy):
 			busy = err
 			warning.Waiting(err)
-			r.waitForRetry(ctx, errorClass{retryable: true})
-		case !errors.Is(err, coord.ErrSessionLost):
-			return nil, err
+			return retry.Later
+		case errors.Is(err, coord.ErrSessionLost):
+			return retry.Now
 		}
+		return retry.Stop
+	})
+	if err != nil {
+		return nil, err
 	}
+	return s, nil
 }
 
 // grantLease has the service grant a lease.
@@ -242,10 +250,13 @@ func (s *session) keepAlive() {
 		s.optimisticCommits.End(s.checkAlive())
 	}()
 	backoff := retry.Backoff{First: s.timeout / 40, Max: s.timeout / 40}
-	for s.checkAlive() == nil {
+	backoff.Repeat(s.ctx, nil, func() retry.Decision {
+		if s.checkAlive() != nil {
+			return retry.Stop
+		}
 		s.heartbeat()
-		_ = backoff.Wait(s.ctx, nil, nil) // the loop looks whether the session is over
-	}
+		return retry.Later
+	})
 }
 
 // heartbeat sends heartbeats on one stream until the stream breaks or its answers stop. It

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/etcdqueue/internal/diskfull"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // txnCall sends a transaction at most once. It sends it again only when it is certain that
@@ -60,53 +61,65 @@ func isRefusedFor(err error, code string) bool {
 //	otherwise                   the outcome is unknown
 //
 // Only gRPC knows whether a request was sent, see sentMarker.
-func (x *txnCall) do() (*pb.TxnResponse, error) {
+func (x *txnCall) do() (resp *pb.TxnResponse, err error) {
 	r := newRetrier()
-	for {
-		if err := stopReason(x.user, x.ctx); err != nil {
-			return nil, err
-		}
-		// The session's context may be late: checkAlive looks at the clock too.
-		if err := x.s.checkAlive(); err != nil {
-			return nil, err
-		}
-		t, err := x.build()
-		if t == nil {
-			return nil, err
-		}
-		ctx, mark, done := x.s.trackInFlight(x.user)
-		resp, err := x.s.c.kv.Txn(clientv3.WithRequireLeader(ctx), t, x.options...)
-		why := stopReason(x.user, ctx)
-		done()
-		if err == nil {
-			x.s.c.dialer.noteLeader()
-			return resp, nil
-		}
-		class := x.s.c.classify(err)
-		final := &refusedError{errorClass: class, error: class.wrap(err), code: errorText(err)}
-		if mark.sent.Load() && !class.notApplied {
-			switch {
-			case final.code == textNoSpace:
-				return nil, final // nearly always not applied: see resolveNoSpace
-			case why != nil && x.user.Err() == nil:
-				// The cause is not wrapped: callers take it for a promise that nothing was sent.
-				return nil, unknownOutcome(fmt.Errorf("not answered: %v", why))
-			case why != nil:
-				return nil, unknownOutcome(why)
-			}
-			return nil, unknownOutcome(final.error)
-		}
-		x.withdraw()
-		switch {
-		case class.coordErr == coord.ErrSessionLost:
-			x.s.end(coord.ErrSessionLost)
-			return nil, coord.ErrSessionLost
-		case why != nil && !errors.Is(why, errNewLeader):
-			return nil, why
-		case !r.waitForRetry(x.ctx, class):
-			return nil, final
-		}
+	r.backoff.Repeat(x.ctx, nil, func() (next retry.Decision) {
+		resp, next, err = x.attempt(r)
+		return next
+	})
+	return resp, err
+}
+
+// attempt is one attempt at do.
+func (x *txnCall) attempt(r *retrier) (*pb.TxnResponse, retry.Decision, error) {
+	if err := stopReason(x.user, x.ctx); err != nil {
+		return nil, retry.Stop, err
 	}
+	// The session's context may be late: checkAlive looks at the clock too.
+	if err := x.s.checkAlive(); err != nil {
+		return nil, retry.Stop, err
+	}
+	t, err := x.build()
+	if t == nil {
+		return nil, retry.Stop, err
+	}
+	ctx, mark, done := x.s.trackInFlight(x.user)
+	resp, err := x.s.c.kv.Txn(clientv3.WithRequireLeader(ctx), t, x.options...)
+	why := stopReason(x.user, ctx)
+	done()
+	if err == nil {
+		x.s.c.dialer.noteLeader()
+		return resp, retry.Stop, nil
+	}
+	class := x.s.c.classify(err)
+	final := &refusedError{errorClass: class, error: class.wrap(err), code: errorText(err)}
+	if mark.sent.Load() && !class.notApplied {
+		return nil, retry.Stop, x.unansweredError(final, why)
+	}
+	x.withdraw()
+	switch {
+	case class.coordErr == coord.ErrSessionLost:
+		x.s.end(coord.ErrSessionLost)
+		return nil, retry.Stop, coord.ErrSessionLost
+	case why != nil && !errors.Is(why, errNewLeader):
+		return nil, retry.Stop, why
+	}
+	return nil, r.decide(class), final
+}
+
+// unansweredError returns the error of a request that was sent and may have been applied. why is
+// the reason for which the attempt was broken off, or nil.
+func (x *txnCall) unansweredError(final *refusedError, why error) error {
+	switch {
+	case final.code == textNoSpace:
+		return final // nearly always not applied: see resolveNoSpace
+	case why != nil && x.user.Err() == nil:
+		// The cause is not wrapped: callers take it for a promise that nothing was sent.
+		return unknownOutcome(fmt.Errorf("not answered: %v", why))
+	case why != nil:
+		return unknownOutcome(why)
+	}
+	return unknownOutcome(final.error)
 }
 
 // resolveNoSpace finds the outcome of a transaction that met ErrNoSpace. etcd refuses

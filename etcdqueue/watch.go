@@ -280,15 +280,18 @@ func (w *dirWatch) run() {
 	defer w.cache.discard(true)
 	r := newRetrier()
 	backoff := retry.Backoff{First: rewatchAfter, Max: rewatchAfter}
-	for w.ctx.Err() == nil {
+	backoff.Repeat(w.ctx, nil, func() retry.Decision {
+		if w.ctx.Err() != nil {
+			return retry.Stop
+		}
 		// Without WithRequireLeader a member that is cut off from the others would stay
 		// silent.
 		watch, cancel := context.WithCancel(clientv3.WithRequireLeader(w.ctx))
 		w.epoch = w.hub.c.revisions.current().epoch
 		w.consumeEvents(w.hub.c.client.Watch(watch, w.base, clientv3.WithRange(string(prefixEnd(w.base))), clientv3.WithCreatedNotify()), r)
 		cancel()
-		_ = backoff.Wait(w.ctx, nil, nil) // the loop looks at the context
-	}
+		return retry.Later
+	})
 }
 
 // consumeEvents handles the events of one watch until it ends. It reads them all the time,
@@ -355,9 +358,11 @@ func (w *dirWatch) onEstablished() {
 func (w *dirWatch) handleError(err error, r *retrier) {
 	switch class := w.hub.c.classify(err); {
 	case !w.established:
-		if !r.waitForRetry(w.ctx, class) {
+		if r.decide(class) == retry.Stop {
 			w.fail(class.wrap(err))
+			return
 		}
+		_ = r.backoff.Wait(w.ctx, nil, nil) // run looks at the context before it watches again
 	case !class.retryable && !isRevisionUnavailable(err):
 		w.cache.discard(false)
 	}

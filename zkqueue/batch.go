@@ -9,6 +9,7 @@ import (
 
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/group"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // batchLimits bound one merged multi. ZooKeeper names the first op that it refuses and
@@ -20,43 +21,49 @@ const maxInFlight = 32
 
 // sendBatch sends a batch of merged commits as one multi and returns the outcome of each.
 // It is not bound to the context of any caller; the session's end ends it.
-func (s *session) sendBatch(b *group.Batch) []group.Outcome {
+func (s *session) sendBatch(b *group.Batch) (outcomes []group.Outcome) {
 	ctx := context.Background() // the session's end is checked apart
-	for backoff := s.newBackoff(); ; {
-		if err := s.acquireSlot(ctx); err != nil {
-			return sameOutcome(len(b.Commits), err)
-		}
-		// The commits are sealed as late as possible: until now their callers could withdraw
-		// them.
-		sealed := b.Seal()
-		if len(sealed) == 0 {
-			s.releaseSlot()
-			return nil
-		}
-		commits := make([][]coord.Op, len(sealed))
-		for i, c := range sealed {
-			commits[i] = c.Ops
-		}
-		m := s.newMulti(commits...)
-		if m.size > maxFrame || len(commits) > 1 && m.size > s.payload.current() {
-			s.releaseSlot()
-			return s.sendSeparately(ctx, commits)
-		}
-		answers, err := s.classifyReply(callWithSlot(ctx, s, m.send))
-		// The server may have closed the connection because the request was too large for it.
-		if len(commits) > 1 && errors.Is(err, coord.ErrUnknown) {
-			s.payload.lower(m.size)
-		}
-		if errors.Is(err, errNotSent) {
-			b.Unseal()
-			if err := s.checkAlive(); err != nil {
-				return sameOutcome(len(b.Commits), err)
-			}
-			_ = backoff.Wait(ctx, s.done, nil) // the loop looks whether the session is over
-			continue
-		}
-		return s.batchOutcomes(ctx, commits, m, answers, err)
+	s.newBackoff().Repeat(ctx, s.done, func() (next retry.Decision) {
+		outcomes, next = s.attemptBatch(ctx, b)
+		return next
+	})
+	return outcomes
+}
+
+// attemptBatch is one attempt at sendBatch. The next one follows if the multi was not sent.
+func (s *session) attemptBatch(ctx context.Context, b *group.Batch) ([]group.Outcome, retry.Decision) {
+	if err := s.acquireSlot(ctx); err != nil {
+		return sameOutcome(len(b.Commits), err), retry.Stop
 	}
+	// The commits are sealed as late as possible: until now their callers could withdraw
+	// them.
+	sealed := b.Seal()
+	if len(sealed) == 0 {
+		s.releaseSlot()
+		return nil, retry.Stop
+	}
+	commits := make([][]coord.Op, len(sealed))
+	for i, c := range sealed {
+		commits[i] = c.Ops
+	}
+	m := s.newMulti(commits...)
+	if m.size > maxFrame || len(commits) > 1 && m.size > s.payload.current() {
+		s.releaseSlot()
+		return s.sendSeparately(ctx, commits), retry.Stop
+	}
+	answers, err := s.classifyReply(callWithSlot(ctx, s, m.send))
+	// The server may have closed the connection because the request was too large for it.
+	if len(commits) > 1 && errors.Is(err, coord.ErrUnknown) {
+		s.payload.lower(m.size)
+	}
+	if !errors.Is(err, errNotSent) {
+		return s.batchOutcomes(ctx, commits, m, answers, err), retry.Stop
+	}
+	b.Unseal()
+	if err := s.checkAlive(); err != nil {
+		return sameOutcome(len(b.Commits), err), retry.Stop
+	}
+	return nil, retry.Later
 }
 
 // sameOutcome returns err as the outcome of n commits.
@@ -106,34 +113,39 @@ func (s *session) batchOutcomes(ctx context.Context, commits [][]coord.Op, m *mu
 // sendAlone sends one commit until it has an outcome, and creates the directories that it
 // lacks. It creates one directory per refusal, and gives up when other clients delete them
 // as fast.
-func (s *session) sendAlone(ctx context.Context, ops []coord.Op) ([]coord.Result, error) {
+func (s *session) sendAlone(ctx context.Context, ops []coord.Op) (results []coord.Result, err error) {
 	m := s.newMulti(ops)
-	backoff := s.newBackoff()
-	for created := 0; ; {
-		answers, err := s.classifyReply(call(ctx, s, m.send))
+	created := 0
+	s.newBackoff().Repeat(ctx, s.done, func() retry.Decision {
+		var answers []zk.MultiResponse
+		answers, err = s.classifyReply(call(ctx, s, m.send))
 		switch {
 		case err == nil:
-			return s.results([][]coord.Op{ops}, m, answers)[0], nil
+			results = s.results([][]coord.Op{ops}, m, answers)[0]
+			return retry.Stop
 		case errors.Is(err, errNotSent):
-			if err := s.checkAlive(); err != nil {
-				return nil, err
+			if err = s.checkAlive(); err != nil {
+				return retry.Stop
 			}
-			_ = backoff.Wait(ctx, s.done, nil) // the loop looks whether the session is over
-			continue
+			return retry.Later
 		}
 		at := firstFailedOp(answers)
 		if at < 0 {
-			return nil, err
+			return retry.Stop
 		}
 		i := m.refs[at].op
 		if !lacksParent(m.ops[at], answers[at].Error) || created > len(ops) {
-			return nil, refusalError(ops, i, err)
+			err = refusalError(ops, i, err)
+			return retry.Stop
 		}
 		created++
-		if err := s.createDirectory(ctx, parentPath(m.ops[at].(*zk.CreateRequest).Path)); err != nil {
-			return nil, fmt.Errorf("directory of %s: %w", ops[i].Path, err)
+		if err = s.createDirectory(ctx, parentPath(m.ops[at].(*zk.CreateRequest).Path)); err != nil {
+			err = fmt.Errorf("directory of %s: %w", ops[i].Path, err)
+			return retry.Stop
 		}
-	}
+		return retry.Now
+	})
+	return results, err
 }
 
 // errNotSent means that the service has not seen a multi, or has ignored it.

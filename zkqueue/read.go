@@ -12,6 +12,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Get reads one node; see [coord.Session]. The read is linearizable.
@@ -82,25 +83,25 @@ func (s *session) barrier(ctx context.Context) error {
 	if ctx == nil {
 		return fmt.Errorf("no context: %w", coord.ErrInvalid)
 	}
-	for backoff := s.newBackoff(); ; {
-		if err := s.checkAlive(); err != nil {
-			return err
+	var err error
+	s.newBackoff().Repeat(ctx, s.done, func() retry.Decision {
+		if err = s.checkAlive(); err != nil {
+			return retry.Stop
 		}
-		_, err := s.group.Do(ctx, nil)
+		_, err = s.group.Do(ctx, nil)
 		switch {
 		case err == nil:
-			return nil
 		case ctx.Err() != nil && !s.connected():
-			return fmt.Errorf("%w: %w", ctx.Err(), s.dialer.failureError())
+			err = fmt.Errorf("%w: %w", ctx.Err(), s.dialer.failureError())
 		case ctx.Err() != nil:
-			return ctx.Err()
-		case !errors.Is(err, coord.ErrUnknown):
-			return err
+			err = ctx.Err()
+		case errors.Is(err, coord.ErrUnknown):
+			// go-zookeeper may need a moment to notice that the connection is gone.
+			return retry.Later
 		}
-		// go-zookeeper may need a moment to notice that the connection is gone. The loop looks
-		// at the context and at the session.
-		_ = backoff.Wait(ctx, s.done, nil)
-	}
+		return retry.Stop
+	})
+	return err
 }
 
 // data is the value and the metadata of one node.

@@ -108,22 +108,24 @@ func callWithSlot[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, e
 }
 
 // read makes a request that changes nothing, and repeats it when its connection ends.
-func read[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) (T, error) {
-	for backoff := s.newBackoff(); ; {
+func read[T any](ctx context.Context, s *session, f func(*zk.Conn) (T, error)) (value T, err error) {
+	s.newBackoff().Repeat(ctx, s.done, func() retry.Decision {
 		r := call(ctx, s, f)
-		if r.err == nil || !r.answered {
-			return r.value, r.err
+		if value, err = r.value, r.err; err == nil || !r.answered {
+			return retry.Stop
 		}
-		out, err := classify(r.err)
+		var out outcome
+		out, err = classify(r.err)
 		switch out {
 		case outcomeRefused:
-			return r.value, err
+			return retry.Stop
 		case outcomeExpired:
 			s.end(coord.ErrSessionLost)
-			return r.value, err
+			return retry.Stop
 		}
 		// go-zookeeper may need a moment to notice that the connection is gone. The next call
 		// looks at the context and at the session.
-		_ = backoff.Wait(ctx, s.done, nil)
-	}
+		return retry.Later
+	})
+	return value, err
 }

@@ -74,7 +74,13 @@ func (c *candidate) run() {
 	defer close(c.done)
 	poll := retry.Backoff{First: lockPollFirst, Max: lockPollMax, Wake: c.lockRequest}
 	restart := retry.Backoff{First: restartFirst, Max: restartMax}
-	for {
+	poll.Repeat(c.ctx, nil, func() retry.Decision {
+		if c.ctx.Err() != nil {
+			return retry.Stop
+		}
+		if c.ownerMayBeGone.Swap(false) {
+			poll.Reset()
+		}
 		lock, err := lockFile(c.dir.lock())
 		switch {
 		case err == nil:
@@ -89,25 +95,18 @@ func (c *candidate) run() {
 		}
 		if broken := (*brokenError)(nil); errors.As(err, &broken) {
 			<-c.ctx.Done()
-			return
+			return retry.Stop
 		}
-		if err != nil {
-			if restart.Wait(c.ctx, nil, nil) != nil {
-				return
-			}
-			if errors.As(err, new(*NoSpaceError)) {
-				restart.Reset() // until there is space
-			}
-			continue
+		if err == nil {
+			restart.Reset()
+			return retry.Later
 		}
-		restart.Reset()
-		if poll.Wait(c.ctx, nil, nil) != nil {
-			return
+		_ = restart.Wait(c.ctx, nil, nil)
+		if errors.As(err, new(*NoSpaceError)) {
+			restart.Reset() // until there is space
 		}
-		if c.ownerMayBeGone.Swap(false) {
-			poll.Reset()
-		}
-	}
+		return retry.Now
+	})
 }
 
 // runStore runs the store until this process stops or the store fails. It frees the lock
@@ -203,28 +202,33 @@ func (c *candidate) retryLock() {
 // dial connects to the owner. It waits while there is none, because gRPC would wait longer
 // after a refusal.
 func (c *candidate) dial(ctx context.Context, _ string) (net.Conn, error) {
-	for backoff := (retry.Backoff{First: lockPollFirst, Max: lockPollMax / 10}); ; {
-		conn, err := c.dir.dial(ctx)
-		if err == nil {
+	var conn net.Conn
+	backoff := retry.Backoff{First: lockPollFirst, Max: lockPollMax / 10}
+	err, interrupted := backoff.Do(ctx, c.ctx.Done(), func() (_ retry.Decision, err error) {
+		if conn, err = c.dir.dial(ctx); err == nil {
 			c.setConnectError(nil)
-			return &ownerConn{Conn: conn, onEnd: c.retryLock}, nil
+			return retry.Stop, nil
 		}
 		if errors.Is(err, fs.ErrPermission) { // waiting does not help
 			c.setConnectError(storeError(c.dir, err))
 		}
 		changed, why := c.failure()
 		if why != nil {
-			return nil, why
+			return retry.Stop, why
 		}
 		c.retryLock()
 		backoff.Wake = changed
-		switch interrupted := backoff.Wait(ctx, c.ctx.Done(), nil); {
-		case ctx.Err() != nil:
-			return nil, errors.Join(ctx.Err(), err)
-		case interrupted != nil:
-			return nil, coord.ErrClosed
-		}
+		return retry.Later, err
+	})
+	switch {
+	case interrupted != nil && ctx.Err() != nil:
+		return nil, errors.Join(ctx.Err(), err)
+	case interrupted != nil:
+		return nil, coord.ErrClosed
+	case err != nil:
+		return nil, err
 	}
+	return &ownerConn{Conn: conn, onEnd: c.retryLock}, nil
 }
 
 // stop ends the goroutine, and closes the store if it runs here. It waits up to the limit:

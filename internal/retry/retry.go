@@ -1,9 +1,10 @@
 // Package retry makes an operation's attempts: it decides how long to wait between two of
 // them, and ends the wait when the caller's context or the session does.
 //
-// An operation is a function that makes one attempt and says how to go on: [Backoff.Do]
-// calls it until it says [Stop], or until there is no time left. What an error of the
-// coordination service says about another attempt is told by the functions in errors.go.
+// An operation is a function that makes one attempt and decides how to go on: [Backoff.Do]
+// calls it until it decides to [Stop], or until there is no time left. [Backoff.Repeat] leaves
+// the end of the time to the function. Functions like [Decide] make the decision from an error of
+// the coordination service. Nothing else in the module has a loop that waits between attempts.
 package retry
 
 import (
@@ -85,6 +86,20 @@ func (b *Backoff) Do(ctx context.Context, done <-chan struct{}, attempt func() (
 			if interrupted := b.Wait(ctx, done, err); interrupted != nil {
 				return err, interrupted
 			}
+		}
+	}
+}
+
+// Repeat calls attempt until it decides to stop, with pauses in between. The end of ctx or of
+// done ends a pause early, and another attempt follows: it looks itself whether it can do
+// anything. done may be nil.
+func (b *Backoff) Repeat(ctx context.Context, done <-chan struct{}, attempt func() Decision) {
+	for {
+		switch attempt() {
+		case Stop:
+			return
+		case Later:
+			_ = b.Wait(ctx, done, nil)
 		}
 	}
 }

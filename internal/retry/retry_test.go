@@ -130,6 +130,40 @@ func TestDoReturnsTheLastErrorAndWhatEndedThePause(t *testing.T) {
 	})
 }
 
+func TestRepeatMakesAnotherAttemptAtTheEndOfThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended, end := context.WithTimeout(t.Context(), 8*time.Millisecond)
+		defer end()
+		done := make(chan struct{})
+		time.AfterFunc(10*time.Millisecond, func() { close(done) })
+		began := time.Now()
+		var at []time.Duration
+		b := retry.Backoff{Max: 10 * time.Millisecond}
+		b.Repeat(ended, done, func() retry.Decision {
+			switch at = append(at, time.Since(began)); len(at) {
+			case 1:
+				return retry.Now
+			case 2, 3: // the second pause ends with the context
+				return retry.Later
+			}
+			return retry.Stop
+		})
+		if want := []time.Duration{0, 0, 5 * time.Millisecond, 8 * time.Millisecond}; !slices.Equal(at, want) {
+			t.Errorf("attempts at %v, want %v", at, want)
+		}
+		at, began = nil, time.Now()
+		b.Repeat(t.Context(), done, func() retry.Decision {
+			if at = append(at, time.Since(began)); time.Since(began) > 0 {
+				return retry.Stop
+			}
+			return retry.Later
+		})
+		if want := []time.Duration{0, 2 * time.Millisecond}; !slices.Equal(at, want) {
+			t.Errorf("attempts at %v, want %v: the pause ends with done", at, want)
+		}
+	})
+}
+
 // calls records what an Observer hears.
 type calls []string
 

@@ -910,15 +910,12 @@ var mutants = []mutant{
 	},
 	{
 		name: "an own request is lost with its connection", file: "zkqueue/read.go",
-		old: `		case !errors.Is(err, coord.ErrUnknown):
-			return err
-		}
-		// go-zookeeper may need`,
-		new: `		default:
-			mutated()
-			return err
-		}
-		// go-zookeeper may need`,
+		old: `			// go-zookeeper may need a moment to notice that the connection is gone.
+			return retry.Later
+`,
+		new: `			mutated()
+			return retry.Stop
+`,
 		test: "TestABarrierOutlivesItsConnection",
 	},
 	{
