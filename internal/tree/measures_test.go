@@ -43,6 +43,7 @@ func TestTheTreeKeepsItsMeasures(t *testing.T) {
 	importers := importersOfRoot(production)
 	pairs := root.mutualFiles()
 	mutexes := root.mutexes("LockingQueue")
+	retries := retryLoops(production)
 	for _, m := range []struct {
 		what     string
 		n, limit int
@@ -58,6 +59,7 @@ func TestTheTreeKeepsItsMeasures(t *testing.T) {
 		{"packages of internal that import the root", len(importers), 0, importers},
 		{"pairs of root files that use each other", len(pairs), 8, pairs},
 		{"mutexes in a LockingQueue", len(mutexes), 8, mutexes},
+		{"retry loops written by hand", len(retries), 0, retries},
 	} {
 		t.Logf("%d %s, at most %d: %s", m.n, m.what, m.limit, strings.Join(m.details, ", "))
 		if m.n > m.limit {
@@ -199,6 +201,91 @@ func complexities(production map[string][]sourceFile) map[string]int {
 		}
 	}
 	return all
+}
+
+// retryLoops returns the loops that pause between attempts themselves. Package internal/retry has such loops, and operations
+// leave that to Backoff.Do and Backoff.Repeat.
+func retryLoops(production map[string][]sourceFile) (loops []string) {
+	for dir, list := range production {
+		if dir == filepath.Join("internal", "retry") {
+			continue
+		}
+		for _, f := range list {
+			ast.Inspect(f.File, func(node ast.Node) bool {
+				_, isFor := node.(*ast.ForStmt)
+				_, isRange := node.(*ast.RangeStmt)
+				if (isFor || isRange) && pauses(node) {
+					loops = append(loops, fmt.Sprint(f.path, ":", fileSet.Position(node.Pos()).Line))
+				}
+				return true
+			})
+		}
+	}
+	slices.Sort(loops)
+	return loops
+}
+
+// pauses reports whether the loop itself, and no function literal in it, calls the method Wait of a Backoff, which has three
+// arguments, or makes a Backoff and keeps it as its variable.
+func pauses(loop ast.Node) bool {
+	found := false
+	var init ast.Stmt
+	if f, ok := loop.(*ast.ForStmt); ok {
+		init = f.Init
+	}
+	ast.Inspect(loop, func(node ast.Node) bool {
+		if _, ok := node.(*ast.FuncLit); ok {
+			return false
+		}
+		if call, ok := node.(*ast.CallExpr); ok && len(call.Args) == 3 {
+			method, ok := call.Fun.(*ast.SelectorExpr)
+			found = found || ok && method.Sel.Name == "Wait"
+		}
+		if variable, ok := node.(*ast.AssignStmt); ok && variable == init {
+			for _, value := range variable.Rhs {
+				found = found || strings.Contains(strings.ToLower(types.ExprString(value)), "backoff")
+			}
+		}
+		return true
+	})
+	return found
+}
+
+func TestRetryLoopsWrittenByHandAreFound(t *testing.T) {
+	const source = `package p
+
+func f() {
+	for backoff := h.Backoff("put"); ; {
+		if !again(err, backoff) {
+			return
+		}
+	}
+	for {
+		if err := b.Wait(ctx, nil, err); err != nil {
+			return
+		}
+	}
+	for i := range 3 {
+		b.Do(ctx, nil, func() { other.Wait(ctx, nil, nil) })
+	}
+	for range 3 {
+		b.Wait(ctx, nil, nil)
+	}
+	for {
+		group.Wait()
+		b.Do(ctx, nil, func() { other.Wait(ctx, nil, nil) })
+	}
+	b.Wait(ctx, nil, nil)
+}
+`
+	f, err := parser.ParseFile(fileSet, "p.go", source, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := retryLoops(map[string][]sourceFile{"p": {{"p.go", f}}, "internal/retry": {{"retry.go", f}}})
+	if want := []string{"p.go:17", "p.go:4", "p.go:9"}; !slices.Equal(got, want) {
+		t.Errorf("retry loops at %q, want %q", got, want)
+	}
 }
 
 // importersOfRoot returns the packages of internal that import the root.
