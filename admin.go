@@ -107,14 +107,12 @@ func Queues(ctx context.Context, c coord.Coordinator) ([]string, error) {
 func findQueues(ctx context.Context, s coord.Session, dir string) (queues []string, ours bool, err error) {
 	found := false // dir is a queue: the entries of a plain one are in dir itself
 	var below []string
-	for after := ""; ; {
-		l, err := s.List(ctx, dir, coord.ListOptions{After: after, Limit: handle.NamesPage})
+	for page, err := range handle.Pages(ctx, s, dir, coord.ListOptions{Limit: handle.NamesPage}) {
 		if err != nil {
 			return nil, false, err
 		}
-		for _, n := range l.Nodes {
+		for _, n := range page {
 			name := path.Base(n.Path)
-			after = name
 			if _, entry := priority.Parse(name); entry || name == layout.EntriesDir {
 				found = true
 			} else if layout.IsOwn(path.Base(dir), name) {
@@ -122,9 +120,6 @@ func findQueues(ctx context.Context, s coord.Session, dir string) (queues []stri
 			} else if _, err := CheckName(n.Path + "/x"); err == nil {
 				below = append(below, n.Path)
 			}
-		}
-		if !l.More {
-			break
 		}
 	}
 	for _, d := range below {

@@ -109,21 +109,19 @@ var deadHeaders = len(layout.Headers{Failures: math.MaxInt, Deliveries: math.Max
 func (dl *deadLetters) deadPaged(ctx context.Context, f func(Entry) bool) error {
 	after := ""
 	return dl.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		for {
-			l, err := s.List(ctx, path.Join(dl.Root, layout.DeadDir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""})
+		o := coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""}
+		for page, err := range handle.Pages(ctx, s, path.Join(dl.Root, layout.DeadDir), o) {
 			if err != nil {
 				return err
 			}
-			for _, n := range l.Nodes {
+			for _, n := range page {
 				after = path.Base(n.Path)
 				if e, ok := deadEntry(n); ok && !f(e) {
 					return errStop
 				}
 			}
-			if !l.More {
-				return nil
-			}
 		}
+		return nil
 	})
 }
 

@@ -197,21 +197,19 @@ func (dp *delayedPuts) walk(ctx context.Context, f func(Entry) bool) error {
 	}
 	after := ""
 	return dp.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		for {
-			l, err := s.List(ctx, path.Join(dp.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""})
+		o := coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""}
+		for page, err := range handle.Pages(ctx, s, path.Join(dp.Root, layout.DelayedDir), o) {
 			if err != nil {
 				return err
 			}
-			for _, n := range l.Nodes {
+			for _, n := range page {
 				after = path.Base(n.Path)
 				if e, ok := delayedEntry(n); ok && !f(e) {
 					return errStop
 				}
 			}
-			if !l.More {
-				return nil
-			}
 		}
+		return nil
 	})
 }
 

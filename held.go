@@ -314,16 +314,16 @@ func parseHistory(n coord.Node) history {
 // missing from the map.
 func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
 	known := make(map[string]history)
-	for after < last {
-		l, err := s.List(ctx, path.Join(hs.Root, layout.HistoryDir), coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: true})
+	o := coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: true}
+	for page, err := range handle.Pages(ctx, s, path.Join(hs.Root, layout.HistoryDir), o) {
 		if err != nil {
 			return nil, err
 		}
-		for _, n := range l.Nodes {
+		for _, n := range page {
 			after = path.Base(n.Path)
 			known[after] = parseHistory(n)
 		}
-		if !l.More {
+		if after >= last {
 			break
 		}
 	}

@@ -70,10 +70,10 @@ func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coo
 // expired entries, but no delayed puts and no dead. When f returns false it ends with errStop.
 // After a lost session it goes on where it was.
 func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error {
-	after, limit := "", handle.NodesPage // after is kept over sessions
+	after := "" // is kept over sessions
 	return in.Do(ctx, func(ctx context.Context, s coord.Session) error {
-		for {
-			l, err := s.List(ctx, in.Entries, coord.ListOptions{After: after, Limit: limit, Values: true, Fresh: after == ""})
+		o := coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""}
+		for page, err := range handle.Pages(ctx, s, in.Entries, o) {
 			if err != nil {
 				return err
 			}
@@ -81,12 +81,12 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 			if err != nil {
 				return err
 			}
-			in.EntryNames(l.Nodes) // warns of nodes that are no entries
-			past, err := in.historiesOfPage(ctx, s, after, l.Nodes)
+			in.EntryNames(page) // warns of nodes that are no entries
+			past, err := in.historiesOfPage(ctx, s, after, page)
 			if err != nil {
 				return err
 			}
-			for _, n := range l.Nodes {
+			for _, n := range page {
 				name := path.Base(n.Path)
 				after = name
 				parsed, ok := priority.Parse(name)
@@ -106,10 +106,8 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 					return errStop
 				}
 			}
-			if !l.More { // the page was the last
-				return nil
-			}
 		}
+		return nil
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -334,26 +335,21 @@ func (b *Label) begin(ctx context.Context, s coord.Session) (int64, error) {
 	if err != nil || b.start == FromNext {
 		return head.Next, err
 	}
-	o := coord.ListOptions{Fresh: true}
+	o := coord.ListOptions{Limit: 64, Fresh: true}
 	if b.start == Newest {
 		o.After = layout.RetainedNumber(max(head.Next-1, 0))
 	}
-	for {
-		o.Limit = 64
-		list, err := s.List(ctx, b.log.node(layout.RetainedEntriesDir), o)
+	for page, err := range handle.Pages(ctx, s, b.log.node(layout.RetainedEntriesDir), o) {
 		if err != nil {
 			return 0, err
 		}
-		for _, n := range list.Nodes {
+		for _, n := range page {
 			if e, ok := parseName(path.Base(n.Path)); ok && !e.expired() && e.Number < head.Next {
 				return e.Number, nil
 			}
-			o.After = path.Base(n.Path)
-		}
-		if !list.More {
-			return head.Next, nil
 		}
 	}
+	return head.Next, nil
 }
 
 // cursorPath returns the path of the node with the position of the label of that number.

@@ -284,9 +284,6 @@ func (l *Log) Len(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// namesPage is how many names one request lists.
-const namesPage = 4096
-
 // trimEvery is how often an append looks for entries to remove.
 const trimEvery = time.Second
 
@@ -396,22 +393,19 @@ func (l *Log) trimPage(ctx context.Context, s coord.Session, goes func(Entry, in
 // skipForeign skips nodes that are no entries, of which there may be thousands. It returns the
 // last of them that follows the name after; more reports whether an entry comes then.
 func (l *Log) skipForeign(ctx context.Context, s coord.Session, after string) (before string, more bool, err error) {
-	for {
-		list, err := s.List(ctx, l.node(layout.RetainedEntriesDir), coord.ListOptions{After: after, Limit: namesPage})
+	for page, err := range handle.Pages(ctx, s, l.node(layout.RetainedEntriesDir), coord.ListOptions{After: after, Limit: handle.NamesPage}) {
 		if err != nil {
 			return after, false, err
 		}
-		for _, node := range list.Nodes {
+		for _, node := range page {
 			name := path.Base(node.Path)
 			if _, ok := parseName(name); ok {
 				return after, true, nil
 			}
 			after = name
 		}
-		if !list.More {
-			return after, false, nil
-		}
 	}
+	return after, false, nil
 }
 
 // Close ends waiting reads with [zkq.ErrClosed] and returns when the handle's goroutines

@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
 )
-
-// lanesPage is how many lanes are listed with one request.
-const lanesPage = 32
 
 // Sweep removes the lanes of producers that died, and the tokens that were never
 // forgotten, once they are older than a day. Until then it reads one node.
@@ -62,22 +60,18 @@ func sweep(ctx context.Context, session coord.Session) error {
 
 // removeLanes removes the lanes that were last written before a revision.
 func removeLanes(ctx context.Context, session coord.Session, before int64) error {
-	for after := ""; ; {
-		l, err := session.List(ctx, layout.ProducersDir, coord.ListOptions{After: after, Limit: lanesPage, Values: true})
+	for page, err := range handle.Pages(ctx, session, layout.ProducersDir, coord.ListOptions{Limit: handle.NodesPage, Values: true}) {
 		if err != nil {
 			return err
 		}
-		for _, n := range l.Nodes {
-			after = path.Base(n.Path)
-			if n.Revision >= before || !layout.IsLane(after) {
+		for _, n := range page {
+			if n.Revision >= before || !layout.IsLane(path.Base(n.Path)) {
 				continue
 			}
 			if _, err := session.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !retry.IsRefused(err) {
 				return err
 			}
 		}
-		if !l.More {
-			return nil
-		}
 	}
+	return nil
 }
