@@ -53,6 +53,9 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if b.window == 0 {
 		b.window = head.DefaultWindow
 	}
+	if b.watchers == 0 {
+		b.watchers = head.DefaultWatchers
+	}
 	if b.options.duePage == 0 {
 		b.options.duePage = duePage
 	}

@@ -73,6 +73,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	clearing := &clearer{q.claimer, q.dead}
 	cfg := q.headConfig()
 	cfg.Registry, cfg.MembersDir, cfg.Holder, cfg.HeldCount = q.registry, members, string(q.holder), q.claimer.countHolds
+	cfg.WatchersDir, cfg.Watchers = path.Join(q.handle.Root, layout.WatchersDir), q.watchers
 	cfg.HasExpired, cfg.MayBeSpent, cfg.FindSpent = hasExpired, clearing.mayBeSpent, clearing.findSpent
 	q.claimer.head = head.New(cfg)
 	q.taker = &taker{q.claimer, clearing}
@@ -385,6 +386,7 @@ func (q *LockingQueue) Close() error {
 		err = nil
 	}
 	q.claimer.head.Close()
+	q.claimer.head.Leave(ctx)
 	q.claimer.keeper.Close()
 	q.registry.Unregister(ctx)
 	q.close()

@@ -25,6 +25,7 @@ type options struct {
 	producer string
 	woke     func(context.Context) // a simulator's: another goroutine of the handle let the caller go on
 	window   int                   // how many entries at the head workers divide among them; 0: DefaultWindow
+	watchers int                   // how many of many idle workers watch the queue; 0: DefaultWatchers
 	duePage  int                   // how many names of the delayed index a mover lists at once; 0: duePage
 
 	maxDeliveries int // 0: no limit
@@ -33,7 +34,7 @@ type options struct {
 // init lets this project's tests set options that are not public.
 func init() {
 	testhook.Option = func(s testhook.Settings) any {
-		return Option(func(o *options) { o.window, o.duePage, o.woke = s.Window, s.DuePage, s.Woke })
+		return Option(func(o *options) { o.window, o.watchers, o.duePage, o.woke = s.Window, s.Watchers, s.DuePage, s.Woke })
 	}
 }
 

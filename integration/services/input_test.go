@@ -165,7 +165,7 @@ func TestBadNamesAreRefusedByEveryCall(t *testing.T) {
 		{"zookeeper/a", "reserved"},
 		{"zkq", "reserved"},
 	}
-	for _, own := range []string{"entries", "taken", "delayed", "dead", "broken", "workers", "attempts", "unique", "config", "count"} {
+	for _, own := range []string{"entries", "taken", "delayed", "dead", "broken", "workers", "watchers", "attempts", "unique", "config", "count"} {
 		names = append(names, struct{ name, says string }{"a/" + own, "byte 2 is reserved"})
 	}
 	onAll(t, func(t *testing.T, p *place) {

@@ -8,10 +8,12 @@ package head
 
 import (
 	"context"
+	"path"
 	"sync"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/internal/retry"
 )
@@ -38,10 +40,12 @@ type Config struct {
 
 	// The rest is of the locking layout; nil in the plain one.
 
-	Registry   *member.Registry
-	MembersDir string
-	Holder     string     // this handle among the members
-	HeldCount  func() int // how many entries the handle holds
+	Registry    *member.Registry
+	MembersDir  string
+	WatchersDir string
+	Watchers    int        // how many idle members watch the queue, if there are more; 0: all
+	Holder      string     // this handle among the members
+	HeldCount   func() int // how many entries the handle holds
 
 	// A spent entry has expired or was delivered too often: it is cleared away and not
 	// handed out. HasExpired and MayBeSpent judge an entry as it was read; FindSpent returns the
@@ -66,12 +70,13 @@ type Head struct {
 	sem chan struct{} // one-token lock of a choice; guards the fields below
 
 	session       coord.Session
-	changed       <-chan struct{} // signals of the watch: an entry, a lock or a member has changed
+	changed       <-chan struct{} // signals of the watch: something that it covers has changed
 	unwatch       context.CancelFunc
 	readAhead     readAhead
 	fairness      fairness
-	members       []string // of the queue, if this handle is one of them
-	watchMembers  bool     // the watch tells of members too
+	watched       scope    // what the watch tells of
+	members       []string // that share out the head of the queue, if this handle is one of them
+	duty          duty     // which members watch the queue
 	isListed      bool     // there was no signal since the last listing
 	mustListFresh bool     // the next listing has to be up to date when it is made
 	isComplete    bool     // ready was all that was available, not just the first entries
@@ -89,7 +94,7 @@ func New(c Config) *Head {
 		c.Restricted = NewRestricted()
 	}
 	mu := c.Restricted.mu
-	return &Head{
+	h := &Head{
 		Config:     c,
 		Claims:     newClaims(mu, c.Woke),
 		Suppressed: newSuppressed(mu),
@@ -99,6 +104,10 @@ func New(c Config) *Head {
 		sem:        make(chan struct{}, 1),
 		waiting:    make(chan struct{}),
 	}
+	h.duty.most = c.Watchers
+	h.duty.life, h.duty.end = context.WithCancel(context.Background())
+	h.duty.mark.path, h.duty.call.path = path.Join(c.WatchersDir, c.Holder), path.Join(c.WatchersDir, layout.CallNode)
+	return h
 }
 
 // Choice is what a take may claim. Its entries are reserved in [Head.Claims]: no other take
@@ -120,6 +129,8 @@ func (c *Choice) Done() { c.done() }
 // Choose picks up to n entries. If none is available and wait is true, it waits for the
 // first; otherwise it returns an empty choice.
 func (h *Head) Choose(ctx context.Context, n int, wait bool) (Choice, error) {
+	h.arrive()
+	defer h.depart()
 	if !h.enter(ctx, wait) {
 		return Choice{}, ctx.Err()
 	}
@@ -127,9 +138,13 @@ func (h *Head) Choose(ctx context.Context, n int, wait bool) (Choice, error) {
 	var c Choice
 	err, interrupted := h.Backoff().Do(ctx, nil, func() (retry.Decision, error) {
 		h.mustListFresh = h.mustListFresh || h.Strict
-		err := h.refresh(ctx, n)
-		if err == nil {
+		err := h.refresh(ctx, n, wait)
+		if err == nil && !h.duty.isAsleep {
 			c, err = h.pick(ctx, n)
+		}
+		again := false
+		if err == nil && wait && len(c.Names) == 0 && !h.mustLookAgain() {
+			again, err = h.settleDuty(ctx)
 		}
 		switch {
 		case retry.NothingSent(err):
@@ -138,10 +153,7 @@ func (h *Head) Choose(ctx context.Context, n int, wait bool) (Choice, error) {
 			return retry.LaterIfBusy(err), err
 		case len(c.Names) > 0:
 			return retry.Stop, nil
-		case len(h.ready) > 0: // some of the entries were gone
-		case h.Suppressed.anyLost(), !h.isComplete && !h.isHeldBack:
-			// Other processes took all that was listed: the next listing must show that.
-			h.isListed, h.mustListFresh = false, true
+		case again, h.mustLookAgain():
 		case !wait:
 			return retry.Stop, nil
 		default:
@@ -164,6 +176,21 @@ func (h *Head) Choose(ctx context.Context, n int, wait bool) (Choice, error) {
 		leave()
 	}
 	return c, nil
+}
+
+// mustLookAgain reports whether there may be more to choose from than was found.
+func (h *Head) mustLookAgain() bool {
+	switch {
+	case h.duty.isAsleep:
+		return false
+	case len(h.ready) > 0: // some of the entries were gone
+		return true
+	case h.Suppressed.anyLost(), !h.isComplete && !h.isHeldBack:
+		// Other processes took all that was listed: the next listing must show that.
+		h.isListed, h.mustListFresh = false, true
+		return true
+	}
+	return false
 }
 
 // enter waits for sem. A caller that does not want to wait for entries does not wait for
@@ -198,12 +225,24 @@ func (h *Head) enter(ctx context.Context, wait bool) bool {
 	return entered
 }
 
-// refresh brings the listing up to date with every signal that has arrived.
-func (h *Head) refresh(ctx context.Context, n int) error {
+// refresh brings the listing up to date with every signal that has arrived. A handle that
+// sleeps lists nothing.
+func (h *Head) refresh(ctx context.Context, n int, wait bool) error {
 	if err := h.watch(ctx); err != nil {
 		return err
 	}
-	if isStale := h.takeSignals(); isStale || h.Strict {
+	isStale := h.takeSignals() || h.Strict
+	if isStale && h.watched.members {
+		if err := h.listMembers(ctx); err != nil {
+			return err
+		}
+	}
+	if h.duty.isAsleep {
+		if err := h.wake(ctx, wait); err != nil || h.duty.isAsleep {
+			return err
+		}
+	}
+	if isStale {
 		return h.list(ctx, n)
 	}
 	return nil
@@ -220,37 +259,57 @@ func (h *Head) watch(ctx context.Context) error {
 		h.Registry.RegisterAgain(ctx, s)
 		isMember = h.Registry.IsRegistered(s)
 	}
-	if s == h.session && isMember == h.watchMembers {
+	if s == h.session && isMember == h.watched.members {
 		return nil
 	}
-	h.endWatch()
+	err = h.subscribe(ctx, s, scope{queue: true, members: isMember, duties: isMember && h.duty.isLarge})
+	switch {
+	case err == nil:
+		h.duty.isAsleep, h.duty.awakeUntil = false, time.Now().Add(stayAwake)
+		return nil
+	case ctx.Err() == nil && retry.NothingSent(err):
+		return h.watch(ctx)
+	}
+	return err
+}
+
+// subscribe begins another watch, and ends the one before. What was known is forgotten.
+func (h *Head) subscribe(ctx context.Context, s coord.Session, what scope) error {
+	if s != h.session {
+		h.endWatch()
+	}
 	watching, unwatch := context.WithCancel(context.Background())
-	dirs := []string{h.Entries}
-	if h.Taken != "" {
+	var dirs []string
+	if what.queue {
+		dirs = append(dirs, h.Entries)
+	}
+	if what.queue && h.Taken != "" {
 		dirs = append(dirs, h.Taken)
 	}
-	if isMember {
+	if what.members {
 		dirs = append(dirs, h.MembersDir)
+	}
+	if what.duties {
+		dirs = append(dirs, h.WatchersDir)
 	}
 	stop := context.AfterFunc(ctx, unwatch) // ctx bounds the call, not the watch
 	changed, err := s.Watch(watching, dirs...)
 	if !stop() || err != nil {
 		unwatch()
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return ctx.Err()
-		case retry.NothingSent(err):
-			return h.watch(ctx)
 		}
 		return err
 	}
-	h.session, h.changed, h.unwatch, h.watchMembers = s, changed, unwatch, isMember
+	h.endWatch()
+	h.session, h.changed, h.unwatch, h.watched = s, changed, unwatch, what
 	h.Suppressed.clear()
 	return nil
 }
 
 // Close ends the watch. The handle is closed: the goroutine that has sem is about to leave.
 func (h *Head) Close() {
+	h.duty.end()
 	h.sem <- struct{}{}
 	h.endWatch()
 	<-h.sem
@@ -261,7 +320,7 @@ func (h *Head) endWatch() {
 	if h.unwatch != nil {
 		h.unwatch()
 	}
-	h.session, h.changed, h.unwatch = nil, nil, nil
+	h.session, h.changed, h.unwatch, h.watched = nil, nil, nil, scope{}
 	h.isListed, h.ready, h.members = false, nil, nil
 	clear(h.readAhead.nodes)
 }
@@ -295,10 +354,9 @@ func (h *Head) list(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	if h.watchMembers {
-		if h.members, err = member.List(ctx, h.session, h.MembersDir); err != nil {
-			return err
-		}
+	if h.watched.members {
+		h.members = h.sharers(len(l.Names))
+		h.noteAvailable(ctx, l.Names)
 	}
 	h.Suppressed.reconcile(&l, before, isFresh)
 	h.readAhead.reconcile(&l)
@@ -321,6 +379,9 @@ func (h *Head) wait(ctx context.Context) {
 	at, ok := h.Resting.next()
 	if claimed, some := h.Suppressed.nextClaimed(); some && (!ok || claimed.Before(at)) {
 		at, ok = claimed, true
+	}
+	if look := h.duty.lookAt; !look.IsZero() && (!ok || look.Before(at)) {
+		at, ok = look, true
 	}
 	if ok {
 		t := time.NewTimer(time.Until(at))

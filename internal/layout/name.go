@@ -18,11 +18,15 @@ const (
 	BrokenDir   = "broken"   // traces of locks that were broken by hand
 	HistoryDir  = "attempts" // what earlier deliveries of an entry came to
 	WorkersDir  = "workers"  // registered workers
+	WatchersDir = "watchers" // which of many idle workers watch the queue
 	UniqueDir   = "unique"   // unique keys
 	RetainedDir = "retained" // the log of the queue's name
 	ConfigNode  = "config"
 	CountNode   = "count"
 )
+
+// CallNode is the node in [WatchersDir] that calls all workers to the queue.
+const CallNode = "call"
 
 // Nodes of a log, below [RetainedDir].
 const (
@@ -41,7 +45,7 @@ const (
 var (
 	// lastReserved may not be the last segment of a queue's name. It would be a node
 	// of the queue that the rest of the name may be.
-	lastReserved = []string{DelayedDir, DeadDir, BrokenDir, HistoryDir, WorkersDir, RetainedDir, UniqueDir, ConfigNode, CountNode}
+	lastReserved = []string{DelayedDir, DeadDir, BrokenDir, HistoryDir, WorkersDir, WatchersDir, RetainedDir, UniqueDir, ConfigNode, CountNode}
 
 	// alwaysReserved may be no segment at all. To kazoo, everything below these is an
 	// entry or a lock.
@@ -65,6 +69,8 @@ func IsOwn(dir, name string) bool {
 	switch dir {
 	case WorkersDir:
 		return IsHolder(name)
+	case WatchersDir:
+		return name == CallNode || IsHolder(name)
 	case UniqueDir:
 		return IsKeySum(name)
 	case DelayedDir:

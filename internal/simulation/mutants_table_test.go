@@ -415,10 +415,10 @@ var mutants = []mutant{
 	},
 	{
 		name: "the watch begins after the listing", file: "internal/head/head.go", test: "TestAnEntryPutAsTheWatchBeginsIsTaken",
-		old: `	if s == h.session && isMember == h.watchMembers {
+		old: `	if s == h.session && isMember == h.watched.members {
 		return nil
 	}`,
-		new: `	if s == h.session && isMember == h.watchMembers {
+		new: `	if s == h.session && isMember == h.watched.members {
 		return nil
 	}
 	if l, err := h.List(ctx, s, DefaultWindow, coord.ListOptions{Fresh: true}); err == nil {
@@ -1563,5 +1563,55 @@ var mutants = []mutant{
 	if s := c.latestSession(); s == nil {
 		s.end(`,
 		test: "TestWatchesBeginAnewWhenTheServiceIsRestored",
+	},
+	{
+		name: "no other member watches when those on duty die", file: "internal/head/watching.go", test: "TestOthersWatchWhenThoseOnDutyDie",
+		old: `now.Add(time.Duration(member.Before(d.everyone, me, salt)) * step)`,
+		new: `now.Add(24*time.Hour + time.Duration(member.Before(d.everyone, me, salt))*step)
+		mutated()`,
+	},
+	{
+		name: "a sleeper does not watch who is on duty", file: "internal/head/watching.go", test: "TestAMemberWithoutAFreePlaceIsOffDuty",
+		old: `		if err := h.subscribe(ctx, h.session, scope{members: true, duties: true}); err != nil {
+			return false, err
+		}`,
+		new: `		mutated()
+		if err := h.subscribe(ctx, h.session, scope{members: true}); err != nil {
+			return false, err
+		}
+		h.watched.duties = true`,
+	},
+	{
+		name: "a member without a free place keeps its duty", file: "internal/head/watching.go", test: "TestAMemberWithoutAFreePlaceIsOffDuty",
+		old: `	d.mark.remove(ctx)
+	d.endCall(ctx)`,
+		new: `	mutated()
+	d.endCall(ctx)`,
+	},
+	{
+		name: "a member without a free place keeps its watch", file: "internal/head/watching.go", test: "TestAMemberWithoutAFreePlaceIsOffDuty",
+		old: `	if idle >= unwatchAfter && d.isLarge {
+		h.endWatch()
+	}`,
+		new: `	if idle >= unwatchAfter && d.isLarge {
+		mutated()
+	}`,
+	},
+	{
+		name: "sleepers do not come when they are called", file: "internal/head/watching.go", test: "TestAllJoinWhenThereIsWorkForAll",
+		old: `	case !wait, d.isCalled, !d.isLarge:`,
+		new: `	case d.isCalled && func() bool { mutated(); return false }(), !wait, !d.isLarge:`,
+	},
+	{
+		name: "every member watches an idle queue", file: "internal/head/watching.go", test: "TestOfManyIdleMembersAFewHearOfAnEntry",
+		old: `		d.isAsleep = true
+		return true, nil`,
+		new: `		mutated()
+		return false, h.subscribe(ctx, h.session, scope{queue: true, members: true, duties: true})`,
+	},
+	{
+		name: "a closed handle stays on duty", file: "internal/head/watching.go", test: "TestAClosedMemberIsOffDuty",
+		old: `		if e.remove(ctx); !e.mayExist() {`,
+		new: `		if mutated(); true {`,
 	},
 }

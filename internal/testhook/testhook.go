@@ -6,9 +6,10 @@ import "context"
 
 // Settings are what tests change. The zero value is what a user has.
 type Settings struct {
-	Window  int                   // how many entries at the head the processes of a queue share out among themselves
-	DuePage int                   // how many delayed entries one request lists
-	Woke    func(context.Context) // called by a goroutine that waited for another one of the same handle, before it goes on
+	Window   int                   // how many entries at the head the processes of a queue share out among themselves
+	Watchers int                   // how many of many idle processes watch the queue
+	DuePage  int                   // how many delayed entries one request lists
+	Woke     func(context.Context) // called by a goroutine that waited for another one of the same handle, before it goes on
 }
 
 // Option returns a zkq.Option that applies the settings to a handle. The package zkq sets it. Its result is an any

@@ -100,6 +100,7 @@ var ownForms = map[string]*regexp.Regexp{
 	"dead":             regexp.MustCompile(`^\d{13}-entry-[0-9a-f-]+$`),
 	"broken":           regexp.MustCompile(`^\d{13}-entry-[0-9a-f-]+$`),
 	"workers":          regexp.MustCompile(`^[0-9a-f]{32}$`),
+	"watchers":         regexp.MustCompile(`^([0-9a-f]{32}|call)$`),
 	"unique":           regexp.MustCompile(`^[0-9a-f]{64}$`),
 	"retained":         regexp.MustCompile(`^(head|labels)$`),
 	"retained/entries": regexp.MustCompile(`^\d{19}-\d{13}-\d{13}$`),
