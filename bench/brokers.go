@@ -16,6 +16,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // The brokers, each set to store durably what it has acknowledged, as its documentation says.
@@ -123,7 +125,7 @@ func (p *beanstalkPipe) put(_ context.Context, putter int, value []byte) error {
 }
 
 func (p *beanstalkPipe) work(ctx context.Context, see func([]byte)) error {
-	return each(pipeWorkers, func(int) error {
+	return workload.InParallel(pipeWorkers, func(int) error {
 		c, err := beanstalk.Dial("tcp", p.address)
 		if err != nil {
 			return err
@@ -229,7 +231,7 @@ func (p *natsPipe) work(ctx context.Context, see func([]byte)) error {
 	}
 	stop := context.AfterFunc(ctx, messages.Stop)
 	defer stop()
-	return each(pipeWorkers, func(int) error {
+	return workload.InParallel(pipeWorkers, func(int) error {
 		for {
 			m, err := messages.Next()
 			if errors.Is(err, jetstream.ErrMsgIteratorClosed) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/zkq/zkq/bench/load"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // ceiling is what takes and finishes would cost if they were nothing but their commits: loops that know beforehand which
@@ -84,7 +85,7 @@ func (k *ceiling) drain(ctx context.Context) (load.Done, error) {
 		return load.Done{}, fmt.Errorf("%d entries for %d loops", len(l.Nodes), k.loops)
 	}
 	begun := time.Now()
-	err = each(k.loops, func(i int) error {
+	err = workload.InParallel(k.loops, func(i int) error {
 		mine := l.Nodes[i*part : (i+1)*part]
 		var held []coord.Node
 		for len(mine) > 0 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/bench/load"
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // fleetSizes are how many processes take from one queue. Each has fleetWorkers workers.
@@ -173,7 +174,7 @@ func (b *bench) runFleet(ctx context.Context, v *service, size int) (drain, tric
 	if err := load.Fill(ctx, f.putter, "/q", fleetBacklog); err != nil {
 		return drain, trickle, err
 	}
-	err = each(size, func(i int) (err error) {
+	err = workload.InParallel(size, func(i int) (err error) {
 		f.clients[i], err = load.Open(ctx, v.kind, v.address, root)
 		return err
 	})
@@ -199,7 +200,7 @@ func (b *bench) runFleet(ctx context.Context, v *service, size int) (drain, tric
 
 // open has all clients leave the queue before and register with another.
 func (f *fleet) open(ctx context.Context, name string) error {
-	return each(len(f.clients), func(i int) error {
+	return workload.InParallel(len(f.clients), func(i int) error {
 		if f.queues[i] != nil {
 			f.queues[i].Close()
 		}
@@ -224,7 +225,7 @@ func (f *fleet) close() {
 
 // work has all workers take and finish entries until ctx ends.
 func (f *fleet) work(ctx context.Context, see func(*zkq.Held), finished func(int)) error {
-	return each(len(f.queues), func(i int) error {
+	return workload.InParallel(len(f.queues), func(i int) error {
 		return load.Work(ctx, f.queues[i], fleetWorkers, 1, see, finished)
 	})
 }

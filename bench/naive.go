@@ -12,6 +12,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/zkq/zkq/bench/load"
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // naive is kazoo's LockingQueue step by step in Go, for what the language alone is worth: two listings for each entry, a
@@ -34,7 +35,7 @@ func (q *naive) drain(ctx context.Context, workers, most int, limit time.Duratio
 	}
 	var n, last atomic.Int64
 	begun := time.Now()
-	err := each(workers, func(int) error {
+	err := workload.InParallel(workers, func(int) error {
 		for ctx.Err() == nil {
 			name, err := q.take()
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/bench/load"
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // pipe is a queue of any system. A value that put has returned for is stored durably. work has 16 workers take values one
@@ -143,7 +144,7 @@ func (s *stream) burst(ctx context.Context, n int) (load.Done, error) {
 	n = max(n/putters, 1) * putters
 	s.expect(n)
 	begun := time.Now()
-	err := each(putters, func(p int) error {
+	err := workload.InParallel(putters, func(p int) error {
 		for i := p; i < n; i += putters {
 			if err := s.put(ctx, p, i); err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/bench/load"
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // recipeGroup compares with the two queues that come with etcd's client, and with a counter for the order of puts. The
@@ -108,7 +109,7 @@ func (b *bench) hammer(ctx context.Context, do func(ctx context.Context, i int) 
 	var n atomic.Int64
 	begun := time.Now()
 	end := begun.Add(b.cell / 2)
-	err := each(16, func(int) error {
+	err := workload.InParallel(16, func(int) error {
 		for time.Now().Before(end) {
 			if err := do(ctx, int(n.Add(1))); err != nil {
 				return err
@@ -175,7 +176,7 @@ func (b *bench) dequeue(ctx context.Context, e *clientv3.Client, kind int, root 
 	left.Store(int64(backlog / 2))
 	begun := time.Now()
 	end := begun.Add(b.cell)
-	err := each(workers, func(int) error {
+	err := workload.InParallel(workers, func(int) error {
 		for time.Now().Before(end) && left.Add(-1) >= 0 {
 			if _, err := take(); err != nil {
 				return err

@@ -3,15 +3,14 @@ package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/etcdqueue"
+	"github.com/zkq/zkq/internal/workload"
 	"github.com/zkq/zkq/zkqueue"
 )
 
@@ -73,7 +72,7 @@ func Fill(ctx context.Context, c coord.Coordinator, name string, n int) error {
 	q := zkq.NewLockingQueue(c, name)
 	defer q.Close()
 	var next atomic.Int64
-	return each(hands, func(int) error {
+	return workload.InParallel(hands, func(int) error {
 		for {
 			from := int(next.Add(batch)) - batch
 			if from >= n {
@@ -120,48 +119,7 @@ func Drain(ctx context.Context, q *zkq.LockingQueue, workers, batch, most int, l
 	return Done{N: int(n.Load()), Took: time.Duration(last.Load())}, err
 }
 
-// Work has workers take entries, batch at a time, and finish them, until ctx ends. Each entry is shown to see between the
-// two; finished hears how many were. What is held when ctx ends is finished too, and not counted: given back it would come
-// back to the next drain, and cost more there.
+// Work is [workload.TakeAndFinish]. What is held when ctx ends comes to its end.
 func Work(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
-	settled := context.WithoutCancel(ctx) // what was begun comes to its end
-	return each(workers, func(int) error {
-		var held []*zkq.Held
-		defer func() {
-			for _, h := range held {
-				h.Consume(settled)
-			}
-		}()
-		for ctx.Err() == nil {
-			var err error
-			if len(held) == 0 {
-				if held, err = q.TakeN(ctx, batch); err != nil {
-					if ctx.Err() != nil {
-						return nil
-					}
-					return err
-				}
-			}
-			for _, h := range held {
-				see(h)
-			}
-			done := held
-			if held, err = q.Exchange(settled, done, batch); err != nil {
-				return err
-			}
-			finished(len(done))
-		}
-		return nil
-	})
-}
-
-// each runs do n times at once and returns the first error.
-func each(n int, do func(i int) error) error {
-	errs := make([]error, n)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { errs[i] = do(i) })
-	}
-	all.Wait()
-	return errors.Join(errs...)
+	return workload.TakeAndFinish(ctx, context.WithoutCancel(ctx), q, workers, batch, see, finished)
 }

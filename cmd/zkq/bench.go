@@ -14,6 +14,7 @@ import (
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/internal/plot"
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // benchQueue is the queue that bench uses unless the user names another.
@@ -260,7 +261,7 @@ func (b *bench) clean(ctx context.Context) error {
 // takeAway takes and finishes all ready entries, which is faster than a purge.
 func (b *bench) takeAway(ctx context.Context) error {
 	const hands, batch = 4, 32
-	return runParallel(hands, func(int) error {
+	return workload.InParallel(hands, func(int) error {
 		held, err := b.queue.TryTakeN(ctx, batch)
 		for err == nil && len(held) > 0 {
 			held, err = b.queue.Exchange(ctx, held, batch)

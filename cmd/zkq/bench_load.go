@@ -11,6 +11,7 @@ import (
 
 	"github.com/zkq/zkq"
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/workload"
 )
 
 // benchHeader is the number of bytes at the start of a value that hold the time of its
@@ -32,23 +33,6 @@ func putAt(v []byte) time.Time {
 	return time.Unix(0, int64(binary.BigEndian.Uint64(v)))
 }
 
-// runParallel runs do n times in parallel and waits for all. It returns the error with
-// the lowest index.
-func runParallel(n int, do func(i int) error) error {
-	errs := make([]error, n)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { errs[i] = do(i) })
-	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // puts measures single puts by b.workers putters.
 func (b *bench) puts(ctx context.Context) (benchRecord, error) {
 	if err := b.clean(ctx); err != nil {
@@ -59,7 +43,7 @@ func (b *bench) puts(ctx context.Context) (benchRecord, error) {
 	took := make([][]time.Duration, b.workers)
 	begun := time.Now()
 	end := begun.Add(b.share)
-	err := runParallel(b.workers, func(i int) error {
+	err := workload.InParallel(b.workers, func(i int) error {
 		for (len(took[i]) == 0 || time.Now().Before(end)) && ctx.Err() == nil && left.Add(-1) >= 0 {
 			now := time.Now()
 			if _, err := b.queue.Put(ctx, b.value(now)); err != nil {
@@ -98,7 +82,7 @@ func (b *bench) fill(ctx context.Context, backlog int, by time.Time) (int, error
 	const putters = 4
 	per := max(1, min(100, 64<<10/b.size)) // entries per commit
 	var mu sync.Mutex
-	err = runParallel(putters, func(int) error {
+	err = workload.InParallel(putters, func(int) error {
 		for {
 			mu.Lock()
 			k := min(per, backlog-n)
@@ -156,43 +140,11 @@ func (b *bench) takes(ctx context.Context, backlog, workers, batch int) (benchRe
 	return r, err
 }
 
-// takeAndFinish runs workers that take entries, batch at a time, and finish them until ctx
-// ends. It calls see with each entry before its finish, and finished with the number
-// of each finished batch.
-//
-// Entries that are held at the end are finished too, and not counted. If they were
-// released, they would slow down the next measurement.
+// takeAndFinish is [workload.TakeAndFinish] of entries that are purged at the end.
 func takeAndFinish(ctx context.Context, q *zkq.LockingQueue, workers, batch int, see func(*zkq.Held), finished func(int)) error {
 	settled, cancel := extendContext(ctx, forever, benchPatience) // calls that have begun may finish
 	defer cancel()
-	return runParallel(workers, func(int) error {
-		var held []*zkq.Held
-		defer func() {
-			for _, h := range held {
-				h.Consume(settled) // a failure is ignored: the queue is purged at the end
-			}
-		}()
-		for ctx.Err() == nil {
-			var err error
-			if len(held) == 0 {
-				if held, err = q.TakeN(ctx, batch); err != nil {
-					if ctx.Err() != nil {
-						return nil
-					}
-					return err
-				}
-			}
-			for _, h := range held {
-				see(h)
-			}
-			done := held
-			if held, err = q.Exchange(settled, done, batch); err != nil {
-				return err
-			}
-			finished(len(done))
-		}
-		return nil
-	})
+	return workload.TakeAndFinish(ctx, settled, q, workers, batch, see, finished)
 }
 
 // endToEnd measures putters and workers that run at the same time.
@@ -205,7 +157,7 @@ func (b *bench) endToEnd(ctx context.Context) (benchRecord, error) {
 		var left atomic.Int64
 		left.Store(int64(b.entries))
 		end := time.Now().Add(b.share / 2)
-		return runParallel(b.workers, func(int) error {
+		return workload.InParallel(b.workers, func(int) error {
 			for first := true; (first || time.Now().Before(end)) && ctx.Err() == nil && left.Add(-1) >= 0; first = false {
 				if err := put(); err != nil {
 					return err
