@@ -132,7 +132,7 @@ func TestAnEntryThatCrashesItsWorkersDiesAndOthersAreHandedOut(t *testing.T) {
 			t.Errorf("after %d kills and %d lives: %+v", kills, lives, e)
 		}
 		for v, deliveries := range done {
-			if deliveries > 2 { // once beside the poison, before anybody knew it
+			if deliveries > 2 { // once in a batch with the poison, before any worker knew it
 				t.Errorf("%s was delivered %d times", v, deliveries)
 			}
 		}

@@ -99,7 +99,7 @@ func (k *ceiling) drain(ctx context.Context) (load.Done, error) {
 	return load.Done{N: k.loops * part, Took: time.Since(begun)}, err
 }
 
-// lockValue is as long as what ours say of who holds a lock.
+// lockValue is as long as the value of a lock of zkq, which names its holder.
 var lockValue = []byte("0123456789abcdef0123456789abcdef")
 
 // lockOf is the lock of an entry.

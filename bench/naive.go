@@ -59,7 +59,7 @@ func (q *naive) drain(ctx context.Context, workers, most int, limit time.Duratio
 	return load.Done{N: int(n.Load()), Took: time.Duration(last.Load())}, err
 }
 
-// take locks the first entry that nobody holds; "" when others were faster.
+// take locks the first entry that no worker holds; "" when others were faster.
 func (q *naive) take() (string, error) {
 	taken, _, err := q.conn.Children(q.taken)
 	if err != nil {

@@ -50,7 +50,7 @@ type command struct {
 // start runs a server on a port of the kernel's choice until stop.
 func (b *bench) start(ctx context.Context, slow bool, y system) (*process, error) {
 	var err error
-	for range 3 { // somebody may have taken the port between our look and the server's
+	for range 3 { // another process may have taken the port between this look and the server's
 		var s *process
 		if s, err = b.place(slow, y); err == nil {
 			err = s.launch(ctx)

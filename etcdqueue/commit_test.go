@@ -87,7 +87,7 @@ func TestLargeCommitIsRefusedWhole(t *testing.T) {
 		t.Errorf("%d nodes (%v), want the 3 that were there", n, err)
 	}
 	ops = slices.DeleteFunc(ops, func(op coord.Op) bool { return op.Path == "/q/n-200" || op.Path == "/q/n-299" })
-	commit(t, s, ops...) // what lies between is in nobody's way
+	commit(t, s, ops...) // nodes in between do not matter
 }
 
 // TestLargeCommitsExcludeEachOther has many bulk commits name the same paths: each path is

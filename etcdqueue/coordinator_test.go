@@ -56,7 +56,7 @@ func TestBadConnectionsAreToldApart(t *testing.T) {
 		cfg   etcdqueue.Config
 		is    error
 		says  []string
-		quick bool // it cannot get better, so nobody waits
+		quick bool // it cannot get better, so the call does not wait
 	}{
 		{"dead", etcdqueue.Config{Endpoints: []string{none}}, coord.ErrUnreachable, []string{none, "refused"}, false},
 		{"all dead", etcdqueue.Config{Endpoints: []string{none, "unix:///nowhere/sock"}}, coord.ErrUnreachable, []string{none, "refused", "unix:///nowhere/sock", "no such file"}, false},

@@ -295,7 +295,7 @@ func (z *zookeeper) children(path string) []string {
 	return names
 }
 
-// lockOf demands a lock on the entry, and says who holds it, at which version.
+// lockOf demands a lock on the entry, and returns its holder and its version.
 func (z *zookeeper) lockOf(name string) (holder string, version int32) {
 	z.b.Helper()
 	value, stat, ok := z.read("/" + queueName + "/taken/" + name)

@@ -15,7 +15,7 @@ import (
 type Client struct {
 	coord.Coordinator
 
-	Lost     atomic.Int64 // commits that were refused, because somebody else was first
+	Lost     atomic.Int64 // commits that were refused, because another client was first
 	Pings    atomic.Int64 // heartbeats to ZooKeeper
 	Listings atomic.Int64 // requests to ZooKeeper for a directory's children
 

@@ -25,7 +25,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// backend is a place on one coordinator. By is a URL that leads there; reached says whether somebody was there by it.
+// backend is a place on one coordinator. By is a URL that leads there; reached reports whether a client used it.
 type backend struct {
 	by, past string
 	reached  func() bool

@@ -162,7 +162,7 @@ func TestReadAheadHoldsMoreAndWorksOnThemInOrder(t *testing.T) {
 	s.expect(exitDone, "6\n7\n", "", "consume", "--drain", "--read-ahead", "1000", "q")
 }
 
-// Who stops gives back what was read ahead: nothing has become of it.
+// A consumer that stops gives back the entries that it read ahead, and no delivery of them counts.
 func TestReadAheadIsGivenBackUncounted(t *testing.T) {
 	s := newShell(t)
 	s.run("", "put", "q", "1", "2", "3", "4")
@@ -178,7 +178,7 @@ func TestReadAheadIsGivenBackUncounted(t *testing.T) {
 	s.expect(exitDone, "", "", "consume", "--retries", "2", "--drain", "q", "--", "true")
 }
 
-// Somebody's disk was full, and a line was not written whole.
+// As after a full disk: a line was not written whole.
 func TestJobLogGoesOnBehindAnUnfinishedLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "log")
 	if err := os.WriteFile(file, []byte("{}\n{\"start"), 0o600); err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// fleet is a number of consumers of one place, as somebody runs them who restarts what ends.
+// fleet is a number of consumers of one place under a supervisor, which restarts those that end.
 type fleet struct {
 	*testing.T
 	where string
@@ -201,7 +201,7 @@ func TestRolledDeploymentFinishesEachEntryOnceAtNoCost(t *testing.T) {
 	})
 }
 
-// A command that kills its consumer must leave nobody behind who could write to the consumer's stderr: its end is
+// A command that kills its consumer must leave no process behind that could write to the consumer's stderr: its end is
 // waited for.
 
 // keep runs consumers of the same kind, and others in the place of those that are killed, until is says that it is
@@ -262,7 +262,7 @@ func (f *fleet) entries(state, queue string) (es []entryRecord) {
 	return es
 }
 
-// One entry kills whoever works on it: it is dead after as many deliveries as are allowed, and the others are done.
+// One entry kills each worker that gets it: it is dead after as many deliveries as are allowed, and the others are done.
 func TestPoisonIsDeadAfterItsDeliveriesAndOthersFlow(t *testing.T) {
 	onEvery(t, func(t *testing.T, b backend) {
 		f := newFleet(t, b.past)

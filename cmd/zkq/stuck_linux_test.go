@@ -28,7 +28,7 @@ func full(t *testing.T, r *os.File) {
 	}
 }
 
-// Nobody reads what zkq writes. The first signal ends it when the grace is over, and the
+// No process reads what zkq writes. The first signal ends it when the grace is over, and the
 // second at once; what was not written is back in the queue.
 func TestSignalEndsAConsumerWhoseOutputNobodyReads(t *testing.T) {
 	for _, tt := range []struct {
@@ -102,7 +102,7 @@ func TestSecondSignalEndsAConsumerThatCannotBegin(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(sent)
-		for { // the first ones may come before anybody asked for them
+		for { // the first ones may come before the test has asked for them
 			p.cmd.Process.Signal(syscall.SIGINT)
 			select {
 			case <-done:

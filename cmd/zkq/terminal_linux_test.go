@@ -46,7 +46,7 @@ func onTerminal(t *testing.T, coordinator string, args ...string) (seen []byte, 
 	terminal.Close()
 	shown := make(chan []byte)
 	go func() {
-		b, _ := io.ReadAll(screen) // ends with an error when nobody has the terminal any more
+		b, _ := io.ReadAll(screen) // ends with an error when no process has the terminal open any more
 		shown <- b
 	}()
 	p.cmd.Wait()
@@ -100,7 +100,7 @@ func TestStatusStandsBelowWhatCommandsPrint(t *testing.T) {
 	}
 	lines := screen(seen)
 	for _, w := range want {
-		// Somebody else may have begun the line.
+		// Another process may have begun the line.
 		if !slices.ContainsFunc(lines, func(line string) bool { return strings.HasSuffix(line, w) }) {
 			t.Errorf("no line ends in %q", w)
 		}

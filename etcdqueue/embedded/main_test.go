@@ -156,7 +156,7 @@ var roles = map[string]func(ctx context.Context, dir, arg string) error{
 		}
 		return c.Close()
 	},
-	// alone checks that nobody else runs the store while this process does.
+	// alone checks that no other process runs the store while this one does.
 	"alone": func(ctx context.Context, dir, arg string) error {
 		for range 3 {
 			c, err := open(ctx, dir)

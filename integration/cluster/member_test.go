@@ -96,7 +96,7 @@ func (m *member) inside(t testing.TB, args ...string) {
 	command(t, "nsenter", append([]string{"--target", pid, "--net", "iptables", "--wait"}, args...)...)
 }
 
-// cut drops all that m receives from the others and, unless deaf is set, all that it sends to them. Clients, who come by the
+// cut drops all that m receives from the others and, unless deaf is set, all that it sends to them. Clients, which use the
 // published port, notice nothing of it.
 func (m *member) cut(t testing.TB, others []*member, deaf bool) (heal func()) {
 	t.Helper()

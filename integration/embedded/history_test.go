@@ -77,7 +77,7 @@ func (h *history) add(journal string) (acknowledged int, err error) {
 
 // violations says what contradicts the invariant, once the queue is empty: every
 // acknowledged put was removed by exactly one finish whose outcome was ok or
-// unknown, and at most one was ok; nothing was handed out that nobody put.
+// unknown, and at most one was ok; no entry was handed out that no client had put.
 func (h *history) violations() (found []string) {
 	violation := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	handed := map[string]string{} // names, by value
@@ -100,7 +100,7 @@ func (h *history) violations() (found []string) {
 		if ok > 1 {
 			violation("%s was finished %d times", name, ok)
 		}
-		// The fence moves with each claim: nobody but the last holder can have
+		// The fence moves with each claim: no other holder than the last can have
 		// removed it.
 		if o := last.outcome; o != "ok" && o != "unknown" && o != "sent" {
 			violation("%s is gone, and the finish of its last holder ended as %q", name, o)

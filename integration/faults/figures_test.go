@@ -79,7 +79,7 @@ func unknownPuts(t *testing.T, s *service) {
 	const unknown, atOnce, queueName = 300, 8, "/unknown"
 	resolver := s.open(t, nil)
 	fill(t, queue(t, resolver, queueName), 1) // or the first commit of all would be refused, for there is no such queue
-	s.commits(t)                              // what was before is nobody's here
+	s.commits(t)                              // commits before this line do not count
 	var mu sync.Mutex
 	said := make(map[string]bool) // whether the value was put, by Resolve
 	var running sync.WaitGroup

@@ -216,7 +216,7 @@ func (f *fleet) children(kind string) ([]string, error) {
 }
 
 // drain holds the producers back until the queues are empty and the clients idle. What nothing happens to for longer than
-// any session and any wait lasts, while nobody has it in hand, is stuck.
+// any session and any wait lasts, while no worker has it, is stuck.
 func (f *fleet) drain() {
 	f.t.Helper()
 	f.tell("hold")
@@ -318,7 +318,7 @@ func (f *fleet) judge() verdict {
 	return v
 }
 
-// tail is the end of what the clients said on stderr, for a reader who wonders.
+// tail is the end of what the clients said on stderr, to explain a failure.
 func (f *fleet) tail(most int) string {
 	files, _ := filepath.Glob(filepath.Join(f.dir, "*.log"))
 	var all bytes.Buffer

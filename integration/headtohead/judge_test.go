@@ -20,12 +20,12 @@ type breach struct {
 
 // Kinds of breaches.
 const (
-	putLost       = "lost"             // a put was acknowledged, and nobody was ever given its entry, though it is gone
+	putLost       = "lost"             // a put was acknowledged, and no worker was ever given its entry, though it is gone
 	putTwice      = "put twice"        // one put made two entries
 	finishedTwice = "finished twice"   // two workers were told that they finished one entry
 	wronglyEnded  = "wrongly finished" // an entry or its lock was removed by others than its holder, or a worker was told so and it was not
 	orphanLock    = "orphan lock"      // a lock stood for more than a second without an entry
-	stuck         = "stuck"            // an entry that nobody had in hand was not handed out any more
+	stuck         = "stuck"            // an entry that no worker had was not handed out any more
 	hung          = "hung"             // a worker did not come back from its call
 )
 
@@ -239,7 +239,7 @@ func entryOf(root, node string) (name string, isLock bool) {
 	return path.Join(queue, "entries", base), kind == "taken"
 }
 
-// TestJudgeNoticesEachBreach: a judge who never condemns proves nothing.
+// TestJudgeNoticesEachBreach shows the judge each breach once: a judge that never fails a history proves nothing.
 func TestJudgeNoticesEachBreach(t *testing.T) {
 	const a, b = int64(1), int64(2) // sessions
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }

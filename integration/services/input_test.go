@@ -32,7 +32,7 @@ func onAll(t *testing.T, test func(t *testing.T, p *place)) {
 	onEach(t, test)
 }
 
-// asked counts how often somebody wanted the session of a coordinator, without which nothing can be sent.
+// asked counts how often a caller asked a coordinator for its session, without which nothing can be sent.
 type asked struct {
 	coord.Coordinator
 	n atomic.Int64
@@ -504,7 +504,7 @@ func TestBadServersAreRefusedOrNamed(t *testing.T) {
 	}
 }
 
-// closedPort is an address where nobody listens.
+// closedPort is an address where no server listens.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

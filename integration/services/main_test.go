@@ -216,7 +216,7 @@ func ownWatches() (int, error) {
 	return 0, fmt.Errorf("no count of watches: %w", err)
 }
 
-// nodes are all that stand in the place, but for those that say who is there: what each holds, and the commit that wrote it.
+// nodes are all that stand in the place, except those that name its clients: what each holds, and the commit that wrote it.
 func (p *place) nodes(s coord.Session) map[string]string {
 	p.Helper()
 	found := make(map[string]string)

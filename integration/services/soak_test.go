@@ -35,7 +35,7 @@ const (
 // use is what a process and its service have in use.
 type use struct {
 	heap             uint64
-	goroutines, open int // open files, -1 where nobody says
+	goroutines, open int // open files, -1 where the system does not tell
 	watches          int
 }
 

@@ -32,8 +32,8 @@ func fill(l Limits, cs ...*Commit) *Queue {
 	return q
 }
 
-// who returns the names of the commits of a batch.
-func who(b *Batch) string {
+// namesOf returns the names of the commits of a batch.
+func namesOf(b *Batch) string {
 	if b == nil {
 		return "none"
 	}
@@ -47,7 +47,7 @@ func who(b *Batch) string {
 func wantBatches(t *testing.T, next func() *Batch, want ...string) {
 	t.Helper()
 	for i, w := range append(want, "none") {
-		if got := who(next()); got != w {
+		if got := namesOf(next()); got != w {
 			t.Fatalf("batch %d is %q, want %q", i, got, w)
 		}
 	}
@@ -88,7 +88,7 @@ func TestClaimsTravelApart(t *testing.T) {
 
 func TestTheStreamThatWaitedLongestGoesFirst(t *testing.T) {
 	q := fill(Limits{}, set("/a"), claim("1"))
-	if q.Next(); who(q.Take(Changes)) != "none" {
+	if q.Next(); namesOf(q.Take(Changes)) != "none" {
 		t.Error("the first batch left something of its stream")
 	}
 	q.Add(set("/b"))
@@ -141,8 +141,8 @@ func TestWhatIsTakenOutIsNotSent(t *testing.T) {
 		t.Errorf("%d wait after one of three was taken out once", q.Len())
 	}
 	batch := q.Next()
-	if who(batch) != "/a /c" || q.Remove(a) {
-		t.Errorf("batch %q, and what is in it was taken out of the queue", who(batch))
+	if namesOf(batch) != "/a /c" || q.Remove(a) {
+		t.Errorf("batch %q, and what is in it was taken out of the queue", namesOf(batch))
 	}
 	refuse(q, batch, "/a")
 	if !q.Remove(c) || q.Len() != 0 || q.Next() != nil {
@@ -199,12 +199,12 @@ func TestEachCommitIsAnsweredOnceWhateverIsRefused(t *testing.T) {
 			seen, ops, bytes := map[string]bool{}, 0, 0
 			for _, c := range b.Commits {
 				if c.Stream() != b.Commits[0].Stream() {
-					t.Fatalf("seed %d: the streams meet in %s", seed, who(b))
+					t.Fatalf("seed %d: the streams meet in %s", seed, namesOf(b))
 				}
 				ops, bytes = ops+len(c.Ops), bytes+c.bytes
 				for _, op := range c.Ops {
 					if seen[op.Path] {
-						t.Fatalf("seed %d: %s is twice in %s", seed, op.Path, who(b))
+						t.Fatalf("seed %d: %s is twice in %s", seed, op.Path, namesOf(b))
 					}
 					seen[op.Path] = true
 				}
@@ -235,7 +235,7 @@ func TestTheSameCallsGiveTheSameBatches(t *testing.T) {
 			q.Add(set(fmt.Sprint("/", rng.IntN(20)), fmt.Sprint("/own", i)))
 			if rng.IntN(4) == 0 {
 				b := q.Next()
-				s += who(b) + "\n"
+				s += namesOf(b) + "\n"
 				refuse(q, b, b.Commits[rng.IntN(len(b.Commits))].Caller.(string))
 			}
 		}

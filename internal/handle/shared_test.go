@@ -9,7 +9,7 @@ import (
 )
 
 // TestConcurrentCallersShareOneCall has one act while others wait, whose contexts end at
-// different times, and who go on when the first fails.
+// different times, and which go on when the first fails.
 func TestConcurrentCallersShareOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

@@ -17,7 +17,7 @@ import (
 
 // deadPlan is the part of a plan about dead entries and about takes of several entries.
 type deadPlan struct {
-	requeue bool // somebody makes dead entries ready again
+	requeue bool // an operator makes dead entries ready again
 	batch   int  // entries that a worker takes at once
 }
 
@@ -128,7 +128,7 @@ func (g *deadState) checkBurial(dead string, ops map[string]coord.Op, claims map
 		g.s.violation("%q died as %q: %v", g.values[name], value, err)
 	}
 	this := simClaim{name, claims[name]}
-	counted := 1 // by who held it, or not by who only moved it
+	counted := 1 // by a holder, or not by a claim that only moved it to the dead
 	if g.exhausted[this] {
 		counted = 0
 		g.s.count("worn out")

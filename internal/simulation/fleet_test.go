@@ -124,7 +124,7 @@ func runFleet(t *testing.T, seed uint64) map[string]int {
 	return f.counts
 }
 
-// applied follows which entries are available, and who is on duty.
+// applied follows which entries are available, and which members are on duty.
 func (f *simFleet) applied(a coordtest.Applied) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

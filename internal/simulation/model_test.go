@@ -132,7 +132,7 @@ func operations(ops []entryOp) []porcupine.Operation {
 type entryState struct {
 	phase entryPhase
 	k     int           // claims so far
-	since time.Duration // at the latest it was ready then; no time if nobody knows
+	since time.Duration // at the latest it was ready then; no time if that is unknown
 }
 
 type entryPhase uint8

@@ -25,7 +25,7 @@ type simPipe struct {
 	delays, ttls, passes bool
 	keys                 int // unique ones; 0: none
 	config               zkq.QueueConfig
-	steward              bool // somebody changes the bound
+	steward              bool // an operator changes the bound
 	operators            operatorPlan
 
 	s *simulation

@@ -58,7 +58,7 @@ type simNode struct {
 	due              time.Time // of a delayed put
 	expires          time.Time // zero: never
 	from, to         time.Duration
-	ready            time.Duration // since when somebody might have taken it; of what is held or aside, never
+	ready            time.Duration // since when a worker might have taken it; never for one that is held or rests
 	gone             bool
 }
 
@@ -92,7 +92,7 @@ type change struct {
 	unlocked   map[string]simLock
 	dead       map[string]bool
 	keys       map[string]bool // that came or went
-	broken     bool            // an operator says that he took an entry from its holder
+	broken     bool            // an operator's trace: it took the entry from its holder
 }
 
 // applied follows the service. It reports whether the commit belongs to the pipeline.
@@ -294,7 +294,7 @@ func (p *pipeQueue) judge(a coordtest.Applied, c, next change) {
 			s.count("piped due")
 		case unlocked && lk.session == a.Session && operator(a.Client), c.broken && operator(a.Client) && unlocked && lk.session != "":
 			p.ends[simClaim{n.name, p.claims[n.name]}] = "removed"
-		case operator(a.Client) && (!unlocked || lk.session == ""): // nobody held it
+		case operator(a.Client) && (!unlocked || lk.session == ""): // no client held it
 		case unlocked && lk.session == a.Session:
 			end := "consumed"
 			if passed {

@@ -314,7 +314,7 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 			time.Sleep(3331) // everybody hears of that before it is over, and nothing else takes so long
 			die()
 		} else {
-			wg.Go(func() { <-life.Done() }) // also with nobody who takes
+			wg.Go(func() { <-life.Done() }) // also without clients that take
 		}
 		wg.Wait()
 		die()
@@ -532,7 +532,7 @@ func (p *simProcess) work(ctx, faulty, working context.Context, n int, h *zkq.He
 	}
 	p.s.count(act + " " + hold.outcome)
 	if errors.Is(err, zkq.ErrUnknown) {
-		time.Sleep(time.Duration(1 + n)) // if the session ended, so has working by then: nobody else says which is first
+		time.Sleep(time.Duration(1 + n)) // if the session ended, so has working by then: nothing else decides which is first
 	}
 	// Repeating the call settles it while the session lives, unless an operator took the entry.
 	for tries := 0; tries < 20 && errors.Is(err, zkq.ErrUnknown) && !errors.Is(err, coord.ErrClosed) && ctx.Err() == nil && working.Err() == nil; tries++ {

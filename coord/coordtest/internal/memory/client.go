@@ -57,7 +57,7 @@ func (c *Client) Session(ctx context.Context) (coord.Session, error) {
 	for {
 		current, err := c.currentSession()
 		if current != nil && c.isNewTo(ctx, current) {
-			AwaitTurn(ctx) // all who waited for this session are woken at one instant
+			AwaitTurn(ctx) // all calls that waited for this session are woken at one instant
 			continue
 		}
 		if current != nil || err != nil {

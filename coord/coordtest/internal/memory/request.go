@@ -219,7 +219,7 @@ func (q *Request) namer(now time.Time) func(dir, prefix string) string {
 	}
 }
 
-// outcomeLocked returns how q ended for its caller, who stops waiting now.
+// outcomeLocked returns how q ended for its caller, which stops waiting now.
 func (c *Client) outcomeLocked(ctx context.Context, q *Request) error {
 	if q.isAnswered {
 		return q.err
