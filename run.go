@@ -1,6 +1,7 @@
 package zkq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,13 +13,14 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// run is one call of [Worker.Run]. It has three kinds of goroutines:
+// run is one call of [Worker.Run]. It has these kinds of goroutines:
 //
 //   - the taker claims entries while places are free and no exchange is under way;
 //   - a place calls the handler for one entry after the other, and finishes each. There are
 //     as many places as Concurrency says, and a goroutine only for those with an entry;
 //   - an exchange removes the entries of handlers that are done and claims others, in one
-//     commit.
+//     commit;
+//   - with Drain, one goroutine ends the run in an outage that lasts.
 //
 // The run never holds more than Concurrency + ReadAhead entries. A claim reserves room for
 // the entries that it wants, before it is sent, and returns what it did not use.
@@ -115,6 +117,9 @@ func (r *run) runUntil(ctx context.Context) error {
 	defer r.stop(nil)
 
 	r.goroutines.Go(r.take)
+	if r.Drain {
+		r.goroutines.Go(r.watchSession)
+	}
 	idle := make(chan struct{})
 	go func() {
 		r.goroutines.Wait()
@@ -473,6 +478,26 @@ func (r *run) tryClaim(n int) ([]*Held, error) {
 		wait.Wait(r.taking, nil, nil)
 	}
 	return nil, nil
+}
+
+// watchSession ends a run with Drain if there is no session for about as long as one lasts: the
+// service cannot be asked whether entries are left, and a take would wait for it.
+func (r *run) watchSession() {
+	h := r.Queue.handle
+	for {
+		timeout := cmp.Or(h.SessionTimeout(), time.Minute)
+		select {
+		case <-r.taking.Done():
+			return
+		case <-time.After(timeout):
+		}
+		ctx, cancel := context.WithTimeout(r.taking, timeout)
+		_, err := h.Coordinator.Session(ctx)
+		cancel()
+		if errors.Is(err, coord.ErrUnreachable) && r.taking.Err() == nil {
+			r.fail(err)
+		}
+	}
 }
 
 // remove removes the entry of a handler that has succeeded, and returns the result of the

@@ -179,6 +179,35 @@ func TestDrainOfAPausedQueueEndsWithErrPaused(t *testing.T) {
 	})
 }
 
+// A drain waits for an entry that rests. It goes on after a short outage. In one that outlasts its
+// session, it cannot ask whether entries are left.
+func TestALongOutageEndsADrain(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue()
+		env.Put(q, "fails")
+		k := startWorker(env, &zkq.Worker{
+			Queue: q, Drain: true, Backoff: func(int) time.Duration { return time.Hour },
+			Handler: zkq.HandlerFunc(func(context.Context, *zkq.Held) error { return errors.New("no") }),
+		})
+		time.Sleep(time.Minute)
+		env.Store.Stop()
+		time.Sleep(time.Second)
+		env.Store.Start()
+		time.Sleep(time.Minute)
+		if len(k.done) > 0 {
+			t.Fatalf("a short outage ended it: %v", <-k.done)
+		}
+		env.Store.Stop()
+		if err := k.ends(5 * time.Minute); !errors.Is(err, coord.ErrUnreachable) {
+			t.Errorf("Run: %v", err)
+		}
+		env.Store.Start()
+		if st, err := q.Stat(env.Ctx); err != nil || st.Delayed != 1 {
+			t.Errorf("%+v, %v", st, err)
+		}
+	})
+}
+
 func TestWorkerTakesNoMoreThanItsLimit(t *testing.T) {
 	for _, places := range []int{1, 3, 20} {
 		testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {

@@ -68,7 +68,7 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 			return retry.Stop
 		}
 		var class errorClass
-		s, class, err = c.grantLease(ctx)
+		s, class, err = c.awaitLease(ctx, warning)
 		if stopReason(user, ctx) != nil {
 			class = errorClass{retryable: true} // the next attempt returns the reason
 		} else {
@@ -109,6 +109,29 @@ func (c *Coordinator) openSession(user context.Context) (*session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// awaitLease is grantLease. It warns if the service does not answer, unless no session was ever
+// granted: then the caller of Open is told.
+func (c *Coordinator) awaitLease(ctx context.Context, warning *liveness.OutageWarning) (*session, errorClass, error) {
+	if c.latestSession() == nil {
+		return c.grantLease(ctx)
+	}
+	var s *session
+	var class errorClass
+	var err error
+	granted := make(chan struct{})
+	go func() {
+		defer close(granted)
+		s, class, err = c.grantLease(ctx)
+	}()
+	select {
+	case <-granted:
+	case <-warning.Due():
+		warning.Waiting(c.connectError(ctx, true, nil))
+		<-granted
+	}
+	return s, class, err
 }
 
 // grantLease has the service grant a lease.

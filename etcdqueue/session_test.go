@@ -206,3 +206,24 @@ func revoke(t testing.TB, admin *clientv3.Client, id string) {
 		t.Fatal(err)
 	}
 }
+
+// TestAnOutageOfEtcdIsToldOf cuts a client off until its session is over, and asks for another.
+func TestAnOutageOfEtcdIsToldOf(t *testing.T) {
+	link := testetcd.NewLink(t, single.get(t).Endpoints()...)
+	told := &heard{}
+	c := open(t, etcdqueue.Config{Endpoints: link.Addresses(), Prefix: prefix(), SessionTimeout: 4 * time.Second, Warn: func(m string) { told.Warn(m) }})
+	s := session(t, c)
+	link.Cut()
+	<-s.Done()
+	opened := make(chan error, 1)
+	go func() {
+		_, err := c.Session(within(t, patience))
+		opened <- err
+	}()
+	told.await(t, "no new session", link.Addresses()[0])
+	link.Heal()
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+	told.await(t, "there is a session", "again")
+}

@@ -94,8 +94,8 @@ func (c *Coordinator) openSession(ctx context.Context, patient bool) (coord.Sess
 	select {
 	case c.sem <- struct{}{}:
 		defer func() { <-c.sem }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-ctx.Done(): // another goroutine still tries
+		return nil, fmt.Errorf("%w: %w", coord.ErrUnreachable, ctx.Err())
 	}
 	for {
 		if s, err := c.liveSession(); s != nil || err != nil {

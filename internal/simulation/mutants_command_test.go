@@ -82,6 +82,18 @@ var commandMutants = []mutant{
 		test: "TestDrainSaysOnceWhatItWaitsFor",
 	},
 	{
+		name: "an outage does not end a drain", file: "run.go",
+		old:  `		if errors.Is(err, coord.ErrUnreachable) && r.taking.Err() == nil {`,
+		new:  `		if mutated(); false {`,
+		test: "TestALongOutageEndsADrain",
+	},
+	{
+		name: "a lost session with etcd is missed without a warning", file: "etcdqueue/session.go",
+		old:  `		warning.Waiting(c.connectError(ctx, true, nil))`,
+		new:  `		mutated()`,
+		test: "TestAnOutageOfEtcdIsToldOf",
+	},
+	{
 		name: "a failure is not logged", file: "handling.go",
 		old:  `		log, about = r.log().Warn, "reason"`,
 		new:  "		mutated()\n		about = \"reason\"",
