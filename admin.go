@@ -264,7 +264,7 @@ func (q *LockingQueue) requeueOps(ctx context.Context, s coord.Session, name str
 // commitRequeue commits the ops of requeueOps exactly once. It returns the new entry's name,
 // or "" if an answer was lost and the entry was taken before its name could be read.
 func (q *LockingQueue) commitRequeue(ctx context.Context, ops []coord.Op) (string, error) {
-	done, err := q.lanes.commitOnce(ctx, nil, ops)
+	done, err := q.lanes.commitOnce(ctx, nil, ops, nil)
 	switch {
 	case err != nil:
 		return "", err

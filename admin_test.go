@@ -104,6 +104,305 @@ func TestAnExactBoundIsNeverExceeded(t *testing.T) {
 	})
 }
 
+// sharing returns a handle whose requests take a millisecond each, so that puts at the same time wait for each other.
+func sharing(env *testqueue.Env, bound int) (*zkq.LockingQueue, *testqueue.Counter, *coordtest.Coordinator) {
+	c := env.Client()
+	counter := testqueue.NewCounter(c)
+	counter.Before(func(coord.Session, string, string) { time.Sleep(time.Millisecond) })
+	q := env.QueueOn(counter)
+	env.Create(q, zkq.QueueConfig{MaxEntries: bound})
+	return q, counter, c
+}
+
+// putAtOnce makes puts in goroutines that start together, and returns what each got.
+func putAtOnce(env *testqueue.Env, q *zkq.LockingQueue, n int, opts func(i int) []zkq.PutOption) (names []string, errs []error) {
+	names, errs = make([]string, n), make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { names[i], errs[i] = q.Put(env.Ctx, fmt.Append(nil, i), opts(i)...) })
+		synctest.Wait() // in this order
+	}
+	wg.Wait()
+	return names, errs
+}
+
+func noOptions(int) []zkq.PutOption { return nil }
+
+// Sixteen producers of a handle need less than a request for a put, though each commit reads the room and writes the count.
+// The node says how many entries there are. Each name is that of the put's own value, and each producer's values keep their order.
+func TestPutsOfAHandleShareTheCountOfAnExactBound(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const producers, each = 16, 20
+		q, counter, c := sharing(env, producers*each)
+		putAtOnce(env, q, producers, noOptions) // opens the lanes
+		for range producers {
+			env.Consume(env.Take(q))
+		}
+		counter.Reset()
+		names := make(map[string]string)
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range producers {
+			wg.Go(func() {
+				for k := range each {
+					value := fmt.Sprintf("%02d:%02d", i, k)
+					name, err := q.Put(env.Ctx, []byte(value))
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					names[name] = value
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if n := counter.Count(); n > producers*each {
+			t.Errorf("%d requests for %d puts: %v", n, producers*each, counter.Requests)
+		}
+		if got := string(env.Get(env.Session(c), "/jobs/count").Value); got != fmt.Sprint(producers*each) {
+			t.Errorf("the count is %s", got)
+		}
+		last := make(map[string]string)
+		for e, err := range q.EntriesWithValues(env.Ctx) {
+			value := string(e.Value)
+			if err != nil || names[e.Name] != value {
+				t.Errorf("%s holds %q, %v; its put was told of %q", e.Name, value, err, names[e.Name])
+			}
+			if who := value[:2]; value < last[who] {
+				t.Errorf("%s stands behind %s", value, last[who])
+			} else {
+				last[who] = value
+			}
+		}
+	})
+}
+
+// Puts that wait together go in as far as there is room. The others are refused, or wait until entries are finished.
+func TestPutsTogetherFillTheRoomAndNoMore(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const bound, producers = 10, 16
+		q, _, _ := sharing(env, bound)
+		watchBound(env, func(n int) {
+			if n > bound {
+				t.Errorf("%d entries", n)
+			}
+		})
+		_, errs := putAtOnce(env, q, producers, noOptions)
+		full := 0
+		for _, err := range errs {
+			if err != nil {
+				env.WantErr(err, zkq.ErrFull)
+				full++
+			}
+		}
+		if full != producers-bound {
+			t.Errorf("%d puts were refused", full)
+		}
+		consumer, _ := env.Queue()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range bound + producers {
+				env.Consume(env.Take(consumer))
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+		_, errs = putAtOnce(env, q, producers, func(int) []zkq.PutOption { return []zkq.PutOption{zkq.WithWait(time.Minute)} })
+		if err := errors.Join(errs...); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		env.WantEmpty(q)
+	})
+}
+
+// Several processes with several producers each share a bound. Answers are lost, and some puts take all the room by themselves.
+func TestSharedPutsOfSeveralProcessesKeepAnExactBound(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const bound = 7
+		most, put := 0, 0
+		watchBound(env, func(n int) {
+			if most = max(most, n); n > bound {
+				t.Errorf("%d entries", n)
+			}
+		})
+		ctx, cancel := context.WithTimeout(env.Ctx, 5*time.Second)
+		defer cancel()
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for process := range 3 {
+			q, _, c := sharing(env, bound)
+			for i := range 5 {
+				wg.Go(func() {
+					for n := i; ctx.Err() == nil; n++ {
+						switch (n + process) % 9 {
+						case 0:
+							c.DropReply()
+						case 4:
+							c.DropRequest()
+						}
+						_, err := q.PutAll(ctx, make([][]byte, 1+(n+i)%3), zkq.WithWait(time.Duration(i%2)*time.Second))
+						if err == nil {
+							mu.Lock()
+							put++
+							mu.Unlock()
+						} else if !errors.Is(err, zkq.ErrFull) && ctx.Err() == nil {
+							t.Error(err)
+						}
+						time.Sleep(time.Duration(20+7*i) * time.Millisecond)
+					}
+				})
+			}
+		}
+		consumer, _ := env.Queue()
+		wg.Go(func() {
+			for h, err := range consumer.All(ctx) {
+				if err != nil {
+					return
+				}
+				h.Consume(ctx)
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+		wg.Wait()
+		if put < 50 || most != bound {
+			t.Errorf("%d puts, %d entries at most", put, most)
+		}
+	})
+}
+
+// A put that is refused because of its key, or its size, does not hinder those that wait with it.
+func TestARefusedPutLeavesTheOthersOfItsCommit(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, counter, _ := sharing(env, 20)
+		standing := env.Put(q, "standing", zkq.WithUnique("taken"))
+		names, errs := putAtOnce(env, q, 12, func(i int) []zkq.PutOption {
+			switch i % 4 {
+			case 1:
+				return []zkq.PutOption{zkq.WithUnique("taken")}
+			case 2:
+				return []zkq.PutOption{zkq.WithUnique("free")}
+			}
+			return nil
+		})
+		owner := names[2] + names[6] + names[10] // one of the three got the key
+		for i, err := range errs {
+			exists := (*zkq.ExistsError)(nil)
+			errors.As(err, &exists)
+			switch {
+			case i%4 == 1 && (exists == nil || exists.Name != standing):
+				t.Errorf("put %d: %v, want that %s has the key", i, err, standing)
+			case i%4 == 2 && names[i] == "" && (exists == nil || exists.Name != owner):
+				t.Errorf("put %d: %v, want that %s has the key", i, err, owner)
+			case exists == nil && err != nil:
+				t.Errorf("put %d: %v", i, err)
+			}
+		}
+		if n, err := q.Len(env.Ctx); err != nil || n != 1+6+1 {
+			t.Errorf("%d entries, %v", n, err)
+		}
+		// The bound refuses a put of 21 for good, and the others go in.
+		counter.Reset()
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				_, err := q.PutAll(env.Ctx, make([][]byte, 1+20*(i%2)), zkq.WithWait(time.Hour))
+				if want := i%2 == 1; errors.Is(err, zkq.ErrTooLarge) != want || !want && err != nil {
+					t.Errorf("put %d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// The answer to a put was lost, and the queue is full when it is made again. A put that was applied is not refused. One
+// that was not is refused, and an attempt that is still under way is not applied when there is room again.
+func TestAPutInDoubtIsDecidedWhenTheQueueIsFull(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _, c := sharing(env, 1)
+		env.Put(q, "opens a lane")
+		env.Consume(env.Take(q))
+		c.DropReply()
+		name := env.Put(q, "applied")
+		if got := env.Values(q); len(got) != 1 || got[0] != "applied" || name == "" {
+			t.Errorf("%q is %q", name, got)
+		}
+		env.Consume(env.Take(q))
+		other, _ := env.Queue()
+		env.Put(other, "opens another")
+		env.Consume(env.Take(other))
+		voids := 0
+		env.Store.Observe(func(a coordtest.Applied) {
+			for _, op := range a.Ops {
+				if strings.HasPrefix(op.Path, "/zkq/producers/") && strings.Contains(string(op.Value), "void") {
+					voids++
+				}
+			}
+		})
+		c.DropRequest()
+		ended := make(chan error)
+		go func() {
+			_, err := q.Put(env.Ctx, []byte("lost"))
+			ended <- err
+		}()
+		time.Sleep(6 * time.Millisecond) // after its first attempt, and before its second
+		env.Put(other, "faster")
+		env.WantErr(<-ended, zkq.ErrFull)
+		if voids != 1 {
+			t.Errorf("%d lanes have moved on", voids)
+		}
+	})
+}
+
+// Callers that leave while their puts are under way do not know the outcome, and each can ask for its own. A put whose
+// caller left before it was sent is never made.
+func TestCallersThatLeaveASharedCommit(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, counter, c := sharing(env, 20)
+		putAtOnce(env, q, 6, noOptions)
+		counter.Before(nil)
+		c.HoldReplies()
+		ctx, cancel := context.WithTimeout(env.Ctx, time.Second)
+		defer cancel()
+		errs := make([]error, 6)
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() {
+				of := env.Ctx
+				if i%2 == 0 {
+					of = ctx
+				}
+				_, errs[i] = q.Put(of, fmt.Append(nil, "left ", i))
+			})
+			synctest.Wait()
+		}
+		<-ctx.Done()
+		synctest.Wait()
+		c.Heal()
+		wg.Wait()
+		applied := 0
+		for i, err := range errs {
+			unknown := (*zkq.UnknownError)(nil)
+			switch {
+			case i%2 == 1:
+				env.WantErr(err, nil)
+				applied++
+			case errors.As(err, &unknown):
+				o, err := zkq.Resolve(env.Ctx, c, unknown.Token)
+				if env.WantErr(err, nil); o.Applied {
+					applied++
+				}
+			default:
+				env.WantErr(err, context.DeadlineExceeded)
+			}
+		}
+		if n, err := q.Len(env.Ctx); err != nil || n != 6+applied {
+			t.Errorf("%d entries, %v; %d puts were applied", n, err, applied)
+		}
+	})
+}
+
 func TestAFullQueueRefusesTheWholePut(t *testing.T) {
 	for _, approximate := range []bool{false, true} {
 		t.Run(fmt.Sprint("approximate ", approximate), func(t *testing.T) {

@@ -86,7 +86,8 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	b.dead = &deadLetters{h}
 	b.inspect = &inspector{h, b.dead, b.delayed, b.expiry, b.finder, b.history}
 	b.removal = &remover{Handle: h, delayed: b.delayed, expiry: b.expiry, history: b.history, inspect: b.inspect, keys: b.keys, finder: b.finder, traces: b.traces}
-	b.puts = &putter{h, b.dead, b.delayed, b.expiry, b.inspect, b.keys, b.lanes, b.removal, b.settings}
+	b.puts = &putter{h, b.dead, b.delayed, b.expiry, b.inspect, b.keys, b.lanes, b.removal, b.settings, nil}
+	b.puts.shared = b.puts.sharePuts()
 	return b
 }
 
@@ -123,7 +124,9 @@ func (b *base) Remove(ctx context.Context, name string, force bool) error {
 func (b *base) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), handle.CloseLimit)
 	defer cancel()
+	b.puts.shared.End(ErrClosed)
 	b.lanes.Close(ctx)
+	b.handle.Spawn(b.puts.shared.Wait)
 	b.handle.Wait(ctx)
 }
 

@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/group"
+	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
+	"github.com/zkq/zkq/internal/retry"
 )
 
 // Puts alone keep an exact bound. Each put reads the fence of <q>/count, counts the entries,
@@ -18,6 +21,9 @@ import (
 // bound after the fence. A finish only makes the number of entries smaller, so it writes no
 // count and costs nothing more. The number in the node is for people: it is right just after
 // a put.
+//
+// Puts that wait in a handle at the same time read and write the count once, in one commit
+// (sharePuts). Each of them keeps its lane, so each is still applied exactly once.
 
 // fullError is an [ErrFull], with what a put needs to wait for room in the right queue.
 type fullError struct {
@@ -39,65 +45,243 @@ type demand struct {
 	partial bool // the put may create fewer, but at least one
 }
 
+// room is the room in a queue, as it was when the fence in guard was read.
+type room struct {
+	puts    *putter
+	max     int       // entries; 0: the queue has no bound
+	have    int       // entries that count
+	removed int       // of them, those that the commit removes
+	expires time.Time // the next entry expires then; zero: none does, or nobody asked
+	guard   coord.Op  // writes the count at its fence; without a path: the bound is not exact
+}
+
+// full returns an error if n more entries do not fit: a *fullError if there is no room for
+// them now, and an [ErrTooLarge] if they exceed the bound by themselves.
+func (r room) full(n int) error {
+	switch {
+	case r.max == 0:
+		return nil
+	case n > r.max:
+		return &coord.LimitError{What: "put into a bounded queue", Unit: "entries", Size: n, Limit: r.max}
+	case r.have-r.removed+n > r.max:
+		return &fullError{r.puts, r.have, r.max, r.expires}
+	}
+	return nil
+}
+
+// ops returns the ops that keep the bound in a commit that puts n entries.
+func (r room) ops(n int) []coord.Op {
+	if r.guard.Path == "" {
+		return nil
+	}
+	guard := r.guard
+	guard.Value = strconv.AppendInt(nil, int64(r.have-r.removed+n), 10)
+	return []coord.Op{guard}
+}
+
 // roomFor returns how many of the wanted entries there is room for, and the ops that keep the
-// bound in the commit that puts them: none in a queue without an exact bound. If the queue
-// is full it first removes entries that have expired.
+// bound in the commit that puts them: none in a queue without an exact bound.
 //
 // The error is a *fullError if there is not enough room now, and an [ErrTooLarge] if the put
 // asks for more than the bound allows.
 func (pt *putter) roomFor(ctx context.Context, s coord.Session, want demand) (n int, ops []coord.Op, err error) {
-	n = want.entries
-	c, err := pt.settings.config(ctx, s)
-	if err != nil || c.MaxEntries == 0 {
+	r, err := pt.readRoom(ctx, s, want)
+	if n = want.entries; err != nil || r.max == 0 {
 		return n, nil, err
 	}
-	var guard coord.Op
+	if want.partial {
+		n = min(n, max(r.max-(r.have-r.removed), 1))
+	}
+	if err := r.full(n); err != nil {
+		return n, nil, err
+	}
+	return n, r.ops(n), nil
+}
+
+// readRoom reads the room in the queue. If there is too little, it first removes entries that
+// have expired.
+func (pt *putter) readRoom(ctx context.Context, s coord.Session, want demand) (room, error) {
+	r := room{puts: pt, removed: want.removed}
+	c, err := pt.settings.config(ctx, s)
+	if err != nil || c.MaxEntries == 0 {
+		return r, err
+	}
 	if !c.Approximate {
-		guard = coord.Create(path.Join(pt.Root, layout.CountNode), nil)
-		at, err := s.Get(ctx, guard.Path)
+		r.guard = coord.Create(path.Join(pt.Root, layout.CountNode), nil)
+		at, err := s.Get(ctx, r.guard.Path)
 		if err == nil {
-			guard = coord.Set(at.Path, nil, at.Fence)
+			r.guard = coord.Set(at.Path, nil, at.Fence)
 		} else if !errors.Is(err, coord.ErrNotExist) {
-			return n, nil, err
+			return r, err
 		}
 		// A change of the bound writes the count, too. So a bound that is read after the
 		// count is right as long as the count's fence has not moved.
 		if c, err = pt.settings.refreshConfig(ctx, s); err != nil || c.MaxEntries == 0 {
-			return n, nil, err
+			return room{puts: pt}, err
 		}
 	}
-	if n > c.MaxEntries && !want.partial {
-		return n, nil, &coord.LimitError{What: "put into a bounded queue", Unit: "entries", Size: n, Limit: c.MaxEntries}
+	r.max = c.MaxEntries
+	if r.have, err = pt.countBound(ctx, s); err != nil || r.have-r.removed+want.entries <= r.max {
+		return r, err
 	}
-	have, err := pt.countBound(ctx, s)
-	expires, next := false, time.Time{}
-	if err == nil && have-want.removed+n > c.MaxEntries {
-		expires, err = pt.expiry.mayExpireIn(ctx, s)
+	expires, err := pt.expiry.mayExpireIn(ctx, s)
+	if err != nil || !expires {
+		return r, err
 	}
-	if err == nil && expires {
-		if next, err = pt.removal.removeExpired(ctx, s); err == nil {
-			have, err = pt.countBound(ctx, s)
-		} else if errors.Is(err, ErrUnknown) {
-			// The outcome of that removal is unknown, not of the put: the put is tried again,
-			// and counts once more.
-			err = fmt.Errorf("remove what expired: %v: %w", err, coord.ErrBusy)
-		}
+	r.expires, err = pt.removal.removeExpired(ctx, s)
+	if errors.Is(err, ErrUnknown) {
+		// The outcome of that removal is unknown, not of the put: the put is tried again, and
+		// counts once more.
+		err = fmt.Errorf("remove what expired: %v: %w", err, coord.ErrBusy)
 	}
+	if err == nil {
+		r.have, err = pt.countBound(ctx, s)
+	}
+	return r, err
+}
+
+// sharedLimits bound a commit that puts share, so that it fits every service with the count
+// beside it. A larger put is committed alone.
+var sharedLimits = group.Limits{Commits: 64, Ops: 120, Bytes: 800 << 10}
+
+// sharePuts returns a runner of commits that put into the queue within an exact bound. Puts that
+// wait while one commit is under way share the next one: it reads the room once, and writes the
+// count once for all. A put never waits for others to join it.
+func (pt *putter) sharePuts() *group.Runner { return group.NewRunner(sharedLimits, 1, pt.sendShared) }
+
+// senderFor returns the way in which the batches are committed: with other puts if they are one
+// put into a queue with an exact bound, and nil otherwise. Its caller does not count entries:
+// sendShared does. A partial put and a put to several queues go alone: the first has a note
+// that depends on the room, the second needs the counts of all its queues.
+func (pt *putter) senderFor(ctx context.Context, bs batches) (lane.Sender, error) {
+	if len(bs) != 1 || bs[0].partial || pt.Taken == "" {
+		return nil, nil
+	}
+	s, err := pt.Session(ctx)
 	if err != nil {
-		return n, nil, err
+		return nil, err
 	}
-	stay := have - want.removed
-	if want.partial {
-		n = min(n, max(c.MaxEntries-stay, 1))
+	c, err := pt.settings.config(ctx, s)
+	if err != nil || c.MaxEntries == 0 || c.Approximate {
+		return nil, err
 	}
-	switch {
-	case stay+n > c.MaxEntries:
-		return n, nil, &fullError{pt, have, c.MaxEntries, next}
-	case c.Approximate:
-		return n, nil, nil
+	return func(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+		rs, err := pt.shared.Do(ctx, ops)
+		pt.Woke(ctx)
+		return rs, err
+	}, nil
+}
+
+// sendShared commits the puts of a batch together, as far as there is room. It tells those that
+// do not fit by themselves that the queue is full. Those that do not fit beside the others go
+// with the next batch, which reads the room again. Where one put is refused, the others go with
+// the next batch, too. It ends with the handle, or when no caller waits any more.
+func (pt *putter) sendShared(b *group.Batch) []group.Outcome {
+	ctx := pt.Life
+	var shared *sharedCommit
+	err, interrupted := pt.Backoff(actPut).Do(ctx, nil, func() (retry.Decision, error) {
+		s, err := pt.Session(ctx)
+		var r room
+		if err == nil {
+			r, err = pt.readRoom(ctx, s, demand{entries: pt.countCreated(b.Commits)})
+		}
+		if err != nil {
+			return retry.Stop, err
+		}
+		shared = pt.newSharedCommit(r, b.Seal())
+		if len(shared.ops) == 0 {
+			return retry.Stop, nil
+		}
+		results, err := s.Commit(ctx, shared.ops...)
+		if shared.isCountRefused(err) { // another process has put since the count was read
+			b.Unseal()
+			pt.settings.expire()
+			return retry.Later, nil
+		}
+		shared.conclude(results, err)
+		return retry.Stop, nil
+	})
+	if err = errors.Join(err, interrupted); err != nil {
+		return outcomesOf(b.Commits, err)
 	}
-	guard.Value = strconv.AppendInt(nil, int64(stay+n), 10)
-	return n, []coord.Op{guard}, nil
+	return shared.outcomes
+}
+
+// outcomesOf returns the same error for each of the commits.
+func outcomesOf(commits []*group.Commit, err error) []group.Outcome {
+	outcomes := make([]group.Outcome, len(commits))
+	for i := range outcomes {
+		outcomes[i].Err = err
+	}
+	return outcomes
+}
+
+// countCreated returns how many entries and delayed puts the commits create.
+func (pt *putter) countCreated(commits []*group.Commit) int {
+	n := 0
+	for _, c := range commits {
+		for _, op := range c.Ops {
+			if op.Kind == coord.KindSequential || op.Kind == coord.KindCreate && pt.delayed.isDelayedPut(path.Base(op.Path)) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// sharedCommit is one commit of several puts, with the count behind them. Each put is applied
+// whole or not at all.
+type sharedCommit struct {
+	puts     []*group.Commit
+	outcomes []group.Outcome // of the puts
+	first    []int           // index of each put's first op; -1: the put is not in the commit
+	ops      []coord.Op
+	count    int // index of the op that writes the count; beyond ops if there is none
+}
+
+// newSharedCommit puts as many of the puts into a commit as there is room for, in their order.
+func (pt *putter) newSharedCommit(r room, puts []*group.Commit) *sharedCommit {
+	sc := &sharedCommit{puts: puts, outcomes: outcomesOf(puts, group.ErrAgain), first: make([]int, len(puts))}
+	entries := 0
+	for i := range puts {
+		n := pt.countCreated(puts[i : i+1])
+		if err := r.full(n); err != nil {
+			sc.outcomes[i].Err = &lane.Declined{Err: err}
+		}
+		if sc.first[i] = -1; r.full(entries+n) == nil {
+			sc.first[i] = len(sc.ops)
+			sc.ops = append(sc.ops, puts[i].Ops...)
+			entries += n
+		}
+	}
+	if sc.count = len(sc.ops); sc.count > 0 {
+		sc.ops = append(sc.ops, r.ops(entries)...)
+	}
+	return sc
+}
+
+// isCountRefused reports whether the commit was refused because the count has moved.
+func (sc *sharedCommit) isCountRefused(err error) bool { return retry.RefusedOp(err) == sc.count }
+
+// conclude sets the outcomes of the puts in the commit.
+func (sc *sharedCommit) conclude(results []coord.Result, err error) {
+	var limit *coord.LimitError
+	var refusal *coord.Refusal
+	errors.As(err, &refusal)
+	isTooLarge := errors.As(err, &limit) && len(sc.puts) > 1 // for this service, so smaller batches follow
+	for i, first := range sc.first {
+		if first < 0 {
+			continue
+		}
+		switch end := first + len(sc.puts[i].Ops); {
+		case err == nil:
+			sc.outcomes[i] = group.Outcome{Results: results[first:end:end]}
+		case refusal == nil && !isTooLarge:
+			sc.outcomes[i].Err = err
+		case refusal != nil && refusal.Index >= first && refusal.Index < end:
+			sc.outcomes[i].Err = &coord.Refusal{Index: refusal.Index - first, Op: refusal.Op, Err: refusal.Err}
+		}
+	}
 }
 
 // countBound returns the number of entries that count for a bound: ready, held and delayed.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/group"
 	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/lane"
 	"github.com/zkq/zkq/internal/layout"
@@ -29,6 +30,7 @@ type putter struct {
 	lanes    lanes
 	removal  *remover
 	settings *settings
+	shared   *group.Runner // commits that puts share where a bound is exact
 }
 
 // put puts one value and returns the name of its entry.
@@ -287,7 +289,7 @@ type batch struct {
 	n       int        // how many of creates the commit makes
 	removed int        // entries of this queue that the same commit removes
 	others  int        // entries that other batches of the commit put into this queue
-	counted bool       // an earlier batch of the commit counts these entries in its others
+	counted bool       // another counts these entries: an earlier batch of the commit, or sendShared
 	key     string     // path of the unique key's node; "" if the put has no key
 	count   string     // path of the node that guards an exact bound
 }
@@ -454,12 +456,7 @@ func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.App
 	var done lane.Applied
 	err, interrupted := pt.Backoff(actPut).Do(ctx, nil, func() (retry.Decision, error) {
 		var err error
-		var ops []coord.Op
-		if o.token != nil {
-			done, err = pt.lanes.commitOnceAs(ctx, *o.token, o.noteOf(bs), bs.ops)
-		} else if ops, err = bs.ops(ctx); err == nil {
-			done, err = pt.lanes.commitOnce(ctx, o.noteOf(bs), ops)
-		}
+		done, err = pt.attempt(ctx, o, bs)
 		switch {
 		case err == nil:
 			return retry.Stop, nil
@@ -477,6 +474,25 @@ func (pt *putter) apply(ctx context.Context, o putOptions, bs batches) (lane.App
 		return lane.Applied{}, err
 	}
 	return done, nil
+}
+
+// attempt makes one attempt at a put.
+func (pt *putter) attempt(ctx context.Context, o putOptions, bs batches) (lane.Applied, error) {
+	send, err := pt.senderFor(ctx, bs)
+	if err != nil {
+		return lane.Applied{}, err
+	}
+	if len(bs) == 1 {
+		bs[0].counted = send != nil
+	}
+	if o.token != nil {
+		return pt.lanes.commitOnceAs(ctx, *o.token, o.noteOf(bs), bs.ops, send)
+	}
+	ops, err := bs.ops(ctx)
+	if err != nil {
+		return lane.Applied{}, err
+	}
+	return pt.lanes.commitOnce(ctx, o.noteOf(bs), ops, send)
 }
 
 // noteOf returns the note to keep with the put's outcome. The function of a partial put's

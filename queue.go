@@ -158,7 +158,7 @@ func (q *Queue) TryGet(ctx context.Context) (Entry, error) {
 func (q *Queue) remove(ctx context.Context, name string, n coord.Node) (Entry, error) {
 	parsed, _ := priority.Parse(name)
 	e := newEntry(name, parsed, n)
-	_, err := q.lanes.commitOnce(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})
+	_, err := q.lanes.commitOnce(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)}, nil)
 	switch {
 	case err == nil:
 		return e, nil

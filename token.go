@@ -100,18 +100,19 @@ func newLanes(h *handle.Handle, series string) lanes {
 	})}
 }
 
-// commitOnce commits the ops exactly once. Its error is an [*UnknownError], or nothing was
-// changed. If the answer was lost and the commit applied, there are no Results.
-func (l lanes) commitOnce(ctx context.Context, note []byte, ops []coord.Op) (lane.Applied, error) {
-	done, err := l.Set.Commit(ctx, note, ops)
+// commitOnce commits the ops exactly once; send sends each attempt, and nil stands for the
+// session. Its error is an [*UnknownError], or nothing was changed. If the answer was lost and
+// the commit applied, there are no Results.
+func (l lanes) commitOnce(ctx context.Context, note []byte, ops []coord.Op, send lane.Sender) (lane.Applied, error) {
+	done, err := l.Set.Commit(ctx, note, ops, send)
 	return done, publicUnknown(err)
 }
 
 // commitOnceAs is commitOnce for the commit that the token names. It calls build for the ops
 // just before the commit. If any process has made the commit before, build is not called
 // and there are no Results.
-func (l lanes) commitOnceAs(ctx context.Context, t Token, note []byte, build func(context.Context) ([]coord.Op, error)) (lane.Applied, error) {
-	done, err := l.Set.CommitAs(ctx, string(t), note, build)
+func (l lanes) commitOnceAs(ctx context.Context, t Token, note []byte, build func(context.Context) ([]coord.Op, error), send lane.Sender) (lane.Applied, error) {
+	done, err := l.Set.CommitAs(ctx, string(t), note, build, send)
 	return done, publicUnknown(err)
 }
 

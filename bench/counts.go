@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/zkq/zkq"
@@ -27,6 +28,7 @@ func countGroup(prefix string, bound bool) group {
 			requests("-requests-16x8", 1.1, "requests per entry taken and finished, 16 workers, 8 at a time"),
 			atMost(prefix+"-lost-4x4", 0.1, "", "lost claims per entry, 4 processes with 4 workers"),
 			atMost(prefix+"-requests-idle", 10, "", "requests per entry, 16 waiting workers in a process, 10 puts a second"),
+			atMost(prefix+"-requests-bound", 1, "", "requests per put into a queue with an exact bound, 16 producers in a process"),
 			atMost(prefix+"-idle", 0.2, "/s", "requests of 16 waiting workers while nothing is put, heartbeats aside"),
 		},
 		measure: func(ctx context.Context, b *bench, r map[string]*row) error {
@@ -41,6 +43,9 @@ func countGroup(prefix string, bound bool) group {
 				return err
 			}
 			if err := b.countLost(ctx, v, r[prefix+"-lost-4x4"]); err != nil {
+				return err
+			}
+			if err := b.countBound(ctx, v, r[prefix+"-requests-bound"]); err != nil {
 				return err
 			}
 			return b.countWaiting(ctx, v, r[prefix+"-requests-idle"], r[prefix+"-idle"])
@@ -116,6 +121,53 @@ func (b *bench) countLost(ctx context.Context, v *service, r *row) error {
 		return errors.New("four processes took nothing")
 	}
 	r.set([]float64{float64(lost) / float64(d.N)}, "%d lost, %d entries, %.0f/s", lost, d.N, d.Rate())
+	return nil
+}
+
+// countBound counts the requests of producers that share a handle and an exact bound.
+func (b *bench) countBound(ctx context.Context, v *service, r *row) error {
+	const producers, n = 16, 1600
+	c, err := v.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	q := zkq.NewLockingQueue(c, "/bound")
+	defer q.Close()
+	if err := q.Create(ctx, zkq.QueueConfig{MaxEntries: 2 * n}); err != nil {
+		return err
+	}
+	put := func(n int) error {
+		errs := make([]error, producers)
+		var producing sync.WaitGroup
+		for i := range errs {
+			producing.Go(func() {
+				for k := 0; k < n/producers && errs[i] == nil; k++ {
+					_, errs[i] = q.Put(ctx, load.Value(0))
+				}
+			})
+		}
+		producing.Wait()
+		return errors.Join(errs...)
+	}
+	if err := put(2 * producers); err != nil { // opens the lanes
+		return err
+	}
+	before, err := v.requests(ctx)
+	if err != nil {
+		return err
+	}
+	pings, start := c.Pings.Load(), time.Now()
+	if err := put(n); err != nil {
+		return err
+	}
+	took := time.Since(start)
+	after, err := v.requests(ctx)
+	if err != nil {
+		return err
+	}
+	requests := after - before - int(c.Pings.Load()-pings)
+	r.set([]float64{float64(requests) / n}, "%d requests, %d puts, %.0f/s", requests, n, n/took.Seconds())
 	return nil
 }
 

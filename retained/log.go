@@ -123,7 +123,7 @@ func (l *Log) node(names ...string) string {
 // commitOnce commits the ops exactly once. Its error is a [*zkq.UnknownError], or nothing
 // was changed.
 func (l *Log) commitOnce(ctx context.Context, ops []coord.Op) (lane.Applied, error) {
-	done, err := l.lanes.Commit(ctx, nil, ops)
+	done, err := l.lanes.Commit(ctx, nil, ops, nil)
 	if unknown := (*lane.UnknownError)(nil); errors.As(err, &unknown) {
 		err = &zkq.UnknownError{Token: zkq.Token(unknown.Token), Err: unknown.Err}
 	}

@@ -10,11 +10,13 @@ zk-requests-16x8 0.2
 zk-listings 0.05
 zk-lost-4x4 0.1
 zk-requests-idle 6
+zk-requests-bound 1
 zk-idle 0.2
 etcd-requests-1 1.1
 etcd-requests-16x8 0.2
 etcd-lost-4x4 0.1
 etcd-requests-idle 7
+etcd-requests-bound 1
 etcd-idle 0.2
 '
 

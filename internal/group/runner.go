@@ -249,8 +249,8 @@ func (b *Batch) Seal() []*Commit {
 	return stay
 }
 
-// Unseal undoes a [Batch.Seal]. Call it only if the service certainly received nothing of
-// the batch.
+// Unseal undoes a [Batch.Seal]. Call it only if the service certainly applied nothing of the
+// batch, and never will: it received nothing, or refused the request.
 func (b *Batch) Unseal() {
 	b.runner.mu.Lock()
 	defer b.runner.mu.Unlock()

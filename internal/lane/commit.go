@@ -17,9 +17,23 @@ type Applied struct {
 	Revision int64
 }
 
-// Commit commits the ops exactly once, in a lane that is idle. Its error is an
-// [*UnknownError], or nothing was changed.
-func (s *Set) Commit(ctx context.Context, note []byte, ops []coord.Op) (Applied, error) {
+// Sender sends one attempt at a commit, as [coord.Session.Commit] does. It may add ops of its
+// own: the results, and the index of a refused op, are those of the ops that it was given. A
+// [*Declined] error says that it sent nothing.
+type Sender func(ctx context.Context, ops ...coord.Op) ([]coord.Result, error)
+
+// Declined is the error of a [Sender] that did not send the commit, because it cannot be made
+// for now. The caller of Commit gets Err, and the commit is not applied later.
+type Declined struct{ Err error }
+
+func (e *Declined) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *Declined) Unwrap() error { return e.Err }
+
+// Commit commits the ops exactly once, in a lane that is idle. Each attempt is sent by send; nil
+// stands for the session's Commit. The error is an [*UnknownError], or nothing was changed.
+func (s *Set) Commit(ctx context.Context, note []byte, ops []coord.Op, send Sender) (Applied, error) {
 	s.sweepIfDue()
 	if err := s.enter(ctx); err != nil {
 		return Applied{}, err
@@ -36,7 +50,7 @@ func (s *Set) Commit(ctx context.Context, note []byte, ops []coord.Op) (Applied,
 		case time.Since(l.wrote) > maxIdle && !s.refresh(ctx, l):
 			continue
 		}
-		done, err := s.commitIn(ctx, l, note, ops)
+		done, err := s.commitIn(ctx, l, note, ops, send)
 		if errors.Is(err, errUnusable) {
 			continue
 		}
@@ -49,10 +63,10 @@ func (s *Set) Commit(ctx context.Context, note []byte, ops []coord.Op) (Applied,
 }
 
 // CommitAs makes the commit that a token names, exactly once. It calls build for the ops just
-// before. If any process has made the commit already, CommitAs changes nothing, and returns its
-// revision without Results. [ErrVoid]: the commit was resolved as not applied. [ErrExpired]: the
+// before, and send as Commit does. If any process has made the commit already, CommitAs changes
+// nothing, and returns its revision without Results. [ErrVoid]: the commit was resolved as not applied. [ErrExpired]: the
 // service no longer knows.
-func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build func(context.Context) ([]coord.Op, error)) (Applied, error) {
+func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build func(context.Context) ([]coord.Op, error), send Sender) (Applied, error) {
 	name, n, err := parse(token)
 	if err != nil {
 		return Applied{}, err
@@ -85,7 +99,7 @@ func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build fun
 		if err != nil {
 			return retry.Stop, err
 		}
-		if done, err = s.commitIn(ctx, l, note, ops); errors.Is(err, errUnusable) {
+		if done, err = s.commitIn(ctx, l, note, ops, send); errors.Is(err, errUnusable) {
 			return retry.Now, err
 		}
 		return retry.Stop, err
@@ -95,7 +109,7 @@ func (s *Set) CommitAs(ctx context.Context, token string, note []byte, build fun
 
 // commitIn commits the ops as the lane's next commit, and sends it again until the outcome
 // is known.
-func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op) (Applied, error) {
+func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op, send Sender) (Applied, error) {
 	next := layout.Marker{N: l.n + 1, Note: note}
 	all := append([]coord.Op{coord.Set(l.path(), next.Value(), l.fence)}, ops...)
 	inDoubt, began := false, time.Now() // inDoubt: an attempt got no answer
@@ -106,7 +120,7 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 		session, err := s.config.Session(ctx)
 		if err == nil {
 			var rs []coord.Result
-			if rs, err = session.Commit(ctx, all...); err == nil {
+			if rs, err = sendIn(ctx, session, send, all); err == nil {
 				l.advance(next.N, rs[0].Fence, began)
 				backoff.Succeeded()
 				done = Applied{rs[1:], rs[0].Revision}
@@ -124,9 +138,9 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 			return retry.Stop, err
 		case errors.Is(err, coord.ErrUnknown):
 			inDoubt = true
-		case retry.RefusedOp(err) > 0 && inDoubt && errors.Is(err, coord.ErrExist):
-			// The node that was in the way may be deleted before an attempt arrives that is
-			// still under way. So the lane moves on, and that attempt can never be applied.
+		case inDoubt && mayPassLater(err):
+			// The reason may be gone before an attempt arrives that is still under way. So the
+			// lane moves on, and that attempt can never be applied.
 			inTheWay := withoutLane(err)
 			var rs []coord.Result
 			if rs, err = session.Commit(ctx, coord.Set(l.path(), layout.Marker{N: next.N, Void: true}.Value(), l.fence)); err == nil {
@@ -134,10 +148,12 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 				refusal = inTheWay
 				return retry.Stop, inTheWay
 			}
-			if retry.IsRefused(err) {
-				return retry.Now, err // the next attempt finds out what has written to the lane
+			if retry.IsRefused(err) { // an attempt was applied after all, or another process wrote to the lane
+				if done, err = outcome(ctx, session, l, next.N, inDoubt, began); errors.Is(err, errUnusable) {
+					refusal = err
+				}
 			}
-		case retry.RefusedOp(err) > 0:
+		case retry.RefusedOp(err) > 0, isDeclined(err):
 			// What is in the way stays: an attempt that is still under way will be refused
 			// for it, too.
 			refusal = withoutLane(err)
@@ -154,6 +170,27 @@ func (s *Set) commitIn(ctx context.Context, l *lane, note []byte, ops []coord.Op
 		return Applied{}, &UnknownError{layout.FormatToken(l.name, next.N), retry.WithDeadline(ctx, err)}
 	}
 	return Applied{}, withoutLane(err)
+}
+
+// sendIn makes one attempt at a commit, with send where there is one.
+func sendIn(ctx context.Context, session coord.Session, send Sender, ops []coord.Op) ([]coord.Result, error) {
+	if send == nil {
+		return session.Commit(ctx, ops...)
+	}
+	return send(ctx, ops...)
+}
+
+// isDeclined reports whether the sender sent nothing.
+func isDeclined(err error) bool {
+	var declined *Declined
+	return errors.As(err, &declined)
+}
+
+// mayPassLater reports whether the attempt failed for a reason that another client may take
+// away, so that an earlier attempt would be applied after all: a node that is in the way, or a
+// queue without room.
+func mayPassLater(err error) bool {
+	return isDeclined(err) || retry.RefusedOp(err) > 0 && errors.Is(err, coord.ErrExist)
 }
 
 // outcome reads the lane's node after the service has refused the lane's next commit n for it.
@@ -184,9 +221,13 @@ func outcome(ctx context.Context, session coord.Session, l *lane, n uint64, inDo
 	return Applied{Revision: node.Revision}, nil
 }
 
-// withoutLane returns a commit's error with the index that the refused op has among the
-// caller's ops, which follow the lane's.
+// withoutLane returns a commit's error as its caller gets it: what a sender declined for, or a
+// refusal with the index that the op has among the caller's ops, which follow the lane's.
 func withoutLane(err error) error {
+	var declined *Declined
+	if errors.As(err, &declined) {
+		return declined.Err
+	}
 	var r *coord.Refusal
 	if !errors.As(err, &r) || r.Index == 0 {
 		return err

@@ -70,7 +70,7 @@ func (p *producer) lanesOf() []string {
 
 // put commits the creation of one entry.
 func (p *producer) put(ctx context.Context, value string) (lane.Applied, error) {
-	return p.lanes.Commit(ctx, []byte("note of "+value), []coord.Op{coord.CreateSequential("/q/e", []byte(value))})
+	return p.lanes.Commit(ctx, []byte("note of "+value), []coord.Op{coord.CreateSequential("/q/e", []byte(value))}, nil)
 }
 
 func (p *producer) mustPut(value string) lane.Applied {
@@ -210,7 +210,7 @@ func TestResolveOfACommitThatArrivesLaterMakesItVoid(t *testing.T) {
 		if names := operator.names("/q"); len(names) != 1 {
 			t.Errorf("a void put made an entry: %q", names)
 		}
-		_, err := operator.lanes.CommitAs(t.Context(), token, nil, nil)
+		_, err := operator.lanes.CommitAs(t.Context(), token, nil, nil, nil)
 		wantError(t, "a put with a void token", err, lane.ErrVoid)
 		// The lane is in doubt for its producer, which goes on in another one.
 		p.mustPut("next")
@@ -255,7 +255,7 @@ func TestResolveReturnsTheNoteAndRevisionOfAnAppliedCommit(t *testing.T) {
 		if err != nil || !o.Applied || string(o.Note) != "note of mine" || o.Revision != revision {
 			t.Errorf("resolve: %+v, %v, want revision %d", o, err, revision)
 		}
-		done, err := operator.lanes.CommitAs(t.Context(), token, nil, nil)
+		done, err := operator.lanes.CommitAs(t.Context(), token, nil, nil, nil)
 		if err != nil || done.Results != nil || done.Revision != revision {
 			t.Errorf("the commit again: %+v, %v", done, err)
 		}
@@ -285,7 +285,7 @@ func TestARefusalNamesTheCallersOpAndKeepsTheLane(t *testing.T) {
 		p := newProducer(t, store)
 		ops := []coord.Op{coord.CreateSequential("/q/e", nil), coord.Create("/q/key", nil)}
 		for i, want := range []error{nil, coord.ErrExist, coord.ErrExist} {
-			_, err := p.lanes.Commit(t.Context(), nil, ops)
+			_, err := p.lanes.Commit(t.Context(), nil, ops, nil)
 			var refusal *coord.Refusal
 			if errors.As(err, &refusal); want == nil && err != nil || want != nil && (!errors.Is(err, want) || refusal.Index != 1) {
 				t.Errorf("commit %d: %v (%+v)", i, err, refusal)
@@ -308,7 +308,7 @@ func TestARefusalAfterALostRequestIsFinal(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.DropRequest() // stands for a request that is still under way
-		_, err = p.lanes.Commit(t.Context(), nil, []coord.Op{coord.Create("/q/key", []byte("mine"))})
+		_, err = p.lanes.Commit(t.Context(), nil, []coord.Op{coord.Create("/q/key", []byte("mine"))}, nil)
 		wantError(t, "a put whose key is in use", err, coord.ErrExist)
 		if errors.Is(err, coord.ErrUnknown) {
 			t.Errorf("the outcome is known, and the error is %v", err)
@@ -343,12 +343,12 @@ func TestATokenIsForOneCommitOfAnyProcess(t *testing.T) {
 			built++
 			return []coord.Op{coord.CreateSequential("/q/e", nil)}, nil
 		}
-		first, err := b.lanes.CommitAs(t.Context(), token, []byte("n"), build)
+		first, err := b.lanes.CommitAs(t.Context(), token, []byte("n"), build, nil)
 		if err != nil || len(first.Results) != 1 {
 			t.Fatalf("%+v, %v", first, err)
 		}
 		for _, p := range []*producer{a, b} {
-			again, err := p.lanes.CommitAs(t.Context(), token, []byte("n"), build)
+			again, err := p.lanes.CommitAs(t.Context(), token, []byte("n"), build, nil)
 			if err != nil || again.Results != nil || again.Revision != first.Revision {
 				t.Errorf("again: %+v, %v, want revision %d", again, err, first.Revision)
 			}
@@ -358,16 +358,16 @@ func TestATokenIsForOneCommitOfAnyProcess(t *testing.T) {
 		}
 
 		ahead := strings.TrimSuffix(token, "-1") + "-3"
-		_, err = a.lanes.CommitAs(t.Context(), ahead, nil, build)
+		_, err = a.lanes.CommitAs(t.Context(), ahead, nil, build, nil)
 		wantError(t, "a commit ahead of its lane", err, coord.ErrInvalid)
 		_, err = lane.Resolve(t.Context(), a, ahead)
 		wantError(t, "resolve ahead of its lane", err, coord.ErrInvalid)
 		wantError(t, "forget ahead of its lane", lane.Forget(t.Context(), a, ahead), coord.ErrInvalid)
 		second := strings.TrimSuffix(token, "-1") + "-2"
-		if _, err := a.lanes.CommitAs(t.Context(), second, nil, build); err != nil {
+		if _, err := a.lanes.CommitAs(t.Context(), second, nil, build, nil); err != nil {
 			t.Fatal(err)
 		}
-		_, err = a.lanes.CommitAs(t.Context(), token, nil, build)
+		_, err = a.lanes.CommitAs(t.Context(), token, nil, build, nil)
 		wantError(t, "a commit behind its lane", err, lane.ErrExpired)
 		_, err = lane.Resolve(t.Context(), a, token)
 		wantError(t, "resolve behind its lane", err, lane.ErrExpired)
@@ -384,9 +384,9 @@ func TestACommitWithATokenThatMeetsAnotherProcessIsMadeOnce(t *testing.T) {
 		ops := []coord.Op{coord.CreateSequential("/q/e", nil)}
 		_, err = a.lanes.CommitAs(t.Context(), token, nil, func(ctx context.Context) ([]coord.Op, error) {
 			// The other process makes the commit between this one's read and its commit.
-			_, err := b.lanes.CommitAs(ctx, token, nil, func(context.Context) ([]coord.Op, error) { return ops, nil })
+			_, err := b.lanes.CommitAs(ctx, token, nil, func(context.Context) ([]coord.Op, error) { return ops, nil }, nil)
 			return ops, err
-		})
+		}, nil)
 		if names := a.names("/q"); err != nil || len(names) != 1 {
 			t.Errorf("entries %q, %v", names, err)
 		}
@@ -528,7 +528,7 @@ func TestTokensThatAreNoneAreInvalid(t *testing.T) {
 	for _, token := range []string{"", "x", "9f86d081884c7d65-00", "9f86d081884c7d65-00-0", "9F86D081884C7D65-00-1"} {
 		_, err := lane.Resolve(t.Context(), p, token)
 		wantError(t, "resolve "+token, err, coord.ErrInvalid)
-		_, err = p.lanes.CommitAs(t.Context(), token, nil, nil)
+		_, err = p.lanes.CommitAs(t.Context(), token, nil, nil, nil)
 		wantError(t, "commit as "+token, err, coord.ErrInvalid)
 		wantError(t, "forget "+token, lane.Forget(t.Context(), p, token), coord.ErrInvalid)
 	}

@@ -643,10 +643,10 @@ var mutants = []mutant{
 	},
 	{
 		name: "a requeue is two commits", file: "admin.go",
-		old: `	done, err := q.lanes.commitOnce(ctx, nil, ops)
+		old: `	done, err := q.lanes.commitOnce(ctx, nil, ops, nil)
 `,
 		new: `	mutated()
-	done, err := q.lanes.commitOnce(ctx, nil, ops[1:])
+	done, err := q.lanes.commitOnce(ctx, nil, ops[1:], nil)
 	if err == nil {
 		done.Results = append([]coord.Result{{}}, done.Results...)
 		err = q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { _, err := s.Commit(ctx, ops[0]); return err })
@@ -721,22 +721,22 @@ var mutants = []mutant{
 		name: "a put without an answer is made twice (K10)", seeds: "900004", file: "internal/lane/commit.go",
 		old: `		case errors.Is(err, coord.ErrUnknown):
 			inDoubt = true
-		case retry.RefusedOp`,
+		case inDoubt && mayPassLater`,
 		new: `		case errors.Is(err, coord.ErrUnknown):
 			mutated()
 			refusal = errUnusable
 			return retry.Stop, errUnusable
-		case retry.RefusedOp`,
+		case inDoubt && mayPassLater`,
 	},
 	{
 		name: "a put does not check its lane", seeds: "900002", file: "internal/lane/commit.go",
-		old: `			if rs, err = session.Commit(ctx, all...); err == nil {
+		old: `			if rs, err = sendIn(ctx, session, send, all); err == nil {
 				l.advance(`,
 		new: `			if n, err := session.Get(ctx, l.path()); err == nil {
 				mutated()
 				all[0].Fence = n.Fence
 			}
-			if rs, err = session.Commit(ctx, all...); err == nil {
+			if rs, err = sendIn(ctx, session, send, all); err == nil {
 				l.advance(`,
 	},
 	{
@@ -774,15 +774,16 @@ var mutants = []mutant{
 	},
 	{
 		name: "a put of several values is two commits", seeds: "900001", file: "put.go",
-		old: `			done, err = pt.lanes.commitOnce(ctx, o.noteOf(bs), ops)
+		old: `	return pt.lanes.commitOnce(ctx, o.noteOf(bs), ops, send)
 `,
-		new: `			done, err = pt.lanes.commitOnce(ctx, o.note, ops[:1])
-			if err == nil && len(ops) > 1 {
-				mutated()
-				var more lane.Applied
-				more, err = pt.lanes.commitOnce(ctx, o.note, ops[1:])
-				done.Results = append(done.Results, more.Results...)
-			}
+		new: `	done, err := pt.lanes.commitOnce(ctx, o.note, ops[:1], send)
+	if err == nil && len(ops) > 1 {
+		mutated()
+		var more lane.Applied
+		more, err = pt.lanes.commitOnce(ctx, o.note, ops[1:], send)
+		done.Results = append(done.Results, more.Results...)
+	}
+	return done, err
 `,
 	},
 	{
@@ -838,7 +839,7 @@ var mutants = []mutant{
 	},
 	{
 		name: "a get uses no lane", seeds: "900004", file: "queue.go",
-		old: `	_, err := q.lanes.commitOnce(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)})`,
+		old: `	_, err := q.lanes.commitOnce(ctx, nil, []coord.Op{coord.Delete(n.Path, n.Fence)}, nil)`,
 		new: `	s, err := q.handle.Session(ctx)
 	for mutated(); err == nil; {
 		if _, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence)); !errors.Is(err, coord.ErrUnknown) || ctx.Err() != nil {
@@ -1284,9 +1285,11 @@ var mutants = []mutant{
 	},
 	{
 		name: "a bound is checked outside the commit", seeds: "900009", file: "bounds.go",
-		old: `	return n, []coord.Op{guard}, nil`,
+		old: `	return []coord.Op{guard}
+}`,
 		new: `	mutated()
-	return n, nil, nil`,
+	return nil
+}`,
 	},
 	{
 		name: "progress counts as a lost race", file: "take.go",
@@ -1383,17 +1386,78 @@ var mutants = []mutant{
 		test: "TestAHandleThatPollsForgetsWhatItTook",
 	},
 	{
+		name: "puts that share a commit exceed the room together", file: "bounds.go",
+		old: `		if sc.first[i] = -1; r.full(entries+n) == nil {`,
+		new: `		if sc.first[i] = -1; r.full(n) == nil {
+			mutated()`,
+		test: "TestPutsTogetherFillTheRoomAndNoMore",
+	},
+	{
+		name: "a shared commit counts the entries of its last put only", file: "bounds.go",
+		old: `			entries += n`,
+		new: `			mutated()
+			entries = n`,
+		test: "TestPutsOfAHandleShareTheCountOfAnExactBound",
+	},
+	{
+		name: "a shared commit does not write the count", file: "bounds.go",
+		old: `	if sc.count = len(sc.ops); sc.count > 0 {`,
+		new: `	if sc.count = len(sc.ops); sc.count > len(puts[0].Ops) {
+		mutated()
+	} else if sc.count > 0 {`,
+		test: "TestSharedPutsOfSeveralProcessesKeepAnExactBound",
+	},
+	{
+		name: "the count is written once for each put", file: "bounds.go",
+		old:  `var sharedLimits = group.Limits{Commits: 64,`,
+		new:  `var sharedLimits = group.Limits{Commits: func() int { mutated(); return 1 }(),`,
+		test: "TestPutsOfAHandleShareTheCountOfAnExactBound",
+	},
+	{
+		name: "a put gets the results of the first put of its commit", file: "bounds.go",
+		old: `			sc.outcomes[i] = group.Outcome{Results: results[first:end:end]}`,
+		new: `			mutated()
+			sc.outcomes[i] = group.Outcome{Results: results[:end-first]}`,
+		test: "TestPutsOfAHandleShareTheCountOfAnExactBound",
+	},
+	{
+		name: "a refusal fails all puts of the commit", file: "bounds.go",
+		old:  `		case refusal != nil && refusal.Index >= first && refusal.Index < end:`,
+		new:  `		case func() bool { mutated(); return refusal != nil }():`,
+		test: "TestARefusedPutLeavesTheOthersOfItsCommit",
+	},
+	{
+		name: "a put without an answer is refused for want of room, and applied later", file: "internal/lane/commit.go",
+		old: `	return isDeclined(err) || retry.RefusedOp(err) > 0 && errors.Is(err, coord.ErrExist)`,
+		new: `	mutated()
+	return retry.RefusedOp(err) > 0 && errors.Is(err, coord.ErrExist)`,
+		test: "TestAPutInDoubtIsDecidedWhenTheQueueIsFull",
+	},
+	{
+		name: "a put that was applied is refused for want of room", file: "internal/lane/commit.go",
+		old: `			if retry.IsRefused(err) { // an attempt`,
+		new: `			if mutated(); retry.IsRefused(err) {
+				refusal = inTheWay
+				return retry.Stop, inTheWay
+			}
+			if retry.IsRefused(err) { // an attempt`,
+		test: "TestAPutInDoubtIsDecidedWhenTheQueueIsFull",
+	},
+	{
 		name: "PutSome puts more than there is room for", file: "bounds.go",
-		old: `		n = min(n, max(c.MaxEntries-stay, 1))`,
+		old: `		n = min(n, max(r.max-(r.have-r.removed), 1))
+	}
+	if err := r.full(n); err != nil {`,
 		new: `		mutated()
-		n = min(n, max(c.MaxEntries-stay+1, 1))`,
+		n = min(n, max(r.max-(r.have-r.removed)+1, 1))
+	}
+	if err := r.full(n); err != nil && !want.partial {`,
 		test: "TestPutSomePutsAStreamInOrder",
 	},
 	{
 		name: "a put of more than the bound waits", file: "bounds.go",
-		old: `	if n > c.MaxEntries && !want.partial {`,
-		new: `	mutated()
-	if n > c.MaxEntries && !want.partial && want.entries < 0 {`,
+		old:  `	case n > r.max:`,
+		new:  `	case func() bool { mutated(); return false }():`,
 		test: "TestAPutOfMoreThanTheBoundIsRefusedAtOnce",
 	},
 	{

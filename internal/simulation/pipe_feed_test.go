@@ -3,9 +3,12 @@ package simulation
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/coord/coordtest/sim"
 )
 
 // simFeed is a put, or the put within a forward, as its caller saw it.
@@ -29,14 +32,31 @@ func (f *simFeed) data() (data [][]byte) {
 	return data
 }
 
-// feed puts all of the feeder's values, however often it must try.
+// feed puts with one handle, from several goroutines where the plan says so: their puts share commits.
 func (a *simActor) feed() {
-	l := a.l
 	a.open()
 	defer a.c.Close()
-	q := a.queue(&l.first)
+	q := a.queue(&a.l.first)
 	defer q.Close()
-	for n, tries := 0, 0; n < l.feeds && a.ctx.Err() == nil; tries++ {
+	var hands sync.WaitGroup
+	for i := 1; i < a.l.hands; i++ {
+		name := fmt.Sprint(a.name, "hand", i)
+		hand := &simActor{l: a.l, n: a.n + 30*i, name: name, ctx: sim.WithActor(a.ctx, name), faulty: a.faulty, c: a.c, rng: rand.New(rand.NewPCG(a.rng.Uint64(), uint64(i)))}
+		a.l.s.spawn(&hands, func() { hand.feedWith(q) })
+	}
+	a.feedWith(q)
+	hands.Wait()
+	if a.ctx.Err() == nil {
+		a.l.mu.Lock()
+		defer a.l.mu.Unlock()
+		a.l.left--
+	}
+}
+
+// feedWith puts all values of one goroutine, however often it must try.
+func (a *simActor) feedWith(q *zkq.LockingQueue) {
+	l := a.l
+	for n, tries := 0, 0; n < 1+(l.feeds-1)/l.hands && a.ctx.Err() == nil; tries++ {
 		simTurn(50 + a.n)
 		f := a.newFeed(tries)
 		if a.one(4) {
@@ -54,12 +74,7 @@ func (a *simActor) feed() {
 		if f.outcome == "ok" {
 			n++
 		}
-		a.sleep(1500 * time.Millisecond)
-	}
-	if a.ctx.Err() == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.left--
+		a.sleep(1500 * time.Millisecond / time.Duration(l.hands*l.hands))
 	}
 }
 

@@ -26,6 +26,7 @@ type simPipe struct {
 	keys                 int // unique ones; 0: none
 	config               zkq.QueueConfig
 	steward              bool // an operator changes the bound
+	hands                int  // goroutines that put with the handle of each feeder, at the same time
 	operators            operatorPlan
 
 	s *simulation
@@ -64,6 +65,10 @@ func newSimPipe(seed uint64) *simPipe {
 		l.config = zkq.QueueConfig{MaxEntries: 1 + rng.IntN(4), Approximate: one(4)}
 		l.steward = one(3)
 	}
+	l.hands = 1
+	if rng := rand.New(rand.NewPCG(seed, 17)); l.config.MaxEntries > 0 && rng.IntN(3) > 0 {
+		l.hands += 1 + rng.IntN(4)
+	}
 	l.operators = newOperatorPlan(seed)
 	l.operators.prepare(l)
 	l.first, l.then = newPipeQueue(l, "/mail/"), newPipeQueue(l, "/sent/")
@@ -75,7 +80,7 @@ func (l *simPipe) parts() (parts []string) {
 	for _, p := range []struct {
 		what string
 		on   bool
-	}{{"pipe", true}, {"delays", l.delays}, {"ttls", l.ttls}, {"keys", l.keys > 0}, {"bound", l.config.MaxEntries > 0}, {"steward", l.steward}, {"passes", l.passes}} {
+	}{{"pipe", true}, {"delays", l.delays}, {"ttls", l.ttls}, {"keys", l.keys > 0}, {"bound", l.config.MaxEntries > 0}, {"steward", l.steward}, {"hands", l.hands > 1}, {"passes", l.passes}} {
 		if l.on && p.on {
 			parts = append(parts, p.what)
 		}
@@ -100,6 +105,8 @@ func (l *simPipe) leaveOut(what string) bool {
 		l.config, l.steward = zkq.QueueConfig{}, false
 	case "steward":
 		l.steward = false
+	case "hands":
+		l.hands = 1
 	case "passes":
 		l.passes = false
 	default:
