@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 )
 
@@ -21,8 +22,8 @@ type server struct {
 	crash *crashHook
 }
 
-// timing is the interval of etcd's clock, and how long etcd waits before it elects itself.
-// The random part of that wait is most of a start.
+// timing is the interval of etcd's clock, and how long etcd waits at least before it elects
+// itself, if it is not told to (electNow).
 type timing struct{ tick, election time.Duration }
 
 var (
@@ -54,6 +55,10 @@ const (
 
 	// electionTimeout bounds the wait for etcd to elect itself after it has read its data.
 	electionTimeout = 30 * time.Second
+
+	// electAgain is the interval at which etcd is told to elect itself. A new store does not
+	// while its first entry, which makes it a member, is not applied.
+	electAgain = 2 * time.Millisecond
 
 	etcdStopTimeout = 5 * time.Second // for an etcd that is starting or closing
 )
@@ -107,8 +112,15 @@ func (s *server) awaitReady(ctx context.Context) error {
 	defer limit.Stop()
 	ready := s.Server.ReadyNotify()
 	var settled <-chan time.Time
+	s.electNow(ctx)
+	elect := time.NewTicker(electAgain)
+	defer elect.Stop()
 	for {
 		select {
+		case <-elect.C:
+			if ready != nil {
+				s.electNow(ctx)
+			}
 		case <-ready:
 			// etcd refuses requests until it has decided on a cluster version.
 			if api.IsCapabilityEnabled(api.V3rpcCapability) {
@@ -130,6 +142,14 @@ func (s *server) awaitReady(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// electNow tells etcd to elect itself. It is the only member, so it need not wait to hear of a
+// leader; the random length of that wait was most of a start. etcd ignores the message where it
+// cannot be elected yet, and where it is the leader.
+func (s *server) electNow(ctx context.Context) {
+	self := uint64(s.Server.MemberID())
+	s.Server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &self, To: &self})
 }
 
 // close stops etcd in order, or gives up after etcdStopTimeout.

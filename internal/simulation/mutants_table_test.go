@@ -1386,6 +1386,15 @@ var mutants = []mutant{
 		test: "TestAHandleThatPollsForgetsWhatItTook",
 	},
 	{
+		name: "an embedded store waits for its clock before it elects itself", file: "etcdqueue/embedded/server.go",
+		old: `	self := uint64(s.Server.MemberID())`,
+		new: `	if mutated(); ctx != nil {
+		return
+	}
+	self := uint64(s.Server.MemberID())`,
+		test: "TestAStoreElectsItselfBeforeItsClockTicks",
+	},
+	{
 		name: "puts that share a commit exceed the room together", file: "bounds.go",
 		old: `		if sc.first[i] = -1; r.full(entries+n) == nil {`,
 		new: `		if sc.first[i] = -1; r.full(n) == nil {
