@@ -1155,6 +1155,19 @@ func TestARegisteredHandleIsAmongTheWorkersWithWhatItHolds(t *testing.T) {
 	})
 }
 
+func TestAWorkerThatOnlyWaitsIsAmongTheWorkers(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		q, _ := env.Queue(zkq.Holder(alice))
+		watcher, _ := env.Queue()
+		k := startWorker(env, &zkq.Worker{Queue: q, Handler: &noting{}})
+		time.Sleep(time.Second)
+		if ws := env.Workers(watcher); len(ws) != 1 || ws[0].Holder != alice || ws[0].Entries != 0 || ws[0].PID == 0 {
+			t.Errorf("workers: %+v", ws)
+		}
+		k.stopCleanly()
+	})
+}
+
 func TestAWorkerIsUnregisteredWithItsHandleOrSession(t *testing.T) {
 	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
 		q, _ := env.Queue(zkq.Holder(alice))

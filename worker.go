@@ -163,6 +163,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		return err
 	}
 	defer w.Queue.busy.Also(w.log())()
+	w.Queue.registry.Stay() // the first take that waits registers the handle
 	return newRun(w, ctx).runUntil(ctx)
 }
 

@@ -69,6 +69,12 @@ var mutants = []mutant{
 `,
 		test: "TestAWorkerLogsThatTheServiceIsFull",
 	},
+	{
+		name: "a worker that only waits is not registered", file: "worker.go",
+		old: `	w.Queue.registry.Stay()`,
+		new: `	mutated()`,
+		test: "TestAWorkerThatOnlyWaitsIsAmongTheWorkers",
+	},
 
 	// The embedded store.
 	{
