@@ -423,9 +423,9 @@ func ExampleUnknownError() {
 	q.Put(ctx, []byte("first"))
 
 	c.HoldReplies() // a network fault: requests arrive, answers do not
-	soon, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	_, err := q.Put(soon, []byte("second"))
+	waiting, giveUp := context.WithCancel(ctx)
+	store.Observe(func(coordtest.Applied) { giveUp() })
+	_, err := q.Put(waiting, []byte("second"))
 	var unknown *zkq.UnknownError
 	if errors.As(err, &unknown) {
 		other := store.Open(coordtest.Options{})
