@@ -71,8 +71,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a worker that only waits is not registered", file: "worker.go",
-		old: `	w.Queue.registry.Stay()`,
-		new: `	mutated()`,
+		old:  `	w.Queue.registry.Stay()`,
+		new:  `	mutated()`,
 		test: "TestAWorkerThatOnlyWaitsIsAmongTheWorkers",
 	},
 
