@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq"
+	"github.com/zkq/zkq/internal/testcoord"
 	"github.com/zkq/zkq/internal/testzk"
 )
 
@@ -64,7 +65,7 @@ func TestBacklogOf100000AndWhatDoesNotBelongThere(t *testing.T) {
 		if before >= 0 && n > most {
 			t.Errorf("%s needed %d requests, want at most %d", what, n, most)
 		}
-		if took > 10*time.Second {
+		if took > time.Minute {
 			t.Errorf("%s took %v", what, took)
 		}
 	}
@@ -323,7 +324,7 @@ func TestTimedOutGetsLeaveNothing(t *testing.T) {
 			if len(dirs) > 1 {
 				most += 2 * 2
 			}
-			for end := time.Now().Add(5 * time.Second); n < 1 || n > most; time.Sleep(5 * time.Millisecond) {
+			for end := time.Now().Add(2 * time.Minute); n < 1 || n > most; time.Sleep(5 * time.Millisecond) {
 				var err error
 				if n, err = testzk.Watches(b.servers[0]); err != nil {
 					t.Fatal(err)
@@ -332,12 +333,10 @@ func TestTimedOutGetsLeaveNothing(t *testing.T) {
 					t.Fatalf("the server has %d watches", n)
 				}
 			}
+			testcoord.Eventually(t, testcoord.Patience, "goroutines are as many as before", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
 			after := heapInUse()
 			t.Logf("%d watches, %d goroutines before and %d after, heap %d KiB before and %d KiB after",
 				n, goroutines, runtime.NumGoroutine(), heap>>10, after>>10)
-			if now := runtime.NumGoroutine(); now > goroutines+2 {
-				t.Errorf("%d goroutines, %d before", now, goroutines)
-			}
 			if after > heap+1<<20 {
 				t.Errorf("the heap grew from %d to %d bytes", heap, after)
 			}
@@ -368,7 +367,7 @@ func TestClosedQueuesLeaveNothing(t *testing.T) {
 		round()
 	}
 	// What a handle leaves behind ends when the service has answered it.
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines+2; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); runtime.NumGoroutine() > goroutines+2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 		}

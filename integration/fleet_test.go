@@ -181,7 +181,7 @@ func TestWaitingWorkerOfEitherWakesForTheOthersPutAndRelease(t *testing.T) {
 		select {
 		case h := <-got:
 			return h
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("zkq's Take did not wake")
 			return nil
 		}
@@ -363,7 +363,7 @@ func TestEntryOfADeadWorkerComesBackToTheOther(t *testing.T) {
 		died := time.Now()
 		k.kill()
 		h := b.take(q)
-		if took := time.Since(died); string(h.Value) != "job" || took > kazooSession+3*time.Second {
+		if took := time.Since(died); string(h.Value) != "job" || took > kazooSession+time.Minute {
 			t.Fatalf("took %q %v after kazoo died", h.Value, took)
 		}
 		b.consume(h)
@@ -381,7 +381,7 @@ func TestEntryOfADeadWorkerComesBackToTheOther(t *testing.T) {
 		worker.kill()
 		died := time.Now()
 		k.want("job")
-		if took := time.Since(died); took > 2*time.Second+3*time.Second {
+		if took := time.Since(died); took > time.Minute {
 			t.Errorf("kazoo got it %v after the worker died", took)
 		}
 		k.says("consume", true)

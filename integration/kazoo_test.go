@@ -146,8 +146,8 @@ func (k *kazoo) answer() answer {
 			k.t.Fatalf("kazoo ended: %s", k.errors.String())
 		}
 		return a
-	case <-time.After(60 * time.Second):
-		k.t.Fatal("no answer from kazoo for a minute")
+	case <-time.After(3 * time.Minute):
+		k.t.Fatal("no answer from kazoo for three minutes")
 		return answer{}
 	}
 }

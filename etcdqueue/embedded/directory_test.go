@@ -174,7 +174,7 @@ func TestBrokenStoreSaysWhatIsWrong(t *testing.T) {
 				if _, err := open(t.Context(), dir); !errors.Is(err, coord.ErrUnreachable) {
 					t.Error(err)
 				}
-				if took := time.Since(began); took > 5*time.Second {
+				if took := time.Since(began); took > patience/2 {
 					t.Errorf("took %v to say so", took)
 				}
 			}
@@ -192,7 +192,7 @@ func TestUnusableDirectorySaysWhatIsWrong(t *testing.T) {
 	if !errors.Is(err, coord.ErrUnreachable) || !strings.Contains(err.Error(), "lock") {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > patience/2 {
 		t.Errorf("took %v to say so", took)
 	}
 }
@@ -242,7 +242,7 @@ func TestDirectoryStaysSmall(t *testing.T) {
 	}
 	dir := newDir(t)
 	c, s := session(t, dir)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	value := []byte(strings.Repeat("v", 100))
 	const batch = 10

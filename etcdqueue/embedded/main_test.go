@@ -190,7 +190,7 @@ var roles = map[string]func(ctx context.Context, dir, arg string) error{
 		if err != nil {
 			return err
 		}
-		child := exec.Command("sleep", "60")
+		child := exec.Command("sleep", "600")
 		if err := child.Start(); err != nil {
 			return err
 		}
@@ -213,10 +213,14 @@ var roles = map[string]func(ctx context.Context, dir, arg string) error{
 func open(ctx context.Context, dir string) (*embedded.Coordinator, error) {
 	return embedded.Open(ctx, embedded.Config{
 		Dir:            dir,
-		ConnectTimeout: 20 * time.Second, // many processes on few cores
+		ConnectTimeout: 2 * time.Minute, // many processes on few cores
+		SessionTimeout: longSession,
 		Warn:           func(s string) { fmt.Fprintln(os.Stderr, "warn", s) },
 	})
 }
+
+// longSession is a session timeout that a busy machine keeps. A process that ends is noticed sooner.
+const longSession = time.Minute
 
 // process is another process.
 type process struct {
@@ -280,7 +284,7 @@ func (p *process) expect(word string) string {
 }
 
 // patience bounds what should take no time at all.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
@@ -290,7 +294,7 @@ func (p *process) signal(sig syscall.Signal) {
 		p.t.Fatal(err)
 	}
 	if sig == syscall.SIGSTOP { // its threads stop one by one, on a busy machine late
-		eventually(p.t, 10*time.Second, "every thread has stopped", p.stands)
+		eventually(p.t, patience, "every thread has stopped", p.stands)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 const (
 	producers = 4
 	workers   = 2
-	most      = 5 * time.Minute
+	most      = 10 * time.Minute
 )
 
 // Every second the process that runs the store for all others is killed with -9,

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 func open(ctx context.Context, dir string) (*embedded.Coordinator, error) {
 	return embedded.Open(ctx, embedded.Config{
 		Dir:            dir,
-		ConnectTimeout: 20 * time.Second, // many processes on few cores
+		ConnectTimeout: 2 * time.Minute, // many processes on few cores
 	})
 }
 
@@ -159,7 +159,7 @@ func finish(h *zkq.Held, j journal) error {
 	if err := j.say("finish %s %d sent", h.Name, h.Token); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	outcome := "ok"
 	err := h.Consume(ctx)

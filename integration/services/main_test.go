@@ -102,7 +102,7 @@ func onServers(t *testing.T, test func(t *testing.T, p *place)) {
 
 // open is a client of its own, which reaches the servers at these addresses.
 func (p *place) open(servers []string, session time.Duration) (coord.Coordinator, error) {
-	const patience = 20 * time.Second // the machine may be busy
+	const patience = testcoord.Patience // the machine may be busy
 	switch p.service {
 	case "memory":
 		return p.store.Open(coordtest.Options{}), nil

@@ -21,7 +21,7 @@ func TestTakeSeesWhatItsProcessWasTold(t *testing.T) {
 		}
 		take := func() *zkq.Held {
 			t.Helper()
-			ctx, cancel := context.WithTimeout(p.ctx, 30*time.Second)
+			ctx, cancel := context.WithTimeout(p.ctx, 3*time.Minute)
 			defer cancel()
 			h, err := q.Take(ctx)
 			if err != nil {

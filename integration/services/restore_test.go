@@ -40,7 +40,7 @@ func TestTakeGoesOnAfterEtcdWasRestored(t *testing.T) {
 			q, feeder := p.locking(c, "jobs"), p.locking(open(), "jobs")
 			consume := func(n int) (values []string) {
 				t.Helper()
-				ctx, cancel := context.WithTimeout(p.ctx, 60*time.Second)
+				ctx, cancel := context.WithTimeout(p.ctx, 3*time.Minute)
 				defer cancel()
 				for range n {
 					h, err := q.Take(ctx)
@@ -77,7 +77,7 @@ func TestTakeGoesOnAfterEtcdWasRestored(t *testing.T) {
 			}
 			waiting := make(chan taken, 1)
 			go func() {
-				ctx, cancel := context.WithTimeout(p.ctx, 60*time.Second)
+				ctx, cancel := context.WithTimeout(p.ctx, 3*time.Minute)
 				defer cancel()
 				h, err := q.Take(ctx)
 				waiting <- taken{h, err}

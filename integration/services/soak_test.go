@@ -87,7 +87,7 @@ func (p *place) revision(s coord.Session) int64 {
 func (p *place) flat(before use) use {
 	p.Helper()
 	var now use
-	p.eventually(20*time.Second, func() bool {
+	p.eventually(time.Minute, func() bool {
 		p.forget()
 		now = p.use()
 		// ZooKeeper has one for each directory that was looked at, and some are looked at now and then only.
@@ -213,7 +213,7 @@ func TestCyclesLeaveNothing(t *testing.T) {
 			t.Error(err)
 		}
 		if p.service != "embedded" { // which is gone
-			p.eventually(5*time.Second, func() bool { return p.watches() == 0 }, func() string { return fmt.Sprintf("%d watches are left", p.watches()) })
+			p.eventually(time.Minute, func() bool { return p.watches() == 0 }, func() string { return fmt.Sprintf("%d watches are left", p.watches()) })
 		}
 	})
 }
@@ -249,7 +249,7 @@ func TestLostConnectionsLeaveNothing(t *testing.T) {
 		for range cuts {
 			// Until all hands have worked again: else this would be one long cut.
 			target := finished.Load() + hands*batch
-			p.eventually(20*time.Second, func() bool { return finished.Load() >= target }, func() string { return "nobody works again" })
+			p.eventually(time.Minute, func() bool { return finished.Load() >= target }, func() string { return "nobody works again" })
 			l.Cut()
 			l.Heal()
 		}

@@ -76,10 +76,15 @@ func TestCancelledTakesReturnSoonAndLeaveNoHiddenClaim(t *testing.T) {
 		}
 		stop := p.load(c)
 		defer stop()
-		var returned spread
+		var returned, woke spread // woke: a goroutine that only waits for the cancellation
 		took := 0
 		for range tries {
 			ctx, cancel := context.WithCancel(p.ctx)
+			seen := make(chan time.Time, 1)
+			go func() {
+				<-ctx.Done()
+				seen <- time.Now()
+			}()
 			cancelled := make(chan time.Time, 1)
 			// An entry is there: the take is at work, at any point of it, when its context ends.
 			time.AfterFunc(time.Duration(rand.IntN(6000))*time.Microsecond, func() {
@@ -88,9 +93,11 @@ func TestCancelledTakesReturnSoonAndLeaveNoHiddenClaim(t *testing.T) {
 			})
 			h, err := q.Take(ctx)
 			end := time.Now()
-			if at := <-cancelled; end.After(at) {
+			at := <-cancelled
+			if end.After(at) {
 				returned = append(returned, end.Sub(at))
 			}
+			woke = append(woke, max(0, (<-seen).Sub(at)))
 			switch {
 			case err == nil:
 				took++
@@ -102,12 +109,12 @@ func TestCancelledTakesReturnSoonAndLeaveNoHiddenClaim(t *testing.T) {
 			}
 		}
 		var held []string
-		p.eventually(5*time.Second, func() bool { held = p.locks(s, "jobs"); return len(held) == 0 },
+		p.eventually(time.Minute, func() bool { held = p.locks(s, "jobs"); return len(held) == 0 },
 			func() string { return fmt.Sprintf("still held by nobody who knows: %q", held) })
-		t.Logf("%d of %d took an entry; the others returned after their cancellation: %v", took, tries, returned)
+		t.Logf("%d of %d took an entry; the others returned after their cancellation: %v; a goroutine woke: %v", took, tries, returned, woke)
 		// The machine may stand still for a moment; the queue never does.
-		if returned.at(98) > soon || returned.at(100) > late {
-			t.Errorf("returned after their cancellation: %v; want %v", returned, soon)
+		if returned.at(98) > max(soon, 8*woke.at(98)) || returned.at(100) > max(late, 8*woke.at(100)) {
+			t.Errorf("returned after their cancellation: %v; want %v, and a goroutine woke: %v", returned, soon, woke)
 		}
 	})
 }
@@ -165,11 +172,11 @@ func TestClosedUnderLoadLeavesNoClaim(t *testing.T) {
 			}
 			busy.Wait()
 			var held []string
-			p.eventually(5*time.Second, func() bool { held = p.locks(s, "jobs"); return len(held) == 0 },
+			p.eventually(time.Minute, func() bool { held = p.locks(s, "jobs"); return len(held) == 0 },
 				func() string { return fmt.Sprintf("still held after the close: %q", held) })
 		}
 		t.Logf("%d closed: %v", rounds, returned)
-		if returned.at(100) > grace {
+		if returned.at(90) > grace || returned.at(100) > 10*grace { // the machine may stand still
 			t.Errorf("Close took %v, want at most %v", returned, grace)
 		}
 		if n, err := q.Len(p.ctx); n != 8 || err != nil {
@@ -184,7 +191,7 @@ var alone = flag.Bool("alone", false, "the machine does nothing else: TestWaiter
 // TestWaitersWakeSoon has eight processes wait for each put. What is soon, a machine with nothing else to do says; beside
 // other tests it is measured by single reads in between: a waiter that wakes needs four requests, one after the other.
 func TestWaitersWakeSoon(t *testing.T) {
-	const puts, waiters, soon, stalled = 300 / scale, 8, 50 * time.Millisecond, 10 * time.Second
+	const puts, waiters, soon, stalled = 300 / scale, 8, 50 * time.Millisecond, time.Minute
 	onEach(t, func(t *testing.T, p *place) {
 		taken := make(chan time.Time)
 		ctx, stop := context.WithCancel(p.ctx)
