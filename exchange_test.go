@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -187,7 +188,7 @@ func sharingQueues(env *testqueue.Env, n int, opts ...zkq.Option) (all []*zkq.Lo
 }
 
 // The first of two processes hangs. The other takes its entries, and at most a window and two for each process are
-// taken before any of them.
+// taken before any of them. The window is four times what both may have in hand: one entry, and one that is wanted.
 func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 	for name, of := range map[string]struct{ window, size int }{
 		"small": {8, 10}, "so large that few are read ahead": {64, 160 << 10},
@@ -204,11 +205,13 @@ func TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound(t *testing.T) {
 				for i := 64; len(order) < 200; i++ {
 					put(i) // steadily more
 					order = append(order, valuesOf(next)[:3])
-					next = env.Exchange(both[1], next, 1)
+					if next = env.Exchange(both[1], next, 1); len(next) == 0 { // all that are ready are left to the other
+						next = []*zkq.Held{env.Take(both[1])}
+					}
 				}
 				for i := range 64 {
 					at := slices.Index(order, fmt.Sprintf("%03d", i))
-					if at < 0 || at > i+of.window+2*2 {
+					if at < 0 || at > i+max(of.window, 4*2*2)+2*2 {
 						t.Fatalf("entry %d was taken as number %d: %v", i, at, order)
 					}
 				}
@@ -229,31 +232,144 @@ func TestProcessesThatShareOutTheHeadDoNotRace(t *testing.T) {
 			c.Reset()
 		}
 		var wg sync.WaitGroup
-		var mu sync.Mutex
-		taken := 0
+		var taken, apart atomic.Int64 // apart: entries that were finished in commits of their own
+		ctx, stop := context.WithCancel(env.Ctx)
+		defer stop()
 		for _, q := range all {
-			for range 4 {
+			for range workers / len(all) {
 				wg.Go(func() {
-					held, err := q.Exchange(env.Ctx, nil, 1)
-					for err == nil && len(held) > 0 {
-						mu.Lock()
-						taken++
-						mu.Unlock()
-						held, err = q.Exchange(env.Ctx, held, 1)
+					var held []*zkq.Held
+					for ctx.Err() == nil {
+						done := len(held)
+						var err error
+						if held, err = q.Exchange(env.Ctx, held, 1); err == nil && len(held) == 0 {
+							apart.Add(int64(done))
+							held, err = q.TakeN(ctx, 1)
+						}
+						if err != nil && ctx.Err() == nil {
+							t.Error(err)
+							return
+						}
+						if taken.Add(int64(len(held))) == entries {
+							stop()
+						}
 					}
+					q.Exchange(env.Ctx, held, 0)
 				})
 			}
 		}
 		wg.Wait()
-		if taken < entries {
-			t.Errorf("%d of %d were taken", taken, entries)
-		}
 		n := 0
 		for _, c := range counts {
 			n += c.Count("commit")
 		}
-		if lost := n - entries - 2*workers; lost > entries/10 { // each has a first claim and a last finish
+		if lost := n - entries - int(apart.Load()) - 2*workers; lost > entries/10 { // each has a first claim and a last finish
 			t.Errorf("%d claims were lost for %d entries", lost, entries)
+		}
+	})
+}
+
+// allWatch has every process of a fleet watch the queue.
+var allWatch = testqueue.Settings(testhook.Settings{Watchers: 1000})
+
+// All processes hear of an entry at the same time. Its owner claims it, and the others leave it alone.
+func TestOneOfManyWaitingProcessesClaimsAnEntry(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const processes, entries = 12, 24
+		all, counts := sharingQueues(env, processes, allWatch)
+		ctx, stop := context.WithCancel(env.Ctx)
+		defer stop()
+		taken := make(chan struct{}, entries)
+		var wg sync.WaitGroup
+		for _, q := range all {
+			wg.Go(func() {
+				for h, err := range q.All(ctx) {
+					if err == nil {
+						err = h.Consume(env.Ctx)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					taken <- struct{}{}
+				}
+			})
+		}
+		producer, _ := env.Queue()
+		synctest.Wait()
+		for _, c := range counts {
+			c.Reset()
+		}
+		for i := range entries {
+			env.Put(producer, fmt.Sprint(i))
+			<-taken
+			time.Sleep(time.Second)
+		}
+		commits := 0
+		for _, c := range counts {
+			commits += c.Count("commit")
+		}
+		if commits != 2*entries {
+			t.Errorf("%d commits for %d entries, each of which is claimed and consumed", commits, entries)
+		}
+		stop()
+		wg.Wait()
+	})
+}
+
+// Eleven of twelve processes are registered and take nothing. The entries that they own are the twelfth's after a while,
+// and at once when they have left.
+func TestEntriesOfProcessesThatTakeNothingAreTakenSoon(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		all, _ := sharingQueues(env, 12, allWatch)
+		last := all[len(all)-1]
+		take := func() time.Duration {
+			begun := time.Now()
+			env.Consume(env.Take(last))
+			return time.Since(begun)
+		}
+		waited := 0
+		for i := range 24 {
+			env.Put(all[0], fmt.Sprint(i))
+			took := take()
+			if took > 500*time.Millisecond {
+				t.Errorf("entry %d was taken after %v", i, took)
+			}
+			if took > 0 {
+				waited++
+			}
+		}
+		if waited < 12 {
+			t.Errorf("%d of 24 entries were left to the others for a while", waited)
+		}
+		for i := range 3 {
+			env.Put(all[0], fmt.Sprint("left ", i))
+		}
+		producer, _ := env.Queue()
+		for _, q := range all[:len(all)-1] {
+			q.Close()
+		}
+		for i := range 24 {
+			if i >= 3 {
+				env.Put(producer, fmt.Sprint(i))
+			}
+			if took := take(); took > 0 {
+				t.Errorf("entry %d was taken after %v, and no other process is there", i, took)
+			}
+		}
+	})
+}
+
+// The part of the head that the members share out grows with their number. So each finds entries of its own.
+func TestEachProcessOfALargeFleetFindsEntriesOfItsOwn(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		all, _ := sharingQueues(env, 40)
+		for i := range 400 {
+			env.Put(all[0], fmt.Sprint(i))
+		}
+		for i, q := range all {
+			if held := env.Exchange(q, nil, 4); len(held) == 0 {
+				t.Errorf("process %d found nothing", i)
+			}
 		}
 	})
 }

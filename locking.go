@@ -223,6 +223,8 @@ func (q *LockingQueue) tryTakeDue(ctx context.Context, n int, claim claimFunc) e
 // Exchange removes the entries of done, whose work is done, and takes up to n available
 // entries, all in one commit. So a worker pays one commit for each entry instead of two.
 // Exchange does not wait for entries: it may return fewer than n, or none, without an error.
+// None does not mean that the queue is empty: entries may be left to other processes for a
+// moment. TakeN waits for them.
 // An entry that was handed out before is taken alone. An n of 0 only removes. While the queue
 // is paused nothing is taken.
 //

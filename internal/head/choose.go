@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/zkq/zkq/coord"
-	"github.com/zkq/zkq/internal/member"
 	"github.com/zkq/zkq/priority"
 )
 
@@ -19,15 +19,18 @@ const MaxCleared = 64
 // with it. The choice is empty if nothing is ready, or if the entries were gone when they
 // were read.
 func (h *Head) pick(ctx context.Context, n int) (Choice, error) {
+	started := time.Now()
 	n = min(n, max(h.session.Limits().CommitOps/2, 1))   // a claim is two ops
 	order, first := h.order(n, n+h.Claims.Len())         // entries that others claim may be listed as free
 	if !h.readAhead.hasAll(order[:min(n, len(order))]) { // more of them are read with these
 		order, first = h.order(n, max(n+h.Claims.Len(), MaxReadAhead))
 	}
-	c := Choice{Session: h.session}
+	c := Choice{Session: h.session, started: started}
 	if len(order) == 0 {
 		c.number = h.fairness.choose("", first)
-		h.ready = nil
+		if !h.isLeft {
+			h.ready = nil
+		}
 		return c, nil
 	}
 	c.number = h.fairness.choose(order[0], first)
@@ -150,34 +153,61 @@ func (h *Head) LetGo(names []string) {
 // It returns want of them, if there are as many. first is the first of the queue, whether this
 // handle wants it first or not.
 //
-// Processes that all wanted the first entry would lose three of four claims to each other.
-// So each wants the entries first that it owns, among the first entries of the most urgent
-// priority, and then those of the other members. Of these it begins with the entries that
-// it would own next, and of them with the last, because their owner begins with the first.
-// When an entry stays first for too long, fairness opens it to all members.
+// Processes that all wanted the first entry would lose most claims to each other. So each wants
+// the entries first that it owns, among the first entries of the most urgent priority. Entries
+// of other members follow when their owners have had their time (patience). Of these the
+// handle begins with the entries that it would own next, and of them with the last, because
+// their owner begins with the first. When an entry stays first for too long, fairness opens it
+// to all members.
+//
+// Nothing behind the entries that are left to others is taken, so that no entry is overtaken
+// by more than the window. But a less urgent entry is never taken before a more urgent one:
+// a handle that has only such a choice does not wait.
 func (h *Head) order(n, want int) (order []string, first string) {
-	_, isMember := slices.BinarySearch(h.members, h.Holder)
-	shares := isMember && len(h.members) > 1 && !h.Strict
-	window := max(h.Window, 2*(n+h.heldCount())) / 2 // because each first entry may be passed twice
-	var own, behind []string
-	var others []othersEntry
+	window := h.sharedWindow(n)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.isLeft = false
+	own, others, behind, first := h.sortOutLocked(window, want)
+	if len(own) >= n || len(others) == 0 {
+		return own, first
+	}
+	hasLessUrgent := len(behind) > 0 && !hasPriorityOf(behind[0], first)
+	if open := h.openLocked(others); len(open) < len(others) && !hasLessUrgent {
+		others, behind = open, nil
+		h.isLeft = len(own)+len(open) == 0
+		h.isShort = !h.isComplete && !h.isHeldBack && window > h.listedWindow
+	}
+	slices.Reverse(others)
+	slices.SortStableFunc(others, func(a, b othersEntry) int { return cmp.Compare(a.before, b.before) })
+	order = own
+	for _, o := range others {
+		order = append(order, o.name)
+	}
+	return append(order, behind...), first
+}
+
+// sortOutLocked returns the first ready entries: want of them that this handle owns, or as many
+// of all kinds. Others are entries of other members within the window, and behind is what stands
+// behind them.
+func (h *Head) sortOutLocked(window, want int) (own []string, others []othersEntry, behind []string, first string) {
 	seen := 0
 	h.isHeldBack = false
 	for _, name := range h.ready {
-		if h.isHeldBack = h.firstInDoubt != "" && name > h.firstInDoubt || h.Claims.HoldsBack(name); h.isHeldBack {
+		if h.isHeldBack = h.firstInDoubt != "" && name > h.firstInDoubt || h.Claims.holdsBackLocked(name); h.isHeldBack {
 			break
 		}
-		if h.isExcluded(name) || !h.Strict && h.Claims.Has(name) {
+		if h.isExcludedLocked(name) || !h.Strict && h.Claims.entries[name] != nil {
 			continue
 		}
 		if first == "" {
 			first = name
 		}
 		seen++
-		isShared := shares && seen <= max(window, 1) && name[:priorityEnd] == first[:priorityEnd]
+		isShared := seen <= window && hasPriorityOf(name, first)
 		before := 0
 		if isShared && (name != first || !h.fairness.isOpenToAll(first)) {
-			before = member.Before(h.members, h.Holder, name)
+			before = h.ranks.Before(name)
 		}
 		switch {
 		case before > 0:
@@ -191,13 +221,43 @@ func (h *Head) order(n, want int) (order []string, first string) {
 			break
 		}
 	}
-	slices.Reverse(others)
-	slices.SortStableFunc(others, func(a, b othersEntry) int { return cmp.Compare(a.before, b.before) })
-	order = own
+	return own, others, behind, first
+}
+
+// openLocked returns those entries of other members that this handle may take now, and notes in
+// opensAt when the next may be taken.
+func (h *Head) openLocked(others []othersEntry) (open []othersEntry) {
+	now := time.Now()
+	h.opensAt = time.Time{}
 	for _, o := range others {
-		order = append(order, o.name)
+		at := h.patience.opensAt(o.name, o.before, h.changedAt)
+		switch {
+		case !at.After(now):
+			open = append(open, o)
+		case h.opensAt.IsZero() || at.Before(h.opensAt):
+			h.opensAt = at
+		}
 	}
-	return append(order, behind...), first
+	return open
+}
+
+// sharedWindow returns how many of the first entries the members share out for a choice of n; 0
+// if this handle shares with no other. It grows with the fleet, so that each member finds
+// entries of its own for all its workers.
+func (h *Head) sharedWindow(n int) int {
+	if !h.ranks.IsMember() {
+		return 0
+	}
+	return h.windowOf(h.ranks.Len(), n)
+}
+
+// windowOf is sharedWindow among so many members.
+func (h *Head) windowOf(members, n int) int {
+	if h.Strict || members < 2 {
+		return 0
+	}
+	wanted := 2 * (min(n, MaxWanted) + h.heldCount()) * members
+	return max(h.Window/2, min(wanted, mostShared), 1) // half, because each first entry may be passed twice
 }
 
 // othersEntry is an entry that another member owns.
@@ -208,11 +268,21 @@ type othersEntry struct {
 
 // isExcluded reports whether this handle holds, has just finished or skips the entry.
 func (h *Head) isExcluded(name string) bool {
-	return h.Resting.Has(name) || h.Suppressed.Has(name) || h.Restricted.IsUnreadable(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.isExcludedLocked(name)
+}
+
+// isExcludedLocked is isExcluded for a caller with the lock.
+func (h *Head) isExcludedLocked(name string) bool {
+	return h.Resting.hasLocked(name) || h.Suppressed.hasLocked(name) || h.Restricted.isUnreadableLocked(name)
 }
 
 // isLocking reports whether the queue is of the locking layout.
 func (h *Head) isLocking() bool { return h.Taken != "" }
+
+// hasPriorityOf reports whether two entries have the same priority.
+func hasPriorityOf(name, other string) bool { return name[:priorityEnd] == other[:priorityEnd] }
 
 // priorityEnd is where the priority ends in the name of an entry.
 var priorityEnd = len(priority.Prefix(0))

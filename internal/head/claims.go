@@ -148,12 +148,10 @@ func (c *Claims) MarkInDoubt(name string) {
 	c.entries[name].inDoubt = true
 }
 
-// HoldsBack reports whether the claim of an entry that no process seems to hold is in
+// holdsBackLocked reports whether the claim of an entry that no process seems to hold is in
 // doubt. Later entries wait for it: otherwise their first claim could come before its.
 // A blocked claim is asked to try again, because the foreign lock is gone.
-func (c *Claims) HoldsBack(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (c *Claims) holdsBackLocked(name string) bool {
 	t := c.entries[name]
 	if t == nil || !t.inDoubt {
 		return false

@@ -88,23 +88,23 @@ func TestAClaimInDoubtHoldsLaterEntriesBack(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		c.TryReserve(name)
 	}
-	if c.HoldsBack("b") || c.FirstInDoubt() != "" {
+	if c.holdsBackLocked("b") || c.FirstInDoubt() != "" {
 		t.Error("a claim whose caller waits is in doubt")
 	}
 	c.MarkInDoubt("c")
 	c.MarkInDoubt("b")
-	if !c.HoldsBack("b") || c.HoldsBack("a") || c.HoldsBack("none") || c.FirstInDoubt() != "b" {
+	if !c.holdsBackLocked("b") || c.holdsBackLocked("a") || c.holdsBackLocked("none") || c.FirstInDoubt() != "b" {
 		t.Errorf("the first claim in doubt is %q, want b", c.FirstInDoubt())
 	}
 	c.LetOthersPass("b")
 	if c.FirstInDoubt() != "c" {
 		t.Errorf("with a blocked claim the first in doubt is %q, want c", c.FirstInDoubt())
 	}
-	if !c.HoldsBack("b") || len(c.RetryRequests("b")) != 1 {
+	if !c.holdsBackLocked("b") || len(c.RetryRequests("b")) != 1 {
 		t.Error("a blocked claim is not tried again when the entry seems to be free")
 	}
 	c.Release("b")
-	if c.HoldsBack("b") {
+	if c.holdsBackLocked("b") {
 		t.Error("a released claim is in doubt")
 	}
 }

@@ -22,12 +22,14 @@ type fairness struct {
 }
 
 // choose numbers a choice. first is the first entry of the queue, chosen the one that the
-// choice wants most; "" if it found none.
+// choice wants most; "" if it found none. A choice that leaves all entries to other members
+// passes none of them.
 func (f *fairness) choose(chosen, first string) (number int64) {
 	f.choices++
 	switch {
-	case chosen == "" || chosen == first:
+	case chosen == first:
 		f.entry = ""
+	case chosen == "":
 	case f.entry != first:
 		f.entry, f.first, f.second = first, f.choices, 0
 	case f.second == 0 && f.answered.Load() >= f.first:

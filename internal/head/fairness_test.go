@@ -4,7 +4,8 @@ import "testing"
 
 func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 	type step struct {
-		chosen    string // "" with answer 0: the choice found nothing
+		chosen    string // "" with answer 0: the choice left all entries to other members
+		isEmpty   bool   // the choice found nothing
 		answer    int64  // instead of a choice: the claim of that choice was answered
 		openToAll bool   // whether the first entry may be taken afterwards
 	}
@@ -47,10 +48,18 @@ func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 		"without an answer it is never open to all": {
 			{chosen: "own 1"}, {chosen: "own 2"}, {chosen: "own 3"}, {chosen: "own 4"},
 		},
-		"a choice of nothing begins anew": {
+		"a choice that leaves all entries to others is no pass": {
 			{chosen: "own 1"},
 			{answer: 1},
 			{chosen: ""},
+			{answer: 2},
+			{chosen: "own 2"},
+			{answer: 3, openToAll: true},
+		},
+		"a choice of nothing begins anew": {
+			{chosen: "own 1"},
+			{answer: 1},
+			{isEmpty: true},
 			{answer: 2},
 			{chosen: "own 2"},
 			{answer: 3},
@@ -61,9 +70,12 @@ func TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var f fairness
 			for i, s := range steps {
-				if s.answer > 0 {
+				switch {
+				case s.answer > 0:
 					f.answer(s.answer)
-				} else {
+				case s.isEmpty:
+					f.choose("", "")
+				default:
 					f.choose(s.chosen, "first")
 				}
 				if got := f.isOpenToAll("first"); got != s.openToAll {

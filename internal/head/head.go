@@ -18,10 +18,12 @@ import (
 	"github.com/zkq/zkq/internal/retry"
 )
 
-// DefaultWindow is how many entries members share out among them, and how many available
-// entries a head wants to know of, unless its handle holds more than that. More would
-// be stale before they are taken.
-const DefaultWindow = 64
+// DefaultWindow is how many available entries a head wants to know of at least. Members share
+// out half as many among them; a large fleet shares more, up to mostShared.
+const (
+	DefaultWindow = 64
+	mostShared    = 2048
+)
 
 // MaxWanted caps the number of entries that a caller wants, so that sums of it cannot overflow.
 const MaxWanted = 1 << 28
@@ -36,7 +38,7 @@ type Config struct {
 	Restricted *Restricted                                  // nil: a new set
 
 	Strict bool // every choice lists afresh, and the most urgent entry is claimed first
-	Window int  // how many entries the members share out
+	Window int  // twice how many entries the members of a small fleet share out
 
 	// The rest is of the locking layout; nil in the plain one.
 
@@ -74,15 +76,22 @@ type Head struct {
 	unwatch       context.CancelFunc
 	readAhead     readAhead
 	fairness      fairness
-	watched       scope    // what the watch tells of
-	members       []string // that share out the head of the queue, if this handle is one of them
-	duty          duty     // which members watch the queue
-	isListed      bool     // there was no signal since the last listing
-	mustListFresh bool     // the next listing has to be up to date when it is made
-	isComplete    bool     // ready was all that was available, not just the first entries
-	ready         []string // what is left of the last listing
-	firstInDoubt  string   // when ready was listed; see [Claims.FirstInDoubt]
-	isHeldBack    bool     // the last choice ended before an entry that waits for a claim in doubt
+	patience      patience
+	ranks         member.Ranks // among the members that share out the head, if this handle is one of them
+	watched       scope        // what the watch tells of
+	duty          duty         // which members watch the queue
+	isListed      bool         // there was no signal since the last listing
+	mustListFresh bool         // the next listing has to be up to date when it is made
+	isComplete    bool         // ready was all that was available, not just the first entries
+	ready         []string     // what is left of the last listing
+	firstInDoubt  string       // when ready was listed; see [Claims.FirstInDoubt]
+	listedWindow  int          // how many entries could be shared out when ready was listed
+	isHeldBack    bool         // the last choice ended before an entry that waits for a claim in doubt
+	isShort       bool         // the last choice wanted to know more entries than were listed
+	isLeft        bool         // the last choice left all entries to other members
+	opensAt       time.Time    // when this handle may take the first of these
+	watchedUntil  time.Time    // until then no signal was pending
+	changedAt     time.Time    // when the last signal came, or half way between when it may have come
 
 	mu      *sync.Mutex   // guards waiting, Claims, Suppressed, Resting and Restricted; held for a look or a change only
 	waiting chan struct{} // closed while the goroutine with sem waits for entries
@@ -95,6 +104,7 @@ func New(c Config) *Head {
 	}
 	mu := c.Restricted.mu
 	h := &Head{
+		ranks:      member.Ranks{Me: c.Holder},
 		Config:     c,
 		Claims:     newClaims(mu, c.Woke),
 		Suppressed: newSuppressed(mu),
@@ -119,8 +129,9 @@ type Choice struct {
 	IsSpent bool         // the entries are to be cleared away, and none is to be handed out
 	IsLast  bool         // entries behind these are not to be claimed before the next choice
 
-	number int64
-	done   func()
+	number  int64
+	started time.Time
+	done    func()
 }
 
 // Done must be called when the claims of the choice have been answered, with success or not.
@@ -169,7 +180,9 @@ func (h *Head) Choose(ctx context.Context, n int, wait bool) (Choice, error) {
 		return Choice{}, err
 	}
 	c.done = func() {
-		h.fairness.answer(c.number)
+		if h.fairness.answer(c.number); !c.IsSpent {
+			h.patience.noteRoundTrip(time.Since(c.started))
+		}
 		leave()
 	}
 	if !h.Strict { // a strict take lets no other choose before its claim is answered
@@ -183,9 +196,12 @@ func (h *Head) mustLookAgain() bool {
 	switch {
 	case h.duty.isAsleep:
 		return false
-	case len(h.ready) > 0: // some of the entries were gone
+	case len(h.ready) > 0 && !h.isLeft: // some of the entries were gone
 		return true
-	case h.Suppressed.anyLost(), !h.isComplete && !h.isHeldBack:
+	case h.isLeft && h.isShort:
+		h.isListed = false
+		return true
+	case h.Suppressed.anyLost(), !h.isComplete && !h.isHeldBack && !h.isLeft:
 		// Other processes took all that was listed: the next listing must show that.
 		h.isListed, h.mustListFresh = false, true
 		return true
@@ -321,18 +337,27 @@ func (h *Head) endWatch() {
 		h.unwatch()
 	}
 	h.session, h.changed, h.unwatch, h.watched = nil, nil, nil, scope{}
-	h.isListed, h.ready, h.members = false, nil, nil
+	h.isListed, h.isLeft, h.ready, h.watchedUntil = false, false, nil, time.Time{}
+	h.ranks.SetMembers(nil)
+	h.patience.since = nil
 	clear(h.readAhead.nodes)
 }
 
 // takeSignals reports whether the listing is stale, and takes the signals that say so: one
 // listing answers all of them.
 func (h *Head) takeSignals() (isStale bool) {
+	now := time.Now()
+	if h.watchedUntil.IsZero() {
+		h.watchedUntil = now // what the first listing shows counts as new
+		h.changedAt = now
+	}
 	select {
 	case <-h.changed:
 		h.isListed = false
+		h.changedAt = h.watchedUntil.Add(now.Sub(h.watchedUntil) / 2)
 	default:
 	}
+	h.watchedUntil = now
 	select {
 	case <-h.Resting.changed:
 		h.isListed = false
@@ -347,7 +372,11 @@ func (h *Head) list(ctx context.Context, n int) error {
 	isFresh := h.mustListFresh
 	before := h.Suppressed.lastNumber()
 	inDoubt := h.Claims.FirstInDoubt() // its end signals, and what is listed below may be older
-	want := max(DefaultWindow, 2*min(n, MaxWanted)) + h.Resting.Len() + h.Claims.Len() + h.Suppressed.Len() + 2*h.heldCount() + h.Restricted.Len()
+	h.listedWindow = 0
+	if h.watched.members {
+		h.listedWindow = h.windowOf(len(h.duty.everyone), n)
+	}
+	want := max(DefaultWindow, 2*min(n, MaxWanted), h.listedWindow) + h.Resting.Len() + h.Claims.Len() + h.Suppressed.Len() + 2*h.heldCount() + h.Restricted.Len()
 	// A listing that need not be fresh is what the signals announced. That costs no request
 	// where the driver follows them.
 	l, err := h.List(ctx, h.session, want, coord.ListOptions{Fresh: isFresh, Seen: !isFresh})
@@ -355,11 +384,12 @@ func (h *Head) list(ctx context.Context, n int) error {
 		return err
 	}
 	if h.watched.members {
-		h.members = h.sharers(len(l.Names))
+		h.ranks.SetMembers(h.sharers(len(l.Names)))
 		h.noteAvailable(ctx, l.Names)
 	}
 	h.Suppressed.reconcile(&l, before, isFresh)
 	h.readAhead.reconcile(&l)
+	h.patience.reconcile(&l)
 	h.ready, h.isComplete, h.isListed, h.mustListFresh, h.firstInDoubt = l.Names, l.IsComplete, true, false, inDoubt
 	return nil
 }
@@ -383,6 +413,9 @@ func (h *Head) wait(ctx context.Context) {
 	if look := h.duty.lookAt; !look.IsZero() && (!ok || look.Before(at)) {
 		at, ok = look, true
 	}
+	if h.isLeft && !h.opensAt.IsZero() && (!ok || h.opensAt.Before(at)) {
+		at, ok = h.opensAt, true
+	}
 	if ok {
 		t := time.NewTimer(time.Until(at))
 		defer t.Stop()
@@ -393,11 +426,13 @@ func (h *Head) wait(ctx context.Context) {
 	case <-h.session.Done():
 	case <-h.changed:
 		h.isListed = false
+		h.changedAt = time.Now()
 	case <-h.Resting.changed: // other entries rest now
 		h.isListed = false
 	case <-due:
 		h.isListed = false
 	}
+	h.watchedUntil = time.Now()
 	if h.Resting.prune() {
 		h.isListed = false
 	}

@@ -50,6 +50,11 @@ func (r *Resting) WakeTake() {
 func (r *Resting) Has(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.hasLocked(name)
+}
+
+// hasLocked is Has for a caller with the lock.
+func (r *Resting) hasLocked(name string) bool {
 	until, ok := r.until[name]
 	return ok && time.Now().Before(until)
 }

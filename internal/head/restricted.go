@@ -40,20 +40,27 @@ func (r *Restricted) Add(name string, isReadable bool) {
 
 // IsUnreadable reports whether the entry cannot be read.
 func (r *Restricted) IsUnreadable(name string) bool {
-	isReadable, ok := r.lookup(name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.isUnreadableLocked(name)
+}
+
+// isUnreadableLocked is IsUnreadable for a caller with the lock.
+func (r *Restricted) isUnreadableLocked(name string) bool {
+	isReadable, ok := r.lookupLocked(name)
 	return ok && !isReadable
 }
 
 // IsReadOnly reports whether the entry can be read and not written.
 func (r *Restricted) IsReadOnly(name string) bool {
-	isReadable, ok := r.lookup(name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	isReadable, ok := r.lookupLocked(name)
 	return ok && isReadable
 }
 
-// lookup returns what is known of an entry. It forgets what is older than keepRestriction.
-func (r *Restricted) lookup(name string) (isReadable, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// lookupLocked returns what is known of an entry. It forgets what is older than keepRestriction.
+func (r *Restricted) lookupLocked(name string) (isReadable, ok bool) {
 	x, ok := r.entries[name]
 	if ok && time.Since(x.found) > keepRestriction {
 		delete(r.entries, name)

@@ -71,10 +71,8 @@ func (s *Suppressed) Remove(name string) {
 	delete(s.entries, name)
 }
 
-// Has reports whether the entry is suppressed.
-func (s *Suppressed) Has(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// hasLocked reports whether the entry is suppressed.
+func (s *Suppressed) hasLocked(name string) bool {
 	_, ok := s.entries[name]
 	return ok
 }

@@ -44,7 +44,7 @@ func TestAListingEndsTheSuppressionsThatItKnowsOf(t *testing.T) {
 				}
 				time.Sleep(c.wait)
 				s.reconcile(&c.listing, before, c.isFresh)
-				if ends := !s.Has("e"); ends != c.ends {
+				if ends := !s.hasLocked("e"); ends != c.ends {
 					t.Errorf("the suppression ends: %v, want %v", ends, c.ends)
 				}
 			})

@@ -81,3 +81,29 @@ func TestWhoIsNextOwnsTheEntryWhenThoseBeforeHaveLeft(t *testing.T) {
 		}
 	}
 }
+
+func TestRanksAreThoseOfThePresentMembers(t *testing.T) {
+	members := []string{"a", "b", "c", "d", "e"}
+	r := Ranks{Me: "c"}
+	for len(members) > 0 {
+		r.SetMembers(slices.Clone(members))
+		if got := r.IsMember(); got != slices.Contains(members, "c") || r.Len() != len(members) {
+			t.Errorf("of %s it is a member: %v", members, got)
+		}
+		for i := range 100 {
+			name := fmt.Sprintf("entry-100-%010d", i)
+			want := 0
+			for _, m := range members {
+				if Owner([]string{m, "c"}, name) != "c" {
+					want++
+				}
+			}
+			for range 2 {
+				if got := r.Before(name); got != want {
+					t.Fatalf("%d members of %s are before c for %s, not %d", got, members, name, want)
+				}
+			}
+		}
+		members = members[1:]
+	}
+}

@@ -14,6 +14,7 @@ func (s *simulation) check() {
 	s.checkHolds()
 	s.checkDeadEntries()
 	s.checkOrder()
+	s.checkWakeUps()
 	ops := s.entryOps()
 	s.checkEntries(ops)
 	if s.plan.sampled() {

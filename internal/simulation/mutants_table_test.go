@@ -450,6 +450,7 @@ var mutants = []mutant{
 		name: "a signal during a listing is lost (K6)", seeds: "900037", file: "internal/head/head.go",
 		old: `	case <-h.changed:
 		h.isListed = false
+		h.changedAt = h.watchedUntil.Add(now.Sub(h.watchedUntil) / 2)
 	default:`,
 		new: `	case <-h.changed:
 		mutated()
@@ -515,9 +516,68 @@ var mutants = []mutant{
 	},
 	{
 		name: "the window has no limit", file: "internal/head/choose.go",
-		old:  `window := max(h.Window, 2*(n+h.heldCount())) / 2 // because each first entry may be passed twice`,
-		new:  `window := func() int { mutated(); return 1 << 20 }()`,
+		old:  `	return max(h.Window/2, min(wanted, mostShared), 1) // half`,
+		new:  `	return func() int { mutated(); return max(wanted, 1<<20) }() // half`,
 		test: "TestEntriesOfAProcessThatStandsStillAreTakenWithinTheBound",
+	},
+	{
+		name: "the window does not grow with the fleet", file: "internal/head/choose.go",
+		old:  `h.heldCount()) * members`,
+		new:  `h.heldCount()) * func() int { mutated(); return 1 }()`,
+		test: "TestEachProcessOfALargeFleetFindsEntriesOfItsOwn",
+	},
+	{
+		name: "a process takes what stands behind the entries that it leaves to others", file: "internal/head/choose.go",
+		old: `		others, behind = open, nil
+`,
+		new: `		mutated()
+		others = open
+`,
+		test: "TestAHandleWithNothingLeftWantsTheOthersEntriesFromTheirEnd",
+	},
+	{
+		name: "a process leaves a more urgent entry to others and waits", file: "internal/head/choose.go",
+		old:  `	hasLessUrgent := len(behind) > 0 &&`,
+		new:  `	hasLessUrgent := func() bool { mutated(); return false }() &&`,
+		test: "TestAMoreUrgentEntryIsTakenNextByEveryProcess",
+	},
+	{
+		name: "every process claims the entry of another at once", file: "internal/head/choose.go",
+		old:  `		case !at.After(now):`,
+		new:  `		case func() bool { mutated(); return !now.IsZero() }():`,
+		test: "TestOneOfManyWaitingProcessesClaimsAnEntry",
+	},
+	{
+		name: "a grace has no end", file: "internal/head/head.go",
+		old:  `	if h.isLeft && !h.opensAt.IsZero()`,
+		new:  `	if func() bool { mutated(); return false }()`,
+		test: "TestEntriesOfProcessesThatTakeNothingAreTakenSoon",
+	},
+	{
+		name: "a grace begins anew with each look", file: "internal/head/patience.go",
+		old: `		since = ready
+		p.since[name] = since
+`,
+		new: `		mutated()
+		since = time.Now()
+`,
+		test: "TestEntriesOfProcessesThatTakeNothingAreTakenSoon",
+	},
+	{
+		name: "the ranks of a member that has left stay", file: "internal/member/rank.go",
+		old:  `	r.members, r.hashes, r.before = members, make([]uint64, len(members)), nil`,
+		new:  `	r.members, r.hashes, r.before = members, make([]uint64, len(members)), func() map[string]int { mutated(); return r.before }()`,
+		test: "TestEntriesOfProcessesThatTakeNothingAreTakenSoon",
+	},
+	{
+		name: "a choice that leaves all entries to others counts as one of nothing", file: "internal/head/fairness.go",
+		old: `	case chosen == "":
+`,
+		new: `	case chosen == "":
+		mutated()
+		f.entry = ""
+`,
+		test: "TestTheFirstEntryIsAnybodysAfterTwoAnsweredClaims",
 	},
 	{
 		name: "a process takes others' entries from the end where their owners begin", file: "internal/head/choose.go",
@@ -536,8 +596,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "a more urgent entry is taken after those chosen before it", file: "internal/head/choose.go",
-		old:  `name[:priorityEnd] == first[:priorityEnd]`,
-		new:  `func() bool { mutated(); return true }()`,
+		old:  `		isShared := seen <= window && hasPriorityOf(name, first)`,
+		new:  `		isShared := seen <= window && func() bool { mutated(); return true }()`,
 		test: "TestAMoreUrgentEntryIsTakenNextByEveryProcess",
 	},
 

@@ -101,6 +101,7 @@ func newSimPlan(seed uint64) *simPlan {
 	if !p.plain {
 		p.deaths, p.head = newDeadPlan(seed), newHeadPlan(seed)
 		p.workers = newWorkerPlan(seed)
+		p.addFleet()
 	}
 	return p
 }

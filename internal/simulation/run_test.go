@@ -37,6 +37,7 @@ type simulation struct {
 	bad    []violation
 	puts   []*simPut
 	holds  []*simHold
+	waits  []simWait
 	gets   []*simGet
 
 	requeues []*simRequeue
@@ -271,7 +272,7 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 	for drained.Err() == nil {
 		p.lives++
 		c := p.s.open(p.name, "jobs")
-		id := uint64(p.lives)<<32 | uint64(p.name[1])
+		id := uint64(p.lives)<<32 | uint64('0'+p.index)
 		opts := []zkq.Option{zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id))}
 		if p.s.plan.strict {
 			opts = append(opts, zkq.Strict())
@@ -437,6 +438,7 @@ func (p *simProcess) take(ctx, faulty context.Context, q *zkq.LockingQueue, n in
 			p.s.prompt("TryTakeN", hold.call)
 		} else {
 			held, err = q.TakeN(waiting, p.s.plan.deaths.batch)
+			p.s.noteWait(hold)
 		}
 		ended := waiting.Err() != nil
 		cancel()

@@ -34,11 +34,12 @@ func newHeadPlan(seed uint64) headPlan {
 
 // mostOvertaking returns how many later entries may be claimed before an earlier one. In one process, claims in flight
 // together may be applied in any order. Processes that share out the head of the queue add a window, and each of them
-// may be at the head twice.
+// may be at the head twice. The window is four entries for each that a process wants or holds, times the processes.
 func (p *simPlan) mostOvertaking() int {
-	most, sharing := 0, 0
+	most, largest, sharing := 0, 0, 0
 	for _, m := range p.processes {
 		most += m.takers * max(p.deaths.batch, 1)
+		largest = max(largest, m.takers*max(p.deaths.batch, 1))
 		sharing++
 		if m.crash > 0 {
 			sharing++
@@ -48,7 +49,7 @@ func (p *simPlan) mostOvertaking() int {
 		return 0
 	}
 	if (p.head.registered || p.head.exchange || p.workers.on) && sharing > 1 { // an Exchange and a Worker register too
-		return max(p.head.window, 2*2*most) + 2*sharing + most
+		return max(p.head.window, 4*2*largest*sharing) + 2*sharing + most
 	}
 	return most
 }

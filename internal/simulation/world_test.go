@@ -35,6 +35,7 @@ type simWorld struct {
 	counted   map[string][]int // entry: of each claim, the deliveries before it that count
 	log       []simEvent
 	sizes     []simSize
+	free      freeIntervals
 	deadState deadState
 	usedUp    bool // the last number was given
 
@@ -78,6 +79,7 @@ func newSimWorld(s *simulation) simWorld {
 	return simWorld{
 		s: s, plain: s.plan.plain, names: make(map[string]string), present: make(map[string]bool), locks: make(map[string]string),
 		removed: make(map[string]removal), claims: make(map[string]int), tokens: make(map[simToken]int), dead: make(map[string]bool), known: make(map[string]int), counted: make(map[string][]int), broken: make(map[string]bool), made: make(map[string]int), gone: make(map[string]int), sizes: []simSize{{}},
+		free:      freeIntervals{since: make(map[string]time.Duration)},
 		deadState: newDeadState(s),
 	}
 }
@@ -105,6 +107,7 @@ func (w *simWorld) applied(a coordtest.Applied) {
 		w.created(a)
 	}
 	now := w.s.now()
+	w.free.applied(now, a, func(name string) bool { return w.present[name] && w.locks[name] == "" })
 	if last := w.sizes[len(w.sizes)-1]; last.entries != len(w.present) || last.available != len(w.present)-len(w.locks) {
 		w.sizes = append(w.sizes, simSize{now, len(w.present), len(w.present) - len(w.locks)})
 	}
