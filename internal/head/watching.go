@@ -36,8 +36,10 @@ const (
 	// entries for each member on duty, or when an entry stays the first for leftoverAfter.
 	backlogPerWatcher = 8
 	leftoverAfter     = 500 * time.Millisecond
-	callFor           = 5 * time.Second  // the node of a call stands for so long
-	callPause         = 30 * time.Second // the least time between two calls of a handle; it doubles while entries are left
+	callFor           = time.Second            // the node of a call stands for so long
+	backlogPause      = 200 * time.Millisecond // from a call to the next one for a backlog, and callStep more for each member before
+	callStep          = 2 * time.Millisecond
+	callPause         = 5 * time.Second // and to one because an entry is left; it doubles while one is
 	longestCallPause  = 10 * time.Minute
 
 	dutyRetry   = 250 * time.Millisecond // before a node that was not written is tried again
@@ -82,10 +84,10 @@ type duty struct {
 	call ephemeral
 	ends time.Time // of the call
 
-	first     string    // the first available entry, when the queue was last listed
-	leftSince time.Time // since when it has been the first
-	nextCall  time.Time
-	pause     time.Duration // before the call after the next
+	first     string        // the first available entry, when the queue was last listed
+	leftSince time.Time     // since when it has been the first
+	calledAt  time.Time     // of the last call, or of the last attempt
+	pause     time.Duration // before another call because an entry is left
 
 	life    context.Context // ends with the handle
 	end     context.CancelFunc
@@ -213,7 +215,7 @@ func (h *Head) listMembers(ctx context.Context) (err error) {
 	for _, n := range l.Nodes {
 		switch name := path.Base(n.Path); {
 		case name == layout.CallNode:
-			d.isCalled = true
+			d.isCalled, d.calledAt = true, time.Now() // if there are many to call, one call is enough
 		case layout.IsHolder(name):
 			d.onDuty = append(d.onDuty, name)
 		}
@@ -327,7 +329,7 @@ func (h *Head) settleDuty(ctx context.Context) (again bool, err error) {
 	if d.first != "" {
 		d.lookBy(d.leftSince.Add(leftoverAfter))
 		if !now.Before(d.leftSince.Add(leftoverAfter)) {
-			d.lookBy(d.nextCall)
+			d.lookBy(d.calledAt.Add(max(d.pause, callPause)))
 		}
 	}
 	if d.call.mayExist() {
@@ -363,14 +365,22 @@ func (h *Head) noteAvailable(ctx context.Context, available []string) {
 	if isBacklog {
 		d.awakeUntil = now.Add(stayAwake)
 	}
-	if d.isCalled || now.Before(d.nextCall) || !isBacklog && now.Before(d.leftSince.Add(leftoverAfter)) {
+	before, _ := slices.BinarySearch(d.everyone, h.Holder) // all see the end of a call at once
+	pause := backlogPause + time.Duration(before)*callStep
+	if !isBacklog {
+		pause = max(d.pause, callPause)
+		if now.Before(d.leftSince.Add(leftoverAfter)) {
+			return
+		}
+	}
+	if d.isCalled || now.Before(d.calledAt.Add(pause)) {
 		return
 	}
-	d.nextCall = now.Add(dutyRetry)
-	if d.call.create(ctx, h.session) {
+	if d.calledAt = now; d.call.create(ctx, h.session) {
 		d.isCalled, d.ends = true, now.Add(callFor)
-		d.pause = min(max(2*d.pause, callPause), longestCallPause)
-		d.nextCall = now.Add(d.pause)
+		if !isBacklog {
+			d.pause = min(max(2*d.pause, callPause), longestCallPause)
+		}
 	}
 }
 
