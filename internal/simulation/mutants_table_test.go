@@ -567,7 +567,7 @@ var mutants = []mutant{
 		name: "the ranks of a member that has left stay", file: "internal/member/rank.go",
 		old:  `	r.members, r.hashes, r.before = members, make([]uint64, len(members)), nil`,
 		new:  `	r.members, r.hashes, r.before = members, make([]uint64, len(members)), func() map[string]int { mutated(); return r.before }()`,
-		test: "TestEntriesOfProcessesThatTakeNothingAreTakenSoon",
+		test: "TestRanksAreThoseOfThePresentMembers",
 	},
 	{
 		name: "a choice that leaves all entries to others counts as one of nothing", file: "internal/head/fairness.go",
