@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"path"
+	"slices"
 	"strings"
 	"sync/atomic"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/bulk"
 	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
@@ -248,17 +251,11 @@ func (q *LockingQueue) requeueOps(ctx context.Context, s coord.Session, name str
 	if err != nil {
 		return nil, err
 	}
-	_, parsed, _ := layout.ParseDead(path.Base(at))
 	_, guard, err := q.puts.roomFor(ctx, s, demand{entries: 1})
 	if err != nil {
 		return nil, err
 	}
-	_, body := layout.Unwrap(n.Value)
-	ops := []coord.Op{
-		coord.Delete(at, n.Fence),
-		coord.CreateSequential(path.Join(q.handle.Entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
-	}
-	return append(ops, guard...), nil
+	return append(q.requeueOf(n), guard...), nil
 }
 
 // commitRequeue commits the ops of requeueOps exactly once. It returns the new entry's name,
@@ -274,17 +271,194 @@ func (q *LockingQueue) commitRequeue(ctx context.Context, ops []coord.Op) (strin
 	return strings.Join(q.puts.namesOf(ctx, done.Revision, ops[1:2]), ""), nil
 }
 
+// Requeued is a dead entry that [LockingQueue.RequeueAll] made ready.
+type Requeued struct {
+	Was  string // the name that the caller gave, or the name among the dead
+	Name string // of the ready entry; "" as for [LockingQueue.Requeue]
+}
+
+// RequeueAll is [LockingQueue.Requeue] for several dead entries, or for all that are dead when it
+// is called without names. It takes a commit for up to 60 of them, and several commits are under
+// way; entries of one priority keep their order within a commit only.
+//
+// It yields each entry in the order of the names, with its error or nil. After an error that is
+// not [ErrNoEntry] it begins no other commit. It yields what those under way came to, then that
+// error, and each entry of which it is unknown whether it was requeued. If the caller ends the loop, RequeueAll waits for the commits that are under way.
+func (q *LockingQueue) RequeueAll(ctx context.Context, names ...string) iter.Seq2[Requeued, error] {
+	return func(yield func(Requeued, error) bool) {
+		rq := &requeuer{q, make(map[string]string)}
+		err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { return rq.findRequeued(ctx, s, &names) })
+		if err != nil {
+			yield(Requeued{}, fmt.Errorf("requeue in %s: %w", q.handle.Root, err))
+			return
+		}
+		manyInParts(q.bulk, names, func(part []string) []partOutcome[Requeued] { return rq.requeuePart(ctx, part) }, yield)
+	}
+}
+
+// requeuer is one call of [LockingQueue.RequeueAll].
+type requeuer struct {
+	q    *LockingQueue
+	dead map[string]string // the names among the dead of the entries that the caller named otherwise
+}
+
+// findRequeued lists the dead entries if that is needed: *names is empty, then it becomes those of
+// all, or some are names from before the entries died. It notes these in dead.
+func (rq *requeuer) findRequeued(ctx context.Context, s coord.Session, names *[]string) error {
+	all := len(*names) == 0
+	isDead := func(name string) bool { _, _, ok := layout.ParseDead(name); return ok }
+	if !all && !slices.ContainsFunc(*names, func(name string) bool { return !isDead(name) }) {
+		return nil
+	}
+	return rq.q.removal.eachDead(ctx, s, func(name string) {
+		if all {
+			*names = append(*names, name)
+			return
+		}
+		if entry, _, _ := layout.ParseDead(name); rq.dead[entry] == "" {
+			rq.dead[entry] = name
+		}
+	})
+}
+
+// requeuePart requeues entries with few commits. Those that are refused, or were not read, are
+// requeued one by one: that tells why.
+func (rq *requeuer) requeuePart(ctx context.Context, names []string) []partOutcome[Requeued] {
+	results := make([]partOutcome[Requeued], len(names))
+	for i, name := range names {
+		results[i] = partOutcome[Requeued]{Requeued{Was: name}, errUnavailable}
+	}
+	err := rq.q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		return rq.requeueTogether(ctx, s, names, results)
+	})
+	for i, name := range names {
+		r := &results[i]
+		switch {
+		case r.err == nil:
+		case err != nil:
+			r.err = fmt.Errorf("requeue %s in %s: %w", name, rq.q.handle.Root, err)
+		case errors.Is(r.err, errUnavailable), errors.Is(r.err, ErrFull):
+			r.value.Name, r.err = rq.q.Requeue(ctx, name)
+		default:
+			r.err = fmt.Errorf("requeue %s in %s: %w", name, rq.q.handle.Root, r.err)
+		}
+	}
+	return results
+}
+
+// requeueTogether requeues those of the entries that are dead, with few commits, and stores what
+// they came to in results. The error of a refused one is errUnavailable.
+func (rq *requeuer) requeueTogether(ctx context.Context, s coord.Session, names []string, results []partOutcome[Requeued]) error {
+	nodes, err := readWhere(ctx, s.Read, names, func(_ int, name string) string {
+		if known := rq.dead[name]; known != "" {
+			name = known
+		}
+		if _, _, ok := layout.ParseDead(name); !ok {
+			return ""
+		}
+		return path.Join(rq.q.handle.Root, layout.DeadDir, name)
+	})
+	if err != nil {
+		return err
+	}
+	var of []int
+	var changes [][]coord.Op
+	for i, n := range nodes {
+		if isReadable(n) && results[i].err != nil {
+			of, changes = append(of, i), append(changes, rq.q.requeueOf(n))
+		}
+	}
+	limits := s.Limits()
+	limits.CommitOps -= requeueBeside
+	limits.CommitBytes -= requeueBeside * (coord.OpOverhead + layout.MaxReason)
+	for i, o := range bulk.Commit(ctx, limits, bulk.Size, changes, rq.commitRequeued) {
+		switch r := &results[of[i]]; {
+		case o.Err == nil:
+			r.value.Name, r.err = path.Base(o.Results[1].Path), nil
+			if o.Results[1].Path == "" {
+				r.value.Name = ""
+			}
+		case !retry.IsRefused(o.Err):
+			r.err = o.Err
+		}
+	}
+	return nil
+}
+
+// requeueBeside is how many ops a commit of requeued entries has besides theirs, at most: those of
+// its lane and of the queue's bound.
+const requeueBeside = 2
+
+// requeueOf returns the ops that turn a dead entry, as it was read, into a ready one.
+func (q *LockingQueue) requeueOf(n coord.Node) []coord.Op {
+	_, parsed, _ := layout.ParseDead(path.Base(n.Path))
+	_, body := layout.Unwrap(n.Value)
+	return []coord.Op{
+		coord.Delete(n.Path, n.Fence),
+		coord.CreateSequential(path.Join(q.handle.Entries, priority.Prefix(parsed.Priority)), layout.Requeued(body)),
+	}
+}
+
+// commitRequeued commits the ops of requeueOf for some entries exactly once, within the queue's
+// bound. If the bound's count was changed by another process it reads it again. If the answer was
+// lost, the results have the names that it could find.
+func (rq *requeuer) commitRequeued(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
+	for {
+		var guard []coord.Op
+		err := rq.q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+			_, guard, err = rq.q.puts.roomFor(ctx, s, demand{entries: len(ops) / 2})
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		done, err := rq.q.lanes.commitOnce(ctx, nil, append(slices.Clip(ops), guard...))
+		switch {
+		case retry.RefusedOp(err) >= len(ops):
+			continue
+		case err != nil:
+			return nil, err
+		case done.Results != nil:
+			return done.Results[:len(ops)], nil
+		}
+		return rq.findNames(ctx, done.Revision, ops), nil
+	}
+}
+
+// findNames returns results for the ops of requeueOf, whose commit was applied at a revision and
+// whose answer was lost. They have the paths of the entries that still exist.
+func (rq *requeuer) findNames(ctx context.Context, revision int64, ops []coord.Op) []coord.Result {
+	results := make([]coord.Result, len(ops))
+	of := make(map[string][]int) // the indexes of the creates, by prefix
+	var prefixes []string
+	for i := 1; i < len(ops); i += 2 {
+		if of[ops[i].Path] == nil {
+			prefixes = append(prefixes, ops[i].Path)
+		}
+		of[ops[i].Path] = append(of[ops[i].Path], i)
+	}
+	for _, prefix := range prefixes {
+		var creates []coord.Op
+		for _, i := range of[prefix] {
+			creates = append(creates, ops[i])
+		}
+		for j, name := range rq.q.puts.namesOf(ctx, revision, creates) {
+			results[of[prefix][j]].Path = path.Join(rq.q.handle.Entries, name)
+		}
+	}
+	return results
+}
+
 // PurgeDead removes dead entries, but keeps the given number of those that died last. It
 // returns how many it removed, also with an error. Entries that die meanwhile may stay.
-func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (int, error) {
-	if keep < 0 {
-		return 0, fmt.Errorf("purge %s: keep %d: allowed are 0 and more: %w", q.handle.Root, keep, ErrInvalid)
+func (q *LockingQueue) PurgeDead(ctx context.Context, keep int) (removed int, err error) {
+	for n, err := range q.PurgeInSteps(ctx, StateDead, keep) {
+		if err != nil {
+			return removed, err
+		}
+		removed += n
 	}
-	n, err := q.removal.purgeDead(ctx, keep)
-	if err != nil {
-		return n, fmt.Errorf("purge %s: %w", q.handle.Root, err)
-	}
-	return n, nil
+	return removed, nil
 }
 
 // errPaused is the type of ErrPaused. By its Is method ErrPaused is an ErrEmpty, too.

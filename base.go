@@ -85,7 +85,7 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	b.expiry = &lifetimes{h, b.settings}
 	b.dead = &deadLetters{h}
 	b.inspect = &inspector{h, b.dead, b.delayed, b.expiry, b.finder, b.history}
-	b.removal = &remover{Handle: h, delayed: b.delayed, expiry: b.expiry, history: b.history, inspect: b.inspect, keys: b.keys, finder: b.finder, traces: b.traces}
+	b.removal = &remover{Handle: h, bulk: b.bulk, delayed: b.delayed, expiry: b.expiry, history: b.history, inspect: b.inspect, keys: b.keys, finder: b.finder, traces: b.traces}
 	b.puts = &putter{h, b.dead, b.delayed, b.expiry, b.inspect, b.keys, b.lanes, b.removal, b.settings, nil}
 	b.puts.shared = b.puts.sharePuts()
 	return b
@@ -135,61 +135,47 @@ func (b *base) close() {
 // may stay. With [StateHeld] the holders' finishes will return [ErrLockLost]. The queue's
 // configuration stays.
 //
-// Purge removes each entry in a commit of its own, so an interrupted one can be repeated.
-func (b *base) Purge(ctx context.Context, state State) (int, error) {
-	removed := 0
-	_, err := ParseState(string(state))
-	if err != nil {
-		return 0, fmt.Errorf("purge %s: %w", b.handle.Root, err)
-	}
-	if state == StateDead {
-		removed, err = b.removal.purgeDead(ctx, 0)
-	} else {
-		err = b.handle.Do(ctx, func(ctx context.Context, s coord.Session) error {
-			locks, err := b.inspect.locks(ctx, s)
-			if err != nil {
-				return err
-			}
-			// Locks and names are read first; then each entry is removed if it is still in the
-			// state.
-			var names []string
-			err = b.inspect.eachName(ctx, s, func(name string) error {
-				e := Entry{State: StateReady}
-				if lk, ok := locks[name]; ok {
-					e = e.locked(lk)
-				}
-				if e.State == state {
-					names = append(names, name)
-				}
-				return nil
-			})
-			for _, name := range names {
-				if err != nil {
-					break
-				}
-				err = b.removal.removeWhere(ctx, name, func(now State) bool { return now == state })
-				switch {
-				case err == nil:
-					removed++
-				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
-					err = nil
-				}
-			}
-			if err == nil && state == StateDelayed {
-				var later int
-				later, err = b.removal.purgeLater(ctx, s)
-				removed += later
-			}
-			if err == nil && b.handle.Taken != "" {
-				b.history.sweepHistories(ctx, s)
-			}
-			return err
-		})
-	}
-	if err != nil {
-		return removed, fmt.Errorf("purge %s: %w", b.handle.Root, err)
+// Purge removes up to 60 entries in a commit, and several commits are under way. It never removes
+// a ready entry that another process has claimed meanwhile. An interrupted purge can be repeated.
+func (b *base) Purge(ctx context.Context, state State) (removed int, err error) {
+	for n, err := range b.PurgeInSteps(ctx, state, 0) {
+		if err != nil {
+			return removed, err
+		}
+		removed += n
 	}
 	return removed, nil
+}
+
+// PurgeInSteps is [LockingQueue.Purge], and yields how many entries each of its steps removed, so
+// that the caller can show progress. Of the dead it keeps the given number of those that died
+// last; in another state keep must be 0. An error is yielded with 0 and ends the loop. If the
+// caller ends the loop, PurgeInSteps waits for the commits that are under way.
+func (b *base) PurgeInSteps(ctx context.Context, state State, keep int) iter.Seq2[int, error] {
+	return func(yield func(int, error) bool) {
+		_, err := ParseState(string(state))
+		switch {
+		case err != nil:
+		case keep < 0, keep > 0 && state != StateDead:
+			err = fmt.Errorf("keep %d of the %s entries: allowed are 0 and more, and 0 of those that are not dead: %w", keep, state, ErrInvalid)
+		default:
+			err = b.removal.purge(ctx, state, keep, func(n int) bool { return yield(n, nil) })
+		}
+		if notStop(err) != nil {
+			yield(0, fmt.Errorf("purge %s: %w", b.handle.Root, err))
+		}
+	}
+}
+
+// RemoveAll is [LockingQueue.Remove] for several entries, and takes a commit for up to 60 of them.
+// It yields each name, in the order given, with the error of its removal, or nil. After an error
+// that is neither [ErrNoEntry] nor [ErrHeld] it begins no other commit. It yields what those under
+// way came to, then that error, and each entry of which it is unknown whether it was removed. If
+// the caller ends the loop, RemoveAll waits for the commits that are under way.
+func (b *base) RemoveAll(ctx context.Context, names []string, force bool) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		manyInParts(b.bulk, names, func(part []string) []partOutcome[string] { return b.removal.removeMany(ctx, part, force) }, yield)
+	}
 }
 
 // Entries iterates over the entries of the given states, or over all, and takes none. First

@@ -48,24 +48,6 @@ func dueIn(d time.Duration) (time.Time, error) {
 	return due, nil
 }
 
-// indexOps returns the ops that delete the index node of a resting entry, to be committed with
-// the removal of its lock lk. There are none if lk belongs to a holder, or if the index node
-// does not exist.
-func (dp *delayedPuts) indexOps(ctx context.Context, s coord.Session, lk coord.Node) ([]coord.Op, error) {
-	st := lock.Read(lk)
-	if st.Kind != lock.Resting {
-		return nil, nil
-	}
-	n, err := s.Get(ctx, path.Join(dp.Root, layout.DelayedDir, layout.DelayedName(st.Due, path.Base(lk.Path))))
-	switch {
-	case errors.Is(err, coord.ErrNotExist):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	}
-	return []coord.Op{coord.Delete(n.Path, n.Fence)}, nil
-}
-
 // errLeftAlone says that an index node has no resting entry, and is kept for a while.
 var errLeftAlone = errors.New("index of nothing")
 

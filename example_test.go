@@ -782,3 +782,27 @@ func ExampleCodec() {
 	// Output:
 	// "one\ntwo" [one two] <nil>
 }
+
+// All dead entries are made ready again, many in a commit.
+func ExampleRequeued() {
+	ctx := context.Background()
+	c := coordtest.NewStore().Open(coordtest.Options{})
+	defer c.Close()
+	q := zkq.NewLockingQueue(c, "jobs")
+	defer q.Close()
+	for range 3 {
+		q.Put(ctx, []byte("job"))
+		held, _ := q.Take(ctx)
+		held.Bury(ctx, "bad")
+	}
+	for r, err := range q.RequeueAll(ctx) {
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(r.Name)
+	}
+	// Output:
+	// entry-100-0000000003
+	// entry-100-0000000004
+	// entry-100-0000000005
+}

@@ -243,43 +243,79 @@ func (cl *clearer) clear(ctx context.Context, c head.Choice) (cleared int, err e
 	for _, n := range c.Nodes {
 		values[n.Path] = n.Value
 	}
-	x := cl.newExchangeCommit(c, nil)
-	x.purpose = forClearing
-	held, err := x.commit(ctx)
+	held, err := cl.claimAll(ctx, c)
 	if len(held) == 0 {
 		return 0, err
 	}
 	finishes, err := cl.chooseFinishes(ctx, held, values)
-	if err == nil {
-		held, err = cl.clearAll(ctx, held, finishes)
-		cleared = len(finishes) - len(held)
-	}
-	for _, h := range held { // no caller gets them, so none would give them back
-		cl.Spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
-	}
-	if cleared > 0 {
+	rest, err := cl.clearAll(ctx, held, finishes, err)
+	if cleared = len(held) - len(rest); cleared > 0 {
 		err = nil // the next attempt shows the error again
 	}
 	return cleared, err
+}
+
+// claimAll claims the reserved entries of a choice, to be cleared away.
+func (cl *clearer) claimAll(ctx context.Context, c head.Choice) ([]*Held, error) {
+	x := cl.newExchangeCommit(c, nil)
+	x.purpose = forClearing
+	return x.commit(ctx)
 }
 
 // clearNodes clears away entries as they were read, except those that another take of this
 // handle is claiming.
 func (cl *clearer) clearNodes(ctx context.Context, s coord.Session, nodes []coord.Node) error {
 	for len(nodes) > 0 {
-		c := head.Choice{Session: s}
 		n := min(len(nodes), head.MaxCleared, max(s.Limits().CommitOps/2, 1))
-		for _, node := range nodes[:n] {
-			if name := path.Base(node.Path); cl.head.Claims.TryReserve(name) {
-				c.Names, c.Nodes = append(c.Names, name), append(c.Nodes, node)
-			}
-		}
-		nodes = nodes[n:]
-		if _, err := cl.clear(ctx, c); err != nil {
+		if _, err := cl.clear(ctx, cl.reserve(s, nodes[:n])); err != nil {
 			return err
 		}
+		nodes = nodes[n:]
 	}
 	return nil
+}
+
+// reserve returns the choice of those of the nodes that no other take of this handle is claiming,
+// and that fit into one commit together.
+func (cl *clearer) reserve(s coord.Session, nodes []coord.Node) head.Choice {
+	c, size := head.Choice{Session: s}, 0
+	for _, n := range nodes {
+		name := path.Base(n.Path)
+		size += 2 * (coord.OpOverhead + len(n.Path) + len(n.Value)/2 + len(cl.holder))
+		if len(c.Names) > 0 && (size > s.Limits().CommitBytes || 2*len(c.Names)+2 > s.Limits().CommitOps) {
+			break
+		}
+		if cl.head.Claims.TryReserve(name) {
+			c.Names, c.Nodes = append(c.Names, name), append(c.Nodes, n)
+		}
+	}
+	return c
+}
+
+// removeNodes removes entries as they were read, in two commits: it claims them and removes them.
+// So it removes none that another process holds. It returns the names of those that it removed. It
+// leaves out entries that do not fit into the commit, that another take of this handle is
+// claiming, or that another process has changed or holds.
+func (cl *clearer) removeNodes(ctx context.Context, s coord.Session, nodes []coord.Node) (removed []string, err error) {
+	held, err := cl.claimAll(ctx, cl.reserve(s, nodes))
+	if len(held) == 0 {
+		return nil, err
+	}
+	problem := cl.readPast(ctx, held)
+	finishes := make(map[*Held]finish, len(held))
+	for _, h := range held {
+		finishes[h] = h.consumption()
+	}
+	_, problem = cl.clearAll(ctx, held, finishes, problem)
+	for _, h := range held {
+		if h.state.Load() == stateDone {
+			removed = append(removed, h.Name)
+		}
+	}
+	if err == nil {
+		err = problem
+	}
+	return removed, err
 }
 
 // chooseFinishes returns how each claimed entry is finished: an expired one is removed, and one
@@ -345,10 +381,22 @@ func (cl *clearer) readPast(ctx context.Context, held []*Held) error {
 	return nil
 }
 
-// clearAll makes the finishes, many in one commit. It returns the entries that are still held
-// afterwards, with the error of the last of them. Lost locks and earlier finishes are no
+// clearAll makes the finishes, many in one commit; none if problem is an error. It returns the
+// entries that are still held afterwards, with problem or the error of the last of them. No caller
+// gets them, so they are given back in the background. Lost locks and earlier finishes are no
 // errors: then this handle does not hold the entry any more.
-func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
+func (cl *clearer) clearAll(ctx context.Context, held []*Held, finishes map[*Held]finish, problem error) (rest []*Held, err error) {
+	if rest, err = held, problem; problem == nil {
+		rest, err = cl.finishAll(ctx, held, finishes)
+	}
+	for _, h := range rest {
+		cl.Spawn(func() { cl.undoClaim(claimAttempt{session: h.lock.Session(), name: h.name}, h) })
+	}
+	return rest, err
+}
+
+// finishAll makes the finishes, many in one commit; see clearAll.
+func (cl *clearer) finishAll(ctx context.Context, held []*Held, finishes map[*Held]finish) (rest []*Held, err error) {
 	finishOne := func(ctx context.Context, h *Held) error {
 		err := h.finish(ctx, finishes[h])
 		if errors.Is(err, ErrLockLost) || errors.Is(err, ErrAlreadyDone) {

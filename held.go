@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/bulk"
 	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/head"
 	"github.com/zkq/zkq/internal/layout"
-	"github.com/zkq/zkq/internal/retry"
 	"github.com/zkq/zkq/lock"
 	"github.com/zkq/zkq/priority"
 )
@@ -387,21 +387,24 @@ func (hs *histories) sweepHistories(ctx context.Context, s coord.Session) {
 		if err != nil {
 			return
 		}
+		var known []coord.Node // without other clients' nodes
 		for _, n := range page {
-			name := path.Base(n.Path)
-			if _, ok := priority.Parse(name); !ok {
-				continue // another client's node
+			if _, ok := priority.Parse(path.Base(n.Path)); ok {
+				known = append(known, n)
 			}
-			_, err := s.Get(ctx, path.Join(hs.Entries, name))
-			if err == nil {
-				continue
+		}
+		entries, err := readWhere(ctx, s.Read, known, func(_ int, n coord.Node) string { return path.Join(hs.Entries, path.Base(n.Path)) })
+		if err != nil {
+			return
+		}
+		var orphans []coord.Node
+		for i, n := range known {
+			if entries[i].Path == "" {
+				orphans = append(orphans, n)
 			}
-			if errors.Is(err, coord.ErrNotExist) {
-				_, err = s.Commit(ctx, coord.Delete(n.Path, n.Fence))
-			}
-			if err != nil && !retry.IsRefused(err) {
-				return
-			}
+		}
+		if bulk.Delete(ctx, s, orphans) != nil {
+			return
 		}
 	}
 }

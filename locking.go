@@ -81,6 +81,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	q.mover = &mover{Handle: q.handle, settings: q.settings, delayed: q.delayed, busy: q.busy, holder: string(q.holder), page: q.duePage}
 	q.removal.removeReady = q.claimer.claimAndConsume
 	q.removal.clearReady = clearing.clearNodes
+	q.removal.removeAllReady = clearing.removeNodes
 	return q
 }
 

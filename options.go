@@ -27,6 +27,7 @@ type options struct {
 	window   int                   // how many entries at the head workers divide among them; 0: DefaultWindow
 	watchers int                   // how many of many idle workers watch the queue; 0: DefaultWatchers
 	duePage  int                   // how many names of the delayed index a mover lists at once; 0: duePage
+	bulk     bulkSize              // how a change of many entries is divided into commits
 
 	maxDeliveries int // 0: no limit
 }
@@ -34,7 +35,9 @@ type options struct {
 // init lets this project's tests set options that are not public.
 func init() {
 	testhook.Option = func(s testhook.Settings) any {
-		return Option(func(o *options) { o.window, o.watchers, o.duePage, o.woke = s.Window, s.Watchers, s.DuePage, s.Woke })
+		return Option(func(o *options) {
+			o.window, o.watchers, o.duePage, o.bulk.entries, o.woke = s.Window, s.Watchers, s.DuePage, s.Bulk, s.Woke
+		})
 	}
 }
 

@@ -330,3 +330,47 @@ func getRestricted(ctx context.Context, s coord.Session, at string) (coord.Node,
 	}
 	return nodes[0], nil
 }
+
+// readFunc reads nodes, as [coord.Session].Read does.
+type readFunc func(ctx context.Context, paths ...string) ([]coord.Node, error)
+
+// readFresh returns a readFunc whose results are linearizable. It makes a request for each node.
+func readFresh(s coord.Session) readFunc {
+	return func(ctx context.Context, paths ...string) ([]coord.Node, error) {
+		nodes := make([]coord.Node, len(paths))
+		for i, at := range paths {
+			n, err := getRestricted(ctx, s, at)
+			switch {
+			case err == nil:
+				nodes[i] = n
+			case !errors.Is(err, coord.ErrNotExist):
+				return nil, err
+			}
+		}
+		return nodes, nil
+	}
+}
+
+// readWhere reads the node that pathOf returns for each item. Where that is "", or no node exists,
+// the result has a node without a path.
+func readWhere[T any](ctx context.Context, read readFunc, items []T, pathOf func(i int, item T) string) ([]coord.Node, error) {
+	nodes := make([]coord.Node, len(items))
+	var paths []string
+	var of []int
+	for i, item := range items {
+		if at := pathOf(i, item); at != "" {
+			paths, of = append(paths, at), append(of, i)
+		}
+	}
+	if len(paths) == 0 {
+		return nodes, nil
+	}
+	found, err := read(ctx, paths...)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range found {
+		nodes[of[i]] = n
+	}
+	return nodes, nil
+}

@@ -63,14 +63,36 @@ func (k *keys) keyNode(ctx context.Context, s coord.Session, sum string) (coord.
 	return n, err
 }
 
-// dropKey returns the op that deletes the key of n, for the commit that removes n; nil if n
-// has no key.
-func (k *keys) dropKey(ctx context.Context, s coord.Session, n coord.Node) ([]coord.Op, error) {
-	key, err := k.ownKey(ctx, s, layout.HeadersOf(n.Value), n.Born)
-	if err != nil || key.Path == "" {
+// dropKeys returns for each of the nodes the op that deletes its unique key, for the commit that
+// removes the node; nil for nodes without a key.
+func (k *keys) dropKeys(ctx context.Context, nodes []coord.Node, read readFunc) ([][]coord.Op, error) {
+	found, err := k.ownKeys(ctx, nodes, read)
+	if err != nil {
 		return nil, err
 	}
-	return []coord.Op{coord.Delete(key.Path, key.Fence)}, nil
+	ops := make([][]coord.Op, len(nodes))
+	for i, key := range found {
+		if key.Path != "" {
+			ops[i] = []coord.Op{coord.Delete(key.Path, key.Fence)}
+		}
+	}
+	return ops, nil
+}
+
+// ownKeys is ownKey for several nodes, entries or delayed puts.
+func (k *keys) ownKeys(ctx context.Context, nodes []coord.Node, read readFunc) ([]coord.Node, error) {
+	found, err := readWhere(ctx, read, nodes, func(_ int, n coord.Node) string {
+		if sum := layout.HeadersOf(n.Value).Unique; sum != "" {
+			return k.uniquePath(sum)
+		}
+		return ""
+	})
+	for i, key := range found {
+		if key.Path != "" && !isOwnerOf(key, nodes[i].Born) {
+			found[i] = coord.Node{}
+		}
+	}
+	return found, err
 }
 
 // findKeyOwner returns the name of the entry or delayed put that has the key, or "" if it finds

@@ -42,7 +42,8 @@ type queue interface {
 	Peek(ctx context.Context, name string) (zkq.Entry, error)
 	Stat(ctx context.Context) (zkq.Stat, error)
 	Remove(ctx context.Context, name string, force bool) error
-	Purge(ctx context.Context, s zkq.State) (int, error)
+	RemoveAll(ctx context.Context, names []string, force bool) iter.Seq2[string, error]
+	PurgeInSteps(ctx context.Context, s zkq.State, keep int) iter.Seq2[int, error]
 	WaitEmpty(ctx context.Context) error
 	Close() error
 }

@@ -52,13 +52,7 @@ func purge(ctx context.Context, k *call) error {
 		return usageError("", "--keep-newest needs --state dead")
 	}
 	return k.withQueue(ctx, func(q queue) error {
-		var n int
-		var err error
-		if locking, ok := q.(*zkq.LockingQueue); ok && keep > 0 {
-			n, err = locking.PurgeDead(ctx, keep)
-		} else {
-			n, err = q.Purge(ctx, st)
-		}
+		n, err := purgeInSteps(ctx, q, st, keep, newCountLine(k, "purge"))
 		if n > 0 || err == nil {
 			if werr := k.out.record(purgeRecord{k.queue, st, n}, strconv.Itoa(n)); err == nil {
 				err = werr
@@ -69,4 +63,18 @@ func purge(ctx context.Context, k *call) error {
 		}
 		return k.describe(err)
 	})
+}
+
+// purgeInSteps removes the entries, and shows on line how many it has removed. It returns their
+// number, also with an error.
+func purgeInSteps(ctx context.Context, q queue, st zkq.State, keep int, line *countLine) (removed int, err error) {
+	defer line.end()
+	for n, err := range q.PurgeInSteps(ctx, st, keep) {
+		if err != nil {
+			return removed, err
+		}
+		removed += n
+		line.add(n)
+	}
+	return removed, nil
 }

@@ -36,15 +36,16 @@ func rm(ctx context.Context, k *call) error {
 		if err != nil {
 			return k.describe(err)
 		}
-		return k.eachName(ctx, names, func(ctx context.Context, name string) error {
-			if nameTail.MatchString(name) {
-				return noEntryError(name)
-			}
-			err := q.Remove(ctx, name, k.flags.Bool("force"))
-			if errors.Is(err, zkq.ErrNoEntry) {
+		m := k.newManyChanges(ctx, "rm")
+		defer m.end()
+		for name, err := range q.RemoveAll(m.ctx, m.withoutTails(names, noEntryError), k.flags.Bool("force")) {
+			if errors.Is(err, zkq.ErrNoEntry) && !errors.Is(err, zkq.ErrUnknown) {
 				err = noEntryError(name)
 			}
-			return err
-		})
+			if !m.next(err) {
+				break
+			}
+		}
+		return m.result()
 	})
 }

@@ -59,16 +59,8 @@ func (k *call) newStatus(total int) *status {
 	}
 	s := &status{out: k.out, w: k.messages, log: k.log, total: total, begun: time.Now(), quit: make(chan struct{})}
 	every := tellEvery
-	if isTerminal(k.stderr) {
-		fd := int(k.stderr.(*os.File).Fd())
+	if s.width = k.stderrWidth(); s.width != nil {
 		every = drawEvery
-		s.width = func() int {
-			w, _, err := term.GetSize(fd)
-			if err != nil || w <= 0 {
-				w = 80
-			}
-			return w
-		}
 		if k.out.terminal {
 			k.out.before, k.out.after = s.before, s.after
 		}
@@ -92,6 +84,22 @@ func (k *call) newStatus(total int) *status {
 		}
 	})
 	return s
+}
+
+// stderrWidth returns a function that returns the columns of the terminal on stderr; nil if stderr
+// is no terminal.
+func (k *call) stderrWidth() func() int {
+	if !isTerminal(k.stderr) {
+		return nil
+	}
+	fd := int(k.stderr.(*os.File).Fd())
+	return func() int {
+		w, _, err := term.GetSize(fd)
+		if err != nil || w <= 0 {
+			w = 80
+		}
+		return w
+	}
 }
 
 // divertLog makes the log write to w.

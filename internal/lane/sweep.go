@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/bulk"
 	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
@@ -64,13 +65,14 @@ func removeLanes(ctx context.Context, session coord.Session, before int64) error
 		if err != nil {
 			return err
 		}
+		var old []coord.Node
 		for _, n := range page {
-			if n.Revision >= before || !layout.IsLane(path.Base(n.Path)) {
-				continue
+			if n.Revision < before && layout.IsLane(path.Base(n.Path)) {
+				old = append(old, n)
 			}
-			if _, err := session.Commit(ctx, coord.Delete(n.Path, n.Fence)); err != nil && !retry.IsRefused(err) {
-				return err
-			}
+		}
+		if err := bulk.Delete(ctx, session, old); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 	"github.com/zkq/zkq/coord"
 	"github.com/zkq/zkq/coord/coordtest"
 	"github.com/zkq/zkq/coord/coordtest/sim"
+	"github.com/zkq/zkq/internal/testhook"
+	"github.com/zkq/zkq/internal/testqueue"
 )
 
 // deadPlan is the part of a plan about dead entries and about takes of several entries.
@@ -142,7 +144,7 @@ func (g *deadState) checkBurial(dead string, ops map[string]coord.Op, claims map
 // checkRequeue requires that a dead entry is made ready once, with its value.
 func (g *deadState) checkRequeue(dead string, a coordtest.Applied) {
 	for i, op := range a.Ops {
-		if op.Kind != coord.KindSequential {
+		if i == 0 || op.Kind != coord.KindSequential || a.Ops[i-1].Path != simDead+dead {
 			continue
 		}
 		if value, ok := g.dead[dead]; !ok || value != string(op.Value) || g.requeued[dead] != "" {
@@ -206,10 +208,10 @@ func (s *simulation) requeueDead(ctx context.Context, n int) {
 	client := fmt.Sprint("undertaker", n)
 	c := s.open(client, "jobs")
 	defer c.Close()
-	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 2+n)), zkq.Producer(fmt.Sprintf("%016x", 2+n)))
+	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 2+n)), zkq.Producer(fmt.Sprintf("%016x", 2+n)), testqueue.Settings(testhook.Settings{Bulk: s.plan.bulk}))
 	defer q.Close()
 	ctx = sim.WithActor(ctx, client)
-	rng := rand.New(rand.NewPCG(s.plan.seed, 10+uint64(n)))
+	rng, many := rand.New(rand.NewPCG(s.plan.seed, 10+uint64(n))), rand.New(rand.NewPCG(s.plan.seed, 23+uint64(n)))
 	for ctx.Err() == nil {
 		simSleep(ctx, time.Duration(1+rng.IntN(2000))*time.Millisecond)
 		var dead []string
@@ -226,16 +228,55 @@ func (s *simulation) requeueDead(ctx context.Context, n int) {
 		if rng.IntN(3) == 0 {
 			trying, cancel = context.WithTimeout(ctx, time.Duration(rng.IntN(2000))*time.Millisecond)
 		}
+		if many.IntN(2) == 0 {
+			s.requeueAll(trying, q, dead, many)
+			cancel()
+			continue
+		}
 		var err error
 		r.name, err = q.Requeue(trying, r.dead)
 		cancel()
-		r.ok, r.unknown = err == nil, errors.Is(err, zkq.ErrUnknown)
-		s.mu.Lock()
-		s.requeues = append(s.requeues, r)
-		s.mu.Unlock()
-		if r.ok {
-			s.count("requeue ok")
+		s.noteRequeue(r, err)
+	}
+}
+
+// requeueAll requeues all dead entries, or some of dead by the names that they have or had.
+func (s *simulation) requeueAll(ctx context.Context, q *zkq.LockingQueue, dead []string, rng *rand.Rand) {
+	var names []string
+	was := make(map[string]string) // the dead entry of each name
+	for _, name := range dead {
+		if was[name] = name; rng.IntN(3) == 0 {
+			_, name, _ = strings.Cut(name, "-")
+			was[name] = dead[len(names)]
 		}
+		names = append(names, name)
+	}
+	if rng.IntN(2) == 0 {
+		names = nil
+	}
+	for r, err := range q.RequeueAll(ctx, names...) {
+		if len(names) > 0 && r.Was != "" && was[r.Was] == "" {
+			s.violation("%q was requeued, and is none of %q", r.Was, names)
+		}
+		if err == nil {
+			s.count("requeued with others")
+		}
+		dead := r.Was
+		if known := was[dead]; known != "" {
+			dead = known
+		}
+		s.noteRequeue(&simRequeue{dead: dead, name: r.Name}, err)
+	}
+}
+
+// noteRequeue notes what a requeue told its caller.
+func (s *simulation) noteRequeue(r *simRequeue, err error) {
+	r.ok, r.unknown = err == nil, errors.Is(err, zkq.ErrUnknown)
+	s.mu.Lock()
+	s.requeues = append(s.requeues, r)
+	s.mu.Unlock()
+	if r.ok {
+		s.count("requeue ok")
 	}
 }
 

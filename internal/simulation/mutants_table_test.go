@@ -698,13 +698,13 @@ var mutants = []mutant{
 	{
 		name: "a requeue leaves the dead entry", file: "admin.go",
 		old: `	_, body := layout.Unwrap(n.Value)
-	ops := []coord.Op{
-		coord.Delete(at, n.Fence),
+	return []coord.Op{
+		coord.Delete(n.Path, n.Fence),
 `,
 		new: `	_, body := layout.Unwrap(n.Value)
 	mutated()
-	ops := []coord.Op{
-		coord.Check(at, n.Fence),
+	return []coord.Op{
+		coord.Check(n.Path, n.Fence),
 `,
 	},
 	{
@@ -762,15 +762,90 @@ var mutants = []mutant{
 		test: "TestWaitEmptyNoticesTheFirstTimeToLive",
 	},
 	{
-		name: "a purge counts what others removed", file: "base.go",
-		old: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
-					err = nil
+		name: "a batch loses its refused ones", file: "remove.go",
+		old: `			errs[i] = rm.removeWhere(ctx, name, inDoubt[name], allowed)
 `,
-		new: `				case errors.Is(err, ErrNoEntry), errors.Is(err, ErrHeld), errors.Is(err, errUnreadable):
-					mutated()
-					removed++
-					err = nil
+		new: `			mutated()
+			errs[i] = ErrNoEntry
 `,
+		test: "TestPurgeRemovesWhatChangedAndIsReady",
+	},
+	{
+		name: "a purge finishes what another process holds", file: "remove.go",
+		old:  `		case r.state == StateReady && rm.removeAllReady != nil:`,
+		new:  `		case r.state == StateReady && rm.removeAllReady != nil && func() bool { mutated(); return false }():`,
+		test: "TestPurgeLeavesWhatKazooTook",
+	},
+	{
+		name: "a removal without an answer is repeated as if it were the first", file: "remove.go",
+		old: `			inDoubt[others[i]] = true
+`,
+		new: `			mutated()
+`,
+		test: "TestLostAnswersOfABulkChange",
+	},
+	{
+		name: "a purge of held entries leaves no trace", file: "remove.go",
+		old:  `append(changes, append(r.ops, rm.traces.leaveTrace(name)))`,
+		new:  `append(changes, append(r.ops, func() []coord.Op { mutated(); return nil }()...))`,
+		test: "TestAPurgeOfHeldEntriesTellsEachHolder",
+	},
+	{
+		name: "a removed entry leaves the index of its rest", file: "remove.go",
+		old:  `[]coord.Node{locks[i], past[i], index[i]}`,
+		new:  `[]coord.Node{locks[i], past[i], func() coord.Node { mutated(); index[i].Path = ""; return index[i] }()}`,
+		test: "TestChangesOfManyCostFewRequests",
+	},
+	{
+		name: "a refused change takes those before it along", file: "internal/bulk/bulk.go",
+		old: `			return append(some[:at:at], some[at+1:]...)
+`,
+		new: `			mutated()
+			return some[at+1:]
+`,
+		test: "TestARefusedChangeLeavesTheOthersAlone",
+	},
+	{
+		name: "the second half of a refused batch is forgotten", file: "internal/bulk/bulk.go",
+		old: `			some = some[len(some)/2:]
+`,
+		new: `			mutated()
+			some = nil
+`,
+		test: "TestARefusedChangeLeavesTheOthersAlone",
+	},
+	{
+		name: "a bulk commit has no bound in bytes", file: "internal/bulk/bulk.go",
+		old:  `size > c.limits.CommitBytes)`,
+		new:  `size > func() int { mutated(); return 1 << 40 }())`,
+		test: "TestCommitsKeepTheLimits",
+	},
+	{
+		name: "two changes of one node share a commit", file: "internal/bulk/bulk.go",
+		old:  `			if paths[op.Path] {`,
+		new:  `			if paths[op.Path] && func() bool { mutated(); return false }() {`,
+		test: "TestChangesOfOnePathDoNotShareACommit",
+	},
+	{
+		name: "a requeue of many forgets the bound", file: "admin.go",
+		old:  `append(slices.Clip(ops), guard...)`,
+		new:  `append(slices.Clip(ops), func() []coord.Op { mutated(); return guard[:0] }()...)`,
+		test: "TestARequeueOfManyNeverExceedsTheBound",
+	},
+	{
+		name: "a requeue of many has no lane", file: "admin.go",
+		old:  `changes, rq.commitRequeued)`,
+		new:  `changes, func(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) { mutated(); return s.Commit(ctx, ops...) })`,
+		test: "TestLostAnswersOfABulkChange",
+	},
+	{
+		name: "a purge counts what others removed", file: "remove.go",
+		old: `			case problem == nil:
+				removed++
+			case`,
+		new: `			case problem == nil || errors.Is(problem, ErrNoEntry) && func() bool { mutated(); return true }():
+				removed++
+			case`,
 		test: "TestPurgeCountsOnlyWhatItRemoved",
 	},
 	{

@@ -185,7 +185,7 @@ func (a *simActor) queue(p *pipeQueue) *zkq.LockingQueue {
 		id++
 	}
 	q := zkq.NewLockingQueue(a.c, p.queue(), zkq.Holder(fmt.Sprintf("%032x", id)), zkq.Producer(fmt.Sprintf("%016x", id)),
-		testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: a.l.s.plan.head.window, DuePage: a.l.operators.page}))
+		testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: a.l.s.plan.head.window, DuePage: a.l.operators.page, Bulk: a.l.s.plan.bulk}))
 	for a.l.config.MaxEntries > 0 && a.ctx.Err() == nil {
 		if err := q.Create(a.ctx, a.l.config); err == nil || errors.Is(err, zkq.ErrConfig) {
 			break

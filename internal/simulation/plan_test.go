@@ -29,6 +29,7 @@ type simPlan struct {
 	head    headPlan
 
 	deliveries int   // after which an entry is dead; 0: never
+	bulk       int   // so many entries share a commit of a purge and the like
 	counter    int32 // the first number of the queue, near the last that ZooKeeper has; 0: its first
 
 	rates   sim.Rates
@@ -98,6 +99,7 @@ func newSimPlan(seed uint64) *simPlan {
 	if rng := rand.New(rand.NewPCG(seed, 16)); rng.IntN(12) == 0 {
 		p.counter = coord.LastNumber - int32(rng.IntN(30))
 	}
+	p.bulk = []int{1, 2, 3, 60}[rand.New(rand.NewPCG(seed, 22)).IntN(4)]
 	if !p.plain {
 		p.deaths, p.head = newDeadPlan(seed), newHeadPlan(seed)
 		p.workers = newWorkerPlan(seed)

@@ -93,7 +93,7 @@ func (r *simRestore) run(ctx context.Context) {
 // process takes and puts with one handle. Its last puts begin after the restore.
 func (r *simRestore) process(ctx, faulty context.Context, n int, wg *sync.WaitGroup) {
 	c := r.sim.Open(fmt.Sprint("p", n))
-	q := zkq.NewLockingQueue(c, "jobs", testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, DuePage: 1 + r.rng.IntN(4)}))
+	q := zkq.NewLockingQueue(c, "jobs", testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, DuePage: 1 + r.rng.IntN(4), Bulk: 2}))
 	var mine sync.WaitGroup
 	start := func(name string, f func(ctx context.Context, rng *rand.Rand)) {
 		rng := rand.New(rand.NewPCG(r.seed, r.rng.Uint64()))

@@ -225,7 +225,7 @@ func (s *simulation) run(ctx context.Context) {
 func (s *simulation) breakLocks(ctx context.Context, rng *rand.Rand) {
 	c := s.open("admin", "jobs")
 	defer c.Close()
-	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 1)))
+	q := zkq.NewLockingQueue(c, "jobs", zkq.Holder(fmt.Sprintf("%032x", 1)), testqueue.Settings(testhook.Settings{Bulk: s.plan.bulk}))
 	defer q.Close()
 	ctx = sim.WithActor(ctx, "admin")
 	for ctx.Err() == nil {
@@ -283,10 +283,10 @@ func (p *simProcess) live(faulty, drained context.Context, produced func()) {
 		var q putter
 		var work func(context.Context, context.Context, int, *rand.Rand)
 		if p.s.plan.plain {
-			simple := zkq.NewQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn}))...)
+			simple := zkq.NewQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Bulk: p.s.plan.bulk}))...)
 			q, work = simple, func(ctx, _ context.Context, n int, rng *rand.Rand) { p.get(ctx, c, simple, n, rng) }
 		} else {
-			locking := zkq.NewLockingQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: p.s.plan.head.window}))...)
+			locking := zkq.NewLockingQueue(c, "jobs", append(opts, testqueue.Settings(testhook.Settings{Woke: sim.AwaitTurn, Window: p.s.plan.head.window, Bulk: p.s.plan.bulk}))...)
 			q, work = locking, func(ctx, faulty context.Context, n int, rng *rand.Rand) {
 				if p.s.plan.workers.on && n%2 == 0 && !p.polls() {
 					p.runWorker(ctx, faulty, locking, n, rng)

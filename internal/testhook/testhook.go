@@ -9,6 +9,7 @@ type Settings struct {
 	Window   int                   // how many entries at the head the processes of a queue share out among themselves
 	Watchers int                   // how many of many idle processes watch the queue
 	DuePage  int                   // how many delayed entries one request lists
+	Bulk     int                   // how many entries share a commit of a purge and the like; then one such commit is under way at a time
 	Woke     func(context.Context) // called by a goroutine that waited for another one of the same handle, before it goes on
 }
 
