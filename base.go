@@ -1,6 +1,7 @@
 package zkq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,9 +57,8 @@ func newBase(c coord.Coordinator, name string, plain bool, opts []Option) *base 
 	if b.watchers == 0 {
 		b.watchers = head.DefaultWatchers
 	}
-	if b.options.duePage == 0 {
-		b.options.duePage = duePage
-	}
+	b.movePage = cmp.Or(b.options.duePage, movePage)
+	b.options.duePage = cmp.Or(b.options.duePage, duePage)
 	cfg := handle.Config{Coordinator: c, Plain: plain, Woke: b.woke, Warn: b.warn, Observer: b.busy}
 	cfg.Root, cfg.Invalid = CheckName(name)
 	if cfg.Invalid == nil {

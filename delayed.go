@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/bulk"
 	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/retry"
@@ -66,16 +67,82 @@ func (dp *delayedPuts) makeReady(ctx context.Context, s coord.Session, name stri
 	if err != nil && !errors.Is(err, coord.ErrNotExist) {
 		return err
 	}
-	// The lock must be the one that the index node was created with: an entry that was given
-	// back again since has a lock with another due time, and another index node.
 	ops := []coord.Op{coord.Delete(index.Path, index.Fence)}
-	if st := lock.Read(lk); err == nil && st.Kind == lock.Resting && st.Due.Equal(d.Due) {
+	if isRestOf(lk, d) {
 		ops = append(ops, coord.Delete(lk.Path, lk.Fence))
 	} else if time.Since(d.Due) < keepOrphanIndex {
 		return errLeftAlone // another process is removing it, or another client removed the lock by hand
 	}
 	_, err = s.Commit(ctx, ops...)
 	return asUnavailable(err)
+}
+
+// makeAllReady is makeReady for several due entries, with few commits, and returns the error of
+// each. An entry that another process has changed since it was read is tried again by itself.
+func (dp *delayedPuts) makeAllReady(ctx context.Context, s coord.Session, due []dueEntry) []error {
+	errs := make([]error, len(due))
+	changes, of, err := dp.changesOf(ctx, s, due)
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	for i := range errs {
+		errs[i] = errUnavailable
+	}
+	for i, o := range bulk.Commit(ctx, s.Limits(), bulk.Size, changes, s.Commit) {
+		errs[of[i]] = asUnavailable(o.Err)
+	}
+	for i, d := range due {
+		if errors.Is(errs[i], errUnavailable) {
+			errs[i] = dp.makeReady(ctx, s, d.name, d.Delayed)
+		}
+	}
+	return errs
+}
+
+// changesOf returns the ops that make due entries ready, as they are read now, and which of the
+// entries each change is of. It leaves out those that seem to be gone, or to have no lock.
+func (dp *delayedPuts) changesOf(ctx context.Context, s coord.Session, due []dueEntry) (changes [][]coord.Op, of []int, err error) {
+	nodes, err := readWhere(ctx, s.Read, due, func(_ int, d dueEntry) string { return path.Join(dp.Root, layout.DelayedDir, d.name) })
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err := dp.keys.ownKeys(ctx, nodes, s.Read)
+	if err != nil {
+		return nil, nil, err
+	}
+	locks, err := readWhere(ctx, s.Read, due, func(_ int, d dueEntry) string {
+		if d.IsPut() {
+			return ""
+		}
+		return path.Join(dp.Taken, d.Entry)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, d := range due {
+		var ops []coord.Op
+		switch n := nodes[i]; {
+		case !isReadable(n):
+		case d.IsPut():
+			ops = dp.materialOps(n, keys[i], d.Delayed)
+		case isRestOf(locks[i], d.Delayed):
+			ops = []coord.Op{coord.Delete(n.Path, n.Fence), coord.Delete(locks[i].Path, locks[i].Fence)}
+		}
+		if ops != nil {
+			changes, of = append(changes, ops), append(of, i)
+		}
+	}
+	return changes, of, nil
+}
+
+// isRestOf reports whether a lock is the one that an index node was created with. An entry that was
+// given back again since has a lock with another due time, and another index node.
+func isRestOf(lk coord.Node, d layout.Delayed) bool {
+	st := lock.Read(lk)
+	return lk.Path != "" && st.Kind == lock.Resting && st.Due.Equal(d.Due)
 }
 
 // keepOrphanIndex is how long an index node without a resting entry is kept after it was due.
@@ -141,22 +208,30 @@ func (dp *delayedPuts) materialize(ctx context.Context, s coord.Session, name st
 	if err != nil {
 		return asUnavailable(err)
 	}
-	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
-	h := layout.HeadersOf(n.Value)
-	key, err := dp.keys.ownKey(ctx, s, h, n.Born)
-	switch {
-	case err != nil:
+	key, err := dp.keys.ownKey(ctx, s, layout.HeadersOf(n.Value), n.Born)
+	if err != nil {
 		return err
-	case expired(h.Expires()) && key.Path != "": // the key is free again
+	}
+	_, err = s.Commit(ctx, dp.materialOps(n, key, d)...)
+	return asUnavailable(err)
+}
+
+// materialOps returns the ops that turn a delayed put, as it was read, into an entry, or remove it
+// if it has expired. key is the node of its unique key, without a path if it has none.
+func (dp *delayedPuts) materialOps(n, key coord.Node, d layout.Delayed) []coord.Op {
+	ops := []coord.Op{coord.Delete(n.Path, n.Fence)}
+	hasExpired := hasExpired(n)
+	switch {
+	case key.Path == "":
+	case hasExpired: // the key is free again
 		ops = append(ops, coord.Delete(key.Path, key.Fence))
-	case key.Path != "": // a key counts if it was last written in the entry's own commit
+	default: // a key counts if it was last written in the entry's own commit
 		ops = append(ops, coord.Set(key.Path, key.Value, key.Fence))
 	}
-	if !expired(h.Expires()) {
+	if !hasExpired {
 		ops = append(ops, coord.CreateSequential(path.Join(dp.Entries, priority.Prefix(d.Priority)), n.Value))
 	}
-	_, err = s.Commit(ctx, ops...)
-	return asUnavailable(err)
+	return ops
 }
 
 // delayedEntry returns the entry in the node of a delayed put, or false for another node.

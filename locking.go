@@ -78,7 +78,7 @@ func NewLockingQueue(c coord.Coordinator, name string, opts ...Option) *LockingQ
 	q.claimer.head = head.New(cfg)
 	q.taker = &taker{q.claimer, clearing}
 	q.pauser = &pauser{Handle: q.handle, settings: q.settings, log: q.log}
-	q.mover = &mover{Handle: q.handle, settings: q.settings, delayed: q.delayed, busy: q.busy, holder: string(q.holder), page: q.duePage}
+	q.mover = &mover{Handle: q.handle, settings: q.settings, delayed: q.delayed, busy: q.busy, holder: string(q.holder), page: q.duePage, movePage: q.movePage, bulk: q.bulk}
 	q.removal.removeReady = q.claimer.claimAndConsume
 	q.removal.clearReady = clearing.clearNodes
 	q.removal.removeAllReady = clearing.removeNodes

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/bulk"
 	"github.com/zkq/zkq/internal/handle"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/member"
@@ -20,21 +21,25 @@ import (
 // time. Every handle that takes has a mover. So no leader is elected, and a take needs no other
 // process. While nothing is delayed a mover costs one watch.
 //
-// Each due entry has one owner among the registered handles. Other movers wait for dueOthers
-// before they move it, so that two movers rarely try the same entry. The commit lets only one
-// of them succeed.
+// Each due entry has one owner among the registered handles, which moves its entries many in a
+// commit. Other movers leave an entry alone for dueOthers. Then a mover that has none of its own
+// left moves a part of those entries, and looks again. Each mover begins at another place, so that
+// two movers rarely try the same entry. The commit lets only one of them succeed.
 type mover struct {
 	*handle.Handle
 	settings *settings
 	delayed  *delayedPuts
 	busy     *handle.BusyLog
 	holder   string // this handle's name among the registered workers
-	page     int    // how many names of the index one request lists
+	page     int    // how many names of the index one request of a take lists
+	movePage int    // and one of the mover's goroutine
+	bulk     bulkSize
+	chosen   int // parts of other owners' entries that the mover's goroutine has chosen so far
 
 	once  sync.Once
 	tries atomic.Int32 // calls of takes that do not wait
 
-	// begun and ended count attempts to make one entry ready. A take that found nothing compares
+	// begun and ended count attempts to make entries ready. A take that found nothing compares
 	// them: if an attempt began before its end, it tries once more.
 	begun, ended atomic.Int64
 }
@@ -42,7 +47,9 @@ type mover struct {
 const (
 	dueOthers = time.Second           // time that the owner of a due entry has, before any other mover moves it
 	dueRest   = 50 * time.Millisecond // least time between two listings, unless an entry falls due
-	duePage   = 64                    // names of the index in one request, unless an option says otherwise
+	duePage   = 64                    // names of the index in one request of a take, unless an option says otherwise
+	movePage  = 1000                  // and of the mover's goroutine
+	dueParts  = 16                    // parts from which a mover chooses one, of the entries that others own
 )
 
 // start starts the mover's goroutine, which ends when the handle is closed. Later calls do
@@ -117,67 +124,165 @@ func (m *mover) moveInSession(ctx context.Context, s coord.Session) error {
 	}
 }
 
+// dueEntry is a node of the index whose time has come.
+type dueEntry struct {
+	name string
+	layout.Delayed
+}
+
 // moveHead moves the due entries at the head of the index. It moves an entry of another owner
 // only after dueOthers. next is when to call it again; zero if nothing is delayed. With all it
 // moves entries of every owner, and returns after the first page in which it moved one. moved
 // reports whether this or another process moved an entry, or removed an expired one. A commit
 // that another process overtook is no error.
 func (m *mover) moveHead(ctx context.Context, s coord.Session, all bool) (next time.Time, moved bool, err error) {
-	for after := ""; ; {
-		l, err := s.List(ctx, path.Join(m.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: m.page, Fresh: all && after == ""})
+	limit := m.movePage
+	if all {
+		limit = m.page
+	}
+	var late []dueEntry // of other owners, which had their time
+	for after, more := "", true; more; {
+		l, err := s.List(ctx, path.Join(m.Root, layout.DelayedDir), coord.ListOptions{After: after, Limit: limit, Fresh: all && after == ""})
 		if err != nil {
 			return next, moved, err
 		}
-		for _, n := range l.Nodes {
-			after = path.Base(n.Path)
-			d, ok := layout.ParseDelayed(after)
-			if !ok {
-				m.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
-				continue
-			}
-			if d.Due.After(time.Now()) { // and so are all names behind it
-				return earlier(next, d.Due), moved, nil
-			}
-			at := d.Due
-			if !all {
-				owns, err := m.owns(ctx, s, after)
-				if err != nil {
-					return next, moved, err
-				}
-				if !owns {
-					at = at.Add(dueOthers)
-				}
-			}
-			if at.After(time.Now()) {
-				next = earlier(next, at)
-				continue
-			}
-			m.begun.Add(1)
-			err := m.delayed.makeReady(ctx, s, after, d)
-			m.ended.Add(1)
-			switch {
-			case errors.Is(err, errLeftAlone): // no entry has this name of the index now
-				next = earlier(next, d.Due.Add(keepOrphanIndex))
-			case err != nil && !errors.Is(err, errUnavailable):
+		page, future := m.dueIn(l.Nodes)
+		if more = l.More; len(l.Nodes) > 0 {
+			after = path.Base(l.Nodes[len(l.Nodes)-1].Path)
+		}
+		if !future.IsZero() {
+			next, more = earlier(next, future), false
+		}
+		own := page
+		if !all {
+			var others []dueEntry
+			if own, others, err = m.divide(ctx, s, page); err != nil {
 				return next, moved, err
-			default: // moved, by this or by another process
-				// A name of the index whose entry is gone may remain: look again later.
-				if moved = true; err != nil && time.Since(d.Due) < keepOrphanIndex {
-					next = earlier(next, d.Due.Add(keepOrphanIndex))
+			}
+			for _, d := range others {
+				switch at := d.Due.Add(dueOthers); {
+				case at.After(time.Now()):
+					next = earlier(next, at)
+				case len(late) < dueParts*bulk.Size:
+					late = append(late, d)
 				}
 			}
 		}
-		if !l.More || all && moved {
-			return next, moved, nil
+		again, some, err := m.moveAndNote(ctx, s, own)
+		moved = moved || some
+		if !again.IsZero() {
+			next = earlier(next, again)
+		}
+		if err != nil || all && moved {
+			return next, moved, err
 		}
 	}
+	if len(late) == 0 {
+		return next, moved, nil
+	}
+	if moved { // there may be more of its own by now
+		return time.Now(), moved, nil
+	}
+	part := m.chooseLate(late)
+	again, moved, err := m.moveAndNote(ctx, s, part)
+	if !again.IsZero() {
+		next = earlier(next, again)
+	}
+	switch {
+	case len(part) == len(late):
+	case moved:
+		next = time.Now()
+	default: // the next part may have entries that can be moved
+		next = earlier(next, time.Now().Add(dueRest))
+	}
+	return next, moved, err
 }
 
-// owns reports whether this handle moves the named entry first. One of the registered handles
-// owns it; without registered handles, every handle does.
-func (m *mover) owns(ctx context.Context, s coord.Session, name string) (bool, error) {
+// dueIn returns the entries of a page of the index that are due. future is when the next one is;
+// zero if the page does not tell.
+func (m *mover) dueIn(page []coord.Node) (due []dueEntry, future time.Time) {
+	for _, n := range page {
+		name := path.Base(n.Path)
+		d, ok := layout.ParseDelayed(name)
+		switch {
+		case !ok:
+			m.WarnOnce(n.Path, "is not a delayed entry of zkq: skipped")
+		case d.Due.After(time.Now()): // and so are all names behind it
+			return due, d.Due
+		default:
+			due = append(due, dueEntry{name, d})
+		}
+	}
+	return due, future
+}
+
+// divide divides due entries into those that this handle moves first, and those of other owners.
+// One of the registered handles owns an entry; without registered handles, every handle does.
+func (m *mover) divide(ctx context.Context, s coord.Session, due []dueEntry) (own, others []dueEntry, err error) {
+	if len(due) == 0 {
+		return nil, nil, nil
+	}
 	members, err := member.List(ctx, s, path.Join(m.Root, layout.WorkersDir))
-	return len(members) == 0 || member.Owner(members, name) == m.holder, err
+	for _, d := range due {
+		if len(members) == 0 || member.Owner(members, d.name) == m.holder {
+			own = append(own, d)
+		} else {
+			others = append(others, d)
+		}
+	}
+	return own, others, err
+}
+
+// chooseLate returns the part of other owners' entries that this handle moves now: the next one each
+// time. Handles begin at different places, so that several rarely choose the same.
+func (m *mover) chooseLate(late []dueEntry) []dueEntry {
+	size := m.bulk.size()
+	parts := (len(late) + size - 1) / size
+	part := m.chosen
+	for _, digit := range []byte(m.holder) {
+		part = (31*part + int(digit)) % parts
+	}
+	m.chosen++
+	first := part * size
+	return late[first:min(first+size, len(late))]
+}
+
+// moveAndNote makes due entries ready. moved and err are as in moveHead. again is when to look at
+// the index again for one of these entries; zero if that is not needed.
+func (m *mover) moveAndNote(ctx context.Context, s coord.Session, due []dueEntry) (again time.Time, moved bool, err error) {
+	if len(due) == 0 {
+		return again, false, nil
+	}
+	note := func(at time.Time) { again = earlier(again, at) }
+	var hasFailed atomic.Bool
+	at := 0
+	for errs := range inParts(m.bulk, due, func(part []dueEntry) []error {
+		if hasFailed.Load() {
+			return make([]error, len(part))
+		}
+		m.begun.Add(1)
+		defer m.ended.Add(1)
+		return m.delayed.makeAllReady(ctx, s, part)
+	}) {
+		for _, problem := range errs {
+			d := due[at]
+			at++
+			switch {
+			case hasFailed.Load():
+			case errors.Is(problem, errLeftAlone): // no entry has this name of the index now
+				note(d.Due.Add(keepOrphanIndex))
+			case problem != nil && !errors.Is(problem, errUnavailable):
+				err = problem
+				hasFailed.Store(true)
+			default: // moved, by this or by another process
+				// A name of the index whose entry is gone may remain: look again later.
+				if moved = true; problem != nil && time.Since(d.Due) < keepOrphanIndex {
+					note(d.Due.Add(keepOrphanIndex))
+				}
+			}
+		}
+	}
+	return again, moved, err
 }
 
 // earlier returns the earlier of two times. A zero time means none.

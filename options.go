@@ -26,7 +26,8 @@ type options struct {
 	woke     func(context.Context) // a simulator's: another goroutine of the handle let the caller go on
 	window   int                   // how many entries at the head workers divide among them; 0: DefaultWindow
 	watchers int                   // how many of many idle workers watch the queue; 0: DefaultWatchers
-	duePage  int                   // how many names of the delayed index a mover lists at once; 0: duePage
+	duePage  int                   // how many names of the delayed index a take lists at once; 0: duePage
+	movePage int                   // the same for the mover's goroutine
 	bulk     bulkSize              // how a change of many entries is divided into commits
 
 	maxDeliveries int // 0: no limit

@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -397,6 +398,117 @@ func TestTheEndOfAPurgesLoopLeavesTheRest(t *testing.T) {
 		}
 		if left := total(env); left != 14 {
 			t.Errorf("%d are left", left)
+		}
+	})
+}
+
+// taker registers a process that takes, and returns its counter. It takes nothing as long as the queue is paused.
+func taker(env *testqueue.Env) *testqueue.Counter {
+	c := testqueue.NewCounter(env.Client())
+	q := env.QueueOn(c)
+	env.Register(q)
+	ctx, stop := context.WithCancel(env.Ctx)
+	var taking sync.WaitGroup
+	taking.Go(func() {
+		if h, err := q.Take(ctx); err == nil {
+			env.Errorf("%s was taken from a paused queue", h.Name)
+		}
+	})
+	env.Cleanup(func() { stop(); taking.Wait() })
+	return c
+}
+
+// putDue puts n entries that are due in a second, half of them as delayed puts and half as entries that rest.
+func putDue(env *testqueue.Env, n int) {
+	putMany(env, n/2)
+	for _, h := range takeMany(env, n/2) {
+		env.Release(h, zkq.After(2*time.Second))
+	}
+	putMany(env, n-n/2, zkq.WithDelay(2*time.Second))
+	q, _ := env.Queue()
+	env.Pause(q)
+}
+
+// readyAfter returns how many entries are ready a while later.
+func readyAfter(env *testqueue.Env, d time.Duration) int {
+	q, _ := env.Queue()
+	time.Sleep(d)
+	st, err := q.Stat(env.Ctx)
+	if err != nil {
+		env.Fatal(err)
+	}
+	return st.Ready
+}
+
+// TestManyDueEntriesCostFewRequests counts the requests of the only taker.
+func TestManyDueEntriesCostFewRequests(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const n = 1200
+		putDue(env, n)
+		c := taker(env)
+		time.Sleep(time.Second)
+		c.Reset()
+		if ready := readyAfter(env, 1500*time.Millisecond); ready != n || c.Count() > n/8 {
+			t.Errorf("%d of %d are ready, after %d requests: %v", ready, n, c.Count(), c.Requests)
+		}
+	})
+}
+
+// TestDueEntriesAreSharedByTheirTakers: no commit of several takers is refused, so no two of them tried the same entry.
+func TestDueEntriesAreSharedByTheirTakers(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const n = 600
+		putDue(env, n)
+		var takers []*testqueue.Counter
+		for range 4 {
+			takers = append(takers, taker(env))
+		}
+		time.Sleep(time.Second)
+		for _, c := range takers {
+			c.Reset()
+		}
+		if ready := readyAfter(env, 1500*time.Millisecond); ready != n {
+			t.Errorf("%d of %d are ready", ready, n)
+		}
+		for i, c := range takers {
+			if commits := c.Count("commit"); commits > n/60 || commits < 2 || c.Count("get") > 4 {
+				t.Errorf("taker %d sent %d commits: %v", i, commits, c.Requests)
+			}
+		}
+	})
+}
+
+// TestDueEntriesOfAnOwnerThatDoesNothingAreMoved has a registered process that moves nothing.
+func TestDueEntriesOfAnOwnerThatDoesNothingAreMoved(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const n = 600
+		putDue(env, n)
+		taker(env)
+		idle, _ := env.Queue()
+		env.Register(idle)
+		if ready := readyAfter(env, 4500*time.Millisecond); ready != n {
+			t.Errorf("%d of %d are ready two seconds and a half after they were due", ready, n)
+		}
+	})
+}
+
+// TestDueEntriesThatChangeAreMadeReadyAtOnce has another client write the nodes of delayed puts after the mover has read
+// them: the shared commit is refused.
+func TestDueEntriesThatChangeAreMadeReadyAtOnce(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		putMany(env, 10, zkq.WithDelay(2*time.Second))
+		q, _ := env.Queue()
+		env.Pause(q)
+		c := taker(env)
+		s := env.Session(env.Client())
+		before(c, coord.KindDelete, "delayed", func() {
+			for _, at := range env.Children(s, "/jobs/delayed")[3:6] {
+				n := env.Get(s, at)
+				env.Commit(s, coord.Set(n.Path, n.Value, n.Fence))
+			}
+		})
+		if ready := readyAfter(env, 2500*time.Millisecond); ready != 10 {
+			t.Errorf("%d of 10 are ready half a second after they were due", ready)
 		}
 	})
 }

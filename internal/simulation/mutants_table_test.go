@@ -1325,36 +1325,43 @@ var mutants = []mutant{
 
 	// Delays, times to live, unique keys, bounds and forwards.
 	{
-		name: "a delayed put becomes an entry in two commits", seeds: "900003", file: "delayed.go",
-		old: `	_, err = s.Commit(ctx, ops...)
-	return asUnavailable(err)
-}
-
-// delayedEntry`,
-		new: `	mutated()
-	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
-		_, err = s.Commit(ctx, ops[1:]...)
-	}
-	return asUnavailable(err)
-}
-
-// delayedEntry`,
+		name: "due entries are made ready in two commits", seeds: "900003,900009", file: "delayed.go",
+		old: `changes, s.Commit) {
+		errs[of[i]] = asUnavailable`,
+		new: `changes, func(ctx context.Context, ops ...coord.Op) (all []coord.Result, err error) {
+		mutated()
+		for _, op := range ops {
+			if all, err = append(all, coord.Result{}), err; err == nil {
+				_, err = s.Commit(ctx, op)
+			}
+		}
+		return all, err
+	}) {
+		errs[of[i]] = asUnavailable`,
 	},
 	{
-		name: "a delayed entry is made ready in two commits", seeds: "900009", file: "delayed.go",
-		old: `	_, err = s.Commit(ctx, ops...)
-	return asUnavailable(err)
-}
-
-// keepOrphanIndex`,
+		name: "a due entry that was refused with others waits for its owner's next look", file: "delayed.go",
+		old: `			errs[i] = dp.makeReady(ctx, s, d.name, d.Delayed)
+`,
+		new: `			mutated()
+			_ = d
+`,
+		test: "TestDueEntriesThatChangeAreMadeReadyAtOnce",
+	},
+	{
+		name: "nobody moves the due entries of an owner that does not", file: "mover.go",
+		old: `	part := m.chooseLate(late)
+`,
 		new: `	mutated()
-	if _, err = s.Commit(ctx, ops[0]); err == nil && len(ops) > 1 {
-		_, err = s.Commit(ctx, ops[1:]...)
-	}
-	return asUnavailable(err)
-}
-
-// keepOrphanIndex`,
+	part := m.chooseLate(late)[:0]
+`,
+		test: "TestDueEntriesOfAnOwnerThatDoesNothingAreMoved",
+	},
+	{
+		name: "movers begin with what others own", file: "mover.go",
+		old:  `		if len(members) == 0 || member.Owner(members, d.name) == m.holder {`,
+		new:  `		if mutated(); len(members) == 0 || member.Owner(members, d.name) != "" {`,
+		test: "TestDueEntriesAreSharedByTheirTakers",
 	},
 	{
 		name: "a delayed entry is made ready before it is due", seeds: "900003", file: "internal/layout/index.go",
@@ -1404,9 +1411,9 @@ var mutants = []mutant{
 	{
 		name: "a key outlives its expired delayed put", seeds: "900977", file: "delayed.go",
 		old: `		ops = append(ops, coord.Delete(key.Path, key.Fence))
-	case`,
+	default:`,
 		new: `		mutated()
-	case`,
+	default:`,
 	},
 	{
 		name: "a key is created before the put", seeds: "900003", file: "put.go",
