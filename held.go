@@ -309,27 +309,6 @@ func parseHistory(n coord.Node) history {
 	return history{History: layout.ParseHistory(n.Value), path: n.Path, fence: n.Fence, revision: n.Revision, exists: true}
 }
 
-// readHistoriesUpTo reads, page by page, the histories of entries whose names come after one
-// name, up to and including last. It may return later ones too. Entries without a history are
-// missing from the map.
-func (hs *histories) readHistoriesUpTo(ctx context.Context, s coord.Session, after, last string) (map[string]history, error) {
-	known := make(map[string]history)
-	o := coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: true}
-	for page, err := range handle.Pages(ctx, s, path.Join(hs.Root, layout.HistoryDir), o) {
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range page {
-			after = path.Base(n.Path)
-			known[after] = parseHistory(n)
-		}
-		if after >= last {
-			break
-		}
-	}
-	return known, nil
-}
-
 // writeOp returns the op that stores h.
 func (h history) writeOp() coord.Op {
 	if h.exists {

@@ -72,17 +72,21 @@ func (in *inspector) locks(ctx context.Context, s coord.Session) (map[string]coo
 func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error {
 	after := "" // is kept over sessions
 	return in.Do(ctx, func(ctx context.Context, s coord.Session) error {
+		isLocked, err := in.lockNames(ctx, s)
+		if err != nil {
+			return err
+		}
 		o := coord.ListOptions{After: after, Limit: handle.NodesPage, Values: true, Fresh: after == ""}
 		for page, err := range handle.Pages(ctx, s, in.Entries, o) {
 			if err != nil {
 				return err
 			}
-			locks, err := in.locks(ctx, s)
+			in.EntryNames(page) // warns of nodes that are no entries
+			locks, err := in.locksOfPage(ctx, s, isLocked, page)
 			if err != nil {
 				return err
 			}
-			in.EntryNames(page) // warns of nodes that are no entries
-			past, err := in.historiesOfPage(ctx, s, after, page)
+			past, err := in.historiesOfPage(ctx, s, page)
 			if err != nil {
 				return err
 			}
@@ -111,14 +115,63 @@ func (in *inspector) entriesPaged(ctx context.Context, f func(Entry) bool) error
 	})
 }
 
-// historiesOfPage reads the histories of a page of entries that begins after a name. It reads
-// nothing if no entry of the page was ever handed out.
-func (in *inspector) historiesOfPage(ctx context.Context, s coord.Session, after string, page []coord.Node) (map[string]history, error) {
-	delivered := func(n coord.Node) bool { return n.Changes > 0 }
-	if in.Taken == "" || !slices.ContainsFunc(page, delivered) {
+// lockNames returns the names of the entries that have a lock. A plain queue has no locks.
+func (in *inspector) lockNames(ctx context.Context, s coord.Session) (map[string]bool, error) {
+	if in.Taken == "" {
 		return nil, nil
 	}
-	return in.history.readHistoriesUpTo(ctx, s, after, path.Base(page[len(page)-1].Path))
+	l, err := s.List(ctx, in.Taken, coord.ListOptions{Fresh: true})
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]bool, len(l.Nodes))
+	for _, n := range l.Nodes {
+		names[path.Base(n.Path)] = true
+	}
+	return names, nil
+}
+
+// locksOfPage reads the locks of a page of entries, by entry name. isLocked says which entries had
+// a lock when the listing began; a lock that is younger is not seen.
+func (in *inspector) locksOfPage(ctx context.Context, s coord.Session, isLocked map[string]bool, page []coord.Node) (map[string]coord.Node, error) {
+	locks, err := in.besidePage(ctx, s, in.Taken, page, func(n coord.Node) bool { return isLocked[path.Base(n.Path)] })
+	for _, lk := range locks {
+		if lock.Read(lk).Kind == lock.Foreign {
+			in.WarnOnce(lk.Path, "is not a lock of zkq or kazoo: an entry of its name is left alone")
+		}
+	}
+	return locks, err
+}
+
+// historiesOfPage reads the histories of a page of entries, by entry name. It reads nothing if no
+// entry of the page was ever handed out.
+func (in *inspector) historiesOfPage(ctx context.Context, s coord.Session, page []coord.Node) (map[string]history, error) {
+	if in.Taken == "" {
+		return nil, nil
+	}
+	nodes, err := in.besidePage(ctx, s, path.Join(in.Root, layout.HistoryDir), page, func(n coord.Node) bool { return n.Changes > 0 })
+	past := make(map[string]history, len(nodes))
+	for name, n := range nodes {
+		past[name] = parseHistory(n)
+	}
+	return past, err
+}
+
+// besidePage reads the nodes in a directory that have the names of some entries of a page, by name.
+func (in *inspector) besidePage(ctx context.Context, s coord.Session, dir string, page []coord.Node, wanted func(coord.Node) bool) (map[string]coord.Node, error) {
+	found := make(map[string]coord.Node)
+	nodes, err := readWhere(ctx, s.Read, page, func(_ int, n coord.Node) string {
+		if _, isEntry := priority.Parse(path.Base(n.Path)); !isEntry || !wanted(n) {
+			return ""
+		}
+		return path.Join(dir, path.Base(n.Path))
+	})
+	for _, n := range nodes {
+		if n.Path != "" {
+			found[path.Base(n.Path)] = n
+		}
+	}
+	return found, err
 }
 
 // peek returns the entry of that name; [ErrNoEntry] if there is none, or it has expired. For ""

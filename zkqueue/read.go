@@ -178,7 +178,7 @@ const (
 // node exists.
 func (s *session) readNodes(ctx context.Context, paths []string) ([]*data, error) {
 	many := s.multiReads.nodesPerRequest()
-	if len(paths) == 1 || many == 1 || !s.watches.recursive() { // servers with recursive watches have multiRead too
+	if len(paths) == 1 || many == 1 || s.watches.oneShot() { // servers without recursive watches have no multiRead
 		return s.readSingly(ctx, paths)
 	}
 	parts, err := inParallel(ctx, slices.Collect(slices.Chunk(paths, many)), parallelMultiReads, s.readMany)
