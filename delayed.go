@@ -77,6 +77,12 @@ func (dp *delayedPuts) makeReady(ctx context.Context, s coord.Session, name stri
 	return asUnavailable(err)
 }
 
+// dueEntry is a node of the index whose time has come.
+type dueEntry struct {
+	name string
+	layout.Delayed
+}
+
 // makeAllReady is makeReady for several due entries, with few commits, and returns the error of
 // each. An entry that another process has changed since it was read is tried again by itself.
 func (dp *delayedPuts) makeAllReady(ctx context.Context, s coord.Session, due []dueEntry) []error {

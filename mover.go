@@ -124,12 +124,6 @@ func (m *mover) moveInSession(ctx context.Context, s coord.Session) error {
 	}
 }
 
-// dueEntry is a node of the index whose time has come.
-type dueEntry struct {
-	name string
-	layout.Delayed
-}
-
 // moveHead moves the due entries at the head of the index. It moves an entry of another owner
 // only after dueOthers. next is when to call it again; zero if nothing is delayed. With all it
 // moves entries of every owner, and returns after the first page in which it moved one. moved

@@ -3,10 +3,12 @@ package zkq
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
 	"github.com/zkq/zkq/coord"
+	"github.com/zkq/zkq/internal/bulk"
 	"github.com/zkq/zkq/internal/layout"
 	"github.com/zkq/zkq/internal/testhook"
 	"github.com/zkq/zkq/lock"
@@ -31,6 +33,26 @@ type options struct {
 	bulk     bulkSize              // how a change of many entries is divided into commits
 
 	maxDeliveries int // 0: no limit
+}
+
+// bulkSize is how a change of many entries is divided into commits. Tests make the commits small.
+type bulkSize struct{ entries int } // in a commit; 0: bulk.Size, and several commits are under way
+
+// size returns how many entries share a commit at most.
+func (b bulkSize) size() int {
+	if b.entries > 0 {
+		return b.entries
+	}
+	return bulk.Size
+}
+
+// inParts yields the results of do for parts of the items; see [bulk.InParts].
+func inParts[T, R any](b bulkSize, items []T, do func(part []T) R) iter.Seq[R] {
+	underWay := bulk.UnderWay
+	if b.entries > 0 {
+		underWay = 1
+	}
+	return bulk.InParts(items, b.size(), underWay, do)
 }
 
 // init lets this project's tests set options that are not public.

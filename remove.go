@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"path"
 	"slices"
 	"strings"
@@ -263,26 +262,6 @@ func (rm *remover) removeFromDirInSession(ctx context.Context, s coord.Session, 
 		}
 		return retry.Later, nil
 	})
-}
-
-// bulkSize is how a change of many entries is divided into commits. Tests make the commits small.
-type bulkSize struct{ entries int } // in a commit; 0: bulk.Size, and several commits are under way
-
-// size returns how many entries share a commit at most.
-func (b bulkSize) size() int {
-	if b.entries > 0 {
-		return b.entries
-	}
-	return bulk.Size
-}
-
-// inParts yields the results of do for parts of the items; see [bulk.InParts].
-func inParts[T, R any](b bulkSize, items []T, do func(part []T) R) iter.Seq[R] {
-	underWay := bulk.UnderWay
-	if b.entries > 0 {
-		underWay = 1
-	}
-	return bulk.InParts(items, b.size(), underWay, do)
 }
 
 // partOutcome is what a change of one entry came to.

@@ -26,9 +26,8 @@ const (
 	oneShotWatches   = 2 // a server older than 3.6 was met
 )
 
-func (w *watchSupport) known() bool     { return w.kind.Load() != 0 }
-func (w *watchSupport) recursive() bool { return w.kind.Load() == recursiveWatches }
-func (w *watchSupport) oneShot() bool   { return w.kind.Load() == oneShotWatches }
+func (w *watchSupport) known() bool   { return w.kind.Load() != 0 }
+func (w *watchSupport) oneShot() bool { return w.kind.Load() == oneShotWatches }
 
 // set notes the kind of watches that a server has.
 func (w *watchSupport) set(kind int32) { w.kind.Store(kind) }
