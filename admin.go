@@ -412,7 +412,7 @@ func (rq *requeuer) commitRequeued(ctx context.Context, ops ...coord.Op) ([]coor
 		if err != nil {
 			return nil, err
 		}
-		done, err := rq.q.lanes.commitOnce(ctx, nil, append(slices.Clip(ops), guard...))
+		done, err := rq.q.lanes.commitOnce(ctx, nil, append(slices.Clip(ops), guard...), nil)
 		switch {
 		case retry.RefusedOp(err) >= len(ops):
 			continue
