@@ -1787,9 +1787,10 @@ var mutants = []mutant{
 	},
 	{
 		name: "no other member watches when those on duty die", file: "internal/head/watching.go", test: "TestOthersWatchWhenThoseOnDutyDie",
-		old: `now.Add(time.Duration(member.Before(d.everyone, me, salt)) * step)`,
-		new: `now.Add(24*time.Hour + time.Duration(member.Before(d.everyone, me, salt))*step)
-		mutated()`,
+		old: `	case d.mayTakeOver(h.Holder):
+		isSubstitute = true`,
+		new: `	case d.mayTakeOver(h.Holder) && func() bool { mutated(); d.takeoverAt = time.Time{}; return false }():
+		isSubstitute = true`,
 	},
 	{
 		name: "a sleeper does not watch who is on duty", file: "internal/head/watching.go", test: "TestAMemberWithoutAFreePlaceIsOffDuty",
