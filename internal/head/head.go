@@ -406,16 +406,7 @@ func (h *Head) wait(ctx context.Context) {
 		h.mu.Unlock()
 	}()
 	var due <-chan time.Time
-	at, ok := h.Resting.next()
-	if claimed, some := h.Suppressed.nextClaimed(); some && (!ok || claimed.Before(at)) {
-		at, ok = claimed, true
-	}
-	if look := h.duty.lookAt; !look.IsZero() && (!ok || look.Before(at)) {
-		at, ok = look, true
-	}
-	if h.isLeft && !h.opensAt.IsZero() && (!ok || h.opensAt.Before(at)) {
-		at, ok = h.opensAt, true
-	}
+	at, ok := h.nextLook()
 	if ok {
 		t := time.NewTimer(time.Until(at))
 		defer t.Stop()
@@ -436,6 +427,24 @@ func (h *Head) wait(ctx context.Context) {
 	if h.Resting.prune() {
 		h.isListed = false
 	}
+}
+
+// nextLook returns when a caller that waits has to look again, even if no signal comes.
+func (h *Head) nextLook() (at time.Time, ok bool) {
+	if h.duty.isAsleep { // it lists nothing: a time of an entry would stay in the past
+		return h.duty.lookAt, !h.duty.lookAt.IsZero()
+	}
+	at, ok = h.Resting.next()
+	if claimed, some := h.Suppressed.nextClaimed(); some && (!ok || claimed.Before(at)) {
+		at, ok = claimed, true
+	}
+	if look := h.duty.lookAt; !look.IsZero() && (!ok || look.Before(at)) {
+		at, ok = look, true
+	}
+	if h.isLeft && !h.opensAt.IsZero() && (!ok || h.opensAt.Before(at)) {
+		at, ok = h.opensAt, true
+	}
+	return at, ok
 }
 
 // heldCount returns how many entries the handle holds: none in the plain layout.

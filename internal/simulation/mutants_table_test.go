@@ -1825,6 +1825,11 @@ var mutants = []mutant{
 		new: `	case d.isCalled && func() bool { mutated(); return false }(), !wait, !d.isLarge:`,
 	},
 	{
+		name: "a sleeper wakes for the time of an entry", file: "internal/head/head.go", test: "TestASleeperLooksAgainForDutiesOnly",
+		old: `	if h.duty.isAsleep { // it lists nothing`,
+		new: `	if mutated(); h.duty.isAsleep && !h.duty.lookAt.IsZero() { // it lists nothing`,
+	},
+	{
 		name: "every member watches an idle queue", file: "internal/head/watching.go", test: "TestOfManyIdleMembersAFewHearOfAnEntry",
 		old: `		d.isAsleep = true
 		return true, nil`,
