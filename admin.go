@@ -282,12 +282,17 @@ type Requeued struct {
 // way; entries of one priority keep their order within a commit only.
 //
 // It yields each entry in the order of the names, with its error or nil. After an error that is
-// not [ErrNoEntry] it begins no other commit. It yields what those under way came to, then that
-// error, and each entry of which it is unknown whether it was requeued. If the caller ends the loop, RequeueAll waits for the commits that are under way.
+// not [ErrNoEntry] it begins no other commit. It yields what those under way came to, then
+// each entry of which it is unknown whether it was requeued, and then that error. If the caller
+// ends the loop, RequeueAll waits for the commits that are under way.
 func (q *LockingQueue) RequeueAll(ctx context.Context, names ...string) iter.Seq2[Requeued, error] {
 	return func(yield func(Requeued, error) bool) {
 		rq := &requeuer{q, make(map[string]string)}
-		err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) error { return rq.findRequeued(ctx, s, &names) })
+		given := names
+		err := q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
+			names, err = rq.findRequeued(ctx, s, given)
+			return err
+		})
 		if err != nil {
 			yield(Requeued{}, fmt.Errorf("requeue in %s: %w", q.handle.Root, err))
 			return
@@ -302,23 +307,25 @@ type requeuer struct {
 	dead map[string]string // the names among the dead of the entries that the caller named otherwise
 }
 
-// findRequeued lists the dead entries if that is needed: *names is empty, then it becomes those of
-// all, or some are names from before the entries died. It notes these in dead.
-func (rq *requeuer) findRequeued(ctx context.Context, s coord.Session, names *[]string) error {
-	all := len(*names) == 0
+// findRequeued returns the names of the entries to requeue: the given ones, or those of all dead
+// entries if none is given. If some are names from before the entries died, it notes in dead what
+// these are called now.
+func (rq *requeuer) findRequeued(ctx context.Context, s coord.Session, given []string) (names []string, err error) {
 	isDead := func(name string) bool { _, _, ok := layout.ParseDead(name); return ok }
-	if !all && !slices.ContainsFunc(*names, func(name string) bool { return !isDead(name) }) {
-		return nil
+	if len(given) > 0 && !slices.ContainsFunc(given, func(name string) bool { return !isDead(name) }) {
+		return given, nil
 	}
-	return rq.q.removal.eachDead(ctx, s, func(name string) {
-		if all {
-			*names = append(*names, name)
+	clear(rq.dead)
+	err = rq.q.removal.eachDead(ctx, s, func(name string) {
+		if len(given) == 0 {
+			names = append(names, name)
 			return
 		}
 		if entry, _, _ := layout.ParseDead(name); rq.dead[entry] == "" {
 			rq.dead[entry] = name
 		}
 	})
+	return append(names, given...), err
 }
 
 // requeuePart requeues entries with few commits. Those that are refused, or were not read, are
@@ -402,27 +409,33 @@ func (q *LockingQueue) requeueOf(n coord.Node) []coord.Op {
 // commitRequeued commits the ops of requeueOf for some entries exactly once, within the queue's
 // bound. If the bound's count was changed by another process it reads it again. If the answer was
 // lost, the results have the names that it could find.
-func (rq *requeuer) commitRequeued(ctx context.Context, ops ...coord.Op) ([]coord.Result, error) {
-	for {
+func (rq *requeuer) commitRequeued(ctx context.Context, ops ...coord.Op) (results []coord.Result, err error) {
+	err, interrupted := rq.q.handle.Backoff(actPut).Do(ctx, nil, func() (retry.Decision, error) {
 		var guard []coord.Op
 		err := rq.q.handle.Do(ctx, func(ctx context.Context, s coord.Session) (err error) {
 			_, guard, err = rq.q.puts.roomFor(ctx, s, demand{entries: len(ops) / 2})
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return retry.Stop, err
 		}
 		done, err := rq.q.lanes.commitOnce(ctx, nil, append(slices.Clip(ops), guard...), nil)
 		switch {
-		case retry.RefusedOp(err) >= len(ops):
-			continue
+		case retry.RefusedOp(err) >= len(ops): // another process has put since the count was read
+			return retry.Later, nil
 		case err != nil:
-			return nil, err
+			return retry.Stop, err
 		case done.Results != nil:
-			return done.Results[:len(ops)], nil
+			results = done.Results[:len(ops)]
+		default:
+			results = rq.findNames(ctx, done.Revision, ops)
 		}
-		return rq.findNames(ctx, done.Revision, ops), nil
+		return retry.Stop, nil
+	})
+	if err == nil {
+		err = interrupted
 	}
+	return results, err
 }
 
 // findNames returns results for the ops of requeueOf, whose commit was applied at a revision and

@@ -268,7 +268,8 @@ func (sc *sharedCommit) conclude(results []coord.Result, err error) {
 	var limit *coord.LimitError
 	var refusal *coord.Refusal
 	errors.As(err, &refusal)
-	isTooLarge := errors.As(err, &limit) && len(sc.puts) > 1 // for this service, so smaller batches follow
+	// One put alone may be too large or forbidden: smaller batches follow, and tell which.
+	isOfOnePut := len(sc.puts) > 1 && (errors.As(err, &limit) || errors.Is(err, coord.ErrForbidden) || errors.Is(err, coord.ErrInvalid))
 	for i, first := range sc.first {
 		if first < 0 {
 			continue
@@ -276,7 +277,7 @@ func (sc *sharedCommit) conclude(results []coord.Result, err error) {
 		switch end := first + len(sc.puts[i].Ops); {
 		case err == nil:
 			sc.outcomes[i] = group.Outcome{Results: results[first:end:end]}
-		case refusal == nil && !isTooLarge:
+		case refusal == nil && !isOfOnePut:
 			sc.outcomes[i].Err = err
 		case refusal != nil && refusal.Index >= first && refusal.Index < end:
 			sc.outcomes[i].Err = &coord.Refusal{Index: refusal.Index - first, Op: refusal.Op, Err: refusal.Err}

@@ -1,7 +1,6 @@
 package zkq
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -271,12 +270,12 @@ type partOutcome[R any] struct {
 }
 
 // manyInParts makes a change of many entries in parts, and yields the outcome of each, in the order
-// of the names. An error that is not about one entry begins no other part. It is yielded after what
-// the parts under way came to, for the first entry that has it and for each whose outcome is
-// unknown. do returns an outcome for each name of a part.
+// of the names. An error that is not about one entry begins no other part. After what the parts
+// under way came to it yields each entry whose outcome is unknown, and then the first other error.
+// do returns an outcome for each name of a part.
 func manyInParts[R any](b bulkSize, names []string, do func(part []string) []partOutcome[R], yield func(R, error) bool) {
 	var hasFailed atomic.Bool
-	var failed []partOutcome[R]
+	var unknown, failed []partOutcome[R]
 	for part := range inParts(b, names, func(part []string) []partOutcome[R] {
 		if hasFailed.Load() {
 			return nil
@@ -290,13 +289,16 @@ func manyInParts[R any](b bulkSize, names []string, do func(part []string) []par
 				if !yield(o.value, o.err) {
 					return
 				}
-			case failed == nil, errors.Is(o.err, ErrUnknown):
+			case errors.Is(o.err, ErrUnknown):
+				unknown = append(unknown, o)
+				hasFailed.Store(true)
+			case failed == nil:
 				failed = append(failed, o)
 				hasFailed.Store(true)
 			}
 		}
 	}
-	for _, o := range failed {
+	for _, o := range append(unknown, failed...) {
 		if !yield(o.value, o.err) {
 			return
 		}
@@ -374,8 +376,13 @@ func (rm *remover) removeAllWhere(ctx context.Context, names []string, allowed f
 		if _, left := todo[name]; !left {
 			continue
 		}
-		if errs[i] = err; err == nil {
+		switch {
+		case err == nil:
 			errs[i] = rm.removeWhere(ctx, name, inDoubt[name], allowed)
+		case inDoubt[name]:
+			errs[i] = stillUnknown(err)
+		default:
+			errs[i] = err
 		}
 	}
 	return errs
@@ -528,7 +535,9 @@ func (rm *remover) purgeNames(ctx context.Context, names []string, remove func(p
 			case problem == nil:
 				removed++
 			case errors.Is(problem, ErrUnknown), !errors.Is(problem, ErrNoEntry) && !errors.Is(problem, ErrHeld) && !errors.Is(problem, errUnreadable):
-				err = cmp.Or(err, problem)
+				if err == nil || errors.Is(problem, ErrUnknown) && !errors.Is(err, ErrUnknown) {
+					err = problem
+				}
 				hasFailed.Store(true)
 			}
 		}

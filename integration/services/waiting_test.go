@@ -188,8 +188,9 @@ func TestClosedUnderLoadLeavesNoClaim(t *testing.T) {
 // `make soak` says so.
 var alone = flag.Bool("alone", false, "the machine does nothing else: TestWaitersWakeSoon makes no allowance")
 
-// TestWaitersWakeSoon has eight processes wait for each put. What is soon, a machine with nothing else to do says; beside
-// other tests it is measured by single reads in between: a waiter that wakes needs four requests, one after the other.
+// TestWaitersWakeSoon has eight processes wait for each put. A machine with nothing else to do
+// must be much faster than a second. Beside other tests single reads in between tell how slow the machine is: a waiter that wakes
+// needs four requests, one after the other.
 func TestWaitersWakeSoon(t *testing.T) {
 	const puts, waiters, soon, stalled = 300 / scale, 8, 50 * time.Millisecond, time.Minute
 	onEach(t, func(t *testing.T, p *place) {
@@ -234,7 +235,7 @@ func TestWaitersWakeSoon(t *testing.T) {
 		t.Logf("%d puts, taken after their return: %v; a read takes: %v", puts, woke, reads)
 		most := soon
 		if !*alone {
-			most = max(soon, 8*reads.at(99))
+			most = max(time.Second, 8*reads.at(99)) // R13 promises a second
 		}
 		if woke.at(99) > most {
 			t.Errorf("taken after the put's return: %v; want 99 %% within %v", woke, most)

@@ -60,13 +60,12 @@ func (c *committer) fill(first, most int) (some []int, next int) {
 	for next = first; next < len(c.changes) && len(some) < most; next++ {
 		for _, op := range c.changes[next] {
 			size += Bytes(op)
-			if op.Kind == coord.KindSequential {
-				continue
-			}
 			if paths[op.Path] {
 				return some, next
 			}
-			paths[op.Path] = true
+		}
+		for _, op := range c.changes[next] {
+			paths[op.Path] = op.Kind != coord.KindSequential
 		}
 		ops += len(c.changes[next])
 		if len(some) > 0 && (ops > c.limits.CommitOps || size > c.limits.CommitBytes) {

@@ -331,7 +331,8 @@ func (h *Head) Close() {
 	<-h.sem
 }
 
-// endWatch ends the watch, and forgets everything that it kept up to date.
+// endWatch ends the watch, and forgets everything that it kept up to date. But a handle that polls
+// now and then goes on being patient where it was: else it would never come to the end of that.
 func (h *Head) endWatch() {
 	if h.unwatch != nil {
 		h.unwatch()
@@ -339,7 +340,6 @@ func (h *Head) endWatch() {
 	h.session, h.changed, h.unwatch, h.watched = nil, nil, nil, scope{}
 	h.isListed, h.isLeft, h.ready, h.watchedUntil = false, false, nil, time.Time{}
 	h.ranks.SetMembers(nil)
-	h.patience.since = nil
 	clear(h.readAhead.nodes)
 }
 

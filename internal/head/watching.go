@@ -373,11 +373,12 @@ func (h *Head) noteAvailable(ctx context.Context, available []string) {
 			return
 		}
 	}
-	if d.isCalled || now.Before(d.calledAt.Add(pause)) {
+	if d.isCalled || d.call.isRefused(h.session) || now.Before(d.calledAt.Add(pause)) {
 		return
 	}
-	if d.calledAt = now; d.call.create(ctx, h.session) {
-		d.isCalled, d.ends = true, now.Add(callFor)
+	d.calledAt, d.ends = now, now.Add(callFor)
+	if d.call.create(ctx, h.session) {
+		d.isCalled = true
 		if !isBacklog {
 			d.pause = min(max(2*d.pause, callPause), longestCallPause)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -269,6 +270,75 @@ func TestLostAnswersOfABulkChange(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnOutageAfterALostAnswerLeavesTheChangeUnknown: the answer to a purge's second commit is lost, and the next commits
+// fail. So some entries may be gone, and the error must not say that nothing was changed.
+func TestAnOutageAfterALostAnswerLeavesTheChangeUnknown(t *testing.T) {
+	const n = 120
+	for state, prepare := range states {
+		for name, lose := range map[string]func(*coordtest.Coordinator){
+			"applied": (*coordtest.Coordinator).DropReply, "not applied": (*coordtest.Coordinator).DropRequest,
+		} {
+			t.Run(fmt.Sprint(state, ", ", name), func(t *testing.T) {
+				testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+					prepare(env, n)
+					client := env.Client()
+					c := testqueue.NewCounter(client)
+					q := env.QueueOn(c, testqueue.Settings(testhook.Settings{Bulk: n})) // one part after the other
+					var commits atomic.Int32
+					c.Before(func(_ coord.Session, act, _ string) {
+						if act != "commit" {
+							return
+						}
+						if n := commits.Add(1); n == 2 {
+							lose(client)
+						} else if n > 2 {
+							client.Refuse(errors.New("the service is broken"))
+						}
+					})
+					ctx, cancel := context.WithTimeout(env.Ctx, 10*time.Second)
+					defer cancel()
+					removed, err := q.Purge(ctx, state)
+					left := total(env)
+					if !errors.Is(err, zkq.ErrUnknown) && removed != n-left {
+						t.Errorf("Purge = %d, %v; %d are gone", removed, err, n-left)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestARequeueOfAllGoesOnAfterItsSessionEnded ends the session while the names of the dead are read.
+func TestARequeueOfAllGoesOnAfterItsSessionEnded(t *testing.T) {
+	testqueue.Run(t, func(t *testing.T, env *testqueue.Env) {
+		const n = 5000 // a page of names has 4,096
+		for range 5 {
+			states[zkq.StateDead](env, n/5)
+		}
+		client := env.Client()
+		c := testqueue.NewCounter(client)
+		q := env.QueueOn(c)
+		lists := 0
+		c.Before(func(_ coord.Session, act, path string) {
+			if act == "list" && path == "/jobs/dead" {
+				if lists++; lists == 2 {
+					client.Expire()
+				}
+			}
+		})
+		requeued := 0
+		for r, err := range q.RequeueAll(env.Ctx) {
+			if err != nil {
+				t.Fatalf("%v: %v", r, err)
+			}
+			requeued++
+		}
+		if requeued != n || lists < 3 {
+			t.Errorf("%d of %d were requeued, with %d listings", requeued, n, lists)
+		}
+	})
 }
 
 // eachCommit runs change once for each of its commits, and loses the answer to that one. Two entries share a commit.
