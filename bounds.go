@@ -51,7 +51,7 @@ type room struct {
 	max     int       // entries; 0: the queue has no bound
 	have    int       // entries that count
 	removed int       // of them, those that the commit removes
-	expires time.Time // the next entry expires then; zero: none does, or nobody asked
+	expires time.Time // the next entry expires then; zero: none does, or it was not looked up
 	guard   coord.Op  // writes the count at its fence; without a path: the bound is not exact
 }
 

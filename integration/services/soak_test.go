@@ -249,7 +249,7 @@ func TestLostConnectionsLeaveNothing(t *testing.T) {
 		for range cuts {
 			// Until all hands have worked again: else this would be one long cut.
 			target := finished.Load() + hands*batch
-			p.eventually(time.Minute, func() bool { return finished.Load() >= target }, func() string { return "nobody works again" })
+			p.eventually(time.Minute, func() bool { return finished.Load() >= target }, func() string { return "no worker works again" })
 			l.Cut()
 			l.Heal()
 		}

@@ -141,7 +141,7 @@ func TestTheAnswerToAnOpenedLaneMayBeLost(t *testing.T) {
 		p.DropReply()
 		p.mustPut("one")
 		if names, lanes := p.names("/q"), p.lanesOf(); len(names) != 1 || len(lanes) != 2 {
-			t.Errorf("entries %q, lanes %q: want one entry, and a lane that nobody uses", names, lanes)
+			t.Errorf("entries %q, lanes %q: want one entry, and an idle lane", names, lanes)
 		}
 	})
 }
