@@ -298,6 +298,11 @@ func TestOneOfManyWaitingProcessesClaimsAnEntry(t *testing.T) {
 		synctest.Wait()
 		for _, c := range counts {
 			c.Reset()
+			c.Before(func(_ coord.Session, act, _ string) {
+				if act == "commit" {
+					time.Sleep(5 * time.Millisecond) // so that claims of one entry would overlap
+				}
+			})
 		}
 		for i := range entries {
 			env.Put(producer, fmt.Sprint(i))
